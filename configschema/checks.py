@@ -14,7 +14,7 @@ from configschema.schema import Config, Model
 
 
 def check(config: Config, written: Mapping[str, Any]) -> Iterator[Fault]:
-    """Yield each rule that is broken; `written` holds the models' keys as they stand in the file."""
+    """Yield each rule that is broken; `written` holds each model's keys as they were read."""
     for name, model in config.models.items():
         for key, message in (*_sleep(written[name]), *_address(model), *_environment(model)):
             yield Fault(("models", name, key), message)

@@ -57,8 +57,8 @@ def _expand_models(
     for key in sorted(models, key=str):
         name, body = str(key), models[key]
         if isinstance(body, dict):
-            body = _expand_model(name, body, everyones, port, result.faults)
-            port += body.pop("port used")
+            body, uses_port = _expand_model(name, body, everyones, port, result.faults)
+            port += int(uses_port)
         expanded[name] = body
     result.data["models"] = {str(key): expanded[str(key)] for key in models}
 
@@ -69,7 +69,8 @@ def _expand_model(
     everyones: Mapping[str, MacroValue],
     port: int,
     faults: list[Fault],
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], bool]:
+    """Return the model's expanded data, and whether it took the port."""
     path = ("models", name)
     own = _declared(body.get("macros"), (*path, "macros"), faults)
     expanded = {key: value for key, value in body.items() if key != "macros"}
@@ -85,7 +86,7 @@ def _expand_model(
         faults.append(Fault((*path, "proxy"), f"{what}: use ${{PORT}} in cmd, or name the address"))
     expanded = _put(expanded, {"PORT": port})
     faults.extend(_leftovers(expanded, path))
-    return {**expanded, "macros": own, "port used": int(uses_port)}
+    return {**expanded, "macros": own}, uses_port
 
 
 def _declared(macros: Any, path: Path, faults: list[Fault]) -> dict[str, MacroValue]:  # noqa: ANN401 -- raw YAML
@@ -131,7 +132,8 @@ def _put(value: Any, macros: Mapping[str, MacroValue]) -> Any:  # noqa: ANN401 -
 
 
 def _put_text(text: str, macros: Mapping[str, MacroValue]) -> MacroValue:
-    for name, value in reversed(macros.items()):
+    for name in reversed(list(macros)):
+        value = macros[name]
         use = f"${{{name}}}"
         if text == use and not isinstance(value, str):
             return value
@@ -156,3 +158,5 @@ def _leftovers(value: Any, path: Path) -> Iterator[Fault]:  # noqa: ANN401 -- ra
         case list():
             for index, item in enumerate(value):
                 yield from _leftovers(item, (*path, index))
+        case _:
+            pass

@@ -25,8 +25,10 @@ Count = NewType("Count", int)
 """A whole number, at least 0."""
 MacroValue = str | int | float | bool
 
+NO_COMMAND = Command()
 DEFAULT_PROXY = "http://localhost:${PORT}"
-DEFAULT_START_PORT = 5800
+DEFAULT_START_PORT = Port(5800)
+GLOBAL_TTL = Ttl(-1)
 DEFAULT_SLEEP_TIMEOUT = 60
 DEFAULT_WAKE_TIMEOUT = 60
 DEFAULT_CONCURRENCY = 10
@@ -37,15 +39,15 @@ class Model:
     """One entry of ``models``. Defaults and meanings are llama-swap's where it has the key."""
 
     id: str = attrs.field(metadata={"from_key": True})
-    cmd: Command = Command()
-    cmd_stop: Command = Command()
-    cmd_sleep: Command = Command()
-    cmd_wake: Command = Command()
+    cmd: Command = NO_COMMAND
+    cmd_stop: Command = NO_COMMAND
+    cmd_sleep: Command = NO_COMMAND
+    cmd_wake: Command = NO_COMMAND
     cmd_sleep_timeout: Timeout | None = None
     cmd_wake_timeout: Timeout | None = None
     proxy: str = DEFAULT_PROXY
     check_endpoint: str = "/health"
-    ttl: Ttl = Ttl(-1)
+    ttl: Ttl = GLOBAL_TTL
     unload_timeout: Seconds = Seconds(0)
     aliases: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
@@ -69,7 +71,7 @@ class Config:
     health_check_timeout: Seconds = Seconds(120)
     cmd_sleep_timeout: Timeout | None = None
     cmd_wake_timeout: Timeout | None = None
-    start_port: Port = Port(DEFAULT_START_PORT)
+    start_port: Port = DEFAULT_START_PORT
     log_level: str = "info"
     global_ttl: Seconds = attrs.field(default=Seconds(0), metadata={"key": "globalTTL"})
     unload_timeout: Seconds = Seconds(0)

@@ -82,7 +82,9 @@ def _put_environment(
         if names:
             node.value = _ENV.sub(lambda found: environ.get(found[1], ""), node.value)
             if node.style is None:
-                node.tag = loader.resolve(yaml.ScalarNode, node.value, (True, False))
+                # PyYAML's stubs leave this one untyped.
+                plain = (True, False)
+                node.tag = loader.resolve(yaml.ScalarNode, node.value, plain)  # type: ignore[no-untyped-call]
     for step, child in _children(node):
         yield from _put_environment(loader, child, environ, (*path, step))
 

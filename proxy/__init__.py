@@ -1,0 +1,1 @@
+"""HTTP in and out, the command line, and the root that opens the nurseries."""

@@ -1,0 +1,30 @@
+"""The model processes: their states, sleep and wake, who runs beside whom, who waits for what.
+
+Knows nothing of HTTP: whether a model server answers is asked through a probe that is passed in.
+"""
+
+from supervisor.daemon import Supervisor, open_supervisor
+from supervisor.errors import (
+    CannotSleep,
+    ModelFailed,
+    NotRunning,
+    SupervisorError,
+    TooManyRequests,
+    UnknownModel,
+    Unloaded,
+)
+from supervisor.states import Snapshot, State
+
+__all__ = [
+    "CannotSleep",
+    "ModelFailed",
+    "NotRunning",
+    "Snapshot",
+    "State",
+    "Supervisor",
+    "SupervisorError",
+    "TooManyRequests",
+    "UnknownModel",
+    "Unloaded",
+    "open_supervisor",
+]

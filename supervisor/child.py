@@ -1,0 +1,125 @@
+"""One child process with all its descendants, owned by an ``async with`` block.
+
+Owns the process group, its output pipe, and the way it ends: asked, given a grace, killed. The
+pipe's end is the join on the descendants; a descendant that left the session and holds the pipe
+is waited for a second longer and then let go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+ESCAPEE_GRACE = 1.0  # seconds for a pipe to close after its group was killed
+
+AskToStop = Callable[[], Awaitable[None]]
+
+
+@attrs.define(eq=False)
+class Child:
+    """A running process group.
+
+    Attributes:
+        process: its leader, whose pid is the group's id.
+        grace: seconds between being asked to end and SIGKILL.
+        ask: how it is asked to end; None sends SIGTERM to the group.
+    """
+
+    process: trio.Process
+    grace: float
+    ask: AskToStop | None = None
+    _grace_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the leader."""
+        return self.process.pid
+
+    async def exited(self) -> int:
+        """Wait for the leader; return its exit status, negative for a signal."""
+        return await self.process.wait()
+
+    def cut(self) -> None:
+        """Give up the grace, now or when the end comes: SIGKILL follows at once."""
+        self._grace_scope.cancel()
+
+    async def pump(self, on_output: Callable[[bytes], None]) -> None:
+        """Read the output to its end, which comes when the last descendant has closed it."""
+        if self.process.stdout is None:  # we always ask for a pipe; this tells the type checker
+            return
+        # Shielded: the reader must outlive a cancelled owner, or the group could not say goodbye.
+        with trio.CancelScope(shield=True), contextlib.suppress(trio.ClosedResourceError):
+            async for chunk in self.process.stdout:
+                on_output(bytes(chunk))
+        self._drained.set()
+
+    async def end(self) -> None:
+        """Ask, wait for the grace, kill. Returns when the group is gone; do not cancel."""
+        with self._grace_scope:
+            self._grace_scope.deadline = trio.current_time() + self.grace
+            await self._request_end()
+            await self.process.wait()
+            await self._drained.wait()
+        self._signal(signal.SIGKILL)
+        await self.process.wait()
+        with trio.move_on_after(ESCAPEE_GRACE):
+            await self._drained.wait()
+        if self.process.stdout is not None:
+            await self.process.stdout.aclose()
+
+    async def _request_end(self) -> None:
+        if self.ask is not None and self.process.returncode is None:
+            await self.ask()
+        else:
+            self._signal(signal.SIGTERM)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # The group may be gone, or hold only what we may not signal (a setuid program's child).
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+
+@asynccontextmanager
+async def open_child(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    on_output: Callable[[bytes], None],
+    grace: float,
+) -> AsyncIterator[Child]:
+    """Start a process in a session of its own; leaving the block ends all of it.
+
+    Args:
+        argv: program and arguments; no shell is involved.
+        env: its whole environment.
+        on_output: called with what it writes to stdout and stderr.
+        grace: seconds between SIGTERM and SIGKILL when the block is left.
+
+    Raises:
+        OSError: the program cannot be started.
+    """
+    process = await trio.lowlevel.open_process(
+        argv,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    child = Child(process, grace)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(child.pump, on_output)
+        try:
+            yield child
+        finally:
+            # Shielded: a process group must be gone before its owner is. Bounded by the grace.
+            with trio.CancelScope(shield=True):
+                await child.end()

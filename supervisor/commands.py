@@ -1,0 +1,59 @@
+"""Short commands around a model: putting it to sleep, waking it, asking it to stop.
+
+Owns how long a command may run and how its end reads. A command's whole process group is gone when
+its time is up, when its caller is cancelled, and when it has ended.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping, Sequence
+
+import trio
+
+from supervisor.child import open_child
+from supervisor.durations import seconds
+
+
+async def run_limited(
+    name: str,
+    argv: Sequence[str],
+    *,
+    limit: float,
+    env: Mapping[str, str],
+    on_output: Callable[[bytes], None],
+) -> str | None:
+    """Run a command for at most `limit` seconds; return how it failed, in a sentence, or None."""
+    failure: str | None = None
+    with trio.move_on_after(limit) as scope:
+        failure = await run_command(argv, env=env, on_output=on_output)
+    if scope.cancelled_caught:
+        return f"{name} timed out after {seconds(limit)}"
+    return f"{name} {failure}" if failure else None
+
+
+async def run_command(
+    argv: Sequence[str], *, env: Mapping[str, str], on_output: Callable[[bytes], None]
+) -> str | None:
+    """Run a command to its end; return why it failed, or None."""
+    try:
+        async with open_child(argv, env=env, on_output=on_output, grace=0) as child:
+            status = await child.exited()
+    except OSError as error:
+        return f"cannot be started: {describe(error)}"
+    return None if status == 0 else describe_exit(status)
+
+
+def describe(error: OSError) -> str:
+    """Say why a program did not start: ``No such file or directory: 'vlm'``."""
+    return f"{error.strerror}: {error.filename!r}" if error.filename else str(error)
+
+
+def describe_exit(status: int) -> str:
+    """Say how a process ended: ``exited with status 1``, ``was killed by SIGKILL``."""
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"

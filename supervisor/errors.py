@@ -1,0 +1,59 @@
+"""What can go wrong for a caller, named by what the caller can do about it."""
+
+from __future__ import annotations
+
+
+class SupervisorError(Exception):
+    """The base of all; `model` is the id or, for an unknown model, the name asked for."""
+
+    def __init__(self, model: str, message: str) -> None:
+        self.model = model
+        super().__init__(message)
+
+
+class UnknownModel(SupervisorError):
+    """No model has this id or alias: ask for another."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, f"no model is called '{name}'")
+
+
+class TooManyRequests(SupervisorError):
+    """The model's ``concurrencyLimit`` is reached: come back later."""
+
+    def __init__(self, model: str, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            model, f"model '{model}' has {limit} requests, its concurrencyLimit; try again later"
+        )
+
+
+class ModelFailed(SupervisorError):
+    """The model could not be brought up, or died: the next request tries again."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(model, f"model '{model}' failed: {reason}")
+
+
+class Unloaded(SupervisorError):
+    """An operator stopped the model while the caller waited for it."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model, f"model '{model}' was unloaded while the request waited for it")
+
+
+class CannotSleep(SupervisorError):
+    """The model has no way to sleep: configure one, or unload it."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            model, f"model '{model}' cannot sleep: its configuration has no cmdSleep and cmdWake"
+        )
+
+
+class NotRunning(SupervisorError):
+    """The model has no process that could sleep or wake: load it first."""
+
+    def __init__(self, model: str, state: str) -> None:
+        super().__init__(model, f"model '{model}' is {state}: load it first")

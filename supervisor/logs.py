@@ -1,0 +1,37 @@
+"""The last output of a model and of its commands, bounded.
+
+Owns bytes in, lines out. What an operator reads of the daemon itself is elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+DEFAULT_CAPACITY = 100 * 1024  # llama-swap keeps as much per model
+
+
+@attrs.define(eq=False)
+class LogRing:
+    """Keep the newest output, whole chunks at a time.
+
+    Attributes:
+        capacity: bytes kept.
+    """
+
+    capacity: int = DEFAULT_CAPACITY
+    _chunks: deque[bytes] = attrs.field(factory=deque, init=False)
+    _size: int = attrs.field(default=0, init=False)
+
+    def write(self, chunk: bytes) -> None:
+        """Add output; the oldest goes when there is too much."""
+        self._chunks.append(chunk[-self.capacity :])
+        self._size += len(self._chunks[-1])
+        while self._size > self.capacity:
+            self._size -= len(self._chunks.popleft())
+
+    def tail(self, count: int) -> list[str]:
+        """Return the last lines that are not blank, oldest first."""
+        text = b"".join(self._chunks).decode("utf-8", "replace")
+        return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]

@@ -1,0 +1,314 @@
+"""One model server: the task that owns its process and is the only writer of its state.
+
+Owns the life of the process from start to end, the count of leases, sleep and wake, and what
+follows when they fail. Who should run is decided elsewhere and arrives as a wish.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+
+import attrs
+import structlog
+import trio
+
+from configschema import Command, Limits, Model
+from supervisor.child import AskToStop, Child, open_child
+from supervisor.commands import describe, describe_exit, run_command, run_limited
+from supervisor.durations import seconds
+from supervisor.logs import LogRing
+from supervisor.racing import race
+from supervisor.readiness import Probe, ReadyCheck
+from supervisor.states import Event, Snapshot, State, Wish, step
+
+LINES_IN_A_REASON = 3
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
+
+
+@attrs.frozen
+class Ending:
+    """Why a process's life is over; `failed` tells its waiters so instead of starting it anew."""
+
+    reason: str | None = None
+    failed: bool = False
+
+
+@attrs.define(eq=False)
+class ModelServer:
+    """A model server and its state.
+
+    Attributes:
+        model: what to run.
+        limits: how long each step may take, in seconds.
+        probe: how to ask whether it is ready.
+        on_change: called after every change of its state.
+        output: what it and its commands wrote last.
+    """
+
+    model: Model
+    limits: Limits
+    probe: Probe
+    on_change: Callable[[], None] = lambda: None
+    output: LogRing = attrs.field(factory=LogRing, init=False)
+    _state: State = attrs.field(default=State.STOPPED, init=False)
+    _since: float = attrs.field(default=0.0, init=False)
+    _wish: Wish = attrs.field(default=Wish.STOP, init=False)
+    _in_flight: int = attrs.field(default=0, init=False)
+    _idle_since: float = attrs.field(default=0.0, init=False)
+    _child: Child | None = attrs.field(default=None, init=False)
+    _failure: str | None = attrs.field(default=None, init=False)
+    _stirred: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _watchers: list[tuple[frozenset[State], trio.Event]] = attrs.field(factory=list, init=False)
+
+    # What others may do: look, wish, hold a lease, wait.
+
+    def snapshot(self) -> Snapshot:
+        """Return how it stands now."""
+        return Snapshot(
+            model=self.model.id,
+            state=self._state,
+            wish=self._wish,
+            in_flight=self._in_flight,
+            can_sleep=self.model.can_sleep,
+            pid=self._child.pid if self._child else None,
+            failure=self._failure,
+        )
+
+    def wish(self, wish: Wish) -> None:
+        """Say what is wanted of it now. SLEEP waits for the leases to end, STOP does not."""
+        self._wish = wish
+        self._stir()
+
+    def take_lease(self) -> None:
+        """Count one more user. Only while it is serving."""
+        self._in_flight += 1
+
+    def return_lease(self) -> None:
+        """Count one user less."""
+        self._in_flight -= 1
+        self._idle_since = trio.current_time()
+        self._stir()
+
+    async def reached(self, states: frozenset[State]) -> Snapshot:
+        """Wait until it is, or has meanwhile been, in one of these states."""
+        if self._state not in states:
+            watcher = (states, trio.Event())
+            self._watchers.append(watcher)
+            try:
+                await watcher[1].wait()
+            finally:
+                self._watchers.remove(watcher)
+        return self.snapshot()
+
+    def cut(self) -> None:
+        """Let its process have no grace when it ends."""
+        if self._child is not None:
+            self._child.cut()
+
+    # The task: one life after the other.
+
+    async def run(self) -> None:
+        """Follow the wishes for as long as the daemon runs; cancel it to end the process."""
+        while True:
+            await self._when(lambda: self._wish is Wish.SERVE)
+            await self._live_once()
+
+    async def _live_once(self) -> None:
+        """Start the process, keep it while it is wanted, and see it gone."""
+        self._step(Event.START)
+        ending = Ending()
+        try:
+            ending = await self._own_process()
+        finally:
+            self._begin_end()
+            self._report_end(ending)
+            self._child = None
+            self._step(Event.GAVE_UP if ending.failed else Event.ENDED)
+        if ending.failed:
+            # Those who waited were told in that step; the next request starts it again.
+            self._wish = Wish.STOP
+
+    async def _own_process(self) -> Ending:
+        if not self.model.cmd:
+            return Ending("cmd is empty", failed=True)
+        ending = Ending()
+        try:
+            async with open_child(
+                self.model.cmd.argv,
+                env=self._environment(),
+                on_output=self.output.write,
+                grace=self.limits.unload,
+            ) as child:
+                self._child = child
+                child.ask = self._asking_by_command(child)
+                limit = self.limits.ready
+                self._tell("info", f"Starting process (timeout: {seconds(limit)})", timeout_s=limit)
+                try:
+                    ending = await race(
+                        partial(self._serve, child), partial(self._exit_of, child), self._unwanted
+                    )
+                finally:
+                    self._begin_end()
+        except OSError as error:
+            return Ending(f"cmd cannot be started: {describe(error)}", failed=True)
+        return ending
+
+    async def _serve(self, child: Child) -> Ending:
+        """Bring the model up, then let it sleep and wake as wanted, until a step fails."""
+        if failure := await self._not_ready():
+            return Ending(failure, failed=True)
+        self._report("Model ready in")
+        self._open(Event.BECAME_READY)
+        while True:
+            await self._until_rest_is_due()
+            if failure := await self._fall_asleep(child):
+                self._report_failure(failure, "falling back to Stop()")
+                return Ending(failure)
+            await self._when(lambda: self._wish is Wish.SERVE)
+            if failure := await self._wake(child):
+                self._report_failure(failure, "restarting process")
+                return Ending(failure)
+
+    async def _exit_of(self, child: Child) -> Ending:
+        status = await child.exited()
+        return Ending(f"process {describe_exit(status)} while {self._state.value}", failed=True)
+
+    async def _unwanted(self) -> Ending:
+        await self._when(lambda: self._wish is Wish.STOP)
+        return Ending()
+
+    async def _fall_asleep(self, child: Child) -> str | None:
+        """Run cmdSleep; return why the model must be stopped instead, or None."""
+        self._step(Event.SLEEP)
+        limit = self.limits.sleep
+        if failure := await self._limited("cmdSleep", self.model.cmd_sleep, limit, child):
+            return failure
+        self._report("Model sleep completed in")
+        self._step(Event.SLEPT)
+        return None
+
+    async def _wake(self, child: Child) -> str | None:
+        """Run cmdWake and wait until the model is ready; return why it is not, or None."""
+        self._step(Event.WAKE)
+        limit = self.limits.wake
+        if failure := await self._limited("cmdWake", self.model.cmd_wake, limit, child):
+            return failure
+        if failure := await self._not_ready():
+            return f"after cmdWake the model was {failure}"
+        self._report("Model wake completed in")
+        self._open(Event.WOKE)
+        return None
+
+    # When the model may rest.
+
+    async def _until_rest_is_due(self) -> None:
+        """Return in the very step in which the model should sleep and has no lease."""
+        while not self._rest_is_due():
+            await race(partial(self._when, self._rest_is_due), self._idle_too_long)
+
+    def _rest_is_due(self) -> bool:
+        return self._wish is Wish.SLEEP and self._in_flight == 0
+
+    async def _idle_too_long(self) -> None:
+        """Let the model rest when nobody has used it for its ttl; a long request is use."""
+        if not self.limits.ttl:
+            await trio.sleep_forever()
+        await self._when(lambda: self._in_flight == 0)
+        while (left := self._idle_since + self.limits.ttl - trio.current_time()) > 0:
+            await trio.sleep(left)
+            await self._when(lambda: self._in_flight == 0)
+        what, rest = ("Sleeping", Wish.SLEEP) if self.model.can_sleep else ("Unloading", Wish.STOP)
+        ttl = self.limits.ttl
+        self._tell("info", f"{what} model, TTL of {seconds(ttl)} reached", timeout_s=ttl)
+        self.wish(rest)
+
+    # The outside world: commands, checks, surroundings.
+
+    async def _limited(self, name: str, command: Command, limit: float, child: Child) -> str | None:
+        self._tell("info", f"Executing {name} (timeout: {seconds(limit)})", timeout_s=limit)
+        return await run_limited(
+            name,
+            command.for_process(child.pid),
+            limit=limit,
+            env=self._environment(),
+            on_output=self.output.write,
+        )
+
+    def _asking_by_command(self, child: Child) -> AskToStop | None:
+        """Return how cmdStop asks the process to end; its limit is the grace it runs in."""
+
+        async def ask() -> None:
+            argv = self.model.cmd_stop.for_process(child.pid)
+            env = self._environment()
+            if failure := await run_command(argv, env=env, on_output=self.output.write):
+                self._report_failure(f"cmdStop {failure}", "killing the process after its grace")
+
+        return ask if self.model.cmd_stop else None
+
+    async def _not_ready(self) -> str | None:
+        """Wait until the model answers its check; return why it did not in time, or None."""
+        check = ReadyCheck(self.probe, self.model)
+        with trio.move_on_after(self.limits.ready) as scope:
+            await check.passed()
+        if scope.cancelled_caught:
+            return f"not ready within {seconds(self.limits.ready)}: {check.last_answer}"
+        return None
+
+    def _environment(self) -> dict[str, str]:
+        return os.environ | dict(entry.split("=", 1) for entry in self.model.env)
+
+    # The one place where the state is written, and what is said about it.
+
+    def _step(self, event: Event) -> None:
+        self._state = step(self._state, event)
+        self._since = trio.current_time()
+        self._tell("debug", f"State is {self._state.value}")
+        for states, reached in self._watchers:
+            if self._state in states:
+                reached.set()
+        self.on_change()
+
+    def _open(self, event: Event) -> None:
+        """Step to READY: leases may be given, and the idle time begins."""
+        self._failure = None
+        self._idle_since = trio.current_time()
+        self._step(event)
+
+    def _begin_end(self) -> None:
+        """Step to STOPPING, once, whatever way the end came."""
+        if self._state is not State.STOPPING:
+            self._step(Event.STOP)
+
+    def _stir(self) -> None:
+        self._stirred.set()
+        self._stirred = trio.Event()
+
+    async def _when(self, condition: Callable[[], bool]) -> None:
+        """Return in a step in which the condition holds."""
+        while not condition():
+            await self._stirred.wait()
+
+    def _tell(self, level: str, message: str, **facts: object) -> None:
+        pid = {"pid": self._child.pid} if self._child else {}
+        known = {"model": self.model.id, "state": self._state.value, **pid, **facts}
+        getattr(log, level)(f"<{self.model.id}> {message}", **known)
+
+    def _report(self, what: str) -> None:
+        took = trio.current_time() - self._since
+        self._tell("info", f"{what} {seconds(took)}", duration_s=round(took, 3))
+
+    def _report_failure(self, failure: str, remedy: str) -> None:
+        took = round(trio.current_time() - self._since, 3)
+        self._tell("error", f"{failure}, {remedy}", reason=failure, duration_s=took)
+
+    def _report_end(self, ending: Ending) -> None:
+        self._failure = ending.reason
+        if ending.failed:
+            last = " | ".join(self.output.tail(LINES_IN_A_REASON))
+            self._failure = f"{ending.reason}; last output: {last}" if last else ending.reason
+            self._report_failure(f"Model failed: {self._failure}", "the next request tries again")
+        elif self._child:
+            self._report("Process stopped in")

@@ -1,0 +1,121 @@
+"""The life of a model server: its states, and the table of steps between them.
+
+Owns which step may follow which. "Busy" is no state but a number of leases, and why something
+failed is data beside the state.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+import attrs
+
+
+class State(Enum):
+    """Where a model server stands; the value is what ``/running`` says."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    FALLING_ASLEEP = "sleepPending"
+    ASLEEP = "asleep"
+    WAKING = "waking"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+class Event(Enum):
+    """What happens to a model server."""
+
+    START = auto()
+    BECAME_READY = auto()
+    SLEEP = auto()
+    SLEPT = auto()
+    WAKE = auto()
+    WOKE = auto()
+    STOP = auto()
+    ENDED = auto()
+    GAVE_UP = auto()
+
+
+class Wish(Enum):
+    """What the scheduler wants of a model server; the latest wish holds."""
+
+    SERVE = auto()
+    SLEEP = auto()
+    STOP = auto()
+
+
+HAS_PROCESS = frozenset(State) - {State.STOPPED, State.FAILED}
+HOLDS_MEMORY = HAS_PROCESS - {State.ASLEEP}
+AT_REST = frozenset(State) - HOLDS_MEMORY
+IN_MOTION = frozenset({State.STARTING, State.WAKING})
+
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.STOPPED, Event.START): State.STARTING,
+    (State.FAILED, Event.START): State.STARTING,
+    (State.STARTING, Event.BECAME_READY): State.READY,
+    (State.READY, Event.SLEEP): State.FALLING_ASLEEP,
+    (State.FALLING_ASLEEP, Event.SLEPT): State.ASLEEP,
+    (State.ASLEEP, Event.WAKE): State.WAKING,
+    (State.WAKING, Event.WOKE): State.READY,
+    # A process that ended by itself passes through STOPPING too: what it started may still live.
+    **{(state, Event.STOP): State.STOPPING for state in HAS_PROCESS - {State.STOPPING}},
+    (State.STOPPING, Event.ENDED): State.STOPPED,
+    (State.STOPPING, Event.GAVE_UP): State.FAILED,
+}
+
+
+class IllegalStep(Exception):
+    """An event that cannot happen in a state: a fault of the program. Nothing was changed."""
+
+    def __init__(self, state: State, event: Event) -> None:
+        self.state = state
+        self.event = event
+        super().__init__(f"{event.name} cannot happen in state {state.name}")
+
+
+def step(state: State, event: Event) -> State:
+    """Return the state that follows.
+
+    Raises:
+        IllegalStep: the table has no such step.
+    """
+    try:
+        return TRANSITIONS[state, event]
+    except KeyError:
+        raise IllegalStep(state, event) from None
+
+
+@attrs.frozen(kw_only=True)
+class Snapshot:
+    """A model server as others see it at one moment.
+
+    Attributes:
+        model: its id.
+        state: where it stands.
+        wish: what is wanted of it.
+        in_flight: leases given and not yet returned.
+        can_sleep: whether it makes room by sleeping.
+        pid: of its process, if there is one.
+        failure: why it last failed; None once it was ready again.
+    """
+
+    model: str
+    state: State = State.STOPPED
+    wish: Wish = Wish.STOP
+    in_flight: int = 0
+    can_sleep: bool = False
+    pid: int | None = None
+    failure: str | None = None
+
+    @property
+    def serving(self) -> bool:
+        """Whether a lease may be given."""
+        return self.state is State.READY and self.wish is Wish.SERVE
+
+    @property
+    def claims_memory(self) -> bool:
+        """Whether it holds memory, or is about to."""
+        about_to = self.wish is Wish.SERVE and self.state is not State.FAILED
+        return self.state in HOLDS_MEMORY or about_to
