@@ -1,0 +1,122 @@
+"""The Quart-Trio application: the APIs around the models, and the way to the forwarded routes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from quart import Response
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from configschema import Model, resolve_limits
+from proxy.connection import Connection
+from proxy.errors import Problem, problem_of
+from proxy.forward import Forwarder
+from supervisor import Snapshot, State, Supervisor, SupervisorError
+
+SLOWEST_BODY = 60  # seconds for a view's request body to arrive
+
+
+class Application(QuartTrio):
+    """Serve the models of a supervisor."""
+
+    asgi_http_class = Connection
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        super().__init__("llamadoze", static_folder=None)
+        self.forwarder = Forwarder(supervisor)
+        # Quart cuts every response after 60 s by default, a stream or a slow wake in its middle.
+        self.config.update(RESPONSE_TIMEOUT=None, BODY_TIMEOUT=SLOWEST_BODY)
+        self.register_error_handler(SupervisorError, _say)
+        self.register_error_handler(HTTPException, _say_http)
+        self._add_views(supervisor)
+
+    def _add_views(self, supervisor: Supervisor) -> None:
+        @self.get("/health")
+        async def health() -> str:
+            return "OK"
+
+        @self.get("/v1/models")
+        async def models() -> dict[str, Any]:
+            listed = [m for m in supervisor.config.models.values() if not m.unlisted]
+            return {"object": "list", "data": [_listing(m) for m in sorted(listed, key=_id)]}
+
+        @self.get("/running")
+        async def running() -> dict[str, Any]:
+            shown = [s for s in supervisor.snapshots() if s.state is not State.STOPPED]
+            return {"running": [_standing(supervisor, snapshot) for snapshot in shown]}
+
+        @self.post("/api/models/load/<path:name>")
+        async def load(name: str) -> dict[str, Any]:
+            return _standing(supervisor, await supervisor.load(name))
+
+        @self.post("/api/models/wake/<path:name>")
+        async def wake(name: str) -> dict[str, Any]:
+            return _standing(supervisor, await supervisor.wake(name))
+
+        @self.post("/api/models/sleep/<path:name>")
+        async def sleep(name: str) -> dict[str, Any]:
+            return _standing(supervisor, await supervisor.sleep(name))
+
+        @self.post("/api/models/unload/<path:name>")
+        async def unload(name: str) -> str:
+            await supervisor.unload(name)
+            return "OK"  # as llama-swap answers
+
+
+def _id(model: Model) -> str:
+    return model.id
+
+
+def _listing(model: Model) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "id": model.id,
+        "object": "model",
+        "created": int(time.time()),
+        "owned_by": "llamadoze",
+    }
+    if model.name:
+        row["name"] = model.name
+    if model.description:
+        row["description"] = model.description
+    return row
+
+
+def _standing(supervisor: Supervisor, snapshot: Snapshot) -> dict[str, Any]:
+    """Return a model as ``/running`` shows it: llama-swap's keys, and what it has not."""
+    model = supervisor.config.models[snapshot.model]
+    return {
+        "model": model.id,
+        "state": snapshot.state.value,
+        "cmd": model.cmd.text,
+        "proxy": model.proxy,
+        "ttl": resolve_limits(supervisor.config, model).ttl,
+        "name": model.name,
+        "description": model.description,
+        "pid": snapshot.pid,
+        "in_flight": snapshot.in_flight,
+        "failure": snapshot.failure,
+    }
+
+
+def _answer(problem: Problem) -> Response:
+    return Response(
+        problem.body(),
+        problem.status,
+        headers=dict(problem.headers),
+        content_type="application/json",
+    )
+
+
+async def _say(error: SupervisorError) -> Response:
+    return _answer(problem_of(error))
+
+
+async def _say_http(error: HTTPException) -> Response:
+    code = (error.name or "error").lower().replace(" ", "_")
+    problem = Problem(error.code or 500, error.description or "", code)
+    response = _answer(problem)
+    if allowed := getattr(error, "valid_methods", None):
+        response.headers["Allow"] = ", ".join(sorted(allowed))
+    return response

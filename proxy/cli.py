@@ -1,0 +1,154 @@
+"""The command line: run the daemon, check a file, show the demo.
+
+Owns arguments and what is printed before there is a log. Imports of the daemon wait until it is
+wanted: ``check`` answers without them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from configschema import Config, ConfigError, Loaded, Problem, load
+
+DEFAULT_LISTEN = "127.0.0.1:8080"
+
+
+class CannotRun(Exception):
+    """What was asked cannot be done; the text is the one line an operator needs."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the arguments say and return the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.act(options)
+    except CannotRun as error:
+        _complain(f"llamadoze: {error}")
+        return 1
+    except ConfigError as error:
+        _complain(*error.problems, *_as_warnings(error.warnings))
+        return 1
+    return status
+
+
+def run(config: Config, options: argparse.Namespace, grace: float | None = None) -> int:
+    """Run the daemon in the foreground."""
+    import trio
+
+    from proxy.daemon import DEFAULT_GRACE, run_daemon
+    from proxy.operatorlog import configure
+
+    host, port = _address(options.listen)
+    configure(options.log_format, config.log_level)
+    seconds = DEFAULT_GRACE if grace is None else grace
+    try:
+        trio.run(partial(run_daemon, config, host, port, seconds))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CannotRun(
+            f"cannot listen on {options.listen}: {reason}; choose another with --listen"
+        ) from error
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    if options.config is None:
+        raise CannotRun("no configuration: give one with --config FILE, or try 'llamadoze demo'")
+    loaded = _load(options.config)
+    _complain(*_as_warnings(loaded.warnings))
+    return run(loaded.config, options)
+
+
+def _check(options: argparse.Namespace) -> int:
+    try:
+        loaded = _load(options.file)
+    except ConfigError as error:
+        _say(*error.problems, *_as_warnings(error.warnings))
+        return 1
+    _say(*_as_warnings(loaded.warnings))
+    count = len(loaded.config.models)
+    _say(f"{options.file}: good, {count} model{'' if count == 1 else 's'}")
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from proxy.demo.launch import prepare
+
+    loaded = prepare(Path(options.folder), options.listen)
+    return run(loaded.config, options, grace=1.0)
+
+
+def _load(file: str) -> Loaded:
+    try:
+        return load(file)
+    except OSError as error:
+        raise CannotRun(f"cannot read {file}: {error.strerror}") from error
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Split ``HOST:PORT``; ``:PORT`` is every address, as llama-swap has it."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise CannotRun(f"--listen {text}: expected HOST:PORT, such as {DEFAULT_LISTEN}")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 -- asked for by the operator
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llamadoze",
+        allow_abbrev=False,
+        description="One port for many local model servers; the one that makes room sleeps.",
+    )
+    parser.add_argument("--version", "-version", action="version", version=_version())
+    parser.add_argument("--config", "-config", metavar="FILE", help="the configuration (YAML)")
+    _add_serving(parser, DEFAULT_LISTEN)
+    parser.set_defaults(act=_serve)
+    commands = parser.add_subparsers(metavar="COMMAND")
+    check = commands.add_parser("check", help="print every problem of a configuration")
+    check.add_argument("file", metavar="FILE")
+    check.set_defaults(act=_check)
+    demo = commands.add_parser("demo", help="serve two tiny models with real llama.cpp servers")
+    demo.add_argument("--folder", default=".demo", help="where its files go (default: .demo)")
+    # Not given here, an option keeps what was given before the command.
+    _add_serving(demo, argparse.SUPPRESS)
+    demo.set_defaults(act=_demo)
+    return parser
+
+
+def _add_serving(parser: argparse.ArgumentParser, listen: str) -> None:
+    parser.add_argument(
+        "--listen",
+        "-listen",
+        metavar="HOST:PORT",
+        default=listen,
+        help=f"where to serve (default: {DEFAULT_LISTEN})",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=["auto", "json", "text"],
+        default="auto" if listen is not argparse.SUPPRESS else argparse.SUPPRESS,
+        help="auto is text on a terminal, JSON lines elsewhere",
+    )
+
+
+def _version() -> str:
+    return f"llamadoze {version('llamadoze')}"
+
+
+def _as_warnings(problems: Iterable[Problem]) -> list[str]:
+    return [f"{problem} (warning)" for problem in problems]
+
+
+def _say(*lines: object) -> None:
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
+
+
+def _complain(*lines: object) -> None:
+    for line in lines:
+        sys.stderr.write(f"{line}\n")

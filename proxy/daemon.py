@@ -1,0 +1,99 @@
+"""The root: one nursery for signals, the supervisor, and serving, closed in the right order.
+
+Owns how the daemon begins and ends. First no more connections, then a grace for open answers, then
+the model servers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+
+import attrs
+import structlog
+import trio
+
+from configschema import Config
+from proxy.application import Application
+from proxy.listening import open_listeners, serve_http
+from proxy.probing import ask_if_ready
+from supervisor import open_supervisor
+
+DEFAULT_GRACE = 10.0
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
+
+
+@attrs.frozen
+class Shutdown:
+    """How the daemon is told to end: in good order, and then at once."""
+
+    stop: trio.Event = attrs.field(factory=trio.Event)
+    hurry: trio.Event = attrs.field(factory=trio.Event)
+
+
+async def run_daemon(config: Config, host: str, port: int, grace: float = DEFAULT_GRACE) -> None:
+    """Serve until SIGTERM or SIGINT; a second signal ends everything at once.
+
+    Args:
+        config: the models.
+        host: address to listen on.
+        port: port to listen on; 0 takes any, and the log says which.
+        grace: seconds that open answers have to end.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    listeners = await open_listeners(host, port)
+    _raise_file_limit()
+    shutdown = Shutdown()
+    async with trio.open_nursery() as root:
+        await root.start(_watch_signals, shutdown, grace)
+        async with open_supervisor(config, ask_if_ready) as supervisor:
+            with trio.CancelScope() as serving:
+
+                async def cut() -> None:
+                    await shutdown.hurry.wait()
+                    serving.cancel()
+                    supervisor.cut()
+
+                root.start_soon(cut)
+                bound = listeners[0].socket.getsockname()[:2]
+                where = f"{bound[0]}:{bound[1]}"
+                log.info(f"Listening on http://{where}", address=where, models=len(config.models))
+                await serve_http(
+                    Application(supervisor), listeners, stop=shutdown.stop, grace=grace
+                )
+            log.info("Stopping all models")
+        root.cancel_scope.cancel()
+    log.info("Stopped")
+
+
+async def _watch_signals(
+    shutdown: Shutdown,
+    grace: float,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started()
+        async for number in signals:
+            name = signal.Signals(number).name
+            if number == signal.SIGHUP:
+                log.warning("SIGHUP: the file is read at the start only; restart to apply it")
+            elif not shutdown.stop.is_set():
+                log.info(
+                    f"{name}: no new requests; open ones have {grace:g}s; "
+                    "a second signal ends everything at once"
+                )
+                shutdown.stop.set()
+            else:
+                log.warning(f"{name}: ending everything at once")
+                shutdown.hurry.set()
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: each stream takes two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # a container may refuse; we can do with less
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

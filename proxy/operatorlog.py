@@ -1,0 +1,59 @@
+"""What operators read: one line per event, as JSON for machines or as text for a terminal.
+
+Owns the form of the log. The events themselves are written where things happen.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+
+Format = Literal["auto", "json", "text"]
+
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+def configure(form: Format, level: str) -> None:
+    """Set the log up for the process.
+
+    Args:
+        form: ``auto`` writes text to a terminal and JSON to anything else.
+        level: the lowest level written; an unknown one counts as info, as in llama-swap.
+    """
+    lowest = LEVELS.get(level.lower(), logging.INFO)
+    text = form == "text" or (form == "auto" and sys.stdout.isatty())
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), pad_event_to=0)
+        if text
+        else structlog.processors.JSONRenderer(default=str)
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
+            *([] if text else [structlog.processors.format_exc_info]),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(lowest),
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+    )
+    logging.basicConfig(handlers=[_ToOperators()], level=logging.WARNING, force=True)
+
+
+class _ToOperators(logging.Handler):
+    """Write what libraries log in the same form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log: structlog.stdlib.BoundLogger = structlog.get_logger(record.name)
+        level = record.levelname.lower()
+        write = getattr(log, level if level in LEVELS else "error")
+        write(record.getMessage(), logger=record.name, exc_info=record.exc_info or None)
