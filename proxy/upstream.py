@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
 import httptools
 import trio
 
-Header = tuple[bytes, bytes]
+from proxy.headers import Header, to_upstream
 
 READ_SIZE = 65536
 MOST_KEPT = 16  # idle connections per model server
@@ -205,6 +206,22 @@ class Upstream:
                     raise UpstreamError("the model server closed the connection") from error
                 return None
             raise
+
+
+def exchange_for(
+    scope: Any,  # noqa: ANN401 -- ASGI
+    upstream: Upstream,
+    body: bytes,
+) -> AbstractAsyncContextManager[Response]:
+    """Send a client's request on: same method, path, query, headers, and this body."""
+    query = b"?" + scope["query_string"] if scope["query_string"] else b""
+    client = scope["client"][0] if scope.get("client") else None
+    return upstream.exchange(
+        scope["method"].encode(),
+        scope["raw_path"] + query,
+        to_upstream(scope["headers"], client),
+        body,
+    )
 
 
 class _NotAByte(Exception):

@@ -124,9 +124,7 @@ class ModelServer:
             ending = await self._own_process()
         finally:
             self._begin_end()
-            self._report_end(ending)
-            self._child = None
-            self._step(Event.GAVE_UP if ending.failed else Event.ENDED)
+            self._finish(ending)
         if ending.failed:
             # Those who waited were told in that step; the next request starts it again.
             self._wish = Wish.STOP
@@ -156,12 +154,23 @@ class ModelServer:
             return Ending(f"cmd cannot be started: {describe(error)}", failed=True)
         return ending
 
+    def _finish(self, ending: Ending) -> None:
+        """The process is gone: say why, keep the reason, and step to where this leaves us."""
+        self._failure = ending.reason
+        if ending.failed:
+            last = " | ".join(self.output.tail(LINES_IN_A_REASON))
+            self._failure = f"{ending.reason}; last output: {last}" if last else ending.reason
+            message = f"Model failed: {self._failure}. The next request starts it again"
+            self._tell("error", message, reason=self._failure)
+        child, self._child = self._child, None
+        event = Event.GAVE_UP if ending.failed else Event.ENDED
+        self._step(event, "Process stopped in" if child else None)
+
     async def _serve(self, child: Child) -> Ending:
         """Bring the model up, then let it sleep and wake as wanted, until a step fails."""
         if failure := await self._not_ready():
             return Ending(failure, failed=True)
-        self._report("Model ready in")
-        self._open(Event.BECAME_READY)
+        self._open(Event.BECAME_READY, "Model ready in")
         while True:
             await self._until_rest_is_due()
             if failure := await self._fall_asleep(child):
@@ -186,8 +195,7 @@ class ModelServer:
         limit = self.limits.sleep
         if failure := await self._limited("cmdSleep", self.model.cmd_sleep, limit, child):
             return failure
-        self._report("Model sleep completed in")
-        self._step(Event.SLEPT)
+        self._step(Event.SLEPT, "Model sleep completed in")
         return None
 
     async def _wake(self, child: Child) -> str | None:
@@ -198,8 +206,7 @@ class ModelServer:
             return failure
         if failure := await self._not_ready():
             return f"after cmdWake the model was {failure}"
-        self._report("Model wake completed in")
-        self._open(Event.WOKE)
+        self._open(Event.WOKE, "Model wake completed in")
         return None
 
     # When the model may rest.
@@ -262,20 +269,25 @@ class ModelServer:
 
     # The one place where the state is written, and what is said about it.
 
-    def _step(self, event: Event) -> None:
+    def _step(self, event: Event, done: str | None = None) -> None:
+        """Apply an event; `done` says what was completed by it, for the log."""
+        took = trio.current_time() - self._since
         self._state = step(self._state, event)
         self._since = trio.current_time()
-        self._tell("debug", f"State is {self._state.value}")
+        if done:
+            self._tell("info", f"{done} {seconds(took)}", duration_s=round(took, 3))
+        else:
+            self._tell("debug", f"State is {self._state.value}")
         for states, reached in self._watchers:
             if self._state in states:
                 reached.set()
         self.on_change()
 
-    def _open(self, event: Event) -> None:
+    def _open(self, event: Event, done: str) -> None:
         """Step to READY: leases may be given, and the idle time begins."""
         self._failure = None
         self._idle_since = trio.current_time()
-        self._step(event)
+        self._step(event, done)
 
     def _begin_end(self) -> None:
         """Step to STOPPING, once, whatever way the end came."""
@@ -296,19 +308,6 @@ class ModelServer:
         known = {"model": self.model.id, "state": self._state.value, **pid, **facts}
         getattr(log, level)(f"<{self.model.id}> {message}", **known)
 
-    def _report(self, what: str) -> None:
-        took = trio.current_time() - self._since
-        self._tell("info", f"{what} {seconds(took)}", duration_s=round(took, 3))
-
     def _report_failure(self, failure: str, remedy: str) -> None:
         took = round(trio.current_time() - self._since, 3)
         self._tell("error", f"{failure}, {remedy}", reason=failure, duration_s=took)
-
-    def _report_end(self, ending: Ending) -> None:
-        self._failure = ending.reason
-        if ending.failed:
-            last = " | ".join(self.output.tail(LINES_IN_A_REASON))
-            self._failure = f"{ending.reason}; last output: {last}" if last else ending.reason
-            self._report_failure(f"Model failed: {self._failure}", "the next request tries again")
-        elif self._child:
-            self._report("Process stopped in")

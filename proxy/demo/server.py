@@ -1,0 +1,149 @@
+"""The demo's model server: a real llama.cpp server inside a process that can put it to sleep.
+
+Owns `/sleep`, `/wake_up` and `/is_sleeping`, named as vLLM names them. This is not vLLM. Sleeping
+ends the llama.cpp server and frees its memory; waking loads the model again, in the same process.
+All other routes are llama.cpp's own, passed through.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import attrs
+import trio
+import xllamacpp
+
+from proxy.answer import Answer, ClientGone, Receive, Send, read_body, while_client_waits
+from proxy.errors import Problem, problem_of
+from proxy.listening import open_listeners, serve_http
+from proxy.upstream import Origin, Upstream, UpstreamError, exchange_for
+
+GRACE = 1.0  # seconds for open answers to end
+
+
+@attrs.define(eq=False)
+class Engine:
+    """A llama.cpp server that is loaded or not.
+
+    Attributes:
+        file: the model, in GGUF format.
+    """
+
+    file: str
+    _server: Any = None
+    _upstream: Upstream | None = None
+
+    @property
+    def upstream(self) -> Upstream | None:
+        """Where llama.cpp listens; None while it sleeps."""
+        return self._upstream
+
+    def load(self) -> None:
+        """Start llama.cpp; returns when the model is loaded. Holds up all else meanwhile."""
+        if self._server is None:
+            self._server = xllamacpp.Server(_parameters(self.file))
+            self._upstream = Upstream(Origin.of(self._server.listening_address))
+
+    async def free(self) -> None:
+        """End llama.cpp and give its memory back to the system."""
+        if self._upstream is not None:
+            await self._upstream.close()
+        self._server = self._upstream = None
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _parameters(file: str) -> Any:  # noqa: ANN401 -- xllamacpp ships no types
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = file
+    parameters.hostnames, parameters.port = ["127.0.0.1"], 0
+    parameters.n_ctx, parameters.n_parallel = 4096, 2
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 2
+    parameters.sse_ping_interval = 1  # its end waits for the next ping of an open stream
+    # In memory of our own rather than mapped from the file, so that freeing it can be seen.
+    parameters.load_mode = xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_NONE
+    return parameters
+
+
+@attrs.define(eq=False)
+class ModelServer:
+    """The ASGI application in front of the engine."""
+
+    engine: Engine
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:  # noqa: ANN401 -- ASGI
+        """Serve one request."""
+        answer = Answer(send)
+        try:
+            body = await read_body(receive)
+        except ClientGone:
+            return
+        await while_client_waits(receive, partial(self._serve, scope, body, answer))
+        await answer.finish()
+
+    async def _serve(self, scope: Any, body: bytes, answer: Answer) -> None:  # noqa: ANN401 -- ASGI
+        match scope["method"], scope["path"]:
+            case "POST", "/sleep":
+                await self.engine.free()
+                await self._say_state(answer)
+            case "POST", "/wake_up":
+                self.engine.load()
+                await self._say_state(answer)
+            case "GET", "/is_sleeping":
+                await self._say_state(answer)
+            case _:
+                await self._pass_on(scope, body, answer)
+
+    async def _say_state(self, answer: Answer) -> None:
+        state = {"is_sleeping": self.engine.upstream is None}
+        await answer.say(200, json.dumps(state).encode())
+
+    async def _pass_on(self, scope: Any, body: bytes, answer: Answer) -> None:  # noqa: ANN401 -- ASGI
+        if self.engine.upstream is None:
+            text = "the model sleeps; POST /wake_up wakes it"
+            await answer.refuse(Problem(503, text, "asleep"))
+            return
+        try:
+            async with exchange_for(scope, self.engine.upstream, body) as response:
+                await answer.relay(response)
+        except UpstreamError as error:
+            await answer.refuse(problem_of(error))
+
+
+async def serve(file: str, port: int) -> None:
+    """Serve a model until SIGTERM or SIGINT."""
+    engine = Engine(file)
+    engine.load()
+    listeners = await open_listeners("127.0.0.1", port)
+    stop = trio.Event()
+
+    async def watch_signals() -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                stop.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_signals)
+        await serve_http(ModelServer(engine), listeners, stop=stop, grace=GRACE)
+        await engine.free()
+        nursery.cancel_scope.cancel()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line and serve."""
+    parser = argparse.ArgumentParser(description="A llama.cpp server that can sleep.")
+    parser.add_argument("--model", required=True, metavar="FILE")
+    parser.add_argument("--port", required=True, type=int)
+    options = parser.parse_args(arguments)
+    trio.run(serve, options.model, options.port)
+
+
+if __name__ == "__main__":
+    main()
