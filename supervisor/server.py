@@ -162,9 +162,9 @@ class ModelServer:
             self._failure = f"{ending.reason}; last output: {last}" if last else ending.reason
             message = f"Model failed: {self._failure}. The next request starts it again"
             self._tell("error", message, reason=self._failure)
-        child, self._child = self._child, None
         event = Event.GAVE_UP if ending.failed else Event.ENDED
-        self._step(event, "Process stopped in" if child else None)
+        self._step(event, "Process stopped in" if self._child else None)
+        self._child = None
 
     async def _serve(self, child: Child) -> Ending:
         """Bring the model up, then let it sleep and wake as wanted, until a step fails."""
