@@ -21,7 +21,8 @@ _NAME = re.compile(r"^[a-zA-Z0-9_-]{1,63}$")
 RESERVED = frozenset({"PORT", "MODEL_ID", "PID"})
 COMMANDS = ("cmd", "cmdStop", "cmdSleep", "cmdWake")
 KNOWS_PID = frozenset({"cmdStop", "cmdSleep", "cmdWake"})
-LONGEST_TEXT = 1_000_000  # bounds macros that double each other
+LONGEST_TEXT = 1_000_000  # characters; bounds macros that double each other
+TOO_LONG = "\0"  # stands for a text that would be longer; YAML has no such character
 
 
 @attrs.define
@@ -133,12 +134,12 @@ def _put(value: Any, macros: Mapping[str, MacroValue]) -> Any:  # noqa: ANN401 -
 
 def _put_text(text: str, macros: Mapping[str, MacroValue]) -> MacroValue:
     for name in reversed(list(macros)):
-        value = macros[name]
-        use = f"${{{name}}}"
+        value, use = macros[name], f"${{{name}}}"
         if text == use and not isinstance(value, str):
             return value
-        if use in text and len(text) < LONGEST_TEXT:
-            text = text.replace(use, _as_text(value))
+        if len(text) + text.count(use) * len(_as_text(value)) > LONGEST_TEXT:
+            return TOO_LONG
+        text = text.replace(use, _as_text(value))
     return text
 
 
@@ -149,7 +150,9 @@ def _as_text(value: MacroValue) -> str:
 def _leftovers(value: Any, path: Path) -> Iterator[Fault]:  # noqa: ANN401 -- raw YAML
     match value:
         case str():
-            for name in _USE.findall(value):
+            if value == TOO_LONG:
+                yield Fault(path, f"its macros expand to more than {LONGEST_TEXT} characters")
+            for name in dict.fromkeys(_USE.findall(value)):
                 if not (name == "PID" and path[-1] in KNOWS_PID):
                     yield Fault(path, f"unknown macro '${{{name}}}'")
         case dict():

@@ -81,7 +81,7 @@ def _put_environment(
                 yield Fault(path, f"environment variable '{name}' is not set")
         if names:
             node.value = _ENV.sub(lambda found: environ.get(found[1], ""), node.value)
-            if node.style is None:
+            if not node.style:
                 # PyYAML's stubs leave this one untyped.
                 plain = (True, False)
                 node.tag = loader.resolve(yaml.ScalarNode, node.value, plain)  # type: ignore[no-untyped-call]

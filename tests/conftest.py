@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from hypothesis import settings
+
+from tests.fakes import FakePrograms
+
+settings.register_profile("steady", derandomize=True, deadline=None, print_blob=True)
+settings.load_profile("steady")
+
+STUB = Path(__file__).with_name("stub.py")
+
+
+def stub_command(*options: str) -> str:
+    """Return a ``cmd`` that starts the stub model server."""
+    return " ".join([sys.executable, "-I", "-S", str(STUB), *options])
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[dict[str, object]]]:
+    """What the daemon tells its operators."""
+    with structlog.testing.capture_logs() as entries:
+        yield entries  # type: ignore[misc] # structlog's mappings are dicts
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> FakePrograms:
+    """Fake processes in place of real ones."""
+    fakes = FakePrograms()
+    fakes.install(monkeypatch)
+    return fakes
+
+
+def processes_with(word: str) -> list[str]:
+    """Return the living processes whose command line holds this word."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            except (OSError, IndexError):
+                continue
+            if word in line and state != "Z":
+                found.append(f"{folder.name} {line}")
+    return found

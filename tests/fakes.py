@@ -1,0 +1,105 @@
+"""Processes without processes, for tests on a virtual clock.
+
+`FakePrograms` stands in for `open_child`. The first word of a command says what it does:
+``serve`` runs until it is ended, ``sleep N`` ends well after N seconds, ``fail N`` ends with status
+N, ``missing`` cannot be started, ``crash N`` runs for N seconds and ends with status 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from configschema import Model
+
+
+@attrs.define(eq=False)
+class FakeChild:
+    pid: int
+    argv: tuple[str, ...]
+    grace: float
+    ask: Any = None
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    status: int | None = None
+
+    async def exited(self) -> int:
+        match self.argv:
+            case ("sleep", seconds):
+                await self._until(float(seconds), 0)
+            case ("crash", seconds):
+                await self._until(float(seconds), 7)
+            case ("fail", status):
+                await self._until(0, int(status))
+            case _:
+                await self.ended.wait()
+        assert self.status is not None
+        return self.status
+
+    async def _until(self, seconds: float, status: int) -> None:
+        with trio.move_on_after(seconds):
+            await self.ended.wait()
+        if self.status is None:
+            self.exit(status)
+
+    def exit(self, status: int) -> None:
+        self.status = status
+        self.ended.set()
+
+    def cut(self) -> None:
+        pass
+
+
+@attrs.define(eq=False)
+class FakePrograms:
+    """Records what was started and ended; at most one of each name runs."""
+
+    running: dict[int, FakeChild] = attrs.field(factory=dict)
+    history: list[str] = attrs.field(factory=list)
+    _pids: count[int] = attrs.field(factory=lambda: count(100))
+
+    @asynccontextmanager
+    async def open_child(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        on_output: Callable[[bytes], None],
+        grace: float,
+    ) -> AsyncIterator[FakeChild]:
+        await trio.lowlevel.checkpoint()
+        if argv[0] == "missing":
+            raise FileNotFoundError(2, "No such file or directory", argv[0])
+        child = FakeChild(next(self._pids), tuple(argv), grace)
+        self.running[child.pid] = child
+        self.history.append("+ " + " ".join(argv))
+        try:
+            yield child
+        finally:
+            del self.running[child.pid]
+            self.history.append("- " + " ".join(argv))
+            if child.status is None:
+                child.exit(-15)
+
+    def of(self, *argv: str) -> FakeChild:
+        return next(child for child in self.running.values() if child.argv == argv)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("supervisor.server.open_child", self.open_child)
+        monkeypatch.setattr("supervisor.commands.open_child", self.open_child)
+
+
+@attrs.define(eq=False)
+class FakeProbe:
+    """Says which models are ready; all are, but those in `unready`."""
+
+    unready: set[str] = attrs.field(factory=set)
+
+    async def __call__(self, model: Model) -> str | None:
+        await trio.lowlevel.checkpoint()
+        return "/health answered 503" if model.id in self.unready else None

@@ -1,0 +1,138 @@
+"""A scriptable model server of plain sockets and threads: it starts in a few milliseconds.
+
+``python -I -S tests/stub.py --port P`` answers /health, and every POST with an echo of it. A JSON
+body may ask for more: ``chunks`` and ``pause`` stream events, ``delay`` waits, ``die`` ends the
+process in mid-answer. ``GET /stats`` tells what it saw. ``--ready-after`` counts from its exec.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+BOOT = time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def started_at() -> float:
+    """Return when the process was started, on the boot clock; to 10 ms."""
+    with open("/proc/self/stat") as file:
+        ticks = file.read().rpartition(")")[2].split()[19]
+    return int(ticks) / os.sysconf("SC_CLK_TCK")
+
+
+class Stub:
+    def __init__(self, options: dict[str, str]) -> None:
+        self.ready_at = started_at() + float(options.get("--ready-after", 0))
+        self.asleep = False
+        self.stats = {"requests": 0, "cancelled": 0, "slept": 0, "woken": 0}
+
+    def serve(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            buffer = b""
+            while True:
+                while b"\r\n\r\n" not in buffer:
+                    piece = connection.recv(65536)
+                    if not piece:
+                        return
+                    buffer += piece
+                head, _, buffer = buffer.partition(b"\r\n\r\n")
+                lines = head.split(b"\r\n")
+                headers = dict(line.lower().split(b": ", 1) for line in lines[1:])
+                length = int(headers.get(b"content-length", 0))
+                while len(buffer) < length:
+                    piece = connection.recv(1 << 20)
+                    if not piece:
+                        return
+                    buffer += piece
+                body, buffer = buffer[:length], buffer[length:]
+                self.answer(connection, lines[0].decode().split()[1], body, lines)
+                if headers.get(b"connection") == b"close":
+                    return
+        except OSError:
+            self.stats["cancelled"] += 1
+        finally:
+            connection.close()
+
+    def answer(
+        self, connection: socket.socket, target: str, body: bytes, lines: list[bytes]
+    ) -> None:
+        path = target.partition("?")[0]
+        if path == "/health":
+            ready = time.clock_gettime(time.CLOCK_BOOTTIME) >= self.ready_at
+            self.send(connection, 200 if ready else 503, b"{}")
+        elif path == "/stats":
+            self.send(connection, 200, json.dumps({**self.stats, "pid": os.getpid()}).encode())
+        elif path in ("/sleep", "/wake_up"):
+            self.asleep = path == "/sleep"
+            self.stats["slept" if self.asleep else "woken"] += 1
+            self.send(connection, 200, b"{}")
+        else:
+            self.stats["requests"] += 1
+            self.generate(connection, target, body, lines)
+
+    def generate(
+        self, connection: socket.socket, target: str, body: bytes, lines: list[bytes]
+    ) -> None:
+        try:
+            asked: dict[str, Any] = json.loads(body)
+        except ValueError:
+            asked = {}
+        time.sleep(asked.get("delay", 0))
+        if self.asleep:
+            self.send(connection, 500, b'{"error": "asleep"}')
+        elif "chunks" in asked:
+            self.stream(connection, asked)
+        elif asked.get("die"):
+            os._exit(int(asked["die"]))
+        elif asked.get("raw"):
+            self.send(connection, 200, body)
+        else:
+            echo = {"target": target, "body": body.decode("latin-1"), "pid": os.getpid()}
+            headers = [line.decode("latin-1") for line in lines[1:]]
+            text = json.dumps({**echo, "headers": headers}).encode()
+            self.send(connection, int(asked.get("status", 200)), text)
+
+    def stream(self, connection: socket.socket, asked: dict[str, Any]) -> None:
+        kind = asked.get("kind", "text/event-stream").encode()
+        connection.sendall(
+            b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n" % kind
+        )
+        for number in range(asked["chunks"]):
+            data = b'data: {"n": %d}\n\n' % number
+            connection.sendall(b"%x\r\n%b\r\n" % (len(data), data))
+            if asked.get("die_after") == number:
+                os._exit(1)
+            time.sleep(asked.get("pause", 0))
+        connection.sendall(b"0\r\n\r\n")
+        return
+
+    def send(self, connection: socket.socket, status: int, body: bytes) -> None:
+        head = b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        connection.sendall(head % (status, len(body)) + body)
+
+
+def main(arguments: list[str]) -> None:
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    if "--ignore-term" in options:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "--exit" in options:
+        sys.stdout.write("the stub gives up\n")
+        sys.stdout.flush()
+        time.sleep(float(options.get("--exit-after", 0)))
+        os._exit(int(options["--exit"]))
+    stub = Stub(options)
+    listener = socket.create_server(("127.0.0.1", int(options["--port"])), backlog=128)
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=stub.serve, args=(connection,), daemon=True).start()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
