@@ -1,0 +1,29 @@
+"""A supervisor over fake programs, and the limits of its models."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+
+from configschema import Limits, parse
+from supervisor import Supervisor, open_supervisor
+from supervisor.readiness import Probe
+from tests.fakes import FakeProbe
+
+QUICK = Limits(ready=5, sleep=2, wake=2, unload=1, ttl=0)
+
+
+def supervise(
+    text: str, probe: Probe | None = None, limits: dict[str, Limits] | None = None
+) -> AbstractAsyncContextManager[Supervisor]:
+    """Open a supervisor for a configuration given as text."""
+    return open_supervisor(parse(text).config, probe or FakeProbe(), limits)
+
+
+def model(cmd: str, **keys: object) -> str:
+    """Return one model's settings in YAML's flow form."""
+    pairs = {"cmd": f"'{cmd}'", "proxy": "'http://127.0.0.1:9'", **keys}
+    return "{" + ", ".join(f"{key}: {value}" for key, value in pairs.items()) + "}"
+
+
+def two(a: str, b: str) -> str:
+    return f"models: {{a: {a}, b: {b}}}"
