@@ -40,6 +40,7 @@ def _address(model: Model) -> Iterator[tuple[str, str]]:
     try:
         url = urlsplit(model.proxy)
         usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        (url.hostname or "").encode("idna")
     except ValueError:
         usable = False
     if not usable:

@@ -84,7 +84,8 @@ class Answer:
     async def relay(self, response: Response) -> None:
         """Pass a model server's answer on, as it arrives."""
         headers = to_client(response.headers)
-        self._events = is_event_stream(headers)
+        sized = any(name == b"content-length" for name, _ in headers)
+        self._events = is_event_stream(headers) and not sized  # then an event can be added
         await self._begin(response.status, headers)
         async for chunk in response.chunks():
             await self._write(chunk)

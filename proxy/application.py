@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from quart import Response
@@ -63,6 +65,16 @@ class Application(QuartTrio):
         async def unload(name: str) -> str:
             await supervisor.unload(name)
             return "OK"  # as llama-swap answers
+
+
+@asynccontextmanager
+async def open_application(supervisor: Supervisor) -> AsyncIterator[Application]:
+    """Serve the models of a supervisor; leaving the block closes what was opened to them."""
+    application = Application(supervisor)
+    try:
+        yield application
+    finally:
+        await application.forwarder.close()
 
 
 def _id(model: Model) -> str:

@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from configschema import Config
-from proxy.application import Application
+from proxy.application import open_application
 from proxy.listening import open_listeners, serve_http
 from proxy.probing import ask_if_ready
 from supervisor import open_supervisor
@@ -62,9 +62,8 @@ async def run_daemon(config: Config, host: str, port: int, grace: float = DEFAUL
                 bound = listeners[0].socket.getsockname()[:2]
                 where = f"{bound[0]}:{bound[1]}"
                 log.info(f"Listening on http://{where}", address=where, models=len(config.models))
-                await serve_http(
-                    Application(supervisor), listeners, stop=shutdown.stop, grace=grace
-                )
+                async with open_application(supervisor) as application:
+                    await serve_http(application, listeners, stop=shutdown.stop, grace=grace)
             log.info("Stopping all models")
         root.cancel_scope.cancel()
     log.info("Stopped")

@@ -30,6 +30,11 @@ class Forwarder:
     supervisor: Supervisor
     _upstreams: dict[str, tuple[int | None, Upstream]] = attrs.field(factory=dict, init=False)
 
+    async def close(self) -> None:
+        """Close the connections that are kept to model servers."""
+        for _, upstream in self._upstreams.values():
+            await upstream.close()
+
     async def forward(self, scope: Any, receive: Receive, send: Send) -> None:  # noqa: ANN401 -- ASGI
         """Serve one request from its ASGI scope to the end of its response."""
         answer = Answer(send)

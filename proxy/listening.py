@@ -55,6 +55,24 @@ def hypercorn_config() -> Config:
     return config
 
 
+class _Connection(TCPServer):
+    """hypercorn's connection, ended when its client has closed it.
+
+    hypercorn waits for the keep-alive time to pass all the same, and holds the descriptor.
+    """
+
+    _read_to_end = False
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        self._read_to_end = True
+        await self.idle_task.stop()
+
+    async def _idle_timeout(self) -> None:
+        if not self._read_to_end:
+            await super()._idle_timeout()
+
+
 @attrs.define(eq=False)
 class _Connections:
     """The streams that are open."""
@@ -105,7 +123,7 @@ async def serve_http(
         open_now.streams.add(stream)
         try:
             # hypercorn's annotation knows TLS streams only; it asks for the kind at run time.
-            await TCPServer(wrapped, settings, context, ConnectionState({}), stream)  # type: ignore[arg-type]
+            await _Connection(wrapped, settings, context, ConnectionState({}), stream)  # type: ignore[arg-type]
         except* Exception as errors:  # whatever a client sent must end its own connection only
             log.warning("A connection failed", reason=repr(errors.exceptions[0]))
         finally:

@@ -5,10 +5,12 @@ Owns the form of the log. The events themselves are written where things happen.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from typing import Literal
+from typing import Literal, TextIO
 
+import attrs
 import structlog
 
 Format = Literal["auto", "json", "text"]
@@ -44,9 +46,23 @@ def configure(form: Format, level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(lowest),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=lambda *_: _Lines(sys.stdout),
     )
     logging.basicConfig(handlers=[_ToOperators()], level=logging.WARNING, force=True)
+
+
+@attrs.frozen
+class _Lines:
+    """Write lines; a reader that went away, or a full disk, must not end the daemon."""
+
+    file: TextIO
+
+    def msg(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self.file.write(line + "\n")
+            self.file.flush()
+
+    debug = info = warning = error = critical = msg
 
 
 class _ToOperators(logging.Handler):

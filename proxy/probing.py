@@ -14,7 +14,7 @@ async def ask_if_ready(model: Model) -> str | None:
     headers = [(b"host", origin.host.encode()), (b"connection", b"close")]
     target = b"/" + model.check_endpoint.lstrip("/").encode()
     try:
-        async with Upstream(origin).exchange(b"GET", target, headers, b"") as response:
+        async with Upstream(origin, most_kept=0).exchange(b"GET", target, headers, b"") as response:
             if response.status == OK:
                 return None
             return f"{model.check_endpoint} answered {response.status}"

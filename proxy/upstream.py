@@ -21,6 +21,7 @@ from proxy.headers import Header, to_upstream
 
 READ_SIZE = 65536
 MOST_KEPT = 16  # idle connections per model server
+CLOSING_RACE = 0.05  # seconds in which a server's close may have crossed our request
 LONGEST_HEAD = 256 * 1024  # bytes of status line and headers
 
 
@@ -57,54 +58,65 @@ class Origin:
                     self.host, self.port, https_compatible=True
                 )
             return await trio.open_tcp_stream(self.host, self.port)
-        except OSError as error:
-            reason = error.strerror or "connection refused"
+        except (OSError, UnicodeError) as error:  # UnicodeError: the name is no host's
+            reason = getattr(error, "strerror", None) or "connection refused"
             raise UpstreamError(f"no connection to {self.host}:{self.port}: {reason}") from error
 
 
 @attrs.define(eq=False)
 class _Parser:
-    """What httptools tells of one response."""
+    """What httptools tells of one response; what follows its end is not listened to."""
 
     status: int = 0
     headers: list[Header] = attrs.field(factory=list)
     head_done: bool = False
     done: bool = False
     keep_alive: bool = False
-    body: list[bytes] = attrs.field(factory=list)
     size: int = 0
+    _body: list[bytes] = attrs.field(factory=list)
+    _may_keep: bool = True
     _parser: httptools.HttpResponseParser = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
+        if not self.head_done:  # a trailer comes too late to be a header
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        self.status = self._parser.get_status_code()
-        self.head_done = self.status >= 200
+        if not self.done:
+            self.status = self._parser.get_status_code()
+            self.head_done = self.status >= 200
 
     def on_body(self, data: bytes) -> None:
-        self.body.append(data)
+        if not self.done:
+            self._body.append(data)
 
     def on_message_complete(self) -> None:
-        if self.head_done:
-            self.done = True
-            self.keep_alive = self._parser.should_keep_alive()
-        else:  # an interim response (RFC 9110, 15.2); the real one follows
+        if not self.head_done:  # an interim response (RFC 9110, 15.2); the real one follows
             self.headers.clear()
+        elif not self.done:
+            self.done = True
+            self.keep_alive = self._may_keep and self._parser.should_keep_alive()
+
+    def on_message_begin(self) -> None:
+        if self.done:  # a second answer to one question: this connection is out of step
+            self.keep_alive = False
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes in; return what they hold of the body."""
         self.size += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            raise UpstreamError(f"the model server's answer is not HTTP: {error}") from error
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self.keep_alive = False
+            if not self.done:
+                reason = f"the model server's answer is not HTTP: {error}"
+                raise UpstreamError(reason) from error
         if not self.head_done and self.size > LONGEST_HEAD:
             raise UpstreamError("the model server's answer has too long a head")
-        body, self.body = b"".join(self.body), []
+        body, self._body = b"".join(self._body), []
         return body
 
     def ended(self) -> None:
@@ -113,6 +125,10 @@ class _Parser:
         if not self.head_done or framed & {b"content-length", b"transfer-encoding"}:
             raise UpstreamError("the model server closed the connection in mid-answer")
         self.done = True
+
+    def close_after(self) -> None:
+        """Let no other exchange follow on this connection: its request was not sent whole."""
+        self._may_keep = False
 
 
 @attrs.define(eq=False)
@@ -124,6 +140,11 @@ class Response:
     _stream: trio.abc.Stream
     _parser: _Parser
     _first: bytes
+
+    @property
+    def can_be_followed(self) -> bool:
+        """Whether all of it was read and the connection is good for another exchange."""
+        return self._parser.done and self._parser.keep_alive
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body, decoded from its framing: one piece for each read.
@@ -143,10 +164,16 @@ class Response:
 
 @attrs.define(eq=False)
 class Upstream:
-    """Connections to one model server."""
+    """Connections to one model server.
+
+    Attributes:
+        origin: where it listens.
+        most_kept: idle connections that are kept for the next exchange.
+    """
 
     origin: Origin
-    _kept: list[trio.abc.Stream] = attrs.field(factory=list, init=False)
+    most_kept: int = MOST_KEPT
+    _kept: list[trio.SocketStream] = attrs.field(factory=list, init=False)
 
     @asynccontextmanager
     async def exchange(
@@ -168,44 +195,47 @@ class Upstream:
         kept = False
         try:
             yield response
-            parser = response._parser
-            if parser.done and parser.keep_alive and len(self._kept) < MOST_KEPT:
-                self._kept.append(stream)
-                kept = True
+            kept = response.can_be_followed and self._keep(stream)
         finally:
             if not kept:
                 await trio.aclose_forcefully(stream)
 
     async def close(self) -> None:
-        """Close what is kept."""
+        """Close what is kept, and keep nothing more."""
+        self.most_kept = 0
         while self._kept:
             await trio.aclose_forcefully(self._kept.pop())
 
-    async def _open(self, request: bytes) -> tuple[trio.abc.Stream, Response]:
-        """Ask on a kept connection or, where the server has closed those, on a new one."""
+    def _keep(self, stream: trio.abc.Stream) -> bool:
+        # Of a TLS stream one cannot ask whether it was closed meanwhile.
+        if isinstance(stream, trio.SocketStream) and len(self._kept) < self.most_kept:
+            self._kept.append(stream)
+            return True
+        return False
+
+    async def _pop_kept(self) -> trio.SocketStream | None:
+        """Return a kept connection on which nothing has happened since."""
         while self._kept:
             stream = self._kept.pop()
-            if response := await self._ask(stream, request, fresh=False):
-                return stream, response
-        stream = await self.origin.connect()
-        response = await self._ask(stream, request, fresh=True)
-        if response is None:
-            raise UpstreamError("the model server closed the connection without an answer")
-        return stream, response
-
-    async def _ask(
-        self, stream: trio.abc.Stream, request: bytes, *, fresh: bool
-    ) -> Response | None:
-        """Return the answer; None if the connection was closed before its first byte."""
-        try:
-            return await _first_answer(stream, request)
-        except BaseException as error:  # whatever it is, the connection is of no more use
+            if not stream.socket.is_readable():  # else it was closed, or said what nobody asked
+                return stream
             await trio.aclose_forcefully(stream)
-            if isinstance(error, _NotAByte):
-                if fresh:
-                    raise UpstreamError("the model server closed the connection") from error
-                return None
-            raise
+        return None
+
+    async def _open(self, request: bytes) -> tuple[trio.abc.Stream, Response]:
+        """Ask on a kept connection; if its server has just closed it, on a new one."""
+        if kept := await self._pop_kept():
+            asked = trio.current_time()
+            with contextlib.suppress(_NotAByte):
+                return kept, await _ask(kept, request)
+            if trio.current_time() - asked > CLOSING_RACE:
+                raise UpstreamError("the model server closed the connection without an answer")
+        stream = await self.origin.connect()
+        try:
+            return stream, await _ask(stream, request)
+        except _NotAByte as error:
+            reason = "the model server closed the connection without an answer"
+            raise UpstreamError(reason) from error
 
 
 def exchange_for(
@@ -216,23 +246,60 @@ def exchange_for(
     """Send a client's request on: same method, path, query, headers, and this body."""
     query = b"?" + scope["query_string"] if scope["query_string"] else b""
     client = scope["client"][0] if scope.get("client") else None
-    return upstream.exchange(
-        scope["method"].encode(),
-        scope["raw_path"] + query,
-        to_upstream(scope["headers"], client),
-        body,
-    )
+    headers = to_upstream(scope["headers"], client)
+    if not any(name == b"host" for name, _ in headers):  # HTTP/1.0; HTTP/1.1 must have one
+        headers.append((b"host", upstream.origin.host.encode()))
+    return upstream.exchange(scope["method"].encode(), scope["raw_path"] + query, headers, body)
 
 
 class _NotAByte(Exception):
     """The connection ended before an answer began."""
 
 
-async def _first_answer(stream: trio.abc.Stream, request: bytes) -> Response:
+async def _ask(stream: trio.abc.Stream, request: bytes) -> Response:
+    """Send a request and read the head of the answer; close the connection if that fails."""
     parser = _Parser()
+    try:
+        if len(request) <= READ_SIZE:
+            await _send(stream, request)
+            return await _read_head(stream, parser)
+        return await _ask_at_length(stream, request, parser)
+    except BaseException:  # whatever it is, the connection is of no more use
+        await trio.aclose_forcefully(stream)
+        raise
+
+
+async def _ask_at_length(stream: trio.abc.Stream, request: bytes, parser: _Parser) -> Response:
+    """Send and read at once: a server may refuse a long request without having read it."""
+    failure: Exception | None = None
+    response: Response | None = None
+    async with trio.open_nursery() as nursery:
+        sending = trio.CancelScope()
+
+        async def send() -> None:
+            with sending:
+                await _send(stream, request)
+
+        nursery.start_soon(send)
+        try:
+            response = await _read_head(stream, parser)
+        except (UpstreamError, _NotAByte) as error:
+            failure = error
+        sending.cancel()
+    if response is None:
+        raise failure or _NotAByte
+    if sending.cancelled_caught:
+        parser.close_after()
+    return response
+
+
+async def _send(stream: trio.abc.Stream, request: bytes) -> None:
     # A server may answer and close without having read all of it; then its answer decides.
     with contextlib.suppress(trio.BrokenResourceError):
         await stream.send_all(request)
+
+
+async def _read_head(stream: trio.abc.Stream, parser: _Parser) -> Response:
     while True:
         try:
             piece = await _receive(stream)

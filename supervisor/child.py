@@ -22,6 +22,10 @@ ESCAPEE_GRACE = 1.0  # seconds for a pipe to close after its group was killed
 AskToStop = Callable[[], Awaitable[None]]
 
 
+class CannotStart(Exception):
+    """The program could not be started; the text says why."""
+
+
 @attrs.define(eq=False)
 class Child:
     """A running process group.
@@ -63,12 +67,14 @@ class Child:
 
     async def end(self) -> None:
         """Ask, wait for the grace, kill. Returns when the group is gone; do not cancel."""
-        with self._grace_scope:
-            self._grace_scope.deadline = trio.current_time() + self.grace
-            await self._request_end()
-            await self.process.wait()
-            await self._drained.wait()
-        self._signal(signal.SIGKILL)
+        try:
+            with self._grace_scope:
+                self._grace_scope.deadline = trio.current_time() + self.grace
+                await self._request_end()
+                await self.process.wait()
+                await self._drained.wait()
+        finally:
+            self._signal(signal.SIGKILL)
         await self.process.wait()
         with trio.move_on_after(ESCAPEE_GRACE):
             await self._drained.wait()
@@ -104,16 +110,22 @@ async def open_child(
         grace: seconds between SIGTERM and SIGKILL when the block is left.
 
     Raises:
-        OSError: the program cannot be started.
+        CannotStart: there is no such program, or the system has no room for it.
     """
-    process = await trio.lowlevel.open_process(
-        argv,
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    try:
+        process = await trio.lowlevel.open_process(
+            argv,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        what = f"{error.strerror}: {error.filename!r}" if error.filename else str(error)
+        raise CannotStart(what) from error
+    except (ValueError, RuntimeError) as error:  # a NUL in an argument; no thread to start it in
+        raise CannotStart(str(error)) from error
     child = Child(process, grace)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(child.pump, on_output)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
-from supervisor.child import open_child
+from supervisor.child import CannotStart, open_child
 from supervisor.durations import seconds
 
 
@@ -39,14 +39,9 @@ async def run_command(
     try:
         async with open_child(argv, env=env, on_output=on_output, grace=0) as child:
             status = await child.exited()
-    except OSError as error:
-        return f"cannot be started: {describe(error)}"
+    except CannotStart as error:
+        return f"cannot be started: {error}"
     return None if status == 0 else describe_exit(status)
-
-
-def describe(error: OSError) -> str:
-    """Say why a program did not start: ``No such file or directory: 'vlm'``."""
-    return f"{error.strerror}: {error.filename!r}" if error.filename else str(error)
 
 
 def describe_exit(status: int) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import attrs
 import trio
@@ -119,6 +120,10 @@ class Supervisor:
         return server
 
 
+def _refuse_waiters(scheduler: Scheduler, model: str, reason: str) -> None:
+    scheduler.refuse(model, ModelFailed(model, reason))
+
+
 @asynccontextmanager
 async def open_supervisor(
     config: Config, probe: Probe, limits: dict[str, Limits] | None = None
@@ -138,6 +143,7 @@ async def open_supervisor(
     async with trio.open_nursery() as nursery:
         for server in servers.values():
             server.on_change = scheduler.settle
+            server.on_failure = partial(_refuse_waiters, scheduler, server.model.id)
             nursery.start_soon(server.run)
         try:
             yield Supervisor(config, servers, scheduler)

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from supervisor.errors import ModelFailed, SupervisorError, TooManyRequests
+from supervisor.errors import SupervisorError, TooManyRequests
 from supervisor.placement import Conflicts
 from supervisor.server import ModelServer
 from supervisor.states import AT_REST, HOLDS_MEMORY, IN_MOTION, Snapshot, State, Wish
@@ -24,12 +24,10 @@ class Decision:
 
     Attributes:
         admit: models whose waiters all get a lease.
-        refuse: models whose waiters are told of the model's failure.
         wishes: what to ask of which model server.
     """
 
     admit: frozenset[str] = frozenset()
-    refuse: frozenset[str] = frozenset()
     wishes: Mapping[str, Wish] = attrs.field(factory=dict)
 
 
@@ -44,11 +42,10 @@ def decide(
     """
     wanted = list(dict.fromkeys(waiting))
     admit = frozenset(name for name in wanted if models[name].serving)
-    refuse = frozenset(name for name in wanted if _failed_unseen(models[name]))
     wishes: dict[str, Wish] = {}
     claimed: list[str] = []
     for name in wanted:
-        if name in admit | refuse or any(conflicts(name, other) for other in claimed):
+        if name in admit or any(conflicts(name, other) for other in claimed):
             continue
         claimed.append(name)
         rivals = [
@@ -63,12 +60,7 @@ def decide(
             models[name]
         ):
             wishes[name] = Wish.SERVE
-    return Decision(admit, refuse, wishes)
-
-
-def _failed_unseen(model: Snapshot) -> bool:
-    """Whether it failed while it was meant to serve, and nobody was told yet."""
-    return model.state is State.FAILED and model.wish is Wish.SERVE
+    return Decision(admit, wishes)
 
 
 def _must_not_be_disturbed(rival: Snapshot, wanted: Sequence[str], admit: frozenset[str]) -> bool:
@@ -149,8 +141,6 @@ class Scheduler:
         decision = decide([waiter.model for waiter in self._waiting], models, self.conflicts)
         for model, wish in decision.wishes.items():
             self.servers[model].wish(wish)
-        for model in decision.refuse:
-            self.refuse(model, ModelFailed(model, models[model].failure or "unknown"))
         for waiter in self._take(decision.admit):
             self.servers[waiter.model].take_lease()
             waiter.answered.set()

@@ -15,8 +15,8 @@ import structlog
 import trio
 
 from configschema import Command, Limits, Model
-from supervisor.child import AskToStop, Child, open_child
-from supervisor.commands import describe, describe_exit, run_command, run_limited
+from supervisor.child import AskToStop, CannotStart, Child, open_child
+from supervisor.commands import describe_exit, run_command, run_limited
 from supervisor.durations import seconds
 from supervisor.logs import LogRing
 from supervisor.racing import race
@@ -45,6 +45,7 @@ class ModelServer:
         limits: how long each step may take, in seconds.
         probe: how to ask whether it is ready.
         on_change: called after every change of its state.
+        on_failure: called with the reason when it fails while it is wanted.
         output: what it and its commands wrote last.
     """
 
@@ -52,6 +53,7 @@ class ModelServer:
     limits: Limits
     probe: Probe
     on_change: Callable[[], None] = lambda: None
+    on_failure: Callable[[str], None] = lambda _: None
     output: LogRing = attrs.field(factory=LogRing, init=False)
     _state: State = attrs.field(default=State.STOPPED, init=False)
     _since: float = attrs.field(default=0.0, init=False)
@@ -60,6 +62,7 @@ class ModelServer:
     _idle_since: float = attrs.field(default=0.0, init=False)
     _child: Child | None = attrs.field(default=None, init=False)
     _failure: str | None = attrs.field(default=None, init=False)
+    _told_to_end: trio.Event = attrs.field(factory=trio.Event, init=False)
     _stirred: trio.Event = attrs.field(factory=trio.Event, init=False)
     _watchers: list[tuple[frozenset[State], trio.Event]] = attrs.field(factory=list, init=False)
 
@@ -75,11 +78,18 @@ class ModelServer:
             can_sleep=self.model.can_sleep,
             pid=self._child.pid if self._child else None,
             failure=self._failure,
+            leaving=self._told_to_end.is_set(),
         )
 
     def wish(self, wish: Wish) -> None:
-        """Say what is wanted of it now. SLEEP waits for the leases to end, STOP does not."""
+        """Say what is wanted of it now.
+
+        SLEEP waits for the leases to end. STOP does not, and ends the present process whatever is
+        wished after it; a later SERVE starts a new one.
+        """
         self._wish = wish
+        if wish is Wish.STOP:
+            self._told_to_end.set()
         self._stir()
 
     def take_lease(self) -> None:
@@ -118,16 +128,17 @@ class ModelServer:
 
     async def _live_once(self) -> None:
         """Start the process, keep it while it is wanted, and see it gone."""
+        self._told_to_end = trio.Event()
         self._step(Event.START)
         ending = Ending()
         try:
             ending = await self._own_process()
+        except* Exception as errors:  # a fault of ours ends this model, not the daemon
+            log.exception(f"<{self.model.id}> Internal error", model=self.model.id)
+            ending = Ending(f"internal error: {errors.exceptions[0]!r}", failed=True)
         finally:
             self._begin_end()
             self._finish(ending)
-        if ending.failed:
-            # Those who waited were told in that step; the next request starts it again.
-            self._wish = Wish.STOP
 
     async def _own_process(self) -> Ending:
         if not self.model.cmd:
@@ -150,8 +161,8 @@ class ModelServer:
                     )
                 finally:
                     self._begin_end()
-        except OSError as error:
-            return Ending(f"cmd cannot be started: {describe(error)}", failed=True)
+        except CannotStart as error:
+            return Ending(f"cmd cannot be started: {error}", failed=True)
         return ending
 
     def _finish(self, ending: Ending) -> None:
@@ -159,9 +170,13 @@ class ModelServer:
         self._failure = ending.reason
         if ending.failed:
             last = " | ".join(self.output.tail(LINES_IN_A_REASON))
-            self._failure = f"{ending.reason}; last output: {last}" if last else ending.reason
-            message = f"Model failed: {self._failure}. The next request starts it again"
-            self._tell("error", message, reason=self._failure)
+            reason = f"{ending.reason}; last output: {last}" if last else f"{ending.reason}"
+            message = f"Model failed: {reason}. The next request starts it again"
+            self._tell("error", message, reason=reason)
+            self._failure = reason
+            if self._wish is Wish.SERVE:
+                self.on_failure(reason)
+            self._wish = Wish.STOP
         event = Event.GAVE_UP if ending.failed else Event.ENDED
         self._step(event, "Process stopped in" if self._child else None)
         self._child = None
@@ -186,7 +201,7 @@ class ModelServer:
         return Ending(f"process {describe_exit(status)} while {self._state.value}", failed=True)
 
     async def _unwanted(self) -> Ending:
-        await self._when(lambda: self._wish is Wish.STOP)
+        await self._told_to_end.wait()
         return Ending()
 
     async def _fall_asleep(self, child: Child) -> str | None:

@@ -99,6 +99,7 @@ class Snapshot:
         can_sleep: whether it makes room by sleeping.
         pid: of its process, if there is one.
         failure: why it last failed; None once it was ready again.
+        leaving: whether its process was told to end; that is never taken back.
     """
 
     model: str
@@ -108,14 +109,14 @@ class Snapshot:
     can_sleep: bool = False
     pid: int | None = None
     failure: str | None = None
+    leaving: bool = False
 
     @property
     def serving(self) -> bool:
         """Whether a lease may be given."""
-        return self.state is State.READY and self.wish is Wish.SERVE
+        return self.state is State.READY and self.wish is Wish.SERVE and not self.leaving
 
     @property
     def claims_memory(self) -> bool:
         """Whether it holds memory, or is about to."""
-        about_to = self.wish is Wish.SERVE and self.state is not State.FAILED
-        return self.state in HOLDS_MEMORY or about_to
+        return self.state in HOLDS_MEMORY or self.wish is Wish.SERVE

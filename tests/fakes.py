@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from configschema import Model
+from supervisor.child import CannotStart
 
 
 @attrs.define(eq=False)
@@ -74,7 +75,7 @@ class FakePrograms:
     ) -> AsyncIterator[FakeChild]:
         await trio.lowlevel.checkpoint()
         if argv[0] == "missing":
-            raise FileNotFoundError(2, "No such file or directory", argv[0])
+            raise CannotStart(f"No such file or directory: {argv[0]!r}")
         child = FakeChild(next(self._pids), tuple(argv), grace)
         self.running[child.pid] = child
         self.history.append("+ " + " ".join(argv))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 
-from configschema import Limits, parse
+import yaml
+
+from configschema import Config, Limits, parse
 from supervisor import Supervisor, open_supervisor
 from supervisor.readiness import Probe
 from tests.fakes import FakeProbe
-
-QUICK = Limits(ready=5, sleep=2, wake=2, unload=1, ttl=0)
 
 
 def supervise(
@@ -27,3 +27,9 @@ def model(cmd: str, **keys: object) -> str:
 
 def two(a: str, b: str) -> str:
     return f"models: {{a: {a}, b: {b}}}"
+
+
+def parse_models(**models: dict[str, object]) -> Config:
+    """Return the configuration of these models; their proxy answers nobody."""
+    whole = {name: {"proxy": "http://127.0.0.1:9", **keys} for name, keys in models.items()}
+    return parse(yaml.safe_dump({"models": whole})).config

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import attrs
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -105,10 +108,19 @@ def test_the_older_waiters_model_goes_first() -> None:
     assert decided("ba", stand("a"), stand("b")).wishes == {"b": Wish.SERVE}
 
 
-def test_waiters_of_a_failed_model_are_refused_once_and_the_next_tries_again() -> None:
-    """The failure belongs to those who waited for it."""
-    assert decided("aa", stand("a", State.FAILED, Wish.SERVE)).refuse == frozenset("a")
-    assert decided("a", stand("a", State.FAILED, Wish.STOP)).wishes == {"a": Wish.SERVE}
+def test_a_failed_model_is_called_again_and_holds_its_place_from_then_on() -> None:
+    """Before its task has moved, another model must not be called beside it."""
+    assert decided("a", stand("a", State.FAILED)).wishes == {"a": Wish.SERVE}
+    called = stand("a", State.FAILED, Wish.SERVE)
+    assert decided("ab", called, stand("b")).wishes == {"a": Wish.SERVE}
+    assert decided("b", called, stand("b")).wishes == {"a": Wish.STOP, "b": Wish.SERVE}
+
+
+def test_a_model_that_was_told_to_end_serves_nobody() -> None:
+    """Who wants it is served by its next process."""
+    leaving = attrs.evolve(stand("a", State.READY), leaving=True)
+    assert decided("a", leaving) == Decision(wishes={"a": Wish.SERVE})
+    assert decided("a", attrs.evolve(leaving, wish=Wish.SERVE)) == Decision()
 
 
 def test_models_that_do_not_conflict_come_up_side_by_side() -> None:
@@ -140,25 +152,18 @@ class Play(RuleBasedStateMachine):
         self.models = {name: stand(name, can_sleep=name != "c") for name in MODELS}
         self.dying: set[str] = set()
 
-    def change(self, name: str, **changes: object) -> None:
-        old = self.models[name]
-        fields = {
-            "state": old.state,
-            "wish": old.wish,
-            "in_flight": old.in_flight,
-            "can_sleep": old.can_sleep,
-        }
-        self.models[name] = Snapshot(model=name, **{**fields, **changes})  # type: ignore[arg-type]
+    def change(self, name: str, **changes: Any) -> None:
+        self.models[name] = attrs.evolve(self.models[name], **changes)
 
     def settle(self) -> None:
         decision = decide(self.waiting, self.models, one_at_a_time)
         for name, wish in decision.wishes.items():
-            self.change(name, wish=wish)
+            leaving = self.models[name].leaving or wish is Wish.STOP
+            self.change(name, wish=wish, leaving=leaving)
         for name in decision.admit:
             assert self.models[name].serving
             self.change(name, in_flight=self.models[name].in_flight + self.waiting.count(name))
-        gone = decision.admit | decision.refuse
-        self.waiting = [name for name in self.waiting if name not in gone]
+        self.waiting = [name for name in self.waiting if name not in decision.admit]
 
     @rule(name=st.sampled_from(MODELS))
     def request(self, name: str) -> None:
@@ -184,6 +189,12 @@ class Play(RuleBasedStateMachine):
             self.change(name, wish=Wish.SLEEP)
 
     @rule(name=st.sampled_from(MODELS))
+    def operator_unloads(self, name: str) -> None:
+        self.change(name, wish=Wish.STOP, leaving=True)
+        self.waiting = [other for other in self.waiting if other != name]
+        self.settle()
+
+    @rule(name=st.sampled_from(MODELS))
     def model_moves(self, name: str) -> None:
         self.move(name)
 
@@ -194,21 +205,25 @@ class Play(RuleBasedStateMachine):
             self.change(name, state=State.STOPPING, in_flight=0)
             self.settle()
 
-    def move(self, name: str) -> bool:
+    def move(self, name: str) -> None:
+        """Do what the model's task does next."""
         model = self.models[name]
         ways = WAYS[model.state]
         event = ways.get(model.wish) or ways.get(None)
+        if model.leaving and Wish.STOP in ways:
+            event = Event.STOP
         if event is None or (event is Event.SLEEP and model.in_flight):
-            return False
-        if name in self.dying and event is Event.ENDED:
+            return
+        if event is Event.START:
+            self.change(name, leaving=False)
+        if event is Event.ENDED and name in self.dying:
             self.dying.discard(name)
-            self.change(name, state=State.FAILED)
-            self.settle()
+            if model.wish is Wish.SERVE:
+                self.waiting = [other for other in self.waiting if other != name]
             self.change(name, wish=Wish.STOP)
-            return True
+            event = Event.GAVE_UP
         self.change(name, state=step(model.state, event))
         self.settle()
-        return True
 
     @invariant()
     def one_model_at_most_holds_memory(self) -> None:

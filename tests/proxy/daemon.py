@@ -1,0 +1,79 @@
+"""The daemon without its command line, in the test's own process, with stub model servers."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import attrs
+import trio
+import yaml
+
+from configschema import Limits, parse
+from proxy.application import open_application
+from proxy.listening import hypercorn_config, open_listeners, serve_http
+from proxy.probing import ask_if_ready
+from supervisor import Supervisor, open_supervisor
+from tests.conftest import stub_command
+
+CURL = "curl -fsS -X POST http://127.0.0.1:${PORT}"
+
+
+@attrs.define(eq=False)
+class Daemon:
+    port: int
+    supervisor: Supervisor
+    stop: trio.Event
+
+    def pid(self, model: str) -> int | None:
+        return self.supervisor.servers[model].snapshot().pid
+
+    def state(self, model: str) -> str:
+        return self.supervisor.servers[model].snapshot().state.value
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def stub(*options: str, sleeps: bool = False, **keys: object) -> dict[str, object]:
+    """Return a model served by the stub."""
+    body: dict[str, object] = {
+        "cmd": stub_command("--port", "${PORT}", *options),
+        "proxy": "http://127.0.0.1:${PORT}",
+        **keys,
+    }
+    if sleeps:
+        body |= {"cmdSleep": f"{CURL}/sleep?level=1", "cmdWake": f"{CURL}/wake_up"}
+    return body
+
+
+@asynccontextmanager
+async def daemon(
+    models: dict[str, Any],
+    *,
+    grace: float = 1,
+    keep_alive: float = 75,
+    limits: dict[str, Limits] | None = None,
+) -> AsyncIterator[Daemon]:
+    """Serve these models until the block is left."""
+    config = parse(yaml.safe_dump({"startPort": free_port(), "models": models})).config
+    listeners = await open_listeners("127.0.0.1", 0)
+    settings = hypercorn_config()
+    settings.keep_alive_timeout = keep_alive
+    stop = trio.Event()
+    async with (
+        open_supervisor(config, ask_if_ready, limits) as supervisor,
+        open_application(supervisor) as app,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(
+            partial(serve_http, app, listeners, stop=stop, grace=grace, config=settings)
+        )
+        yield Daemon(listeners[0].socket.getsockname()[1], supervisor, stop)
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,179 @@
+"""Real processes and their descendants: what is started is ended, all of it, in time."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from supervisor.child import open_child
+from supervisor.commands import run_limited
+from tests.conftest import processes_with
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """A word for command lines; nothing that bears it may live after the test."""
+    word = f"mark-{uuid.uuid4().hex}"
+    yield word
+    assert processes_with(word) == []
+
+
+async def started(output: list[bytes], word: bytes) -> None:
+    with trio.fail_after(5):
+        while word not in b"".join(output):
+            await trio.sleep(0.005)
+
+
+async def end_of(script: str, mark: str, grace: float) -> tuple[float, bytes]:
+    """Run a script until it says "up", leave it, and return how long its end took."""
+    output: list[bytes] = []
+    argv = ["sh", "-c", script, mark]
+    async with open_child(argv, env=dict(os.environ), on_output=output.append, grace=grace):
+        await started(output, b"up")
+        began = time.monotonic()
+    return time.monotonic() - began, b"".join(output)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo up; exec sleep 60",
+        "sleep 60 & echo up; wait",
+        "(sleep 60; true) & echo up; wait",
+        "trap 'echo bye; exit 0' TERM; sleep 60 & echo up; wait",
+    ],
+)
+async def test_a_process_that_obeys_is_gone_at_once(script: str, mark: str) -> None:
+    """With all that it started, and without waiting for the grace."""
+    took, _ = await end_of(script, mark, grace=10)
+    assert took < 1
+
+
+async def test_what_it_says_at_its_end_is_still_heard(mark: str) -> None:
+    """The log holds the goodbye."""
+    _, output = await end_of("trap 'echo bye; exit 0' TERM; sleep 60 & echo up; wait", mark, 10)
+    assert output.endswith(b"bye\n")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "trap '' TERM; echo up; while :; do sleep 60; done",
+        "(trap '' TERM; echo up; while :; do sleep 60; done) & wait",
+    ],
+)
+async def test_a_process_that_ignores_the_request_is_killed_after_the_grace(
+    script: str, mark: str
+) -> None:
+    """Also if it is not the leader that ignores it."""
+    took, _ = await end_of(script, mark, grace=0.3)
+    assert 0.3 <= took < 1.3
+
+
+async def test_a_stopped_process_is_killed_after_the_grace(mark: str) -> None:
+    """SIGSTOP holds off SIGTERM, not SIGKILL."""
+    took, _ = await end_of("echo up; kill -STOP $$", mark, grace=0.3)
+    assert 0.3 <= took < 1.3
+
+
+async def test_what_a_crash_leaves_behind_is_ended(mark: str) -> None:
+    """The leader is gone by itself; its children still hold memory."""
+    argv = ["sh", "-c", "sleep 60 & exit 7", mark]
+    async with open_child(argv, env=dict(os.environ), on_output=lambda _: None, grace=5) as child:
+        assert await child.exited() == 7
+
+
+async def test_an_escapee_that_holds_the_pipe_is_waited_for_a_second(mark: str) -> None:
+    """It left the session, so it cannot be ended, but it holds nobody up."""
+    began = time.monotonic()
+    took, _ = await end_of("setsid sleep 3 & echo up; wait", mark, grace=0.2)
+    assert took < 2
+    await trio.sleep(max(0, 3.2 - (time.monotonic() - began)))
+
+
+async def test_much_output_holds_nobody_up(mark: str) -> None:
+    """A flooded pipe is read all the time."""
+    took, output = await end_of(
+        "head -c 20000000 /dev/zero | tr '\\0' x; echo up; sleep 60", mark, 5
+    )
+    assert len(output) > 20_000_000
+    assert took < 1
+
+
+async def test_a_cut_forgoes_the_grace(mark: str) -> None:
+    """For an operator who cannot wait."""
+    script = "trap '' TERM; echo up; while :; do sleep 60; done"
+    output: list[bytes] = []
+    argv = ["sh", "-c", script, mark]
+    env = dict(os.environ)
+    async with open_child(argv, env=env, on_output=output.append, grace=60) as child:
+        await started(output, b"up")
+        child.cut()
+        began = time.monotonic()
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "sleep 60",
+        "sleep 60 & wait",
+        "trap '' TERM; sleep 60 & wait",
+        "(trap '' TERM; sleep 60) & (sleep 60; sleep 60) & wait",
+    ],
+)
+async def test_a_command_whose_time_is_up_is_gone_with_its_group(script: str, mark: str) -> None:
+    """Also what a shell started in the background, also what ignores SIGTERM."""
+    began = time.monotonic()
+    failure = await run_limited(
+        "cmdSleep",
+        ["sh", "-c", script, mark],
+        limit=0.3,
+        env=dict(os.environ),
+        on_output=lambda _: None,
+    )
+    assert failure == "cmdSleep timed out after 0.300s"
+    assert 0.3 <= time.monotonic() - began < 1
+    assert processes_with(mark) == []
+
+
+async def test_a_command_that_ends_well_leaves_nothing(mark: str) -> None:
+    """What it left in the background is ended, too."""
+    output: list[bytes] = []
+    argv = ["sh", "-c", "echo done; sleep 60 & exit 0", mark]
+    env = dict(os.environ)
+    assert await run_limited("c", argv, limit=5, env=env, on_output=output.append) is None
+    assert b"".join(output) == b"done\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "failure"),
+    [
+        (["sh", "-c", "exit 22"], "c exited with status 22"),
+        (["sh", "-c", "kill -9 $$"], "c was killed by SIGKILL"),
+        (["/nonexistent/x"], "c cannot be started: No such file or directory: '/nonexistent/x'"),
+        (["/"], "c cannot be started: Permission denied: '/'"),
+    ],
+)
+async def test_a_commands_failure_is_said_in_words(argv: list[str], failure: str) -> None:
+    """Status, signal, or why it could not be started."""
+    env = dict(os.environ)
+    found = await run_limited("c", argv, limit=5, env=env, on_output=lambda _: None)
+    assert found == failure
+
+
+async def test_cancelling_at_any_moment_of_a_start_leaves_nothing(mark: str) -> None:
+    """Also between the start of the process and the first line of its owner."""
+    for delay in (0, 0.0005, 0.001, 0.002, 0.004):
+        for _ in range(4):
+            with trio.move_on_after(delay):
+                argv = ["sh", "-c", "sleep 60 & wait", mark]
+                async with open_child(
+                    argv, env=dict(os.environ), on_output=lambda _: None, grace=1
+                ):
+                    await trio.sleep_forever()
