@@ -87,8 +87,8 @@ class Answer:
         sized = any(name == b"content-length" for name, _ in headers)
         self._events = is_event_stream(headers) and not sized  # then an event can be added
         await self._begin(response.status, headers)
-        async for chunk in response.chunks():
-            await self._write(chunk)
+        while piece := await response.read():
+            await self._write(piece)
         self.complete = True
 
     async def say(self, status: int, body: bytes, headers: list[Header] | None = None) -> None:

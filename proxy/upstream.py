@@ -146,20 +146,21 @@ class Response:
         """Whether all of it was read and the connection is good for another exchange."""
         return self._parser.done and self._parser.keep_alive
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body, decoded from its framing: one piece for each read.
+    async def read(self) -> bytes:
+        """Return the next piece of the body, decoded from its framing; nothing at its end.
+
+        One piece for each read of the connection: what arrived together goes on together.
 
         Raises:
             UpstreamError: the connection broke before the end.
         """
-        if self._first:
-            yield self._first
-        while not self._parser.done:
-            piece = await _receive(self._stream)
-            if not piece:
+        body, self._first = self._first, b""
+        while not body and not self._parser.done:
+            if piece := await _receive(self._stream):
+                body = self._parser.feed(piece)
+            else:
                 self._parser.ended()
-            elif body := self._parser.feed(piece):
-                yield body
+        return body
 
 
 @attrs.define(eq=False)

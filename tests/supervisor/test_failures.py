@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
+
 import pytest
 import trio
 import trio.testing
 from trio.testing import MockClock
 
+from configschema import Model
 from supervisor import ModelFailed, State, TooManyRequests, UnknownModel, Unloaded
 from tests.fakes import FakeProbe, FakePrograms
 from tests.supervisor.helpers import model, supervise, two
@@ -236,3 +240,73 @@ async def test_leaving_the_supervisor_ends_every_process(
         assert state(supervisor, "a") is State.FALLING_ASLEEP
         nursery.cancel_scope.cancel()
     assert programs.running == {}
+
+
+async def test_a_fault_of_the_program_ends_one_model_and_not_the_daemon(
+    autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
+) -> None:
+    """The others go on; the log has the fault."""
+
+    async def faulty(model: Model) -> str | None:
+        if model.id == "a":
+            raise ZeroDivisionError
+        return None
+
+    async with supervise(two(A, B), faulty) as supervisor:
+        with pytest.raises(ModelFailed, match="internal error: ZeroDivisionError"):
+            await use(supervisor, "a")
+        await use(supervisor, "b")
+    assert "<a> Internal error" in events(log_lines)
+    assert programs.running == {}
+
+
+async def test_two_requests_in_the_moment_after_a_failure_both_get_a_new_try(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """The old failure is not theirs."""
+    probe = FakeProbe({"a"})
+    async with supervise("healthCheckTimeout: 15\n" + two(A, B), probe) as supervisor:
+        with pytest.raises(ModelFailed):
+            await use(supervisor, "a")
+        probe.unready.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use, supervisor, "a")
+            nursery.start_soon(use, supervisor, "a")
+
+
+async def test_two_models_called_in_the_same_moment_after_a_failure_take_turns(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """A failed model that is called again holds its place before it has moved."""
+    probe = FakeProbe({"a"})
+    async with supervise("healthCheckTimeout: 15\n" + two(A, B), probe) as supervisor:
+        with pytest.raises(ModelFailed):
+            await use(supervisor, "a")
+        probe.unready.clear()
+        programs.history.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use, supervisor, "a", 5)
+            nursery.start_soon(use, supervisor, "b", 5)
+        starts = [line for line in programs.history if "serve" in line]
+    assert starts[:2] in (["+ serve a", "+ serve b"], ["+ serve b", "- serve b"])
+    assert trio.current_time() >= 25
+
+
+@pytest.mark.parametrize("first", ["unload", "lease"])
+async def test_an_unload_and_a_request_in_the_same_moment_both_end(
+    autojump_clock: MockClock, programs: FakePrograms, first: str
+) -> None:
+    """The request is served by the old process, or by a new one, or sent away; nobody hangs."""
+    async with supervise(two(A, B)) as supervisor:
+        pid = await use(supervisor, "a")
+
+        async def request() -> None:
+            with contextlib.suppress(Unloaded):
+                async with supervisor.lease("a") as server:
+                    assert server.snapshot().pid in {pid, *programs.running}
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                works = [partial(supervisor.unload, "a"), request]
+                for work in works if first == "unload" else reversed(works):
+                    nursery.start_soon(work)

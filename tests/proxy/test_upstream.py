@@ -1,0 +1,236 @@
+"""The client towards model servers, against a scripted peer that plays bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.upstream import LONGEST_HEAD, Origin, Upstream, UpstreamError, _Parser
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@attrs.define(eq=False)
+class Peer:
+    """A server on a real socket: one script of answers for each connection."""
+
+    scripts: list[list[bytes]]
+    port: int = 0
+    requests: list[bytes] = attrs.field(factory=list)
+    connections: int = 0
+    reads: bool = True
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        script = self.scripts[min(self.connections, len(self.scripts) - 1)]
+        self.connections += 1
+        async with stream:
+            with contextlib.suppress(trio.BrokenResourceError):
+                for answer in script:
+                    if self.reads and not await self._request(stream):
+                        return
+                    await stream.send_all(answer)
+                if not self.reads:
+                    await trio.sleep_forever()
+
+    async def _request(self, stream: trio.SocketStream) -> bool:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            if not (piece := await stream.receive_some()):
+                return False
+            data += bytes(piece)
+        self.requests.append(data)
+        return True
+
+
+@asynccontextmanager
+async def peer(*scripts: list[bytes], reads: bool = True) -> AsyncIterator[tuple[Peer, Upstream]]:
+    played = Peer(list(scripts), reads=reads)
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, played.serve, 0)
+        played.port = listeners[0].socket.getsockname()[1]
+        upstream = Upstream(Origin("127.0.0.1", played.port))
+        yield played, upstream
+        await upstream.close()
+        nursery.cancel_scope.cancel()
+
+
+async def ask(upstream: Upstream, body: bytes = b"{}") -> tuple[int, bytes]:
+    with trio.fail_after(5):
+        async with upstream.exchange(b"POST", b"/x", [(b"host", b"h")], body) as response:
+            body = b""
+            while piece := await response.read():
+                body += piece
+            return response.status, body
+
+
+SIZED = OK + b"content-length: 2\r\n\r\nhi"
+CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n1\r\nh\r\n1;x=y\r\ni\r\n0\r\nt: v\r\n\r\n"
+TO_THE_END = OK + b"\r\nhi"
+
+
+@pytest.mark.parametrize("answer", [SIZED, CHUNKED, TO_THE_END, b"HTTP/1.1 100 C\r\n\r\n" + SIZED])
+async def test_every_framing_gives_the_same_body(answer: bytes) -> None:
+    """A length, chunks, the connection's end; an interim answer before it."""
+    async with peer([answer]) as (_, upstream):
+        assert await ask(upstream) == (200, b"hi")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [(b"HTTP/1.1 204 X\r\n\r\n", 204), (b"HTTP/1.1 304 X\r\ncontent-length: 5\r\n\r\n", 304)],
+)
+async def test_answers_that_have_no_body_end_at_their_head(answer: bytes, status: int) -> None:
+    """204 and 304, whatever length they claim (RFC 9110, 15.3.5 and 15.4.5)."""
+    async with peer([answer]) as (_, upstream):
+        assert await ask(upstream) == (status, b"")
+
+
+@given(st.lists(st.integers(1, len(CHUNKED) - 1), max_size=20))
+def test_the_split_of_the_bytes_changes_nothing(cuts: list[int]) -> None:
+    """However the network cuts an answer, it reads the same."""
+    edges = [0, *sorted(set(cuts)), len(CHUNKED)]
+    parser = _Parser()
+    body = b"".join(parser.feed(CHUNKED[start:end]) for start, end in itertools.pairwise(edges))
+    assert (parser.status, body, parser.done) == (200, b"hi", True)
+    assert parser.headers == [(b"transfer-encoding", b"chunked")]
+
+
+async def test_a_connection_is_used_again() -> None:
+    """Ten exchanges, one connection."""
+    async with peer([SIZED] * 10) as (played, upstream):
+        for _ in range(10):
+            assert await ask(upstream) == (200, b"hi")
+        assert played.connections == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK + b"connection: close\r\ncontent-length: 2\r\n\r\nhi",
+        SIZED + SIZED,
+        SIZED + b"garbage",
+        b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nhi",
+    ],
+)
+async def test_a_connection_out_of_step_is_not_used_again(answer: bytes) -> None:
+    """The answer itself is whole."""
+    async with peer([answer], [SIZED]) as (played, upstream):
+        assert await ask(upstream) == (200, b"hi")
+        assert await ask(upstream) == (200, b"hi")
+        assert played.connections == 2
+
+
+async def test_a_kept_connection_that_was_closed_is_replaced() -> None:
+    """Servers close idle connections after a few seconds."""
+    async with peer([SIZED], [SIZED]) as (played, upstream):
+        assert await ask(upstream) == (200, b"hi")
+        await trio.sleep(0.05)
+        assert await ask(upstream) == (200, b"hi")
+        assert len(played.requests) == 2
+
+
+async def test_what_a_server_says_unasked_is_nobodys_answer() -> None:
+    """Such as a 408 for a connection that idled too long."""
+    late = b"HTTP/1.1 408 T\r\ncontent-length: 0\r\n\r\n"
+    async with peer([SIZED + late], [SIZED]) as (_, upstream):
+        await ask(upstream)
+        await trio.sleep(0.05)
+        assert await ask(upstream) == (200, b"hi")
+
+
+async def test_a_request_that_was_worked_on_is_not_sent_again() -> None:
+    """A server that read it, worked and closed may have done what was asked."""
+
+    class Slow(Peer):
+        async def serve(self, stream: trio.SocketStream) -> None:
+            async with stream:
+                await self._request(stream)
+                await stream.send_all(SIZED)
+                await self._request(stream)
+                await trio.sleep(0.2)
+
+    played = Slow([[]])
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, played.serve, 0)
+        upstream = Upstream(Origin("127.0.0.1", listeners[0].socket.getsockname()[1]))
+        await ask(upstream)
+        with pytest.raises(UpstreamError, match="closed the connection without an answer"):
+            await ask(upstream)
+        nursery.cancel_scope.cancel()
+    assert len(played.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"", "closed the connection without an answer"),
+        (b"SSH-2.0-x\r\n", "not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nx: y", "in mid-answer"),
+        (b"HTTP/1.1 101 S\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "not HTTP"),
+        (OK + b"content-length: 5\r\n\r\nhi", "in mid-answer"),
+        (OK + b"transfer-encoding: chunked\r\n\r\n5\r\nhi", "in mid-answer"),
+        (OK + b"transfer-encoding: chunked\r\n\r\nzz\r\nhi", "not HTTP"),
+        (OK + b"x: " + b"y" * (LONGEST_HEAD + 1), "too long a head"),
+    ],
+)
+async def test_a_broken_answer_is_an_error_with_its_reason(answer: bytes, reason: str) -> None:
+    """And the connection is gone."""
+    async with peer([answer]) as (_, upstream):
+        with pytest.raises(UpstreamError, match=reason):
+            await ask(upstream)
+
+
+async def test_an_early_answer_to_a_long_request_is_heard() -> None:
+    """A server may refuse 20 MB after the first of them and read no more."""
+    refusal = b"HTTP/1.1 413 X\r\ncontent-length: 2\r\n\r\nno"
+    async with peer([refusal], reads=False) as (_, upstream):
+        assert await ask(upstream, b"x" * 20_000_000) == (413, b"no")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "a..b", "x" * 70])
+async def test_a_host_that_is_not_there_is_an_error(host: str) -> None:
+    """Refused, or no name at all."""
+    with pytest.raises(UpstreamError, match="no connection to"):
+        await ask(Upstream(Origin(host, 1)))
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("http://localhost:5800", Origin("localhost", 5800)),
+        ("http://x", Origin("x", 80)),
+        ("https://x/base/", Origin("x", 443, True, "/base")),
+        ("http://[::1]:9", Origin("::1", 9)),
+    ],
+)
+def test_addresses_are_read(url: str, origin: Origin) -> None:
+    """With the defaults of their schemes."""
+    assert Origin.of(url) == origin
+
+
+async def test_cancelling_an_exchange_closes_its_connection() -> None:
+    """At every moment of it."""
+    ended = trio.Event()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            while await stream.receive_some():
+                pass
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, serve, 0)
+        upstream = Upstream(Origin("127.0.0.1", listeners[0].socket.getsockname()[1]))
+        with trio.move_on_after(0.05):
+            await ask(upstream)
+        with trio.fail_after(1):
+            await ended.wait()
+        nursery.cancel_scope.cancel()
