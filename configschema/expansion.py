@@ -27,10 +27,11 @@ TOO_LONG = "\0"  # stands for a text that would be longer; YAML has no such char
 
 @attrs.define
 class Expansion:
-    """The expanded data of a file and the faults met on the way."""
+    """The expanded data of a file, the faults met on the way, and the ports given to models."""
 
     data: dict[str, Any]
     faults: list[Fault] = attrs.field(factory=list)
+    ports: dict[str, int] = attrs.field(factory=dict)
 
 
 def expand(raw: Mapping[str, Any]) -> Expansion:
@@ -59,7 +60,9 @@ def _expand_models(
         name, body = str(key), models[key]
         if isinstance(body, dict):
             body, uses_port = _expand_model(name, body, everyones, port, result.faults)
-            port += int(uses_port)
+            if uses_port:
+                result.ports[name] = port
+                port += 1
         expanded[name] = body
     result.data["models"] = {str(key): expanded[str(key)] for key in models}
 

@@ -59,7 +59,7 @@ def parse(text: str, file: str = "config", environ: Mapping[str, str] = os.envir
     if not isinstance(tree.data, dict):
         raise ConfigError(locate([Fault((), "expected keys with values")], tree.root, file))
     expansion = expand(tree.data)
-    config, wrong = structure(expansion.data)
+    config, wrong = structure(expansion.data, expansion.ports)
     broken = check(config, expansion.data["models"] or {})
     faults = [*tree.faults, *expansion.faults, *wrong, *broken]
     warnings = locate([*unknown_keys(tree.data), *advise(config)], tree.root, file)

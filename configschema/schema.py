@@ -38,7 +38,9 @@ DEFAULT_CONCURRENCY = 10
 class Model:
     """One entry of ``models``. Defaults and meanings are llama-swap's where it has the key."""
 
-    id: str = attrs.field(metadata={"from_key": True})
+    id: str = attrs.field(metadata={"not_a_key": True})
+    port: int | None = attrs.field(default=None, metadata={"not_a_key": True})
+    """The port that stands for ``${PORT}``; None if ``cmd`` does not use one."""
     cmd: Command = NO_COMMAND
     cmd_stop: Command = NO_COMMAND
     cmd_sleep: Command = NO_COMMAND
@@ -93,4 +95,4 @@ def key_of(attribute: attrs.Attribute[object]) -> str:
 
 def keys_of(cls: type[attrs.AttrsInstance]) -> tuple[str, ...]:
     """Return all keys an operator may write in a section."""
-    return tuple(key_of(a) for a in attrs.fields(cls) if not a.metadata.get("from_key"))
+    return tuple(key_of(a) for a in attrs.fields(cls) if not a.metadata.get("not_a_key"))

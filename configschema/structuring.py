@@ -39,7 +39,7 @@ _LONGEST_SHOWN = 60
 _Section = TypeVar("_Section", Config, Model)
 
 
-def structure(data: Mapping[str, Any]) -> tuple[Config, list[Fault]]:
+def structure(data: Mapping[str, Any], ports: Mapping[str, int]) -> tuple[Config, list[Fault]]:
     """Build the configuration; a key with a fault has its default, so that checks can go on."""
     faults: list[Fault] = []
     models = data.get("models") or {}
@@ -50,7 +50,9 @@ def structure(data: Mapping[str, Any]) -> tuple[Config, list[Fault]]:
     for name, body in models.items():
         path = ("models", name)
         if isinstance(body, dict):
-            built[name] = _build(Model, {**_given(body), "id": name}, path, faults)
+            built[name] = _build(
+                Model, {**_given(body), "id": name, "port": ports.get(name)}, path, faults
+            )
         else:
             faults.append(Fault(path, "expected the model's settings"))
     whole = {key: value for key, value in _given(data).items() if key != "models"}

@@ -19,6 +19,7 @@ from supervisor.child import AskToStop, CannotStart, Child, open_child
 from supervisor.commands import describe_exit, run_command, run_limited
 from supervisor.durations import seconds
 from supervisor.logs import LogRing
+from supervisor.ports import is_free
 from supervisor.racing import race
 from supervisor.readiness import Probe, ReadyCheck
 from supervisor.states import Event, Snapshot, State, Wish, step
@@ -143,6 +144,9 @@ class ModelServer:
     async def _own_process(self) -> Ending:
         if not self.model.cmd:
             return Ending("cmd is empty", failed=True)
+        if self.model.port is not None and not is_free(self.model.port):
+            taken = f"another process listens on its port {self.model.port}"
+            return Ending(f"{taken}; end that process or change startPort", failed=True)
         ending = Ending()
         try:
             async with open_child(

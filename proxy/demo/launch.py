@@ -9,6 +9,7 @@ from pathlib import Path
 
 from configschema import Loaded, load
 from proxy.cli import CannotRun
+from supervisor.ports import is_free
 
 MODELS = {"doze-a": 1, "doze-b": 2}
 
@@ -87,4 +88,13 @@ def _write_model(file: Path, name: str, seed: int) -> None:
 
 def _config(folder: Path) -> str:
     models = [MODEL.format(name=name, file=folder / f"{name}.gguf") for name in MODELS]
-    return CONFIG.format(python=sys.executable, port=FIRST_PORT) + "".join(models)
+    return CONFIG.format(python=sys.executable, port=_free_ports()) + "".join(models)
+
+
+def _free_ports() -> int:
+    """Return the first of as many free ports as there are models."""
+    count = len(MODELS)
+    firsts = range(FIRST_PORT, FIRST_PORT + 100 * count, count)
+    return next(
+        (first for first in firsts if all(is_free(first + i) for i in range(count))), FIRST_PORT
+    )

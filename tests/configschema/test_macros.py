@@ -150,3 +150,12 @@ def test_macros_that_double_each_other_are_bounded() -> None:
     text += "\nmodels: {m: {cmd: '${m29}', proxy: 'http://x:1'}}\n"
     with pytest.raises(ConfigError, match="expand to more than 1000000 characters"):
         parse(text)
+
+
+def test_a_models_port_is_known_and_no_key_of_the_file() -> None:
+    """It is what stood for ${PORT}."""
+    loaded = parse(
+        "models: {a: {cmd: 'x ${PORT}', port: 1, id: z}, b: {cmd: x, proxy: 'http://x:1'}}"
+    )
+    assert [(m.id, m.port) for m in loaded.config.models.values()] == [("a", 5800), ("b", None)]
+    assert [w.path for w in loaded.warnings] == ["models.a.port", "models.a.id"]

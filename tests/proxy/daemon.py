@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -35,10 +37,14 @@ class Daemon:
         return self.supervisor.servers[model].snapshot().state.value
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+def free_port(count: int = 8) -> int:
+    """Return the first of some free ports, below those that clients' connections are given."""
+    while True:
+        first = random.randrange(15_000, 32_000)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
+            for port in range(first, first + count):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
 
 
 def stub(*options: str, sleeps: bool = False, **keys: object) -> dict[str, object]:

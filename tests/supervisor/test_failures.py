@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
@@ -307,6 +308,9 @@ async def test_an_unload_and_a_request_in_the_same_moment_both_end(
 
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                works = [partial(supervisor.unload, "a"), request]
-                for work in works if first == "unload" else reversed(works):
+                works: list[Callable[[], Awaitable[object]]] = [
+                    partial(supervisor.unload, "a"),
+                    request,
+                ]
+                for work in works if first == "unload" else works[::-1]:
                     nursery.start_soon(work)

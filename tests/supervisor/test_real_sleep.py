@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
-from configschema import Limits
-from supervisor import State, Supervisor, open_supervisor
+from configschema import Limits, parse
+from supervisor import ModelFailed, State, Supervisor, open_supervisor
 from tests.conftest import processes_with
 from tests.fakes import FakeProbe
 from tests.supervisor.helpers import parse_models
@@ -119,4 +121,18 @@ async def test_a_crash_names_its_last_words(log_lines: LogLines) -> None:
     )
     async with open_supervisor(config, FakeProbe({"a"})) as supervisor:
         with pytest.raises(Exception, match="status 3 while starting; last output: out of memory"):
+            await use(supervisor, "a")
+
+
+async def test_a_port_that_a_stranger_holds_is_a_failure_and_never_ready() -> None:
+    """Its answer to the check would be taken for the model's."""
+    config = parse("models: {a: {cmd: 'sleep 1001 ${PORT}', checkEndpoint: none}}").config
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        model = attrs.evolve(config.models["a"], port=port)
+        held = attrs.evolve(config, models={"a": model})
+        async with open_supervisor(held, FakeProbe()) as supervisor:
+            with pytest.raises(ModelFailed, match=f"another process listens on its port {port}"):
+                await use(supervisor, "a")
+            stranger.close()
             await use(supervisor, "a")

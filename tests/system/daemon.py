@@ -1,0 +1,115 @@
+"""The daemon as an operator starts it: a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import attrs
+import yaml
+
+from tests.proxy.daemon import free_port
+
+LLAMADOZE = str(Path(sys.executable).with_name("llamadoze"))
+
+
+@attrs.define(eq=False)
+class Process:
+    process: subprocess.Popen[bytes]
+    port: int
+    lines: list[str] = attrs.field(factory=list)
+
+    def read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.lines.append(line.decode().rstrip())
+
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines if line.startswith("{")]
+
+    def events(self) -> list[str]:
+        return [entry["event"] for entry in self.log()]
+
+    def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        url = f"http://127.0.0.1:{self.port}{path}"
+        try:
+            with urlopen(Request(url, data, method=method), timeout=120) as reply:
+                text = reply.read()
+                status = reply.status
+        except HTTPError as error:
+            text, status = error.read(), error.code
+        return status, json.loads(text) if text[:1] in (b"{", b"[") else text
+
+    def chat(self, model: str, **more: object) -> tuple[int, Any]:
+        messages = [{"role": "user", "content": "hi"}]
+        body = {"model": model, "messages": messages, "max_tokens": 8, **more}
+        return self.ask("POST", "/v1/chat/completions", body)
+
+    def running(self) -> dict[str, dict[str, Any]]:
+        return {row["model"]: row for row in self.ask("GET", "/running")[1]["running"]}
+
+    def end(self, number: signal.Signals = signal.SIGTERM, limit: float = 10) -> tuple[int, float]:
+        """Send a signal; return the exit status and the seconds it took."""
+        began = time.monotonic()
+        self.process.send_signal(number)
+        status = self.process.wait(limit)
+        return status, time.monotonic() - began
+
+
+def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [LLAMADOZE, *arguments], capture_output=True, text=True, timeout=30, check=False, **more
+    )
+
+
+@contextmanager
+def started(*arguments: str, wait: float = 15) -> Iterator[Process]:
+    """Start the command and wait until it listens."""
+    port = free_port(1)
+    process = subprocess.Popen(
+        [LLAMADOZE, *arguments, "--listen", f"127.0.0.1:{port}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    daemon = Process(process, port)
+    reader = threading.Thread(target=daemon.read, daemon=True)
+    reader.start()
+    try:
+        deadline = time.monotonic() + wait
+        while not any("Listening on" in line for line in daemon.lines):
+            assert process.poll() is None, daemon.lines
+            assert time.monotonic() < deadline, daemon.lines
+            time.sleep(0.01)
+        yield daemon
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        process.wait()
+        reader.join(5)
+        assert process.stdout
+        process.stdout.close()
+
+
+def write(folder: Path, **whole: Any) -> str:
+    """Write a configuration and return its path."""
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump({"startPort": free_port(), **whole}))
+    return str(file)

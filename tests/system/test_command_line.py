@@ -1,0 +1,180 @@
+"""The command as an operator types it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.client import chat as chat_async
+from tests.conftest import processes_with
+from tests.proxy.daemon import free_port, stub
+from tests.system.daemon import LLAMADOZE, run, started, write
+
+BAD = "cmdSleepTimeout: 0\nmodels:\n  m: {cmd: x, proxy: 'http://x:1', cmdSleep: y}\nfoo: 1\n"
+
+
+def test_the_version_is_said() -> None:
+    """With both spellings."""
+    assert run("--version").stdout == run("-version").stdout == "llamadoze 0.1.0\n"
+
+
+def test_check_prints_every_problem_and_fails(tmp_path: Path) -> None:
+    """One line each, as editors read them."""
+    file = tmp_path / "bad.yaml"
+    file.write_text(BAD)
+    result = run("check", str(file))
+    assert result.returncode == 1
+    assert result.stdout.splitlines() == [
+        f"{file}:1:1: cmdSleepTimeout: expected whole seconds, at least 1, found 0",
+        f"{file}:3:36: models.m.cmdSleep: cmdWake is required where cmdSleep is given",
+        f"{file}:4:1: foo: unknown key, ignored (warning)",
+    ]
+
+
+def test_check_is_silent_about_a_good_file_but_for_one_line(tmp_path: Path) -> None:
+    """And exits with 0."""
+    file = write(tmp_path, models={"m": stub()})
+    result = run("check", file)
+    assert (result.returncode, result.stdout) == (0, f"{file}: good, 1 model\n")
+
+
+def test_check_does_not_import_the_daemon(tmp_path: Path) -> None:
+    """It answers at once because it loads no more than it needs."""
+    code = (
+        "import sys; from proxy.cli import main; main(['check', sys.argv[1]]);"
+        "sys.exit(bool({'trio', 'quart', 'hypercorn'} & set(sys.modules)))"
+    )
+    file = write(tmp_path, models={})
+    assert subprocess.run([sys.executable, "-c", code, file], check=False).returncode == 0
+
+
+def test_a_bad_file_starts_nothing(tmp_path: Path) -> None:
+    """All its problems are on stderr."""
+    file = tmp_path / "bad.yaml"
+    file.write_text(BAD)
+    result = run("--config", str(file))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert len(result.stderr.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--config", "/no/such"], "cannot read /no/such: No such file or directory"),
+        (["check", "/no/such"], "cannot read /no/such: No such file or directory"),
+        (
+            [],
+            "no configuration: give one with --config FILE, or try 'llamadoze demo'",
+        ),
+        (
+            ["--config", "{file}", "--listen", "8080"],
+            "--listen 8080: expected HOST:PORT, such as 127.0.0.1:8080",
+        ),
+        (
+            ["--config", "{file}", "--listen", "192.0.2.1:80"],
+            "cannot listen on 192.0.2.1:80: Cannot assign requested address; "
+            "choose another with --listen",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_one_clear_line(
+    arguments: list[str], line: str, tmp_path: Path
+) -> None:
+    """And exit status 1."""
+    file = write(tmp_path, models={})
+    result = run(*(argument.format(file=file) for argument in arguments))
+    assert (result.returncode, result.stderr) == (1, f"llamadoze: {line}\n")
+
+
+def test_a_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
+    """No model was started before it was found out."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = run("--config", write(tmp_path, models={}), "-listen", where)
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"llamadoze: cannot listen on {where}: Address already in use; "
+        "choose another with --listen\n"
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_daemon_and_its_models(tmp_path: Path, number: signal.Signals) -> None:
+    """With status 0, at once if nothing is open, and with no process left."""
+    models = {"a": stub("--name", f"mark-{os.getpid()}", sleeps=True), "b": stub()}
+    with started("-config", write(tmp_path, models=models)) as daemon:
+        assert [daemon.chat(name)[0] for name in "ab"] == [200, 200]
+        status, took = daemon.end(number)
+    assert status == 0
+    assert took < 2
+    assert processes_with(f"mark-{os.getpid()}") == []
+    assert daemon.events()[-1] == "Stopped"
+
+
+def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
+    """An open stream and a model that ignores SIGTERM do not hold it up."""
+    word = f"mark-second-{os.getpid()}"
+    models = {"a": stub("--ignore-term", "1", "--name", word)}
+    with started("--config", write(tmp_path, models=models)) as daemon:
+        assert daemon.chat("a")[0] == 200
+        body = b'{"model": "a", "delay": 60}'
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 27\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", daemon.port)) as client:
+            client.sendall(head + body)
+            time.sleep(0.2)
+            daemon.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            assert daemon.process.poll() is None
+            status, took = daemon.end()
+    assert status == 0
+    assert took < 2
+    assert processes_with(word) == []
+
+
+def test_the_log_is_json_for_machines_and_text_on_request(tmp_path: Path) -> None:
+    """The events carry their model and numbers."""
+    file = write(tmp_path, models={"a": stub(sleeps=True, cmdSleepTimeout=120), "b": stub()})
+    with started("--config", file) as daemon:
+        for name in "aba":
+            daemon.chat(name)
+        daemon.end()
+    entries = {entry["event"]: entry for entry in daemon.log()}
+    sleeping = entries["<a> Executing cmdSleep (timeout: 120s)"]
+    assert (sleeping["model"], sleeping["state"]) == ("a", "sleepPending")
+    assert sleeping["timeout_s"] == 120
+    assert sleeping["level"] == "info"
+    assert isinstance(sleeping["pid"], int)
+    (slept,) = [e for text, e in entries.items() if text.startswith("<a> Model sleep completed")]
+    assert 0 < slept["duration_s"] < 5
+    assert slept["state"] == "asleep"
+    with started("--config", file, "--log-format", "text") as daemon:
+        daemon.end()
+    assert not daemon.log()
+    assert any("Listening on http://" in line for line in daemon.lines)
+
+
+def test_a_log_whose_reader_went_away_does_not_end_the_daemon(tmp_path: Path) -> None:
+    """The models matter more."""
+    file = write(tmp_path, models={"a": stub()})
+    port = free_port(1)
+    process = subprocess.Popen(
+        [LLAMADOZE, "--config", file, "--listen", f"127.0.0.1:{port}"], stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout
+        process.stdout.readline()
+        process.stdout.close()
+        import trio
+
+        for _ in range(5):
+            assert trio.run(chat_async, port, "a").status == 200
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0

@@ -1,0 +1,180 @@
+"""The demo end to end: real llama.cpp servers, a real client, real sleep."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from proxy.demo.weights import Shape, write_model
+from tests.conftest import processes_with
+from tests.system.daemon import LLAMADOZE, Process, started, write
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def demo(folder: Path) -> Iterator[Process]:
+    """One demo for the tests that only talk to it."""
+    with started("demo", "--folder", str(folder)) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def client(demo: Process) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=f"http://127.0.0.1:{demo.port}/v1", api_key="none", max_retries=0
+    ) as found:
+        yield found
+
+
+def say(client: openai.OpenAI, model: str) -> str:
+    reply = client.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": "hi"}], max_tokens=16
+    )
+    return reply.choices[0].message.content or ""
+
+
+def test_models_take_turns_and_a_sleeper_wakes_under_its_pid(
+    demo: Process, client: openai.OpenAI
+) -> None:
+    """A, then B, then A again, as the README tells it."""
+    assert say(client, "doze-a")
+    first = demo.running()["doze-a"]
+    assert first["state"] == "ready"
+    assert say(client, "doze-b")
+    assert demo.running()["doze-a"]["state"] == "asleep"
+    assert demo.running()["doze-b"]["state"] == "ready"
+    assert say(client, "doze-a")
+    again = demo.running()
+    assert (again["doze-a"]["state"], again["doze-a"]["pid"]) == ("ready", first["pid"])
+    assert again["doze-b"]["state"] == "asleep"
+    for step in ("Model ready in", "Model sleep completed in", "Model wake completed in"):
+        assert any(event.startswith(f"<doze-a> {step}") for event in demo.events())
+
+
+def test_a_stream_of_the_real_server_arrives_in_pieces(client: openai.OpenAI) -> None:
+    """With its end, and the count of its tokens."""
+    stream = client.chat.completions.create(
+        model="doze-a",
+        messages=[{"role": "user", "content": "tell me of the night"}],
+        max_tokens=32,
+        stream=True,
+        stream_options={"include_usage": True},
+        extra_body={"ignore_eos": True},
+    )
+    pieces = list(stream)
+    words = "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
+    assert len(words.split()) > 10
+    assert pieces[-1].usage
+    assert pieces[-1].usage.completion_tokens == 32
+
+
+def test_other_routes_of_the_real_server_work(client: openai.OpenAI, demo: Process) -> None:
+    """Completions, responses, Anthropic's messages."""
+    completion = client.completions.create(model="doze-a", prompt="the moon", max_tokens=4)
+    assert completion.choices[0].text
+    response = client.responses.create(model="doze-a", input="hi", max_output_tokens=4)
+    assert response.output_text
+    messages = [{"role": "user", "content": "hi"}]
+    body = {"model": "doze-a", "max_tokens": 4, "messages": messages}
+    status, reply = demo.ask("POST", "/v1/messages", body)
+    assert (status, reply["type"]) == (200, "message")
+
+
+def test_the_clients_errors_are_openais(client: openai.OpenAI) -> None:
+    """An unknown model raises what the client knows."""
+    with pytest.raises(openai.NotFoundError, match="no model is called 'nope'"):
+        say(client, "nope")
+    assert [model.id for model in client.models.list()] == ["doze-a", "doze-b"]
+
+
+def test_ctrl_c_ends_the_demo_within_two_seconds(tmp_path: Path) -> None:
+    """With a stream open, and no process left."""
+    with started("demo", "--folder", str(tmp_path)) as daemon:
+        for name in ("doze-a", "doze-b"):
+            assert daemon.chat(name)[0] == 200
+        with openai.OpenAI(
+            base_url=f"http://127.0.0.1:{daemon.port}/v1", api_key="none", max_retries=0
+        ) as client:
+            stream = client.chat.completions.create(
+                model="doze-b",
+                messages=[{"role": "user", "content": "hi"}],
+                max_tokens=4000,
+                stream=True,
+                extra_body={"ignore_eos": True},
+            )
+            next(iter(stream))
+            status, took = daemon.end(signal.SIGINT)
+            stream.close()
+    assert status == 0
+    assert took < 2
+    assert processes_with(str(tmp_path)) == []
+
+
+def test_a_second_start_uses_what_the_first_wrote(folder: Path) -> None:
+    """The models are not written again."""
+    before = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.gguf")}
+    assert len(before) == 2
+    assert all(200_000 < (folder / name).stat().st_size < 500_000 for name in before)
+    with started("demo", "--folder", str(folder)) as daemon:
+        lines = "\n".join(daemon.lines)
+        daemon.end()
+    assert before == {file.name: file.stat().st_mtime_ns for file in folder.glob("*.gguf")}
+    assert lines.count("\n  curl -s http://") == 3
+
+
+def test_without_curl_the_demo_says_what_is_missing(tmp_path: Path) -> None:
+    """Before it starts anything."""
+    result = subprocess.run(
+        [LLAMADOZE, "demo", "--folder", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": str(tmp_path)},
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("llamadoze: the demo needs curl")
+    assert list(tmp_path.iterdir()) == []
+
+
+def memory(pid: int) -> float:
+    """Return the MiB of a process's own memory."""
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        fields = dict(line.split(":") for line in list(file)[1:])
+    return int(fields["Anonymous"].split()[0]) / 1024
+
+
+def test_sleep_really_frees_the_models_memory(tmp_path: Path) -> None:
+    """And wake really loads it: seen on a model of 40 MB in a living process."""
+    file = tmp_path / "large.gguf"
+    write_model(file, name="large", seed=3, shape=Shape(width=512, heads=8, layers=6, inner=1024))
+    size = file.stat().st_size / 1024 / 1024
+    server = f"'{LLAMADOZE.replace('llamadoze', 'python')}' -m proxy.demo.server"
+    curl = "curl -fsS -X POST http://127.0.0.1:${PORT}"
+    model = {
+        "cmd": f"{server} --model '{file}' --port ${{PORT}}",
+        "proxy": "http://127.0.0.1:${PORT}",
+        "cmdSleep": f"{curl}/sleep?level=1",
+        "cmdWake": f"{curl}/wake_up",
+    }
+    with started("--config", write(tmp_path, models={"large": model})) as daemon:
+        assert daemon.chat("large")[0] == 200
+        pid = daemon.running()["large"]["pid"]
+        awake = memory(pid)
+        assert daemon.ask("POST", "/api/models/sleep/large")[0] == 200
+        asleep = memory(pid)
+        assert daemon.chat("large")[0] == 200
+        woken = memory(pid)
+        assert daemon.running()["large"]["pid"] == pid
+    assert size > 30
+    assert awake - asleep > 0.8 * size
+    assert woken - asleep > 0.8 * size
