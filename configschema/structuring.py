@@ -50,9 +50,8 @@ def structure(data: Mapping[str, Any], ports: Mapping[str, int]) -> tuple[Config
     for name, body in models.items():
         path = ("models", name)
         if isinstance(body, dict):
-            built[name] = _build(
-                Model, {**_given(body), "id": name, "port": ports.get(name)}, path, faults
-            )
+            fixed = {"id": name, "port": ports.get(name)}
+            built[name] = _build(Model, {**_given(body), **fixed}, path, faults)
         else:
             faults.append(Fault(path, "expected the model's settings"))
     whole = {key: value for key, value in _given(data).items() if key != "models"}

@@ -6,6 +6,7 @@ import attrs
 import pytest
 import trio
 
+from configschema.schema import Timeout
 from supervisor import State, open_supervisor
 from tests.fakes import FakeProbe
 from tests.supervisor.helpers import parse_models
@@ -18,7 +19,7 @@ def config(sleep: str = "true", wake: str = "true", **more: object) -> dict[str,
     return {"cmd": "sleep 1001", "cmdSleep": sleep, "cmdWake": wake, **more}
 
 
-B = {"cmd": "sleep 1002"}
+B: dict[str, object] = {"cmd": "sleep 1002"}
 
 
 @pytest.mark.parametrize(("timeout", "slept"), [(10, False), (20, True)])
@@ -56,7 +57,7 @@ async def test_a_wake_of_45_seconds_against_30_and_60(
 async def test_the_models_90_seconds_hold_against_a_global_30() -> None:
     """A sleep of 40 s completes."""
     whole = parse_models(a=config(sleep="sleep 40", cmdSleepTimeout=90), b=B)
-    whole = attrs.evolve(whole, cmd_sleep_timeout=30)
+    whole = attrs.evolve(whole, cmd_sleep_timeout=Timeout(30))
     async with open_supervisor(whole, FakeProbe()) as supervisor:
         await use(supervisor, "a")
         await use(supervisor, "b")

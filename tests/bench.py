@@ -1,0 +1,175 @@
+"""What the daemon adds to the models' own time: ``make bench``.
+
+Medians over several rounds against the stub model server, on this machine, now. Nothing here is a
+test: a noisy machine gives other numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.proxy.daemon import stub
+from tests.system.daemon import LLAMADOZE, Process, run, started, write
+
+ROUNDS = 7
+BODY = {"messages": [{"role": "user", "content": "hi"}]}
+
+
+def first_byte(port: int, model: str) -> float:
+    """Return the seconds from a request to its answer's first byte."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with contextlib.closing(connection):
+        began = time.monotonic()
+        connection.request("POST", "/v1/chat/completions", json.dumps({**BODY, "model": model}))
+        reply = connection.getresponse()
+        took = time.monotonic() - began
+        text = reply.read()
+        assert reply.status == 200, text
+    return took
+
+
+def row(what: str, value: float, unit: str, goal: str) -> None:
+    print(f"{what:<58} {value:>9.2f} {unit:<4} {goal}")
+
+
+@contextlib.contextmanager
+def serving(**models: dict[str, object]) -> Iterator[Process]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        started("--config", write(Path(folder), models=models)) as daemon,
+    ):
+        yield daemon
+
+
+def median(measure: Callable[[], float], rounds: int = ROUNDS) -> float:
+    return statistics.median(measure() for _ in range(rounds))
+
+
+def cold_starts() -> None:
+    for ready in (0.3, 1.0, 3.0):
+        with serving(a=stub("--ready-after", str(ready))) as daemon:
+
+            def measure(daemon: Process = daemon) -> float:
+                took = first_byte(daemon.port, "a")
+                daemon.ask("POST", "/api/models/unload/a")
+                return took
+
+            took = median(measure, 5 if ready > 2 else ROUNDS)
+        row(
+            f"cold start, model ready {ready} s after its start: beyond that",
+            (took - ready) * 1e3,
+            "ms",
+            "<= 50",
+        )
+
+
+def swaps() -> None:
+    keys: dict[str, Any] = {"cmdSleep": "sleep 0.2", "cmdWake": "sleep 0.2"}
+    with serving(a=stub(**keys), b=stub(**keys)) as daemon:
+        for name in "ab":
+            first_byte(daemon.port, name)
+        names = iter("ab" * ROUNDS)
+        took = median(lambda: first_byte(daemon.port, next(names)), 2 * ROUNDS)
+    row("swap, sleep 0.2 s and wake 0.2 s: beyond their sum", (took - 0.4) * 1e3, "ms", "<= 40")
+
+
+def warm() -> None:
+    with serving(a=stub()) as daemon:
+        pid = first_byte(daemon.port, "a")
+        port = json.loads(_get(daemon.port, "/running"))["running"][0]["proxy"].rpartition(":")[2]
+        through, direct = _pairs(daemon.port, int(port))
+    assert pid
+    row("warm request on a kept connection: added", (through - direct) * 1e6, "us", "")
+
+
+def _pairs(port: int, server: int) -> tuple[float, float]:
+    """Return the medians of a request through the daemon and straight to the server."""
+    times: dict[int, list[float]] = {port: [], server: []}
+    connections = {p: http.client.HTTPConnection("127.0.0.1", p) for p in times}
+    for _ in range(500):
+        for target, connection in connections.items():
+            began = time.monotonic()
+            connection.request("POST", "/v1/chat/completions", json.dumps({**BODY, "model": "a"}))
+            connection.getresponse().read()
+            times[target].append(time.monotonic() - began)
+    for connection in connections.values():
+        connection.close()
+    return statistics.median(times[port]), statistics.median(times[server])
+
+
+def _get(port: int, path: str) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        return connection.getresponse().read()
+
+
+def at_rest() -> None:
+    with serving(a=stub(), b=stub()) as daemon:
+        first_byte(daemon.port, "a")
+        pid = daemon.process.pid
+        time.sleep(1)
+        before = _cpu_seconds(pid)
+        time.sleep(10)
+        share = (_cpu_seconds(pid) - before) / 10
+        with open(f"/proc/{pid}/status") as file:
+            (memory,) = (int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+    row("at rest, one model ready: memory", memory / 1024, "MiB", "< 60")
+    row("at rest, one model ready: of a core", share * 100, "%", "< 0.2")
+
+
+def _cpu_seconds(pid: int) -> float:
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def first_answer() -> None:
+    """From the start of the command to the first answer, the model's 0.3 s taken off."""
+    ready = 0.3
+    with tempfile.TemporaryDirectory() as folder:
+        file = write(Path(folder), models={"a": stub("--ready-after", str(ready))})
+
+        def measure() -> float:
+            began = time.monotonic()
+            with started("--config", file) as daemon:
+                first_byte(daemon.port, "a")
+                took = time.monotonic() - began
+                daemon.end(signal.SIGTERM)
+            return took
+
+        took = median(measure)
+    row("start of the command to the first answer: beyond the model", took - ready, "s", "< 0.6")
+
+
+def check() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = write(Path(folder), models={f"m{n}": stub() for n in range(50)})
+
+        def measure() -> float:
+            began = time.monotonic()
+            run("check", file)
+            return time.monotonic() - began
+
+        row("llamadoze check, 50 models", median(measure), "s", "< 0.3")
+
+
+def main() -> None:
+    print(f"{LLAMADOZE}, Python {sys.version.split()[0]}, {os.cpu_count()} cores; medians")
+    for part in (cold_starts, swaps, warm, at_rest, first_answer, check):
+        part()
+
+
+if __name__ == "__main__":
+    main()
