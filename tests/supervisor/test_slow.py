@@ -16,10 +16,10 @@ pytestmark = pytest.mark.slow
 
 
 def config(sleep: str = "true", wake: str = "true", **more: object) -> dict[str, object]:
-    return {"cmd": "sleep 1001", "cmdSleep": sleep, "cmdWake": wake, **more}
+    return {"cmd": "sleep 2001", "cmdSleep": sleep, "cmdWake": wake, **more}
 
 
-B: dict[str, object] = {"cmd": "sleep 1002"}
+B: dict[str, object] = {"cmd": "sleep 2002"}
 
 
 @pytest.mark.parametrize(("timeout", "slept"), [(10, False), (20, True)])
