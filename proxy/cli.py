@@ -14,12 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from configschema import Config, ConfigError, Loaded, Problem, load
+from proxy.startup import CannotRun
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
-
-
-class CannotRun(Exception):
-    """What was asked cannot be done; the text is the one line an operator needs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,16 +6,20 @@ quart-trio does when a response has been sent.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import trio
 from quart.wrappers import Request
 from quart_trio.asgi import TrioASGIHTTPConnection
 
+from proxy.forward import Forwarder
 from proxy.routing import is_forwarded
 
-if TYPE_CHECKING:
-    from proxy.application import Application
+
+class HasForwarder(Protocol):
+    """What is needed of the application."""
+
+    forwarder: Forwarder
 
 
 class Connection(TrioASGIHTTPConnection):
@@ -31,7 +35,7 @@ class Connection(TrioASGIHTTPConnection):
     async def __call__(self, receive: Any, send: Any) -> None:  # noqa: ANN401 -- ASGI callables
         """Forward the request, or let the application's views serve it."""
         if is_forwarded(self.scope["method"], self.scope["path"]):
-            application = cast("Application", self.app)
+            application = cast("HasForwarder", self.app)
             await application.forwarder.forward(self.scope, receive, send)
             return
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from proxy.upstream import UpstreamError
+from proxy.parsing import UpstreamError
 from supervisor import (
     CannotSleep,
     ModelFailed,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from configschema import Model
-from proxy.upstream import Origin, Upstream, UpstreamError
+from proxy.parsing import UpstreamError
+from proxy.upstream import Origin, Upstream
 
 OK = 200  # llama-swap takes no other status for ready
 

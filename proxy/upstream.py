@@ -14,19 +14,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
-import httptools
 import trio
 
 from proxy.headers import Header, to_upstream
+from proxy.parsing import ResponseParser, UpstreamError
 
 READ_SIZE = 65536
 MOST_KEPT = 16  # idle connections per model server
 CLOSING_RACE = 0.05  # seconds in which a server's close may have crossed our request
-LONGEST_HEAD = 256 * 1024  # bytes of status line and headers
-
-
-class UpstreamError(Exception):
-    """The model server could not be reached, or broke off; the text says which."""
 
 
 @attrs.frozen
@@ -64,81 +59,13 @@ class Origin:
 
 
 @attrs.define(eq=False)
-class _Parser:
-    """What httptools tells of one response; what follows its end is not listened to."""
-
-    status: int = 0
-    headers: list[Header] = attrs.field(factory=list)
-    head_done: bool = False
-    done: bool = False
-    keep_alive: bool = False
-    size: int = 0
-    _body: list[bytes] = attrs.field(factory=list)
-    _may_keep: bool = True
-    _parser: httptools.HttpResponseParser = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.head_done:  # a trailer comes too late to be a header
-            self.headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        if not self.done:
-            self.status = self._parser.get_status_code()
-            self.head_done = self.status >= 200
-
-    def on_body(self, data: bytes) -> None:
-        if not self.done:
-            self._body.append(data)
-
-    def on_message_complete(self) -> None:
-        if not self.head_done:  # an interim response (RFC 9110, 15.2); the real one follows
-            self.headers.clear()
-        elif not self.done:
-            self.done = True
-            self.keep_alive = self._may_keep and self._parser.should_keep_alive()
-
-    def on_message_begin(self) -> None:
-        if self.done:  # a second answer to one question: this connection is out of step
-            self.keep_alive = False
-
-    def feed(self, data: bytes) -> bytes:
-        """Take bytes in; return what they hold of the body."""
-        self.size += len(data)
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.keep_alive = False
-            if not self.done:
-                reason = f"the model server's answer is not HTTP: {error}"
-                raise UpstreamError(reason) from error
-        if not self.head_done and self.size > LONGEST_HEAD:
-            raise UpstreamError("the model server's answer has too long a head")
-        body, self._body = b"".join(self._body), []
-        return body
-
-    def ended(self) -> None:
-        """Take note that the connection was closed: the end of a body without a length."""
-        framed = {name.lower() for name, _ in self.headers}
-        if not self.head_done or framed & {b"content-length", b"transfer-encoding"}:
-            raise UpstreamError("the model server closed the connection in mid-answer")
-        self.done = True
-
-    def close_after(self) -> None:
-        """Let no other exchange follow on this connection: its request was not sent whole."""
-        self._may_keep = False
-
-
-@attrs.define(eq=False)
 class Response:
     """An answer whose head has arrived; the body is read as it comes."""
 
     status: int
     headers: Sequence[Header]
     _stream: trio.abc.Stream
-    _parser: _Parser
+    _parser: ResponseParser
     _first: bytes
 
     @property
@@ -259,7 +186,7 @@ class _NotAByte(Exception):
 
 async def _ask(stream: trio.abc.Stream, request: bytes) -> Response:
     """Send a request and read the head of the answer; close the connection if that fails."""
-    parser = _Parser()
+    parser = ResponseParser()
     try:
         if len(request) <= READ_SIZE:
             await _send(stream, request)
@@ -270,7 +197,9 @@ async def _ask(stream: trio.abc.Stream, request: bytes) -> Response:
         raise
 
 
-async def _ask_at_length(stream: trio.abc.Stream, request: bytes, parser: _Parser) -> Response:
+async def _ask_at_length(
+    stream: trio.abc.Stream, request: bytes, parser: ResponseParser
+) -> Response:
     """Send and read at once: a server may refuse a long request without having read it."""
     failure: Exception | None = None
     response: Response | None = None
@@ -300,7 +229,7 @@ async def _send(stream: trio.abc.Stream, request: bytes) -> None:
         await stream.send_all(request)
 
 
-async def _read_head(stream: trio.abc.Stream, parser: _Parser) -> Response:
+async def _read_head(stream: trio.abc.Stream, parser: ResponseParser) -> Response:
     while True:
         try:
             piece = await _receive(stream)

@@ -6,7 +6,6 @@ follows when they fail. Who should run is decided elsewhere and arrives as a wis
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 
@@ -14,14 +13,15 @@ import attrs
 import structlog
 import trio
 
-from configschema import Command, Limits, Model
-from supervisor.child import AskToStop, CannotStart, Child, open_child
-from supervisor.commands import describe_exit, run_command, run_limited
+from configschema import Limits, Model
+from supervisor.actions import Actions
+from supervisor.child import CannotStart, Child, open_child
+from supervisor.commands import describe_exit
 from supervisor.durations import seconds
 from supervisor.logs import LogRing
 from supervisor.ports import is_free
 from supervisor.racing import race
-from supervisor.readiness import Probe, ReadyCheck
+from supervisor.readiness import Probe
 from supervisor.states import Event, Snapshot, State, Wish, step
 
 LINES_IN_A_REASON = 3
@@ -66,6 +66,10 @@ class ModelServer:
     _told_to_end: trio.Event = attrs.field(factory=trio.Event, init=False)
     _stirred: trio.Event = attrs.field(factory=trio.Event, init=False)
     _watchers: list[tuple[frozenset[State], trio.Event]] = attrs.field(factory=list, init=False)
+
+    @property
+    def _actions(self) -> Actions:
+        return Actions(self.model, self.limits, self.probe, self.output)
 
     # What others may do: look, wish, hold a lease, wait.
 
@@ -151,12 +155,13 @@ class ModelServer:
         try:
             async with open_child(
                 self.model.cmd.argv,
-                env=self._environment(),
+                env=self._actions.environment(),
                 on_output=self.output.write,
                 grace=self.limits.unload,
             ) as child:
                 self._child = child
-                child.ask = self._asking_by_command(child)
+                if self.model.cmd_stop:
+                    child.ask = partial(self._ask_to_stop, child)
                 limit = self.limits.ready
                 self._tell("info", f"Starting process (timeout: {seconds(limit)})", timeout_s=limit)
                 try:
@@ -187,7 +192,7 @@ class ModelServer:
 
     async def _serve(self, child: Child) -> Ending:
         """Bring the model up, then let it sleep and wake as wanted, until a step fails."""
-        if failure := await self._not_ready():
+        if failure := await self._actions.become_ready():
             return Ending(failure, failed=True)
         self._open(Event.BECAME_READY, "Model ready in")
         while True:
@@ -209,24 +214,28 @@ class ModelServer:
         return Ending()
 
     async def _fall_asleep(self, child: Child) -> str | None:
-        """Run cmdSleep; return why the model must be stopped instead, or None."""
+        """Put the model to sleep; return why it must be stopped instead, or None."""
         self._step(Event.SLEEP)
         limit = self.limits.sleep
-        if failure := await self._limited("cmdSleep", self.model.cmd_sleep, limit, child):
-            return failure
-        self._step(Event.SLEPT, "Model sleep completed in")
-        return None
+        self._tell("info", f"Executing cmdSleep (timeout: {seconds(limit)})", timeout_s=limit)
+        failure = await self._actions.sleep(child.pid)
+        if failure is None:
+            self._step(Event.SLEPT, "Model sleep completed in")
+        return failure
 
     async def _wake(self, child: Child) -> str | None:
-        """Run cmdWake and wait until the model is ready; return why it is not, or None."""
+        """Wake the model; return why it must be started afresh instead, or None."""
         self._step(Event.WAKE)
         limit = self.limits.wake
-        if failure := await self._limited("cmdWake", self.model.cmd_wake, limit, child):
-            return failure
-        if failure := await self._not_ready():
-            return f"after cmdWake the model was {failure}"
-        self._open(Event.WOKE, "Model wake completed in")
-        return None
+        self._tell("info", f"Executing cmdWake (timeout: {seconds(limit)})", timeout_s=limit)
+        failure = await self._actions.wake(child.pid)
+        if failure is None:
+            self._open(Event.WOKE, "Model wake completed in")
+        return failure
+
+    async def _ask_to_stop(self, child: Child) -> None:
+        if failure := await self._actions.ask_to_stop(child.pid):
+            self._report_failure(failure, "killing the process after its grace")
 
     # When the model may rest.
 
@@ -250,41 +259,6 @@ class ModelServer:
         ttl = self.limits.ttl
         self._tell("info", f"{what} model, TTL of {seconds(ttl)} reached", timeout_s=ttl)
         self.wish(rest)
-
-    # The outside world: commands, checks, surroundings.
-
-    async def _limited(self, name: str, command: Command, limit: float, child: Child) -> str | None:
-        self._tell("info", f"Executing {name} (timeout: {seconds(limit)})", timeout_s=limit)
-        return await run_limited(
-            name,
-            command.for_process(child.pid),
-            limit=limit,
-            env=self._environment(),
-            on_output=self.output.write,
-        )
-
-    def _asking_by_command(self, child: Child) -> AskToStop | None:
-        """Return how cmdStop asks the process to end; its limit is the grace it runs in."""
-
-        async def ask() -> None:
-            argv = self.model.cmd_stop.for_process(child.pid)
-            env = self._environment()
-            if failure := await run_command(argv, env=env, on_output=self.output.write):
-                self._report_failure(f"cmdStop {failure}", "killing the process after its grace")
-
-        return ask if self.model.cmd_stop else None
-
-    async def _not_ready(self) -> str | None:
-        """Wait until the model answers its check; return why it did not in time, or None."""
-        check = ReadyCheck(self.probe, self.model)
-        with trio.move_on_after(self.limits.ready) as scope:
-            await check.passed()
-        if scope.cancelled_caught:
-            return f"not ready within {seconds(self.limits.ready)}: {check.last_answer}"
-        return None
-
-    def _environment(self) -> dict[str, str]:
-        return os.environ | dict(entry.split("=", 1) for entry in self.model.env)
 
     # The one place where the state is written, and what is said about it.
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from configschema import Loaded, load
-from proxy.cli import CannotRun
+from proxy.startup import CannotRun
 from supervisor.ports import is_free
 
 MODELS = {"doze-a": 1, "doze-b": 2}

@@ -23,7 +23,8 @@ import xllamacpp
 from proxy.answer import Answer, ClientGone, Receive, Send, read_body, while_client_waits
 from proxy.errors import Problem, problem_of
 from proxy.listening import open_listeners, serve_http
-from proxy.upstream import Origin, Upstream, UpstreamError, exchange_for
+from proxy.parsing import UpstreamError
+from proxy.upstream import Origin, Upstream, exchange_for
 
 GRACE = 1.0  # seconds for open answers to end
 

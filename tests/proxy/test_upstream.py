@@ -13,7 +13,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.upstream import LONGEST_HEAD, Origin, Upstream, UpstreamError, _Parser
+from proxy.parsing import LONGEST_HEAD, ResponseParser, UpstreamError
+from proxy.upstream import Origin, Upstream
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -97,7 +98,7 @@ async def test_answers_that_have_no_body_end_at_their_head(answer: bytes, status
 def test_the_split_of_the_bytes_changes_nothing(cuts: list[int]) -> None:
     """However the network cuts an answer, it reads the same."""
     edges = [0, *sorted(set(cuts)), len(CHUNKED)]
-    parser = _Parser()
+    parser = ResponseParser()
     body = b"".join(parser.feed(CHUNKED[start:end]) for start, end in itertools.pairwise(edges))
     assert (parser.status, body, parser.done) == (200, b"hi", True)
     assert parser.headers == [(b"transfer-encoding", b"chunked")]
