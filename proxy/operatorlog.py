@@ -42,13 +42,21 @@ def configure(form: Format, level: str) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
-            *([] if text else [structlog.processors.format_exc_info]),
+            *([_without_model] if text else [structlog.processors.format_exc_info]),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(lowest),
         logger_factory=lambda *_: _Lines(sys.stdout),
     )
     logging.basicConfig(handlers=[_ToOperators()], level=logging.WARNING, force=True)
+
+
+def _without_model(
+    _log: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Drop what a line of text begins with anyway."""
+    event.pop("model", None)
+    return event
 
 
 @attrs.frozen
