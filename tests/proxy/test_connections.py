@@ -60,10 +60,18 @@ async def test_clients_that_go_away_leave_no_descriptor() -> None:
     async with daemon({"a": stub()}) as running:
         await chat(running.port, "a")
         before = len(os.listdir("/proc/self/fd"))
-        for _ in range(30):
-            await ask(running.port, "GET", "/health")
-            await chat(running.port, "a")
-        await trio.sleep(0.1)
+
+        async def visit(number: int) -> None:
+            client = await Client.connect(running.port)
+            async with client.stream:
+                await client.ask("GET", "/health")
+                await trio.sleep(number % 5 / 1000)
+
+        for _ in range(5):
+            async with trio.open_nursery() as nursery:
+                for number in range(30):
+                    nursery.start_soon(visit, number)
+        await trio.sleep(0.3)
         assert len(os.listdir("/proc/self/fd")) <= before + 2
 
 
