@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from configschema.problems import Fault
 from configschema.schema import Config, Model
 
+LOG_LEVELS = ("debug", "info", "warn", "error")
+
 
 def check(config: Config, written: Mapping[str, Any]) -> Iterator[Fault]:
     """Yield each rule that is broken; `written` holds each model's keys as they were read."""
@@ -21,9 +23,13 @@ def check(config: Config, written: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _names(config)
 
 
-def advise(config: Config) -> Iterator[Fault]:
-    """Yield what is allowed but hardly meant."""
+def advise(config: Config, written: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield what is allowed but hardly meant; `written` is as in `check`."""
+    if config.log_level.lower() not in LOG_LEVELS:
+        yield Fault(("logLevel",), f"'{config.log_level}' is none of {', '.join(LOG_LEVELS)}")
     for name, model in config.models.items():
+        if not written[name].get("cmd"):
+            yield Fault(("models", name, "cmd"), "there is no cmd: the model cannot be started")
         for alias in model.aliases:
             if alias in config.models and alias != name:
                 message = f"alias '{alias}' is also a model's id, which wins"
@@ -37,6 +43,8 @@ def _sleep(keys: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _address(model: Model) -> Iterator[tuple[str, str]]:
+    if "${" in model.proxy:  # it lacks a value that has a fault of its own
+        return
     try:
         url = urlsplit(model.proxy)
         usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0

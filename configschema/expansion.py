@@ -21,6 +21,7 @@ _NAME = re.compile(r"^[a-zA-Z0-9_-]{1,63}$")
 RESERVED = frozenset({"PORT", "MODEL_ID", "PID"})
 COMMANDS = ("cmd", "cmdStop", "cmdSleep", "cmdWake")
 KNOWS_PID = frozenset({"cmdStop", "cmdSleep", "cmdWake"})
+LAST_PORT = 65535
 LONGEST_TEXT = 1_000_000  # characters; bounds macros that double each other
 TOO_LONG = "\0"  # stands for a text that would be longer; YAML has no such character
 
@@ -54,7 +55,7 @@ def _expand_models(
     models: Mapping[Any, Any], everyones: Mapping[str, MacroValue], result: Expansion
 ) -> None:
     port = result.data.get("startPort", DEFAULT_START_PORT)
-    port = port if type(port) is int else DEFAULT_START_PORT
+    port = port if type(port) is int and 0 < port <= LAST_PORT else DEFAULT_START_PORT
     expanded: dict[str, Any] = {}
     for key in sorted(models, key=str):
         name, body = str(key), models[key]

@@ -16,7 +16,7 @@ from configschema.checks import advise, check
 from configschema.expansion import expand
 from configschema.problems import ConfigError, Fault, Problem, locate, unreadable
 from configschema.schema import Config
-from configschema.structuring import structure, unknown_keys
+from configschema.structuring import is_known, structure, unknown_keys
 from configschema.yamltree import read_tree
 
 
@@ -60,9 +60,11 @@ def parse(text: str, file: str = "config", environ: Mapping[str, str] = os.envir
         raise ConfigError(locate([Fault((), "expected keys with values")], tree.root, file))
     expansion = expand(tree.data)
     config, wrong = structure(expansion.data, expansion.ports)
-    broken = check(config, expansion.data["models"] or {})
-    faults = [*tree.faults, *expansion.faults, *wrong, *broken]
-    warnings = locate([*unknown_keys(tree.data), *advise(config)], tree.root, file)
+    written = expansion.data["models"] or {}
+    broken = check(config, written)
+    everywhere = [*tree.faults, *expansion.faults, *wrong, *broken]
+    faults = [fault for fault in everywhere if is_known(fault.path)]
+    warnings = locate([*unknown_keys(tree.data), *advise(config, written)], tree.root, file)
     if faults:
         raise ConfigError(locate(faults, tree.root, file), warnings)
     return Loaded(config, warnings)

@@ -67,6 +67,13 @@ def unknown_keys(data: Mapping[str, Any]) -> Iterator[Fault]:
             yield from _unknown(body, Model, ("models", name))
 
 
+def is_known(path: Path) -> bool:
+    """Whether a path belongs to a key that means something here."""
+    if len(path) > 2 and path[0] == "models":
+        return path[2] in keys_of(Model)
+    return not path or path[0] in keys_of(Config)
+
+
 def _unknown(
     data: Mapping[str, Any], cls: type[attrs.AttrsInstance], path: Path
 ) -> Iterator[Fault]:
@@ -119,7 +126,7 @@ def _keys_by_name(cls: type) -> dict[str, str]:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
 
 

@@ -74,11 +74,13 @@ class Answer:
         send: the connection's ASGI send.
         status: of the response; 0 before it has begun.
         complete: whether all of the body but its end was sent.
+        problem: what the client was, or would have to be, told of.
     """
 
     send: Send
     status: int = 0
     complete: bool = False
+    problem: Problem | None = None
     _events: bool = False
 
     async def relay(self, response: Response) -> None:
@@ -103,6 +105,7 @@ class Answer:
 
     async def refuse(self, problem: Problem) -> None:
         """Tell the client of a problem, in whatever form is still possible."""
+        self.problem = problem
         if not self.status:
             extra = [(k.lower().encode(), v.encode()) for k, v in problem.headers.items()]
             await self.say(problem.status, problem.body(), extra)

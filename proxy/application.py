@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from quart import Response
+from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
@@ -36,8 +36,8 @@ class Application(QuartTrio):
 
     def _add_views(self, supervisor: Supervisor) -> None:
         @self.get("/health")
-        async def health() -> str:
-            return "OK"
+        async def health() -> Response:
+            return _plain_ok()
 
         @self.get("/v1/models")
         async def models() -> dict[str, Any]:
@@ -62,9 +62,9 @@ class Application(QuartTrio):
             return _standing(supervisor, await supervisor.sleep(name))
 
         @self.post("/api/models/unload/<path:name>")
-        async def unload(name: str) -> str:
+        async def unload(name: str) -> Response:
             await supervisor.unload(name)
-            return "OK"  # as llama-swap answers
+            return _plain_ok()
 
 
 @asynccontextmanager
@@ -112,6 +112,11 @@ def _standing(supervisor: Supervisor, snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
+def _plain_ok() -> Response:
+    """Return what llama-swap answers."""
+    return Response("OK", content_type="text/plain")
+
+
 def _answer(problem: Problem) -> Response:
     return Response(
         problem.body(),
@@ -127,7 +132,8 @@ async def _say(error: SupervisorError) -> Response:
 
 async def _say_http(error: HTTPException) -> Response:
     code = (error.name or "error").lower().replace(" ", "_")
-    problem = Problem(error.code or 500, error.description or "", code)
+    text = f"{request.method} {request.path}: {(error.name or 'error').lower()}"
+    problem = Problem(error.code or 500, text, code)
     response = _answer(problem)
     if allowed := getattr(error, "valid_methods", None):
         response.headers["Allow"] = ", ".join(sorted(allowed))

@@ -17,6 +17,8 @@ from configschema import Config, ConfigError, Loaded, Problem, load
 from proxy.startup import CannotRun
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
+REMEDY = "choose another with --listen"
+TAKEN = f"Address already in use; {REMEDY}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,9 +49,7 @@ def run(config: Config, options: argparse.Namespace, grace: float | None = None)
         trio.run(partial(run_daemon, config, host, port, seconds))
     except OSError as error:
         reason = error.strerror or str(error)
-        raise CannotRun(
-            f"cannot listen on {options.listen}: {reason}; choose another with --listen"
-        ) from error
+        raise CannotRun(f"cannot listen on {options.listen}: {reason}; {REMEDY}") from error
     return 0
 
 
@@ -75,7 +75,11 @@ def _check(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     from proxy.demo.launch import prepare
+    from supervisor.ports import is_free
 
+    _, port = _address(options.listen)
+    if port and not is_free(port):  # said before the advice of what to try there
+        raise CannotRun(f"cannot listen on {options.listen}: {TAKEN}")
     loaded = prepare(Path(options.folder), options.listen)
     return run(loaded.config, options, grace=1.0)
 

@@ -23,6 +23,35 @@ from supervisor.server import ModelServer
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 
+@attrs.define
+class Request:
+    """What the log says of a request.
+
+    Attributes:
+        what: method and path.
+        began: on Trio's clock.
+        model: the model's id, or the unknown name that was asked for.
+    """
+
+    what: str
+    began: float
+    model: str = ""
+
+    def report(self, answer: Answer) -> None:
+        """Write the request's line: served, refused with a reason, or ended early."""
+        took = round(trio.current_time() - self.began, 3)
+        facts = {"model": self.model, "status": answer.status, "duration_s": took}
+        prefix = f"<{self.model}> " if self.model else ""
+        if answer.problem:
+            reason = answer.problem.message
+            told = f"{prefix}{self.what} {answer.problem.status}: {reason}"
+            log.warning(told, **facts, reason=reason)
+        elif answer.complete:
+            log.info(f"{prefix}{self.what} {answer.status}", **facts)
+        else:
+            log.info(f"{prefix}{self.what} ended early: the client left, or was cut off", **facts)
+
+
 @attrs.define(eq=False)
 class Forwarder:
     """Forward requests to the models of a supervisor."""
@@ -38,20 +67,31 @@ class Forwarder:
     async def forward(self, scope: Any, receive: Receive, send: Send) -> None:  # noqa: ANN401 -- ASGI
         """Serve one request from its ASGI scope to the end of its response."""
         answer = Answer(send)
-        began = trio.current_time()
-        model = ""
+        request = Request(f"{scope['method']} {scope['path']}", trio.current_time())
+        try:
+            await self._serve(scope, receive, answer, request)
+        finally:
+            request.report(answer)
+
+    async def _serve(
+        self,
+        scope: Any,  # noqa: ANN401 -- ASGI
+        receive: Receive,
+        answer: Answer,
+        request: Request,
+    ) -> None:
         try:
             body = await read_body(receive)
-            model = self.supervisor.find(model_named(body)).id
+            request.model = model_named(body)
+            request.model = self.supervisor.find(request.model).id
         except ClientGone:
             return
         except EXPECTED as error:
             await answer.refuse(problem_of(error))
         else:
-            work = partial(self._answer, scope, model, body, answer)
+            work = partial(self._answer, scope, request.model, body, answer)
             await while_client_waits(receive, work)
         await answer.finish()
-        _report(scope, model, answer, trio.current_time() - began)
 
     async def _answer(self, scope: Any, model: str, body: bytes, answer: Answer) -> None:  # noqa: ANN401 -- ASGI
         try:
@@ -75,11 +115,3 @@ class Forwarder:
                 await upstream.close()
             return fresh
         return upstream
-
-
-def _report(scope: Any, model: str, answer: Answer, took: float) -> None:  # noqa: ANN401 -- ASGI
-    what = f"{scope['method']} {scope['path']}"
-    facts = {"model": model, "status": answer.status, "duration_s": round(took, 3)}
-    prefix = f"<{model}> " if model else ""
-    end = str(answer.status) if answer.complete else "ended early: client left or model broke off"
-    log.info(f"{prefix}{what} {end}", **facts)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from typing import Literal, TextIO
 
@@ -33,8 +34,9 @@ def configure(form: Format, level: str) -> None:
     """
     lowest = LEVELS.get(level.lower(), logging.INFO)
     text = form == "text" or (form == "auto" and sys.stdout.isatty())
+    colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), pad_event_to=0)
+        structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)
         if text
         else structlog.processors.JSONRenderer(default=str)
     )
@@ -42,7 +44,7 @@ def configure(form: Format, level: str) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
-            *([_without_model] if text else [structlog.processors.format_exc_info]),
+            *([_without_repetition] if text else [structlog.processors.format_exc_info]),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(lowest),
@@ -51,12 +53,14 @@ def configure(form: Format, level: str) -> None:
     logging.basicConfig(handlers=[_ToOperators()], level=logging.WARNING, force=True)
 
 
-def _without_model(
+SAID_IN_THE_EVENT = ("model", "duration_s", "timeout_s", "reason", "status")
+
+
+def _without_repetition(
     _log: object, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Drop what a line of text begins with anyway."""
-    event.pop("model", None)
-    return event
+    """Drop what a line of text says in words anyway."""
+    return {key: value for key, value in event.items() if key not in SAID_IN_THE_EVENT}
 
 
 @attrs.frozen

@@ -34,11 +34,13 @@ class Child:
         process: its leader, whose pid is the group's id.
         grace: seconds between being asked to end and SIGKILL.
         ask: how it is asked to end; None sends SIGTERM to the group.
+        was_killed: whether its grace passed without its end.
     """
 
     process: trio.Process
     grace: float
     ask: AskToStop | None = None
+    was_killed: bool = attrs.field(default=False, init=False)
     _grace_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
 
@@ -75,6 +77,7 @@ class Child:
                 await self._drained.wait()
         finally:
             self._signal(signal.SIGKILL)
+        self.was_killed = self._grace_scope.cancelled_caught
         await self.process.wait()
         with trio.move_on_after(ESCAPEE_GRACE):
             await self._drained.wait()

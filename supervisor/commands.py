@@ -13,6 +13,9 @@ import trio
 
 from supervisor.child import CannotStart, open_child
 from supervisor.durations import seconds
+from supervisor.logs import LogRing
+
+SAID = 2048  # bytes of a command's output that are looked at for its last line
 
 
 async def run_limited(
@@ -24,12 +27,21 @@ async def run_limited(
     on_output: Callable[[bytes], None],
 ) -> str | None:
     """Run a command for at most `limit` seconds; return how it failed, in a sentence, or None."""
+    said = LogRing(capacity=SAID)
+
+    def hear(chunk: bytes) -> None:
+        said.write(chunk)
+        on_output(chunk)
+
     failure: str | None = None
     with trio.move_on_after(limit) as scope:
-        failure = await run_command(argv, env=env, on_output=on_output)
+        failure = await run_command(argv, env=env, on_output=hear)
     if scope.cancelled_caught:
         return f"{name} timed out after {seconds(limit)}"
-    return f"{name} {failure}" if failure else None
+    if failure is None:
+        return None
+    last = "".join(said.tail(1))
+    return f"{name} {failure} ({last})" if last else f"{name} {failure}"
 
 
 async def run_command(

@@ -61,7 +61,8 @@ class Supervisor:
             UnknownModel, TooManyRequests, ModelFailed, Unloaded: see `supervisor.errors`.
         """
         async with self.lease(name) as server:
-            return server.snapshot()
+            snapshot = server.snapshot()
+            return attrs.evolve(snapshot, in_flight=snapshot.in_flight - 1)  # not counting this
 
     async def wake(self, name: str) -> Snapshot:
         """Wake a model that sleeps; one that is awake stays so.
@@ -89,7 +90,8 @@ class Supervisor:
         server.wish(Wish.SLEEP)
         snapshot = await server.reached(ENDED | {State.ASLEEP})
         if snapshot.state in ENDED:
-            raise ModelFailed(snapshot.model, snapshot.failure or "stopped before it fell asleep")
+            reason = snapshot.failure or "it was told to stop"
+            raise ModelFailed(snapshot.model, f"{reason}; it was stopped and does not sleep")
         return snapshot
 
     async def unload(self, name: str) -> Snapshot:

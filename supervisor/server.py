@@ -134,6 +134,7 @@ class ModelServer:
     async def _live_once(self) -> None:
         """Start the process, keep it while it is wanted, and see it gone."""
         self._told_to_end = trio.Event()
+        self.output = LogRing()  # what its predecessor said explains nothing of this one
         self._step(Event.START)
         ending = Ending()
         try:
@@ -176,19 +177,26 @@ class ModelServer:
 
     def _finish(self, ending: Ending) -> None:
         """The process is gone: say why, keep the reason, and step to where this leaves us."""
+        if self._child and self._child.was_killed:
+            grace = seconds(self.limits.unload)
+            self._tell("warning", f"Process did not end within {grace} and was killed")
         self._failure = ending.reason
         if ending.failed:
-            last = " | ".join(self.output.tail(LINES_IN_A_REASON))
-            reason = f"{ending.reason}; last output: {last}" if last else f"{ending.reason}"
-            message = f"Model failed: {reason}. The next request starts it again"
-            self._tell("error", message, reason=reason)
-            self._failure = reason
-            if self._wish is Wish.SERVE:
-                self.on_failure(reason)
-            self._wish = Wish.STOP
-        event = Event.GAVE_UP if ending.failed else Event.ENDED
-        self._step(event, "Process stopped in" if self._child else None)
+            self._fail(f"{ending.reason}")
+        else:
+            self._step(Event.ENDED, "Process stopped in")
         self._child = None
+
+    def _fail(self, reason: str) -> None:
+        if last := " | ".join(self.output.tail(LINES_IN_A_REASON)):
+            reason = f"{reason}; last output: {last}"
+        message = f"Model failed: {reason}. The next request starts it again"
+        self._tell("error", message, reason=reason)
+        self._failure = reason
+        if self._wish is Wish.SERVE:
+            self.on_failure(reason)
+        self._wish = Wish.STOP
+        self._step(Event.GAVE_UP)
 
     async def _serve(self, child: Child) -> Ending:
         """Bring the model up, then let it sleep and wake as wanted, until a step fails."""

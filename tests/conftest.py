@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,9 @@ STUB = Path(__file__).with_name("stub.py")
 
 def stub_command(*options: str) -> str:
     """Return a ``cmd`` that starts the stub model server."""
-    return " ".join([sys.executable, "-I", "-S", str(STUB), *options])
+    return shlex.join([sys.executable, "-I", "-S", str(STUB), *options]).replace(
+        "'${PORT}'", "${PORT}"
+    )
 
 
 @pytest.fixture

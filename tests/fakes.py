@@ -28,6 +28,7 @@ class FakeChild:
     ask: Any = None
     ended: trio.Event = attrs.field(factory=trio.Event)
     status: int | None = None
+    was_killed: bool = False
 
     async def exited(self) -> int:
         match self.argv:

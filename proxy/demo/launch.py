@@ -73,7 +73,8 @@ def _require() -> None:
     missing = [m for m in ("xllamacpp", "gguf", "numpy") if importlib.util.find_spec(m) is None]
     if missing:
         raise CannotRun(
-            f"the demo needs {', '.join(missing)}; install it with: pip install 'llamadoze[demo]'"
+            f"the demo needs {', '.join(missing)}; install llamadoze with its extra 'demo', "
+            "such as by: pip install '.[demo]'"
         )
 
 

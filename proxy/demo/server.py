@@ -27,6 +27,7 @@ from proxy.parsing import UpstreamError
 from proxy.upstream import Origin, Upstream, exchange_for
 
 GRACE = 1.0  # seconds for open answers to end
+LONGEST_REPLY = 64  # tokens; a random model would go on and on
 
 
 @attrs.define(eq=False)
@@ -66,6 +67,7 @@ def _parameters(file: str) -> Any:  # noqa: ANN401 -- xllamacpp ships no types
     parameters.model.path = file
     parameters.hostnames, parameters.port = ["127.0.0.1"], 0
     parameters.n_ctx, parameters.n_parallel = 4096, 2
+    parameters.n_predict = LONGEST_REPLY
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 2
     parameters.sse_ping_interval = 1  # its end waits for the next ping of an open stream
     # In memory of our own rather than mapped from the file, so that freeing it can be seen.

@@ -139,9 +139,8 @@ def _weights(shape: Shape, vocabulary: int, seed: int) -> Weights:
 
 
 def _word_bias(np: Any, vocabulary: int) -> Any:  # noqa: ANN401 -- numpy, imported by the caller
-    """Favour whole words, end a reply now and then, and hardly ever show a lone byte."""
+    """Let whole words come, never the end of a reply, and hardly ever a lone byte."""
     bias = np.full(vocabulary, -8.0, dtype=np.float32)
     bias[257 : vocabulary - len(CONTROL)] = 0.0
     bias[vocabulary - len(CONTROL) :] = -30.0
-    bias[-1] = 1.5
     return bias

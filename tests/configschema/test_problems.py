@@ -38,7 +38,7 @@ def test_every_problem_is_said_at_once_in_the_files_order() -> None:
         "f.yaml:6:5: models.a.cmd: unknown macro '${NOPE}'",
         "f.yaml:7:5: models.a.cmdSleep: cannot be split into arguments: No closing quotation",
         "f.yaml:7:5: models.a.cmdSleep: cmdWake is required where cmdSleep is given",
-        "f.yaml:8:5: models.a.cmdSleepTimeout: expected whole seconds, at least 1, found True",
+        "f.yaml:8:5: models.a.cmdSleepTimeout: expected whole seconds, at least 1, found true",
         "f.yaml:9:5: models.a.ttl: the key is given twice, on lines 9 and 10",
         "f.yaml:11:3: models.b.proxy: proxy is missing: use ${PORT} in cmd, or name the address",
         "f.yaml:12:5: models.b.cmdSleep: cmdWake is required where cmdSleep is given",
@@ -60,6 +60,7 @@ def test_unknown_keys_warn_with_the_nearest_known_one() -> None:
         parse(BAD, "f.yaml")
     assert [str(warning) for warning in caught.value.warnings] == [
         "f.yaml:2:1: bogus: unknown key, ignored",
+        "f.yaml:11:3: models.b.cmd: there is no cmd: the model cannot be started",
         "f.yaml:13:5: models.b.cmdWke: unknown key, ignored; did you mean 'cmdWake'?",
     ]
 
@@ -85,3 +86,33 @@ def test_files_of_another_shape_are_refused(text: str, problem: str) -> None:
 def test_an_empty_file_is_a_daemon_without_models(text: str) -> None:
     """As in llama-swap."""
     assert parse(text).config.models == {}
+
+
+def test_what_stands_under_unknown_keys_is_nobodys_business() -> None:
+    """Holders of anchors, and the keys of other programs, may hold any macro."""
+    text = """
+    x-common: &common {cmd: "serve ${PORT}", ttl: 60}
+    hooks: {on: "${env.NOT_SET} ${nothing}"}
+    models: {m: {<<: *common, filters: {x: "${nothing}"}}}
+    """
+    loaded = parse(text, environ={})
+    assert loaded.config.models["m"].cmd.argv == ("serve", "5800")
+    assert [w.path for w in loaded.warnings] == ["x-common", "hooks", "models.m.filters"]
+
+
+def test_one_mistake_is_one_problem() -> None:
+    """What follows from it is not said."""
+    text = "startPort: 99999\nmodels: {a: {cmd: 'x ${PORT}'}, b: {cmd: 'x ${PORT}', proxy: 12}}\n"
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "f")
+    assert [str(problem) for problem in caught.value.problems] == [
+        "f:1:1: startPort: expected a port, 1 to 65535, found 99999",
+        "f:2:49: models.b.proxy: expected a text, found 12",
+    ]
+
+
+def test_a_word_that_is_no_log_level_is_warned_of() -> None:
+    """It counts as info, as in llama-swap."""
+    assert [w.message for w in parse("logLevel: loud").warnings] == [
+        "'loud' is none of debug, info, warn, error"
+    ]

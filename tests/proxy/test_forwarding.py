@@ -244,3 +244,26 @@ async def test_an_address_where_nobody_listens_is_a_502() -> None:
         reply = await chat(running.port, "a")
     assert reply.status == 502
     assert "no connection to 127.0.0.1" in reply.json()["error"]["message"]
+
+
+async def test_the_log_tells_how_each_request_ended(log_lines: list[dict[str, object]]) -> None:
+    """Served, refused, broken off, left by its client."""
+    async with daemon({"a": stub()}) as running:
+        await chat(running.port, "a")
+        await chat(running.port, "nope")
+        await chat(running.port, "a", chunks=5, die_after=1)
+        await chat(running.port, "a")
+        client = await Client.connect(running.port)
+        await client.send("POST", ROUTES[0], b'{"model": "a", "delay": 30}')
+        await trio.sleep(0.1)
+        await client.stream.aclose()
+        await trio.sleep(0.1)
+    what = "POST /v1/chat/completions"
+    ends = [str(line["event"]) for line in log_lines if what in str(line["event"])]
+    assert ends == [
+        f"<a> {what} 200",
+        f"<nope> {what} 404: no model is called 'nope'",
+        f"<a> {what} 502: the model server closed the connection in mid-answer",
+        f"<a> {what} 200",
+        f"<a> {what} ended early: the client left, or was cut off",
+    ]

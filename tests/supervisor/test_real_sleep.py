@@ -136,3 +136,35 @@ async def test_a_port_that_a_stranger_holds_is_a_failure_and_never_ready() -> No
                 await use(supervisor, "a")
             stranger.close()
             await use(supervisor, "a")
+
+
+async def test_what_a_failing_command_said_is_part_of_the_reason(log_lines: LogLines) -> None:
+    """It is the first thing an operator would ask."""
+    config = models(sleep="sh -c 'echo trying; echo no such route >&2; exit 22'")
+    async with open_supervisor(config, FakeProbe(), limits()) as supervisor:
+        await swap(supervisor)
+    said = "<a> cmdSleep exited with status 22 (no such route), falling back to Stop()"
+    assert said in events(log_lines)
+
+
+async def test_the_last_words_are_those_of_this_process_and_no_other() -> None:
+    """A predecessor's end explains nothing."""
+    script = "echo starting; echo no CUDA >&2; exit 7"
+    config = parse_models(
+        a={"cmd": f"sh -c '{script}'", "checkEndpoint": "/health"}, b={"cmd": "sleep 1002"}
+    )
+    async with open_supervisor(config, FakeProbe({"a"})) as supervisor:
+        for _ in range(2):
+            with pytest.raises(ModelFailed, match=r"last output: starting \| no CUDA$"):
+                await use(supervisor, "a")
+
+
+async def test_a_process_that_had_to_be_killed_is_named(log_lines: LogLines) -> None:
+    """An operator may want to give it more time, or mend it."""
+    trap = "trap : TERM; while :; do sleep 0.01; done"
+    config = parse_models(a={"cmd": f'sh -c "{trap}"'}, b={"cmd": "sleep 1002"})
+    async with open_supervisor(config, FakeProbe(), {"a": Limits(unload=0.2)}) as supervisor:
+        await use(supervisor, "a")
+        await trio.sleep(0.1)  # the shell sets its trap
+        await supervisor.unload("a")
+    assert "<a> Process did not end within 0.200s and was killed" in events(log_lines)

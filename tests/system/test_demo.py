@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -158,7 +159,7 @@ def test_sleep_really_frees_the_models_memory(tmp_path: Path) -> None:
     file = tmp_path / "large.gguf"
     write_model(file, name="large", seed=3, shape=Shape(width=512, heads=8, layers=6, inner=1024))
     size = file.stat().st_size / 1024 / 1024
-    server = f"'{LLAMADOZE.replace('llamadoze', 'python')}' -m proxy.demo.server"
+    server = f"'{sys.executable}' -m proxy.demo.server"
     curl = "curl -fsS -X POST http://127.0.0.1:${PORT}"
     model = {
         "cmd": f"{server} --model '{file}' --port ${{PORT}}",
