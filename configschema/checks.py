@@ -18,7 +18,7 @@ LOG_LEVELS = ("debug", "info", "warn", "error")
 def check(config: Config, written: Mapping[str, Any]) -> Iterator[Fault]:
     """Yield each rule that is broken; `written` holds each model's keys as they were read."""
     for name, model in config.models.items():
-        for key, message in (*_sleep(written[name]), *_address(model), *_environment(model)):
+        for key, message in (*_sleep(written[name]), *_server(model), *_environment(model)):
             yield Fault(("models", name, key), message)
     yield from _names(config)
 
@@ -42,6 +42,12 @@ def _sleep(keys: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield one, f"{other} is required where {one} is given"
 
 
+def _server(model: Model) -> Iterator[tuple[str, str]]:
+    yield from _address(model)
+    if not model.check_endpoint.isprintable() or " " in model.check_endpoint:
+        yield "checkEndpoint", f"expected a path, found {model.check_endpoint!r}"
+
+
 def _address(model: Model) -> Iterator[tuple[str, str]]:
     if "${" in model.proxy:  # it lacks a value that has a fault of its own
         return
@@ -57,8 +63,8 @@ def _address(model: Model) -> Iterator[tuple[str, str]]:
 
 def _environment(model: Model) -> Iterator[tuple[str, str]]:
     for entry in model.env:
-        if "=" not in entry.lstrip("="):
-            yield "env", f"expected NAME=value, found '{entry}'"
+        if "=" not in entry.lstrip("=") or "\0" in entry:
+            yield "env", f"expected NAME=value, found {entry!r}"
 
 
 def _names(config: Config) -> Iterator[Fault]:

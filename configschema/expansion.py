@@ -23,7 +23,7 @@ COMMANDS = ("cmd", "cmdStop", "cmdSleep", "cmdWake")
 KNOWS_PID = frozenset({"cmdStop", "cmdSleep", "cmdWake"})
 LAST_PORT = 65535
 LONGEST_TEXT = 1_000_000  # characters; bounds macros that double each other
-TOO_LONG = "\0"  # stands for a text that would be longer; YAML has no such character
+TOO_LONG = "\0 too long \0"  # stands for a text that would be longer
 
 
 @attrs.define
@@ -61,7 +61,10 @@ def _expand_models(
         name, body = str(key), models[key]
         if isinstance(body, dict):
             body, uses_port = _expand_model(name, body, everyones, port, result.faults)
-            if uses_port:
+            if uses_port and port > LAST_PORT:
+                text = f"no port is left for it: startPort is too near to {LAST_PORT}"
+                result.faults.append(Fault(("models", name), text))
+            elif uses_port:
                 result.ports[name] = port
                 port += 1
         expanded[name] = body

@@ -36,6 +36,7 @@ from configschema.schema import (
 
 _KINDS = {str: "a text", int: "a whole number", bool: "true or false", float: "a number"}
 _LONGEST_SHOWN = 60
+HIGHEST = 1_000_000_000  # thirty years of seconds
 _Section = TypeVar("_Section", Config, Model)
 
 
@@ -139,9 +140,9 @@ def _exactly(kind: type) -> Callable[[Any, Any], Any]:
     return hook
 
 
-def _whole(what: str, lowest: int, highest: int | None = None) -> Callable[[Any, Any], int]:
+def _whole(what: str, lowest: int, highest: int = HIGHEST) -> Callable[[Any, Any], int]:
     def hook(value: Any, _: Any) -> int:  # noqa: ANN401 -- cattrs' hook signature
-        if type(value) is not int or value < lowest or (highest is not None and value > highest):
+        if type(value) is not int or not lowest <= value <= highest:
             raise ValueError(f"expected {what}, found {_shown(value)}")
         return value
 
@@ -151,6 +152,8 @@ def _whole(what: str, lowest: int, highest: int | None = None) -> Callable[[Any,
 def _command(value: Any, _: Any) -> Command:  # noqa: ANN401 -- cattrs' hook signature
     if type(value) is not str:
         raise TypeError(f"expected a command as text, found {_shown(value)}")
+    if "\0" in value:
+        raise ValueError("holds a NUL character, which no argument can")
     try:
         return split(value)
     except ValueError as error:

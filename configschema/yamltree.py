@@ -13,8 +13,11 @@ from typing import Any
 import attrs
 import yaml
 
+from configschema.bounds import check_bounds
 from configschema.problems import Fault, Path
 
+LONGEST_NUMBER = 20
+TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _ENV = re.compile(r"\$\{env\.([a-zA-Z_][a-zA-Z0-9_]*)\}")
 
 
@@ -25,7 +28,10 @@ class _Loader(yaml.CSafeLoader):
 
 
 def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
-    return int(node.value, 0)
+    value = int(node.value[:LONGEST_NUMBER], 0)
+    if len(node.value) > LONGEST_NUMBER:
+        raise ValueError(f"a number of {len(node.value)} digits")
+    return value
 
 
 for _tag, _words, _first in (
@@ -58,16 +64,37 @@ def read_tree(text: str, environ: Mapping[str, str]) -> Tree:
     Raises:
         yaml.YAMLError: the text is not YAML.
     """
+    check_bounds(text, _Loader)
     loader = _Loader(text)
     try:
         root = loader.get_single_node()
         if root is None:
             return Tree({}, None, ())
-        faults = [*_put_environment(loader, root, environ, ()), *_duplicates(root, ())]
+        faults = [
+            *_keep_keys_as_text(root, ()),
+            *_put_environment(loader, root, environ, ()),
+            *_duplicates(root, ()),
+        ]
         data = loader.construct_document(root)
         return Tree({} if data is None else data, root, tuple(faults))
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        # Raised by PyYAML's constructors for a value that does not fit the tag it bears.
+        raise yaml.YAMLError(f"a value does not fit its tag: {error}") from None
     finally:
         loader.dispose()
+
+
+def _keep_keys_as_text(node: yaml.Node, path: Path) -> Iterator[Fault]:
+    """Let keys be the words that were written: ``1.10`` is a name and no number."""
+    if isinstance(node, yaml.MappingNode):
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                yield Fault(path, "a key is a word, not a list or a mapping; quote what begins so")
+            elif key.tag != MERGE:
+                key.tag = TEXT
+        node.value = [pair for pair in node.value if isinstance(pair[0], yaml.ScalarNode)]
+    for step, child in _children(node):
+        yield from _keep_keys_as_text(child, (*path, step))
 
 
 def _put_environment(

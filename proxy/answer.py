@@ -82,14 +82,16 @@ class Answer:
     complete: bool = False
     problem: Problem | None = None
     _events: bool = False
+    _between_events: bool = True
 
     async def relay(self, response: Response) -> None:
         """Pass a model server's answer on, as it arrives."""
         headers = to_client(response.headers)
-        sized = any(name == b"content-length" for name, _ in headers)
-        self._events = is_event_stream(headers) and not sized  # then an event can be added
+        fixed = {b"content-length", b"content-encoding"} & {name for name, _ in headers}
+        self._events = is_event_stream(headers) and not fixed
         await self._begin(response.status, headers)
         while piece := await response.read():
+            self._between_events = piece.endswith((b"\n\n", b"\r\n\r\n"))
             await self._write(piece)
         self.complete = True
 
@@ -109,7 +111,7 @@ class Answer:
         if not self.status:
             extra = [(k.lower().encode(), v.encode()) for k, v in problem.headers.items()]
             await self.say(problem.status, problem.body(), extra)
-        elif self._events:
+        elif self._events and self._between_events:
             await self._write(problem.event())
             self.complete = True
         # Otherwise the body stays without its end, which is how a client sees that it was cut.

@@ -7,11 +7,14 @@ wanted: ``check`` answers without them.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TextIO
 
 from configschema import Config, ConfigError, Loaded, Problem, load
 from proxy.startup import CannotRun
@@ -23,6 +26,9 @@ TAKEN = f"Address already in use; {REMEDY}"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the arguments say and return the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name must not end the daemon
     options = _parser().parse_args(arguments)
     try:
         status: int = options.act(options)
@@ -146,10 +152,14 @@ def _as_warnings(problems: Iterable[Problem]) -> list[str]:
 
 
 def _say(*lines: object) -> None:
-    for line in lines:
-        sys.stdout.write(f"{line}\n")
+    _write(sys.stdout, lines)
 
 
 def _complain(*lines: object) -> None:
-    for line in lines:
-        sys.stderr.write(f"{line}\n")
+    _write(sys.stderr, lines)
+
+
+def _write(stream: TextIO, lines: Iterable[object]) -> None:
+    with contextlib.suppress(OSError):  # the reader went away
+        stream.write("".join(f"{line}\n" for line in lines))
+        stream.flush()

@@ -21,6 +21,7 @@ from proxy.probing import ask_if_ready
 from supervisor import open_supervisor
 
 DEFAULT_GRACE = 10.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
@@ -74,7 +75,10 @@ async def _watch_signals(
     grace: float,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    for known in SIGNALS:
+        # The receiver puts this back at its end: a late signal must not turn success into a death.
+        signal.signal(known, signal.SIG_IGN)
+    with trio.open_signal_receiver(*SIGNALS) as signals:
         task_status.started()
         async for number in signals:
             name = signal.Signals(number).name

@@ -176,7 +176,7 @@ def exchange_for(
     client = scope["client"][0] if scope.get("client") else None
     headers = to_upstream(scope["headers"], client)
     if not any(name == b"host" for name, _ in headers):  # HTTP/1.0; HTTP/1.1 must have one
-        headers.append((b"host", upstream.origin.host.encode()))
+        headers.append((b"host", f"{upstream.origin.host}:{upstream.origin.port}".encode()))
     return upstream.exchange(scope["method"].encode(), scope["raw_path"] + query, headers, body)
 
 

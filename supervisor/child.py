@@ -74,7 +74,8 @@ class Child:
                 self._grace_scope.deadline = trio.current_time() + self.grace
                 await self._request_end()
                 await self.process.wait()
-                await self._drained.wait()
+                if self._signal(0):  # else only an escapee holds the pipe, and has no grace
+                    await self._drained.wait()
         finally:
             self._signal(signal.SIGKILL)
         self.was_killed = self._grace_scope.cancelled_caught
@@ -90,10 +91,14 @@ class Child:
         else:
             self._signal(signal.SIGTERM)
 
-    def _signal(self, number: signal.Signals) -> None:
-        # The group may be gone, or hold only what we may not signal (a setuid program's child).
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+    def _signal(self, number: int) -> bool:
+        """Send a signal to the group; return whether there still is one."""
+        with contextlib.suppress(PermissionError):  # of a setuid program, which is alive
+            try:
+                os.killpg(self.pid, number)
+            except ProcessLookupError:
+                return False
+        return True
 
 
 @asynccontextmanager

@@ -9,6 +9,8 @@ from collections import deque
 
 import attrs
 
+TAIL = 8192  # bytes that are looked at for the last lines
+LONGEST_LINE = 300  # characters; of a longer one the end is shown
 DEFAULT_CAPACITY = 100 * 1024  # llama-swap keeps as much per model
 
 
@@ -33,5 +35,12 @@ class LogRing:
 
     def tail(self, count: int) -> list[str]:
         """Return the last lines that are not blank, oldest first."""
-        text = b"".join(self._chunks).decode("utf-8", "replace")
-        return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
+        text = b"".join(self._chunks)[-TAIL:].decode("utf-8", "replace")
+        lines = [_readable(line) for line in text.splitlines() if line.strip()]
+        return lines[-count:]
+
+
+def _readable(line: str) -> str:
+    """Cut a line to what one reads, without what would move a terminal's cursor."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in line[-LONGEST_LINE:])
+    return shown.strip()

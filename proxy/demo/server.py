@@ -12,7 +12,8 @@ import ctypes
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -41,6 +42,8 @@ class Engine:
     file: str
     _server: Any = None
     _upstream: Upstream | None = None
+    _exchanges: set[trio.CancelScope] = attrs.field(factory=set)
+    _one_ended: trio.Event = attrs.field(factory=trio.Event)
 
     @property
     def upstream(self) -> Upstream | None:
@@ -54,12 +57,32 @@ class Engine:
             self._upstream = Upstream(Origin.of(self._server.listening_address))
 
     async def free(self) -> None:
-        """End llama.cpp and give its memory back to the system."""
-        if self._upstream is not None:
-            await self._upstream.close()
+        """End llama.cpp, and with it its open answers, and give its memory back to the system."""
+        server, upstream = self._server, self._upstream
         self._server = self._upstream = None
+        for exchange in tuple(self._exchanges):
+            exchange.cancel()
+        if upstream is not None:
+            await upstream.close()
+        # llama.cpp's end waits for its open answers, and nothing here runs meanwhile.
+        with trio.move_on_after(GRACE):
+            while self._exchanges:
+                await self._one_ended.wait()
+        del server
         if sys.platform == "linux":
             ctypes.CDLL(None).malloc_trim(0)
+
+    @contextmanager
+    def exchange(self) -> Iterator[trio.CancelScope]:
+        """Count an open answer; it is cancelled when llama.cpp is ended."""
+        with trio.CancelScope() as scope:
+            self._exchanges.add(scope)
+            try:
+                yield scope
+            finally:
+                self._exchanges.discard(scope)
+                self._one_ended.set()
+                self._one_ended = trio.Event()
 
 
 def _parameters(file: str) -> Any:  # noqa: ANN401 -- xllamacpp ships no types
@@ -113,11 +136,14 @@ class ModelServer:
             text = "the model sleeps; POST /wake_up wakes it"
             await answer.refuse(Problem(503, text, "asleep"))
             return
-        try:
-            async with exchange_for(scope, self.engine.upstream, body) as response:
-                await answer.relay(response)
-        except UpstreamError as error:
-            await answer.refuse(problem_of(error))
+        with self.engine.exchange() as exchange:
+            try:
+                async with exchange_for(scope, self.engine.upstream, body) as response:
+                    await answer.relay(response)
+            except UpstreamError as error:
+                await answer.refuse(problem_of(error))
+        if exchange.cancelled_caught:
+            await answer.refuse(Problem(503, "the model was put to sleep", "asleep"))
 
 
 async def serve(file: str, port: int) -> None:

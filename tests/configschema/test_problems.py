@@ -107,7 +107,7 @@ def test_one_mistake_is_one_problem() -> None:
         parse(text, "f")
     assert [str(problem) for problem in caught.value.problems] == [
         "f:1:1: startPort: expected a port, 1 to 65535, found 99999",
-        "f:2:49: models.b.proxy: expected a text, found 12",
+        "f:2:55: models.b.proxy: expected a text, found 12",
     ]
 
 

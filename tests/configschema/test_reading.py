@@ -79,3 +79,63 @@ def test_a_configuration_cannot_be_changed() -> None:
     config = parse(MODEL % "ttl: 1").config
     with pytest.raises(AttributeError):
         config.log_level = "debug"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "models: {[a]: 1}",
+        "models: {{a: b}: 1}",
+        "? [a]\n: 1\n",
+        "a: &a [*a]",
+        "a: &a {<<: *a}",
+        "[" * 500 + "]" * 500,
+        "[" * 50_000,
+        "- " * 100_000,
+        "a: !!int abc",
+        "a: !!bool x",
+        "a: !!float ''",
+        "a: !!timestamp 2001-99-99",
+        "a: !!python/object:os.system {}",
+        "startPort: " + "9" * 5000,
+        "macros: {a: 0x" + "f" * 5000 + "}\nmodels: {m: {cmd: '${a}', proxy: 'http://x:1'}}",
+        "<<: 1",
+        "\0",
+    ],
+    ids=range(17),
+)
+def test_hostile_files_are_refused_in_words(text: str) -> None:
+    """Depth, loops, tags, keys that are no words: a problem each, and no traceback."""
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    assert caught.value.problems
+
+
+def test_aliases_of_aliases_are_bounded() -> None:
+    """A few lines cannot stand for a billion values, nor take a minute."""
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]" for n in range(1, 12)]
+    with pytest.raises(ConfigError, match="more than 1000000 values"):
+        parse("\n".join(lines))
+
+
+def test_ids_are_the_words_that_were_written() -> None:
+    """Also those that look like numbers or truth values."""
+    ids = ["1.10", "0x10", "16", "true", "~", "2026-01-01"]
+    models = ", ".join(f"{name}: {{cmd: 'x ${{PORT}}'}}" for name in ids)
+    assert list(parse(f"models: {{{models}}}").config.models) == ids
+
+
+def test_what_no_process_can_be_given_is_refused() -> None:
+    """A NUL in a command, a line's end in a path, a port above the last, more than a lifetime."""
+    text = """healthCheckTimeout: 99999999999
+startPort: 65535
+models:
+  a: {cmd: "x \\0 ${PORT}", checkEndpoint: "/a\\r\\nb", proxy: "http://x:1", env: ["A=\\0"]}
+  b: {cmd: "x ${PORT}", proxy: "http://x:1"}
+"""
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    paths = [problem.path for problem in caught.value.problems]
+    places = ["models.a.cmd", "models.a.checkEndpoint", "models.a.env", "models.b"]
+    assert paths == ["healthCheckTimeout", *places]

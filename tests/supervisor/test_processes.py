@@ -12,6 +12,7 @@ import trio
 
 from supervisor.child import open_child
 from supervisor.commands import run_limited
+from supervisor.logs import LogRing
 from tests.conftest import processes_with
 
 
@@ -177,3 +178,18 @@ async def test_cancelling_at_any_moment_of_a_start_leaves_nothing(mark: str) -> 
                     argv, env=dict(os.environ), on_output=lambda _: None, grace=1
                 ):
                     await trio.sleep_forever()
+
+
+async def test_an_escapee_does_not_cost_the_grace(mark: str) -> None:
+    """Nobody of the group is left to be waited for."""
+    took, _ = await end_of("setsid sleep 3 & echo up; exec sleep 60", mark, grace=20)
+    assert took < 2
+
+
+def test_last_words_are_cut_and_harmless() -> None:
+    """No line fills a log, none moves a terminal's cursor."""
+    ring = LogRing()
+    ring.write(b"x" * 90_000 + b"\x1b[2J\x07 the end\n\xff\n\n")
+    long, odd = ring.tail(3)
+    assert (len(long) <= 300, long.endswith("x [2J  the end")) == (True, True)
+    assert odd == "\ufffd"

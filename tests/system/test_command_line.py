@@ -178,3 +178,21 @@ def test_a_log_whose_reader_went_away_does_not_end_the_daemon(tmp_path: Path) ->
     finally:
         process.terminate()
         assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02, 0.06, 0.12])
+def test_a_late_second_signal_does_not_spoil_the_exit_status(tmp_path: Path, pause: float) -> None:
+    """Wherever it falls in the daemon's last moments."""
+    with started("--config", write(tmp_path, models={})) as daemon:
+        daemon.process.send_signal(signal.SIGTERM)
+        time.sleep(pause)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(5) == 0
+
+
+def test_names_that_a_terminal_cannot_write_are_escaped(tmp_path: Path) -> None:
+    """check and log go on."""
+    file = write(tmp_path, models={"ü": {"cmd": "x", "proxy": 1}})
+    result = run("check", file, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert result.returncode == 1
+    assert "models.\\xfc.proxy: expected a text, found 1" in result.stdout

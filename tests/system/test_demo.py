@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 
 from proxy.demo.weights import Shape, write_model
 from tests.conftest import processes_with
+from tests.proxy.daemon import free_port
 from tests.system.daemon import LLAMADOZE, Process, started, write
 
 
@@ -179,3 +183,43 @@ def test_sleep_really_frees_the_models_memory(tmp_path: Path) -> None:
     assert size > 30
     assert awake - asleep > 0.8 * size
     assert woken - asleep > 0.8 * size
+
+
+def test_the_demos_server_sleeps_with_streams_open(folder: Path, demo: Process) -> None:
+    """More than it has slots for; they end with an error, and it wakes again."""
+    port = free_port(1)
+    command = [sys.executable, "-m", "proxy.demo.server", "--port", str(port), "--model"]
+    server = subprocess.Popen([*command, folder / "doze-a.gguf"], stderr=subprocess.DEVNULL)
+    direct = Process(server, port)
+    try:
+        _wait_for(direct)
+        bodies = [json.dumps({"messages": [], "stream": True, "prompt": "x " * 500}).encode()] * 6
+        streams = []
+        for body in bodies:
+            stream = socket.create_connection(("127.0.0.1", port))
+            head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+            stream.sendall(head.encode() + b"\r\n" + body)
+            streams.append(stream)
+        for _ in range(5):
+            assert direct.ask("POST", "/sleep?level=1") == (200, {"is_sleeping": True})
+            assert direct.chat("x")[0] == 503
+            assert direct.ask("POST", "/wake_up") == (200, {"is_sleeping": False})
+            assert direct.chat("x")[0] == 200
+        for stream in streams:
+            stream.close()
+        status, took = direct.end()
+        assert (status, took < 3) == (0, True)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _wait_for(server: Process) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            if server.ask("GET", "/health")[0] == 200:
+                return
+        except OSError:
+            time.sleep(0.02)
+    raise TimeoutError
