@@ -18,6 +18,7 @@ from proxy.errors import EXPECTED, problem_of
 from proxy.routing import model_named, with_model
 from proxy.upstream import Origin, Upstream, exchange_for
 from supervisor import Supervisor
+from supervisor.durations import seconds
 from supervisor.server import ModelServer
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
@@ -41,15 +42,17 @@ class Request:
         """Write the request's line: served, refused with a reason, or ended early."""
         took = round(trio.current_time() - self.began, 3)
         facts = {"model": self.model, "status": answer.status, "duration_s": took}
+        after = f"after {seconds(took)}"
         prefix = f"<{self.model}> " if self.model else ""
         if answer.problem:
             reason = answer.problem.message
-            told = f"{prefix}{self.what} {answer.problem.status}: {reason}"
+            told = f"{prefix}{self.what} {answer.problem.status} {after}: {reason}"
             log.warning(told, **facts, reason=reason)
         elif answer.complete:
-            log.info(f"{prefix}{self.what} {answer.status}", **facts)
+            log.info(f"{prefix}{self.what} {answer.status} {after}", **facts)
         else:
-            log.info(f"{prefix}{self.what} ended early: the client left, or was cut off", **facts)
+            why = "the client left, or was cut off"
+            log.info(f"{prefix}{self.what} ended early {after}: {why}", **facts)
 
 
 @attrs.define(eq=False)
