@@ -88,4 +88,4 @@ class ResponseParser:
 
     def close_after(self) -> None:
         """Let no other exchange follow on this connection: its request was not sent whole."""
-        self._may_keep = False
+        self._may_keep = self.keep_alive = False

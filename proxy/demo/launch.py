@@ -35,8 +35,8 @@ ADVICE = """\
 Two llama.cpp servers with tiny random models, one awake at a time. Their words make no sense.
 In another terminal, try these in turn, and watch the log here:
 
-  curl -s http://{listen}/v1/chat/completions -d '{{"model": "doze-a", "messages": [{{"role": "user", "content": "hi"}}]}}'
-  curl -s http://{listen}/v1/chat/completions -d '{{"model": "doze-b", "messages": [{{"role": "user", "content": "hi"}}]}}'
+  curl -s http://{listen}/v1/chat/completions -H 'Content-Type: application/json' -d '{{"model": "doze-a", "messages": [{{"role": "user", "content": "hi"}}]}}'
+  curl -s http://{listen}/v1/chat/completions -H 'Content-Type: application/json' -d '{{"model": "doze-b", "messages": [{{"role": "user", "content": "hi"}}]}}'
   curl -s http://{listen}/running
 
 The first starts doze-a; the second puts it to sleep and starts doze-b. Repeat the first: doze-a
