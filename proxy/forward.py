@@ -15,11 +15,15 @@ import trio
 
 from proxy.answer import Answer, ClientGone, Receive, Send, read_body, while_client_waits
 from proxy.errors import EXPECTED, problem_of
+from proxy.parsing import UpstreamError
 from proxy.routing import model_named, with_model
 from proxy.upstream import Origin, Upstream, exchange_for
-from supervisor import Supervisor
+from supervisor import ModelFailed, Supervisor
 from supervisor.durations import seconds
 from supervisor.server import ModelServer
+from supervisor.states import ENDED
+
+DEATH_IS_KNOWN = 0.5  # seconds from a broken connection until its process's end is seen
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
@@ -104,8 +108,17 @@ class Forwarder:
                 upstream = await self._upstream(server)
                 async with exchange_for(scope, upstream, body) as response:
                     await answer.relay(response)
+        except UpstreamError as error:
+            await answer.refuse(problem_of(await self._cause(model, error)))
         except EXPECTED as error:
             await answer.refuse(problem_of(error))
+
+    async def _cause(self, model: str, error: UpstreamError) -> Exception:
+        """Return why an answer broke off: the end of the model's process, if that was it."""
+        with trio.move_on_after(DEATH_IS_KNOWN):
+            snapshot = await self.supervisor.servers[model].reached(ENDED)
+            return ModelFailed(model, snapshot.failure or "it was stopped")
+        return error
 
     async def _upstream(self, server: ModelServer) -> Upstream:
         """Return the connections to the model's present process."""

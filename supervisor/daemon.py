@@ -18,9 +18,7 @@ from supervisor.placement import one_at_a_time
 from supervisor.readiness import Probe
 from supervisor.scheduler import Scheduler
 from supervisor.server import ModelServer
-from supervisor.states import Snapshot, State, Wish
-
-ENDED = frozenset({State.STOPPED, State.FAILED})
+from supervisor.states import ENDED, Snapshot, State, Wish
 
 
 @attrs.define(eq=False)

@@ -46,7 +46,8 @@ class Wish(Enum):
     STOP = auto()
 
 
-HAS_PROCESS = frozenset(State) - {State.STOPPED, State.FAILED}
+ENDED = frozenset({State.STOPPED, State.FAILED})
+HAS_PROCESS = frozenset(State) - ENDED
 HOLDS_MEMORY = HAS_PROCESS - {State.ASLEEP}
 AT_REST = frozenset(State) - HOLDS_MEMORY
 IN_MOTION = frozenset({State.STARTING, State.WAKING})

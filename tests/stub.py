@@ -90,6 +90,7 @@ class Stub:
         elif "chunks" in asked:
             self.stream(connection, asked)
         elif asked.get("die"):
+            os.write(1, b"the stub was told to die\n")
             os._exit(int(asked["die"]))
         elif asked.get("raw"):
             self.send(connection, 200, body)

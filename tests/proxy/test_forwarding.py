@@ -198,7 +198,8 @@ async def test_a_server_that_dies_in_mid_stream_ends_it_with_an_error_event() ->
         reply = await chat(running.port, "a", chunks=5, die_after=1)
         assert reply.complete
         last = json.loads(reply.body.rpartition(b"data: ")[2])
-        assert last["error"]["code"] == "bad_gateway"
+        assert last["error"]["code"] == "model_failed"
+        assert "process exited with status 1 while ready" in last["error"]["message"]
         assert (await chat(running.port, "a")).status == 200
 
 
@@ -210,11 +211,26 @@ async def test_a_plain_body_that_breaks_off_is_left_without_its_end() -> None:
 
 
 async def test_a_server_that_dies_before_its_answer_is_a_502() -> None:
-    """With a reason, in OpenAI's form."""
+    """With the reason and its last words, in OpenAI's form; for all who had a request there."""
     async with daemon({"a": stub()}) as running:
-        reply = await chat(running.port, "a", die=3)
-        assert reply.status == 502
-        assert reply.json()["error"]["type"] == "server_error"
+        replies: list[Reply] = []
+
+        async def other() -> None:
+            replies.append(await chat(running.port, "a", delay=30))
+
+        await chat(running.port, "a")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            await trio.sleep(0.1)
+            replies.append(await chat(running.port, "a", die=3))
+        for reply in replies:
+            assert reply.status == 502
+            error = reply.json()["error"]
+            assert error["type"] == "server_error"
+            assert error["message"] == (
+                "model 'a' failed: process exited with status 3 while ready; "
+                "last output: the stub was told to die"
+            )
         assert (await chat(running.port, "a")).status == 200
 
 
@@ -265,7 +281,7 @@ async def test_the_log_tells_how_each_request_ended(log_lines: list[dict[str, ob
     assert ends == [
         f"<a> {what} 200",
         f"<nope> {what} 404: no model is called 'nope'",
-        f"<a> {what} 502: the model server closed the connection in mid-answer",
+        f"<a> {what} 502: model 'a' failed: process exited with status 1 while ready",
         f"<a> {what} 200",
         f"<a> {what} ended early: the client left, or was cut off",
     ]
