@@ -116,3 +116,9 @@ def test_a_word_that_is_no_log_level_is_warned_of() -> None:
     assert [w.message for w in parse("logLevel: loud").warnings] == [
         "'loud' is none of debug, info, warn, error"
     ]
+
+
+def test_api_keys_that_nobody_checks_are_warned_of_in_plain_words() -> None:
+    """An operator must not believe that the port is guarded; the keys are not repeated."""
+    (warning,) = parse("apiKeys: [sk-secret]").warnings
+    assert warning.message == "keys are not checked yet: whoever reaches the port is served"
