@@ -117,7 +117,7 @@ class Forwarder:
         """Return why an answer broke off: the end of the model's process, if that was it."""
         with trio.move_on_after(DEATH_IS_KNOWN):
             snapshot = await self.supervisor.servers[model].reached(ENDED)
-            return ModelFailed(model, snapshot.failure or "it was stopped")
+            return ModelFailed(model, snapshot.failure or "it was stopped in mid-answer")
         return error
 
     async def _upstream(self, server: ModelServer) -> Upstream:
