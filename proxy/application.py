@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from quart import Response, request
@@ -67,14 +67,14 @@ class Application(QuartTrio):
             return _plain_ok()
 
 
-@asynccontextmanager
-async def open_application(supervisor: Supervisor) -> AsyncIterator[Application]:
+@contextmanager
+def open_application(supervisor: Supervisor) -> Iterator[Application]:
     """Serve the models of a supervisor; leaving the block closes what was opened to them."""
     application = Application(supervisor)
     try:
         yield application
     finally:
-        await application.forwarder.close()
+        application.forwarder.close()
 
 
 def _id(model: Model) -> str:

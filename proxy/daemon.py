@@ -63,7 +63,7 @@ async def run_daemon(config: Config, host: str, port: int, grace: float = DEFAUL
                 bound = listeners[0].socket.getsockname()[:2]
                 where = f"{bound[0]}:{bound[1]}"
                 log.info(f"Listening on http://{where}", address=where, models=len(config.models))
-                async with open_application(supervisor) as application:
+                with open_application(supervisor) as application:
                     await serve_http(application, listeners, stop=shutdown.stop, grace=grace)
             log.info("Stopping all models")
         root.cancel_scope.cancel()

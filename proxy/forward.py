@@ -66,10 +66,10 @@ class Forwarder:
     supervisor: Supervisor
     _upstreams: dict[str, tuple[int | None, Upstream]] = attrs.field(factory=dict, init=False)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connections that are kept to model servers."""
         for _, upstream in self._upstreams.values():
-            await upstream.close()
+            upstream.close()
 
     async def forward(self, scope: Any, receive: Receive, send: Send) -> None:  # noqa: ANN401 -- ASGI
         """Serve one request from its ASGI scope to the end of its response."""
@@ -105,7 +105,7 @@ class Forwarder:
             async with self.supervisor.lease(model) as server:
                 if name := server.model.use_model_name:
                     body = with_model(body, name)
-                upstream = await self._upstream(server)
+                upstream = self._upstream(server)
                 async with exchange_for(scope, upstream, body) as response:
                     await answer.relay(response)
         except UpstreamError as error:
@@ -120,7 +120,7 @@ class Forwarder:
             return ModelFailed(model, snapshot.failure or "it was stopped in mid-answer")
         return error
 
-    async def _upstream(self, server: ModelServer) -> Upstream:
+    def _upstream(self, server: ModelServer) -> Upstream:
         """Return the connections to the model's present process."""
         pid = server.snapshot().pid
         known, upstream = self._upstreams.get(server.model.id, (None, None))
@@ -128,6 +128,6 @@ class Forwarder:
             fresh = Upstream(Origin.of(server.model.proxy))
             self._upstreams[server.model.id] = (pid, fresh)
             if upstream is not None:
-                await upstream.close()
+                upstream.close()
             return fresh
         return upstream

@@ -125,7 +125,8 @@ async def serve_http(
             # hypercorn's annotation knows TLS streams only; it asks for the kind at run time.
             await _Connection(wrapped, settings, context, ConnectionState({}), stream)  # type: ignore[arg-type]
         except* Exception as errors:  # whatever a client sent must end its own connection only
-            log.warning("A connection failed", reason=repr(errors.exceptions[0]))
+            reason = repr(errors.exceptions[0])
+            log.warning(f"A connection failed and was closed: {reason}", reason=reason)
         finally:
             open_now.remove(stream)
 

@@ -128,11 +128,11 @@ class Upstream:
             if not kept:
                 await trio.aclose_forcefully(stream)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close what is kept, and keep nothing more."""
         self.most_kept = 0
         while self._kept:
-            await trio.aclose_forcefully(self._kept.pop())
+            self._kept.pop().socket.close()
 
     def _keep(self, stream: trio.abc.Stream) -> bool:
         # Of a TLS stream one cannot ask whether it was closed meanwhile.
@@ -141,18 +141,18 @@ class Upstream:
             return True
         return False
 
-    async def _pop_kept(self) -> trio.SocketStream | None:
+    def _pop_kept(self) -> trio.SocketStream | None:
         """Return a kept connection on which nothing has happened since."""
         while self._kept:
             stream = self._kept.pop()
             if not stream.socket.is_readable():  # else it was closed, or said what nobody asked
                 return stream
-            await trio.aclose_forcefully(stream)
+            stream.socket.close()
         return None
 
     async def _open(self, request: bytes) -> tuple[trio.abc.Stream, Response]:
         """Ask on a kept connection; if its server has just closed it, on a new one."""
-        if kept := await self._pop_kept():
+        if kept := self._pop_kept():
             asked = trio.current_time()
             with contextlib.suppress(_NotAByte):
                 return kept, await _ask(kept, request)

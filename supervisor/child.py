@@ -34,7 +34,7 @@ class Child:
         process: its leader, whose pid is the group's id.
         grace: seconds between being asked to end and SIGKILL.
         ask: how it is asked to end; None sends SIGTERM to the group.
-        was_killed: whether its grace passed without its end.
+        was_killed: whether its grace passed without its end; a grace given up does not count.
     """
 
     process: trio.Process
@@ -78,7 +78,8 @@ class Child:
                     await self._drained.wait()
         finally:
             self._signal(signal.SIGKILL)
-        self.was_killed = self._grace_scope.cancelled_caught
+        cut_off = self._grace_scope.cancelled_caught
+        self.was_killed = cut_off and trio.current_time() >= self._grace_scope.deadline
         await self.process.wait()
         with trio.move_on_after(ESCAPEE_GRACE):
             await self._drained.wait()

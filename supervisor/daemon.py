@@ -120,10 +120,6 @@ class Supervisor:
         return server
 
 
-def _refuse_waiters(scheduler: Scheduler, model: str, reason: str) -> None:
-    scheduler.refuse(model, ModelFailed(model, reason))
-
-
 @asynccontextmanager
 async def open_supervisor(
     config: Config, probe: Probe, limits: dict[str, Limits] | None = None
@@ -143,7 +139,7 @@ async def open_supervisor(
     async with trio.open_nursery() as nursery:
         for server in servers.values():
             server.on_change = scheduler.settle
-            server.on_failure = partial(_refuse_waiters, scheduler, server.model.id)
+            server.on_failure = partial(scheduler.fail, server.model.id)
             nursery.start_soon(server.run)
         try:
             yield Supervisor(config, servers, scheduler)

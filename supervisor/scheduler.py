@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from supervisor.errors import SupervisorError, TooManyRequests
+from supervisor.errors import ModelFailed, SupervisorError, TooManyRequests
 from supervisor.placement import Conflicts
 from supervisor.server import ModelServer
 from supervisor.states import AT_REST, HOLDS_MEMORY, IN_MOTION, Snapshot, State, Wish
@@ -114,13 +114,13 @@ class Scheduler:
             Unloaded: an operator stopped it meanwhile.
         """
         server = self.servers[model]
-        queued = sum(waiter.model == model for waiter in self._waiting)
+        queued = self.waiting().get(model, 0)
         if server.snapshot().in_flight + queued >= server.limits.concurrency:
             raise TooManyRequests(model, server.limits.concurrency)
         waiter = _Waiter(model)
         self._waiting.append(waiter)
-        self.settle()
         try:
+            self.settle()
             await waiter.answered.wait()
             if waiter.refusal is not None:
                 raise waiter.refusal
@@ -144,6 +144,10 @@ class Scheduler:
         for waiter in self._take(decision.admit):
             self.servers[waiter.model].take_lease()
             waiter.answered.set()
+
+    def fail(self, model: str, reason: str) -> None:
+        """Tell everybody who waits for a model why it failed."""
+        self.refuse(model, ModelFailed(model, reason))
 
     def refuse(self, model: str, error: SupervisorError) -> None:
         """Send everybody who waits for a model away."""

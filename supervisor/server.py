@@ -38,6 +38,15 @@ class Ending:
 
 
 @attrs.define(eq=False)
+class _Watcher:
+    """Somebody waits for one of these states; `seen` is how the server stood in it."""
+
+    states: frozenset[State]
+    reached: trio.Event = attrs.field(factory=trio.Event)
+    seen: Snapshot | None = None
+
+
+@attrs.define(eq=False)
 class ModelServer:
     """A model server and its state.
 
@@ -65,7 +74,7 @@ class ModelServer:
     _failure: str | None = attrs.field(default=None, init=False)
     _told_to_end: trio.Event = attrs.field(factory=trio.Event, init=False)
     _stirred: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _watchers: list[tuple[frozenset[State], trio.Event]] = attrs.field(factory=list, init=False)
+    _watchers: list[_Watcher] = attrs.field(factory=list, init=False)
 
     @property
     def _actions(self) -> Actions:
@@ -108,15 +117,16 @@ class ModelServer:
         self._stir()
 
     async def reached(self, states: frozenset[State]) -> Snapshot:
-        """Wait until it is, or has meanwhile been, in one of these states."""
-        if self._state not in states:
-            watcher = (states, trio.Event())
-            self._watchers.append(watcher)
-            try:
-                await watcher[1].wait()
-            finally:
-                self._watchers.remove(watcher)
-        return self.snapshot()
+        """Wait for one of these states; return how it stood in it, even if it has moved on."""
+        if self._state in states:
+            return self.snapshot()
+        watcher = _Watcher(states)
+        self._watchers.append(watcher)
+        try:
+            await watcher.reached.wait()
+        finally:
+            self._watchers.remove(watcher)
+        return watcher.seen or self.snapshot()
 
     def cut(self) -> None:
         """Let its process have no grace when it ends."""
@@ -223,9 +233,7 @@ class ModelServer:
 
     async def _fall_asleep(self, child: Child) -> str | None:
         """Put the model to sleep; return why it must be stopped instead, or None."""
-        self._step(Event.SLEEP)
-        limit = self.limits.sleep
-        self._tell("info", f"Executing cmdSleep (timeout: {seconds(limit)})", timeout_s=limit)
+        self._begin(Event.SLEEP, "cmdSleep", self.limits.sleep)
         failure = await self._actions.sleep(child.pid)
         if failure is None:
             self._step(Event.SLEPT, "Model sleep completed in")
@@ -233,9 +241,7 @@ class ModelServer:
 
     async def _wake(self, child: Child) -> str | None:
         """Wake the model; return why it must be started afresh instead, or None."""
-        self._step(Event.WAKE)
-        limit = self.limits.wake
-        self._tell("info", f"Executing cmdWake (timeout: {seconds(limit)})", timeout_s=limit)
+        self._begin(Event.WAKE, "cmdWake", self.limits.wake)
         failure = await self._actions.wake(child.pid)
         if failure is None:
             self._open(Event.WOKE, "Model wake completed in")
@@ -279,10 +285,16 @@ class ModelServer:
             self._tell("info", f"{done} {seconds(took)}", duration_s=round(took, 3))
         else:
             self._tell("debug", f"State is {self._state.value}")
-        for states, reached in self._watchers:
-            if self._state in states:
-                reached.set()
+        for watcher in self._watchers:
+            if self._state in watcher.states and watcher.seen is None:
+                watcher.seen = self.snapshot()
+                watcher.reached.set()
         self.on_change()
+
+    def _begin(self, event: Event, command: str, limit: float) -> None:
+        """Step to where a command runs, and say so."""
+        self._step(event)
+        self._tell("info", f"Executing {command} (timeout: {seconds(limit)})", timeout_s=limit)
 
     def _open(self, event: Event, done: str) -> None:
         """Step to READY: leases may be given, and the idle time begins."""

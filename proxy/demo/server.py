@@ -63,9 +63,10 @@ class Engine:
         for exchange in tuple(self._exchanges):
             exchange.cancel()
         if upstream is not None:
-            await upstream.close()
-        # llama.cpp's end waits for its open answers, and nothing here runs meanwhile.
-        with trio.move_on_after(GRACE):
+            upstream.close()
+        # llama.cpp's end waits for its open answers, and nothing here runs meanwhile. Shielded:
+        # who asked for the sleep may leave, and the answers must be closed all the same.
+        with trio.move_on_after(GRACE, shield=True):
             while self._exchanges:
                 await self._one_ended.wait()
         del server

@@ -75,11 +75,11 @@ async def daemon(
     stop = trio.Event()
     async with (
         open_supervisor(config, ask_if_ready, limits) as supervisor,
-        open_application(supervisor) as app,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(
-            partial(serve_http, app, listeners, stop=stop, grace=grace, config=settings)
-        )
-        yield Daemon(listeners[0].socket.getsockname()[1], supervisor, stop)
+        with open_application(supervisor) as app:
+            nursery.start_soon(
+                partial(serve_http, app, listeners, stop=stop, grace=grace, config=settings)
+            )
+            yield Daemon(listeners[0].socket.getsockname()[1], supervisor, stop)
         nursery.cancel_scope.cancel()

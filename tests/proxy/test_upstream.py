@@ -59,7 +59,7 @@ async def peer(*scripts: list[bytes], reads: bool = True) -> AsyncIterator[tuple
         played.port = listeners[0].socket.getsockname()[1]
         upstream = Upstream(Origin("127.0.0.1", played.port))
         yield played, upstream
-        await upstream.close()
+        upstream.close()
         nursery.cancel_scope.cancel()
 
 

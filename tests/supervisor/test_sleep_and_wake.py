@@ -325,3 +325,21 @@ async def test_an_operators_sleep_that_fails_says_so(
         await supervisor.load("a")
         with pytest.raises(ModelFailed, match="cmdSleep exited with status 22"):
             await supervisor.sleep("a")
+
+
+async def test_a_failed_sleep_is_told_even_if_the_model_starts_again_at_once(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Somebody waits for it: it has left its end behind before the operator's call goes on."""
+    a = model("serve a", cmdSleep="fail 22", cmdWake="sleep 1")
+    async with supervise(two(a, B)) as supervisor, trio.open_nursery() as nursery:
+        nursery.start_soon(use, supervisor, "a", 10)
+        await trio.sleep(1)
+
+        async def sleep() -> None:
+            with pytest.raises(ModelFailed, match="cmdSleep exited with status 22"):
+                await supervisor.sleep("a")
+
+        nursery.start_soon(sleep)
+        await trio.sleep(1)
+        nursery.start_soon(use, supervisor, "a")

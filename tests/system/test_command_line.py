@@ -136,6 +136,7 @@ def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
     assert status == 0
     assert took < 2
     assert processes_with(word) == []
+    assert not any("did not end within" in event for event in daemon.events())
 
 
 def test_the_log_is_json_for_machines_and_text_on_request(tmp_path: Path) -> None:
