@@ -6,10 +6,12 @@ Owns reading, macros, structuring and the rules across keys. Knows nothing of pr
 from configschema.commandline import Command
 from configschema.limits import Limits, resolve_limits
 from configschema.problems import ConfigError, Problem
-from configschema.reading import Loaded, load, parse
+from configschema.reading import Loaded, files_in, load, parse
+from configschema.recipe import Call, Recipe, Run, Step
 from configschema.schema import Config, Model
 
 __all__ = [
+    "Call",
     "Command",
     "Config",
     "ConfigError",
@@ -17,6 +19,10 @@ __all__ = [
     "Loaded",
     "Model",
     "Problem",
+    "Recipe",
+    "Run",
+    "Step",
+    "files_in",
     "load",
     "parse",
     "resolve_limits",

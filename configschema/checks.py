@@ -1,77 +1,136 @@
-"""Rules across keys, for a configuration whose every key is right by itself.
+"""Rules for a configuration whose every key is right by itself: numbers, addresses, sleep, files.
 
-Owns what must fit together: sleep with wake, names with names, an address that can be reached.
+Owns what must fit within a model and at the top of the file. Names are checked in `names`, groups
+and matrix in `routing`.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path as File
 from typing import Any
 from urllib.parse import urlsplit
 
-from configschema.problems import Fault
+from configschema.names import check_names
+from configschema.problems import Fault, Path
+from configschema.routing import check_routing
 from configschema.schema import Config, Model
 
-LOG_LEVELS = ("debug", "info", "warn", "error")
+SHORTEST_SAMPLE = 5  # seconds; llama-swap's
+_DURATION = re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+|[-+]?0")
+_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f ]")
 
 
 def check(config: Config, written: Mapping[str, Any]) -> Iterator[Fault]:
-    """Yield each rule that is broken; `written` holds each model's keys as they were read."""
+    """Yield each rule that is broken; `written` is the file's data, macros expanded."""
     for name, model in config.models.items():
-        for key, message in (*_sleep(written[name]), *_server(model), *_environment(model)):
-            yield Fault(("models", name, key), message)
-    yield from _names(config)
+        path = ("models", name)
+        yield from _sleep(model, written["models"][name], path)
+        yield from _server(model, path)
+        yield from _limits(model, path)
+    yield from _globals(config)
+    for name, peer in config.peers.items():
+        where = ("peers", name, "proxy")
+        if not peer.proxy:
+            yield Fault(where, "a peer needs an address such as http://10.0.0.2:8080")
+        elif reason := malformed(peer.proxy):
+            yield Fault(where, reason, (peer.proxy,))
+    yield from check_names(config)
+    yield from check_routing(config)
 
 
-def advise(config: Config, written: Mapping[str, Any]) -> Iterator[Fault]:
-    """Yield what is allowed but hardly meant; `written` is as in `check`."""
-    if config.log_level.lower() not in LOG_LEVELS:
-        yield Fault(("logLevel",), f"'{config.log_level}' is none of {', '.join(LOG_LEVELS)}")
-    for name, model in config.models.items():
-        if not written[name].get("cmd"):
-            yield Fault(("models", name, "cmd"), "there is no cmd: the model cannot be started")
-        for alias in model.aliases:
-            if alias in config.models and alias != name:
-                message = f"alias '{alias}' is also a model's id, which wins"
-                yield Fault(("models", name, "aliases"), message)
-
-
-def _sleep(keys: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _sleep(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]:
     for one, other in (("cmdSleep", "cmdWake"), ("cmdWake", "cmdSleep")):
         if keys.get(one) and not keys.get(other):
-            yield one, f"{other} is required where {one} is given"
+            yield Fault((*path, one), f"{other} is required where {one} is given")
+    for command, name in ((model.cmd_sleep, "cmdSleep"), (model.cmd_wake, "cmdWake")):
+        if command.open_quote:
+            yield Fault((*path, name), f"a {command.open_quote} is begun and not ended")
+    endpoints = [key for key in ("sleepEndpoints", "wakeEndpoints") if keys.get(key)]
+    for key in endpoints:
+        if keys.get("cmdSleep"):
+            message = "cmdSleep and endpoints are two ways to sleep: keep one"
+            yield Fault((*path, key), message, also=(*path, "cmdSleep"))
+    if model.sleep_mode == "enable" and not keys.get("cmdSleep"):
+        for key in ("sleepEndpoints", "wakeEndpoints"):
+            if key not in endpoints:
+                yield Fault((*path, "sleepMode"), f"{key} is required where sleepMode is enable")
+    steps = {"sleepEndpoints": model.sleep_endpoints, "wakeEndpoints": model.wake_endpoints}
+    for key in endpoints:
+        for number, step in enumerate(steps[key]):
+            if not step.endpoint or _FORBIDDEN.search(step.endpoint):
+                message = "expected a path such as /sleep?level=1, found {}"
+                yield Fault((*path, key, number, "endpoint"), message, (step.endpoint,))
 
 
-def _server(model: Model) -> Iterator[tuple[str, str]]:
-    yield from _address(model)
-    if not model.check_endpoint.isprintable() or " " in model.check_endpoint:
-        yield "checkEndpoint", f"expected a path, found {model.check_endpoint!r}"
+def _server(model: Model, path: Path) -> Iterator[Fault]:
+    if reason := malformed(model.proxy):
+        yield Fault((*path, "proxy"), reason, (model.proxy,))
+    if _FORBIDDEN.search(model.check_endpoint):
+        yield Fault((*path, "checkEndpoint"), "expected a path, found {}", (model.check_endpoint,))
+    for number, entry in enumerate(model.env):
+        if "\0" in entry:
+            yield Fault((*path, "env", number), "holds a NUL character, which no variable can")
 
 
-def _address(model: Model) -> Iterator[tuple[str, str]]:
-    if "${" in model.proxy:  # it lacks a value that has a fault of its own
-        return
+def _limits(model: Model, path: Path) -> Iterator[Fault]:
+    if model.sleep_ttl and not model.recipe:
+        yield Fault((*path, "sleepTtl"), "the model cannot sleep: cmdSleep and cmdWake are missing")
+
+
+def malformed(address: str) -> str | None:
+    """Return why an address cannot be read as one; llama-swap refuses the same at its start."""
+    if "${" in address:  # it lacks a value that has a fault of its own
+        return None
+    head = address.partition("/")[0]
     try:
-        url = urlsplit(model.proxy)
-        usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-        (url.hostname or "").encode("idna")
+        urlsplit(address).port  # noqa: B018 -- raises for a port that is no number
+        (urlsplit(address).hostname or "").encode("idna")
+        unreadable = bool(_FORBIDDEN.search(address)) or re.search(r"%(?![0-9a-fA-F]{2})", address)
     except ValueError:
-        usable = False
-    if not usable:
-        yield "proxy", f"expected an address such as http://127.0.0.1:8000, found '{model.proxy}'"
+        unreadable = True
+    has_scheme = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*:", address)
+    if unreadable or (":" in head and not has_scheme):
+        return "expected an address such as http://127.0.0.1:8000, found {}"
+    return None
 
 
-def _environment(model: Model) -> Iterator[tuple[str, str]]:
-    for entry in model.env:
-        if "=" not in entry.lstrip("=") or "\0" in entry:
-            yield "env", f"expected NAME=value, found {entry!r}"
+def _globals(config: Config) -> Iterator[Fault]:
+    seconds = duration(config.performance.every)
+    if seconds is None:
+        message = "expected a time such as 5s or 1m30s, found {}"
+        yield Fault(("performance", "every"), message, (config.performance.every,))
+    elif seconds and seconds < SHORTEST_SAMPLE:
+        yield Fault(("performance", "every"), f"must be at least {SHORTEST_SAMPLE}s")
+    for number, secret in enumerate(config.api_keys):
+        if not secret:
+            yield Fault(("apiKeys", number), "the key is empty")
+        elif " " in secret:
+            yield Fault(("apiKeys", number), "a key cannot contain spaces")
+    if config.store is not None and (reason := _unusable_file(config.store.path)):
+        yield Fault(("store", "path"), reason, (config.store.path,))
 
 
-def _names(config: Config) -> Iterator[Fault]:
-    owners: dict[str, str] = {}
-    for name, model in config.models.items():
-        for alias in model.aliases:
-            if alias in owners:
-                message = f"alias '{alias}' is already an alias of '{owners[alias]}'"
-                yield Fault(("models", name, "aliases"), message)
-            owners.setdefault(alias, name)
+def duration(text: str) -> float | None:
+    """Return the seconds of a time as Go writes it, or None if it is none."""
+    if not _DURATION.fullmatch(text):
+        return None
+    total = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
+    return -total if text.startswith("-") else total
+
+
+def _unusable_file(path: str) -> str | None:
+    if not path.strip():
+        return "is required where store is given"
+    if "\0" in path:
+        return "{} is no path"
+    file = File(path)
+    if file.is_dir():
+        return "{} is a folder, not a file"
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        return "{} cannot be written"
+    return None

@@ -6,18 +6,20 @@ then PORT. Works on plain data before it is structured, so a macro may stand for
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
 
 from configschema.commandline import without_comments
+from configschema.fields import MacroValue
 from configschema.problems import Fault, Path
-from configschema.schema import DEFAULT_PROXY, DEFAULT_START_PORT, MacroValue
+from configschema.schema import DEFAULT_PROXY, DEFAULT_START_PORT
 
 _USE = re.compile(r"\$\{([a-zA-Z0-9_-]+)\}")
-_NAME = re.compile(r"^[a-zA-Z0-9_-]{1,63}$")
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,63}")
 RESERVED = frozenset({"PORT", "MODEL_ID", "PID"})
 COMMANDS = ("cmd", "cmdStop", "cmdSleep", "cmdWake")
 KNOWS_PID = frozenset({"cmdStop", "cmdSleep", "cmdWake"})
@@ -28,47 +30,81 @@ TOO_LONG = "\0 too long \0"  # stands for a text that would be longer
 
 @attrs.define
 class Expansion:
-    """The expanded data of a file, the faults met on the way, and the ports given to models."""
+    """The expanded data of a file, the faults met on the way, and the ports given to models.
 
-    data: dict[str, Any]
+    The data has names with settings under ``models`` and ``macros``, whatever the file has there.
+    """
+
+    environment: Mapping[str, str]
+    data: dict[str, Any] = attrs.field(factory=dict)
     faults: list[Fault] = attrs.field(factory=list)
     ports: dict[str, int] = attrs.field(factory=dict)
 
+    def complain(self, path: Path, message: str, *values: object) -> None:
+        """Note a fault."""
+        self.faults.append(Fault(path, message, values))
 
-def expand(raw: Mapping[str, Any]) -> Expansion:
+    def find_unknown(self, value: object, path: Path, known: Iterable[str]) -> None:
+        """Note each macro that nothing was put in for."""
+        for place, name in _leftovers(value, path):
+            if name == TOO_LONG:
+                self.complain(place, f"its macros expand to more than {LONGEST_TEXT} characters")
+            elif not (name == "PID" and place[-1] in KNOWS_PID):
+                message = f"unknown macro '${{{name}}}'{self._hint(name, known)}"
+                self.faults.append(Fault(place, message, near=f"${{{name}}}"))
+
+    def _hint(self, name: str, known: Iterable[str]) -> str:
+        if name == "PORT":
+            return ": a model has a port if its cmd uses ${PORT}"
+        if name == "MODEL_ID":
+            return ": there is one in models only"
+        if name == "PID":
+            return ": there is one in cmdStop, cmdSleep and cmdWake only"
+        known = list(known)
+        if name in known:
+            return ": it is declared after the macro that uses it; declare it before"
+        if name in self.environment:
+            return f"; did you mean '${{env.{name}}}'?"
+        near = difflib.get_close_matches(name, known, n=1)
+        return f"; did you mean '${{{near[0]}}}'?" if near else ""
+
+
+def expand(raw: Mapping[str, Any], environment: Mapping[str, str]) -> Expansion:
     """Expand every macro of a file and give each model that uses ``${PORT}`` a port of its own."""
-    result = Expansion({})
-    everyones = _declared(raw.get("macros"), ("macros",), result.faults)
+    result = Expansion(environment)
+    everyones = _declared(raw.get("macros"), ("macros",), result)
     for key, value in raw.items():
         if key not in ("models", "macros"):
             result.data[key] = _put(value, everyones)
-            result.faults.extend(_leftovers(result.data[key], (key,)))
+            result.find_unknown(result.data[key], (key,), everyones)
     result.data["macros"] = everyones
-    models = raw.get("models")
-    result.data["models"] = models
-    if isinstance(models, dict):
-        _expand_models(models, everyones, result)
+    models = raw.get("models") or {}
+    if not isinstance(models, dict):
+        result.complain(("models",), "expected model names, each with its settings")
+        models = {}
+    result.data["models"] = _expand_models(models, everyones, result)
     return result
 
 
 def _expand_models(
-    models: Mapping[Any, Any], everyones: Mapping[str, MacroValue], result: Expansion
-) -> None:
+    models: Mapping[str, Any], everyones: Mapping[str, MacroValue], result: Expansion
+) -> dict[str, dict[str, Any]]:
     port = result.data.get("startPort", DEFAULT_START_PORT)
-    port = port if type(port) is int and 0 < port <= LAST_PORT else DEFAULT_START_PORT
-    expanded: dict[str, Any] = {}
-    for key in sorted(models, key=str):
-        name, body = str(key), models[key]
-        if isinstance(body, dict):
-            body, uses_port = _expand_model(name, body, everyones, port, result.faults)
-            if uses_port and port > LAST_PORT:
-                text = f"no port is left for it: startPort is too near to {LAST_PORT}"
-                result.faults.append(Fault(("models", name), text))
-            elif uses_port:
-                result.ports[name] = port
-                port += 1
-        expanded[name] = body
-    result.data["models"] = {str(key): expanded[str(key)] for key in models}
+    port = port if isinstance(port, int) and 0 < port <= LAST_PORT else DEFAULT_START_PORT
+    expanded: dict[str, dict[str, Any]] = {}
+    for name in sorted(models):
+        body = models[name] or {}
+        if not isinstance(body, dict):
+            result.complain(("models", name), "expected the model's settings")
+            body = {}
+        expanded[name], uses_port = _expand_model(name, body, everyones, port, result)
+        if uses_port and port > LAST_PORT:
+            text = f"no port is left for it: startPort is too near to {LAST_PORT}"
+            result.complain(("models", name), text)
+        elif uses_port:
+            result.ports[name] = port
+            port += 1
+    return {name: expanded[name] for name in models}
 
 
 def _expand_model(
@@ -76,39 +112,63 @@ def _expand_model(
     body: Mapping[str, Any],
     everyones: Mapping[str, MacroValue],
     port: int,
-    faults: list[Fault],
+    result: Expansion,
 ) -> tuple[dict[str, Any], bool]:
     """Return the model's expanded data, and whether it took the port."""
     path = ("models", name)
-    own = _declared(body.get("macros"), (*path, "macros"), faults)
+    own = _declared(body.get("macros"), (*path, "macros"), result)
     expanded = {key: value for key, value in body.items() if key != "macros"}
     for key in COMMANDS:
         if isinstance(expanded.get(key), str):
             expanded[key] = without_comments(expanded[key])
-    if expanded.get("proxy") in (None, ""):
+    if body and expanded.get("proxy") in (None, ""):
         expanded["proxy"] = DEFAULT_PROXY
-    expanded = _put(expanded, {"MODEL_ID": name, **everyones, **own})
+    macros = {"MODEL_ID": name, **everyones, **own}
+    expanded = _put(expanded, macros)
+    _expand_names(expanded, macros, path, result)
     uses_port = "${PORT}" in str(expanded.get("cmd", ""))
-    if not uses_port and "${PORT}" in str(expanded["proxy"]):
+    if uses_port:
+        expanded = _put(expanded, {"PORT": port})
+        _expand_names(expanded, {"PORT": port}, path, result)
+    elif "${PORT}" in str(expanded.get("proxy", "")):
         what = "proxy uses ${PORT} but cmd does not" if body.get("proxy") else "proxy is missing"
-        faults.append(Fault((*path, "proxy"), f"{what}: use ${{PORT}} in cmd, or name the address"))
-    expanded = _put(expanded, {"PORT": port})
-    faults.extend(_leftovers(expanded, path))
+        result.complain((*path, "proxy"), f"{what}: use ${{PORT}} in cmd, or name the address")
+        expanded["proxy"] = ""
+    result.find_unknown(expanded, path, macros)
     return {**expanded, "macros": own}, uses_port
 
 
-def _declared(macros: Any, path: Path, faults: list[Fault]) -> dict[str, MacroValue]:  # noqa: ANN401 -- raw YAML
+def _expand_names(
+    model: dict[str, Any], macros: Mapping[str, MacroValue], path: Path, result: Expansion
+) -> None:
+    """Expand the one place where keys may hold macros: the names of ``setParamsByID``."""
+    filters = model.get("filters")
+    by_id = filters.get("setParamsByID") if isinstance(filters, dict) else None
+    if not isinstance(by_id, dict) or not any("${" in name for name in by_id):
+        return
+    path = (*path, "filters", "setParamsByID")
+    found: dict[str, str] = {}
+    for name in by_id:
+        meant = _as_text(_put_text(name, macros))
+        if meant in found:
+            message = f"means '{meant}', and so does '{found[meant]}'"
+            result.faults.append(Fault((*path, name), message, also=(*path, found[meant])))
+        found.setdefault(meant, name)
+    values = {meant: by_id[name] for meant, name in found.items()}
+    model["filters"] = {**model["filters"], "setParamsByID": values}
+
+
+def _declared(macros: Any, path: Path, result: Expansion) -> dict[str, MacroValue]:  # noqa: ANN401 -- raw YAML
     """Return the macros that may be used; the others become faults."""
     if macros is None:
         return {}
     if not isinstance(macros, dict):
-        faults.append(Fault(path, "expected names with values"))
+        result.complain(path, "expected names with values")
         return {}
     good: dict[str, MacroValue] = {}
-    for key, value in macros.items():
-        name = str(key)
+    for name, value in macros.items():
         if reason := _unusable(name, value):
-            faults.append(Fault((*path, name), reason))
+            result.complain((*path, name), reason)
         else:
             good[name] = value
     return good
@@ -117,7 +177,7 @@ def _declared(macros: Any, path: Path, faults: list[Fault]) -> dict[str, MacroVa
 def _unusable(name: str, value: object) -> str | None:
     if name in RESERVED:
         return f"macro name '{name}' is reserved"
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         return "a macro name is 1 to 63 letters, digits, '_' or '-'"
     if not isinstance(value, MacroValue):
         return "a macro's value is a text, a number, or true or false"
@@ -128,20 +188,21 @@ def _unusable(name: str, value: object) -> str | None:
 
 def _put(value: Any, macros: Mapping[str, MacroValue]) -> Any:  # noqa: ANN401 -- raw YAML
     """Expand macros in every text of a tree, the last declared first; keys stay as they are."""
-    match value:
-        case str():
-            return _put_text(value, macros)
-        case dict():
-            return {key: _put(item, macros) for key, item in value.items()}
-        case list():
-            return [_put(item, macros) for item in value]
-        case _:
-            return value
+    if isinstance(value, str):
+        return _put_text(value, macros) if "${" in value else value
+    if isinstance(value, dict):
+        return {key: _put(item, macros) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_put(item, macros) for item in value]
+    return value
 
 
 def _put_text(text: str, macros: Mapping[str, MacroValue]) -> MacroValue:
     for name in reversed(list(macros)):
-        value, use = macros[name], f"${{{name}}}"
+        use = f"${{{name}}}"
+        if use not in text:
+            continue
+        value = macros[name]
         if text == use and not isinstance(value, str):
             return value
         if len(text) + text.count(use) * len(_as_text(value)) > LONGEST_TEXT:
@@ -154,19 +215,18 @@ def _as_text(value: MacroValue) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _leftovers(value: Any, path: Path) -> Iterator[Fault]:  # noqa: ANN401 -- raw YAML
-    match value:
-        case str():
-            if value == TOO_LONG:
-                yield Fault(path, f"its macros expand to more than {LONGEST_TEXT} characters")
-            for name in dict.fromkeys(_USE.findall(value)):
-                if not (name == "PID" and path[-1] in KNOWS_PID):
-                    yield Fault(path, f"unknown macro '${{{name}}}'")
-        case dict():
-            for key, item in value.items():
-                yield from _leftovers(item, (*path, str(key)))
-        case list():
-            for index, item in enumerate(value):
-                yield from _leftovers(item, (*path, index))
-        case _:
-            pass
+def _leftovers(value: Any, path: Path) -> Iterator[tuple[Path, str]]:  # noqa: ANN401 -- raw YAML
+    """Yield the macros still in a tree, with their paths."""
+    if isinstance(value, str):
+        if value == TOO_LONG:
+            yield path, TOO_LONG
+        elif "${" in value:
+            yield from ((path, name) for name in dict.fromkeys(_USE.findall(value)))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leftovers(item, (*path, key))
+            if "${" in key and path[2:] == ("filters", "setParamsByID"):
+                yield from (((*path, key), name) for name in _USE.findall(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _leftovers(item, (*path, index))

@@ -1,24 +1,54 @@
 """Problems of a file: what is wrong, at which path, on which line.
 
-Owns the shapes of a fault and of its report, and the way from a path to a place in the YAML tree.
+Owns the shapes of a fault and of its report, and how values are shown in a message: short, and
+never a secret. Where a path stands in the text is known by `yamltree`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from itertools import zip_longest
+from typing import Any
 
 import attrs
-import yaml
 
 Path = tuple[str | int, ...]
+_LONGEST_SHOWN = 60
+HIDDEN = "***"
 
 
 @attrs.frozen
 class Fault:
-    """Something wrong at a path, not yet located."""
+    """Something wrong at a path, not yet located.
+
+    Attributes:
+        path: where.
+        message: what; each ``{}`` in it stands for one of the values.
+        values: of the file, shown in the message as far as they may be.
+        also: a second place that has to do with it.
+        offset: characters into the text at the path.
+        near: what to look for in the text at the path; the place is where it is found.
+    """
 
     path: Path
     message: str
+    values: tuple[Any, ...] = ()
+    also: Path | None = None
+    offset: int = 0
+    near: str = ""
+
+
+@attrs.frozen
+class Place:
+    """A spot in a file; lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        """In the form editors jump to."""
+        return f"{self.file}:{self.line}:{self.column}"
 
 
 @attrs.frozen
@@ -46,40 +76,61 @@ class ConfigError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def locate(faults: Iterable[Fault], root: yaml.Node | None, file: str) -> tuple[Problem, ...]:
-    """Give each fault its line and column, in the order of the file, each said once."""
-    found = {_problem(fault.path, fault.message, place(root, fault.path), file) for fault in faults}
-    return tuple(sorted(found, key=lambda problem: (problem.line, problem.column, problem.message)))
+@attrs.frozen
+class Report:
+    """How faults become problems.
+
+    Attributes:
+        find: where a path stands, or a spot in the text there: see `yamltree.Source.find`.
+        secrets: what must not be shown, and what is shown instead.
+        files: in the order in which they are reported.
+    """
+
+    find: Callable[[Path, int, str], Place]
+    secrets: Mapping[str, str]
+    files: tuple[str, ...]
+
+    def __call__(self, faults: Iterable[Fault]) -> tuple[Problem, ...]:
+        """Locate faults, in the order of the files, each said once."""
+        return tuple(sorted({self._problem(fault) for fault in faults}, key=self._order))
+
+    def _problem(self, fault: Fault) -> Problem:
+        place = self.find(fault.path, fault.offset, fault.near)
+        message = fault.message
+        if fault.values:
+            texts = zip_longest(message.split("{}"), map(self._shown, fault.values), fillvalue="")
+            message = "".join(part + value for part, value in texts)
+        if fault.also is not None:
+            message += f" (see {self.find(fault.also, 0, '')})"
+        path = ".".join(self._without_secrets(step) for step in fault.path)
+        return Problem(place.file, place.line, place.column, path, message)
+
+    def _order(self, problem: Problem) -> tuple[int, int, int, str]:
+        file = self.files.index(problem.file) if problem.file in self.files else -1
+        return file, problem.line, problem.column, problem.message
+
+    def _shown(self, value: object) -> str:
+        match value:
+            case bool():
+                return str(value).lower()
+            case None:
+                return "nothing"
+            case dict() | list():
+                return "names and values" if isinstance(value, dict) else "a list"
+            case str():
+                return _short(repr(self._without_secrets(value)))
+            case _:
+                return _short(self._without_secrets(value))
+
+    def _without_secrets(self, value: object) -> str:
+        text = str(value)
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            if secret and secret in text:
+                # What is put in is never searched again: a short secret may be part of it.
+                parts = map(self._without_secrets, text.split(secret))
+                return self.secrets[secret].join(parts)
+        return text
 
 
-def unreadable(error: yaml.MarkedYAMLError, file: str) -> Problem:
-    """Describe a fault of the YAML itself."""
-    mark = error.problem_mark or error.context_mark
-    return _problem((), f"not valid YAML: {error.problem or error.context}", mark, file)
-
-
-def place(root: yaml.Node | None, path: Path) -> yaml.Mark | None:
-    """Return where a path begins, or the nearest part of it that is in the file."""
-    mark, node = (root.start_mark if root else None), root
-    for step in path:
-        key, node = _child(node, step)
-        if node is None:
-            break
-        mark = (key or node).start_mark
-    return mark
-
-
-def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node | None, yaml.Node | None]:
-    match node:
-        case yaml.MappingNode():
-            pairs = ((key, value) for key, value in node.value if key.value == str(step))
-            return next(pairs, (None, None))
-        case yaml.SequenceNode() if isinstance(step, int) and step < len(node.value):
-            return None, node.value[step]
-        case _:
-            return None, None
-
-
-def _problem(path: Path, message: str, mark: yaml.Mark | None, file: str) -> Problem:
-    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-    return Problem(file, line, column, ".".join(map(str, path)), message)
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."

@@ -1,23 +1,29 @@
-"""From a file to a checked configuration, or to the list of everything wrong with it.
+"""From files to a checked configuration, or to the list of everything wrong with them.
 
-Owns the order of the steps. Each step collects its faults; the file is refused once, at the end.
+Owns the order of the steps, and which files there are. Each step collects its faults; the files are
+refused once, at the end.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import attrs
 import yaml
 
-from configschema.checks import advise, check
-from configschema.expansion import expand
-from configschema.problems import ConfigError, Fault, Problem, locate, unreadable
+from configschema.advice import advise
+from configschema.checks import check
+from configschema.environment import Environment
+from configschema.expansion import Expansion, expand
+from configschema.merging import merge
+from configschema.problems import HIDDEN, ConfigError, Fault, Problem, Report
 from configschema.schema import Config
-from configschema.structuring import is_known, structure, unknown_keys
-from configschema.yamltree import read_tree
+from configschema.structuring import structure
+from configschema.unknown import is_known, remarks
+from configschema.yamltree import Mapping as MappingNode
+from configschema.yamltree import Node, Reader, Source, read_nodes
 
 
 @attrs.frozen
@@ -28,20 +34,21 @@ class Loaded:
     warnings: tuple[Problem, ...]
 
 
-def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Loaded:
-    """Read a file.
+def load(*paths: str | Path, environ: Mapping[str, str] = os.environ) -> Loaded:
+    """Read one file, or several that together are one configuration.
 
     Raises:
-        ConfigError: with every problem of the file.
-        OSError: the file cannot be read.
+        ConfigError: with every problem of the files.
+        OSError: a file cannot be read.
     """
-    data = Path(path).read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Problem(str(path), line, 1, "", "not UTF-8 text")]) from None
-    return parse(text, str(path), environ)
+    problems: list[Problem] = []
+    texts: dict[str, str] = {}
+    for path in map(Path, paths):
+        try:
+            texts[str(path)] = _decoded(path.read_bytes(), str(path))
+        except ConfigError as error:
+            problems += error.problems
+    return _parse(texts, problems, environ)
 
 
 def parse(text: str, file: str = "config", environ: Mapping[str, str] = os.environ) -> Loaded:
@@ -50,21 +57,99 @@ def parse(text: str, file: str = "config", environ: Mapping[str, str] = os.envir
     Raises:
         ConfigError: with every problem of the text.
     """
+    return _parse({file: text}, [], environ)
+
+
+def files_in(folder: str | Path) -> list[Path]:
+    """Return the YAML files of a folder by name, without what is in its folders.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return sorted(
+        file
+        for file in Path(folder).iterdir()
+        if file.suffix in (".yaml", ".yml") and not file.is_dir()
+    )
+
+
+def _decoded(data: bytes, file: str) -> str:
     try:
-        tree = read_tree(text, environ)
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Problem(file, line, 1, "", "not UTF-8 text")]) from None
+
+
+def _parse(texts: Mapping[str, str], problems: list[Problem], environ: Mapping[str, str]) -> Loaded:
+    """Check texts by file; `problems` are those of files that could not be read so far."""
+    roots: list[Node] = []
+    for file, text in texts.items():
+        try:
+            root = _nodes(text, file)
+        except ConfigError as error:
+            problems += error.problems
+        else:
+            roots += [root] if root else []
+    if problems:
+        raise ConfigError(problems)
+    return _check(roots, texts, environ)
+
+
+def _nodes(text: str, file: str) -> Node | None:
+    try:
+        root = read_nodes(text, file)
     except yaml.MarkedYAMLError as error:
-        raise ConfigError([unreadable(error, file)]) from None
+        raise ConfigError([_unreadable(error, file)]) from None
     except yaml.YAMLError as error:
         raise ConfigError([Problem(file, 1, 1, "", f"not valid YAML: {error}")]) from None
-    if not isinstance(tree.data, dict):
-        raise ConfigError(locate([Fault((), "expected keys with values")], tree.root, file))
-    expansion = expand(tree.data)
+    if root is None or isinstance(root, MappingNode) or Reader(Environment({})).data(root) is None:
+        return root if isinstance(root, MappingNode) else None
+    mark = root.mark
+    raise ConfigError(
+        [Problem(file, mark.line + 1, mark.column + 1, "", "expected keys with values")]
+    )
+
+
+def _unreadable(error: yaml.MarkedYAMLError, file: str) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    what = f"not valid YAML: {error.problem or error.context}"
+    return Problem(file, line, column, "", what)
+
+
+def _check(roots: list[Node], texts: Mapping[str, str], environ: Mapping[str, str]) -> Loaded:
+    root, faults = merge(roots)
+    environment = Environment(environ)
+    reader = Reader(environment)
+    data = reader.data(root) if root else {}
+    expansion = expand(data, environ)
     config, wrong = structure(expansion.data, expansion.ports)
-    written = expansion.data["models"] or {}
-    broken = check(config, written)
-    everywhere = [*tree.faults, *expansion.faults, *wrong, *broken]
-    faults = [fault for fault in everywhere if is_known(fault.path)]
-    warnings = locate([*unknown_keys(tree.data), *advise(config, written)], tree.root, file)
+    known = [fault for fault in expansion.faults if is_known(fault.path[0])]
+    faults += [*reader.faults, *known, *wrong, *check(config, expansion.data)]
+    report = Report(
+        find=Source(root, texts).find,
+        secrets=_secrets(expansion) | environment.used,
+        files=tuple(texts),
+    )
+    warnings = report(_warnings(config, expansion, data))
     if faults:
-        raise ConfigError(locate(faults, tree.root, file), warnings)
+        raise ConfigError(report(faults), warnings)
     return Loaded(config, warnings)
+
+
+def _warnings(config: Config, expansion: Expansion, data: Mapping[str, object]) -> Iterable[Fault]:
+    # Macros are names and values of the operator's own, and were taken out of the models.
+    macros = {"macros": data["macros"]} if "macros" in data else {}
+    yield from remarks({**expansion.data, "macros": {}, **macros})
+    yield from advise(config, expansion.data)
+
+
+def _secrets(expansion: Expansion) -> dict[str, str]:
+    """Return what must not be shown: the keys of clients and of peers, as far as they are texts."""
+    keys = expansion.data.get("apiKeys")
+    found = list(keys) if isinstance(keys, list) else [keys]
+    peers = expansion.data.get("peers")
+    for peer in peers.values() if isinstance(peers, dict) else ():
+        found.append(peer.get("apiKey") if isinstance(peer, dict) else None)
+    return {str(key): HIDDEN for key in found if isinstance(key, (str, int, float))}

@@ -1,98 +1,173 @@
-"""The configuration as frozen facts: one class per section, one field per key.
+"""The configuration as frozen facts: the top of the file and its models, one field per key.
 
-Owns names, types and defaults. A field ``some_name`` is the key ``someName``. What a key's number
-may be is said by its type, which `structuring` checks; rules across keys are in `checks`.
+Owns names, types and defaults. A field ``some_name`` is the key ``someName``. What stands below
+them is in `sections`; rules across keys are in the checks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NewType
+from functools import cached_property
+from typing import Any, Literal
 
 import attrs
 
 from configschema.commandline import Command
-
-Timeout = NewType("Timeout", int)
-"""Whole seconds, at least 1."""
-Seconds = NewType("Seconds", int)
-"""Whole seconds, at least 0."""
-Ttl = NewType("Ttl", int)
-"""Whole seconds; 0 is never, -1 is the global value."""
-Port = NewType("Port", int)
-"""1 to 65535."""
-Count = NewType("Count", int)
-"""A whole number, at least 0."""
-MacroValue = str | int | float | bool
+from configschema.fields import (
+    MacroValue,
+    Number,
+    Port,
+    Seconds,
+    Secret,
+    Timeout,
+    Ttl,
+    inner,
+    key,
+    keys,
+)
+from configschema.recipe import NO_RECIPE, Recipe
+from configschema.sections import (
+    Capabilities,
+    Compat,
+    Endpoint,
+    Filters,
+    Group,
+    Hooks,
+    Matrix,
+    Peer,
+    Performance,
+    Profile,
+    Routing,
+    Selector,
+    Store,
+    Timeouts,
+    Ui,
+    UpstreamPaths,
+)
 
 NO_COMMAND = Command()
 DEFAULT_PROXY = "http://localhost:${PORT}"
 DEFAULT_START_PORT = Port(5800)
 GLOBAL_TTL = Ttl(-1)
-DEFAULT_SLEEP_TIMEOUT = 60
-DEFAULT_WAKE_TIMEOUT = 60
-DEFAULT_CONCURRENCY = 10
 
 
 @attrs.frozen(kw_only=True)
 class Model:
     """One entry of ``models``. Defaults and meanings are llama-swap's where it has the key."""
 
-    id: str = attrs.field(metadata={"not_a_key": True})
-    port: int | None = attrs.field(default=None, metadata={"not_a_key": True})
+    id: str = inner("")
+    port: int | None = inner(None)
     """The port that stands for ``${PORT}``; None if ``cmd`` does not use one."""
-    cmd: Command = NO_COMMAND
-    cmd_stop: Command = NO_COMMAND
-    cmd_sleep: Command = NO_COMMAND
-    cmd_wake: Command = NO_COMMAND
-    cmd_sleep_timeout: Timeout | None = None
-    cmd_wake_timeout: Timeout | None = None
-    proxy: str = DEFAULT_PROXY
-    check_endpoint: str = "/health"
-    ttl: Ttl = GLOBAL_TTL
-    unload_timeout: Seconds = Seconds(0)
-    aliases: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
-    name: str = ""
-    description: str = ""
-    unlisted: bool = False
-    use_model_name: str = ""
-    concurrency_limit: Count = Count(0)
-    macros: Mapping[str, MacroValue] = attrs.field(factory=dict)
+    recipe: Recipe = inner(NO_RECIPE)
+    """How it sleeps and wakes, whichever keys say so."""
+    cmd: Command = key("starts the model server", NO_COMMAND)
+    cmd_stop: Command = key("run instead of sending SIGTERM", NO_COMMAND)
+    cmd_sleep: Command = key("puts the model to sleep; needs cmdWake", NO_COMMAND)
+    cmd_wake: Command = key("wakes the model; needs cmdSleep", NO_COMMAND)
+    cmd_sleep_timeout: Timeout | None = key("seconds cmdSleep may run; else the global value", None)
+    cmd_wake_timeout: Timeout | None = key("seconds cmdWake may run; else the global value", None)
+    sleep_mode: Literal["enable", "disable"] = key(
+        "whether sleepEndpoints and wakeEndpoints are used", "disable"
+    )
+    sleep_endpoints: tuple[Endpoint, ...] = key("requests that put the model to sleep", ())
+    wake_endpoints: tuple[Endpoint, ...] = key("requests that wake the model", ())
+    proxy: str = key("where the model server listens", DEFAULT_PROXY)
+    check_endpoint: str = key("path that answers 200 when the model is ready; or none", "/health")
+    ready_timeout: Timeout | None = key(
+        "seconds until the model is ready; else healthCheckTimeout", None
+    )
+    sleep_ttl: Seconds | None = key("idle seconds until it sleeps; 0 is never", None)
+    ttl: Ttl = key(
+        "idle seconds until it stops, or sleeps if it has cmdSleep and no sleepTtl; "
+        "0 is never, -1 is globalTTL",
+        GLOBAL_TTL,
+    )
+    drain_timeout: Seconds | None = key(
+        "seconds its requests may delay a sleep; else the global value", None
+    )
+    unload_timeout: Seconds = key("seconds until SIGKILL; 0 is the global value", Seconds(0))
+    aliases: tuple[str, ...] = key("other names of the model", ())
+    env: tuple[str, ...] = key("NAME=value, added to the daemon's environment", (), repr=False)
+    name: str = key("shown in the list of models", "")
+    description: str = key("shown in the list of models", "")
+    unlisted: bool = key("whether it is left out of the list of models", False)
+    use_model_name: str = key("what the model server reads as model", "")
+    concurrency_limit: Number = key("requests, running and waiting; 0 is 10", Number(0))
+    filters: Filters = key("changes to the request body", Filters())
+    timeouts: Timeouts = key("time limits of the connection", Timeouts())
+    send_loading_state: bool | None = key("else the global value", None)
+    capabilities: Capabilities = key("for the list of models", Capabilities())
+    compat: Compat = key("ways around habits of model servers", Compat())
+    metadata: Mapping[str, Any] = keys("shown in the list of models")
+    macros: Mapping[str, MacroValue] = keys("macros of this model; they win over the global ones")
+    health_check_timeout: Any = key("ignored, as in llama-swap: use readyTimeout", None)
 
     @property
     def can_sleep(self) -> bool:
         """Whether the model is put to sleep, rather than stopped, to make room."""
-        return bool(self.cmd_sleep and self.cmd_wake)
+        return bool(self.recipe)
+
+    @property
+    def other_names(self) -> tuple[str, ...]:
+        """Its aliases, and the names that ``setParamsByID`` makes aliases."""
+        by_id = (name for name in self.filters.set_params_by_id if name != self.id)
+        return tuple(dict.fromkeys((*self.aliases, *by_id)))
 
 
 @attrs.frozen(kw_only=True)
 class Config:
     """The whole file."""
 
-    health_check_timeout: Seconds = Seconds(120)
-    cmd_sleep_timeout: Timeout | None = None
-    cmd_wake_timeout: Timeout | None = None
-    start_port: Port = DEFAULT_START_PORT
-    log_level: str = "info"
-    global_ttl: Seconds = attrs.field(default=Seconds(0), metadata={"key": "globalTTL"})
-    unload_timeout: Seconds = Seconds(0)
-    macros: Mapping[str, MacroValue] = attrs.field(factory=dict)
-    models: Mapping[str, Model] = attrs.field(factory=dict)
+    health_check_timeout: Number = key(
+        "seconds until a model is ready; below 15 is 15", Number(120)
+    )
+    cmd_sleep_timeout: Timeout | None = key("seconds cmdSleep may run; without it 60", None)
+    cmd_wake_timeout: Timeout | None = key("seconds cmdWake may run; without it 60", None)
+    sleep_request_timeout: Timeout | None = key(
+        "seconds each of sleepEndpoints may take; without it cmdSleepTimeout", None
+    )
+    wake_request_timeout: Timeout | None = key(
+        "seconds each of wakeEndpoints may take; without it cmdWakeTimeout", None
+    )
+    drain_timeout: Seconds = key(
+        "seconds a model's requests may delay its sleep; 0 is no limit", Seconds(0)
+    )
+    unload_timeout: Seconds = key("seconds until SIGKILL; 0 is 10", Seconds(0))
+    global_ttl: Seconds = key(
+        "the ttl of models without one; 0 is never", Seconds(0), name="globalTTL"
+    )
+    start_port: Port = key("the first port for ${PORT}", DEFAULT_START_PORT)
+    log_level: str = key("debug, info, warn or error; anything else is info", "info")
+    log_time_format: str = key("how times are written in the log", "")
+    log_to_stdout: Literal["proxy", "upstream", "both", "none"] = key("whose log is shown", "proxy")
+    log_requests: Any = key("ignored, as in llama-swap", None)
+    metrics_max_in_memory: Number = key("requests kept in the activity log", Number(1000))
+    capture_buffer: Number = key(
+        "MB of requests and answers kept for the user interface", Number(5)
+    )
+    send_loading_state: bool = key("whether a stream says that its model is loading", False)
+    include_aliases_in_list: bool = key("whether aliases are listed as models", False)
+    api_keys: tuple[Secret, ...] = key("keys that clients must show; none: anybody", (), repr=False)
+    macros: Mapping[str, MacroValue] = keys("texts and numbers to use as ${NAME}")
+    models: Mapping[str, Model] = keys("the models by id")
+    groups: Mapping[str, Group] = keys("which models run together")
+    matrix: Matrix | None = key(
+        "which models run together, as expressions; instead of groups", None
+    )
+    routing: Routing = key("groups or matrix and the queue, in llama-swap's newer form", Routing())
+    selectors: Mapping[str, Selector] = keys("names that stand for one of several models")
+    profiles: Mapping[str, Profile] = keys("sets of names that can be switched on together")
+    peers: Mapping[str, Peer] = keys("other servers whose models are served, too")
+    hooks: Hooks = key("what is done at the start", Hooks())
+    upstream: UpstreamPaths = key("what /upstream/MODEL/... does", UpstreamPaths())
+    store: Store | None = key("where the activity log is kept; else in memory", None)
+    ui: Ui = key("the user interface", Ui())
+    performance: Performance = key("samples of CPU, memory and GPU", Performance())
 
     def find(self, name: str) -> Model | None:
         """Return the model with this id or, failing that, this alias."""
-        if name in self.models:
-            return self.models[name]
-        return next((model for model in self.models.values() if name in model.aliases), None)
+        return self.models.get(name) or self._by_other_names.get(name)
 
-
-def key_of(attribute: attrs.Attribute[object]) -> str:
-    """Return the key an operator writes for a field."""
-    head, *rest = attribute.name.split("_")
-    return str(attribute.metadata.get("key", head + "".join(part.title() for part in rest)))
-
-
-def keys_of(cls: type[attrs.AttrsInstance]) -> tuple[str, ...]:
-    """Return all keys an operator may write in a section."""
-    return tuple(key_of(a) for a in attrs.fields(cls) if not a.metadata.get("not_a_key"))
+    @cached_property
+    def _by_other_names(self) -> Mapping[str, Model]:
+        return {other: model for model in self.models.values() for other in model.other_names}

@@ -1,13 +1,14 @@
 """Plain data to frozen classes: the one cattrs converter, and its errors as faults with paths.
 
-Owns what each type accepts. Nothing is coerced: ``"60"`` is no number and ``1`` is not true.
+Owns what each kind of value accepts. It is what llama-swap's YAML library accepts for its types:
+a number where a text is wanted, ``yes`` where a truth value is, but no text for a number.
 """
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import attrs
 from cattrs import (
@@ -20,78 +21,49 @@ from cattrs import (
 from cattrs.gen import make_dict_structure_fn, override
 
 from configschema.commandline import Command, split
+from configschema.fields import WHOLE, MacroValue, Pattern, Secret, Whole, fields_of, key_of
 from configschema.problems import Fault, Path
-from configschema.schema import (
-    Config,
-    Count,
-    MacroValue,
-    Model,
-    Port,
-    Seconds,
-    Timeout,
-    Ttl,
-    key_of,
-    keys_of,
-)
+from configschema.recipe import NO_RECIPE, Recipe, from_commands, from_endpoints
+from configschema.schema import Config, Model
+from configschema.sections import Profile
 
-_KINDS = {str: "a text", int: "a whole number", bool: "true or false", float: "a number"}
-_LONGEST_SHOWN = 60
-HIGHEST = 1_000_000_000  # thirty years of seconds
+YES, NO = frozenset({"y", "Y", "yes", "on"}), frozenset({"n", "N", "no", "off"})
+OLDER_FORMS: dict[type, str] = {
+    Profile: "a list of models was the form of older files: write pins, each a name and its model",
+}
 _Section = TypeVar("_Section", Config, Model)
+
+
+class WrongValue(ValueError):
+    """A value is not of its kind; `values` are what the message's ``{}`` stand for."""
+
+    def __init__(self, message: str, *values: object) -> None:
+        self.message = message
+        self.values = values
+        super().__init__(message)
 
 
 def structure(data: Mapping[str, Any], ports: Mapping[str, int]) -> tuple[Config, list[Fault]]:
     """Build the configuration; a key with a fault has its default, so that checks can go on."""
     faults: list[Fault] = []
-    models = data.get("models") or {}
-    if not isinstance(models, dict):
-        faults.append(Fault(("models",), "expected model names, each with its settings"))
-        models = {}
-    built: dict[str, Model] = {}
-    for name, body in models.items():
-        path = ("models", name)
-        if isinstance(body, dict):
-            fixed = {"id": name, "port": ports.get(name)}
-            built[name] = _build(Model, {**_given(body), **fixed}, path, faults)
-        else:
-            faults.append(Fault(path, "expected the model's settings"))
-    whole = {key: value for key, value in _given(data).items() if key != "models"}
+    built = {
+        name: _model(name, body, ports.get(name), faults) for name, body in data["models"].items()
+    }
+    whole = {key: value for key, value in data.items() if key != "models"}
     return attrs.evolve(_build(Config, whole, (), faults), models=built), faults
 
 
-def unknown_keys(data: Mapping[str, Any]) -> Iterator[Fault]:
-    """Name each key that means nothing here, with the nearest one that does."""
-    if data.get("apiKeys"):
-        yield Fault(("apiKeys",), "keys are not checked yet: whoever reaches the port is served")
-    yield from _unknown({key: data[key] for key in data if key != "apiKeys"}, Config, ())
-    models = data.get("models")
-    for name, body in models.items() if isinstance(models, dict) else ():
-        if isinstance(body, dict):
-            yield from _unknown(body, Model, ("models", name))
+def _model(name: str, body: Mapping[str, Any], port: int | None, faults: list[Fault]) -> Model:
+    built = _build(Model, body, ("models", name), faults)
+    return attrs.evolve(built, id=name, port=port, recipe=_recipe(built))
 
 
-def is_known(path: Path) -> bool:
-    """Whether a path belongs to a key that means something here."""
-    if len(path) > 2 and path[0] == "models":
-        return path[2] in keys_of(Model)
-    return not path or path[0] in keys_of(Config)
-
-
-def _unknown(
-    data: Mapping[str, Any], cls: type[attrs.AttrsInstance], path: Path
-) -> Iterator[Fault]:
-    known = keys_of(cls)
-    lowered = {key.lower(): key for key in known}
-    for key in map(str, data):
-        if key not in known:
-            near = difflib.get_close_matches(key.lower(), lowered, n=1, cutoff=0.75)
-            hint = f"; did you mean '{lowered[near[0]]}'?" if near else ""
-            yield Fault((*path, key), f"unknown key, ignored{hint}")
-
-
-def _given(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what was left empty: a key without a value has its default."""
-    return {str(key): value for key, value in data.items() if value is not None}
+def _recipe(model: Model) -> Recipe:
+    if model.cmd_sleep and model.cmd_wake:
+        return from_commands(model.cmd_sleep, model.cmd_wake)
+    if model.sleep_mode == "enable":
+        return from_endpoints(model.proxy, model.sleep_endpoints, model.wake_endpoints)
+    return NO_RECIPE
 
 
 def _build(
@@ -101,18 +73,30 @@ def _build(
         return _converter.structure(data, cls)
     except ClassValidationError as error:
         found = list(_faults(error, path))
-    faults.extend(found)
-    wrong = {fault.path[len(path)] for fault in found}
-    return _converter.structure({k: v for k, v in data.items() if k not in wrong}, cls)
+    faults += found
+    for fault in found:
+        data = _without(data, fault.path[len(path) :])
+    return _converter.structure(data, cls)
+
+
+def _without(data: Any, path: Path) -> Any:  # noqa: ANN401 -- raw YAML
+    """Drop the part at a path, or the whole list that the path leads into."""
+    head, *rest = path
+    value = data.get(head)
+    if isinstance(value, dict) and rest and rest[0] in value:
+        return {**data, head: _without(value, tuple(rest))}
+    return {key: item for key, item in data.items() if key != head}
 
 
 def _faults(error: BaseException, path: Path) -> Iterator[Fault]:
     """Walk cattrs' tree of errors; the notes on the way hold the path."""
-    if not isinstance(error, (ClassValidationError, IterableValidationError)):
+    if isinstance(error, WrongValue):
+        yield Fault(path, error.message, error.values)
+    elif isinstance(error, (ClassValidationError, IterableValidationError)):
+        for inner in error.exceptions:
+            yield from _faults(inner, (*path, *_step(inner, error)))
+    else:
         yield Fault(path, str(error))
-        return
-    for inner in error.exceptions:
-        yield from _faults(inner, (*path, *_step(inner, error)))
 
 
 def _step(inner: BaseException, outer: BaseException) -> Path:
@@ -128,66 +112,147 @@ def _keys_by_name(cls: type) -> dict[str, str]:
     return {a.name: key_of(a) for a in attrs.fields(cls)}
 
 
-def _shown(value: object) -> str:
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
+# What each kind accepts. Each hook has the signature that cattrs wants: the value and its type.
 
 
-def _exactly(kind: type) -> Callable[[Any, Any], Any]:
-    def hook(value: Any, _: Any) -> Any:  # noqa: ANN401 -- cattrs' hook signature
-        if type(value) is not kind:
-            raise TypeError(f"expected {_KINDS[kind]}, found {_shown(value)}")
+def _text(value: Any, _: Any) -> str:  # noqa: ANN401 -- cattrs' hook signature
+    if type(value) is str:
         return value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return str(value)
+    raise WrongValue("expected a text, found {}", value)
 
-    return hook
+
+def _secret(value: Any, _: Any) -> Secret:  # noqa: ANN401 -- cattrs' hook signature
+    if isinstance(value, (dict, list)):
+        raise WrongValue("expected a key as text")
+    return Secret(_text(value, str))
 
 
-def _whole(what: str, lowest: int, highest: int = HIGHEST) -> Callable[[Any, Any], int]:
+def _truth(value: Any, _: Any) -> bool:  # noqa: ANN401 -- cattrs' hook signature
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value in YES | NO:
+        return value in YES
+    raise WrongValue("expected true or false, found {}", value)
+
+
+def _whole(kind: Whole) -> Callable[[Any, Any], int]:
     def hook(value: Any, _: Any) -> int:  # noqa: ANN401 -- cattrs' hook signature
-        if type(value) is not int or not lowest <= value <= highest:
-            raise ValueError(f"expected {what}, found {_shown(value)}")
-        return value
+        number = value
+        if (
+            isinstance(value, float)
+            and (kind.cut or value.is_integer())
+            and abs(value) < kind.highest
+        ):
+            number = int(value)
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise WrongValue(f"expected {kind.expected}, found {{}}", value)
+        if number > kind.highest or (kind.lowest is not None and number < kind.lowest):
+            raise WrongValue(f"expected {kind.expected}, found {{}}", value)
+        return int(number)
 
     return hook
 
 
 def _command(value: Any, _: Any) -> Command:  # noqa: ANN401 -- cattrs' hook signature
-    if type(value) is not str:
-        raise TypeError(f"expected a command as text, found {_shown(value)}")
-    if "\0" in value:
-        raise ValueError("holds a NUL character, which no argument can")
+    if isinstance(value, (dict, list)):
+        raise WrongValue("expected a command as text, found {}", value)
+    text = _text(value, str)
+    if "\0" in text:
+        raise WrongValue("holds a NUL character, which no argument can")
+    return split(text)
+
+
+def _pattern(value: Any, _: Any) -> Pattern:  # noqa: ANN401 -- cattrs' hook signature
+    text = _text(value, str)
+    # What Python knows and RE2, llama-swap's, does not.
+    if re.search(r"\(\?(?:<?[=!]|P=|\()|\\[1-9]", text):
+        raise WrongValue("{} looks around or back, which a path's pattern may not", text)
     try:
-        return split(value)
-    except ValueError as error:
-        raise ValueError(f"cannot be split into arguments: {error}") from None
+        re.compile(text.replace(r"\z", r"\Z"))
+    except (re.error, RecursionError, OverflowError) as error:
+        raise WrongValue(f"{{}} is no regular expression: {error}", text) from None
+    return Pattern(text)
 
 
-def _texts(value: Any, _: Any) -> tuple[str, ...]:  # noqa: ANN401 -- cattrs' hook signature
+def _word(value: Any, kind: Any) -> Any:  # noqa: ANN401 -- cattrs' hook signature
+    words = get_args(kind)
+    if not isinstance(value, str) or value not in words:
+        raise WrongValue(f"expected {' or '.join(words)}, found {{}}", value)
+    return value
+
+
+def _list(value: Any, kind: Any) -> tuple[Any, ...]:  # noqa: ANN401 -- cattrs' hook signature
+    item = get_args(kind)[0]
     if not isinstance(value, list):
-        raise TypeError(f"expected a list of texts, found {_shown(value)}")
-    for index, item in enumerate(value):
-        if type(item) is not str:
-            raise TypeError(f"item {index + 1}: expected a text, found {_shown(item)}")
-    return tuple(value)
+        raise WrongValue("expected a list, found {}", value)
+    return tuple(_each(item, enumerate(value), lambda found: found is not None))
 
 
-def _section(cls: type) -> Callable[[Mapping[str, Any], Any], Any]:
+def _names(value: Any, kind: Any) -> dict[str, Any]:  # noqa: ANN401 -- cattrs' hook signature
+    item = get_args(kind)[1]
+    if not isinstance(value, dict):
+        raise WrongValue("expected names and values, found {}", value)
+    if item in (Any, MacroValue):
+        return dict(value)
+    return dict(zip(value, _each(item, value.items(), lambda _: True), strict=True))
+
+
+def _each(kind: Any, items: Any, wanted: Callable[[Any], bool]) -> list[Any]:  # noqa: ANN401 -- raw YAML
+    """Structure each item, and say of all that are wrong which they are."""
+    built, errors = [], []
+    for step, item in items:
+        try:
+            if wanted(item):
+                built.append(_converter.structure(item, kind))
+        except (WrongValue, ClassValidationError, IterableValidationError) as error:
+            error.add_note(IterableValidationNote("wrong", step, kind))
+            errors.append(error)
+    if errors:
+        raise IterableValidationError("wrong", errors, kind)
+    return built
+
+
+def _section(cls: type[attrs.AttrsInstance]) -> Callable[[Any, Any], Any]:
     renames = {a.name: override(rename=key_of(a)) for a in attrs.fields(cls)}
+    renames |= {a.name: override(omit=True) for a in attrs.fields(cls) if "inner" in a.metadata}
     # cattrs types the overrides together with its own flags, so a mapping of them fits neither.
-    return make_dict_structure_fn(cls, _converter, **renames)  # type: ignore[arg-type]
+    build = make_dict_structure_fn(cls, _converter, **renames)  # type: ignore[arg-type]
+
+    def hook(value: Any, kind: Any) -> Any:  # noqa: ANN401 -- cattrs' hook signature
+        if value is None:
+            value = {}
+        if not isinstance(value, dict):
+            older = f"; {OLDER_FORMS[cls]}" if cls in OLDER_FORMS else ""
+            raise WrongValue(f"expected {_settings(cls)}, found {{}}{older}", value)
+        # A key without a value has its default.
+        return build({key: item for key, item in value.items() if item is not None}, kind)
+
+    return hook
+
+
+def _settings(cls: type[attrs.AttrsInstance]) -> str:
+    names = list(fields_of(cls))
+    return "settings such as " + ", ".join(names[:3])
 
 
 _converter = Converter()
-for _kind in _KINDS:
-    _converter.register_structure_hook(_kind, _exactly(_kind))
-_converter.register_structure_hook(Timeout, _whole("whole seconds, at least 1", 1))
-_converter.register_structure_hook(Seconds, _whole("whole seconds, at least 0", 0))
-_converter.register_structure_hook(Ttl, _whole("whole seconds, 0 for never or -1", -1))
-_converter.register_structure_hook(Port, _whole("a port, 1 to 65535", 1, 65535))
-_converter.register_structure_hook(Count, _whole("a whole number, at least 0", 0))
-_converter.register_structure_hook(Command, _command)
-_converter.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _texts)
-_converter.register_structure_hook_func(
-    lambda kind: kind == Mapping[str, MacroValue], lambda value, _: dict(value)
+for _kind, _hook in {str: _text, bool: _truth, Secret: _secret, Command: _command}.items():
+    _converter.register_structure_hook(_kind, _hook)
+_converter.register_structure_hook(Pattern, _pattern)
+for _number, _range in WHOLE.items():
+    _converter.register_structure_hook(_number, _whole(_range))
+_converter.register_structure_hook_func(lambda kind: kind is Any, lambda value, _: value)
+for _form, _of_form in {Literal: _word, tuple: _list, Mapping: _names}.items():
+    _converter.register_structure_hook_func(
+        lambda kind, form=_form: get_origin(kind) is form,  # type: ignore[misc]
+        _of_form,
+    )
+_converter.register_structure_hook_factory(
+    lambda kind: attrs.has(kind) and kind is not Command, _section
 )
-_converter.register_structure_hook_factory(attrs.has, _section)

@@ -1,137 +1,300 @@
-"""YAML text to plain data, kept beside the node tree that knows where everything stands.
+"""YAML text to a tree of nodes that know where they stand, and from there to plain data.
 
-Owns which plain words are numbers and truth values, ``${env.NAME}``, and duplicate keys. The words
-are llama-swap's (Go's yaml.v3): ``yes``, ``on`` and ``12:30`` stay text.
+Owns how YAML is read: bounds, anchors and merge keys, duplicate keys, and which plain words are
+numbers and truth values. The words are llama-swap's (Go's yaml.v3): ``on`` and ``12:30`` are text.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+import io
+from collections.abc import Iterator
+from collections.abc import Mapping as Mapping_
+from typing import Any, NoReturn
 
 import attrs
 import yaml
 
-from configschema.bounds import check_bounds
-from configschema.problems import Fault, Path
+from configschema.environment import MARK, Environment, put_aside
+from configschema.problems import Fault, Path, Place
+from configschema.words import EXPLICIT, plain_word
 
-LONGEST_NUMBER = 20
-TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
-_ENV = re.compile(r"\$\{env\.([a-zA-Z_][a-zA-Z0-9_]*)\}")
-
-
-class _Loader(yaml.CSafeLoader):
-    """A safe loader with the core schema's plain words and no others."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 -- PyYAML's own class attribute, replaced rather than extended
+DEEPEST = 50  # levels; real files have fewer than ten
+LARGEST = 1_000_000  # nodes, with every alias counted as what it stands for
+MERGE = "<<"
 
 
-def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
-    value = int(node.value[:LONGEST_NUMBER], 0)
-    if len(node.value) > LONGEST_NUMBER:
-        raise ValueError(f"a number of {len(node.value)} digits")
-    return value
+@attrs.define(eq=False, slots=True)
+class Scalar:
+    """A word or a text; `tag` is empty unless one was written or the text was quoted."""
+
+    text: str
+    mark: yaml.Mark
+    tag: str
+    plain: bool
 
 
-for _tag, _words, _first in (
-    ("null", r"~|null|Null|NULL|", "~nN\0"),
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+", "-+0123456789"),
-    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
-    ("merge", r"<<", "<"),
-):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}",
-        re.compile(f"^(?:{_words})$"),
-        ["" if letter == "\0" else letter for letter in _first],
-    )
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+@attrs.define(eq=False, slots=True)
+class Sequence:
+    """A list."""
+
+    mark: yaml.Mark
+    items: list[Node] = attrs.field(factory=list)
+
+
+@attrs.define(eq=False, slots=True)
+class Mapping:
+    """Keys and values in the order of the file; `merged` are the values of its merge keys."""
+
+    mark: yaml.Mark
+    pairs: list[tuple[Node, Node]] = attrs.field(factory=list)
+    merged: list[Node] = attrs.field(factory=list)
+
+
+Node = Scalar | Sequence | Mapping
+
+
+class _Named(io.StringIO):
+    """A text that tells the parser its file, so that every mark knows it."""
+
+    name = ""
+
+
+@attrs.define
+class _Open:
+    """A collection that is not closed yet, and the nodes counted in it."""
+
+    node: Sequence | Mapping
+    anchor: str | None
+    size: int = 1
+    key: Node | None = None
+
+
+def read_nodes(text: str, file: str) -> Node | None:
+    """Read the first document of a text; None if it is empty.
+
+    Raises:
+        yaml.MarkedYAMLError: it is not YAML, or of no sane size.
+    """
+    stream = _Named(put_aside(text))
+    stream.name = file
+    return _Builder().build(yaml.parse(stream, Loader=yaml.CSafeLoader))
+
+
+@attrs.define
+class _Builder:
+    """Events to nodes: an alias is the very node it stands for."""
+
+    opened: list[_Open] = attrs.field(factory=list)
+    anchors: dict[str, tuple[Node, int]] = attrs.field(factory=dict)
+    root: Node | None = None
+
+    def build(self, events: Iterator[yaml.Event]) -> Node | None:
+        for event in events:
+            match event:
+                case yaml.ScalarEvent():
+                    tag = event.tag or ("" if event.implicit[0] else "!")
+                    scalar = Scalar(event.value, _mark(event), tag, event.implicit[0])
+                    self._add(scalar, event, 1)
+                    if event.anchor:
+                        self.anchors[event.anchor] = scalar, 1
+                case yaml.AliasEvent():
+                    node, size = self._stands_for(event)
+                    self._add(node, event, size)
+                case yaml.SequenceStartEvent():
+                    self._open(Sequence(_mark(event)), event)
+                case yaml.MappingStartEvent():
+                    self._open(Mapping(_mark(event)), event)
+                case yaml.CollectionEndEvent():
+                    self._close(event)
+                case yaml.DocumentEndEvent():
+                    return self.root
+                case _:
+                    pass
+        return None
+
+    def _open(self, node: Sequence | Mapping, event: yaml.CollectionStartEvent) -> None:
+        if len(self.opened) >= DEEPEST:
+            _refuse(f"more than {DEEPEST} levels", event)
+        self.opened.append(_Open(node, event.anchor))
+
+    def _close(self, event: yaml.Event) -> None:
+        closed = self.opened.pop()
+        if closed.anchor:
+            self.anchors[closed.anchor] = closed.node, closed.size
+        self._add(closed.node, event, closed.size)
+
+    def _stands_for(self, event: yaml.AliasEvent) -> tuple[Node, int]:
+        if any(event.anchor == outer.anchor for outer in self.opened):
+            _refuse("an alias stands inside of what it stands for", event)
+        if event.anchor not in self.anchors:
+            _refuse(f"alias '{event.anchor}' is used before its anchor", event)
+        return self.anchors[event.anchor]
+
+    def _add(self, node: Node, event: yaml.Event, size: int) -> None:
+        if not self.opened:
+            self.root = node
+            return
+        inner = self.opened[-1]
+        inner.size += size
+        if inner.size > LARGEST:
+            _refuse(f"more than {LARGEST} values, its aliases followed", event)
+        if isinstance(inner.node, Sequence):
+            inner.node.items.append(node)
+        elif inner.key is None:
+            inner.key = node
+        else:
+            key, inner.key = inner.key, None
+            if isinstance(key, Scalar) and key.text == MERGE and key.plain:
+                inner.node.merged.append(node)
+            else:
+                inner.node.pairs.append((key, node))
+
+
+def _mark(event: yaml.Event) -> yaml.Mark:
+    # Every event of the C parser has one, and it has all that is read of a mark.
+    return event.start_mark  # type: ignore[return-value]
+
+
+def _refuse(what: str, event: yaml.Event) -> NoReturn:
+    raise yaml.MarkedYAMLError(None, None, what, _mark(event))
+
+
+@attrs.define
+class Reader:
+    """Nodes to plain data; what is wrong on the way is kept in `faults`."""
+
+    environment: Environment
+    faults: list[Fault] = attrs.field(factory=list)
+    _done: dict[int, Any] = attrs.field(factory=dict)
+
+    def data(self, node: Node, path: Path = ()) -> Any:  # noqa: ANN401 -- raw YAML
+        """Return texts, numbers, truth values, None, lists and dicts with text keys."""
+        if isinstance(node, Scalar):
+            return self._scalar(node, path)
+        if id(node) not in self._done:  # an alias is the same node again
+            made = self._list(node, path) if isinstance(node, Sequence) else self._dict(node, path)
+            self._done[id(node)] = made
+        return self._done[id(node)]
+
+    def _list(self, node: Sequence, path: Path) -> list[Any]:
+        return [self.data(item, (*path, number)) for number, item in enumerate(node.items)]
+
+    def _dict(self, node: Mapping, path: Path) -> dict[str, Any]:
+        own: dict[str, Any] = {}
+        places: dict[str, yaml.Mark] = {}
+        for key, value in node.pairs:
+            if not isinstance(key, Scalar):
+                what = "a key is a word, not a list or a mapping; quote what begins so"
+                self.faults.append(Fault(path, what))
+                continue
+            name = self._put_in(key, path)
+            if name in places:
+                first, again = (mark.line + 1 for mark in (places[name], key.mark))
+                what = f"the key is given twice, on lines {first} and {again}"
+                self.faults.append(Fault((*path, name), what))
+            places[name] = key.mark
+            own[name] = self.data(value, (*path, name))
+        return {**self._merged(node, path), **own} if node.merged else own
+
+    def _merged(self, node: Mapping, path: Path) -> dict[str, Any]:
+        """Return what the merge keys bring; what is named first wins."""
+        found: dict[str, Any] = {}
+        for source in _merge_sources(node):
+            if isinstance(source, Mapping):
+                found = {**self.data(source, path), **found}
+            else:
+                self.faults.append(Fault((*path, MERGE), "only names and values can be merged"))
+        return found
+
+    def _scalar(self, node: Scalar, path: Path) -> Any:  # noqa: ANN401 -- raw YAML
+        text = self._put_in(node, path)
+        if node.plain and not node.tag:
+            try:
+                return plain_word(text)
+            except ValueError as error:
+                self.faults.append(Fault(path, str(error)))
+                return text
+        if node.tag not in EXPLICIT:
+            if node.tag.startswith("tag:yaml.org,2002:"):
+                self.faults.append(Fault(path, f"the tag '!!{node.tag[18:]}' is not supported"))
+            return text
+        try:
+            return EXPLICIT[node.tag](text)
+        except ValueError:
+            self.faults.append(Fault(path, f"is not of its tag '!!{node.tag[18:]}'"))
+            return text
+
+    def _put_in(self, node: Scalar, path: Path) -> str:
+        if MARK in node.text:
+            node.text, wrong = self.environment.put_in(node.text)
+            self.faults += (Fault(path, reason) for reason in wrong)
+        return node.text
+
+
+def _merge_sources(node: Mapping) -> list[Node]:
+    return [
+        source
+        for merged in node.merged
+        for source in (merged.items if isinstance(merged, Sequence) else [merged])
+    ]
 
 
 @attrs.frozen
-class Tree:
-    """A file read: its data, the nodes it was made from, and what was wrong on the way."""
+class Source:
+    """The files behind a tree, to find in them where something stands.
 
-    data: Any
-    root: yaml.Node | None
-    faults: tuple[Fault, ...]
-
-
-def read_tree(text: str, environ: Mapping[str, str]) -> Tree:
-    """Read one document.
-
-    Raises:
-        yaml.YAMLError: the text is not YAML.
+    Attributes:
+        root: of the tree; None if the files are empty.
+        texts: the files' own texts by name; the first one stands in where nothing is found.
     """
-    check_bounds(text, _Loader)
-    loader = _Loader(text)
-    try:
-        root = loader.get_single_node()
-        if root is None:
-            return Tree({}, None, ())
-        faults = [
-            *_keep_keys_as_text(root, ()),
-            *_put_environment(loader, root, environ, ()),
-            *_duplicates(root, ()),
-        ]
-        data = loader.construct_document(root)
-        return Tree({} if data is None else data, root, tuple(faults))
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        # Raised by PyYAML's constructors for a value that does not fit the tag it bears.
-        raise yaml.YAMLError(f"a value does not fit its tag: {error}") from None
-    finally:
-        loader.dispose()
+
+    root: Node | None
+    texts: Mapping_[str, str]
+
+    def find(self, path: Path, offset: int = 0, near: str = "") -> Place:
+        """Return where a path begins, or the nearest part of it that is in the files.
+
+        Args:
+            path: keys and indices from the top.
+            offset: characters into the text at the path, if that is one line.
+            near: what to look for in the text at the path.
+        """
+        if self.root is None:
+            return Place(next(iter(self.texts)), 1, 1)
+        mark, node, reached = self.root.mark, self.root, 0
+        for step in path:
+            key, found = _child(node, step)
+            if found is None:
+                break
+            mark, node, reached = (key or found).mark, found, reached + 1
+        if isinstance(node, Scalar) and reached == len(path):
+            if near in node.text and (spot := near and self._spot(near, node.mark)):
+                return spot
+            if offset and "\n" not in node.text:
+                column = node.mark.column + offset + (not node.plain)
+                return Place(node.mark.name or "", node.mark.line + 1, column + 1)
+        return Place(mark.name or "", mark.line + 1, mark.column + 1)
+
+    def _spot(self, near: str, mark: yaml.Mark) -> Place | None:
+        """Return where a word stands first from a mark on."""
+        lines = self.texts[mark.name or ""].splitlines()
+        for number, line in enumerate(lines[mark.line :], mark.line):
+            column = line.find(near, mark.column if number == mark.line else 0)
+            if column >= 0:
+                return Place(mark.name or "", number + 1, column + 1)
+        return None
 
 
-def _keep_keys_as_text(node: yaml.Node, path: Path) -> Iterator[Fault]:
-    """Let keys be the words that were written: ``1.10`` is a name and no number."""
-    if isinstance(node, yaml.MappingNode):
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                yield Fault(path, "a key is a word, not a list or a mapping; quote what begins so")
-            elif key.tag != MERGE:
-                key.tag = TEXT
-        node.value = [pair for pair in node.value if isinstance(pair[0], yaml.ScalarNode)]
-    for step, child in _children(node):
-        yield from _keep_keys_as_text(child, (*path, step))
-
-
-def _put_environment(
-    loader: _Loader, node: yaml.Node, environ: Mapping[str, str], path: Path
-) -> Iterator[Fault]:
-    """Replace ``${env.NAME}`` in the values; a plain value is typed after the replacement."""
-    if isinstance(node, yaml.ScalarNode):
-        names = _ENV.findall(node.value)
-        for name in names:
-            if name not in environ:
-                yield Fault(path, f"environment variable '{name}' is not set")
-        if names:
-            node.value = _ENV.sub(lambda found: environ.get(found[1], ""), node.value)
-            if not node.style:
-                # PyYAML's stubs leave this one untyped.
-                plain = (True, False)
-                node.tag = loader.resolve(yaml.ScalarNode, node.value, plain)  # type: ignore[no-untyped-call]
-    for step, child in _children(node):
-        yield from _put_environment(loader, child, environ, (*path, step))
-
-
-def _duplicates(node: yaml.Node, path: Path) -> Iterator[Fault]:
-    if isinstance(node, yaml.MappingNode):
-        seen: dict[str, yaml.Node] = {}
-        for key, _ in node.value:
-            if key.value in seen and key.value != "<<":
-                first, again = seen[key.value].start_mark, key.start_mark
-                message = f"the key is given twice, on lines {first.line + 1} and {again.line + 1}"
-                yield Fault((*path, key.value), message)
-            seen[key.value] = key
-    for step, child in _children(node):
-        yield from _duplicates(child, (*path, step))
-
-
-def _children(node: yaml.Node) -> Iterator[tuple[str | int, yaml.Node]]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield str(key.value), value
-    elif isinstance(node, yaml.SequenceNode):
-        yield from enumerate(node.value)
+def _child(node: Node, step: str | int) -> tuple[Node | None, Node | None]:
+    if isinstance(node, Sequence):
+        found = isinstance(step, int) and step < len(node.items)
+        return None, node.items[int(step)] if found else None
+    if isinstance(node, Scalar):
+        return None, None
+    for key, value in reversed(node.pairs):
+        if isinstance(key, Scalar) and key.text == step:
+            return key, value
+    if step == MERGE and node.merged:
+        return None, node.merged[0]
+    found_in = (_child(source, step) for source in _merge_sources(node))
+    return next((pair for pair in found_in if pair[1] is not None), (None, None))

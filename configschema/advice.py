@@ -1,0 +1,142 @@
+"""What is allowed but hardly meant, and what a file asks for that has no effect.
+
+Owns the warnings that follow from the configuration as a whole. Commands have theirs in
+`commandadvice`, unknown keys in `unknown`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from configschema.commandadvice import advise_on_commands
+from configschema.limits import resolve_limits
+from configschema.problems import Fault, Path
+from configschema.routing import may_meet, rules_of
+from configschema.schema import Config, Model
+from configschema.sections import DEFAULT_GROUP
+
+LOCAL = ("localhost", "127.0.0.1", "::1")
+LOG_LEVELS = ("debug", "info", "warn", "error")
+NOT_YET: dict[str, str] = {
+    "apiKeys": "keys are not checked yet: whoever reaches the port is served",
+    "groups": "not in effect yet: one model runs at a time",
+    "matrix": "not in effect yet: one model runs at a time",
+    "routing": "not in effect yet: one model runs at a time, and the oldest request goes first",
+    "selectors": "not in effect yet: these names are unknown to requests",
+    "profiles": "not in effect yet: no profile can be switched on",
+    "peers": "not in effect yet: these models are unknown to requests",
+    "hooks": "not in effect yet: no model is loaded at the start",
+    "sendLoadingState": "not in effect yet: a stream begins when the model is ready",
+    "includeAliasesInList": "not in effect yet: aliases are served, but not listed",
+    "upstream": "not in effect yet: there is no /upstream",
+    "captureBuffer": "not in effect yet: nothing is captured",
+    "metricsMaxInMemory": "not in effect yet: no activity is kept",
+    "store": "not in effect yet: no activity is kept",
+    "ui": "not in effect yet: there is no user interface",
+    "performance": "not in effect yet: nothing is sampled",
+    "logTimeFormat": "not in effect: the log has its own form of time",
+    "logToStdout": "not in effect yet: the models' output is not in the log",
+    "logRequests": "ignored, as in llama-swap",
+}
+NOT_YET_OF_MODELS: dict[str, str] = {
+    "filters": "not in effect yet: requests are passed on unchanged",
+    "timeouts": "not in effect yet: the built-in limits hold",
+    "compat": "not in effect yet: there are no websockets",
+    "capabilities": "not in effect yet: not listed",
+    "metadata": "not in effect yet: not listed",
+    "sendLoadingState": "not in effect yet: a stream begins when the model is ready",
+    "healthCheckTimeout": "ignored, as in llama-swap; readyTimeout is a model's own limit",
+}
+
+
+def advise(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield what its author should know; `data` is the file's, macros expanded."""
+    if config.log_level.lower() not in LOG_LEVELS:
+        message = f"{{}} is none of {', '.join(LOG_LEVELS)}, and counts as info"
+        yield Fault(("logLevel",), message, (config.log_level,))
+    if not config.models:
+        yield Fault(("models",) if "models" in data else (), "there are no models to serve")
+    for name, model in config.models.items():
+        path = ("models", name)
+        yield from _model(model, path, config)
+        yield from advise_on_commands(model, path)
+    yield from _ports(config)
+    for number, name in enumerate(config.hooks.on_startup.preload):
+        if name.strip() and config.find(name.strip()) is None:
+            place: Path = ("hooks", "on_startup", "preload", number)
+            yield Fault(place, "there is no model {}; it is left out", (name,))
+    if DEFAULT_GROUP in rules_of(config).groups:
+        place = (*rules_of(config).path, DEFAULT_GROUP)
+        yield Fault(place, "this group is made of all models in no other group; yours is ignored")
+    yield from _not_yet(config, data)
+
+
+def _model(model: Model, path: Path, config: Config) -> Iterator[Fault]:
+    if not model.cmd:
+        yield Fault((*path, "cmd"), "there is no cmd: the model cannot be started")
+    for number, alias in enumerate(model.aliases):
+        if alias in config.models and alias != model.id:
+            message = "alias {} is also a model's id, which wins"
+            yield Fault((*path, "aliases", number), message, (alias,), also=("models", alias))
+    for number, entry in enumerate(model.env):
+        if "=" not in entry.lstrip("="):
+            yield Fault((*path, "env", number), "expected NAME=value; without it nothing is set")
+    if model.proxy and not _reachable(model.proxy):
+        message = "cannot be reached: expected an address such as http://127.0.0.1:8000, found {}"
+        yield Fault((*path, "proxy"), message, (model.proxy,))
+    if model.sleep_mode == "disable" and (model.sleep_endpoints or model.wake_endpoints):
+        key = "sleepEndpoints" if model.sleep_endpoints else "wakeEndpoints"
+        yield Fault((*path, key), "not used: sleepMode is not enable")
+    limits = resolve_limits(config, model)
+    if limits.stop_ttl and limits.sleep_ttl >= limits.stop_ttl:
+        message = f"is not reached: the model is stopped after {limits.stop_ttl:g}s without use"
+        yield Fault((*path, "sleepTtl"), message)
+
+
+def _reachable(address: str) -> bool:
+    try:
+        url = urlsplit(address)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a fault of its own
+        return True
+
+
+def _ports(config: Config) -> Iterator[Fault]:
+    """Name ports that two models share whose processes may be there at the same time."""
+    holders: dict[int, list[Model]] = {}
+    rules = rules_of(config)
+    for model in config.models.values():
+        port = _local_port(model) if model.cmd else None
+        if port is None:
+            continue
+        for other in holders.setdefault(port, []):
+            if model.can_sleep or other.can_sleep or may_meet(model.id, other.id, rules):
+                message = f"port {port} is also model {{}}'s, and both may be there at once"
+                also = ("models", other.id, "proxy")
+                yield Fault(("models", model.id, "proxy"), message, (other.id,), also=also)
+                break
+        holders[port].append(model)
+
+
+def _local_port(model: Model) -> int | None:
+    if not _reachable(model.proxy):
+        return None
+    try:
+        url = urlsplit(model.proxy)
+        return (url.port or 80) if url.hostname in LOCAL else None
+    except ValueError:  # a fault of its own
+        return None
+
+
+def _not_yet(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
+    """Say once for each key that it has no effect, however many models have it."""
+    for key, message in NOT_YET.items():
+        if data.get(key):
+            yield Fault((key,), message)
+    for key, message in NOT_YET_OF_MODELS.items():
+        users = [name for name in config.models if data["models"][name].get(key)]
+        if users:
+            others = f" (and {len(users) - 1} models more)" if len(users) > 1 else ""
+            yield Fault(("models", users[0], key), message + others)

@@ -1,0 +1,59 @@
+"""``${env.NAME}`` in a file: put aside before YAML reads the text, put in after it has.
+
+Owns both ends. Inside of YAML a use is a plain word of the same length, so that it may stand where
+braces mean something (``[${env.KEY}]``), columns stay right, and a value is never read as YAML.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import attrs
+
+_USE = re.compile(r"\$\{env\.([a-zA-Z_][a-zA-Z0-9_]*)\}")
+# Characters of Unicode's private use stand for the dollar sign and the braces.
+_HIDDEN = re.compile("\ue000\ue001env\\.([a-zA-Z_][a-zA-Z0-9_]*)\ue002")
+MARK = "\ue000"
+_UNUSABLE = re.compile("[\n\r\0]")
+
+
+@attrs.define
+class Environment:
+    """The environment while a file is read.
+
+    Attributes:
+        variables: all that are set.
+        used: value by value, how it was written: what messages say instead.
+    """
+
+    variables: Mapping[str, str]
+    used: dict[str, str] = attrs.field(factory=dict)
+
+    def put_in(self, text: str) -> tuple[str, list[str]]:
+        """Return a text with the values in it, and what is wrong with those that are not."""
+        faults = []
+
+        def value(use: re.Match[str]) -> str:
+            name = use[1]
+            found = self.variables.get(name)
+            if found is None:
+                faults.append(f"environment variable '{name}' is not set")
+            elif _UNUSABLE.search(found):
+                faults.append(f"environment variable '{name}' holds more than one line of text")
+            else:
+                self.used[found] = f"${{env.{name}}}"
+                return found
+            return ""
+
+        return _HIDDEN.sub(value, text), faults
+
+
+def put_aside(text: str) -> str:
+    """Hide each use from YAML."""
+    return _USE.sub("\ue000\ue001env.\\1\ue002", text)
+
+
+def as_written(text: str) -> str:
+    """Show hidden uses again, for what quotes a text before its values are in."""
+    return _HIDDEN.sub(r"${env.\1}", text)

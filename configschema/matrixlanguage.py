@@ -1,0 +1,196 @@
+"""The expressions of a matrix: ``(a | b) & c``, ``+set``; from text to a tree.
+
+Owns the grammar, which is llama-swap's: ``&`` (together) binds tighter than ``|`` (either), and
+``+name`` stands for another set. What a tree allows is asked here, too; who runs is not decided.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import attrs
+
+_TOKEN = re.compile(r"\s*(?:(?P<name>[a-zA-Z0-9_.-]+)|(?P<sign>[()&|+])|(?P<wrong>\S))")
+DEEPEST = 100  # open parentheses
+
+
+class WrongExpression(Exception):
+    """An expression cannot be read; `at` counts its characters from 0."""
+
+    def __init__(self, message: str, at: int) -> None:
+        self.at = at
+        super().__init__(message)
+
+
+@attrs.frozen
+class Name:
+    """A model, by its id or by a short name."""
+
+    name: str
+    at: int
+
+
+@attrs.frozen
+class Reference:
+    """Another set: ``+name``."""
+
+    name: str
+    at: int
+
+
+@attrs.frozen
+class Together:
+    """All of these at once."""
+
+    parts: tuple[Expression, ...]
+
+
+@attrs.frozen
+class Either:
+    """One of these."""
+
+    parts: tuple[Expression, ...]
+
+
+Expression = Name | Reference | Together | Either
+
+
+@attrs.frozen
+class _Token:
+    text: str
+    at: int
+    is_name: bool = False
+
+
+def read(text: str) -> Expression:
+    """Read an expression.
+
+    Raises:
+        WrongExpression: with the place of the fault.
+    """
+    tokens = list(_tokens(text))
+    if not tokens:
+        raise WrongExpression("the expression is empty", 0)
+    reader = _Reader([*tokens, _Token("", len(text.rstrip()))])
+    whole = reader.either()
+    if left := reader.next.text:
+        raise WrongExpression(f"expected '&', '|' or the end, found '{left}'", reader.next.at)
+    return whole
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    position = 0
+    while found := _TOKEN.match(text, position):
+        position = found.end()
+        if found["wrong"]:
+            raise WrongExpression(f"unexpected character '{found['wrong']}'", found.start("wrong"))
+        start = found.start(found.lastgroup or 0)
+        yield _Token(text[start:position], start, found["name"] is not None)
+
+
+@attrs.define
+class _Reader:
+    """One method per rule of the grammar; the last token is an empty one."""
+
+    tokens: list[_Token]
+    depth: int = 0
+
+    @property
+    def next(self) -> _Token:
+        return self.tokens[0]
+
+    def take(self) -> _Token:
+        return self.tokens.pop(0)
+
+    def either(self) -> Expression:
+        parts = [self.together()]
+        while self.next.text == "|":
+            self.take()
+            parts.append(self.together())
+        return parts[0] if len(parts) == 1 else Either(tuple(parts))
+
+    def together(self) -> Expression:
+        parts = [self.single()]
+        while self.next.text == "&":
+            self.take()
+            parts.append(self.single())
+        return parts[0] if len(parts) == 1 else Together(tuple(parts))
+
+    def single(self) -> Expression:
+        token = self.take() if self.next.text else self.next
+        if token.is_name:
+            return Name(token.text, token.at)
+        if token.text == "+" and self.next.is_name:
+            return Reference(self.take().text, token.at)
+        if token.text == "(":
+            return self.inside(token)
+        wanted = "the name of a set" if token.text == "+" else "a name, '+' or '('"
+        found = self.next if token.text == "+" else token
+        raise WrongExpression(f"expected {wanted}, found {_shown(found)}", found.at)
+
+    def inside(self, opening: _Token) -> Expression:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise WrongExpression(f"more than {DEEPEST} open parentheses", opening.at)
+        inner = self.either()
+        if self.next.text != ")":
+            message = f"expected ')' for the '(' at character {opening.at + 1}"
+            raise WrongExpression(f"{message}, found {_shown(self.next)}", self.next.at)
+        self.take()
+        self.depth -= 1
+        return inner
+
+
+def _shown(token: _Token) -> str:
+    return f"'{token.text}'" if token.text else "the end"
+
+
+def leaves(expression: Expression) -> Iterator[Name | Reference]:
+    """Return the names and references of an expression, from left to right."""
+    if isinstance(expression, (Name, Reference)):
+        yield expression
+    else:
+        for part in expression.parts:
+            yield from leaves(part)
+
+
+@attrs.frozen
+class Sets:
+    """All sets of a matrix.
+
+    Attributes:
+        expressions: by the name of the set; no reference goes in a circle.
+        models: the model that each name in them stands for.
+    """
+
+    expressions: Mapping[str, Expression]
+    models: Mapping[str, str]
+
+    def allow_together(self, wanted: frozenset[str]) -> bool:
+        """Whether some set holds all of these models at once."""
+        found: dict[str, frozenset[frozenset[str]]] = {}
+        return any(wanted in self._covered(e, wanted, found) for e in self.expressions.values())
+
+    def _covered(
+        self,
+        expression: Expression,
+        wanted: frozenset[str],
+        found: dict[str, frozenset[frozenset[str]]],
+    ) -> frozenset[frozenset[str]]:
+        """Return which of the wanted models the alternatives of an expression hold."""
+        match expression:
+            case Name(name):
+                return frozenset({wanted & {self.models.get(name, name)}})
+            case Reference(name):
+                if name not in found:
+                    found[name] = self._covered(self.expressions[name], wanted, found)
+                return found[name]
+            case Either(parts):
+                return frozenset().union(*(self._covered(part, wanted, found) for part in parts))
+            case Together(parts):
+                covered = frozenset({frozenset[str]()})
+                for part in parts:
+                    more = self._covered(part, wanted, found)
+                    covered = frozenset(one | other for one in covered for other in more)
+                return covered

@@ -1,0 +1,184 @@
+"""Who may run beside whom, as the file says it: groups or a matrix, in the old place or the new.
+
+Owns which of the two is in effect, and the rules for both. What follows for running models is the
+supervisor's business.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+
+import attrs
+
+from configschema.matrixlanguage import Expression, Reference, Sets, WrongExpression, leaves, read
+from configschema.problems import Fault, Path
+from configschema.schema import Config
+from configschema.sections import DEFAULT_GROUP, Group, Matrix
+
+_SHORT_NAME = re.compile(r"[a-zA-Z0-9.-]{1,32}")
+SETTINGS: Path = ("routing", "router", "settings")
+
+
+@attrs.frozen
+class Rules:
+    """The rules in effect, and where they stand in the file."""
+
+    groups: Mapping[str, Group] = attrs.field(factory=dict)
+    matrix: Matrix | None = None
+    path: Path = ()
+
+
+def rules_of(config: Config) -> Rules:
+    """Return the rules in effect; without any, all models are in one group."""
+    router = config.routing.router
+    if config.matrix is not None:
+        return Rules(matrix=config.matrix, path=("matrix",))
+    if config.groups:
+        return Rules(groups=config.groups, path=("groups",))
+    if router.use == "matrix":
+        return Rules(matrix=router.settings.matrix, path=(*SETTINGS, "matrix"))
+    return Rules(groups=router.settings.groups, path=(*SETTINGS, "groups"))
+
+
+def check_routing(config: Config) -> Iterator[Fault]:
+    """Yield what is wrong with groups, matrix and priorities."""
+    router = config.routing.router
+    old = "groups" if config.groups else "matrix"
+    has_old = bool(config.groups) or config.matrix is not None
+    settings = router.settings
+    if has_old and (router.use or settings.groups or settings.matrix is not None):
+        message = f"routing.router and the older {old} cannot both be used; move {old} into it"
+        yield Fault(("routing", "router"), message, also=(old,))
+    if config.groups and config.matrix is not None:
+        yield Fault(("matrix",), "groups and matrix cannot both be used", also=("groups",))
+    rules = rules_of(config)
+    if router.use == "matrix" and not has_old and rules.matrix is None:
+        yield Fault(("routing", "router", "use"), "is matrix, but settings.matrix is missing")
+    if rules.matrix is not None:
+        yield from _matrix(rules.matrix, rules.path, config)
+    else:
+        yield from _groups(rules.groups, rules.path, config)
+    for name in config.routing.scheduler.settings.fifo.priority:
+        if config.find(name) is None:
+            path = ("routing", "scheduler", "settings", "fifo", "priority", name)
+            yield Fault(path, f"there is no such model{hint(name, config)}")
+
+
+def hint(name: str, config: Config) -> str:
+    """Return what may have been meant by the name of a model, to be put behind a message."""
+    owner = config.find(name)
+    if owner is not None and owner.id != name:
+        return f"; it is an alias: write '{owner.id}'"
+    near = difflib.get_close_matches(name, config.models, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _groups(groups: Mapping[str, Group], path: Path, config: Config) -> Iterator[Fault]:
+    places: dict[str, Path] = {}
+    for name, group in groups.items():
+        for number, member in enumerate(group.members):
+            if name == DEFAULT_GROUP:  # llama-swap makes this one itself
+                continue
+            place = (*path, name, "members", number)
+            if member in places:
+                yield Fault(place, "model {} is a member twice", (member,), also=places[member])
+            elif member not in config.models:
+                yield Fault(place, f"there is no model {{}}{hint(member, config)}", (member,))
+            places.setdefault(member, place)
+
+
+def _matrix(matrix: Matrix, path: Path, config: Config) -> Iterator[Fault]:
+    if not matrix.sets:
+        yield Fault((*path, "sets"), "a matrix needs at least one set")
+    for short, name in matrix.vars.items():
+        if not _SHORT_NAME.fullmatch(short):
+            message = "a short name is 1 to 32 letters, digits, '.' or '-'"
+            yield Fault((*path, "vars", short), message)
+        if name not in config.models:
+            message = f"there is no model {{}}{hint(name, config)}"
+            yield Fault((*path, "vars", short), message, (name,))
+    known = {**{name: name for name in config.models}, **matrix.vars}
+    for name in matrix.evict_costs:
+        if name not in known:
+            yield Fault((*path, "evict_costs", name), "there is no such model or short name")
+    trees: dict[str, Expression] = {}
+    for name, text in matrix.sets.items():
+        try:
+            trees[name] = read(text)
+        except WrongExpression as error:
+            yield _at(error.at, str(error), text, (*path, "sets", name))
+    for name, tree in trees.items():
+        yield from _names_in(tree, matrix, known, (*path, "sets", name))
+    yield from _circles(trees, (*path, "sets"))
+
+
+def _names_in(
+    tree: Expression, matrix: Matrix, known: Mapping[str, str], path: Path
+) -> Iterator[Fault]:
+    text = matrix.sets[str(path[-1])]
+    for leaf in leaves(tree):
+        candidates = matrix.sets if isinstance(leaf, Reference) else known
+        if leaf.name not in candidates:
+            what = "set" if isinstance(leaf, Reference) else "model or short name"
+            near = difflib.get_close_matches(leaf.name, candidates, n=1)
+            meant = f"; did you mean '{near[0]}'?" if near else ""
+            yield _at(leaf.at, f"there is no {what} '{leaf.name}'{meant}", text, path)
+
+
+def _at(position: int, message: str, text: str, path: Path) -> Fault:
+    return Fault(path, f"{message}, at character {position + 1} of {{}}", (text,), offset=position)
+
+
+def _circles(trees: Mapping[str, Expression], path: Path) -> Iterator[Fault]:
+    """Name each set that comes back to itself."""
+    edges = {
+        name: [leaf.name for leaf in leaves(tree) if isinstance(leaf, Reference)]
+        for name, tree in trees.items()
+    }
+    for name in trees:
+        reached: set[str] = set()
+        ahead = list(edges[name])
+        while ahead:
+            step = ahead.pop()
+            if step not in reached:
+                reached.add(step)
+                ahead += edges.get(step, ())
+        if name in reached:
+            yield Fault((*path, name), "this set comes back to itself by its references")
+
+
+def sets_of(matrix: Matrix) -> Sets | None:
+    """Return the sets of a matrix; None if they have faults."""
+    try:
+        trees = {name: read(text) for name, text in matrix.sets.items()}
+    except WrongExpression:
+        return None
+    references = (leaf for tree in trees.values() for leaf in leaves(tree))
+    if any(isinstance(leaf, Reference) and leaf.name not in trees for leaf in references):
+        return None
+    if any(_circles(trees, ())):
+        return None
+    return Sets(trees, matrix.vars)
+
+
+def may_meet(one: str, other: str, rules: Rules) -> bool:
+    """Whether two models may have their processes awake at the same time."""
+    if rules.matrix is not None:
+        sets = sets_of(rules.matrix)
+        return sets is not None and sets.allow_together(frozenset({one, other}))
+    homes = [_home(name, rules) for name in (one, other)]
+    if homes[0] == homes[1]:
+        return not _group(homes[0], rules).swap
+    both = [_group(home, rules) for home in homes]
+    return any(group.persistent or not group.exclusive for group in both)
+
+
+def _home(model: str, rules: Rules) -> str:
+    groups = (name for name, group in rules.groups.items() if model in group.members)
+    return next(groups, DEFAULT_GROUP)
+
+
+def _group(name: str, rules: Rules) -> Group:
+    return rules.groups.get(name, Group()) if name != DEFAULT_GROUP else Group()

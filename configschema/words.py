@@ -1,0 +1,109 @@
+"""Plain YAML words that are more than text: numbers, truth values, nothing.
+
+Owns which words those are. They are the ones of Go's yaml.v3, which reads llama-swap's files:
+``0x10``, ``1_000`` and ``1e3`` are numbers, ``yes``, ``on``, ``12:30`` and ``2026-01-01`` are not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+WORDS: dict[str, bool | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_STARTS = frozenset("+-.0123456789")
+_INT = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_ENDLESS = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+LONGEST_NUMBER = 40
+
+
+class Whole(int):
+    """A whole number that is shown as it was written, such as ``0x10``."""
+
+    written: str
+
+    def __str__(self) -> str:
+        """As it was written."""
+        return self.written
+
+
+class Real(float):
+    """A number that is shown as it was written: ``1.0`` is not ``1``, ``1.10`` is not ``1.1``."""
+
+    written: str
+
+    def __str__(self) -> str:
+        """As it was written."""
+        return self.written
+
+
+def plain_word(text: str) -> str | int | float | bool | None:
+    """Return what a plain word stands for.
+
+    Raises:
+        ValueError: it is a number that nobody can mean.
+    """
+    if text in WORDS:
+        return WORDS[text]
+    if text[0] not in _STARTS:
+        return text
+    digits = text.replace("_", "")
+    if _INT.fullmatch(digits):
+        return _whole(text, digits)
+    if _FLOAT.fullmatch(digits) or _ENDLESS.fullmatch(text):
+        return _real(text, digits)
+    return text
+
+
+def _whole(text: str, digits: str) -> int:
+    if len(digits) > LONGEST_NUMBER:
+        raise ValueError(f"a number of {len(digits)} digits")
+    sign, body = (digits[0], digits[1:]) if digits[0] in "+-" else ("", digits)
+    if body[:1] == "0" and body[1:].isdigit():
+        body = "0o" + body[1:]  # Go reads 0777 as octal
+    number = int(sign + body, 0)
+    if str(number) == text:
+        return number
+    written = Whole(number)
+    written.written = text
+    return written
+
+
+def _real(text: str, digits: str) -> float:
+    number = Real(digits.replace(".inf", "inf").replace(".nan", "nan").lower().lstrip())
+    number.written = text
+    return number
+
+
+def _explicit_bool(text: str) -> bool:
+    if not isinstance(value := WORDS.get(text), bool):
+        raise ValueError(text)  # noqa: TRY004 -- what is wrong is the file's value
+    return value
+
+
+def _explicit_int(text: str) -> int:
+    value = plain_word(text)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(text)  # noqa: TRY004 -- what is wrong is the file's value
+    return value
+
+
+def _explicit_float(text: str) -> float:
+    value = plain_word(text)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise ValueError(text)  # noqa: TRY004 -- what is wrong is the file's value
+    return float(value)
+
+
+EXPLICIT: dict[str, Callable[[str], object]] = {
+    "!": str,
+    "tag:yaml.org,2002:str": str,
+    "tag:yaml.org,2002:null": lambda _: None,
+    "tag:yaml.org,2002:bool": _explicit_bool,
+    "tag:yaml.org,2002:int": _explicit_int,
+    "tag:yaml.org,2002:float": _explicit_float,
+}
