@@ -3,6 +3,7 @@
 Owns reading, macros, structuring and the rules across keys. Knows nothing of processes or HTTP.
 """
 
+from configschema.addresses import is_reachable
 from configschema.commandline import Command
 from configschema.limits import Limits, resolve_limits
 from configschema.problems import ConfigError, Problem
@@ -23,6 +24,7 @@ __all__ = [
     "Run",
     "Step",
     "files_in",
+    "is_reachable",
     "load",
     "parse",
     "resolve_limits",

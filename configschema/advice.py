@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
+from configschema.addresses import is_reachable, local_port
 from configschema.commandadvice import advise_on_commands
 from configschema.limits import resolve_limits
 from configschema.problems import Fault, Path
-from configschema.routing import may_meet, rules_of
+from configschema.routing import company_of, rules_of
 from configschema.schema import Config, Model
 from configschema.sections import DEFAULT_GROUP
 
-LOCAL = ("localhost", "127.0.0.1", "::1")
 LOG_LEVELS = ("debug", "info", "warn", "error")
 NOT_YET: dict[str, str] = {
     "apiKeys": "keys are not checked yet: whoever reaches the port is served",
@@ -83,8 +82,8 @@ def _model(model: Model, path: Path, config: Config) -> Iterator[Fault]:
     for number, entry in enumerate(model.env):
         if "=" not in entry.lstrip("="):
             yield Fault((*path, "env", number), "expected NAME=value; without it nothing is set")
-    if model.proxy and not _reachable(model.proxy):
-        message = "cannot be reached: expected an address such as http://127.0.0.1:8000, found {}"
+    if model.proxy and "${" not in model.proxy and not is_reachable(model.proxy):
+        message = "leads nowhere: expected an address such as http://127.0.0.1:8000, found {}"
         yield Fault((*path, "proxy"), message, (model.proxy,))
     if model.sleep_mode == "disable" and (model.sleep_endpoints or model.wake_endpoints):
         key = "sleepEndpoints" if model.sleep_endpoints else "wakeEndpoints"
@@ -95,39 +94,23 @@ def _model(model: Model, path: Path, config: Config) -> Iterator[Fault]:
         yield Fault((*path, "sleepTtl"), message)
 
 
-def _reachable(address: str) -> bool:
-    try:
-        url = urlsplit(address)
-        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError:  # a fault of its own
-        return True
-
-
 def _ports(config: Config) -> Iterator[Fault]:
     """Name ports that two models share whose processes may be there at the same time."""
-    holders: dict[int, list[Model]] = {}
-    rules = rules_of(config)
+    company = company_of(config)
+    holders: dict[int, dict[tuple[str, bool], Model]] = {}
     for model in config.models.values():
-        port = _local_port(model) if model.cmd else None
+        port = local_port(model.proxy) if model.cmd else None
         if port is None:
             continue
-        for other in holders.setdefault(port, []):
-            if model.can_sleep or other.can_sleep or may_meet(model.id, other.id, rules):
+        # One model stands for all that follow the same rules.
+        alike = (company.home(model.id), model.can_sleep)
+        for other in holders.setdefault(port, {}).values():
+            if model.can_sleep or other.can_sleep or company.may_meet(model.id, other.id):
                 message = f"port {port} is also model {{}}'s, and both may be there at once"
                 also = ("models", other.id, "proxy")
                 yield Fault(("models", model.id, "proxy"), message, (other.id,), also=also)
                 break
-        holders[port].append(model)
-
-
-def _local_port(model: Model) -> int | None:
-    if not _reachable(model.proxy):
-        return None
-    try:
-        url = urlsplit(model.proxy)
-        return (url.port or 80) if url.hostname in LOCAL else None
-    except ValueError:  # a fault of its own
-        return None
+        holders[port].setdefault(alike, model)
 
 
 def _not_yet(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path as File
 from typing import Any
-from urllib.parse import urlsplit
 
+from configschema.addresses import FORBIDDEN, is_malformed
 from configschema.names import check_names
 from configschema.problems import Fault, Path
 from configschema.routing import check_routing
@@ -22,7 +22,7 @@ SHORTEST_SAMPLE = 5  # seconds; llama-swap's
 _DURATION = re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+|[-+]?0")
 _DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
-_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f ]")
+NO_ADDRESS = "expected an address such as http://127.0.0.1:8000, found {}"
 
 
 def check(config: Config, written: Mapping[str, Any]) -> Iterator[Fault]:
@@ -37,8 +37,8 @@ def check(config: Config, written: Mapping[str, Any]) -> Iterator[Fault]:
         where = ("peers", name, "proxy")
         if not peer.proxy:
             yield Fault(where, "a peer needs an address such as http://10.0.0.2:8080")
-        elif reason := malformed(peer.proxy):
-            yield Fault(where, reason, (peer.proxy,))
+        elif is_malformed(peer.proxy):
+            yield Fault(where, NO_ADDRESS, (peer.proxy,))
     yield from check_names(config)
     yield from check_routing(config)
 
@@ -62,15 +62,16 @@ def _sleep(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]
     steps = {"sleepEndpoints": model.sleep_endpoints, "wakeEndpoints": model.wake_endpoints}
     for key in endpoints:
         for number, step in enumerate(steps[key]):
-            if not step.endpoint or _FORBIDDEN.search(step.endpoint):
+            if not step.endpoint or FORBIDDEN.search(step.endpoint):
                 message = "expected a path such as /sleep?level=1, found {}"
                 yield Fault((*path, key, number, "endpoint"), message, (step.endpoint,))
 
 
 def _server(model: Model, path: Path) -> Iterator[Fault]:
-    if reason := malformed(model.proxy):
-        yield Fault((*path, "proxy"), reason, (model.proxy,))
-    if _FORBIDDEN.search(model.check_endpoint):
+    # One that lacks a macro's value has a fault of its own.
+    if "${" not in model.proxy and is_malformed(model.proxy):
+        yield Fault((*path, "proxy"), NO_ADDRESS, (model.proxy,))
+    if FORBIDDEN.search(model.check_endpoint):
         yield Fault((*path, "checkEndpoint"), "expected a path, found {}", (model.check_endpoint,))
     for number, entry in enumerate(model.env):
         if "\0" in entry:
@@ -80,23 +81,6 @@ def _server(model: Model, path: Path) -> Iterator[Fault]:
 def _limits(model: Model, path: Path) -> Iterator[Fault]:
     if model.sleep_ttl and not model.recipe:
         yield Fault((*path, "sleepTtl"), "the model cannot sleep: cmdSleep and cmdWake are missing")
-
-
-def malformed(address: str) -> str | None:
-    """Return why an address cannot be read as one; llama-swap refuses the same at its start."""
-    if "${" in address:  # it lacks a value that has a fault of its own
-        return None
-    head = address.partition("/")[0]
-    try:
-        urlsplit(address).port  # noqa: B018 -- raises for a port that is no number
-        (urlsplit(address).hostname or "").encode("idna")
-        unreadable = bool(_FORBIDDEN.search(address)) or re.search(r"%(?![0-9a-fA-F]{2})", address)
-    except ValueError:
-        unreadable = True
-    has_scheme = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*:", address)
-    if unreadable or (":" in head and not has_scheme):
-        return "expected an address such as http://127.0.0.1:8000, found {}"
-    return None
 
 
 def _globals(config: Config) -> Iterator[Fault]:

@@ -163,22 +163,43 @@ def sets_of(matrix: Matrix) -> Sets | None:
     return Sets(trees, matrix.vars)
 
 
-def may_meet(one: str, other: str, rules: Rules) -> bool:
-    """Whether two models may have their processes awake at the same time."""
-    if rules.matrix is not None:
-        sets = sets_of(rules.matrix)
-        return sets is not None and sets.allow_together(frozenset({one, other}))
-    homes = [_home(name, rules) for name in (one, other)]
-    if homes[0] == homes[1]:
-        return not _group(homes[0], rules).swap
-    both = [_group(home, rules) for home in homes]
-    return any(group.persistent or not group.exclusive for group in both)
+@attrs.frozen
+class Company:
+    """Who may have whom beside it.
+
+    Attributes:
+        rules: the rules in effect.
+        groups: the group of each model that is in one.
+        sets: the matrix's sets, where a matrix without faults is in effect.
+    """
+
+    rules: Rules
+    groups: Mapping[str, str]
+    sets: Sets | None
+
+    def home(self, model: str) -> str:
+        """Return what all models have in common to which the same rules apply."""
+        return model if self.rules.matrix else self.groups.get(model, DEFAULT_GROUP)
+
+    def may_meet(self, one: str, other: str) -> bool:
+        """Whether the two may be awake at the same time."""
+        if self.rules.matrix:
+            return self.sets is not None and self.sets.allow_together(frozenset({one, other}))
+        homes = [self.home(one), self.home(other)]
+        groups = {**self.rules.groups, DEFAULT_GROUP: Group()}
+        rules = [groups[home] for home in homes]
+        if homes[0] == homes[1]:
+            return not rules[0].swap
+        return any(group.persistent or not group.exclusive for group in rules)
 
 
-def _home(model: str, rules: Rules) -> str:
-    groups = (name for name, group in rules.groups.items() if model in group.members)
-    return next(groups, DEFAULT_GROUP)
-
-
-def _group(name: str, rules: Rules) -> Group:
-    return rules.groups.get(name, Group()) if name != DEFAULT_GROUP else Group()
+def company_of(config: Config) -> Company:
+    """Return who may have whom beside it."""
+    rules = rules_of(config)
+    groups = {
+        member: name
+        for name, group in rules.groups.items()
+        for member in group.members
+        if name != DEFAULT_GROUP
+    }
+    return Company(rules, groups, sets_of(rules.matrix) if rules.matrix else None)

@@ -11,7 +11,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from configschema import Model, resolve_limits
+from configschema import Model
 from proxy.connection import Connection
 from proxy.errors import Problem, problem_of
 from proxy.forward import Forwarder
@@ -98,12 +98,14 @@ def _listing(model: Model) -> dict[str, Any]:
 def _standing(supervisor: Supervisor, snapshot: Snapshot) -> dict[str, Any]:
     """Return a model as ``/running`` shows it: llama-swap's keys, and what it has not."""
     model = supervisor.config.models[snapshot.model]
+    limits = supervisor.servers[snapshot.model].limits
     return {
         "model": model.id,
         "state": snapshot.state.value,
         "cmd": model.cmd.text,
         "proxy": model.proxy,
-        "ttl": resolve_limits(supervisor.config, model).ttl,
+        "ttl": limits.stop_ttl or limits.sleep_ttl,
+        "sleepTtl": limits.sleep_ttl,
         "name": model.name,
         "description": model.description,
         "pid": snapshot.pid,

@@ -16,8 +16,8 @@ import trio
 
 from configschema import Config
 from proxy.application import open_application
+from proxy.contact import ask_if_ready, make_call
 from proxy.listening import open_listeners, serve_http
-from proxy.probing import ask_if_ready
 from supervisor import open_supervisor
 
 DEFAULT_GRACE = 10.0
@@ -51,7 +51,7 @@ async def run_daemon(config: Config, host: str, port: int, grace: float = DEFAUL
     shutdown = Shutdown()
     async with trio.open_nursery() as root:
         await root.start(_watch_signals, shutdown, grace)
-        async with open_supervisor(config, ask_if_ready) as supervisor:
+        async with open_supervisor(config, ask_if_ready, make_call) as supervisor:
             with trio.CancelScope() as serving:
 
                 async def cut() -> None:

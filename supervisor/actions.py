@@ -1,21 +1,25 @@
-"""What is done to a model server from outside: its commands and its check, each within its limit.
+"""What is done to a model server from outside: its commands, its HTTP steps and its check.
 
-Owns how the configuration's commands are run for one model. Each action returns how it failed, in
-an operator's words, or None. What follows from a failure is decided by the model server's task.
+Owns how the configuration's steps are taken for one model, each within its limit. Each action
+returns how it failed, in an operator's words, or None. What follows is not decided here.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 import trio
 
-from configschema import Command, Limits, Model
+from configschema import Call, Limits, Model, Run, Step
 from supervisor.commands import run_command, run_limited
 from supervisor.durations import seconds
 from supervisor.logs import LogRing
 from supervisor.readiness import Probe, ReadyCheck
+
+Caller = Callable[[Call], Awaitable[str | None]]
+"""Make one HTTP step; return None if it succeeded, else what the server did instead."""
 
 
 @attrs.frozen
@@ -26,24 +30,28 @@ class Actions:
         model: whose.
         limits: how long each may take.
         probe: asks once whether the model is ready.
+        call: makes one HTTP request.
         output: takes what the commands write.
     """
 
     model: Model
     limits: Limits
     probe: Probe
+    call: Caller
     output: LogRing
 
     async def sleep(self, pid: int) -> str | None:
-        """Run cmdSleep."""
-        return await self._limited("cmdSleep", self.model.cmd_sleep, self.limits.sleep, pid)
+        """Take the steps into sleep, up to the first that fails."""
+        limits = self.limits
+        return await self._take(self.model.recipe.sleep, limits.sleep, limits.sleep_call, pid)
 
     async def wake(self, pid: int) -> str | None:
-        """Run cmdWake and wait until the model is ready."""
-        if failure := await self._limited("cmdWake", self.model.cmd_wake, self.limits.wake, pid):
+        """Take the steps out of sleep and wait until the model is ready."""
+        steps, limits = self.model.recipe.wake, self.limits
+        if failure := await self._take(steps, limits.wake, limits.wake_call, pid):
             return failure
         if failure := await self.become_ready():
-            return f"after cmdWake the model was {failure}"
+            return f"after {summary(steps, 'wake')} the model was {failure}"
         return None
 
     async def ask_to_stop(self, pid: int) -> str | None:
@@ -63,13 +71,41 @@ class Actions:
 
     def environment(self) -> dict[str, str]:
         """Return the daemon's environment with the model's additions."""
-        return os.environ | dict(entry.split("=", 1) for entry in self.model.env)
+        pairs = (entry.partition("=") for entry in self.model.env)
+        return os.environ | {name: value for name, equals, value in pairs if name and equals}
 
-    async def _limited(self, name: str, command: Command, limit: float, pid: int) -> str | None:
+    async def _take(
+        self, steps: Sequence[Step], limit: float, limit_of_a_call: float, pid: int
+    ) -> str | None:
+        for step in steps:
+            if isinstance(step, Call):
+                failure = await self._call(step, step.limit or limit_of_a_call)
+            else:
+                failure = await self._run(step, limit, pid)
+            if failure:
+                return failure
+        return None
+
+    async def _run(self, step: Run, limit: float, pid: int) -> str | None:
         return await run_limited(
-            name,
-            command.for_process(pid),
+            step.name,
+            step.command.for_process(pid),
             limit=limit,
             env=self.environment(),
             on_output=self.output.write,
         )
+
+    async def _call(self, step: Call, limit: float) -> str | None:
+        failure: str | None = None
+        with trio.move_on_after(limit) as scope:
+            failure = await self.call(step)
+        if scope.cancelled_caught:
+            return f"{step.name} timed out after {seconds(limit)}"
+        return f"{step.name} {failure}" if failure else None
+
+
+def summary(steps: Sequence[Step], what: str) -> str:
+    """Name some steps in a few words: ``cmdSleep``, or ``2 sleep requests``."""
+    if len(steps) == 1 and isinstance(steps[0], Run):
+        return steps[0].name
+    return f"{len(steps)} {what} request{'' if len(steps) == 1 else 's'}"

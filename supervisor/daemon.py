@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from configschema import Config, Limits, Model, resolve_limits
+from supervisor.actions import Caller
 from supervisor.errors import CannotSleep, ModelFailed, NotRunning, UnknownModel, Unloaded
 from supervisor.placement import one_at_a_time
 from supervisor.readiness import Probe
@@ -122,17 +123,23 @@ class Supervisor:
 
 @asynccontextmanager
 async def open_supervisor(
-    config: Config, probe: Probe, limits: dict[str, Limits] | None = None
+    config: Config,
+    probe: Probe,
+    call: Caller,
+    limits: dict[str, Limits] | None = None,
 ) -> AsyncIterator[Supervisor]:
     """Run the model servers of a configuration for as long as the block lasts.
 
     Args:
         config: what to run.
         probe: asks a model server once whether it is ready.
+        call: makes one HTTP step into sleep or out of it.
         limits: per model id, instead of what the configuration resolves to.
     """
     servers = {
-        name: ModelServer(model, (limits or {}).get(name) or resolve_limits(config, model), probe)
+        name: ModelServer(
+            model, (limits or {}).get(name) or resolve_limits(config, model), probe, call
+        )
         for name, model in config.models.items()
     }
     scheduler = Scheduler(servers, one_at_a_time)

@@ -13,8 +13,8 @@ import attrs
 import structlog
 import trio
 
-from configschema import Limits, Model
-from supervisor.actions import Actions
+from configschema import Limits, Model, is_reachable
+from supervisor.actions import Actions, Caller, summary
 from supervisor.child import CannotStart, Child, open_child
 from supervisor.commands import describe_exit
 from supervisor.durations import seconds
@@ -23,6 +23,8 @@ from supervisor.ports import is_free
 from supervisor.racing import race
 from supervisor.readiness import Probe
 from supervisor.states import Event, Snapshot, State, Wish, step
+from supervisor.usage import Stir, Usage
+from supervisor.watching import Watchers
 
 LINES_IN_A_REASON = 3
 
@@ -38,15 +40,6 @@ class Ending:
 
 
 @attrs.define(eq=False)
-class _Watcher:
-    """Somebody waits for one of these states; `seen` is how the server stood in it."""
-
-    states: frozenset[State]
-    reached: trio.Event = attrs.field(factory=trio.Event)
-    seen: Snapshot | None = None
-
-
-@attrs.define(eq=False)
 class ModelServer:
     """A model server and its state.
 
@@ -54,6 +47,7 @@ class ModelServer:
         model: what to run.
         limits: how long each step may take, in seconds.
         probe: how to ask whether it is ready.
+        call: how to make an HTTP step into sleep or out of it.
         on_change: called after every change of its state.
         on_failure: called with the reason when it fails while it is wanted.
         output: what it and its commands wrote last.
@@ -62,23 +56,27 @@ class ModelServer:
     model: Model
     limits: Limits
     probe: Probe
+    call: Caller
     on_change: Callable[[], None] = lambda: None
     on_failure: Callable[[str], None] = lambda _: None
     output: LogRing = attrs.field(factory=LogRing, init=False)
     _state: State = attrs.field(default=State.STOPPED, init=False)
     _since: float = attrs.field(default=0.0, init=False)
     _wish: Wish = attrs.field(default=Wish.STOP, init=False)
-    _in_flight: int = attrs.field(default=0, init=False)
-    _idle_since: float = attrs.field(default=0.0, init=False)
+    _stir: Stir = attrs.field(factory=Stir, init=False)
+    _usage: Usage = attrs.field(init=False)
     _child: Child | None = attrs.field(default=None, init=False)
     _failure: str | None = attrs.field(default=None, init=False)
     _told_to_end: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _stirred: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _watchers: list[_Watcher] = attrs.field(factory=list, init=False)
+    _watchers: Watchers = attrs.field(factory=Watchers, init=False)
+
+    @_usage.default
+    def _new_usage(self) -> Usage:
+        return Usage(self._stir)
 
     @property
     def _actions(self) -> Actions:
-        return Actions(self.model, self.limits, self.probe, self.output)
+        return Actions(self.model, self.limits, self.probe, self.call, self.output)
 
     # What others may do: look, wish, hold a lease, wait.
 
@@ -88,7 +86,7 @@ class ModelServer:
             model=self.model.id,
             state=self._state,
             wish=self._wish,
-            in_flight=self._in_flight,
+            in_flight=self._usage.in_flight,
             can_sleep=self.model.can_sleep,
             pid=self._child.pid if self._child else None,
             failure=self._failure,
@@ -108,25 +106,17 @@ class ModelServer:
 
     def take_lease(self) -> None:
         """Count one more user. Only while it is serving."""
-        self._in_flight += 1
+        self._usage.take()
 
     def return_lease(self) -> None:
         """Count one user less."""
-        self._in_flight -= 1
-        self._idle_since = trio.current_time()
-        self._stir()
+        self._usage.give_back()
 
     async def reached(self, states: frozenset[State]) -> Snapshot:
         """Wait for one of these states; return how it stood in it, even if it has moved on."""
         if self._state in states:
             return self.snapshot()
-        watcher = _Watcher(states)
-        self._watchers.append(watcher)
-        try:
-            await watcher.reached.wait()
-        finally:
-            self._watchers.remove(watcher)
-        return watcher.seen or self.snapshot()
+        return await self._watchers.reached(states)
 
     def cut(self) -> None:
         """Let its process have no grace when it ends."""
@@ -138,7 +128,7 @@ class ModelServer:
     async def run(self) -> None:
         """Follow the wishes for as long as the daemon runs; cancel it to end the process."""
         while True:
-            await self._when(lambda: self._wish is Wish.SERVE)
+            await self._stir.when(lambda: self._wish is Wish.SERVE)
             await self._live_once()
 
     async def _live_once(self) -> None:
@@ -159,6 +149,8 @@ class ModelServer:
     async def _own_process(self) -> Ending:
         if not self.model.cmd:
             return Ending("cmd is empty", failed=True)
+        if not is_reachable(self.model.proxy):
+            return Ending(f"proxy leads nowhere: '{self.model.proxy}'", failed=True)
         if self.model.port is not None and not is_free(self.model.port):
             taken = f"another process listens on its port {self.model.port}"
             return Ending(f"{taken}; end that process or change startPort", failed=True)
@@ -214,11 +206,15 @@ class ModelServer:
             return Ending(failure, failed=True)
         self._open(Event.BECAME_READY, "Model ready in")
         while True:
-            await self._until_rest_is_due()
+            if failure := await self._until_rest_is_due():
+                self._report_failure(failure, "falling back to Stop()")
+                return Ending(failure)
             if failure := await self._fall_asleep(child):
                 self._report_failure(failure, "falling back to Stop()")
                 return Ending(failure)
-            await self._when(lambda: self._wish is Wish.SERVE)
+            await race(
+                partial(self._stir.when, lambda: self._wish is Wish.SERVE), self._stop_when_idle
+            )
             if failure := await self._wake(child):
                 self._report_failure(failure, "restarting process")
                 return Ending(failure)
@@ -233,7 +229,7 @@ class ModelServer:
 
     async def _fall_asleep(self, child: Child) -> str | None:
         """Put the model to sleep; return why it must be stopped instead, or None."""
-        self._begin(Event.SLEEP, "cmdSleep", self.limits.sleep)
+        self._begin(Event.SLEEP, summary(self.model.recipe.sleep, "sleep"), self.limits.sleep)
         failure = await self._actions.sleep(child.pid)
         if failure is None:
             self._step(Event.SLEPT, "Model sleep completed in")
@@ -241,7 +237,7 @@ class ModelServer:
 
     async def _wake(self, child: Child) -> str | None:
         """Wake the model; return why it must be started afresh instead, or None."""
-        self._begin(Event.WAKE, "cmdWake", self.limits.wake)
+        self._begin(Event.WAKE, summary(self.model.recipe.wake, "wake"), self.limits.wake)
         failure = await self._actions.wake(child.pid)
         if failure is None:
             self._open(Event.WOKE, "Model wake completed in")
@@ -253,26 +249,52 @@ class ModelServer:
 
     # When the model may rest.
 
-    async def _until_rest_is_due(self) -> None:
-        """Return in the very step in which the model should sleep and has no lease."""
+    async def _until_rest_is_due(self) -> str | None:
+        """Return in the very step in which the model should sleep and has no lease.
+
+        Returns why it must be stopped instead, or None.
+        """
         while not self._rest_is_due():
-            await race(partial(self._when, self._rest_is_due), self._idle_too_long)
+            late: str | None = await race(
+                partial(self._stir.when, self._rest_is_due),
+                self._sleep_when_idle,
+                self._stop_when_idle,
+                self._drain_too_long,
+            )
+            if late:
+                return late
+        return None
 
     def _rest_is_due(self) -> bool:
-        return self._wish is Wish.SLEEP and self._in_flight == 0
+        return self._wish is Wish.SLEEP and self._usage.in_flight == 0
 
-    async def _idle_too_long(self) -> None:
-        """Let the model rest when nobody has used it for its ttl; a long request is use."""
-        if not self.limits.ttl:
-            await trio.sleep_forever()
-        await self._when(lambda: self._in_flight == 0)
-        while (left := self._idle_since + self.limits.ttl - trio.current_time()) > 0:
-            await trio.sleep(left)
-            await self._when(lambda: self._in_flight == 0)
-        what, rest = ("Sleeping", Wish.SLEEP) if self.model.can_sleep else ("Unloading", Wish.STOP)
-        ttl = self.limits.ttl
-        self._tell("info", f"{what} model, TTL of {seconds(ttl)} reached", timeout_s=ttl)
-        self.wish(rest)
+    def _is_draining(self) -> bool:
+        return self._wish is Wish.SLEEP and self._usage.in_flight > 0
+
+    async def _drain_too_long(self) -> str:
+        """Return what to say of requests that hold up a sleep for longer than they may."""
+        limit = self.limits.drain
+        while True:
+            await self._stir.when(lambda: bool(limit) and self._is_draining())
+            with trio.move_on_after(limit) as scope:
+                await self._stir.when(lambda: not self._is_draining())
+            if scope.cancelled_caught:
+                return f"requests were still running after {seconds(limit)} (drainTimeout)"
+
+    async def _sleep_when_idle(self) -> None:
+        """Let the model sleep when nobody has used it for its sleepTtl."""
+        ttl = self.limits.sleep_ttl
+        await self._usage.idle_for(ttl)
+        self._tell("info", f"Sleeping model, TTL of {seconds(ttl)} reached", timeout_s=ttl)
+        self.wish(Wish.SLEEP)
+
+    async def _stop_when_idle(self) -> None:
+        """Let the process end when nobody has used the model for its ttl, asleep or not."""
+        ttl = self.limits.stop_ttl
+        await self._usage.idle_for(ttl)
+        self._tell("info", f"Unloading model, TTL of {seconds(ttl)} reached", timeout_s=ttl)
+        self.wish(Wish.STOP)
+        await trio.sleep_forever()  # until the process's task is cancelled for it
 
     # The one place where the state is written, and what is said about it.
 
@@ -285,36 +307,24 @@ class ModelServer:
             self._tell("info", f"{done} {seconds(took)}", duration_s=round(took, 3))
         else:
             self._tell("debug", f"State is {self._state.value}")
-        for watcher in self._watchers:
-            if self._state in watcher.states and watcher.seen is None:
-                watcher.seen = self.snapshot()
-                watcher.reached.set()
+        self._watchers.tell(self.snapshot())
         self.on_change()
 
-    def _begin(self, event: Event, command: str, limit: float) -> None:
-        """Step to where a command runs, and say so."""
+    def _begin(self, event: Event, steps: str, limit: float) -> None:
+        """Step to where something is done, and say so."""
         self._step(event)
-        self._tell("info", f"Executing {command} (timeout: {seconds(limit)})", timeout_s=limit)
+        self._tell("info", f"Executing {steps} (timeout: {seconds(limit)})", timeout_s=limit)
 
     def _open(self, event: Event, done: str) -> None:
         """Step to READY: leases may be given, and the idle time begins."""
         self._failure = None
-        self._idle_since = trio.current_time()
+        self._usage.begin()
         self._step(event, done)
 
     def _begin_end(self) -> None:
         """Step to STOPPING, once, whatever way the end came."""
         if self._state is not State.STOPPING:
             self._step(Event.STOP)
-
-    def _stir(self) -> None:
-        self._stirred.set()
-        self._stirred = trio.Event()
-
-    async def _when(self, condition: Callable[[], bool]) -> None:
-        """Return in a step in which the condition holds."""
-        while not condition():
-            await self._stirred.wait()
 
     def _tell(self, level: str, message: str, **facts: object) -> None:
         pid = {"pid": self._child.pid} if self._child else {}

@@ -16,7 +16,7 @@ import attrs
 import pytest
 import trio
 
-from configschema import Model
+from configschema import Call, Model
 from supervisor.child import CannotStart
 
 
@@ -105,3 +105,20 @@ class FakeProbe:
     async def __call__(self, model: Model) -> str | None:
         await trio.lowlevel.checkpoint()
         return "/health answered 503" if model.id in self.unready else None
+
+
+@attrs.define(eq=False)
+class FakeCalls:
+    """Notes the HTTP steps that are made; those whose address holds `failing` answer 500.
+
+    An address that holds ``slow=N`` is answered after N seconds.
+    """
+
+    failing: str = "\0"
+    made: list[str] = attrs.field(factory=list)
+
+    async def __call__(self, step: Call) -> str | None:
+        _, slow, seconds = step.url.partition("slow=")
+        await trio.sleep(float(seconds) if slow else 0)
+        self.made.append(f"{step.method} {step.url} {step.body}".strip())
+        return "answered 500" if self.failing in step.url else None

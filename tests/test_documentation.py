@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from configschema import load, parse
-from configschema.schema import Config, Model, keys_of
+from configschema.fields import fields_of
+from configschema.schema import Config, Model
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -25,7 +26,7 @@ def test_the_example_is_good_and_warns_of_nothing() -> None:
 def test_every_key_is_shown(page: str) -> None:
     """In the example and in the reference."""
     text = (ROOT / page).read_text()
-    for key in (*keys_of(Config), *keys_of(Model)):
+    for key in (*fields_of(Config), *fields_of(Model)):
         assert re.search(rf"(^\s*(# )?{key}:|`{key}`)", text, re.MULTILINE), key
 
 

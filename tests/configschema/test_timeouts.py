@@ -82,9 +82,9 @@ def test_health_check_timeout_is_at_least_15() -> None:
 
 def test_ttl_and_unload_timeout_resolve_like_llama_swap() -> None:
     """-1 is the global ttl and 0 is never; an unloadTimeout of 0 is the global one, or 10."""
-    assert limits("globalTTL: 30\n").ttl == 30
-    assert limits("globalTTL: 30\n", ", ttl: 0").ttl == 0
-    assert limits("globalTTL: 30\n", ", ttl: 7").ttl == 7
+    assert limits("globalTTL: 30\n").stop_ttl == 30
+    assert limits("globalTTL: 30\n", ", ttl: 0").stop_ttl == 0
+    assert limits("globalTTL: 30\n", ", ttl: 7").stop_ttl == 7
     assert limits().unload == 10
     assert limits("unloadTimeout: 20\n").unload == 20
     assert limits("unloadTimeout: 20\n", ", unloadTimeout: 3").unload == 3

@@ -16,8 +16,8 @@ import yaml
 
 from configschema import Limits, parse
 from proxy.application import open_application
+from proxy.contact import ask_if_ready, make_call
 from proxy.listening import hypercorn_config, open_listeners, serve_http
-from proxy.probing import ask_if_ready
 from supervisor import Supervisor, open_supervisor
 from tests.conftest import stub_command
 
@@ -74,7 +74,7 @@ async def daemon(
     settings.keep_alive_timeout = keep_alive
     stop = trio.Event()
     async with (
-        open_supervisor(config, ask_if_ready, limits) as supervisor,
+        open_supervisor(config, ask_if_ready, make_call, limits) as supervisor,
         trio.open_nursery() as nursery,
     ):
         with open_application(supervisor) as app:

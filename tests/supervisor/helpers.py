@@ -8,15 +8,19 @@ import yaml
 
 from configschema import Config, Limits, parse
 from supervisor import Supervisor, open_supervisor
+from supervisor.actions import Caller
 from supervisor.readiness import Probe
-from tests.fakes import FakeProbe
+from tests.fakes import FakeCalls, FakeProbe
 
 
 def supervise(
-    text: str, probe: Probe | None = None, limits: dict[str, Limits] | None = None
+    text: str,
+    probe: Probe | None = None,
+    calls: Caller | None = None,
+    limits: dict[str, Limits] | None = None,
 ) -> AbstractAsyncContextManager[Supervisor]:
     """Open a supervisor for a configuration given as text."""
-    return open_supervisor(parse(text).config, probe or FakeProbe(), limits)
+    return open_supervisor(parse(text).config, probe or FakeProbe(), calls or FakeCalls(), limits)
 
 
 def model(cmd: str, **keys: object) -> str:

@@ -1,0 +1,43 @@
+"""Addresses of model servers and peers, as far as they can be judged without asking anybody.
+
+Owns which text is refused, which is taken but leads nowhere, and what it takes to share a machine.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+FORBIDDEN = re.compile(r"[\x00-\x20\x7f]")
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
+_BROKEN_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+def is_malformed(address: str) -> bool:
+    """Whether an address cannot be read as one; llama-swap refuses the same at its start."""
+    try:
+        url = urlsplit(address)
+        url.port  # noqa: B018 -- raises for a port that is no number
+        (url.hostname or "").encode("idna")
+    except ValueError:
+        return True
+    if FORBIDDEN.search(address) or _BROKEN_ESCAPE.search(address):
+        return True
+    return ":" in address.partition("/")[0] and not _SCHEME.match(address)
+
+
+def is_reachable(address: str) -> bool:
+    """Whether requests can be sent to an address: it says http or https, and a host."""
+    if is_malformed(address):
+        return False
+    url = urlsplit(address)
+    return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+
+
+def local_port(address: str) -> int | None:
+    """Return the port of an address on this machine, or None for any other."""
+    if not is_reachable(address):
+        return None
+    url = urlsplit(address)
+    return (url.port or 80) if url.hostname in _LOCAL else None
