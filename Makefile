@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.ready-demo
 DEV_READY := $(VENV)/.ready-dev
 
-.PHONY: demo test test-slow lint types check bench format clean
+.PHONY: demo test test-slow lint types check schema bench format clean
 
 demo: $(DEMO_READY)
 	@exec $(BIN)/llamadoze demo --folder .demo
@@ -25,6 +25,9 @@ types: $(DEV_READY)
 	$(BIN)/mypy
 
 check: lint types test
+
+schema: $(READY)
+	$(BIN)/llamadoze schema > docs/config.schema.json
 
 bench: $(DEV_READY)
 	$(BIN)/python -m tests.bench

@@ -11,18 +11,19 @@ from urllib.parse import urlsplit
 FORBIDDEN = re.compile(r"[\x00-\x20\x7f]")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
+_PORT = re.compile(r":([^:\]@]*)$")
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def is_malformed(address: str) -> bool:
     """Whether an address cannot be read as one; llama-swap refuses the same at its start."""
     try:
-        url = urlsplit(address)
-        url.port  # noqa: B018 -- raises for a port that is no number
-        (url.hostname or "").encode("idna")
+        port = _PORT.search(urlsplit(address).netloc)
     except ValueError:
         return True
     if FORBIDDEN.search(address) or _BROKEN_ESCAPE.search(address):
+        return True
+    if port and not port[1].isdecimal() and port[1]:
         return True
     return ":" in address.partition("/")[0] and not _SCHEME.match(address)
 
@@ -32,7 +33,11 @@ def is_reachable(address: str) -> bool:
     if is_malformed(address):
         return False
     url = urlsplit(address)
-    return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    try:
+        (url.hostname or "").encode("idna")
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a port above the last, a host that cannot be written
+        return False
 
 
 def local_port(address: str) -> int | None:

@@ -55,8 +55,6 @@ def advise(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
     if config.log_level.lower() not in LOG_LEVELS:
         message = f"{{}} is none of {', '.join(LOG_LEVELS)}, and counts as info"
         yield Fault(("logLevel",), message, (config.log_level,))
-    if not config.models:
-        yield Fault(("models",) if "models" in data else (), "there are no models to serve")
     for name, model in config.models.items():
         path = ("models", name)
         yield from _model(model, path, config)
@@ -106,7 +104,7 @@ def _ports(config: Config) -> Iterator[Fault]:
         alike = (company.home(model.id), model.can_sleep)
         for other in holders.setdefault(port, {}).values():
             if model.can_sleep or other.can_sleep or company.may_meet(model.id, other.id):
-                message = f"port {port} is also model {{}}'s, and both may be there at once"
+                message = f"model {{}} listens on port {port}, too, and both may be there at once"
                 also = ("models", other.id, "proxy")
                 yield Fault(("models", model.id, "proxy"), message, (other.id,), also=also)
                 break

@@ -31,6 +31,9 @@ def advise_on_commands(model: Model, path: Path) -> Iterator[Fault]:
         "cmdWake": model.cmd_wake,
     }
     for name, command in commands.items():
+        if command.open_quote and name in ("cmd", "cmdStop"):  # in the others it is a fault
+            rest = "the last argument has all the rest"
+            yield Fault((*path, name), f"a {command.open_quote} is begun and not ended: {rest}")
         for message in _oddities(command):
             yield Fault((*path, name), message)
     for step in (*model.recipe.sleep, *model.recipe.wake):
@@ -43,8 +46,6 @@ def _oddities(command: Command) -> Iterator[str]:
     argv = command.argv
     if not argv:
         return
-    if command.open_quote:
-        yield f"a {command.open_quote} is begun and not ended: the last argument has all the rest"
     if any(re.search(r"\s#\s", line) for line in command.text.split("\n")) and "#" in argv:
         yield "a '#' after arguments is no comment: it and what follows are arguments, too"
     if _ASSIGNMENT.match(argv[0]):

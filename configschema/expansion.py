@@ -20,8 +20,12 @@ from configschema.schema import DEFAULT_PROXY, DEFAULT_START_PORT
 
 _USE = re.compile(r"\$\{([a-zA-Z0-9_-]+)\}")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,63}")
-RESERVED = frozenset({"PORT", "MODEL_ID", "PID"})
 COMMANDS = ("cmd", "cmdStop", "cmdSleep", "cmdWake")
+NOT_HERE = {
+    "PORT": "a model has a port if its cmd uses ${PORT}",
+    "MODEL_ID": "there is one in models only",
+    "PID": "there is one in cmdStop, cmdSleep and cmdWake only",
+}
 KNOWS_PID = frozenset({"cmdStop", "cmdSleep", "cmdWake"})
 LAST_PORT = 65535
 LONGEST_TEXT = 1_000_000  # characters; bounds macros that double each other
@@ -50,23 +54,19 @@ class Expansion:
             if name == TOO_LONG:
                 self.complain(place, f"its macros expand to more than {LONGEST_TEXT} characters")
             elif not (name == "PID" and place[-1] in KNOWS_PID):
-                message = f"unknown macro '${{{name}}}'{self._hint(name, known)}"
-                self.faults.append(Fault(place, message, near=f"${{{name}}}"))
+                use, (meant, values) = f"${{{name}}}", self._hint(name, known)
+                message = f"unknown macro {{}}{meant}"
+                self.faults.append(Fault(place, message, (use, *values), near=use))
 
-    def _hint(self, name: str, known: Iterable[str]) -> str:
-        if name == "PORT":
-            return ": a model has a port if its cmd uses ${PORT}"
-        if name == "MODEL_ID":
-            return ": there is one in models only"
-        if name == "PID":
-            return ": there is one in cmdStop, cmdSleep and cmdWake only"
-        known = list(known)
+    def _hint(self, name: str, known: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+        if name in NOT_HERE:
+            return f": {NOT_HERE[name]}", ()
         if name in known:
-            return ": it is declared after the macro that uses it; declare it before"
+            return ": it is declared after the macro that uses it; declare it before", ()
         if name in self.environment:
-            return f"; did you mean '${{env.{name}}}'?"
+            return "; did you mean {}?", (f"${{env.{name}}}",)
         near = difflib.get_close_matches(name, known, n=1)
-        return f"; did you mean '${{{near[0]}}}'?" if near else ""
+        return ("; did you mean {}?", (f"${{{near[0]}}}",)) if near else ("", ())
 
 
 def expand(raw: Mapping[str, Any], environment: Mapping[str, str]) -> Expansion:
@@ -151,8 +151,9 @@ def _expand_names(
     for name in by_id:
         meant = _as_text(_put_text(name, macros))
         if meant in found:
-            message = f"means '{meant}', and so does '{found[meant]}'"
-            result.faults.append(Fault((*path, name), message, also=(*path, found[meant])))
+            message, other = "means {}, and so does {}", found[meant]
+            fault = Fault((*path, name), message, (meant, other), also=(*path, other))
+            result.faults.append(fault)
         found.setdefault(meant, name)
     values = {meant: by_id[name] for meant, name in found.items()}
     model["filters"] = {**model["filters"], "setParamsByID": values}
@@ -168,21 +169,21 @@ def _declared(macros: Any, path: Path, result: Expansion) -> dict[str, MacroValu
     good: dict[str, MacroValue] = {}
     for name, value in macros.items():
         if reason := _unusable(name, value):
-            result.complain((*path, name), reason)
+            result.complain((*path, name), reason, *([name] if "{}" in reason else []))
         else:
             good[name] = value
     return good
 
 
 def _unusable(name: str, value: object) -> str | None:
-    if name in RESERVED:
-        return f"macro name '{name}' is reserved"
+    if name in NOT_HERE:
+        return "macro name {} is reserved"
     if not _NAME.fullmatch(name):
         return "a macro name is 1 to 63 letters, digits, '_' or '-'"
     if not isinstance(value, MacroValue):
         return "a macro's value is a text, a number, or true or false"
     if isinstance(value, str) and f"${{{name}}}" in value:
-        return f"macro '{name}' contains itself"
+        return "macro {} contains itself"
     return None
 
 

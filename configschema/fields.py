@@ -21,6 +21,7 @@ Port = NewType("Port", int)
 Count = NewType("Count", int)
 Positive = NewType("Positive", int)
 Number = NewType("Number", int)
+AnySeconds = NewType("AnySeconds", int)
 
 Secret = NewType("Secret", str)
 """An API key: never shown, neither in a message nor in a log."""
@@ -58,6 +59,7 @@ WHOLE: dict[Any, Whole] = {
     Count: Whole("a whole number, at least 0", 0),
     Positive: Whole("a whole number, at least 1", 1),
     Number: Whole("a whole number"),
+    AnySeconds: Whole("whole seconds"),
 }
 
 

@@ -16,11 +16,16 @@ DEEPEST = 100  # open parentheses
 
 
 class WrongExpression(Exception):
-    """An expression cannot be read; `at` counts its characters from 0."""
+    """An expression cannot be read.
 
-    def __init__(self, message: str, at: int) -> None:
+    `at` counts its characters from 0; each ``{}`` in `message` stands for one of `values`.
+    """
+
+    def __init__(self, message: str, at: int, *values: str) -> None:
+        self.message = message
         self.at = at
-        super().__init__(message)
+        self.values = values
+        super().__init__(message.replace("{}", "%r") % values)
 
 
 @attrs.frozen
@@ -75,7 +80,7 @@ def read(text: str) -> Expression:
     reader = _Reader([*tokens, _Token("", len(text.rstrip()))])
     whole = reader.either()
     if left := reader.next.text:
-        raise WrongExpression(f"expected '&', '|' or the end, found '{left}'", reader.next.at)
+        raise WrongExpression("expected '&', '|' or the end, found {}", reader.next.at, left)
     return whole
 
 
@@ -84,7 +89,7 @@ def _tokens(text: str) -> Iterator[_Token]:
     while found := _TOKEN.match(text, position):
         position = found.end()
         if found["wrong"]:
-            raise WrongExpression(f"unexpected character '{found['wrong']}'", found.start("wrong"))
+            raise WrongExpression("unexpected {}", found.start("wrong"), found["wrong"])
         start = found.start(found.lastgroup or 0)
         yield _Token(text[start:position], start, found["name"] is not None)
 
@@ -127,7 +132,7 @@ class _Reader:
             return self.inside(token)
         wanted = "the name of a set" if token.text == "+" else "a name, '+' or '('"
         found = self.next if token.text == "+" else token
-        raise WrongExpression(f"expected {wanted}, found {_shown(found)}", found.at)
+        raise WrongExpression(f"expected {wanted}, found {_end(found)}", found.at, *_text(found))
 
     def inside(self, opening: _Token) -> Expression:
         self.depth += 1
@@ -136,14 +141,19 @@ class _Reader:
         inner = self.either()
         if self.next.text != ")":
             message = f"expected ')' for the '(' at character {opening.at + 1}"
-            raise WrongExpression(f"{message}, found {_shown(self.next)}", self.next.at)
+            found = self.next
+            raise WrongExpression(f"{message}, found {_end(found)}", found.at, *_text(found))
         self.take()
         self.depth -= 1
         return inner
 
 
-def _shown(token: _Token) -> str:
-    return f"'{token.text}'" if token.text else "the end"
+def _end(token: _Token) -> str:
+    return "{}" if token.text else "the end"
+
+
+def _text(token: _Token) -> tuple[str, ...]:
+    return (token.text,) if token.text else ()
 
 
 def leaves(expression: Expression) -> Iterator[Name | Reference]:

@@ -27,8 +27,9 @@ def check_names(config: Config) -> Iterator[Fault]:
             yield Fault(path, "a profile needs at least one pin")
         for pin, target in profile.pins.items():
             if target and not is_known(target, config):
-                message = f"there is no model, alias or selector {{}}{hint(target, config)}"
-                yield Fault((*path, pin), message, (target,))
+                meant, near = hint(target, config)
+                message = f"there is no model, alias or selector {{}}{meant}"
+                yield Fault((*path, pin), message, (target, *near))
 
 
 def is_known(name: str, config: Config) -> bool:
@@ -130,7 +131,8 @@ def _selector(name: str, selector: Selector, config: Config) -> Iterator[Fault]:
         if target in config.selectors:
             yield Fault(place, "{} is a selector itself; name its targets instead", (target,))
         elif local is None and not _is_peers(target, config):
-            yield Fault(place, f"there is no model {{}}{hint(target, config)}", (target,))
+            meant, near = hint(target, config)
+            yield Fault(place, f"there is no model {{}}{meant}", (target, *near))
         elif local is None and selector.strategy == "warm":
             yield Fault(place, "{} is a peer's; warm can choose local models only", (target,))
     if selector.strategy == "spillover":

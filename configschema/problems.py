@@ -26,7 +26,7 @@ class Fault:
         message: what; each ``{}`` in it stands for one of the values.
         values: of the file, shown in the message as far as they may be.
         also: a second place that has to do with it.
-        offset: characters into the text at the path.
+        offset: characters into the text at the path; None for the path itself.
         near: what to look for in the text at the path; the place is where it is found.
     """
 
@@ -34,7 +34,7 @@ class Fault:
     message: str
     values: tuple[Any, ...] = ()
     also: Path | None = None
-    offset: int = 0
+    offset: int | None = None
     near: str = ""
 
 
@@ -86,7 +86,7 @@ class Report:
         files: in the order in which they are reported.
     """
 
-    find: Callable[[Path, int, str], Place]
+    find: Callable[[Path, int | None, str], Place]
     secrets: Mapping[str, str]
     files: tuple[str, ...]
 

@@ -126,16 +126,27 @@ def _check(roots: list[Node], texts: Mapping[str, str], environ: Mapping[str, st
     expansion = expand(data, environ)
     config, wrong = structure(expansion.data, expansion.ports)
     known = [fault for fault in expansion.faults if is_known(fault.path[0])]
-    faults += [*reader.faults, *known, *wrong, *check(config, expansion.data)]
+    faults += [*reader.faults, *known, *wrong]
+    faults += _others(check(config, expansion.data), faults)
     report = Report(
         find=Source(root, texts).find,
         secrets=_secrets(expansion) | environment.used,
         files=tuple(texts),
     )
-    warnings = report(_warnings(config, expansion, data))
+    warnings = report(_others(_warnings(config, expansion, data), faults))
     if faults:
         raise ConfigError(report(faults), warnings)
     return Loaded(config, warnings)
+
+
+def _others(found: Iterable[Fault], refused: Iterable[Fault]) -> list[Fault]:
+    """Leave out what is found at or below a place that is refused already: it follows from that."""
+    paths = {fault.path for fault in refused}
+    return [
+        fault
+        for fault in found
+        if not any(fault.path[:length] in paths for length in range(1, len(fault.path) + 1))
+    ]
 
 
 def _warnings(config: Config, expansion: Expansion, data: Mapping[str, object]) -> Iterable[Fault]:

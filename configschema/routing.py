@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
@@ -63,16 +63,22 @@ def check_routing(config: Config) -> Iterator[Fault]:
     for name in config.routing.scheduler.settings.fifo.priority:
         if config.find(name) is None:
             path = ("routing", "scheduler", "settings", "fifo", "priority", name)
-            yield Fault(path, f"there is no such model{hint(name, config)}")
+            meant, near = hint(name, config)
+            yield Fault(path, f"there is no such model{meant}", near)
 
 
-def hint(name: str, config: Config) -> str:
-    """Return what may have been meant by the name of a model, to be put behind a message."""
+def hint(name: str, config: Config) -> tuple[str, tuple[str, ...]]:
+    """Return what may have been meant by the name of a model: words to add, and their values."""
     owner = config.find(name)
     if owner is not None and owner.id != name:
-        return f"; it is an alias: write '{owner.id}'"
-    near = difflib.get_close_matches(name, config.models, n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+        return "; it is an alias: write {}", (owner.id,)
+    return nearest(name, config.models)
+
+
+def nearest(name: str, known: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+    """Return the known name that is most like one, as words to add to a message, and values."""
+    near = tuple(difflib.get_close_matches(name, known, n=1))
+    return ("; did you mean {}?" if near else ""), near
 
 
 def _groups(groups: Mapping[str, Group], path: Path, config: Config) -> Iterator[Fault]:
@@ -85,7 +91,8 @@ def _groups(groups: Mapping[str, Group], path: Path, config: Config) -> Iterator
             if member in places:
                 yield Fault(place, "model {} is a member twice", (member,), also=places[member])
             elif member not in config.models:
-                yield Fault(place, f"there is no model {{}}{hint(member, config)}", (member,))
+                meant, near = hint(member, config)
+                yield Fault(place, f"there is no model {{}}{meant}", (member, *near))
             places.setdefault(member, place)
 
 
@@ -97,8 +104,8 @@ def _matrix(matrix: Matrix, path: Path, config: Config) -> Iterator[Fault]:
             message = "a short name is 1 to 32 letters, digits, '.' or '-'"
             yield Fault((*path, "vars", short), message)
         if name not in config.models:
-            message = f"there is no model {{}}{hint(name, config)}"
-            yield Fault((*path, "vars", short), message, (name,))
+            meant, near = hint(name, config)
+            yield Fault((*path, "vars", short), f"there is no model {{}}{meant}", (name, *near))
     known = {**{name: name for name in config.models}, **matrix.vars}
     for name in matrix.evict_costs:
         if name not in known:
@@ -108,7 +115,7 @@ def _matrix(matrix: Matrix, path: Path, config: Config) -> Iterator[Fault]:
         try:
             trees[name] = read(text)
         except WrongExpression as error:
-            yield _at(error.at, str(error), text, (*path, "sets", name))
+            yield _at(error.at, error.message, text, (*path, "sets", name), *error.values)
     for name, tree in trees.items():
         yield from _names_in(tree, matrix, known, (*path, "sets", name))
     yield from _circles(trees, (*path, "sets"))
@@ -122,13 +129,13 @@ def _names_in(
         candidates = matrix.sets if isinstance(leaf, Reference) else known
         if leaf.name not in candidates:
             what = "set" if isinstance(leaf, Reference) else "model or short name"
-            near = difflib.get_close_matches(leaf.name, candidates, n=1)
-            meant = f"; did you mean '{near[0]}'?" if near else ""
-            yield _at(leaf.at, f"there is no {what} '{leaf.name}'{meant}", text, path)
+            meant, near = nearest(leaf.name, candidates)
+            yield _at(leaf.at, f"there is no {what} {{}}{meant}", text, path, leaf.name, *near)
 
 
-def _at(position: int, message: str, text: str, path: Path) -> Fault:
-    return Fault(path, f"{message}, at character {position + 1} of {{}}", (text,), offset=position)
+def _at(position: int, message: str, text: str, path: Path, *values: str) -> Fault:
+    where = f"at character {position + 1} of {{}}"
+    return Fault(path, f"{message} {where}", (*values, text), offset=position)
 
 
 def _circles(trees: Mapping[str, Expression], path: Path) -> Iterator[Fault]:

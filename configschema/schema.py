@@ -14,6 +14,7 @@ import attrs
 
 from configschema.commandline import Command
 from configschema.fields import (
+    AnySeconds,
     MacroValue,
     Number,
     Port,
@@ -118,8 +119,8 @@ class Model:
 class Config:
     """The whole file."""
 
-    health_check_timeout: Number = key(
-        "seconds until a model is ready; below 15 is 15", Number(120)
+    health_check_timeout: AnySeconds = key(
+        "seconds until a model is ready; below 15 is 15", AnySeconds(120)
     )
     cmd_sleep_timeout: Timeout | None = key("seconds cmdSleep may run; without it 60", None)
     cmd_wake_timeout: Timeout | None = key("seconds cmdWake may run; without it 60", None)

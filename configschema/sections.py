@@ -11,6 +11,7 @@ from typing import Any, Literal
 import attrs
 
 from configschema.fields import (
+    AnySeconds,
     Count,
     Duration,
     Number,
@@ -33,12 +34,12 @@ SESSION_HEADERS = ("X-Session-ID", "X-Litellm-Session-Id")
 class Timeouts:
     """Time limits of the connection to a model server or a peer; 0 is no limit."""
 
-    connect: Number = key("seconds to connect", Number(30))
-    keepalive: Number = key("seconds between TCP keep-alive probes", Number(30))
-    response_header: Number = key("seconds until the answer begins", Number(0))
-    tls_handshake: Number = key("seconds for the TLS handshake", Number(10))
-    expect_continue: Number = key("seconds to wait for 100-continue", Number(1))
-    idle_conn: Number = key("seconds an unused connection is kept", Number(90))
+    connect: AnySeconds = key("seconds to connect", AnySeconds(30))
+    keepalive: AnySeconds = key("seconds between TCP keep-alive probes", AnySeconds(30))
+    response_header: AnySeconds = key("seconds until the answer begins", AnySeconds(0))
+    tls_handshake: AnySeconds = key("seconds for the TLS handshake", AnySeconds(10))
+    expect_continue: AnySeconds = key("seconds to wait for 100-continue", AnySeconds(1))
+    idle_conn: AnySeconds = key("seconds an unused connection is kept", AnySeconds(90))
 
 
 @attrs.frozen(kw_only=True)
@@ -185,7 +186,7 @@ class Profile:
     pins: Mapping[str, str | None] = keys("name to model; without a value the name is switched off")
 
 
-PEER_TIMEOUTS = Timeouts(response_header=Number(60))
+PEER_TIMEOUTS = Timeouts(response_header=AnySeconds(60))
 
 
 @attrs.frozen(kw_only=True)

@@ -6,6 +6,7 @@ Owns the walk of raw data along the classes of the schema. None of what it finds
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -67,5 +68,5 @@ def _value(value: Any, kind: Any, path: Path) -> Iterator[Fault]:  # noqa: ANN40
             for step, item in items if isinstance(value, (dict, list)) else ():
                 if item is not None:  # an empty one of many names
                     yield from _value(item, held, (*path, step))
-    elif kind in WHOLE and isinstance(value, float) and not value.is_integer():
+    elif kind in WHOLE and isinstance(value, float) and math.isfinite(value) and value % 1:
         yield Fault(path, f"{{}} counts as {int(value)}: only whole numbers are meant", (value,))

@@ -251,7 +251,7 @@ class Source:
     root: Node | None
     texts: Mapping_[str, str]
 
-    def find(self, path: Path, offset: int = 0, near: str = "") -> Place:
+    def find(self, path: Path, offset: int | None = None, near: str = "") -> Place:
         """Return where a path begins, or the nearest part of it that is in the files.
 
         Args:
@@ -270,7 +270,7 @@ class Source:
         if isinstance(node, Scalar) and reached == len(path):
             if near in node.text and (spot := near and self._spot(near, node.mark)):
                 return spot
-            if offset and "\n" not in node.text:
+            if offset is not None and "\n" not in node.text:
                 column = node.mark.column + offset + (not node.plain)
                 return Place(node.mark.name or "", node.mark.line + 1, column + 1)
         return Place(mark.name or "", mark.line + 1, mark.column + 1)

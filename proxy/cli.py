@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -16,7 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TextIO
 
-from configschema import Config, ConfigError, Loaded, Problem, load
+import attrs
+
+from configschema import Config, ConfigError, Loaded, Problem, files_in, load
 from proxy.startup import CannotRun
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
@@ -60,22 +63,47 @@ def run(config: Config, options: argparse.Namespace, grace: float | None = None)
 
 
 def _serve(options: argparse.Namespace) -> int:
-    if options.config is None:
+    if options.config is None and options.config_dir is None:
         raise CannotRun("no configuration: give one with --config FILE, or try 'llamadoze demo'")
-    loaded = _load(options.config)
+    loaded = _load(_sources(options.config, options.config_dir))
     _complain(*_as_warnings(loaded.warnings))
     return run(loaded.config, options)
 
 
 def _check(options: argparse.Namespace) -> int:
+    """Print what is to be said of a configuration; the exit status says whether it can be used."""
+    files = _sources(options.file, options.config_dir)
+    if not files:
+        raise CannotRun("check what? give a FILE, or a folder with --config-dir")
+    problems: tuple[Problem, ...] = ()
+    models: list[str] = []
     try:
-        loaded = _load(options.file)
+        loaded = _load(files)
+        warnings, models = loaded.warnings, sorted(loaded.config.models)
     except ConfigError as error:
-        _say(*error.problems, *_as_warnings(error.warnings))
-        return 1
-    _say(*_as_warnings(loaded.warnings))
-    count = len(loaded.config.models)
-    _say(f"{options.file}: good, {count} model{'' if count == 1 else 's'}")
+        problems, warnings = error.problems, error.warnings
+    if options.json:
+        _say(_as_json(problems, warnings, models))
+    else:
+        _say(*problems, *_as_warnings(warnings))
+    if not problems and not options.json:
+        count = f"{len(models)} model{'' if len(models) == 1 else 's'}"
+        _say(f"{', '.join(map(str, files))}: good, {count}")
+    return 1 if problems else 0
+
+
+def _as_json(
+    problems: Iterable[Problem], warnings: Iterable[Problem], models: Sequence[str]
+) -> str:
+    found = {"problems": problems, "warnings": warnings}
+    lists = {name: [attrs.asdict(problem) for problem in some] for name, some in found.items()}
+    return json.dumps({"good": not lists["problems"], "models": models, **lists}, indent=2)
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from configschema.jsonschema import json_schema
+
+    _say(json.dumps(json_schema(), indent=2))
     return 0
 
 
@@ -90,11 +118,27 @@ def _demo(options: argparse.Namespace) -> int:
     return run(loaded.config, options, grace=1.0)
 
 
-def _load(file: str) -> Loaded:
+def _sources(file: str | None, folder: str | None) -> list[Path]:
+    """Return the files of a configuration: the one that is named, then those of the folder."""
+    named = [Path(file)] if file is not None else []
+    if folder is None:
+        return named
     try:
-        return load(file)
+        found = files_in(folder)
     except OSError as error:
-        raise CannotRun(f"cannot read {file}: {error.strerror}") from error
+        raise CannotRun(f"cannot read {folder}: {error.strerror}") from error
+    for twice in (path for path in named if path.resolve() in [one.resolve() for one in found]):
+        raise CannotRun(f"{twice} is in {folder}, too; give it once")
+    if not named and not found:
+        raise CannotRun(f"{folder} has no file that ends in .yaml or .yml")
+    return [*named, *found]
+
+
+def _load(files: Sequence[Path]) -> Loaded:
+    try:
+        return load(*files)
+    except OSError as error:
+        raise CannotRun(f"cannot read {error.filename}: {error.strerror}") from error
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -113,18 +157,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", "-version", action="version", version=_version())
     parser.add_argument("--config", "-config", metavar="FILE", help="the configuration (YAML)")
+    _add_folder(parser, None)
     _add_serving(parser, DEFAULT_LISTEN)
     parser.set_defaults(act=_serve)
     commands = parser.add_subparsers(metavar="COMMAND")
     check = commands.add_parser("check", help="print every problem of a configuration")
-    check.add_argument("file", metavar="FILE")
+    check.add_argument("file", metavar="FILE", nargs="?")
+    _add_folder(check, argparse.SUPPRESS)
+    check.add_argument("--json", action="store_true", help="print them as JSON")
     check.set_defaults(act=_check)
+    schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
+    schema.set_defaults(act=_schema)
     demo = commands.add_parser("demo", help="serve two tiny models with real llama.cpp servers")
     demo.add_argument("--folder", default=".demo", help="where its files go (default: .demo)")
     # Not given here, an option keeps what was given before the command.
     _add_serving(demo, argparse.SUPPRESS)
     demo.set_defaults(act=_demo)
     return parser
+
+
+def _add_folder(parser: argparse.ArgumentParser, default: str | None) -> None:
+    parser.add_argument(
+        "--config-dir",
+        "-config-dir",
+        metavar="DIR",
+        default=default,
+        help="more of the configuration: all .yaml and .yml files of a folder",
+    )
 
 
 def _add_serving(parser: argparse.ArgumentParser, listen: str) -> None:

@@ -33,7 +33,10 @@ def test_a_forward_reference_is_an_unknown_macro() -> None:
 macros: {tool: "${base}/bin", base: /opt}
 models: {m: {cmd: "${tool}", proxy: "http://x:1"}}
 """
-    assert problem(text) == "f:2:14: models.m.cmd: unknown macro '${base}'"
+    assert problem(text) == (
+        "f:2:14: models.m.cmd: unknown macro '${base}': "
+        "it is declared after the macro that uses it; declare it before"
+    )
 
 
 def test_the_models_own_macro_wins() -> None:
@@ -76,7 +79,10 @@ def test_sleep_and_wake_commands_are_expanded() -> None:
 def test_pid_is_unknown_where_there_is_no_process_yet() -> None:
     """cmd cannot hold the pid of the process it starts."""
     text = "models: {m: {cmd: 'x ${PID}', proxy: 'http://x:1'}}"
-    assert problem(text) == "f:1:14: models.m.cmd: unknown macro '${PID}'"
+    assert problem(text) == (
+        "f:1:22: models.m.cmd: unknown macro '${PID}': "
+        "there is one in cmdStop, cmdSleep and cmdWake only"
+    )
 
 
 def test_ports_go_to_models_that_use_one_in_the_order_of_their_ids() -> None:
@@ -159,3 +165,135 @@ def test_a_models_port_is_known_and_no_key_of_the_file() -> None:
     )
     assert [(m.id, m.port) for m in loaded.config.models.values()] == [("a", 5800), ("b", None)]
     assert [w.path for w in loaded.warnings] == ["models.a.port", "models.a.id"]
+
+
+@pytest.mark.parametrize(
+    ("use", "hint"),
+    [
+        ("${contxt}", "; did you mean '${context}'?"),
+        ("${HOME}", "; did you mean '${env.HOME}'?"),
+        ("${nothing}", ""),
+    ],
+)
+def test_an_unknown_macro_is_named_with_what_may_be_meant(use: str, hint: str) -> None:
+    """The nearest name, or the environment variable of this name."""
+    text = f"macros: {{context: 1}}\nmodels: {{m: {{cmd: 'x {use}', proxy: 'http://x:1'}}}}\n"
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "f", {"HOME": "/root"})
+    assert str(caught.value) == f"f:2:22: models.m.cmd: unknown macro '{use}'{hint}"
+
+
+def test_an_unknown_macro_is_shown_on_its_own_line() -> None:
+    """A command may have fifty of them."""
+    text = "models:\n  m:\n    proxy: http://x:1\n    cmd: |\n      serve\n      --model ${nope}\n"
+    assert problem(text).startswith("f:6:15: models.m.cmd: unknown macro '${nope}'")
+
+
+def test_a_port_that_cmd_does_not_use_is_nowhere() -> None:
+    """Nobody would listen on it."""
+    text = "models: {m: {cmd: x, proxy: 'http://x:1', env: ['P=${PORT}']}}"
+    assert problem(text) == (
+        "f:1:52: models.m.env.0: unknown macro '${PORT}': "
+        "a model has a port if its cmd uses ${PORT}"
+    )
+
+
+def test_macros_of_models_keep_the_place_of_the_global_ones() -> None:
+    """So what was declared after them may still use them."""
+    text = """
+    macros: {size: 1, arguments: "--size ${size}"}
+    models: {m: {macros: {size: 2}, cmd: "x ${arguments} ${PORT}"}}
+    """
+    assert model(text).cmd.argv == ("x", "--size", "2", "5800")
+
+
+def test_numbers_in_texts_are_as_they_were_written() -> None:
+    """1.0 is no 1, and 1.10 is no 1.1."""
+    text = """
+    macros: {a: 1.0, b: 1.10, c: 0x10, d: on, e: true, f: 1e3, g: y}
+    models: {m: {cmd: "x ${PORT} ${a} ${b} ${c} ${d} ${e} ${f} ${g}"}}
+    """
+    assert model(text).cmd.argv[2:] == ("1.0", "1.10", "0x10", "on", "true", "1e3", "y")
+
+
+def test_macros_are_expanded_in_every_section_that_is_known() -> None:
+    """With their types, where they are the whole value; PORT and MODEL_ID are the model's."""
+    text = """
+    macros: {size: 4096, key: sk-1, header: X-Id}
+    apiKeys: ["${key}"]
+    ui: {activity: {session_id: ["${header}"]}}
+    models:
+      m:
+        cmd: x ${PORT}
+        metadata: {context: "${size}", port: "${PORT}", deep: [{name: "${MODEL_ID}-${size}"}]}
+        filters: {setParams: {n: "${size}"}}
+        capabilities: {context: "${size}"}
+    """
+    config = parse(text).config
+    found = config.models["m"]
+    assert found.metadata == {"context": 4096, "port": 5800, "deep": [{"name": "m-4096"}]}
+    assert found.filters.set_params == {"n": 4096}
+    assert found.capabilities.context == 4096
+    assert config.api_keys == ("sk-1",)
+    assert config.ui.activity.session_id == ("X-Id",)
+
+
+def test_names_of_set_params_by_id_may_hold_macros() -> None:
+    """They are aliases; no other keys are expanded."""
+    text = """
+    macros: {fast: quick}
+    models:
+      m:
+        cmd: x ${PORT}
+        filters: {setParamsByID: {"${MODEL_ID}:${fast}": {a: 1}, m: {b: 2}}}
+        metadata: {"${fast}": 1}
+    """
+    config = parse(text).config
+    assert config.models["m"].filters.set_params_by_id == {"m:quick": {"a": 1}, "m": {"b": 2}}
+    assert config.models["m"].other_names == ("m:quick",)
+    assert config.find("m:quick") is config.models["m"]
+    assert config.models["m"].metadata == {"${fast}": 1}
+
+
+def test_two_names_of_set_params_by_id_cannot_mean_one() -> None:
+    """Which of the two would hold?"""
+    text = """\
+macros: {x: a}
+models:
+  m:
+    cmd: x ${PORT}
+    filters:
+      setParamsByID:
+        a: {t: 1}
+        ${x}: {t: 2}
+"""
+    assert problem(text) == (
+        "f:8:9: models.m.filters.setParamsByID.${x}: means 'a', and so does 'a' (see f:7:9)"
+    )
+
+
+def test_a_value_of_the_environment_is_text_and_never_yaml() -> None:
+    """It may stand in lists, hold any character, and is typed where it is the whole plain word."""
+    text = """
+    apiKeys: [${env.KEY}, two]
+    models:
+      ${env.NAME}: {cmd: "x ${PORT}", description: "a \\"${env.ODD}\\"", ttl: ${env.TTL}}
+    """
+    environ = {"KEY": "a,b:{c}#d", "NAME": "m", "ODD": 'q" \\ ü', "TTL": "60"}
+    config = parse(text, environ=environ).config
+    assert config.api_keys == ("a,b:{c}#d", "two")
+    assert config.models["m"].description == 'a "q" \\ ü"'
+    assert config.models["m"].ttl == 60
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\0b"])
+def test_a_value_of_the_environment_is_one_line(value: str) -> None:
+    """As in llama-swap."""
+    with pytest.raises(ConfigError, match="variable 'X' holds more than one line of text"):
+        parse("logLevel: ${env.X}", environ={"X": value})
+
+
+def test_unknown_sections_are_not_looked_at_for_macros() -> None:
+    """They may be other programs', or hold anchors; what is inside known ones is looked at."""
+    text = "x-common: {cmd: '${nothing}'}\nhooks: {other: '${nope}'}\n"
+    assert problem(text) == "f:2:17: hooks.other: unknown macro '${nope}'"

@@ -21,10 +21,10 @@ models:
     cmdSleep: x
     cmdWke: y
     unlisted: 1
-    aliases: [x, 5]
+    aliases: [x, [5]]
   c: 7
   d: {cmd: x, proxy: "ftp://x", aliases: [same], env: [NAME]}
-  e: {cmd: x, proxy: "http://x:99999", aliases: [same]}
+  e: {cmd: x, proxy: "http://x:eighty", aliases: [same]}
 """
 
 
@@ -33,24 +33,22 @@ def test_every_problem_is_said_at_once_in_the_files_order() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(BAD, "f.yaml")
     assert [str(problem) for problem in caught.value.problems] == [
-        "f.yaml:1:1: healthCheckTimeout: expected whole seconds, at least 0, found '12x'",
+        "f.yaml:1:1: healthCheckTimeout: expected whole seconds, found '12x'",
         "f.yaml:3:1: cmdSleepTimeout: expected whole seconds, at least 1, found 0",
-        "f.yaml:6:5: models.a.cmd: unknown macro '${NOPE}'",
-        "f.yaml:7:5: models.a.cmdSleep: cannot be split into arguments: No closing quotation",
+        "f.yaml:6:29: models.a.cmd: unknown macro '${NOPE}'",
+        "f.yaml:7:5: models.a.cmdSleep: a ' is begun and not ended",
         "f.yaml:7:5: models.a.cmdSleep: cmdWake is required where cmdSleep is given",
         "f.yaml:8:5: models.a.cmdSleepTimeout: expected whole seconds, at least 1, found true",
-        "f.yaml:9:5: models.a.ttl: the key is given twice, on lines 9 and 10",
+        "f.yaml:10:5: models.a.ttl: the key is given twice, on lines 9 and 10",
         "f.yaml:11:3: models.b.proxy: proxy is missing: use ${PORT} in cmd, or name the address",
         "f.yaml:12:5: models.b.cmdSleep: cmdWake is required where cmdSleep is given",
         "f.yaml:14:5: models.b.unlisted: expected true or false, found 1",
-        "f.yaml:15:5: models.b.aliases: item 2: expected a text, found 5",
+        "f.yaml:15:18: models.b.aliases.1: expected a text, found a list",
         "f.yaml:16:3: models.c: expected the model's settings",
-        "f.yaml:17:15: models.d.proxy: "
-        "expected an address such as http://127.0.0.1:8000, found 'ftp://x'",
-        "f.yaml:17:50: models.d.env: expected NAME=value, found 'NAME'",
         "f.yaml:18:15: models.e.proxy: "
-        "expected an address such as http://127.0.0.1:8000, found 'http://x:99999'",
-        "f.yaml:18:40: models.e.aliases: alias 'same' is already an alias of 'd'",
+        "expected an address such as http://127.0.0.1:8000, found 'http://x:eighty'",
+        "f.yaml:18:51: models.e.aliases.0: alias 'same' is already an alias of 'd' "
+        "(see f.yaml:17:43)",
     ]
 
 
@@ -62,6 +60,9 @@ def test_unknown_keys_warn_with_the_nearest_known_one() -> None:
         "f.yaml:2:1: bogus: unknown key, ignored",
         "f.yaml:11:3: models.b.cmd: there is no cmd: the model cannot be started",
         "f.yaml:13:5: models.b.cmdWke: unknown key, ignored; did you mean 'cmdWake'?",
+        "f.yaml:17:15: models.d.proxy: "
+        "leads nowhere: expected an address such as http://127.0.0.1:8000, found 'ftp://x'",
+        "f.yaml:17:56: models.d.env.0: expected NAME=value; without it nothing is set",
     ]
 
 
@@ -88,33 +89,32 @@ def test_an_empty_file_is_a_daemon_without_models(text: str) -> None:
     assert parse(text).config.models == {}
 
 
-def test_what_stands_under_unknown_keys_is_nobodys_business() -> None:
-    """Holders of anchors, and the keys of other programs, may hold any macro."""
+def test_holders_of_anchors_may_hold_any_macro() -> None:
+    """What stands under unknown keys at the top is looked at where it is used."""
     text = """
     x-common: &common {cmd: "serve ${PORT}", ttl: 60}
-    hooks: {on: "${env.NOT_SET} ${nothing}"}
-    models: {m: {<<: *common, filters: {x: "${nothing}"}}}
+    models: {m: {<<: *common}}
     """
     loaded = parse(text, environ={})
     assert loaded.config.models["m"].cmd.argv == ("serve", "5800")
-    assert [w.path for w in loaded.warnings] == ["x-common", "hooks", "models.m.filters"]
+    assert [w.path for w in loaded.warnings] == ["x-common"]
 
 
 def test_one_mistake_is_one_problem() -> None:
     """What follows from it is not said."""
-    text = "startPort: 99999\nmodels: {a: {cmd: 'x ${PORT}'}, b: {cmd: 'x ${PORT}', proxy: 12}}\n"
+    text = "startPort: 99999\nmodels: {a: {cmd: 'x ${PORT}'}, b: {cmd: 'x ${PORT}', proxy: [12]}}\n"
     with pytest.raises(ConfigError) as caught:
         parse(text, "f")
     assert [str(problem) for problem in caught.value.problems] == [
         "f:1:1: startPort: expected a port, 1 to 65535, found 99999",
-        "f:2:55: models.b.proxy: expected a text, found 12",
+        "f:2:55: models.b.proxy: expected a text, found a list",
     ]
 
 
 def test_a_word_that_is_no_log_level_is_warned_of() -> None:
     """It counts as info, as in llama-swap."""
     assert [w.message for w in parse("logLevel: loud").warnings] == [
-        "'loud' is none of debug, info, warn, error"
+        "'loud' is none of debug, info, warn, error, and counts as info"
     ]
 
 
@@ -122,3 +122,115 @@ def test_api_keys_that_nobody_checks_are_warned_of_in_plain_words() -> None:
     """An operator must not believe that the port is guarded; the keys are not repeated."""
     (warning,) = parse("apiKeys: [sk-secret]").warnings
     assert warning.message == "keys are not checked yet: whoever reaches the port is served"
+
+
+def test_empty_sections_are_warned_of() -> None:
+    """Whoever wrote the key meant to write more; a list that is empty says so itself."""
+    text = "macros:\nhooks:\n  on_startup:\nmodels: {m: {cmd: 'x ${PORT}', env: , aliases: []}}\n"
+    assert [str(w) for w in parse(text, "f").warnings] == [
+        "f:1:1: macros: is empty, which is the same as leaving it out",
+        "f:2:1: hooks: not in effect yet: no model is loaded at the start",
+        "f:3:3: hooks.on_startup: is empty, which is the same as leaving it out",
+        "f:4:32: models.m.env: is empty, which is the same as leaving it out",
+    ]
+
+
+def test_numbers_that_llama_swap_cuts_are_cut_and_warned_of() -> None:
+    """Its YAML library takes 1.5 for 1; our own limits do not."""
+    loaded = parse("globalTTL: 1.5\nunloadTimeout: 2e1\n", "f")
+    assert (loaded.config.global_ttl, loaded.config.unload_timeout) == (1, 20)
+    assert [str(w) for w in loaded.warnings] == [
+        "f:1:1: globalTTL: 1.5 counts as 1: only whole numbers are meant"
+    ]
+
+
+def test_keys_for_the_address_are_pointed_to_the_command_line() -> None:
+    """They are in many files, and mean nothing in any."""
+    (warning,) = parse("listen: ':8080'").warnings
+    assert warning.message == (
+        "unknown key, ignored; the address to listen on is given with --listen HOST:PORT"
+    )
+
+
+def test_a_key_without_effect_is_said_once_for_all_models() -> None:
+    """Not fifty times."""
+    text = "models: {a: %s, b: %s, c: %s}" % ((("{cmd: 'x ${PORT}', metadata: {a: 1}}"),) * 3)
+    assert [(w.path, w.message) for w in parse(text).warnings] == [
+        ("models.a.metadata", "not in effect yet: not listed (and 2 models more)")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        (
+            "logToStdout: all",
+            "logToStdout: expected proxy or upstream or both or none, ",
+        ),
+        ("performance: {every: 4s}", "performance.every: must be at least 5s"),
+        ("performance: {every: soon}", "performance.every: expected a time such as 5s or 1m30s, "),
+        ("performance: {every: 5}", "performance.every: expected a time such as 5s or 1m30s, "),
+        ("apiKeys: ['']", "apiKeys.0: the key is empty"),
+        ("store: {path: ' '}", "store.path: is required where store is given"),
+        ("store: {path: /}", "store.path: '/' is a folder, not a file"),
+        ("store: {path: /no/such/file}", "store.path: '/no/such/file' cannot be written"),
+        ("upstream: {ignorePaths: ['(']}", "upstream.ignorePaths.0: '(' is no regular expression"),
+        ("upstream: {ignorePaths: ['(?=a)']}", "upstream.ignorePaths.0: '(?=a)' looks around"),
+        ("globalTTL: -1", "globalTTL: expected whole seconds, at least 0, found -1"),
+        ("hooks: {on_startup: {preload: m}}", "hooks.on_startup.preload: expected a list, found"),
+        ("groups: [a]", "groups: expected names and values, found a list"),
+        ("ui: on", "ui: expected settings such as activity, found 'on'"),
+        ("routing: {scheduler: {use: lifo}}", "routing.scheduler.use: expected fifo, found 'lifo'"),
+    ],
+)
+def test_what_llama_swap_refuses_at_the_top_is_refused(keys: str, problem: str) -> None:
+    """Each with its path and the value."""
+    with pytest.raises(ConfigError) as caught:
+        parse(keys, "f")
+    assert f": {problem}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ("ttl: -2", "ttl: expected whole seconds, 0 for never or -1, found -2"),
+        ("unloadTimeout: -1", "unloadTimeout: expected whole seconds, at least 0, found -1"),
+        ("capabilities: {in: [smell]}", "capabilities.in.0: expected text or audio or image, "),
+        (
+            "capabilities: {context: -1}",
+            "capabilities.context: expected a whole number, at least 0",
+        ),
+        ("ttl: '60'", "ttl: expected whole seconds, 0 for never or -1, found '60'"),
+        ("unlisted: maybe", "unlisted: expected true or false, found 'maybe'"),
+        ("env: [{A: b}]", "env.0: expected a text, found names and values"),
+        ("cmdStop: [a]", "cmdStop: expected a command as text, found a list"),
+        ("filters: {setParamsByID: {x: 1}}", "filters.setParamsByID.x: expected names and values"),
+        ("readyTimeout: 0", "readyTimeout: expected whole seconds, at least 1, found 0"),
+        ("sleepTtl: 5", "sleepTtl: the model cannot sleep: cmdSleep and cmdWake are missing"),
+    ],
+)
+def test_what_is_refused_in_a_model(keys: str, problem: str) -> None:
+    """As llama-swap does, and our own keys alike."""
+    with pytest.raises(ConfigError) as caught:
+        parse(f"models: {{m: {{cmd: 'x ${{PORT}}', {keys}}}}}", "f")
+    assert f": models.m.{problem}" in str(caught.value)
+
+
+def test_what_llama_swap_takes_is_taken() -> None:
+    """Numbers as texts, words as truth values, limits below the least, odd addresses."""
+    text = """
+    healthCheckTimeout: -5
+    captureBuffer: -1
+    sendLoadingState: yes
+    logRequests: {what: ever}
+    models:
+      1.10: {cmd: 12, proxy: localhost, aliases: [4, 3.50, true, ~], useModelName: 7, unlisted: off}
+      empty:
+      m: {cmd: "x ${PORT}", healthCheckTimeout: 300, timeouts: {connect: -1}, concurrencyLimit: -2}
+    """
+    config = parse(text).config
+    assert config.models["1.10"].aliases == ("4", "3.50", "true")
+    assert config.models["1.10"].cmd.argv == ("12",)
+    assert config.models["1.10"].use_model_name == "7"
+    assert config.send_loading_state
+    assert list(config.models) == ["1.10", "empty", "m"]

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from configschema import ConfigError, load, parse
+from configschema.commandline import split
 
 MODEL = "models: {m: {cmd: 'x ${PORT}', %s}}"
 
 
-@pytest.mark.parametrize("word", ["on", "off", "yes", "no", "y", "12:30", "1e3", "2026-01-01"])
+@pytest.mark.parametrize(
+    "word", ["on", "off", "yes", "no", "y", "12:30", "1e3", "2026-01-01", "1.0"]
+)
 def test_words_that_yaml_1_1_would_change_stay_text(word: str) -> None:
     """llama-swap's YAML knows fewer magic words, and so does ours."""
     assert parse(MODEL % f"name: {word}").config.models["m"].name == word
@@ -65,7 +68,9 @@ def test_models_are_found_by_id_before_alias() -> None:
     ids = {name: found.id for name in "abc" if (found := loaded.config.find(name))}
     assert ids == {"a": "a", "b": "b", "c": "a"}
     assert loaded.config.find("d") is None
-    assert [w.message for w in loaded.warnings] == ["alias 'b' is also a model's id, which wins"]
+    assert [w.message for w in loaded.warnings] == [
+        "alias 'b' is also a model's id, which wins (see config:4:7)"
+    ]
 
 
 def test_commands_are_split_without_a_shell() -> None:
@@ -96,7 +101,7 @@ def test_a_configuration_cannot_be_changed() -> None:
         "a: !!bool x",
         "a: !!float ''",
         "a: !!timestamp 2001-99-99",
-        "a: !!python/object:os.system {}",
+        "a: !!python/object:os.system x",
         "startPort: " + "9" * 5000,
         "macros: {a: 0x" + "f" * 5000 + "}\nmodels: {m: {cmd: '${a}', proxy: 'http://x:1'}}",
         "<<: 1",
@@ -137,5 +142,74 @@ models:
     with pytest.raises(ConfigError) as caught:
         parse(text)
     paths = [problem.path for problem in caught.value.problems]
-    places = ["models.a.cmd", "models.a.checkEndpoint", "models.a.env", "models.b"]
+    places = ["models.a.cmd", "models.a.checkEndpoint", "models.a.env.0", "models.b"]
     assert paths == ["healthCheckTimeout", *places]
+
+
+def test_an_anchor_may_be_defined_again() -> None:
+    """The last one before its use holds; real files do it by copying."""
+    text = """
+    a: &common {ttl: 1}
+    b: &common {ttl: 2}
+    models: {m: {<<: *common, cmd: "x ${PORT}"}}
+    """
+    assert parse(text).config.models["m"].ttl == 2
+
+
+def test_of_several_merge_keys_the_first_that_has_a_key_wins() -> None:
+    """As YAML says; the model's own key wins over all."""
+    text = """
+    a: &a {ttl: 1, name: a}
+    b: &b {ttl: 2, name: b, description: b}
+    models: {m: {<<: [*a, *b], cmd: "x ${PORT}", name: own}}
+    """
+    found = parse(text).config.models["m"]
+    assert (found.ttl, found.name, found.description) == (1, "own", "b")
+
+
+def test_a_fault_in_a_merged_value_is_shown_where_it_is_written() -> None:
+    """Not where it is used."""
+    text = "x: &x\n  ttl: soon\nmodels:\n  m: {<<: *x, cmd: 'x ${PORT}'}\n"
+    with pytest.raises(ConfigError, match=r"^f:2:3: models\.m\.ttl: expected whole seconds"):
+        parse(text, "f")
+
+
+def test_only_the_first_document_is_read() -> None:
+    """As llama-swap's library does."""
+    assert parse("logLevel: warn\n---\nlogLevel: debug\n").config.log_level == "warn"
+
+
+def test_commands_with_windows_paths_json_and_continuations() -> None:
+    """As people write them."""
+    text = r"""
+models:
+  m:
+    cmd: |
+      'C:\Program Files\llama\llama-server.exe' --port ${PORT} \
+      # it's the large one
+        --chat-template-kwargs '{"enable_thinking": false}' \
+        --override "a=\"b c\"" --path C:\\models\\m.gguf
+"""
+    assert parse(text).config.models["m"].cmd.argv == (
+        "C:\\Program Files\\llama\\llama-server.exe",
+        *("--port", "5800"),
+        *("--chat-template-kwargs", '{"enable_thinking": false}'),
+        *("--override", 'a="b c"'),
+        *("--path", "C:\\models\\m.gguf"),
+    )
+
+
+def test_a_quote_that_is_not_ended_reaches_to_the_end_of_cmd() -> None:
+    """llama-swap starts such models, and so do we, with a warning."""
+    loaded = parse(MODEL % 'cmdStop: "stop # don\'t wait"')
+    assert loaded.config.models["m"].cmd_stop.argv == ("stop", "#", "dont wait")
+    assert [w.message.partition(":")[0] for w in loaded.warnings] == [
+        "a ' is begun and not ended",
+        "a '#' after arguments is no comment",
+    ]
+
+
+@pytest.mark.parametrize("text", ["x \\", "x 'a\\", 'x "a\\', "'", '"', "\\"])
+def test_commands_may_end_anywhere(text: str) -> None:
+    """In a quote, after a backslash, in both."""
+    split(text)

@@ -82,12 +82,77 @@ def test_health_check_timeout_is_at_least_15() -> None:
 
 def test_ttl_and_unload_timeout_resolve_like_llama_swap() -> None:
     """-1 is the global ttl and 0 is never; an unloadTimeout of 0 is the global one, or 10."""
-    assert limits("globalTTL: 30\n").stop_ttl == 30
-    assert limits("globalTTL: 30\n", ", ttl: 0").stop_ttl == 0
-    assert limits("globalTTL: 30\n", ", ttl: 7").stop_ttl == 7
+    assert limits("globalTTL: 30\n").sleep_ttl == 30
+    assert limits("globalTTL: 30\n", ", ttl: 0").sleep_ttl == 0
+    assert limits("globalTTL: 30\n", ", ttl: 7").sleep_ttl == 7
     assert limits().unload == 10
     assert limits("unloadTimeout: 20\n").unload == 20
     assert limits("unloadTimeout: 20\n", ", unloadTimeout: 3").unload == 3
+
+
+ENDPOINTS = (
+    "models: {m: {cmd: 'x ${PORT}', sleepMode: enable, %s, wakeEndpoints: [{endpoint: /w}]%s}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "sleeps", "stops"),
+    [
+        ("models: {m: {cmd: 'x ${PORT}', ttl: 9}}", 0, 9),
+        (MODEL % ", ttl: 9", 9, 0),
+        (MODEL % ", ttl: 9, sleepTtl: 3", 3, 9),
+        (MODEL % ", sleepTtl: 3", 3, 0),
+        (MODEL % ", ttl: 9, sleepTtl: 0", 0, 9),
+        (ENDPOINTS % ("sleepEndpoints: [{endpoint: /s}]", ", ttl: 9"), 0, 9),
+        (ENDPOINTS % ("sleepEndpoints: [{endpoint: /s}]", ", ttl: 9, sleepTtl: 3"), 3, 9),
+    ],
+)
+def test_an_idle_model_sleeps_and_then_stops(text: str, sleeps: int, stops: int) -> None:
+    """ttl alone is a sleep for cmdSleep and an end for endpoints, as their programs had it."""
+    config = parse(text).config
+    found = resolve_limits(config, config.models["m"])
+    assert (found.sleep_ttl, found.stop_ttl) == (sleeps, stops)
+
+
+def test_a_sleep_that_is_never_reached_is_warned_of() -> None:
+    """The model is stopped first."""
+    (warning,) = parse(MODEL % ", ttl: 9, sleepTtl: 9").warnings
+    assert warning.path == "models.m.sleepTtl"
+    assert warning.message == "is not reached: the model is stopped after 9s without use"
+
+
+def test_limits_of_http_steps_resolve_one_by_one() -> None:
+    """A step's own, else the global one of requests, else that of commands, else 60 s."""
+    steps = "sleepEndpoints: [{endpoint: /a, timeout: 5}, {endpoint: /b}]"
+    for everyones, each, whole in (
+        ("", 60, 65),
+        ("sleepRequestTimeout: 20\n", 20, 25),
+        ("cmdSleepTimeout: 30\n", 30, 35),
+        ("cmdSleepTimeout: 30\nsleepRequestTimeout: 7\n", 7, 12),
+    ):
+        config = parse(everyones + ENDPOINTS % (steps, "")).config
+        found = resolve_limits(config, config.models["m"])
+        assert (found.sleep_call, found.sleep, found.wake) == (each, whole, 60)
+
+
+def test_a_model_may_have_its_own_limit_to_become_ready() -> None:
+    """Under a name that llama-swap does not know; what it ignores stays ignored."""
+    assert limits("healthCheckTimeout: 60\n", ", readyTimeout: 900").ready == 900
+    assert limits("healthCheckTimeout: 60\n", ", readyTimeout: 5").ready == 5
+    assert limits("healthCheckTimeout: 60\n", ", healthCheckTimeout: 900").ready == 60
+
+
+def test_drain_timeout_resolves_from_model_to_global() -> None:
+    """0 is no limit, also for a model against the global one."""
+    assert limits().drain == 0
+    assert limits("drainTimeout: 30\n").drain == 30
+    assert limits("drainTimeout: 30\n", ", drainTimeout: 0").drain == 0
+
+
+def test_the_page_of_comfyui_may_ask_for_much_at_once() -> None:
+    """llama-swap's rule for the model of this name."""
+    config = parse("models: {comfyui_auto: {cmd: 'x ${PORT}'}}").config
+    assert resolve_limits(config, config.models["comfyui_auto"]).concurrency == 50
 
 
 def test_concurrency_limit_of_zero_is_ten() -> None:

@@ -1,0 +1,118 @@
+"""The two ways a file may say how a model sleeps, and the one description they become."""
+
+from __future__ import annotations
+
+import pytest
+
+from configschema import Call, ConfigError, Model, Run, parse
+
+LLMSNAP = """
+sleepRequestTimeout: 20
+models:
+  m:
+    cmd: vllm serve --port ${PORT}
+    proxy: http://127.0.0.1:${PORT}/base
+    sleepMode: enable
+    sleepEndpoints:
+      - endpoint: /sleep?level=2
+        method: POST
+        timeout: 120
+    wakeEndpoints:
+      - endpoint: /wake_up
+      - {endpoint: /collective_rpc, body: '{"method": "reload_weights", "m": "${MODEL_ID}"}'}
+      - {endpoint: "http://other:${PORT}/x", method: GET, timeout: 0}
+"""
+
+
+def only(text: str) -> Model:
+    (model,) = parse(text).config.models.values()
+    return model
+
+
+def problem(keys: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(f"models: {{m: {{cmd: 'x ${{PORT}}', {keys}}}}}", "f")
+    (found,) = caught.value.problems
+    return f"{found.path}: {found.message}"
+
+
+def test_llmsnaps_endpoints_become_calls() -> None:
+    """Paths are below the host of the proxy, as URL references go."""
+    recipe = only(LLMSNAP).recipe
+    base = "http://127.0.0.1:5800"
+    assert recipe.sleep == (
+        Call("sleep step 1 (POST /sleep?level=2)", "POST", f"{base}/sleep?level=2", limit=120),
+    )
+    assert [
+        (call.method, call.url, call.body) for call in recipe.wake if isinstance(call, Call)
+    ] == [
+        ("POST", f"{base}/wake_up", ""),
+        ("POST", f"{base}/collective_rpc", '{"method": "reload_weights", "m": "m"}'),
+        ("GET", "http://other:5800/x", ""),
+    ]
+    assert not recipe.sleeps_at_ttl
+
+
+def test_commands_become_runs() -> None:
+    """One step each."""
+    recipe = only("models: {m: {cmd: 'x ${PORT}', cmdSleep: s 1, cmdWake: w}}").recipe
+    (sleep,), (wake,) = recipe.sleep, recipe.wake
+    assert isinstance(sleep, Run)
+    assert isinstance(wake, Run)
+    assert (sleep.name, sleep.command.argv, wake.name) == ("cmdSleep", ("s", "1"), "cmdWake")
+    assert recipe.sleeps_at_ttl
+
+
+def test_a_model_with_neither_cannot_sleep() -> None:
+    """It is stopped to make room."""
+    assert not only("models: {m: {cmd: 'x ${PORT}'}}").can_sleep
+
+
+def test_endpoints_that_are_not_enabled_are_not_used() -> None:
+    """llmsnap's sleepMode is off by default; whoever wrote endpoints is told."""
+    loaded = parse(LLMSNAP.replace("sleepMode: enable", "sleepMode: disable"))
+    assert not loaded.config.models["m"].can_sleep
+    assert [w.message for w in loaded.warnings] == ["not used: sleepMode is not enable"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            "cmdSleep: s, cmdWake: w, sleepMode: enable, "
+            "sleepEndpoints: [{endpoint: /s}], wakeEndpoints: []",
+            "models.m.sleepEndpoints: cmdSleep and endpoints are two ways to sleep: keep one",
+        ),
+        (
+            "sleepMode: enable, sleepEndpoints: [{endpoint: /s}]",
+            "models.m.sleepMode: wakeEndpoints is required where sleepMode is enable",
+        ),
+        ("sleepMode: on", "models.m.sleepMode: expected enable or disable, found 'on'"),
+        (
+            "sleepEndpoints: [{endpoint: /s, method: DELETE}]",
+            "models.m.sleepEndpoints.0.method: expected POST or GET or PUT or PATCH, found ",
+        ),
+        (
+            "sleepEndpoints: [{method: GET}]",
+            "models.m.sleepEndpoints.0.endpoint: expected a path such as /sleep?level=1, found ''",
+        ),
+        (
+            'sleepEndpoints: [{endpoint: "/a\\r\\nb"}]',
+            "models.m.sleepEndpoints.0.endpoint: "
+            "expected a path such as /sleep?level=1, found '/a\\r\\nb'",
+        ),
+        (
+            "sleepEndpoints: [{endpoint: '/${PID}'}]",
+            "models.m.sleepEndpoints.0.endpoint: unknown macro '${PID}': "
+            "there is one in cmdStop, cmdSleep and cmdWake only",
+        ),
+        (
+            "sleepEndpoints: [/sleep]",
+            "models.m.sleepEndpoints.0: "
+            "expected settings such as endpoint, method, body, found '/sleep'",
+        ),
+    ],
+)
+def test_mistakes_in_either_are_refused(keys: str, message: str) -> None:
+    """One line each."""
+    assert problem(keys).startswith(message)

@@ -1,0 +1,81 @@
+"""Several files that are one configuration, by llama-swap's rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from configschema import Config, ConfigError, files_in, load
+
+
+def merged(folder: Path, *texts: str) -> Config:
+    files = [folder / f"{number}.yaml" for number in range(len(texts))]
+    for file, text in zip(files, texts, strict=True):
+        file.write_text(text)
+    return load(*files, environ={}).config
+
+
+def problems(folder: Path, *texts: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        merged(folder, *texts)
+    return [str(problem).replace(f"{folder}/", "") for problem in caught.value.problems]
+
+
+def test_sections_are_united_and_lists_joined(tmp_path: Path) -> None:
+    """What one file leaves out another one brings; the same word twice is no conflict."""
+    config = merged(
+        tmp_path,
+        "logLevel: warn\nmacros: {a: 1}\nmodels: {m: {cmd: 'x ${PORT} ${a} ${b}'}}\nstartPort:\n",
+        "logLevel: warn\nmacros: {b: 2}\nhooks: {on_startup: {preload: [m]}}\nstartPort: 9000\n",
+        "models: {n: {cmd: 'x ${PORT}'}}\nhooks: {on_startup: {preload: [n]}}\nmacros:\n",
+    )
+    assert config.models["m"].cmd.argv == ("x", "9000", "1", "2")
+    assert list(config.models) == ["m", "n"]
+    assert config.hooks.on_startup.preload == ("m", "n")
+
+
+def test_files_without_content_change_nothing(tmp_path: Path) -> None:
+    """Empty ones, and those of comments only."""
+    assert merged(tmp_path, "", "# nothing\n", "logLevel: debug\n").log_level == "debug"
+
+
+def test_different_words_are_a_conflict_of_two_places(tmp_path: Path) -> None:
+    """Neither file is more right than the other."""
+    assert problems(tmp_path, "logLevel: warn\n", "\nlogLevel: info\n") == [
+        "0.yaml:1:1: logLevel: two files give it different values: 0.yaml:1 and 1.yaml:2"
+    ]
+    assert problems(tmp_path, "macros: {a: 1}\n", "macros: [a]\n") == [
+        "0.yaml:1:1: macros: two files give it different values: 0.yaml:1 and 1.yaml:1"
+    ]
+
+
+@pytest.mark.parametrize("section", ["models", "groups", "peers", "profiles", "selectors"])
+def test_what_has_a_name_is_in_one_file(tmp_path: Path, section: str) -> None:
+    """Half a model in each of two files is a mistake."""
+    text = f"{section}:\n  one: {{}}\n"
+    expected = f"0.yaml:2:3: {section}.one: is in two files: 0.yaml:2 and 1.yaml:2"
+    assert expected in problems(tmp_path, text, text)
+
+
+def test_problems_name_their_file(tmp_path: Path) -> None:
+    """In the order of the files, all at once; also those that are no YAML."""
+    assert problems(
+        tmp_path, "startPort: x\n", "models: {m: {ttl: y, cmd: 'x ${PORT}'}}\nunloadTimeout: z\n"
+    ) == [
+        "0.yaml:1:1: startPort: expected a port, 1 to 65535, found 'x'",
+        "1.yaml:1:14: models.m.ttl: expected whole seconds, 0 for never or -1, found 'y'",
+        "1.yaml:2:1: unloadTimeout: expected whole seconds, at least 0, found 'z'",
+    ]
+    assert problems(tmp_path, "a: [\n", "- a\n", "logLevel: warn\n") == [
+        "0.yaml:2:1: not valid YAML: did not find expected node content",
+        "1.yaml:1:1: expected keys with values",
+    ]
+
+
+def test_the_files_of_a_folder_are_taken_by_name(tmp_path: Path) -> None:
+    """Those that end in .yaml or .yml, and not those of folders inside."""
+    for name in ("b.yaml", "a.yml", "c.txt", "d.yaml.bak"):
+        (tmp_path / name).touch()
+    (tmp_path / "e.yaml").mkdir()
+    assert [file.name for file in files_in(tmp_path)] == ["a.yml", "b.yaml"]

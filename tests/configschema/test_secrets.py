@@ -1,0 +1,103 @@
+"""What must not be shown is not: keys, and values of the environment."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configschema import ConfigError, parse
+
+SECRET = "sk-very-secret-value"  # noqa: S105 -- nobody's
+
+
+def said(text: str, environ: dict[str, str] | None = None) -> str:
+    """Return all problems and warnings of a text."""
+    try:
+        loaded = parse(text, "f", environ or {})
+    except ConfigError as error:
+        return "\n".join(map(str, (*error.problems, *error.warnings)))
+    return "\n".join(map(str, loaded.warnings))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"apiKeys: ['{SECRET} x']",
+        f"apiKeys: {SECRET}",
+        f"apiKeys: {{a: {SECRET}}}",
+        f"apiKeys: [[{SECRET}]]",
+        f"apiKeys: [{SECRET}, {SECRET}]\nlogLevel: '{SECRET}'",
+        f"apiKeys: [{SECRET}]\nmodels: {{m: {{cmd: x, proxy: 'http:// {SECRET}'}}}}",
+        f"apiKeys: [{SECRET}]\nmodels: {{m: {{cmd: 'x --key {SECRET} ${{PORT}}'}}}}",
+        f"peers: {{p: {{proxy: 'http://x:1', models: [m], apiKey: {SECRET}, timeouts: {SECRET}}}}}",
+        f"peers: {{p: {{proxy: 'http://x:1', models: [m], apiKey: [{SECRET}]}}}}",
+        f"models: {{m: {{cmd: 'x ${{PORT}}', env: [KEY={SECRET}]}}}}",
+    ],
+    ids=range(10),
+)
+def test_keys_are_never_shown(text: str) -> None:
+    """Wherever they stand, and whatever is wrong with them."""
+    assert SECRET not in said(text)
+
+
+def test_keys_are_not_in_what_a_debugger_prints() -> None:
+    """Nor in a traceback that shows its values."""
+    text = f"""
+    apiKeys: [{SECRET}]
+    peers: {{p: {{proxy: "http://x:1", models: [m], apiKey: {SECRET}}}}}
+    models: {{m: {{cmd: "x ${{PORT}} --key {SECRET}", env: [KEY={SECRET}]}}}}
+    """
+    assert SECRET not in repr(parse(text).config)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "logLevel: ${env.S}",
+        "startPort: ${env.S}",
+        "startPort: 'a ${env.S}'",
+        "apiKeys: [${env.S}, 1]",
+        "${env.S}: 1",
+        "models: {'${env.S}': {cmd: x, ttl: soon}}",
+        "models: {m: {cmd: x, proxy: ${env.S}}}",
+        "models: {m: {cmd: 'x ${PORT}', aliases: [${env.S}, ${env.S}]}}",
+        "macros: {a: '${env.S}'}\nmodels: {m: {cmd: x, proxy: 'http://x:1', ttl: '${a}'}}",
+        "macros: {a: '${env.S}'}\nhooks: {on_startup: {preload: ['${a}x']}}",
+        "groups: {g: {members: [${env.S}]}}",
+        "profiles: {p: {pins: {x: ${env.S}}}}",
+        "peers: {p: {proxy: ':${env.S}', models: [m]}}",
+        "matrix: {sets: {s: 'a & ${env.S}'}}",
+        "upstream: {ignorePaths: ['(${env.S}']}",
+        "performance: {every: ${env.S}}",
+        "store: {path: /nowhere/at/all/${env.S}}",
+        "models: {m: {cmd: 'x ${PORT}', sleepEndpoints: [{endpoint: 'a ${env.S}'}]}}",
+        "models: {m: {cmd: 'x ${PORT}', checkEndpoint: 'a ${env.S}'}}",
+        "macros: {'${env.S}': [1]}",
+        "models: {m: {cmd: 'x ${PORT} && ${env.S}; $(${env.S})'}}",
+        "models: {m: {cmd: '${env.S}=1 x ${PORT}'}}",
+    ],
+    ids=range(22),
+)
+def test_values_of_the_environment_are_never_shown(text: str) -> None:
+    """What is shown instead is how it was written."""
+    assert SECRET not in said(text, {"S": SECRET})
+
+
+def test_what_was_written_is_shown_instead() -> None:
+    """So that the message still says where it comes from."""
+    assert said("startPort: 'port ${env.S}'", {"S": SECRET}) == (
+        "f:1:1: startPort: expected a port, 1 to 65535, found 'port ${env.S}'"
+    )
+    assert said(
+        "models: {'${env.S}': {cmd: x, proxy: 'http://x:1', ttl: soon}}", {"S": SECRET}
+    ) == ("f:1:52: models.${env.S}.ttl: expected whole seconds, 0 for never or -1, found 'soon'")
+
+
+@given(value=st.text(st.characters(exclude_characters="\n\r\0"), min_size=8, max_size=80))
+def test_no_value_is_shown_in_any_spelling(value: str) -> None:
+    """Quoted, escaped or cut."""
+    text = "startPort: '${env.S}'\nmodels: {m: {cmd: x, proxy: ' ${env.S}', ttl: ${env.S}}}"
+    shown = said(text, {"S": f"§{value}"})
+    assert "§" not in shown
+    assert "\\xa7" not in shown
