@@ -193,7 +193,7 @@ def test_a_late_second_signal_does_not_spoil_the_exit_status(tmp_path: Path, pau
 
 def test_names_that_a_terminal_cannot_write_are_escaped(tmp_path: Path) -> None:
     """check and log go on."""
-    file = write(tmp_path, models={"ü": {"cmd": "x", "proxy": 1}})
+    file = write(tmp_path, models={"ü": {"cmd": "x", "proxy": []}})
     result = run("check", file, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert result.returncode == 1
-    assert "models.\\xfc.proxy: expected a text, found 1" in result.stdout
+    assert "models.\\xfc.proxy: expected a text, found a list" in result.stdout

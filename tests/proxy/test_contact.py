@@ -1,0 +1,104 @@
+"""What the daemon asks of model servers over real sockets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+
+from configschema import Call
+from proxy.contact import make_call
+from tests.client import ask, chat
+from tests.proxy.daemon import daemon, stub
+
+SLEEPS: dict[str, Any] = {
+    "sleepMode": "enable",
+    "sleepEndpoints": [{"endpoint": "/sleep?level=2"}],
+    "wakeEndpoints": [{"endpoint": "/wake_up", "body": "{}"}],
+}
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Serve one answer to everybody; yield the address and what was asked."""
+    asked: list[bytes] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += await stream.receive_some()
+        asked.append(data)
+        await stream.send_all(answer)
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}", asked
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_model_with_llmsnaps_endpoints_sleeps_and_wakes() -> None:
+    """Under its pid, without any command."""
+    async with daemon({"a": stub(**SLEEPS), "b": stub()}) as running:
+        first = (await chat(running.port, "a")).json()["pid"]
+        await chat(running.port, "b")
+        assert running.state("a") == "asleep"
+        again = (await chat(running.port, "a")).json()["pid"]
+        assert again == first
+        slept = (await ask(running.port, "POST", "/api/models/sleep/a")).json()
+        assert slept["state"] == "asleep"
+
+
+async def test_a_model_that_does_not_know_the_endpoint_is_stopped() -> None:
+    """A 404 is no sleep, as it is with plain curl."""
+    nowhere = {**SLEEPS, "sleepEndpoints": [{"endpoint": "http://127.0.0.1:9/sleep"}]}
+    async with daemon({"a": stub(**nowhere), "b": stub()}) as running:
+        await chat(running.port, "a")
+        await chat(running.port, "b")
+        assert running.state("a") == "stopped"
+
+
+async def test_a_call_is_sent_as_it_is_written() -> None:
+    """Path, query, body; JSON is said to be JSON."""
+    async with answering(b"HTTP/1.1 204 No Content\r\n\r\n") as (address, asked):
+        url = f"{address}/base/ü?tags=weights&x=a%20b"
+        assert await make_call(Call("s", "PUT", url, '{"a": 1}')) is None
+        assert await make_call(Call("s", "GET", address)) is None
+    with_body, without = asked
+    assert with_body.startswith(b"PUT /base/%C3%BC?tags=weights&x=a%20b HTTP/1.1\r\n")
+    assert b"content-type: application/json\r\n" in with_body
+    assert b"content-length: 8\r\n" in with_body
+    assert without.startswith(b"GET / HTTP/1.1\r\n")
+    assert b"content-type" not in without
+
+
+@pytest.mark.parametrize(
+    ("answer", "failure"),
+    [
+        (b"HTTP/1.1 404 X\r\ncontent-length: 2\r\n\r\nno", "answered 404 (no)"),
+        (b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n", "answered 500"),
+        (b"HTTP/1.1 302 X\r\nlocation: /\r\ncontent-length: 0\r\n\r\n", "answered 302"),
+        (b"HTTP/1.1 500 X\r\ncontent-length: 900\r\n\r\n" + b"x" * 900, "x" * 200 + ")"),
+        (b"", "failed: "),
+        (b"nonsense\r\n\r\n", "failed: "),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", "failed: "),
+    ],
+)
+async def test_anything_but_a_2xx_answer_is_a_failure(answer: bytes, failure: str) -> None:
+    """It says what the server did, and not all that it said."""
+    async with answering(answer) as (address, _):
+        said = await make_call(Call("s", "POST", f"{address}/sleep"))
+    assert said is not None
+    assert failure in said
+    assert len(said) < 260
+
+
+async def test_a_call_to_nobody_is_a_failure() -> None:
+    """The model server may have ended."""
+    said = await make_call(Call("s", "POST", "http://127.0.0.1:9/sleep"))
+    assert said is not None
+    assert said.startswith("failed: no connection to 127.0.0.1:9")

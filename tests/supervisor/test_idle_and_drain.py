@@ -1,0 +1,172 @@
+"""An idle model goes awake, asleep, stopped; and what holds up a sleep is bounded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from supervisor import ModelFailed, State, Supervisor
+from tests.fakes import FakeProbe, FakePrograms
+from tests.supervisor.helpers import model, supervise, two
+
+B = model("serve b")
+LogLines = list[dict[str, Any]]
+
+
+async def use(supervisor: Supervisor, name: str, seconds: float = 0) -> None:
+    async with supervisor.lease(name):
+        await trio.sleep(seconds)
+
+
+def sleeper(**keys: object) -> str:
+    return model("serve a", cmdSleep="sleep 1", cmdWake="sleep 1", **keys)
+
+
+def state(supervisor: Supervisor) -> State:
+    return supervisor.servers["a"].snapshot().state
+
+
+async def test_an_idle_model_sleeps_and_then_stops(
+    autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
+) -> None:
+    """Both times count from the end of the last request."""
+    async with supervise(two(sleeper(sleepTtl=60, ttl=600), B)) as supervisor:
+        await use(supervisor, "a", 1000)
+        await trio.sleep(59)
+        assert state(supervisor) is State.READY
+        await trio.sleep(3)
+        assert state(supervisor) is State.ASLEEP
+        await trio.sleep(537)
+        assert state(supervisor) is State.ASLEEP
+        await trio.sleep(2)
+        assert state(supervisor) is State.STOPPED
+        await trio.sleep(5000)
+    said = [line["event"] for line in log_lines]
+    assert said.count("<a> Sleeping model, TTL of 60s reached") == 1
+    assert said.count("<a> Unloading model, TTL of 600s reached") == 1
+    assert "+ serve a" in programs.history
+    assert programs.history.count("- serve a") == 1
+
+
+async def test_a_request_begins_the_ladder_anew(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """From wherever the model was on it."""
+    async with supervise(two(sleeper(sleepTtl=60, ttl=600), B)) as supervisor:
+        await use(supervisor, "a")
+        await trio.sleep(500)
+        await use(supervisor, "a")
+        await trio.sleep(500)
+        assert state(supervisor) is State.ASLEEP
+        await trio.sleep(110)
+        assert state(supervisor) is State.STOPPED
+        await use(supervisor, "a")
+        assert state(supervisor) is State.READY
+
+
+async def test_one_that_sleeps_for_another_stops_at_its_ttl_too(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Asleep is asleep, whoever wanted it."""
+    async with supervise(two(sleeper(sleepTtl=0, ttl=600), B)) as supervisor:
+        await use(supervisor, "a")
+        await use(supervisor, "b", 100)
+        assert state(supervisor) is State.ASLEEP
+        await trio.sleep(520)
+        assert state(supervisor) is State.STOPPED
+
+
+async def test_a_ttl_of_commands_alone_is_a_sleep_without_end(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """As the program did that had them first."""
+    async with supervise(two(sleeper(ttl=60), B)) as supervisor:
+        await use(supervisor, "a")
+        await trio.sleep(80_000)
+        assert state(supervisor) is State.ASLEEP
+
+
+async def test_a_request_and_the_end_of_the_ttl_in_one_moment_lose_nothing(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Whichever comes first, the request is served."""
+    async with supervise(two(sleeper(sleepTtl=60, ttl=120), B)) as supervisor:
+        await use(supervisor, "a")
+        for pause in (60, 61, 62, 120, 121, 59.999, 60.001):
+            await trio.sleep(pause)
+            await use(supervisor, "a")
+            assert state(supervisor) is State.READY
+
+
+async def test_requests_that_hold_up_a_sleep_for_too_long_are_cut(
+    autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
+) -> None:
+    """The model is stopped, since nobody knows what a sleep would do to them."""
+    async with (
+        supervise(two(sleeper(drainTimeout=30), B)) as supervisor,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(use, supervisor, "a", 1000)
+        await trio.sleep(1)
+        began = trio.current_time()
+        with pytest.raises(ModelFailed, match="requests were still running after 30s"):
+            await supervisor.sleep("a")
+        assert trio.current_time() - began == pytest.approx(30)
+        assert state(supervisor) is State.STOPPED
+        nursery.cancel_scope.cancel()
+    assert "+ sleep 1" not in programs.history
+    assert "<a> requests were still running after 30s (drainTimeout), falling back to Stop()" in [
+        line["event"] for line in log_lines
+    ]
+
+
+async def test_requests_that_end_in_time_are_not_cut(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """The limit counts from the wish to sleep, and a later sleep has its own."""
+    async with (
+        supervise("drainTimeout: 30\n" + two(sleeper(), B)) as supervisor,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(3):
+            nursery.start_soon(use, supervisor, "a", 29)
+            await trio.sleep(3)
+            assert (await supervisor.sleep("a")).state is State.ASLEEP
+
+
+async def test_without_a_limit_requests_may_take_their_time(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """As in llama-swap: what runs is never cut for another."""
+    async with supervise(two(sleeper(), B)) as supervisor, trio.open_nursery() as nursery:
+        nursery.start_soon(use, supervisor, "a", 50_000)
+        await trio.sleep(1)
+        assert (await supervisor.sleep("a")).state is State.ASLEEP
+        assert trio.current_time() > 50_000
+
+
+async def test_a_model_may_have_its_own_limit_to_become_ready(
+    autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
+) -> None:
+    """Large models take their time; others fail early."""
+    text = "healthCheckTimeout: 60\n" + two(model("serve a", readyTimeout=900), B)
+    async with supervise(text, FakeProbe({"a", "b"})) as supervisor:
+        for name, limit in (("a", 900), ("b", 60)):
+            began = trio.current_time()
+            with pytest.raises(ModelFailed, match=f"not ready within {limit}s"):
+                await use(supervisor, name)
+            assert trio.current_time() - began == pytest.approx(limit, rel=0.01)
+
+
+async def test_an_address_that_leads_nowhere_is_a_failure_with_its_reason(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """It is no reason to refuse the file: the other models work."""
+    async with supervise(two("{cmd: serve a, proxy: 'localhost:80'}", B)) as supervisor:
+        with pytest.raises(ModelFailed, match="proxy leads nowhere: 'localhost:80'"):
+            await use(supervisor, "a")
+        await use(supervisor, "b")
+    assert "+ serve a" not in programs.history
