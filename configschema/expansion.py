@@ -124,13 +124,11 @@ def _expand_model(
     if body and expanded.get("proxy") in (None, ""):
         expanded["proxy"] = DEFAULT_PROXY
     macros = {"MODEL_ID": name, **everyones, **own}
-    expanded = _put(expanded, macros)
-    _expand_names(expanded, macros, path, result)
-    uses_port = "${PORT}" in str(expanded.get("cmd", ""))
-    if uses_port:
-        expanded = _put(expanded, {"PORT": port})
-        _expand_names(expanded, {"PORT": port}, path, result)
-    elif "${PORT}" in str(expanded.get("proxy", "")):
+    uses_port = "${PORT}" in str(_put(expanded.get("cmd"), macros))
+    known = {"PORT": port, **macros} if uses_port else macros
+    expanded = _put(expanded, known)
+    _expand_names(expanded, known, path, result)
+    if "${PORT}" in str(expanded.get("proxy", "")):
         what = "proxy uses ${PORT} but cmd does not" if body.get("proxy") else "proxy is missing"
         result.complain((*path, "proxy"), f"{what}: use ${{PORT}} in cmd, or name the address")
         expanded["proxy"] = ""
