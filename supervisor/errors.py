@@ -48,7 +48,8 @@ class CannotSleep(SupervisorError):
 
     def __init__(self, model: str) -> None:
         super().__init__(
-            model, f"model '{model}' cannot sleep: its configuration has no cmdSleep and cmdWake"
+            model,
+            f"model '{model}' cannot sleep: its configuration has neither cmdSleep and cmdWake nor sleepMode: enable",
         )
 
 

@@ -69,8 +69,8 @@ async def test_models_are_loaded_put_to_sleep_woken_and_unloaded() -> None:
 @pytest.mark.parametrize(
     ("action", "status", "message"),
     [
-        ("sleep/b", 409, "model 'b' cannot sleep: its configuration has no cmdSleep and cmdWake"),
-        ("wake/b", 409, "model 'b' cannot sleep: its configuration has no cmdSleep and cmdWake"),
+        ("sleep/b", 409, "model 'b' cannot sleep: give it cmdSleep and cmdWake, or endpoints"),
+        ("wake/b", 409, "model 'b' cannot sleep: give it cmdSleep and cmdWake, or endpoints"),
         ("sleep/a", 409, "model 'a' is stopped: load it first"),
         ("wake/a", 409, "model 'a' is stopped: load it first"),
         ("load/no/such", 404, "no model is called 'no/such'"),
