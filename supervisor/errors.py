@@ -47,10 +47,8 @@ class CannotSleep(SupervisorError):
     """The model has no way to sleep: configure one, or unload it."""
 
     def __init__(self, model: str) -> None:
-        super().__init__(
-            model,
-            f"model '{model}' cannot sleep: its configuration has neither cmdSleep and cmdWake nor sleepMode: enable",
-        )
+        remedy = "give it cmdSleep and cmdWake, or endpoints"
+        super().__init__(model, f"model '{model}' cannot sleep: {remedy}")
 
 
 class NotRunning(SupervisorError):

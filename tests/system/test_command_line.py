@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.client import chat as chat_async
 from tests.conftest import processes_with
@@ -197,3 +199,84 @@ def test_names_that_a_terminal_cannot_write_are_escaped(tmp_path: Path) -> None:
     result = run("check", file, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert result.returncode == 1
     assert "models.\\xfc.proxy: expected a text, found a list" in result.stdout
+
+
+def test_check_prints_json_for_programs(tmp_path: Path) -> None:
+    """Problems, warnings and models, and the same exit status."""
+    bad, good = tmp_path / "bad.yaml", tmp_path / "good.yaml"
+    bad.write_text(BAD)
+    good.write_text("models: {b: {cmd: 'x ${PORT}'}, a: {cmd: 'x ${PORT}'}}\n")
+    result = run("check", "--json", str(bad))
+    found = json.loads(result.stdout)
+    assert (result.returncode, found["good"], found["models"]) == (1, False, [])
+    assert found["problems"][0] == {
+        "file": str(bad),
+        "line": 1,
+        "column": 1,
+        "path": "cmdSleepTimeout",
+        "message": "expected whole seconds, at least 1, found 0",
+    }
+    assert [warning["path"] for warning in found["warnings"]] == ["foo"]
+    result = run("check", str(good), "--json")
+    found = json.loads(result.stdout)
+    assert (result.returncode, found["good"], found["models"]) == (0, True, ["a", "b"])
+
+
+def test_a_folder_of_files_is_one_configuration(tmp_path: Path) -> None:
+    """Alone, or after the file that is named."""
+    folder = tmp_path / "conf.d"
+    folder.mkdir()
+    first, second = folder / "1.yaml", folder / "2.yml"
+    first.write_text("models: {a: {cmd: 'x ${PORT}'}}\n")
+    second.write_text("models: {b: {cmd: 'x ${PORT}'}}\n")
+    result = run("check", "--config-dir", str(folder))
+    assert (result.returncode, result.stdout) == (0, f"{first}, {second}: good, 2 models\n")
+    named = write(tmp_path, models={"b": stub()})
+    result = run("check", named, "--config-dir", str(folder))
+    assert result.returncode == 1
+    assert f"models.b: is in two files: {named}:" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["check"], "check what? give a FILE, or a folder with --config-dir"),
+        (["check", "--config-dir", "."], ". has no file that ends in .yaml or .yml"),
+        (["check", "--config-dir", "nowhere"], "cannot read nowhere: No such file or directory"),
+        (["check", "nowhere.yaml"], "cannot read nowhere.yaml: No such file or directory"),
+        (["--config-dir", "d", "--config", "d/a.yaml"], "d/a.yaml is in d, too; give it once"),
+    ],
+)
+def test_files_that_are_not_there_are_one_line(
+    tmp_path: Path, arguments: list[str], complaint: str
+) -> None:
+    """And exit status 1."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/a.yaml").touch()
+    result = run(*arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", f"llamadoze: {complaint}\n")
+
+
+def test_the_schema_is_printed() -> None:
+    """For an editor, or a build that checks files."""
+    result = run("schema")
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["properties"]["models"]["description"]
+
+
+def test_the_daemon_serves_what_a_folder_says(tmp_path: Path) -> None:
+    """The models of all its files; one sleeps by requests of the daemon's own."""
+    endpoints = {
+        "sleepMode": "enable",
+        "sleepEndpoints": [{"endpoint": "/sleep"}],
+        "wakeEndpoints": [{"endpoint": "/wake_up"}],
+    }
+    named = write(tmp_path, models={"a": {**stub(), **endpoints}})
+    folder = tmp_path / "more"
+    folder.mkdir()
+    (folder / "b.yaml").write_text(yaml.safe_dump({"models": {"b": stub()}}))
+    with started("--config", named, "--config-dir", str(folder)) as daemon:
+        first = daemon.chat("a")[1]["pid"]
+        daemon.chat("b")
+        assert daemon.running()["a"]["state"] == "asleep"
+        assert daemon.chat("a")[1]["pid"] == first
