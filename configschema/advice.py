@@ -80,7 +80,7 @@ def _model(model: Model, path: Path, config: Config) -> Iterator[Fault]:
     for number, entry in enumerate(model.env):
         if "=" not in entry.lstrip("="):
             yield Fault((*path, "env", number), "expected NAME=value; without it nothing is set")
-    if model.proxy and "${" not in model.proxy and not is_reachable(model.proxy):
+    if "${" not in model.proxy and not is_reachable(model.proxy):
         message = "leads nowhere: expected an address such as http://127.0.0.1:8000, found {}"
         yield Fault((*path, "proxy"), message, (model.proxy,))
     if model.sleep_mode == "disable" and (model.sleep_endpoints or model.wake_endpoints):

@@ -121,10 +121,10 @@ def _expand_model(
     for key in COMMANDS:
         if isinstance(expanded.get(key), str):
             expanded[key] = without_comments(expanded[key])
-    if body and expanded.get("proxy") in (None, ""):
-        expanded["proxy"] = DEFAULT_PROXY
     macros = {"MODEL_ID": name, **everyones, **own}
     uses_port = "${PORT}" in str(_put(expanded.get("cmd"), macros))
+    if body and (expanded.get("proxy") is None or (uses_port and not expanded["proxy"])):
+        expanded["proxy"] = DEFAULT_PROXY
     known = {"PORT": port, **macros} if uses_port else macros
     expanded = _put(expanded, known)
     _expand_names(expanded, known, path, result)

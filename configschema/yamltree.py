@@ -192,8 +192,8 @@ class Reader:
                 first, again = (mark.line + 1 for mark in (places[name], key.mark))
                 what = f"the key is given twice, on lines {first} and {again}"
                 self.faults.append(Fault((*path, name), what))
-            places[name] = key.mark
-            own[name] = self.data(value, (*path, name))
+            places.setdefault(name, key.mark)
+            own.setdefault(name, self.data(value, (*path, name)))
         return {**self._merged(node, path), **own} if node.merged else own
 
     def _merged(self, node: Mapping, path: Path) -> dict[str, Any]:

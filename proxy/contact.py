@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from urllib.parse import quote, urlsplit
 
 import attrs
+import trio
 
 from configschema import Call, Model
 from proxy.headers import Header
@@ -18,6 +19,7 @@ from proxy.upstream import Origin, Response, Upstream
 
 OK = 200  # llama-swap takes no other status for ready
 MOST_SAID = 200  # characters of an answer that are shown
+LONGEST_WAIT = 1  # seconds for the body of an answer whose status says enough
 
 
 async def ask_if_ready(model: Model) -> str | None:
@@ -39,20 +41,29 @@ async def make_call(step: Call) -> str | None:
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     try:
         async with _exchange(step.method, origin, target, step.body) as response:
-            said = (await response.read()).decode(errors="replace")
-            if 200 <= response.status < 300:
-                while await response.read():
-                    pass
-                return None
-            return f"answered {response.status}" + (f" ({said[:MOST_SAID]})" if said else "")
+            if not 200 <= response.status < 300:
+                said = await _beginning(response)
+                return f"answered {response.status}" + (f" ({said})" if said else "")
+            while await response.read():
+                pass
+            return None
     except UpstreamError as error:
         return f"failed: {error}"
+
+
+async def _beginning(response: Response) -> str:
+    """Return how a body begins, as one line that a terminal can show; it may never come."""
+    text = b""
+    with trio.move_on_after(LONGEST_WAIT):
+        text = await response.read()
+    printable = (sign if sign.isprintable() else " " for sign in text.decode(errors="replace"))
+    return " ".join("".join(printable).split())[:MOST_SAID]
 
 
 def _exchange(
     method: str, origin: Origin, target: str, body: str = ""
 ) -> AbstractAsyncContextManager[Response]:
-    headers: list[Header] = [(b"host", origin.host.encode()), (b"connection", b"close")]
+    headers: list[Header] = [(b"host", origin.authority.encode()), (b"connection", b"close")]
     if body:
         headers.append((b"content-type", b"application/json"))
     path = quote(target, safe="/?&=%:;,+@!$'()*~[]#").encode()

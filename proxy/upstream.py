@@ -41,6 +41,12 @@ class Origin:
         port = parts.port or (443 if tls else 80)
         return cls(parts.hostname or "localhost", port, tls, parts.path.rstrip("/"))
 
+    @property
+    def authority(self) -> str:
+        """Host and port as a Host header has them (RFC 9110, 7.2)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
     async def connect(self) -> trio.abc.Stream:
         """Open a connection.
 

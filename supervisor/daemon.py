@@ -61,7 +61,7 @@ class Supervisor:
         """
         async with self.lease(name) as server:
             snapshot = server.snapshot()
-            return attrs.evolve(snapshot, in_flight=snapshot.in_flight - 1)  # not counting this
+            return attrs.evolve(snapshot, in_flight=max(0, snapshot.in_flight - 1))  # without this
 
     async def wake(self, name: str) -> Snapshot:
         """Wake a model that sleeps; one that is awake stays so.

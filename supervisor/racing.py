@@ -25,3 +25,10 @@ async def race(*rivals: Callable[[], Awaitable[T]]) -> T:
         for rival in rivals:
             nursery.start_soon(run, rival)
     return results[0]
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return the first cause in the groups that nurseries wrap around it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -16,6 +16,7 @@ from supervisor.errors import ModelFailed, SupervisorError, TooManyRequests
 from supervisor.placement import Conflicts
 from supervisor.server import ModelServer
 from supervisor.states import AT_REST, HOLDS_MEMORY, IN_MOTION, Snapshot, State, Wish
+from supervisor.usage import Lease
 
 
 @attrs.frozen
@@ -87,6 +88,7 @@ def _can_be_called(model: Snapshot) -> bool:
 @attrs.define(eq=False)
 class _Waiter:
     model: str
+    lease: Lease | None = None
     answered: trio.Event = attrs.field(factory=trio.Event)
     refusal: SupervisorError | None = None
 
@@ -119,6 +121,7 @@ class Scheduler:
             raise TooManyRequests(model, server.limits.concurrency)
         waiter = _Waiter(model)
         self._waiting.append(waiter)
+        server.usage.wait()
         try:
             self.settle()
             await waiter.answered.wait()
@@ -142,7 +145,7 @@ class Scheduler:
         for model, wish in decision.wishes.items():
             self.servers[model].wish(wish)
         for waiter in self._take(decision.admit):
-            self.servers[waiter.model].take_lease()
+            waiter.lease = self.servers[waiter.model].usage.take()
             waiter.answered.set()
 
     def fail(self, model: str, reason: str) -> None:
@@ -157,12 +160,17 @@ class Scheduler:
 
     def _take(self, models: Iterable[str]) -> list[_Waiter]:
         taken = [waiter for waiter in self._waiting if waiter.model in models]
-        self._waiting = [waiter for waiter in self._waiting if waiter.model not in models]
+        for waiter in taken:
+            self._remove(waiter)
         return taken
+
+    def _remove(self, waiter: _Waiter) -> None:
+        self._waiting.remove(waiter)
+        self.servers[waiter.model].usage.wait_no_more()
 
     def _leave(self, waiter: _Waiter) -> None:
         if waiter in self._waiting:
-            self._waiting.remove(waiter)
-        elif waiter.refusal is None:
-            self.servers[waiter.model].return_lease()
+            self._remove(waiter)
+        elif waiter.lease is not None:
+            waiter.lease.give_back()
         self.settle()

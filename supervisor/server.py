@@ -20,7 +20,7 @@ from supervisor.commands import describe_exit
 from supervisor.durations import seconds
 from supervisor.logs import LogRing
 from supervisor.ports import is_free
-from supervisor.racing import race
+from supervisor.racing import innermost, race
 from supervisor.readiness import Probe
 from supervisor.states import Event, Snapshot, State, Wish, step
 from supervisor.usage import Stir, Usage
@@ -51,6 +51,7 @@ class ModelServer:
         on_change: called after every change of its state.
         on_failure: called with the reason when it fails while it is wanted.
         output: what it and its commands wrote last.
+        usage: the leases on it, and since when it is idle.
     """
 
     model: Model
@@ -64,13 +65,13 @@ class ModelServer:
     _since: float = attrs.field(default=0.0, init=False)
     _wish: Wish = attrs.field(default=Wish.STOP, init=False)
     _stir: Stir = attrs.field(factory=Stir, init=False)
-    _usage: Usage = attrs.field(init=False)
+    usage: Usage = attrs.field(init=False)
     _child: Child | None = attrs.field(default=None, init=False)
     _failure: str | None = attrs.field(default=None, init=False)
     _told_to_end: trio.Event = attrs.field(factory=trio.Event, init=False)
     _watchers: Watchers = attrs.field(factory=Watchers, init=False)
 
-    @_usage.default
+    @usage.default
     def _new_usage(self) -> Usage:
         return Usage(self._stir)
 
@@ -86,7 +87,7 @@ class ModelServer:
             model=self.model.id,
             state=self._state,
             wish=self._wish,
-            in_flight=self._usage.in_flight,
+            in_flight=self.usage.in_flight,
             can_sleep=self.model.can_sleep,
             pid=self._child.pid if self._child else None,
             failure=self._failure,
@@ -103,14 +104,6 @@ class ModelServer:
         if wish is Wish.STOP:
             self._told_to_end.set()
         self._stir()
-
-    def take_lease(self) -> None:
-        """Count one more user. Only while it is serving."""
-        self._usage.take()
-
-    def return_lease(self) -> None:
-        """Count one user less."""
-        self._usage.give_back()
 
     async def reached(self, states: frozenset[State]) -> Snapshot:
         """Wait for one of these states; return how it stood in it, even if it has moved on."""
@@ -141,7 +134,7 @@ class ModelServer:
             ending = await self._own_process()
         except* Exception as errors:  # a fault of ours ends this model, not the daemon
             log.exception(f"<{self.model.id}> Internal error", model=self.model.id)
-            ending = Ending(f"internal error: {errors.exceptions[0]!r}", failed=True)
+            ending = Ending(f"internal error: {innermost(errors)!r}", failed=True)
         finally:
             self._begin_end()
             self._finish(ending)
@@ -182,6 +175,7 @@ class ModelServer:
         if self._child and self._child.was_killed:
             grace = seconds(self.limits.unload)
             self._tell("warning", f"Process did not end within {grace} and was killed")
+        self.usage.end_life()
         self._failure = ending.reason
         if ending.failed:
             self._fail(f"{ending.reason}")
@@ -212,9 +206,7 @@ class ModelServer:
             if failure := await self._fall_asleep(child):
                 self._report_failure(failure, "falling back to Stop()")
                 return Ending(failure)
-            await race(
-                partial(self._stir.when, lambda: self._wish is Wish.SERVE), self._stop_when_idle
-            )
+            await self._until_wanted()
             if failure := await self._wake(child):
                 self._report_failure(failure, "restarting process")
                 return Ending(failure)
@@ -257,19 +249,42 @@ class ModelServer:
         while not self._rest_is_due():
             late: str | None = await race(
                 partial(self._stir.when, self._rest_is_due),
-                self._sleep_when_idle,
-                self._stop_when_idle,
+                partial(self.usage.idle_for, self.limits.sleep_ttl),
+                partial(self.usage.idle_for, self.limits.stop_ttl),
                 self._drain_too_long,
             )
-            if late:
+            if late and self._is_draining():
                 return late
+            self._rest_if_idle()
         return None
 
+    async def _until_wanted(self) -> None:
+        """Return in the very step in which the sleeping model should serve."""
+        while not self._is_wanted():
+            await race(
+                partial(self._stir.when, self._is_wanted),
+                partial(self.usage.idle_for, self.limits.stop_ttl),
+            )
+            self._rest_if_idle()
+
+    def _is_wanted(self) -> bool:
+        return self._wish is Wish.SERVE and not self._told_to_end.is_set()
+
     def _rest_is_due(self) -> bool:
-        return self._wish is Wish.SLEEP and self._usage.in_flight == 0
+        return self._wish is Wish.SLEEP and self.usage.in_flight == 0
 
     def _is_draining(self) -> bool:
-        return self._wish is Wish.SLEEP and self._usage.in_flight > 0
+        return self._wish is Wish.SLEEP and self.usage.in_flight > 0
+
+    def _rest_if_idle(self) -> None:
+        """Let the model sleep or its process end, if nobody has used it for the time of either."""
+        sleep, stop = self.limits.sleep_ttl, self.limits.stop_ttl
+        if self._wish is not Wish.STOP and self.usage.is_idle_for(stop):
+            self._tell("info", f"Unloading model, TTL of {seconds(stop)} reached", timeout_s=stop)
+            self.wish(Wish.STOP)
+        elif self._wish is Wish.SERVE and self.usage.is_idle_for(sleep):
+            self._tell("info", f"Sleeping model, TTL of {seconds(sleep)} reached", timeout_s=sleep)
+            self.wish(Wish.SLEEP)
 
     async def _drain_too_long(self) -> str:
         """Return what to say of requests that hold up a sleep for longer than they may."""
@@ -280,21 +295,6 @@ class ModelServer:
                 await self._stir.when(lambda: not self._is_draining())
             if scope.cancelled_caught:
                 return f"requests were still running after {seconds(limit)} (drainTimeout)"
-
-    async def _sleep_when_idle(self) -> None:
-        """Let the model sleep when nobody has used it for its sleepTtl."""
-        ttl = self.limits.sleep_ttl
-        await self._usage.idle_for(ttl)
-        self._tell("info", f"Sleeping model, TTL of {seconds(ttl)} reached", timeout_s=ttl)
-        self.wish(Wish.SLEEP)
-
-    async def _stop_when_idle(self) -> None:
-        """Let the process end when nobody has used the model for its ttl, asleep or not."""
-        ttl = self.limits.stop_ttl
-        await self._usage.idle_for(ttl)
-        self._tell("info", f"Unloading model, TTL of {seconds(ttl)} reached", timeout_s=ttl)
-        self.wish(Wish.STOP)
-        await trio.sleep_forever()  # until the process's task is cancelled for it
 
     # The one place where the state is written, and what is said about it.
 
@@ -318,7 +318,7 @@ class ModelServer:
     def _open(self, event: Event, done: str) -> None:
         """Step to READY: leases may be given, and the idle time begins."""
         self._failure = None
-        self._usage.begin()
+        self.usage.begin()
         self._step(event, done)
 
     def _begin_end(self) -> None:

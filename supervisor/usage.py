@@ -1,7 +1,7 @@
 """Who uses a model now, and since when nobody does.
 
-Owns the count of leases and the idle time, and the way to wait for a condition that others bring
-about. What follows from either is the model server's business.
+Owns the leases, the count of those who wait for one, and the idle time, and the way to wait for a
+condition that others bring about. What follows from any of it is the model server's business.
 """
 
 from __future__ import annotations
@@ -24,43 +24,85 @@ class Stir:
         self._event = trio.Event()
 
     async def when(self, condition: Callable[[], bool]) -> None:
-        """Return in a step in which the condition holds."""
+        """Return in a step in which the condition holds. Behind a race, look again."""
         while not condition():
             await self._event.wait()
 
 
 @attrs.define(eq=False)
 class Usage:
-    """The leases on one model.
+    """The use of one model, from one process to the next.
 
     Attributes:
-        stir: told of every lease that is given back.
-        in_flight: leases given and not yet returned.
+        stir: told of every change.
+        in_flight: leases on the present process, given and not yet returned.
+        waiting: how many wait for a lease.
     """
 
     stir: Stir
     in_flight: int = attrs.field(default=0, init=False)
+    waiting: int = attrs.field(default=0, init=False)
+    _life: int = attrs.field(default=0, init=False)
     _idle_since: float = attrs.field(default=0.0, init=False)
 
     def begin(self) -> None:
         """Count the idle time from now."""
         self._idle_since = trio.current_time()
 
-    def take(self) -> None:
-        """Count one more user."""
-        self.in_flight += 1
+    def end_life(self) -> None:
+        """The process is gone: leases that are still out are leases on nothing."""
+        self._life += 1
+        self.in_flight = 0
+        self.stir()
 
-    def give_back(self) -> None:
-        """Count one user less."""
-        self.in_flight -= 1
+    def take(self) -> Lease:
+        """Count one more user of the present process."""
+        self.in_flight += 1
+        return Lease(self, self._life)
+
+    def give_back(self, life: int) -> None:
+        """Count one user less, if it was one of the present process."""
+        if life == self._life:
+            self.in_flight -= 1
+            self.begin()
+            self.stir()
+
+    def wait(self) -> None:
+        """Count one more who waits: a model that is waited for is not idle."""
+        self.waiting += 1
+
+    def wait_no_more(self) -> None:
+        """Count one less, whether it was served or left."""
+        self.waiting -= 1
         self.begin()
         self.stir()
 
+    def is_idle_for(self, seconds: float) -> bool:
+        """Whether nobody has used the model for so long; a long request is use. 0 is never."""
+        return bool(seconds) and not self._in_use() and self._left(seconds) <= 0
+
     async def idle_for(self, seconds: float) -> None:
-        """Return when nobody has used the model for so long; a long request is use. 0 is never."""
+        """Return when that was so. Behind a race, look again."""
         if not seconds:
             await trio.sleep_forever()
-        await self.stir.when(lambda: self.in_flight == 0)
-        while (left := self._idle_since + seconds - trio.current_time()) > 0:
-            await trio.sleep(left)
-            await self.stir.when(lambda: self.in_flight == 0)
+        while not self.is_idle_for(seconds):
+            await self.stir.when(lambda: not self._in_use())
+            await trio.sleep(max(0, self._left(seconds)))
+
+    def _left(self, seconds: float) -> float:
+        return self._idle_since + seconds - trio.current_time()
+
+    def _in_use(self) -> bool:
+        return self.in_flight > 0 or self.waiting > 0
+
+
+@attrs.frozen
+class Lease:
+    """The right to use one process of a model; given back once."""
+
+    usage: Usage
+    life: int
+
+    def give_back(self) -> None:
+        """End the use."""
+        self.usage.give_back(self.life)

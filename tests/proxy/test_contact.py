@@ -12,6 +12,7 @@ import trio
 
 from configschema import Call
 from proxy.contact import make_call
+from proxy.upstream import Origin
 from tests.client import ask, chat
 from tests.proxy.daemon import daemon, stub
 
@@ -81,6 +82,7 @@ async def test_a_call_is_sent_as_it_is_written() -> None:
     [
         (b"HTTP/1.1 404 X\r\ncontent-length: 2\r\n\r\nno", "answered 404 (no)"),
         (b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n", "answered 500"),
+        (b"HTTP/1.1 500 X\r\ncontent-length: 9\r\n\r\na\x1b[31m\nb", "answered 500 (a [31m b)"),
         (b"HTTP/1.1 302 X\r\nlocation: /\r\ncontent-length: 0\r\n\r\n", "answered 302"),
         (b"HTTP/1.1 500 X\r\ncontent-length: 900\r\n\r\n" + b"x" * 900, "x" * 200 + ")"),
         (b"", "failed: "),
@@ -95,6 +97,40 @@ async def test_anything_but_a_2xx_answer_is_a_failure(answer: bytes, failure: st
     assert said is not None
     assert failure in said
     assert len(said) < 260
+
+
+async def test_a_status_that_says_enough_does_not_wait_for_its_body() -> None:
+    """The body may never come, and the limit of the step is a minute."""
+
+    async def stall(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 500 X\r\ncontent-length: 9\r\n\r\n")
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, stall, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        with trio.fail_after(5):
+            said = await make_call(Call("s", "POST", f"http://127.0.0.1:{port}/sleep"))
+        assert said == "answered 500"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("address", "authority"),
+    [
+        ("http://h:8000", "h:8000"),
+        ("http://h", "h"),
+        ("https://h:443/x", "h"),
+        ("http://[::1]:80", "[::1]"),
+        ("http://[::1]:81", "[::1]:81"),
+    ],
+)
+def test_the_host_header_has_the_port_that_is_not_the_usual_one(
+    address: str, authority: str
+) -> None:
+    """As RFC 9110 has it; strict servers look at it."""
+    assert Origin.of(address).authority == authority
 
 
 async def test_a_call_to_nobody_is_a_failure() -> None:

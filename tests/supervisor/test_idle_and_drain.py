@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from supervisor import ModelFailed, State, Supervisor
+from supervisor.states import HOLDS_MEMORY, Wish
 from tests.fakes import FakeProbe, FakePrograms
 from tests.supervisor.helpers import model, supervise, two
 
@@ -101,6 +104,102 @@ async def test_a_request_and_the_end_of_the_ttl_in_one_moment_lose_nothing(
             assert state(supervisor) is State.READY
 
 
+async def test_a_request_while_the_model_falls_asleep_is_not_overtaken_by_the_ttl(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """It waits for the end of the sleep, past the ttl, and is met by a wake and no cold start."""
+    a = model("serve a", cmdSleep="sleep 5", cmdWake="sleep 1", sleepTtl=60, ttl=62)
+    async with supervise(two(a, B)) as supervisor:
+        await use(supervisor, "a")
+        await trio.sleep(61.5)
+        assert state(supervisor) is State.FALLING_ASLEEP
+        await use(supervisor, "a")
+    assert programs.history.count("+ serve a") == 1
+
+
+async def test_a_sleeper_that_is_waited_for_is_not_idle(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """The one before it may take longer than its ttl."""
+    async with supervise(two(sleeper(sleepTtl=0, ttl=600), B)) as supervisor:
+        await use(supervisor, "a")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use, supervisor, "b", 1000)
+            await trio.sleep(100)
+            await use(supervisor, "a")
+    assert programs.history.count("+ serve a") == 1
+
+
+@pytest.mark.parametrize("ticks", range(8))
+async def test_a_sleeper_whose_waiter_left_is_not_woken_beside_another(
+    autojump_clock: MockClock, programs: FakePrograms, ticks: int
+) -> None:
+    """Whatever the number of steps between the call and its withdrawal."""
+    b = model("serve b", cmdSleep="sleep 5", cmdWake="sleep 1")
+    up: list[set[str]] = []
+    async with supervise(two(sleeper(), b)) as supervisor:
+        for name in "ab":
+            await use(supervisor, name)
+        await supervisor.sleep("b")
+
+        def look(settle: Callable[[], None]) -> None:
+            servers = supervisor.servers.values()
+            up.append({one.model.id for one in servers if one.snapshot().state in HOLDS_MEMORY})
+            settle()
+
+        for server in supervisor.servers.values():
+            server.on_change = partial(look, server.on_change)
+        leaving = trio.CancelScope()
+
+        async def leave() -> None:
+            with leaving:
+                await use(supervisor, "a")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave)
+            while supervisor.servers["a"].snapshot().wish is not Wish.SERVE:
+                await trio.lowlevel.checkpoint()
+            nursery.start_soon(use, supervisor, "b")
+            for _ in range(ticks):
+                await trio.lowlevel.checkpoint()
+            leaving.cancel()
+        await trio.sleep(100)
+        assert up
+        assert all(len(names) < 2 for names in up)
+
+
+async def test_at_equal_times_the_model_stops(
+    autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
+) -> None:
+    """A sleep for no time is not worth its command."""
+    async with supervise(two(sleeper(sleepTtl=60, ttl=60), B)) as supervisor:
+        await use(supervisor, "a")
+        await trio.sleep(61)
+        assert state(supervisor) is State.STOPPED
+    said = [line["event"] for line in log_lines if "TTL" in line["event"]]
+    assert said == ["<a> Unloading model, TTL of 60s reached"]
+
+
+async def test_a_lease_on_a_process_that_is_gone_counts_no_more(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Its client may not read for hours; the next process is not in use for that."""
+    async with (
+        supervise(two(sleeper(drainTimeout=30), B)) as supervisor,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(use, supervisor, "a", 5000)
+        await trio.sleep(1)
+        await supervisor.unload("a")
+        await supervisor.load("a")
+        assert supervisor.servers["a"].snapshot().in_flight == 0
+        assert (await supervisor.sleep("a")).state is State.ASLEEP
+        with trio.fail_after(10):
+            await use(supervisor, "b")
+        await trio.sleep(6000)
+        assert supervisor.servers["a"].snapshot().in_flight == 0
+
+
 async def test_requests_that_hold_up_a_sleep_for_too_long_are_cut(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
@@ -135,6 +234,21 @@ async def test_requests_that_end_in_time_are_not_cut(
             nursery.start_soon(use, supervisor, "a", 29)
             await trio.sleep(3)
             assert (await supervisor.sleep("a")).state is State.ASLEEP
+
+
+async def test_a_request_that_ends_with_the_limit_is_not_cut(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Nothing is in the way any more."""
+    async with (
+        supervise(two(sleeper(drainTimeout=30), B)) as supervisor,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(use, supervisor, "a", 31)
+        while not supervisor.servers["a"].snapshot().in_flight:
+            await trio.lowlevel.checkpoint()
+        await trio.sleep(1)
+        assert (await supervisor.sleep("a")).state is State.ASLEEP
 
 
 async def test_without_a_limit_requests_may_take_their_time(
