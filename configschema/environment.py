@@ -25,10 +25,12 @@ class Environment:
     Attributes:
         variables: all that are set.
         used: value by value, how it was written: what messages say instead.
+        written: text by text that has such values in it, how it was written.
     """
 
     variables: Mapping[str, str]
     used: dict[str, str] = attrs.field(factory=dict)
+    written: dict[str, str] = attrs.field(factory=dict)
 
     def put_in(self, text: str) -> tuple[str, list[str]]:
         """Return a text with the values in it, and what is wrong with those that are not."""
@@ -46,7 +48,10 @@ class Environment:
                 return found
             return ""
 
-        return _HIDDEN.sub(value, text), faults
+        whole = _HIDDEN.sub(value, text)
+        if not faults:
+            self.written[whole] = as_written(text)
+        return whole, faults
 
 
 def put_aside(text: str) -> str:

@@ -6,7 +6,6 @@ then PORT. Works on plain data before it is structured, so a macro may stand for
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -15,10 +14,11 @@ import attrs
 
 from configschema.commandline import without_comments
 from configschema.fields import MacroValue
-from configschema.problems import Fault, Path
+from configschema.problems import Fault, Meant, Path
 from configschema.schema import DEFAULT_PROXY, DEFAULT_START_PORT
 
 _USE = re.compile(r"\$\{([a-zA-Z0-9_-]+)\}")
+_LIKE_PORT = re.compile(r"\$\{?port\b(?:[^}\s]*\})?", re.IGNORECASE)
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,63}")
 COMMANDS = ("cmd", "cmdStop", "cmdSleep", "cmdWake")
 NOT_HERE = {
@@ -29,6 +29,7 @@ NOT_HERE = {
 KNOWS_PID = frozenset({"cmdStop", "cmdSleep", "cmdWake"})
 LAST_PORT = 65535
 LONGEST_TEXT = 1_000_000  # characters; bounds macros that double each other
+LONGEST_FILE = 20_000_000  # characters that all macros together may add
 TOO_LONG = "\0 too long \0"  # stands for a text that would be longer
 
 
@@ -37,36 +38,66 @@ class Expansion:
     """The expanded data of a file, the faults met on the way, and the ports given to models.
 
     The data has names with settings under ``models`` and ``macros``, whatever the file has there.
+    `broken` are macros that have a fault of their own; `length` counts what macros have added.
     """
 
     environment: Mapping[str, str]
     data: dict[str, Any] = attrs.field(factory=dict)
     faults: list[Fault] = attrs.field(factory=list)
     ports: dict[str, int] = attrs.field(factory=dict)
+    broken: set[str] = attrs.field(factory=set)
+    length: int = 0
 
     def complain(self, path: Path, message: str, *values: object) -> None:
         """Note a fault."""
         self.faults.append(Fault(path, message, values))
+
+    def put(self, value: Any, macros: Mapping[str, MacroValue]) -> Any:  # noqa: ANN401 -- raw YAML
+        """Expand macros in every text of a tree, the last declared first; keys stay as they are."""
+        if isinstance(value, str):
+            return self.put_text(value, macros) if "${" in value else value
+        if isinstance(value, dict):
+            return {key: self.put(item, macros) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.put(item, macros) for item in value]
+        return value
+
+    def put_text(self, text: str, macros: Mapping[str, MacroValue]) -> MacroValue:
+        """Expand macros in one text; one that is nothing but a macro gets its type."""
+        for name in reversed(list(macros)):
+            use = f"${{{name}}}"
+            if use not in text:
+                continue
+            value = macros[name]
+            if text == use and not isinstance(value, str):
+                return value
+            grown = text.count(use) * len(_as_text(value))
+            self.length += grown
+            if len(text) + grown > LONGEST_TEXT or self.length > LONGEST_FILE:
+                return TOO_LONG
+            text = text.replace(use, _as_text(value))
+        return text
 
     def find_unknown(self, value: object, path: Path, known: Iterable[str]) -> None:
         """Note each macro that nothing was put in for."""
         for place, name in _leftovers(value, path):
             if name == TOO_LONG:
                 self.complain(place, f"its macros expand to more than {LONGEST_TEXT} characters")
-            elif not (name == "PID" and place[-1] in KNOWS_PID):
-                use, (meant, values) = f"${{{name}}}", self._hint(name, known)
-                message = f"unknown macro {{}}{meant}"
-                self.faults.append(Fault(place, message, (use, *values), near=use))
+            elif name not in self.broken and not (name == "PID" and place[-1] in KNOWS_PID):
+                self.faults.append(self._unknown(name, place, known))
 
-    def _hint(self, name: str, known: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+    def _unknown(self, name: str, path: Path, known: Iterable[str]) -> Fault:
+        use = f"${{{name}}}"
         if name in NOT_HERE:
-            return f": {NOT_HERE[name]}", ()
+            return Fault(path, f"unknown macro {{}}: {NOT_HERE[name]}", (use,), near=use)
         if name in known:
-            return ": it is declared after the macro that uses it; declare it before", ()
+            late = "it is declared after the macro that uses it; declare it before"
+            return Fault(path, f"unknown macro {{}}: {late}", (use,), near=use)
         if name in self.environment:
-            return "; did you mean {}?", (f"${{env.{name}}}",)
-        near = difflib.get_close_matches(name, known, n=1)
-        return ("; did you mean {}?", (f"${{{near[0]}}}",)) if near else ("", ())
+            instead = (use, f"${{env.{name}}}")
+            return Fault(path, "unknown macro {}; did you mean {}?", instead, near=use)
+        meant = Meant(name, [*known, "PORT", "MODEL_ID"], "${{}}")
+        return Fault(path, "unknown macro {}", (use,), near=use, meant=meant)
 
 
 def expand(raw: Mapping[str, Any], environment: Mapping[str, str]) -> Expansion:
@@ -75,7 +106,7 @@ def expand(raw: Mapping[str, Any], environment: Mapping[str, str]) -> Expansion:
     everyones = _declared(raw.get("macros"), ("macros",), result)
     for key, value in raw.items():
         if key not in ("models", "macros"):
-            result.data[key] = _put(value, everyones)
+            result.data[key] = result.put(value, everyones)
             result.find_unknown(result.data[key], (key,), everyones)
     result.data["macros"] = everyones
     models = raw.get("models") or {}
@@ -90,13 +121,17 @@ def _expand_models(
     models: Mapping[str, Any], everyones: Mapping[str, MacroValue], result: Expansion
 ) -> dict[str, dict[str, Any]]:
     port = result.data.get("startPort", DEFAULT_START_PORT)
-    port = port if isinstance(port, int) and 0 < port <= LAST_PORT else DEFAULT_START_PORT
+    number = isinstance(port, (int, float)) and not isinstance(port, bool)
+    port = int(port) if number and 0 < port <= LAST_PORT else DEFAULT_START_PORT
     expanded: dict[str, dict[str, Any]] = {}
     for name in sorted(models):
-        body = models[name] or {}
-        if not isinstance(body, dict):
+        body = models[name]
+        if body is not None and not isinstance(body, dict):
             result.complain(("models", name), "expected the model's settings")
-            body = {}
+            body = None
+        if body is None:
+            expanded[name] = {"proxy": ""}  # as llama-swap has it: it cannot be started anyway
+            continue
         expanded[name], uses_port = _expand_model(name, body, everyones, port, result)
         if uses_port and port > LAST_PORT:
             text = f"no port is left for it: startPort is too near to {LAST_PORT}"
@@ -122,15 +157,17 @@ def _expand_model(
         if isinstance(expanded.get(key), str):
             expanded[key] = without_comments(expanded[key])
     macros = {"MODEL_ID": name, **everyones, **own}
-    uses_port = "${PORT}" in str(_put(expanded.get("cmd"), macros))
-    if body and (expanded.get("proxy") is None or (uses_port and not expanded["proxy"])):
+    uses_port = "${PORT}" in str(result.put(expanded.get("cmd"), macros))
+    if expanded.get("proxy") is None or (uses_port and not expanded["proxy"]):
         expanded["proxy"] = DEFAULT_PROXY
     known = {"PORT": port, **macros} if uses_port else macros
-    expanded = _put(expanded, known)
+    expanded = result.put(expanded, known)
     _expand_names(expanded, known, path, result)
     if "${PORT}" in str(expanded.get("proxy", "")):
         what = "proxy uses ${PORT} but cmd does not" if body.get("proxy") else "proxy is missing"
-        result.complain((*path, "proxy"), f"{what}: use ${{PORT}} in cmd, or name the address")
+        slip = _LIKE_PORT.search(str(expanded.get("cmd", "")))
+        way = "write ${PORT} for {}" if slip else "use ${PORT} in cmd, or name the address"
+        result.complain((*path, "proxy"), f"{what}: {way}", *([slip[0]] if slip else []))
         expanded["proxy"] = ""
     result.find_unknown(expanded, path, macros)
     return {**expanded, "macros": own}, uses_port
@@ -147,7 +184,7 @@ def _expand_names(
     path = (*path, "filters", "setParamsByID")
     found: dict[str, str] = {}
     for name in by_id:
-        meant = _as_text(_put_text(name, macros))
+        meant = _as_text(result.put_text(name, macros))
         if meant in found:
             message, other = "means {}, and so does {}", found[meant]
             fault = Fault((*path, name), message, (meant, other), also=(*path, other))
@@ -167,6 +204,7 @@ def _declared(macros: Any, path: Path, result: Expansion) -> dict[str, MacroValu
     good: dict[str, MacroValue] = {}
     for name, value in macros.items():
         if reason := _unusable(name, value):
+            result.broken.add(name)
             result.complain((*path, name), reason, *([name] if "{}" in reason else []))
         else:
             good[name] = value
@@ -183,31 +221,6 @@ def _unusable(name: str, value: object) -> str | None:
     if isinstance(value, str) and f"${{{name}}}" in value:
         return "macro {} contains itself"
     return None
-
-
-def _put(value: Any, macros: Mapping[str, MacroValue]) -> Any:  # noqa: ANN401 -- raw YAML
-    """Expand macros in every text of a tree, the last declared first; keys stay as they are."""
-    if isinstance(value, str):
-        return _put_text(value, macros) if "${" in value else value
-    if isinstance(value, dict):
-        return {key: _put(item, macros) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_put(item, macros) for item in value]
-    return value
-
-
-def _put_text(text: str, macros: Mapping[str, MacroValue]) -> MacroValue:
-    for name in reversed(list(macros)):
-        use = f"${{{name}}}"
-        if use not in text:
-            continue
-        value = macros[name]
-        if text == use and not isinstance(value, str):
-            return value
-        if len(text) + text.count(use) * len(_as_text(value)) > LONGEST_TEXT:
-            return TOO_LONG
-        text = text.replace(use, _as_text(value))
-    return text
 
 
 def _as_text(value: MacroValue) -> str:

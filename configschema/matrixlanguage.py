@@ -7,12 +7,15 @@ Owns the grammar, which is llama-swap's: ``&`` (together) binds tighter than ``|
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import TopologicalSorter
+from itertools import islice
 
 import attrs
 
-_TOKEN = re.compile(r"\s*(?:(?P<name>[a-zA-Z0-9_.-]+)|(?P<sign>[()&|+])|(?P<wrong>\S))")
+_TOKEN = re.compile(r"\s*(?:(?P<name>[\w.-]+)|(?P<sign>[()&|+])|(?P<wrong>\S))")
 DEEPEST = 100  # open parentheses
+MOST_ALTERNATIVES = 64  # of an expression, in the question who may run together
 
 
 class WrongExpression(Exception):
@@ -59,6 +62,7 @@ class Either:
 
 
 Expression = Name | Reference | Together | Either
+_Alternatives = frozenset[frozenset[str]]
 
 
 @attrs.frozen
@@ -100,13 +104,15 @@ class _Reader:
 
     tokens: list[_Token]
     depth: int = 0
+    taken: int = 0
 
     @property
     def next(self) -> _Token:
-        return self.tokens[0]
+        return self.tokens[self.taken]
 
     def take(self) -> _Token:
-        return self.tokens.pop(0)
+        self.taken += 1
+        return self.tokens[self.taken - 1]
 
     def either(self) -> Expression:
         parts = [self.together()]
@@ -126,11 +132,11 @@ class _Reader:
         token = self.take() if self.next.text else self.next
         if token.is_name:
             return Name(token.text, token.at)
-        if token.text == "+" and self.next.is_name:
+        if token.text == "+" and self.next.is_name and self.next.at == token.at + 1:
             return Reference(self.take().text, token.at)
         if token.text == "(":
             return self.inside(token)
-        wanted = "the name of a set" if token.text == "+" else "a name, '+' or '('"
+        wanted = "the name of a set right behind '+'" if token.text == "+" else "a name, '+' or '('"
         found = self.next if token.text == "+" else token
         raise WrongExpression(f"expected {wanted}, found {_end(found)}", found.at, *_text(found))
 
@@ -165,6 +171,14 @@ def leaves(expression: Expression) -> Iterator[Name | Reference]:
             yield from leaves(part)
 
 
+def references(trees: Mapping[str, Expression]) -> dict[str, list[str]]:
+    """Return for each set the sets that it refers to."""
+    return {
+        name: [leaf.name for leaf in leaves(tree) if isinstance(leaf, Reference)]
+        for name, tree in trees.items()
+    }
+
+
 @attrs.frozen
 class Sets:
     """All sets of a matrix.
@@ -178,29 +192,79 @@ class Sets:
     models: Mapping[str, str]
 
     def allow_together(self, wanted: frozenset[str]) -> bool:
-        """Whether some set holds all of these models at once."""
-        found: dict[str, frozenset[frozenset[str]]] = {}
-        return any(wanted in self._covered(e, wanted, found) for e in self.expressions.values())
+        """Whether some set holds all of these models at once.
 
-    def _covered(
-        self,
-        expression: Expression,
-        wanted: frozenset[str],
-        found: dict[str, frozenset[frozenset[str]]],
-    ) -> frozenset[frozenset[str]]:
+        Where there are too many alternatives to be sure, the answer is yes.
+        """
+        covered: dict[str, _Alternatives] = {}
+        for name in self._in_order():
+            covered[name] = self._cover(self.expressions[name], wanted, covered)
+        found = covered.values()
+        return any(len(some) > MOST_ALTERNATIVES or wanted in some for some in found)
+
+    def partners(self) -> dict[str, frozenset[str]]:
+        """Return for each model all those that some set holds together with it."""
+        members: dict[str, frozenset[str]] = {}
+        found: dict[str, set[str]] = {}
+        for name in self._in_order():
+            members[name] = self._pair(self.expressions[name], members, found)
+        return {name: frozenset(others) for name, others in found.items()}
+
+    def _in_order(self) -> Iterable[str]:
+        """Return the sets, each behind those it refers to."""
+        return TopologicalSorter(references(self.expressions)).static_order()
+
+    def _cover(
+        self, expression: Expression, wanted: frozenset[str], known: Mapping[str, _Alternatives]
+    ) -> _Alternatives:
         """Return which of the wanted models the alternatives of an expression hold."""
         match expression:
             case Name(name):
                 return frozenset({wanted & {self.models.get(name, name)}})
             case Reference(name):
-                if name not in found:
-                    found[name] = self._covered(self.expressions[name], wanted, found)
-                return found[name]
+                return known[name]
             case Either(parts):
-                return frozenset().union(*(self._covered(part, wanted, found) for part in parts))
+                return _largest(one for part in parts for one in self._cover(part, wanted, known))
             case Together(parts):
-                covered = frozenset({frozenset[str]()})
+                covered: _Alternatives = frozenset({frozenset[str]()})
                 for part in parts:
-                    more = self._covered(part, wanted, found)
-                    covered = frozenset(one | other for one in covered for other in more)
+                    more = self._cover(part, wanted, known)
+                    covered = _largest(one | other for one in covered for other in more)
                 return covered
+
+    def _pair(
+        self,
+        expression: Expression,
+        members: Mapping[str, frozenset[str]],
+        found: dict[str, set[str]],
+    ) -> frozenset[str]:
+        """Note who meets whom in an expression; return all who are in it."""
+        match expression:
+            case Name(name):
+                return frozenset({self.models.get(name, name)})
+            case Reference(name):
+                return members[name]
+            case Either(parts):
+                return frozenset().union(*(self._pair(part, members, found) for part in parts))
+            case Together(parts):
+                together: frozenset[str] = frozenset()
+                for part in parts:
+                    more = self._pair(part, members, found)
+                    for one in together:
+                        found.setdefault(one, set()).update(more)
+                    for one in more:
+                        found.setdefault(one, set()).update(together)
+                    together |= more
+                return together
+
+
+def _largest(alternatives: Iterable[frozenset[str]]) -> _Alternatives:
+    """Leave out what is part of another one; of very many, keep more than are looked at."""
+    distinct = sorted(set(islice(alternatives, MOST_ALTERNATIVES**2)), key=len, reverse=True)
+    kept: list[frozenset[str]] = []
+    for one in distinct:
+        if len(kept) > MOST_ALTERNATIVES:
+            break
+        if not any(one <= other for other in kept):
+            kept.append(one)
+    return frozenset(kept)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from configschema.environment import Environment
 from configschema.problems import Fault, Path
-from configschema.words import WORDS
+from configschema.words import plain_word
 from configschema.yamltree import Mapping, Node, Scalar
 from configschema.yamltree import Sequence as List
 
@@ -28,7 +29,7 @@ NAMED: frozenset[Path] = frozenset(
 )
 
 
-def merge(roots: Sequence[Node]) -> tuple[Node | None, list[Fault]]:
+def merge(roots: Sequence[Node], environment: Environment) -> tuple[Node | None, list[Fault]]:
     """Put the trees of several files together; the first one takes the others in."""
     if not roots:
         return None, []
@@ -36,11 +37,13 @@ def merge(roots: Sequence[Node]) -> tuple[Node | None, list[Fault]]:
     faults: list[Fault] = []
     for other in others:
         if isinstance(first, Mapping) and isinstance(other, Mapping):
-            faults += _take_in(first, other, ())
+            faults += _take_in(first, other, (), environment)
     return first, faults
 
 
-def _take_in(into: Mapping, other: Mapping, path: Path) -> Iterator[Fault]:
+def _take_in(
+    into: Mapping, other: Mapping, path: Path, environment: Environment
+) -> Iterator[Fault]:
     known = {key.text: value for key, value in into.pairs if isinstance(key, Scalar)}
     into.merged += other.merged
     for position, (key, value) in enumerate(other.pairs):
@@ -52,29 +55,33 @@ def _take_in(into: Mapping, other: Mapping, path: Path) -> Iterator[Fault]:
             where = f"{first.name}:{first.line + 1} and {again.name}:{again.line + 1}"
             yield Fault((*path, name), f"is in two files: {where}")
         else:
-            yield from _unite(into, name, known[name], value, (*path, name))
+            yield from _unite(into, known[name], value, (*path, name), environment)
 
 
-def _unite(into: Mapping, name: str, mine: Node, other: Node, path: Path) -> Iterator[Fault]:
-    if _is_nothing(mine):
-        into.pairs = [
-            (key, other if isinstance(key, Scalar) and key.text == name else value)
-            for key, value in into.pairs
-        ]
+def _unite(
+    into: Mapping, mine: Node, other: Node, path: Path, environment: Environment
+) -> Iterator[Fault]:
+    mine_is, other_is = (_word(node, environment) for node in (mine, other))
+    if mine_is is None:
+        into.pairs = [(key, other if value is mine else value) for key, value in into.pairs]
     elif isinstance(mine, Mapping) and isinstance(other, Mapping):
-        yield from _take_in(mine, other, path)
+        yield from _take_in(mine, other, path, environment)
     elif isinstance(mine, List) and isinstance(other, List):
         mine.items += other.items
-    elif not _is_nothing(other) and not _are_alike(mine, other):
+    elif other_is is not None and not (mine_is == other_is and isinstance(mine, Scalar)):
         where = f"{mine.mark.name}:{mine.mark.line + 1} and {other.mark.name}:{other.mark.line + 1}"
         yield Fault(path, f"two files give it different values: {where}")
 
 
-def _is_nothing(node: Node) -> bool:
-    return isinstance(node, Scalar) and node.plain and WORDS.get(node.text, "") is None
-
-
-def _are_alike(one: Node, other: Node) -> bool:
-    if not (isinstance(one, Scalar) and isinstance(other, Scalar)):
-        return False
-    return (one.text, one.plain) == (other.text, other.plain)
+def _word(node: Node, environment: Environment) -> object:
+    """Return what a word stands for, with its type; None for nothing; the node if it is no word."""
+    if not isinstance(node, Scalar):
+        return node
+    text, _ = environment.put_in(node.text)
+    if not node.plain or node.tag:
+        return str, text
+    try:
+        value = plain_word(text)
+    except ValueError:  # a fault of its own, later
+        return str, text
+    return None if value is None else (type(value), value)

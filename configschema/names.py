@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from configschema.problems import Fault, Path
-from configschema.routing import hint, rules_of, sets_of
+from configschema.routing import no_such, rules_of, sets_of
 from configschema.schema import Config
-from configschema.sections import Selector
+from configschema.sections import DEFAULT_GROUP, Selector
 
 
 def check_names(config: Config) -> Iterator[Fault]:
@@ -23,13 +23,17 @@ def check_names(config: Config) -> Iterator[Fault]:
         yield from _selector(name, selector, config)
     for name, profile in config.profiles.items():
         path = ("profiles", name, "pins")
+        if not name.strip():
+            yield Fault(("profiles", name), "a profile needs a name")
         if not profile.pins:
             yield Fault(path, "a profile needs at least one pin")
         for pin, target in profile.pins.items():
+            if not pin.strip():
+                yield Fault((*path, pin), "a pin needs a name")
             if target and not is_known(target, config):
-                meant, near = hint(target, config)
-                message = f"there is no model, alias or selector {{}}{meant}"
-                yield Fault((*path, pin), message, (target, *near))
+                yield _nobody(
+                    (*path, pin), "there is no model, alias or selector {}", target, config
+                )
 
 
 def is_known(name: str, config: Config) -> bool:
@@ -44,6 +48,15 @@ def full_names(config: Config) -> dict[str, Path]:
         for peer_name, peer in config.peers.items()
         for number, model in enumerate(peer.models)
     }
+
+
+def _nobody(path: Path, what: str, name: str, config: Config) -> Fault:
+    """Say that a name is nobody's, or that it is more than one peer's."""
+    holders = [peer_name for peer_name, peer in config.peers.items() if name in peer.models]
+    if len(holders) < 2:
+        return no_such(path, what, name, config)
+    message = "more than one peer has a model {}: write one of their full names, such as {}"
+    return Fault(path, message, (name, f"{holders[0]}/{name}"))
 
 
 def _is_peers(name: str, config: Config) -> bool:
@@ -131,8 +144,7 @@ def _selector(name: str, selector: Selector, config: Config) -> Iterator[Fault]:
         if target in config.selectors:
             yield Fault(place, "{} is a selector itself; name its targets instead", (target,))
         elif local is None and not _is_peers(target, config):
-            meant, near = hint(target, config)
-            yield Fault(place, f"there is no model {{}}{meant}", (target, *near))
+            yield _nobody(place, "there is no model {}", target, config)
         elif local is None and selector.strategy == "warm":
             yield Fault(place, "{} is a peer's; warm can choose local models only", (target,))
     if selector.strategy == "spillover":
@@ -152,10 +164,10 @@ def _spillover(path: Path, selector: Selector, config: Config) -> Iterator[Fault
         if sets and not sets.allow_together(frozenset(found)):
             yield Fault((*path, "targets"), "no set of the matrix lets them run together")
         return
-    homes = {group for group, it in rules.groups.items() if set(it.members) & set(found)}
     together = any(
-        not rules.groups[home].swap and set(found) <= set(rules.groups[home].members)
-        for home in homes
+        not group.swap and set(found) <= set(group.members)
+        for name, group in rules.groups.items()
+        if name != DEFAULT_GROUP
     )
     if not together:
         message = "must run together: put them into one group with swap: false"

@@ -6,7 +6,9 @@ never a secret. Where a path stands in the text is known by `yamltree`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import difflib
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import zip_longest
 from typing import Any
 
@@ -14,7 +16,34 @@ import attrs
 
 Path = tuple[str | int, ...]
 _LONGEST_SHOWN = 60
+_PASSWORD = re.compile(r"//[^/@\s]*@")
 HIDDEN = "***"
+SHORTEST_SECRET = 4  # characters; what is shorter is hidden as a whole value, but not within one
+MOST_HINTS = 20  # in one report: each compares a name with all there are
+
+
+@attrs.frozen
+class Meant:
+    """What may have been meant by a name that is not known: looked for when it is shown.
+
+    Attributes:
+        name: that was written.
+        known: the names there are.
+        form: how the nearest one is shown, in place of its ``{}``.
+        likeness: from 0 to 1, how much the two must be alike.
+    """
+
+    name: str
+    known: Collection[str]
+    form: str = "{}"
+    likeness: float = 0.6
+
+    def nearest(self) -> str | None:
+        """Return the known name that is most like it; case and underscores do not count."""
+        plain = {known.lower().replace("_", ""): known for known in self.known}
+        wanted = self.name.lower().replace("_", "")
+        near = difflib.get_close_matches(wanted, plain, n=1, cutoff=self.likeness)
+        return self.form.replace("{}", plain[near[0]]) if near else None
 
 
 @attrs.frozen
@@ -28,6 +57,7 @@ class Fault:
         also: a second place that has to do with it.
         offset: characters into the text at the path; None for the path itself.
         near: what to look for in the text at the path; the place is where it is found.
+        meant: what may have been meant.
     """
 
     path: Path
@@ -36,6 +66,7 @@ class Fault:
     also: Path | None = None
     offset: int | None = None
     near: str = ""
+    meant: Meant | None = None
 
 
 @attrs.frozen
@@ -82,32 +113,47 @@ class Report:
 
     Attributes:
         find: where a path stands, or a spot in the text there: see `yamltree.Source.find`.
-        secrets: what must not be shown, and what is shown instead.
+        secrets: texts that must not be shown, and what is shown instead.
+        written: names and values that came from the environment, as the file has them.
         files: in the order in which they are reported.
     """
 
     find: Callable[[Path, int | None, str], Place]
     secrets: Mapping[str, str]
+    written: Mapping[str, str]
     files: tuple[str, ...]
 
     def __call__(self, faults: Iterable[Fault]) -> tuple[Problem, ...]:
         """Locate faults, in the order of the files, each said once."""
-        return tuple(sorted({self._problem(fault) for fault in faults}, key=self._order))
+        placed = [(self.find(fault.path, fault.offset, fault.near), fault) for fault in faults]
+        placed.sort(key=self._order)
+        hints = MOST_HINTS
+        problems: dict[Problem, None] = {}
+        for place, fault in placed:
+            message = self._message(fault, hints > 0)
+            hints -= fault.meant is not None
+            path = ".".join(map(self._name, fault.path))
+            problems[Problem(place.file, place.line, place.column, path, message)] = None
+        return tuple(problems)
 
-    def _problem(self, fault: Fault) -> Problem:
-        place = self.find(fault.path, fault.offset, fault.near)
-        message = fault.message
-        if fault.values:
-            texts = zip_longest(message.split("{}"), map(self._shown, fault.values), fillvalue="")
-            message = "".join(part + value for part, value in texts)
+    def _order(self, placed: tuple[Place, Fault]) -> tuple[int, int, int, str]:
+        place, fault = placed
+        file = self.files.index(place.file) if place.file in self.files else -1
+        return file, place.line, place.column, fault.message
+
+    def _message(self, fault: Fault, with_hint: bool) -> str:
+        texts = zip_longest(fault.message.split("{}"), map(self._shown, fault.values), fillvalue="")
+        message = "".join(part + value for part, value in texts)
+        if fault.meant and with_hint and (nearest := fault.meant.nearest()):
+            message += f"; did you mean {self._shown(nearest)}?"
         if fault.also is not None:
-            message += f" (see {self.find(fault.also, 0, '')})"
-        path = ".".join(self._without_secrets(step) for step in fault.path)
-        return Problem(place.file, place.line, place.column, path, message)
+            message += f" (see {self.find(fault.also, None, '')})"
+        return message
 
-    def _order(self, problem: Problem) -> tuple[int, int, int, str]:
-        file = self.files.index(problem.file) if problem.file in self.files else -1
-        return file, problem.line, problem.column, problem.message
+    def _name(self, step: str | int) -> str:
+        """Return one step of a path as the file has it, fit for a terminal."""
+        text = self.written.get(step, step) if isinstance(step, str) else str(step)
+        return text if text.isprintable() else repr(text)[1:-1]
 
     def _shown(self, value: object) -> str:
         match value:
@@ -120,16 +166,19 @@ class Report:
             case str():
                 return _short(repr(self._without_secrets(value)))
             case _:
-                return _short(self._without_secrets(value))
+                return _short(self._without_secrets(str(value)))
 
-    def _without_secrets(self, value: object) -> str:
-        text = str(value)
+    def _without_secrets(self, text: str) -> str:
+        if text in self.written:
+            return self.written[text]
         for secret in sorted(self.secrets, key=len, reverse=True):
-            if secret and secret in text:
+            if not secret:
+                continue
+            if secret == text or (len(secret) >= SHORTEST_SECRET and secret in text):
                 # What is put in is never searched again: a short secret may be part of it.
                 parts = map(self._without_secrets, text.split(secret))
                 return self.secrets[secret].join(parts)
-        return text
+        return _PASSWORD.sub(f"//{HIDDEN}@", text)
 
 
 def _short(text: str) -> str:

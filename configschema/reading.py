@@ -7,6 +7,7 @@ refused once, at the end.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from configschema.structuring import structure
 from configschema.unknown import is_known, remarks
 from configschema.yamltree import Mapping as MappingNode
 from configschema.yamltree import Node, Reader, Source, read_nodes
+
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @attrs.frozen
@@ -101,8 +104,8 @@ def _nodes(text: str, file: str) -> Node | None:
         root = read_nodes(text, file)
     except yaml.MarkedYAMLError as error:
         raise ConfigError([_unreadable(error, file)]) from None
-    except yaml.YAMLError as error:
-        raise ConfigError([Problem(file, 1, 1, "", f"not valid YAML: {error}")]) from None
+    except yaml.YAMLError:
+        raise ConfigError([_unprintable(text, file)]) from None
     if root is None or isinstance(root, MappingNode) or Reader(Environment({})).data(root) is None:
         return root if isinstance(root, MappingNode) else None
     mark = root.mark
@@ -118,19 +121,30 @@ def _unreadable(error: yaml.MarkedYAMLError, file: str) -> Problem:
     return Problem(file, line, column, "", what)
 
 
+def _unprintable(text: str, file: str) -> Problem:
+    """Describe a character that may not be in YAML (YAML 1.2, 5.1)."""
+    found = _FORBIDDEN.search(text)
+    at = found.start() if found else 0
+    line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+    what = f"the character {ord(found[0]):#06x} may not be in YAML" if found else "it has no form"
+    return Problem(file, line, column, "", f"not valid YAML: {what}")
+
+
 def _check(roots: list[Node], texts: Mapping[str, str], environ: Mapping[str, str]) -> Loaded:
-    root, faults = merge(roots)
     environment = Environment(environ)
+    root, faults = merge(roots, environment)
     reader = Reader(environment)
     data = reader.data(root) if root else {}
     expansion = expand(data, environ)
     config, wrong = structure(expansion.data, expansion.ports)
     known = [fault for fault in expansion.faults if is_known(fault.path[0])]
-    faults += [*reader.faults, *known, *wrong]
-    faults += _others(check(config, expansion.data), faults)
+    faults += reader.faults
+    for found in (known, wrong, check(config, expansion.data)):
+        faults += _others(found, faults)
     report = Report(
         find=Source(root, texts).find,
         secrets=_secrets(expansion) | environment.used,
+        written=environment.written,
         files=tuple(texts),
     )
     warnings = report(_others(_warnings(config, expansion, data), faults))

@@ -6,14 +6,22 @@ supervisor's business.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 
 import attrs
 
-from configschema.matrixlanguage import Expression, Reference, Sets, WrongExpression, leaves, read
-from configschema.problems import Fault, Path
+from configschema.matrixlanguage import (
+    Expression,
+    Reference,
+    Sets,
+    WrongExpression,
+    leaves,
+    read,
+    references,
+)
+from configschema.problems import Fault, Meant, Path
 from configschema.schema import Config
 from configschema.sections import DEFAULT_GROUP, Group, Matrix
 
@@ -63,22 +71,15 @@ def check_routing(config: Config) -> Iterator[Fault]:
     for name in config.routing.scheduler.settings.fifo.priority:
         if config.find(name) is None:
             path = ("routing", "scheduler", "settings", "fifo", "priority", name)
-            meant, near = hint(name, config)
-            yield Fault(path, f"there is no such model{meant}", near)
+            yield no_such(path, "there is no model {}", name, config)
 
 
-def hint(name: str, config: Config) -> tuple[str, tuple[str, ...]]:
-    """Return what may have been meant by the name of a model: words to add, and their values."""
+def no_such(path: Path, what: str, name: str, config: Config) -> Fault:
+    """Say that a name is none of a model, and what may have been meant."""
     owner = config.find(name)
-    if owner is not None and owner.id != name:
-        return "; it is an alias: write {}", (owner.id,)
-    return nearest(name, config.models)
-
-
-def nearest(name: str, known: Iterable[str]) -> tuple[str, tuple[str, ...]]:
-    """Return the known name that is most like one, as words to add to a message, and values."""
-    near = tuple(difflib.get_close_matches(name, known, n=1))
-    return ("; did you mean {}?" if near else ""), near
+    if owner is not None:
+        return Fault(path, f"{what}; it is an alias: write {{}}", (name, owner.id))
+    return Fault(path, what, (name,), meant=Meant(name, config.models))
 
 
 def _groups(groups: Mapping[str, Group], path: Path, config: Config) -> Iterator[Fault]:
@@ -91,8 +92,7 @@ def _groups(groups: Mapping[str, Group], path: Path, config: Config) -> Iterator
             if member in places:
                 yield Fault(place, "model {} is a member twice", (member,), also=places[member])
             elif member not in config.models:
-                meant, near = hint(member, config)
-                yield Fault(place, f"there is no model {{}}{meant}", (member, *near))
+                yield no_such(place, "there is no model {}", member, config)
             places.setdefault(member, place)
 
 
@@ -104,8 +104,7 @@ def _matrix(matrix: Matrix, path: Path, config: Config) -> Iterator[Fault]:
             message = "a short name is 1 to 32 letters, digits, '.' or '-'"
             yield Fault((*path, "vars", short), message)
         if name not in config.models:
-            meant, near = hint(name, config)
-            yield Fault((*path, "vars", short), f"there is no model {{}}{meant}", (name, *near))
+            yield no_such((*path, "vars", short), "there is no model {}", name, config)
     known = {**{name: name for name in config.models}, **matrix.vars}
     for name in matrix.evict_costs:
         if name not in known:
@@ -129,8 +128,8 @@ def _names_in(
         candidates = matrix.sets if isinstance(leaf, Reference) else known
         if leaf.name not in candidates:
             what = "set" if isinstance(leaf, Reference) else "model or short name"
-            meant, near = nearest(leaf.name, candidates)
-            yield _at(leaf.at, f"there is no {what} {{}}{meant}", text, path, leaf.name, *near)
+            fault = _at(leaf.at, f"there is no {what} {{}}", text, path, leaf.name)
+            yield attrs.evolve(fault, near=leaf.name, meant=Meant(leaf.name, candidates))
 
 
 def _at(position: int, message: str, text: str, path: Path, *values: str) -> Fault:
@@ -139,21 +138,19 @@ def _at(position: int, message: str, text: str, path: Path, *values: str) -> Fau
 
 
 def _circles(trees: Mapping[str, Expression], path: Path) -> Iterator[Fault]:
-    """Name each set that comes back to itself."""
-    edges = {
-        name: [leaf.name for leaf in leaves(tree) if isinstance(leaf, Reference)]
-        for name, tree in trees.items()
-    }
-    for name in trees:
-        reached: set[str] = set()
-        ahead = list(edges[name])
-        while ahead:
-            step = ahead.pop()
-            if step not in reached:
-                reached.add(step)
-                ahead += edges.get(step, ())
-        if name in reached:
-            yield Fault((*path, name), "this set comes back to itself by its references")
+    """Name each circle of references, at the first of its sets."""
+    left = references(trees)
+    while left:
+        try:
+            TopologicalSorter(left).prepare()
+        except CycleError as error:
+            circle = error.args[1][:-1]
+            first = min(circle, key=list(trees).index)
+            message = "this set comes back to itself by way of {}"
+            yield Fault((*path, first), message, (", ".join(circle),))
+            left = {name: ahead for name, ahead in left.items() if name not in circle}
+        else:
+            return
 
 
 def sets_of(matrix: Matrix) -> Sets | None:
@@ -162,12 +159,10 @@ def sets_of(matrix: Matrix) -> Sets | None:
         trees = {name: read(text) for name, text in matrix.sets.items()}
     except WrongExpression:
         return None
-    references = (leaf for tree in trees.values() for leaf in leaves(tree))
-    if any(isinstance(leaf, Reference) and leaf.name not in trees for leaf in references):
+    ahead = references(trees)
+    if any(name not in trees for names in ahead.values() for name in names):
         return None
-    if any(_circles(trees, ())):
-        return None
-    return Sets(trees, matrix.vars)
+    return None if any(_circles(trees, ())) else Sets(trees, matrix.vars)
 
 
 @attrs.frozen
@@ -177,12 +172,12 @@ class Company:
     Attributes:
         rules: the rules in effect.
         groups: the group of each model that is in one.
-        sets: the matrix's sets, where a matrix without faults is in effect.
+        partners: whom each model may have beside it by the matrix, where one is in effect.
     """
 
     rules: Rules
     groups: Mapping[str, str]
-    sets: Sets | None
+    partners: Mapping[str, frozenset[str]]
 
     def home(self, model: str) -> str:
         """Return what all models have in common to which the same rules apply."""
@@ -191,7 +186,7 @@ class Company:
     def may_meet(self, one: str, other: str) -> bool:
         """Whether the two may be awake at the same time."""
         if self.rules.matrix:
-            return self.sets is not None and self.sets.allow_together(frozenset({one, other}))
+            return other in self.partners.get(one, ())
         homes = [self.home(one), self.home(other)]
         groups = {**self.rules.groups, DEFAULT_GROUP: Group()}
         rules = [groups[home] for home in homes]
@@ -209,4 +204,5 @@ def company_of(config: Config) -> Company:
         for member in group.members
         if name != DEFAULT_GROUP
     }
-    return Company(rules, groups, sets_of(rules.matrix) if rules.matrix else None)
+    sets = sets_of(rules.matrix) if rules.matrix else None
+    return Company(rules, groups, sets.partners() if sets else {})

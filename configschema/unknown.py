@@ -5,16 +5,15 @@ Owns the walk of raw data along the classes of the schema. None of what it finds
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
 
 from configschema.commandline import Command
 from configschema.fields import WHOLE, inside, types_of, without_none
-from configschema.problems import Fault, Path
+from configschema.problems import Fault, Meant, Path
 from configschema.schema import Config
 
 ADDRESS = frozenset({"listen", "listenAddr", "listenAddress", "host", "port"})
@@ -43,15 +42,17 @@ def _section(
         if name in known:
             yield from _value(value, without_none(known[name]), (*path, name))
         else:
-            yield Fault((*path, name), f"unknown key, ignored{_meant(name, known)}")
+            yield _unknown(name, known, path)
 
 
-def _meant(name: str, known: Mapping[str, Any]) -> str:
-    if name in ADDRESS:
-        return "; the address to listen on is given with --listen HOST:PORT"
-    lowered = {key.lower().replace("_", ""): key for key in known}
-    near = difflib.get_close_matches(name.lower().replace("_", ""), lowered, n=1, cutoff=0.75)
-    return f"; did you mean '{lowered[near[0]]}'?" if near else ""
+def _unknown(name: str, known: Mapping[str, Any], path: Path) -> Fault:
+    if name in ADDRESS and not path:
+        instead = "; the address to listen on is given with --listen HOST:PORT"
+        return Fault((*path, name), f"unknown key, ignored{instead}")
+    if name in ADDRESS and path[0] == "models" and len(path) == 2:
+        instead = "; the model server's address is proxy, and ${PORT} in cmd its port"
+        return Fault((*path, name), f"unknown key, ignored{instead}")
+    return Fault((*path, name), "unknown key, ignored", meant=Meant(name, known, likeness=0.8))
 
 
 def _value(value: Any, kind: Any, path: Path) -> Iterator[Fault]:  # noqa: ANN401 -- raw YAML
@@ -64,9 +65,14 @@ def _value(value: Any, kind: Any, path: Path) -> Iterator[Fault]:  # noqa: ANN40
             yield from _section(value, kind, path)
     elif held is not None:
         if is_section(held) or held in WHOLE or inside(held) is not None:
-            items = value.items() if isinstance(value, dict) else enumerate(value)
-            for step, item in items if isinstance(value, (dict, list)) else ():
+            for step, item in _items(value):
                 if item is not None:  # an empty one of many names
                     yield from _value(item, held, (*path, step))
     elif kind in WHOLE and isinstance(value, float) and math.isfinite(value) and value % 1:
         yield Fault(path, f"{{}} counts as {int(value)}: only whole numbers are meant", (value,))
+
+
+def _items(value: Any) -> Iterable[tuple[str | int, Any]]:  # noqa: ANN401 -- raw YAML
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()

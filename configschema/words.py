@@ -2,6 +2,7 @@
 
 Owns which words those are. They are the ones of Go's yaml.v3, which reads llama-swap's files:
 ``0x10``, ``1_000`` and ``1e3`` are numbers, ``yes``, ``on``, ``12:30`` and ``2026-01-01`` are not.
+Whole numbers are shown as such in a text, as there: 16, 1000. Others stay as they were written.
 """
 
 from __future__ import annotations
@@ -19,16 +20,6 @@ _INT = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|0|[1-9][0-
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _ENDLESS = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 LONGEST_NUMBER = 40
-
-
-class Whole(int):
-    """A whole number that is shown as it was written, such as ``0x10``."""
-
-    written: str
-
-    def __str__(self) -> str:
-        """As it was written."""
-        return self.written
 
 
 class Real(float):
@@ -53,29 +44,24 @@ def plain_word(text: str) -> str | int | float | bool | None:
         return text
     digits = text.replace("_", "")
     if _INT.fullmatch(digits):
-        return _whole(text, digits)
+        return _whole(digits)
     if _FLOAT.fullmatch(digits) or _ENDLESS.fullmatch(text):
-        return _real(text, digits)
+        return _real(digits)
     return text
 
 
-def _whole(text: str, digits: str) -> int:
+def _whole(digits: str) -> int:
     if len(digits) > LONGEST_NUMBER:
         raise ValueError(f"a number of {len(digits)} digits")
     sign, body = (digits[0], digits[1:]) if digits[0] in "+-" else ("", digits)
     if body[:1] == "0" and body[1:].isdigit():
         body = "0o" + body[1:]  # Go reads 0777 as octal
-    number = int(sign + body, 0)
-    if str(number) == text:
-        return number
-    written = Whole(number)
-    written.written = text
-    return written
+    return int(sign + body, 0)
 
 
-def _real(text: str, digits: str) -> float:
+def _real(digits: str) -> float:
     number = Real(digits.replace(".inf", "inf").replace(".nan", "nan").lower().lstrip())
-    number.written = text
+    number.written = digits.lstrip("+")
     return number
 
 

@@ -7,20 +7,23 @@ numbers and truth values. The words are llama-swap's (Go's yaml.v3): ``on`` and 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from collections.abc import Mapping as Mapping_
+from functools import cached_property
 from typing import Any, NoReturn
 
 import attrs
 import yaml
 
-from configschema.environment import MARK, Environment, put_aside
+from configschema.environment import MARK, Environment, as_written, put_aside
 from configschema.problems import Fault, Path, Place
 from configschema.words import EXPLICIT, plain_word
 
 DEEPEST = 50  # levels; real files have fewer than ten
 LARGEST = 1_000_000  # nodes, with every alias counted as what it stands for
 MERGE = "<<"
+_LINE_END = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # libyaml counts all of these
 
 
 @attrs.define(eq=False, slots=True)
@@ -127,7 +130,7 @@ class _Builder:
         if any(event.anchor == outer.anchor for outer in self.opened):
             _refuse("an alias stands inside of what it stands for", event)
         if event.anchor not in self.anchors:
-            _refuse(f"alias '{event.anchor}' is used before its anchor", event)
+            _refuse("this alias has no anchor before it", event)
         return self.anchors[event.anchor]
 
     def _add(self, node: Node, event: yaml.Event, size: int) -> None:
@@ -194,6 +197,9 @@ class Reader:
                 self.faults.append(Fault((*path, name), what))
             places.setdefault(name, key.mark)
             own.setdefault(name, self.data(value, (*path, name)))
+        if len(node.merged) > 1:
+            what = "the merge key is given twice; merge a list: <<: [*first, *second]"
+            self.faults.append(Fault((*path, MERGE), what))
         return {**self._merged(node, path), **own} if node.merged else own
 
     def _merged(self, node: Mapping, path: Path) -> dict[str, Any]:
@@ -216,12 +222,12 @@ class Reader:
                 return text
         if node.tag not in EXPLICIT:
             if node.tag.startswith("tag:yaml.org,2002:"):
-                self.faults.append(Fault(path, f"the tag '!!{node.tag[18:]}' is not supported"))
+                self.faults.append(Fault(path, "its tag is not supported"))
             return text
         try:
             return EXPLICIT[node.tag](text)
         except ValueError:
-            self.faults.append(Fault(path, f"is not of its tag '!!{node.tag[18:]}'"))
+            self.faults.append(Fault(path, f"is no !!{node.tag[18:]}, as its tag says"))
             return text
 
     def _put_in(self, node: Scalar, path: Path) -> str:
@@ -251,6 +257,11 @@ class Source:
     root: Node | None
     texts: Mapping_[str, str]
 
+    @cached_property
+    def lines(self) -> dict[str, list[str]]:
+        """The lines of each file, as the parser counts them."""
+        return {file: _LINE_END.split(text) for file, text in self.texts.items()}
+
     def find(self, path: Path, offset: int | None = None, near: str = "") -> Place:
         """Return where a path begins, or the nearest part of it that is in the files.
 
@@ -268,16 +279,23 @@ class Source:
                 break
             mark, node, reached = (key or found).mark, found, reached + 1
         if isinstance(node, Scalar) and reached == len(path):
-            if near in node.text and (spot := near and self._spot(near, node.mark)):
+            if offset is not None and (spot := self._inside(node, offset)):
                 return spot
-            if offset is not None and "\n" not in node.text:
-                column = node.mark.column + offset + (not node.plain)
-                return Place(node.mark.name or "", node.mark.line + 1, column + 1)
+            if near and near in node.text and (spot := self._spot(near, node.mark)):
+                return spot
         return Place(mark.name or "", mark.line + 1, mark.column + 1)
+
+    def _inside(self, node: Scalar, offset: int) -> Place | None:
+        """Return a place in a text that stands in one line just as it is read."""
+        line, column = self.lines[node.mark.name or ""][node.mark.line], node.mark.column
+        column += line[column : column + 1] in ("'", '"')
+        if not line.startswith(as_written(node.text), column):
+            return None
+        return Place(node.mark.name or "", node.mark.line + 1, column + offset + 1)
 
     def _spot(self, near: str, mark: yaml.Mark) -> Place | None:
         """Return where a word stands first from a mark on."""
-        lines = self.texts[mark.name or ""].splitlines()
+        lines = self.lines[mark.name or ""]
         for number, line in enumerate(lines[mark.line :], mark.line):
             column = line.find(near, mark.column if number == mark.line else 0)
             if column >= 0:

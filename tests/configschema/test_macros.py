@@ -207,13 +207,14 @@ def test_macros_of_models_keep_the_place_of_the_global_ones() -> None:
     assert model(text).cmd.argv == ("x", "--size", "2", "5800")
 
 
-def test_numbers_in_texts_are_as_they_were_written() -> None:
-    """1.0 is no 1, and 1.10 is no 1.1."""
+def test_numbers_in_texts_are_what_they_mean() -> None:
+    """Whole ones as such, which programs expect; others as written: 1.10 is no 1.1."""
     text = """
-    macros: {a: 1.0, b: 1.10, c: 0x10, d: on, e: true, f: 1e3, g: y}
-    models: {m: {cmd: "x ${PORT} ${a} ${b} ${c} ${d} ${e} ${f} ${g}"}}
+    macros: {a: 1.0, b: 1.10, c: 0x10, d: on, e: true, f: 1e3, g: y, h: 32_768, i: +5, j: 010}
+    models: {m: {cmd: "x ${PORT} ${a} ${b} ${c} ${d} ${e} ${f} ${g} ${h} ${i} ${j}"}}
     """
-    assert model(text).cmd.argv[2:] == ("1.0", "1.10", "0x10", "on", "true", "1e3", "y")
+    expected = ("1.0", "1.10", "16", "on", "true", "1e3", "y", "32768", "5", "8")
+    assert model(text).cmd.argv[2:] == expected
 
 
 def test_macros_are_expanded_in_every_section_that_is_known() -> None:
@@ -297,3 +298,31 @@ def test_unknown_sections_are_not_looked_at_for_macros() -> None:
     """They may be other programs', or hold anchors; what is inside known ones is looked at."""
     text = "x-common: {cmd: '${nothing}'}\nhooks: {other: '${nope}'}\n"
     assert problem(text) == "f:2:17: hooks.other: unknown macro '${nope}'"
+
+
+@pytest.mark.parametrize("first", ["6000.0", "6e3", "0x1770"])
+def test_the_first_port_may_be_written_as_any_number(first: str) -> None:
+    """What is whole is whole."""
+    assert model(f"startPort: {first}\nmodels: {{m: {{cmd: 'x ${{PORT}}'}}}}").port == 6000
+
+
+@pytest.mark.parametrize("use", ["$PORT", "${port}", "${PORT:-8080}"])
+def test_a_slip_in_port_is_pointed_out(use: str) -> None:
+    """It is the commonest of all macros."""
+    with pytest.raises(ConfigError) as caught:
+        parse(f"models: {{m: {{cmd: 'x --port {use}'}}}}", "f", {})
+    assert f"proxy is missing: write ${{PORT}} for '{use}'" in str(caught.value)
+
+
+def test_a_macro_with_a_fault_is_one_problem() -> None:
+    """Its uses are not unknown."""
+    text = "macros: {a: 'x ${a}', b: '${a}'}\nmodels: {m: {cmd: '${b} ${PORT}'}}\n"
+    assert problem(text) == "f:1:10: macros.a: macro 'a' contains itself"
+
+
+def test_macros_that_many_use_are_bounded() -> None:
+    """A large one in each of many models."""
+    models = "\n".join(f"  m{n}: {{cmd: 'x ${{PORT}} ${{a}}'}}" for n in range(50))
+    text = f"macros: {{a: {'x' * 500_000}}}\nmodels:\n{models}\n"
+    with pytest.raises(ConfigError, match="expand to more than"):
+        parse(text)

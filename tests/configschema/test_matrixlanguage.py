@@ -41,6 +41,7 @@ def written(expression: Expression) -> str:
         ("(a|b)&c", "((a | b) & c)"),
         ("a&b&c|d", "((a & b & c) | d)"),
         ("+base & llama-3.1_8b", "(+base & llama-3.1_8b)"),
+        ("qwen-中文 | é", "(qwen-中文 | é)"),
     ],
 )
 def test_together_binds_tighter_than_either(text: str, tree: str) -> None:
@@ -58,7 +59,8 @@ def test_together_binds_tighter_than_either(text: str, tree: str) -> None:
         ("a)", "expected '&', '|' or the end, found ')'", 1),
         ("()", "expected a name, '+' or '(', found ')'", 1),
         ("a & %", "unexpected '%'", 4),
-        ("+ (a)", "expected the name of a set, found '('", 2),
+        ("+ (a)", "expected the name of a set right behind '+', found '('", 2),
+        ("+ a", "expected the name of a set right behind '+', found 'a'", 2),
         ("(a | (b)", "expected ')' for the '(' at character 1, found the end", 8),
         ("(" * 101 + "a" + ")" * 101, "more than 100 open parentheses", 100),
     ],
@@ -124,3 +126,33 @@ def test_many_alternatives_are_not_written_out() -> None:
     sets = Sets({"s": read(text)}, {})
     assert sets.allow_together(frozenset({"a1", "b2", "a19"}))
     assert not sets.allow_together(frozenset({"a1", "b1"}))
+
+
+def test_chains_of_references_may_be_long() -> None:
+    """In either direction of the file."""
+    names = [f"s{number}" for number in range(3000)]
+    for order in (names, list(reversed(names))):
+        texts = {name: "a & b" if name == "s0" else f"+s{int(name[1:]) - 1}" for name in order}
+        sets = Sets({name: read(text) for name, text in texts.items()}, {})
+        assert sets.allow_together(frozenset({"a", "b"}))
+        assert sets.partners()["a"] >= {"b"}
+
+
+def test_questions_about_large_expressions_have_an_end() -> None:
+    """Who runs together with whom is asked of files of any size."""
+    count = 24
+    either = read(" & ".join(f"(a{n} | b{n})" for n in range(count)))
+    wanted = frozenset(f"a{n}" for n in range(count))
+    assert Sets({"s": either}, {}).allow_together(wanted)
+    read(" | ".join(f"m{n}" for n in range(100_000)))
+
+
+@given(text=trees)
+def test_partners_are_the_pairs_that_may_run_together(text: str) -> None:
+    """Both questions have one answer."""
+    sets = Sets({"s": read(text)}, {})
+    partners = sets.partners()
+    for one in "abcd":
+        for other in set("abcd") - {one}:
+            together = sets.allow_together(frozenset({one, other}))
+            assert (other in partners.get(one, ())) is together

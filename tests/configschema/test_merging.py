@@ -40,6 +40,15 @@ def test_files_without_content_change_nothing(tmp_path: Path) -> None:
     assert merged(tmp_path, "", "# nothing\n", "logLevel: debug\n").log_level == "debug"
 
 
+def test_the_same_word_may_be_written_in_two_ways(tmp_path: Path) -> None:
+    """Quoted, or taken from the environment; a text is no number."""
+    for number, text in enumerate(["debug", "'debug'", '"debug"', "${env.L}", "${env.NOTHING}"]):
+        (tmp_path / f"{number}.yaml").write_text(f"logLevel: {text}\n")
+    config = load(*files_in(tmp_path), environ={"L": "debug", "NOTHING": ""}).config
+    assert config.log_level == "debug"
+    assert problems(tmp_path, "macros: {a: 1}\n", "macros: {a: '1'}\n")
+
+
 def test_different_words_are_a_conflict_of_two_places(tmp_path: Path) -> None:
     """Neither file is more right than the other."""
     assert problems(tmp_path, "logLevel: warn\n", "\nlogLevel: info\n") == [

@@ -66,7 +66,7 @@ def problems(text: str) -> list[str]:
         ),
         (
             "routing: {scheduler: {settings: {fifo: {priority: {a: 1, nope: 2}}}}}",
-            "1:58: routing.scheduler.settings.fifo.priority.nope: there is no such model",
+            "1:58: routing.scheduler.settings.fifo.priority.nope: there is no model 'nope'",
         ),
         ("matrix: {}", "1:1: matrix.sets: a matrix needs at least one set"),
         (
@@ -92,8 +92,8 @@ def problems(text: str) -> list[str]:
         ),
         (
             "matrix:\n  sets:\n    one: a\n    two: '+on & b'",
-            "4:11: matrix.sets.two: there is no set 'on'; did you mean 'one'? "
-            "at character 1 of '+on & b'",
+            "4:11: matrix.sets.two: there is no set 'on' at character 1 of '+on & b'; "
+            "did you mean 'one'?",
         ),
         (
             "matrix:\n  sets:\n    s: (a & b",
@@ -161,7 +161,7 @@ def problems(text: str) -> list[str]:
         ),
         (
             PEER + "profiles: {q: {pins: {p/big: a}}}",
-            "1:46: peers.p.models.0: its full name 'p/big' is also a pin (see f:6:30)",
+            "1:46: peers.p.models.0: its full name 'p/big' is also a pin (see f:6:23)",
         ),
     ],
 )
@@ -183,10 +183,36 @@ def test_names_of_set_params_by_id_are_aliases_of_one_model() -> None:
         assert place in problem.message
 
 
-def test_a_set_that_comes_back_to_itself_is_refused() -> None:
-    """Each of the circle is named; one that only leads into it is not."""
-    text = "matrix:\n  sets:\n    s: +t & a\n    t: b | +s\n    u: +t\n"
-    assert [problem.partition(": ")[0] for problem in problems(text)] == ["3:5", "4:5"]
+def test_a_circle_of_sets_is_one_problem() -> None:
+    """At its first set; one that only leads into it is none."""
+    text = "matrix:\n  sets:\n    r: +s\n    s: +t & a\n    t: b | +u\n    u: +s\n    v: +v\n"
+    assert [problem.partition(": ")[0] for problem in problems(text)] == ["4:5", "7:5"]
+
+
+def test_a_name_of_two_peers_is_not_clear() -> None:
+    """Which of the two is meant?"""
+    text = PEER.replace("}\n", ", q: {proxy: 'http://peer:2', models: [big]}}\n")
+    text += "selectors: {s: {strategy: pin, targets: [big]}}"
+    (problem,) = problems(text)
+    assert problem.endswith(
+        "more than one peer has a model 'big': write one of their full names, such as 'p/big'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("expression", "place"),
+    [
+        (">-\n      a &\n      nope", "5:7"),
+        ("a &\n      nope", "4:7"),
+        ('"\\x61 & nope"', "3:16"),
+        ("'a & nope'", "3:13"),
+        ("a & nope", "3:12"),
+    ],
+)
+def test_faults_in_expressions_are_shown_where_they_are(expression: str, place: str) -> None:
+    """In one line or several, quoted or not."""
+    (problem,) = problems(f"matrix:\n  sets:\n    s: {expression}\n")
+    assert problem.startswith(f"{place}: matrix.sets.s: there is no model or short name 'nope'")
 
 
 def test_what_fits_together_is_taken() -> None:
