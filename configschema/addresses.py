@@ -9,6 +9,7 @@ import re
 from urllib.parse import urlsplit
 
 FORBIDDEN = re.compile(r"[\x00-\x20\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
 _PORT = re.compile(r":([^:\]@]*)$")
@@ -18,19 +19,21 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 def is_malformed(address: str) -> bool:
     """Whether an address cannot be read as one; llama-swap refuses the same at its start."""
     try:
-        port = _PORT.search(urlsplit(address).netloc)
+        url = urlsplit(address)
     except ValueError:
         return True
-    if FORBIDDEN.search(address) or _BROKEN_ESCAPE.search(address):
+    port = _PORT.search(url.netloc)
+    if port and port[1] and not port[1].isdecimal():
         return True
-    if port and not port[1].isdecimal() and port[1]:
+    # Go's parser lets a query hold anything.
+    if _CONTROL.search(address) or _BROKEN_ESCAPE.search(url.path) or " " in url.netloc:
         return True
     return ":" in address.partition("/")[0] and not _SCHEME.match(address)
 
 
 def is_reachable(address: str) -> bool:
     """Whether requests can be sent to an address: it says http or https, and a host."""
-    if is_malformed(address):
+    if is_malformed(address) or FORBIDDEN.search(address):
         return False
     url = urlsplit(address)
     try:

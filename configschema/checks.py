@@ -12,15 +12,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as File
 from typing import Any
 
-from configschema.addresses import FORBIDDEN, is_malformed
+from configschema.addresses import FORBIDDEN, is_malformed, is_reachable
 from configschema.names import check_names
 from configschema.problems import Fault, Path
 from configschema.routing import check_routing
 from configschema.schema import Config, Model
 
 SHORTEST_SAMPLE = 5  # seconds; llama-swap's
-_DURATION = re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+|[-+]?0")
-_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+LONGEST_DURATION = 100  # characters
+_NUMBER, _UNIT = r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+", "ns|us|µs|μs|ms|s|m|h"
+_DURATION = re.compile(rf"[-+]?(?:(?:{_NUMBER})(?:{_UNIT}))+|[-+]?0")
+_DURATION_PART = re.compile(rf"({_NUMBER})({_UNIT})")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 NO_ADDRESS = "expected an address such as http://127.0.0.1:8000, found {}"
 
@@ -62,9 +64,16 @@ def _sleep(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]
     steps = {"sleepEndpoints": model.sleep_endpoints, "wakeEndpoints": model.wake_endpoints}
     for key in endpoints:
         for number, step in enumerate(steps[key]):
-            if not step.endpoint or FORBIDDEN.search(step.endpoint):
+            if not _leads_somewhere(step.endpoint):
                 message = "expected a path such as /sleep?level=1, found {}"
                 yield Fault((*path, key, number, "endpoint"), message, (step.endpoint,))
+
+
+def _leads_somewhere(endpoint: str) -> bool:
+    """Whether an endpoint is a path, or an address that requests can be sent to."""
+    if not endpoint or FORBIDDEN.search(endpoint):
+        return False
+    return (endpoint.startswith("/") and endpoint[1:2] != "/") or is_reachable(endpoint)
 
 
 def _server(model: Model, path: Path) -> Iterator[Fault]:
@@ -101,7 +110,7 @@ def _globals(config: Config) -> Iterator[Fault]:
 
 def duration(text: str) -> float | None:
     """Return the seconds of a time as Go writes it, or None if it is none."""
-    if not _DURATION.fullmatch(text):
+    if len(text) > LONGEST_DURATION or not _DURATION.fullmatch(text):
         return None
     total = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
     return -total if text.startswith("-") else total

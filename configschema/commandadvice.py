@@ -1,6 +1,7 @@
 """Mistakes in commands that look as if they worked: shell syntax without a shell, curl without -f.
 
-Owns what can be told from a command's text. Nothing here refuses a file.
+Owns what can be told from a command's text. Nothing here refuses a file. What stands in quotes is
+meant as it is.
 """
 
 from __future__ import annotations
@@ -10,20 +11,24 @@ from collections.abc import Iterator, Sequence
 
 from configschema.commandline import Command
 from configschema.problems import Fault, Path
-from configschema.recipe import Run
+from configschema.recipe import Call, Step
 from configschema.schema import Model
 
-SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ash", "fish", "cmd", "cmd.exe", "powershell"})
-_OPERATORS = frozenset({"&&", "||", "|", ";", ">", ">>", "<", "2>&1", "&"})
+NO_SHELL = "as no shell runs it"
+_OPERATOR = re.compile(r"&&|\|\||\||;|&|<|[0-9&]?>{1,2}(?:&?[0-9])?")
+_REDIRECTION = re.compile(r"[0-9&]?>{1,2}\S+|\|\S+")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
-_SUBSTITUTION = re.compile(r"\$\([^)]*\)|`[^`]+`")
-_VARIABLE = re.compile(r"\$(?:[A-Za-z_][A-Za-z0-9_]*|\{[A-Za-z_]+[:%#])")
-_FAILS = re.compile(r"(?<!\S)(?:-[a-zA-Z]*f[a-zA-Z]*|--fail(?:-with-body)?)(?!\S)")
-_LEVEL = re.compile(r"[\"']?level[\"']?\s*:")
+_VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)|\$\{([A-Za-z_][A-Za-z0-9_]*)[:%#/]")
+_WINDOWS_PATH = re.compile(r"(?<![A-Za-z])[A-Za-z]:\\\w")
+_FAIL_OPTION = re.compile(r"-[a-zA-Z]*f[a-zA-Z]*|--fail(?:-with-body)?")
+_CURL = re.compile(r"(?:.*[/\\])?curl(?:\.exe)?")
+_SHELL_ENDS = re.compile(r"&&|\|\||[;|\n&]")
+_LEVEL = re.compile(r"level[\\\"']*\s*:\s*[\\\"']*([0-9]+)")
+MACROS = ("PORT", "MODEL_ID", "PID")
 
 
 def advise_on_commands(model: Model, path: Path) -> Iterator[Fault]:
-    """Yield what is odd in a model's commands."""
+    """Yield what is odd in a model's commands and in its requests for sleep."""
     commands = {
         "cmd": model.cmd,
         "cmdStop": model.cmd_stop,
@@ -34,46 +39,70 @@ def advise_on_commands(model: Model, path: Path) -> Iterator[Fault]:
         if command.open_quote and name in ("cmd", "cmdStop"):  # in the others it is a fault
             rest = "the last argument has all the rest"
             yield Fault((*path, name), f"a {command.open_quote} is begun and not ended: {rest}")
-        for message in _oddities(command):
+        for message, *values in _oddities(command):
+            yield Fault((*path, name), message, tuple(values))
+    for name, command in (("cmdSleep", model.cmd_sleep), ("cmdWake", model.cmd_wake)):
+        if any(not _fails_on_errors(call) for call in _curls(command)):
+            message = "curl without -f counts an HTTP error as success; add -f"
             yield Fault((*path, name), message)
-    for step in (*model.recipe.sleep, *model.recipe.wake):
-        if isinstance(step, Run):
-            for message in _sleep_mistakes(step):
-                yield Fault((*path, step.name), message)
+    yield from _levels(model.recipe.sleep, path)
 
 
-def _oddities(command: Command) -> Iterator[str]:
-    argv = command.argv
-    if not argv:
+def _oddities(command: Command) -> Iterator[tuple[str, ...]]:
+    """Yield a message for each oddity, with the values in it."""
+    if not command.argv:
         return
-    if any(re.search(r"\s#\s", line) for line in command.text.split("\n")) and "#" in argv:
-        yield "a '#' after arguments is no comment: it and what follows are arguments, too"
-    if _ASSIGNMENT.match(argv[0]):
-        yield f"'{argv[0].partition('=')[0]}=...' before a command needs a shell; use env"
-    if _runs_a_shell(argv):
-        return
-    if sign := next((word for word in argv if word in _OPERATORS), None):
-        yield f"'{sign}' is an argument here, as no shell runs it; write sh -c '...'"
-    elif argv[0].endswith(";") or any(word.endswith(";") for word in argv[:-1]):
-        yield "';' is part of an argument here, as no shell runs it; write sh -c '...'"
-    if _SUBSTITUTION.search(command.text):
-        yield "'$(...)' is no substitution here, as no shell runs it; write sh -c '...'"
-    elif used := _VARIABLE.search(command.text):
-        yield f"'{used[0]}' is not replaced, as no shell runs it; write ${{env.NAME}}"
+    first, *_ = command.bare
+    if "#" in command.bare[1:]:
+        yield ("a '#' after arguments is no comment: it and what follows are arguments, too",)
+    if _ASSIGNMENT.match(first):
+        yield ("{} before a command needs a shell; use env", first.partition("=")[0] + "=...")
+    sign = next((word for word in command.bare if _is_operator(word)), None)
+    if sign:
+        yield (f"{{}} is an argument here, {NO_SHELL}; write sh -c '...'", sign)
+    elif any(word.endswith(";") for word in command.bare[:-1]):
+        yield (f"';' is part of an argument here, {NO_SHELL}; write sh -c '...'",)
+    if any("$(" in word for word in command.bare):
+        yield (f"'$(...)' is no substitution here, {NO_SHELL}; write sh -c '...'",)
+    elif used := next(filter(None, map(_VARIABLE.search, command.bare)), None):
+        name = used[1] or used[2]
+        instead = name if name in MACROS else f"env.{name}"
+        yield (f"{{}} is not replaced, {NO_SHELL}; write {{}}", used[0], f"${{{instead}}}")
+    if home := next((word for word in command.bare if word.startswith("~/")), None):
+        yield (f"{{}} is not replaced, {NO_SHELL}; write ${{env.HOME}}", home)
+    if found := _WINDOWS_PATH.search(command.text) if _has_bare_backslash(command) else None:
+        yield ("a '\\' outside of quotes is dropped, as in {}; put the path in '...'", found[0])
 
 
-def _runs_a_shell(argv: Sequence[str]) -> bool:
-    """Whether any word is a shell: docker, ssh and env run what comes behind them."""
-    return any(word.rpartition("/")[2] in SHELLS for word in argv)
+def _is_operator(word: str) -> bool:
+    return bool(_OPERATOR.fullmatch(word) or _REDIRECTION.fullmatch(word))
 
 
-def _sleep_mistakes(step: Run) -> Iterator[str]:
-    text, argv = step.command.text, step.command.argv
-    if "/sleep" in text and _LEVEL.search(text):
-        yield "vLLM reads the level from the address only, so this is level 1; write /sleep?level=2"
-    if argv[0].rpartition("/")[2] == "curl":
-        plain = not any(_FAILS.fullmatch(word) for word in argv[1:])
-    else:
-        plain = _runs_a_shell(argv) and "curl" in text and not _FAILS.search(text)
-    if plain:
-        yield "curl without -f counts an HTTP error as success; add -f"
+def _has_bare_backslash(command: Command) -> bool:
+    """Whether some word lost a backslash that was not in quotes."""
+    return any(argument not in command.text and "\\" not in argument for argument in command.argv)
+
+
+def _curls(command: Command) -> Iterator[Sequence[str]]:
+    """Yield the arguments of each call of curl, also of those that a shell would make."""
+    scripts = [argument for argument in command.argv if " " in argument]
+    calls = [list(command.argv), *(part.split() for s in scripts for part in _SHELL_ENDS.split(s))]
+    for words in calls:
+        for number, word in enumerate(words):
+            if _CURL.fullmatch(word):
+                yield words[number + 1 :]
+
+
+def _fails_on_errors(arguments: Sequence[str]) -> bool:
+    return any(_FAIL_OPTION.fullmatch(argument) for argument in arguments)
+
+
+def _levels(steps: Sequence[Step], path: Path) -> Iterator[Fault]:
+    """Name a level of sleep that is in a body: vLLM reads it from the address only."""
+    for number, step in enumerate(steps):
+        text = f"{step.url} {step.body}" if isinstance(step, Call) else step.command.text
+        place: Path = ("sleepEndpoints", number) if isinstance(step, Call) else ("cmdSleep",)
+        level = _LEVEL.search(text)
+        if level and "/sleep" in text and "level=" not in text:
+            message = "vLLM reads the level from the address only, so this is level 1; write {}"
+            yield Fault((*path, *place), message, (f"/sleep?level={level[1]}",))

@@ -1,17 +1,28 @@
 """Commands as an operator writes them: many lines, comments, quotes, and no shell.
 
-Owns how a text becomes an argument vector. Macros are expanded before, processes are run after.
+Owns how a text becomes an argument vector. Macros are expanded before, processes are run after. The
+rules are those of llama-swap's splitter; shlex differs from it in quotes that are left open, and in
+what a backslash does inside of double quotes (POSIX 2.2.3).
 """
 
 from __future__ import annotations
 
 import re
-import shlex
+from collections.abc import Iterator
 
 import attrs
 
-_SPECIAL = re.compile(r"[\"'\\]")
-_WORD = re.compile(r"[^ \t\r\n]+")
+_PIECE = re.compile(
+    r"""
+    (?P<space>[ \t\r\n]+)
+    | '(?P<single>[^']*)(?P<single_end>'?)
+    | "(?P<double>(?:[^"\\]|\\.)*)(?P<double_end>\\?"?)
+    | \\(?P<escaped>.?)
+    | (?P<bare>[^ \t\r\n'"\\]+)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_ESCAPED = re.compile(r'\\([$`"\\])')
 
 
 @attrs.frozen
@@ -22,11 +33,13 @@ class Command:
         text: what the operator wrote, comments dropped and macros expanded.
         argv: the same split into arguments; empty if the text is.
         open_quote: the quote that is begun and not ended, if there is one.
+        bare: the words again, without what is quoted in them: what a shell would look at.
     """
 
     text: str = attrs.field(default="", repr=False)
     argv: tuple[str, ...] = attrs.field(default=(), repr=False)
     open_quote: str = ""
+    bare: tuple[str, ...] = attrs.field(default=(), repr=False)
 
     def __bool__(self) -> bool:
         """Whether there is anything to run."""
@@ -51,22 +64,39 @@ def split(text: str) -> Command:
     """
     text = without_comments(text)  # a macro's value may have brought more
     joined = "\n".join(_without_continuation(line) for line in text.split("\n"))
-    if not _SPECIAL.search(joined):
-        return Command(text.strip(), tuple(_WORD.findall(joined)))
-    argv, open_quote = _split_quoted(joined)
-    return Command(text.strip(), argv, open_quote)
+    words = list(_words(joined))
+    open_quote = next((quote for *_, quote in words if quote), "")
+    argv = tuple(word for word, *_ in words)
+    return Command(text.strip(), argv, open_quote, tuple(bare for _, bare, _ in words))
 
 
-def _split_quoted(text: str) -> tuple[tuple[str, ...], str]:
-    lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
-    lexer.whitespace_split, lexer.commenters = True, ""
-    try:
-        return tuple(lexer), ""
-    except ValueError:  # the text ends inside of a quote or after a backslash
-        if text.endswith("\\"):
-            return _split_quoted(text[:-1])
-        quote = lexer.state or "'"  # type: ignore[attr-defined] # the stubs leave it out
-        return _split_quoted(text + quote)[0], quote
+def _words(text: str) -> Iterator[tuple[str, str, str]]:
+    """Yield each word, what of it is not quoted, and the quote it leaves open."""
+    word: list[str] = []
+    bare: list[str] = []
+    for piece in _PIECE.finditer(text):
+        match piece.lastgroup:
+            case "space":
+                if word:
+                    yield "".join(word), "".join(bare), ""
+                word, bare = [], []
+            case "bare":
+                word.append(piece["bare"])
+                bare.append(piece["bare"])
+            case "escaped":
+                word.append(piece["escaped"])
+            case "single_end":
+                word.append(piece["single"])
+                if not piece["single_end"]:
+                    yield "".join(word), "".join(bare), "'"
+                    return
+            case _:
+                word.append(_ESCAPED.sub(r"\1", piece["double"]))
+                if not piece["double_end"].endswith('"'):
+                    yield "".join(word), "".join(bare), '"'
+                    return
+    if word:
+        yield "".join(word), "".join(bare), ""
 
 
 def _without_continuation(line: str) -> str:

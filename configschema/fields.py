@@ -43,19 +43,21 @@ class Whole:
         lowest: the least that is taken; None takes negative numbers.
         highest: the most that is taken.
         cut: whether ``1.5`` is taken as 1, as llama-swap does for its own keys.
+        clamp: whether more than the most is taken as the most.
     """
 
     expected: str
     lowest: int | None = None
     highest: int = HIGHEST
     cut: bool = True
+    clamp: bool = True
 
 
 WHOLE: dict[Any, Whole] = {
-    Timeout: Whole("whole seconds, at least 1", 1, cut=False),
+    Timeout: Whole("whole seconds, at least 1", 1, cut=False, clamp=False),
     Seconds: Whole("whole seconds, at least 0", 0),
     Ttl: Whole("whole seconds, 0 for never or -1", -1),
-    Port: Whole("a port, 1 to 65535", 1, 65535),
+    Port: Whole("a port, 1 to 65535", 1, 65535, clamp=False),
     Count: Whole("a whole number, at least 0", 0),
     Positive: Whole("a whole number, at least 1", 1),
     Number: Whole("a whole number"),

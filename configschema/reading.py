@@ -24,7 +24,7 @@ from configschema.schema import Config
 from configschema.structuring import structure
 from configschema.unknown import is_known, remarks
 from configschema.yamltree import Mapping as MappingNode
-from configschema.yamltree import Node, Reader, Source, read_nodes
+from configschema.yamltree import Node, Reader, Scalar, Source, holds_shared, read_nodes
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -147,10 +147,26 @@ def _check(roots: list[Node], texts: Mapping[str, str], environ: Mapping[str, st
         written=environment.written,
         files=tuple(texts),
     )
-    warnings = report(_others(_warnings(config, expansion, data), faults))
+    holders = _holders(root) if isinstance(root, MappingNode) else frozenset()
+    warnings = report(
+        fault
+        for fault in _others(_warnings(config, expansion, data), faults)
+        if fault.path != fault.path[:1] or fault.path[0] not in holders
+    )
     if faults:
         raise ConfigError(report(faults), warnings)
     return Loaded(config, warnings)
+
+
+def _holders(root: MappingNode) -> frozenset[str]:
+    """Return the unknown keys at the top that are there to hold what aliases stand for."""
+    return frozenset(
+        key.text
+        for key, value in root.pairs
+        if isinstance(key, Scalar)
+        and not is_known(key.text)
+        and (key.text.startswith("x-") or holds_shared(value))
+    )
 
 
 def _others(found: Iterable[Fault], refused: Iterable[Fault]) -> list[Fault]:

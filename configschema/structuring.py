@@ -7,6 +7,7 @@ a number where a text is wanted, ``yes`` where a truth value is, but no text for
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -21,16 +22,30 @@ from cattrs import (
 from cattrs.gen import make_dict_structure_fn, override
 
 from configschema.commandline import Command, split
-from configschema.fields import WHOLE, MacroValue, Pattern, Secret, Whole, fields_of, key_of
+from configschema.fields import (
+    WHOLE,
+    Duration,
+    MacroValue,
+    Pattern,
+    Secret,
+    Whole,
+    fields_of,
+    key_of,
+)
 from configschema.problems import Fault, Path
 from configschema.recipe import NO_RECIPE, Recipe, from_commands, from_endpoints
 from configschema.schema import Config, Model
 from configschema.sections import Profile
 
+MAY_BE_EMPTY = (("group", "matrix"), ("fifo",))  # for llama-swap the same as leaving it out
 YES, NO = frozenset({"y", "Y", "yes", "on"}), frozenset({"n", "N", "no", "off"})
 OLDER_FORMS: dict[type, str] = {
     Profile: "a list of models was the form of older files: write pins, each a name and its model",
 }
+_NOT_IN_RE2 = re.compile(
+    r"\(\?(?:<?[=!]|P=|>|\#|[a-zA-Z]*x)|(?<!\\)(?:\\\\)*\\(?:[1-9]|Z|N\{)|[*+?}]\+"
+)
+_ONLY_IN_RE2 = re.compile(r"\\[pPQEzC]|\\x\{|\[\[:|\(\?(?:<[a-zA-Z]|[a-zA-Z-]*U)|.\(\?[a-zA-Z-]+\)")
 _Section = TypeVar("_Section", Config, Model)
 
 
@@ -141,8 +156,16 @@ def _truth(value: Any, _: Any) -> bool:  # noqa: ANN401 -- cattrs' hook signatur
     raise WrongValue("expected true or false, found {}", value)
 
 
+def _duration(value: Any, _: Any) -> Duration:  # noqa: ANN401 -- cattrs' hook signature
+    if not isinstance(value, str):
+        raise WrongValue("expected a time such as 5s or 1m30s, found {}", value)
+    return Duration(value)
+
+
 def _whole(kind: Whole) -> Callable[[Any, Any], int]:
     def hook(value: Any, _: Any) -> int:  # noqa: ANN401 -- cattrs' hook signature
+        if value is None:  # under a name without a value
+            value = 0
         number = value
         if (
             isinstance(value, float)
@@ -152,9 +175,10 @@ def _whole(kind: Whole) -> Callable[[Any, Any], int]:
             number = int(value)
         if isinstance(number, bool) or not isinstance(number, int):
             raise WrongValue(f"expected {kind.expected}, found {{}}", value)
-        if number > kind.highest or (kind.lowest is not None and number < kind.lowest):
+        too_high = number > kind.highest and not kind.clamp
+        if too_high or (kind.lowest is not None and number < kind.lowest):
             raise WrongValue(f"expected {kind.expected}, found {{}}", value)
-        return int(number)
+        return int(min(number, kind.highest))
 
     return hook
 
@@ -170,18 +194,21 @@ def _command(value: Any, _: Any) -> Command:  # noqa: ANN401 -- cattrs' hook sig
 
 def _pattern(value: Any, _: Any) -> Pattern:  # noqa: ANN401 -- cattrs' hook signature
     text = _text(value, str)
-    # What Python knows and RE2, llama-swap's, does not.
-    if re.search(r"\(\?(?:<?[=!]|P=|\()|\\[1-9]", text):
-        raise WrongValue("{} looks around or back, which a path's pattern may not", text)
-    try:
-        re.compile(text.replace(r"\z", r"\Z"))
-    except (re.error, RecursionError, OverflowError) as error:
-        raise WrongValue(f"{{}} is no regular expression: {error}", text) from None
+    if _NOT_IN_RE2.search(text):
+        raise WrongValue("{} has what RE2, llama-swap's regular expressions, does not know", text)
+    if not _ONLY_IN_RE2.search(text):
+        try:
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):
+                re.compile(text)
+        except (re.error, RecursionError, OverflowError):
+            raise WrongValue("{} is no regular expression", text) from None
     return Pattern(text)
 
 
 def _word(value: Any, kind: Any) -> Any:  # noqa: ANN401 -- cattrs' hook signature
     words = get_args(kind)
+    if value == "" and words in MAY_BE_EMPTY:
+        return words[0]
     if not isinstance(value, str) or value not in words:
         raise WrongValue(f"expected {' or '.join(words)}, found {{}}", value)
     return value
@@ -245,6 +272,7 @@ _converter = Converter()
 for _kind, _hook in {str: _text, bool: _truth, Secret: _secret, Command: _command}.items():
     _converter.register_structure_hook(_kind, _hook)
 _converter.register_structure_hook(Pattern, _pattern)
+_converter.register_structure_hook(Duration, _duration)
 for _number, _range in WHOLE.items():
     _converter.register_structure_hook(_number, _whole(_range))
 _converter.register_structure_hook_func(lambda kind: kind is Any, lambda value, _: value)

@@ -28,12 +28,16 @@ _LINE_END = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # libyaml counts all of t
 
 @attrs.define(eq=False, slots=True)
 class Scalar:
-    """A word or a text; `tag` is empty unless one was written or the text was quoted."""
+    """A word or a text; `tag` is empty unless one was written or the text was quoted.
+
+    A node is `shared` if an alias stands for it.
+    """
 
     text: str
     mark: yaml.Mark
     tag: str
     plain: bool
+    shared: bool = False
 
 
 @attrs.define(eq=False, slots=True)
@@ -42,15 +46,17 @@ class Sequence:
 
     mark: yaml.Mark
     items: list[Node] = attrs.field(factory=list)
+    shared: bool = False
 
 
 @attrs.define(eq=False, slots=True)
 class Mapping:
-    """Keys and values in the order of the file; `merged` are the values of its merge keys."""
+    """Keys and values in the order of the file; `merged` are its merge keys."""
 
     mark: yaml.Mark
     pairs: list[tuple[Node, Node]] = attrs.field(factory=list)
-    merged: list[Node] = attrs.field(factory=list)
+    merged: list[tuple[Node, Node]] = attrs.field(factory=list)
+    shared: bool = False
 
 
 Node = Scalar | Sequence | Mapping
@@ -102,6 +108,7 @@ class _Builder:
                         self.anchors[event.anchor] = scalar, 1
                 case yaml.AliasEvent():
                     node, size = self._stands_for(event)
+                    node.shared = True
                     self._add(node, event, size)
                 case yaml.SequenceStartEvent():
                     self._open(Sequence(_mark(event)), event)
@@ -148,7 +155,7 @@ class _Builder:
         else:
             key, inner.key = inner.key, None
             if isinstance(key, Scalar) and key.text == MERGE and key.plain:
-                inner.node.merged.append(node)
+                inner.node.merged.append((key, node))
             else:
                 inner.node.pairs.append((key, node))
 
@@ -237,10 +244,18 @@ class Reader:
         return node.text
 
 
+def holds_shared(node: Node) -> bool:
+    """Whether something in a node is used elsewhere by an alias."""
+    if isinstance(node, Scalar):
+        return node.shared
+    inner = node.items if isinstance(node, Sequence) else [value for _, value in node.pairs]
+    return node.shared or any(map(holds_shared, inner))
+
+
 def _merge_sources(node: Mapping) -> list[Node]:
     return [
         source
-        for merged in node.merged
+        for _, merged in node.merged
         for source in (merged.items if isinstance(merged, Sequence) else [merged])
     ]
 
@@ -313,6 +328,6 @@ def _child(node: Node, step: str | int) -> tuple[Node | None, Node | None]:
         if isinstance(key, Scalar) and key.text == step:
             return key, value
     if step == MERGE and node.merged:
-        return None, node.merged[0]
+        return node.merged[-1]
     found_in = (_child(source, step) for source in _merge_sources(node))
     return next((pair for pair in found_in if pair[1] is not None), (None, None))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from configschema import parse
@@ -19,16 +21,25 @@ def warnings(keys: str, everyones: str = "") -> list[str]:
     [
         ("a && b", f"'&&' is an argument here, {NO_SHELL}; write sh -c '...'"),
         ("a | b", f"'|' is an argument here, {NO_SHELL}; write sh -c '...'"),
+        ("a >/tmp/log", f"'>/tmp/log' is an argument here, {NO_SHELL}; write sh -c '...'"),
+        ("a 2>&1", f"'2>&1' is an argument here, {NO_SHELL}; write sh -c '...'"),
+        ("a --shell bash && b", f"'&&' is an argument here, {NO_SHELL}; write sh -c '...'"),
         ("a; b", f"';' is part of an argument here, {NO_SHELL}; write sh -c '...'"),
         ("a $(b)", f"'$(...)' is no substitution here, {NO_SHELL}; write sh -c '...'"),
-        ("a $HOME/x", f"'$HOME' is not replaced, {NO_SHELL}; write ${{env.NAME}}"),
+        ("a $HOME/x", f"'$HOME' is not replaced, {NO_SHELL}; write '${{env.HOME}}'"),
+        ("a ${X:-1}", f"'${{X:' is not replaced, {NO_SHELL}; write '${{env.X}}'"),
+        ("a -m ~/x", f"'~/x' is not replaced, {NO_SHELL}; write ${{env.HOME}}"),
         ("A=1 b", "'A=...' before a command needs a shell; use env"),
         ("a # b", "a '#' after arguments is no comment: it and what follows are arguments, too"),
+        (
+            r"C:\llama\server.exe -m 'D:\m.gguf'",
+            r"a '\' outside of quotes is dropped, as in 'C:\\l'; put the path in '...'",
+        ),
     ],
 )
 def test_shell_syntax_that_no_shell_sees(command: str, warning: str) -> None:
     """The commonest mistake there is; it starts, and does something else."""
-    assert warnings(f'cmdStop: "{command}"') == [f"cmdStop: {warning}"]
+    assert warnings(f"cmdStop: {json.dumps(command)}") == [f"cmdStop: {warning}"]
 
 
 @pytest.mark.parametrize(
@@ -39,32 +50,42 @@ def test_shell_syntax_that_no_shell_sees(command: str, warning: str) -> None:
         "docker exec x sh -c 'a && b'",
         "a --template '{{ x }} #1'",
         "a --prompt=#hash",
+        "a --system-prompt 'Use `code` && $HOME ; | blocks'",
+        "a -r ';' --sep '|' -ot 'blk.[0-9]+$A=CPU' --amount '$5'",
+        "a -ot .ffn_.*_exps.=CPU --regex ^a|b$",
+        r"a -m 'C:\models\m.gguf' --x C:\\y",
     ],
 )
-def test_what_a_shell_runs_is_left_alone(command: str) -> None:
-    """And so is what only looks like it."""
-    assert warnings(f'cmdStop: "{command}"') == []
+def test_what_is_meant_as_it_is_is_left_alone(command: str) -> None:
+    """What a shell runs, what is quoted, and what only looks like a shell's."""
+    assert warnings(f"cmdStop: {json.dumps(command)}") == []
+
+
+LEVEL = "cmdSleep: vLLM reads the level from the address only, so this is level 1; "
+NO_F = "curl without -f counts an HTTP error as success; add -f"
 
 
 @pytest.mark.parametrize(
     ("sleep", "wake", "found"),
     [
         ("curl -fsS -X POST http://x/sleep?level=2", "curl --fail http://x", []),
-        ("curl -X POST http://x/sleep", "wake", ["cmdSleep: curl without -f counts"]),
-        ("sleeper", "sh -c 'curl http://x'", ["cmdWake: curl without -f counts"]),
+        ("curl -X POST http://x/sleep", "wake", [f"cmdSleep: {NO_F}"]),
+        ("sleeper", "sh -c 'curl http://x'", [f"cmdWake: {NO_F}"]),
         ("sleeper", "sh -c 'curl -sSf http://x && curl -sf http://y'", []),
-        (
-            "curl -f -X POST http://x/sleep -d '{\\\"level\\\": 2}'",
-            "wake",
-            ["cmdSleep: vLLM reads the level from the address only, so this is level 1; "],
-        ),
+        ("sleeper", "sh -c 'curl -sSf http://x && curl -s http://y'", [f"cmdWake: {NO_F}"]),
+        ("sh -c 'rm -f x; curl http://x'", "wake", [f"cmdSleep: {NO_F}"]),
+        ("timeout 30 curl http://x", "wake", [f"cmdSleep: {NO_F}"]),
+        ("docker exec vllm curl -sf http://x", "/usr/bin/curl -f http://x", []),
+        ("""curl -f http://x/sleep -d '{"level": 2}'""", "wake", [LEVEL]),
+        (r"""curl -f http://x/sleep -d "{\"level\": \"2\"}" """, "wake", [LEVEL]),
+        ("""curl -f http://x/sleep?level=2 -d '{"level": 2}'""", "wake", []),
     ],
 )
 def test_sleep_commands_that_look_as_if_they_worked(
     sleep: str, wake: str, found: list[str]
 ) -> None:
     """A sleep that did not happen costs the next model its memory."""
-    said = warnings(f'cmdSleep: "{sleep}", cmdWake: "{wake}"')
+    said = warnings(f"cmdSleep: {json.dumps(sleep)}, cmdWake: {json.dumps(wake)}")
     assert len(said) == len(found)
     for warning, expected in zip(said, found, strict=True):
         assert warning.startswith(expected)
@@ -107,4 +128,14 @@ def test_models_to_preload_that_are_not_there_are_left_out() -> None:
     assert found == [
         "hooks: not in effect yet: no model is loaded at the start",
         "hooks.on_startup.preload.3: there is no model 'nope'; it is left out",
+    ]
+
+
+def test_a_level_in_the_body_of_a_request_is_warned_of() -> None:
+    """vLLM does not look there, whoever sends it."""
+    ends = "wakeEndpoints: [{endpoint: /wake_up}]"
+    step = "{endpoint: /sleep, body: '{\"level\": 2}'}"
+    assert warnings(f"sleepMode: enable, sleepEndpoints: [{step}], {ends}") == [
+        "sleepEndpoints.0: vLLM reads the level from the address only, so this is level 1; "
+        "write '/sleep?level=2'"
     ]

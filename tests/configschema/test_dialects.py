@@ -107,6 +107,19 @@ def test_endpoints_that_are_not_enabled_are_not_used() -> None:
             "there is one in cmdStop, cmdSleep and cmdWake only",
         ),
         (
+            "sleepEndpoints: [{endpoint: 'http://h:99999/x'}]",
+            "models.m.sleepEndpoints.0.endpoint: expected a path such as /sleep?level=1, found ",
+        ),
+        (
+            "sleepEndpoints: [{endpoint: 'http://[::1/x'}]",
+            "models.m.sleepEndpoints.0.endpoint: expected a path such as /sleep?level=1, found ",
+        ),
+        (
+            "sleepMode: enable, sleepEndpoints: [{endpoint: /s}], "
+            "wakeEndpoints: [{endpoint: /w}], proxy: 'http://[::1'",
+            "models.m.proxy: expected an address such as",
+        ),
+        (
             "sleepEndpoints: [/sleep]",
             "models.m.sleepEndpoints.0: "
             "expected settings such as endpoint, method, body, found '/sleep'",

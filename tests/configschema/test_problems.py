@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from configschema import ConfigError, parse
@@ -90,14 +92,20 @@ def test_an_empty_file_is_a_daemon_without_models(text: str) -> None:
 
 
 def test_holders_of_anchors_may_hold_any_macro() -> None:
-    """What stands under unknown keys at the top is looked at where it is used."""
+    """What stands under unknown keys at the top is looked at where it is used.
+
+    Such a key is no mistake, and neither is one that begins with x-; others are.
+    """
     text = """
-    x-common: &common {cmd: "serve ${PORT}", ttl: 60}
-    models: {m: {<<: *common}}
+    common: &common {cmd: "serve ${PORT}", ttl: 60}
+    deep: {down: [&name word]}
+    x-notes: {by: me}
+    other: &unused 1
+    models: {m: {<<: *common, name: *name}}
     """
     loaded = parse(text, environ={})
     assert loaded.config.models["m"].cmd.argv == ("serve", "5800")
-    assert [w.path for w in loaded.warnings] == ["x-common"]
+    assert [w.path for w in loaded.warnings] == ["other"]
 
 
 def test_one_mistake_is_one_problem() -> None:
@@ -170,12 +178,14 @@ def test_a_key_without_effect_is_said_once_for_all_models() -> None:
         ("performance: {every: 4s}", "performance.every: must be at least 5s"),
         ("performance: {every: soon}", "performance.every: expected a time such as 5s or 1m30s, "),
         ("performance: {every: 5}", "performance.every: expected a time such as 5s or 1m30s, "),
+        ("performance: {every: 0}", "performance.every: expected a time such as 5s or 1m30s, "),
+        (f"performance: {{every: '{'1' * 50_000}'}}", "performance.every: expected a time such"),
         ("apiKeys: ['']", "apiKeys.0: the key is empty"),
         ("store: {path: ' '}", "store.path: is required where store is given"),
         ("store: {path: /}", "store.path: '/' is a folder, not a file"),
         ("store: {path: /no/such/file}", "store.path: '/no/such/file' cannot be written"),
         ("upstream: {ignorePaths: ['(']}", "upstream.ignorePaths.0: '(' is no regular expression"),
-        ("upstream: {ignorePaths: ['(?=a)']}", "upstream.ignorePaths.0: '(?=a)' looks around"),
+        ("upstream: {ignorePaths: ['(?=a)']}", "upstream.ignorePaths.0: '(?=a)' has what RE2,"),
         ("globalTTL: -1", "globalTTL: expected whole seconds, at least 0, found -1"),
         ("hooks: {on_startup: {preload: m}}", "hooks.on_startup.preload: expected a list, found"),
         ("groups: [a]", "groups: expected names and values, found a list"),
@@ -216,6 +226,30 @@ def test_what_is_refused_in_a_model(keys: str, problem: str) -> None:
     assert f": models.m.{problem}" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "\\p{Greek}",
+        "\\Qa.b\\E",
+        "a(?i)b",
+        "(?U)a+",
+        "(?<n>a)",
+        "[[:alpha:]]+",
+        "C:\\\\1",
+        "\\x{10FFFF}",
+    ],
+)
+def test_regular_expressions_of_re2_are_taken(pattern: str) -> None:
+    """They are not Python's in everything."""
+    quoted = pattern.replace("'", "''")
+    assert parse(f"upstream: {{ignorePaths: ['{quoted}']}}").config.upstream.ignore_paths
+
+
+def test_what_is_too_much_for_llama_swaps_keys_counts_as_the_most() -> None:
+    """A ttl of three hundred years is one of thirty."""
+    assert parse("globalTTL: 9999999999").config.global_ttl == 1_000_000_000
+
+
 def test_what_llama_swap_takes_is_taken() -> None:
     """Numbers as texts, words as truth values, limits below the least, odd addresses."""
     text = """
@@ -223,9 +257,12 @@ def test_what_llama_swap_takes_is_taken() -> None:
     captureBuffer: -1
     sendLoadingState: yes
     logRequests: {what: ever}
+    routing: {router: {use: ""}, scheduler: {use: "", settings: {fifo: {priority: {m: }}}}}
     models:
       1.10: {cmd: 12, proxy: localhost, aliases: [4, 3.50, true, ~], useModelName: 7, unlisted: off}
       empty:
+      away: {cmd: x, proxy: ""}
+      odd: {cmd: x, proxy: "http://localhost:1/a b?x=%zz"}
       m: {cmd: "x ${PORT}", healthCheckTimeout: 300, timeouts: {connect: -1}, concurrencyLimit: -2}
     """
     config = parse(text).config
@@ -233,4 +270,56 @@ def test_what_llama_swap_takes_is_taken() -> None:
     assert config.models["1.10"].cmd.argv == ("12",)
     assert config.models["1.10"].use_model_name == "7"
     assert config.send_loading_state
-    assert list(config.models) == ["1.10", "empty", "m"]
+    assert list(config.models) == ["1.10", "empty", "away", "odd", "m"]
+
+
+def test_names_are_shown_fit_for_a_terminal() -> None:
+    """One problem is one line, whatever a model is called."""
+    text = 'models: {"a\\nb\\e[31m": {cmd: "x ${PORT}", ttl: x}}'
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "f")
+    assert str(caught.value).startswith("f:1:43: models.a\\nb\\x1b[31m.ttl: expected whole seconds")
+
+
+def test_characters_that_may_not_be_in_yaml_are_shown_where_they_are() -> None:
+    """The parser itself does not say."""
+    with pytest.raises(ConfigError) as caught:
+        parse("a: 1\nb: 2\nc: x\x01", "f")
+    assert str(caught.value) == "f:3:5: not valid YAML: the character 0x0001 may not be in YAML"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: *b", "f:1:4: not valid YAML: this alias has no anchor before it"),
+        ("a: !!binary x", "f:1:1: a: its tag is not supported"),
+        ("a: !!int x", "f:1:1: a: is no !!int, as its tag says"),
+        (
+            "a: &a {}\nb:\n  <<: *a\n  <<: *a",
+            "f:4:3: b.<<: the merge key is given twice; merge a list: <<: [*first, *second]",
+        ),
+        ("models: {m: {}}", "f:1:10: models.m.proxy: proxy is missing: use ${PORT} in cmd, or "),
+        ("profiles: {'': {pins: {a: ''}}}", "f:1:12: profiles.: a profile needs a name"),
+    ],
+)
+def test_what_else_is_refused(text: str, problem: str) -> None:
+    """As llama-swap's library or its checks refuse it."""
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "f")
+    assert str(caught.value).startswith(problem)
+
+
+def test_many_mistakes_are_found_in_no_time() -> None:
+    """Hints are looked for as long as anybody reads them."""
+    models = "\n".join(f"  model-{n}: {{cmd: 'x ${{PORT}}'}}" for n in range(500))
+    members = ", ".join(f"modell-{n}" for n in range(500))
+    unknown = "\n".join(f"    kye{n}: 1" for n in range(500))
+    text = f"models:\n{models}\n  m:\n    cmd: x ${{PORT}}\n{unknown}\n"
+    began = time.perf_counter()
+    with pytest.raises(ConfigError) as caught:
+        parse(f"{text}groups: {{g: {{members: [{members}]}}}}\n", "f")
+    assert time.perf_counter() - began < 5
+    said = [problem.message for problem in caught.value.problems]
+    assert len(said) == 500
+    assert said[0] == "there is no model 'modell-0'; did you mean 'model-0'?"
+    assert said[-1] == "there is no model 'modell-499'"

@@ -133,7 +133,7 @@ def test_ids_are_the_words_that_were_written() -> None:
 
 def test_what_no_process_can_be_given_is_refused() -> None:
     """A NUL in a command, a line's end in a path, a port above the last, more than a lifetime."""
-    text = """healthCheckTimeout: 99999999999
+    text = """cmdSleepTimeout: 99999999999
 startPort: 65535
 models:
   a: {cmd: "x \\0 ${PORT}", checkEndpoint: "/a\\r\\nb", proxy: "http://x:1", env: ["A=\\0"]}
@@ -143,7 +143,7 @@ models:
         parse(text)
     paths = [problem.path for problem in caught.value.problems]
     places = ["models.a.cmd", "models.a.checkEndpoint", "models.a.env.0", "models.b"]
-    assert paths == ["healthCheckTimeout", *places]
+    assert paths == ["cmdSleepTimeout", *places]
 
 
 def test_an_anchor_may_be_defined_again() -> None:
@@ -213,3 +213,19 @@ def test_a_quote_that_is_not_ended_reaches_to_the_end_of_cmd() -> None:
 def test_commands_may_end_anywhere(text: str) -> None:
     """In a quote, after a backslash, in both."""
     split(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "argv"),
+    [
+        ('"a \\$5 \\`b\\` \\"c\\" \\\\ \\n"', ('a $5 `b` "c" \\ \\n',)),
+        ("a''b \"\" ''", ("ab", "", "")),
+        ("a\\ b c\\\\d", ("a b", "c\\d")),
+        ("'a\\'b", ("a\\b",)),
+        ("a'b c", ("ab c",)),
+        ("\u00a0a", ("\u00a0a",)),
+    ],
+)
+def test_quotes_and_backslashes_are_posixs(text: str, argv: tuple[str, ...]) -> None:
+    """And so are llama-swap's; only blanks, tabs and ends of lines part words."""
+    assert split(text).argv == argv

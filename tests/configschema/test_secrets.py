@@ -76,12 +76,35 @@ def test_keys_are_not_in_what_a_debugger_prints() -> None:
         "macros: {'${env.S}': [1]}",
         "models: {m: {cmd: 'x ${PORT} && ${env.S}; $(${env.S})'}}",
         "models: {m: {cmd: '${env.S}=1 x ${PORT}'}}",
+        "models: {m: {cmd: 'x ${PORT} pa$${env.S} ~/${env.S} >${env.S} C:\\${env.S}'}}",
+        "upstream: {ignorePaths: ['(?P<${env.S}>a)(?P<${env.S}>a)']}",
+        "macros: {'${env.S}': 1, b: '${${env.S}x}'}\nmodels: {m: {cmd: '${b} ${PORT}'}}",
+        "models: {m: {cmd: 'x ${PORT}', '${env.S}': 1, healthCheckTimeOut: '${env.S}'}}",
     ],
-    ids=range(22),
+    ids=range(26),
 )
 def test_values_of_the_environment_are_never_shown(text: str) -> None:
     """What is shown instead is how it was written."""
     assert SECRET not in said(text, {"S": SECRET})
+
+
+def test_passwords_in_addresses_are_not_shown() -> None:
+    """They are keys in another place."""
+    text = f"models: {{m: {{cmd: x, proxy: 'http://user:{SECRET}@host:port'}}}}"
+    assert said(text) == (
+        "f:1:22: models.m.proxy: "
+        "expected an address such as http://127.0.0.1:8000, found 'http://***@host:port'"
+    )
+
+
+def test_short_values_do_not_garble_what_is_shown() -> None:
+    """A whole value is hidden however short it is; a letter within a word is none."""
+    text = "models: {m: {cmd: 'x ${PORT} ${env.ONE}', aliases: [x1, [y]], ttl: 'x1'}}"
+    assert said(text, {"ONE": "1"}) == (
+        "f:1:57: models.m.aliases.1: expected a text, found a list\n"
+        "f:1:63: models.m.ttl: expected whole seconds, 0 for never or -1, found 'x1'"
+    )
+    assert "${env.ONE}" in said("startPort: ${env.ONE}x", {"ONE": "1"})
 
 
 def test_what_was_written_is_shown_instead() -> None:
