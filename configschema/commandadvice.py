@@ -15,6 +15,7 @@ from configschema.recipe import Call, Step
 from configschema.schema import Model
 
 NO_SHELL = "as no shell runs it"
+_SUSPICIOUS = re.compile(r"[#&|;<>$~\\=]")  # what all oddities have one of
 _OPERATOR = re.compile(r"&&|\|\||\||;|&|<|[0-9&]?>{1,2}(?:&?[0-9])?")
 _REDIRECTION = re.compile(r"[0-9&]?>{1,2}\S+|\|\S+")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
@@ -50,7 +51,7 @@ def advise_on_commands(model: Model, path: Path) -> Iterator[Fault]:
 
 def _oddities(command: Command) -> Iterator[tuple[str, ...]]:
     """Yield a message for each oddity, with the values in it."""
-    if not command.argv:
+    if not command.argv or not _SUSPICIOUS.search(command.text):
         return
     first, *_ = command.bare
     if "#" in command.bare[1:]:
@@ -85,6 +86,8 @@ def _has_bare_backslash(command: Command) -> bool:
 
 def _curls(command: Command) -> Iterator[Sequence[str]]:
     """Yield the arguments of each call of curl, also of those that a shell would make."""
+    if "curl" not in command.text:
+        return
     scripts = [argument for argument in command.argv if " " in argument]
     calls = [list(command.argv), *(part.split() for s in scripts for part in _SHELL_ENDS.split(s))]
     for words in calls:

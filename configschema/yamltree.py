@@ -86,7 +86,9 @@ def read_nodes(text: str, file: str) -> Node | None:
     """
     stream = _Named(put_aside(text))
     stream.name = file
-    return _Builder().build(yaml.parse(stream, Loader=yaml.CSafeLoader))
+    loader = yaml.CSafeLoader(stream)
+    # Its own iterator asks twice for each event.
+    return _Builder().build(iter(loader.get_event, None))
 
 
 @attrs.define
@@ -103,9 +105,9 @@ class _Builder:
                 case yaml.ScalarEvent():
                     tag = event.tag or ("" if event.implicit[0] else "!")
                     scalar = Scalar(event.value, _mark(event), tag, event.implicit[0])
-                    self._add(scalar, event, 1)
                     if event.anchor:
                         self.anchors[event.anchor] = scalar, 1
+                    self._add(scalar, event, 1)
                 case yaml.AliasEvent():
                     node, size = self._stands_for(event)
                     node.shared = True
