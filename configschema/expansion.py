@@ -163,7 +163,7 @@ def _expand_model(
     known = {"PORT": port, **macros} if uses_port else macros
     expanded = result.put(expanded, known)
     _expand_names(expanded, known, path, result)
-    if "${PORT}" in str(expanded.get("proxy", "")):
+    if "${PORT}" in str(expanded.get("proxy", "")) and expanded.get("cmd") != TOO_LONG:
         what = "proxy uses ${PORT} but cmd does not" if body.get("proxy") else "proxy is missing"
         slip = _LIKE_PORT.search(str(expanded.get("cmd", "")))
         way = "write ${PORT} for {}" if slip else "use ${PORT} in cmd, or name the address"

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from configschema.environment import Environment
+from configschema.nodes import Mapping, Node, Scalar
+from configschema.nodes import Sequence as List
 from configschema.problems import Fault, Path
 from configschema.words import plain_word
-from configschema.yamltree import Mapping, Node, Scalar
-from configschema.yamltree import Sequence as List
 
 # Sections whose keys are names of things; llama-swap's list.
 NAMED: frozenset[Path] = frozenset(

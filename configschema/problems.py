@@ -1,7 +1,7 @@
 """Problems of a file: what is wrong, at which path, on which line.
 
 Owns the shapes of a fault and of its report, and how values are shown in a message: short, and
-never a secret. Where a path stands in the text is known by `yamltree`.
+never a secret. Where a path stands in the text is known by `places`.
 """
 
 from __future__ import annotations
@@ -47,6 +47,19 @@ class Meant:
 
 
 @attrs.frozen
+class Place:
+    """A spot in a file; lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        """In the form editors jump to."""
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@attrs.frozen
 class Fault:
     """Something wrong at a path, not yet located.
 
@@ -58,6 +71,7 @@ class Fault:
         offset: characters into the text at the path; None for the path itself.
         near: what to look for in the text at the path; the place is where it is found.
         meant: what may have been meant.
+        place: where it is, if that is not where the path leads.
     """
 
     path: Path
@@ -67,19 +81,7 @@ class Fault:
     offset: int | None = None
     near: str = ""
     meant: Meant | None = None
-
-
-@attrs.frozen
-class Place:
-    """A spot in a file; lines and columns count from 1."""
-
-    file: str
-    line: int
-    column: int
-
-    def __str__(self) -> str:
-        """In the form editors jump to."""
-        return f"{self.file}:{self.line}:{self.column}"
+    place: Place | None = None
 
 
 @attrs.frozen
@@ -112,7 +114,7 @@ class Report:
     """How faults become problems.
 
     Attributes:
-        find: where a path stands, or a spot in the text there: see `yamltree.Source.find`.
+        find: where a path stands, or a spot in the text there: see `places.Source.find`.
         secrets: texts that must not be shown, and what is shown instead.
         written: names and values that came from the environment, as the file has them.
         files: in the order in which they are reported.
@@ -125,7 +127,10 @@ class Report:
 
     def __call__(self, faults: Iterable[Fault]) -> tuple[Problem, ...]:
         """Locate faults, in the order of the files, each said once."""
-        placed = [(self.find(fault.path, fault.offset, fault.near), fault) for fault in faults]
+        placed = [
+            (fault.place or self.find(fault.path, fault.offset, fault.near), fault)
+            for fault in faults
+        ]
         placed.sort(key=self._order)
         hints = MOST_HINTS
         problems: dict[Problem, None] = {}

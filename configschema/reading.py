@@ -19,12 +19,14 @@ from configschema.checks import check
 from configschema.environment import Environment
 from configschema.expansion import Expansion, expand
 from configschema.merging import merge
+from configschema.nodes import Mapping as MappingNode
+from configschema.nodes import Node, Scalar, holds_shared, read_nodes
+from configschema.places import Source
 from configschema.problems import HIDDEN, ConfigError, Fault, Problem, Report
 from configschema.schema import Config
 from configschema.structuring import structure
 from configschema.unknown import is_known, remarks
-from configschema.yamltree import Mapping as MappingNode
-from configschema.yamltree import Node, Reader, Scalar, Source, holds_shared, read_nodes
+from configschema.values import Reader
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
