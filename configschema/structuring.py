@@ -6,6 +6,7 @@ a number where a text is wanted, ``yes`` where a truth value is, but no text for
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -164,23 +165,22 @@ def _duration(value: Any, _: Any) -> Duration:  # noqa: ANN401 -- cattrs' hook s
 
 def _whole(kind: Whole) -> Callable[[Any, Any], int]:
     def hook(value: Any, _: Any) -> int:  # noqa: ANN401 -- cattrs' hook signature
-        if value is None:  # under a name without a value
-            value = 0
-        number = value
-        if (
-            isinstance(value, float)
-            and (kind.cut or value.is_integer())
-            and abs(value) < kind.highest
-        ):
-            number = int(value)
-        if isinstance(number, bool) or not isinstance(number, int):
+        number = _number(value, kind.cut)
+        too_low = kind.lowest is not None and number is not None and number < kind.lowest
+        if number is None or too_low or (number > kind.highest and not kind.clamp):
             raise WrongValue(f"expected {kind.expected}, found {{}}", value)
-        too_high = number > kind.highest and not kind.clamp
-        if too_high or (kind.lowest is not None and number < kind.lowest):
-            raise WrongValue(f"expected {kind.expected}, found {{}}", value)
-        return int(min(number, kind.highest))
+        return min(number, kind.highest)
 
     return hook
+
+
+def _number(value: object, cut: bool) -> int | None:
+    """Return a whole number, or None for what is none; nothing, under a name, is 0."""
+    if value is None:
+        return 0
+    if isinstance(value, float) and math.isfinite(value) and (cut or value.is_integer()):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _command(value: Any, _: Any) -> Command:  # noqa: ANN401 -- cattrs' hook signature
