@@ -273,8 +273,8 @@ for _kind, _hook in {str: _text, bool: _truth, Secret: _secret, Command: _comman
     _converter.register_structure_hook(_kind, _hook)
 _converter.register_structure_hook(Pattern, _pattern)
 _converter.register_structure_hook(Duration, _duration)
-for _number, _range in WHOLE.items():
-    _converter.register_structure_hook(_number, _whole(_range))
+for _whole_kind, _range in WHOLE.items():
+    _converter.register_structure_hook(_whole_kind, _whole(_range))
 _converter.register_structure_hook_func(lambda kind: kind is Any, lambda value, _: value)
 for _form, _of_form in {Literal: _word, tuple: _list, Mapping: _names}.items():
     _converter.register_structure_hook_func(
