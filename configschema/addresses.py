@@ -1,13 +1,15 @@
 """Addresses of model servers and peers, as far as they can be judged without asking anybody.
 
-Owns which text is refused, which is taken but leads nowhere, and what it takes to share a machine.
+Owns which text is refused, which is taken but leads nowhere, and which port of this machine it is.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
+KEPT = 4096  # answers: each address is asked about several times
 FORBIDDEN = re.compile(r"[\x00-\x20\x7f]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
@@ -16,6 +18,7 @@ _PORT = re.compile(r":([^:\]@]*)$")
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
+@lru_cache(KEPT)
 def is_malformed(address: str) -> bool:
     """Whether an address cannot be read as one; llama-swap refuses the same at its start."""
     try:
@@ -31,6 +34,7 @@ def is_malformed(address: str) -> bool:
     return ":" in address.partition("/")[0] and not _SCHEME.match(address)
 
 
+@lru_cache(KEPT)
 def is_reachable(address: str) -> bool:
     """Whether requests can be sent to an address: it says http or https, and a host."""
     if is_malformed(address) or FORBIDDEN.search(address):
@@ -43,9 +47,11 @@ def is_reachable(address: str) -> bool:
         return False
 
 
+@lru_cache(KEPT)
 def local_port(address: str) -> int | None:
     """Return the port of an address on this machine, or None for any other."""
     if not is_reachable(address):
         return None
     url = urlsplit(address)
-    return (url.port or 80) if url.hostname in _LOCAL else None
+    usual = 443 if url.scheme == "https" else 80
+    return (url.port or usual) if url.hostname in _LOCAL else None

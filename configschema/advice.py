@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from configschema.addresses import is_reachable, local_port
+from configschema.addresses import is_reachable
 from configschema.commandadvice import advise_on_commands
 from configschema.limits import resolve_limits
+from configschema.ports import advise_on_ports
 from configschema.problems import Fault, Path
-from configschema.routing import company_of, rules_of
+from configschema.routing import rules_of
 from configschema.schema import Config, Model
 from configschema.sections import DEFAULT_GROUP
 
@@ -59,7 +60,7 @@ def advise(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
         path = ("models", name)
         yield from _model(model, path, config)
         yield from advise_on_commands(model, path)
-    yield from _ports(config)
+    yield from advise_on_ports(config)
     for number, name in enumerate(config.hooks.on_startup.preload):
         if name.strip() and config.find(name.strip()) is None:
             place: Path = ("hooks", "on_startup", "preload", number)
@@ -80,7 +81,7 @@ def _model(model: Model, path: Path, config: Config) -> Iterator[Fault]:
     for number, entry in enumerate(model.env):
         if "=" not in entry.lstrip("="):
             yield Fault((*path, "env", number), "expected NAME=value; without it nothing is set")
-    if "${" not in model.proxy and not is_reachable(model.proxy):
+    if model.cmd and "${" not in model.proxy and not is_reachable(model.proxy):
         message = "leads nowhere: expected an address such as http://127.0.0.1:8000, found {}"
         yield Fault((*path, "proxy"), message, (model.proxy,))
     if model.sleep_mode == "disable" and (model.sleep_endpoints or model.wake_endpoints):
@@ -88,27 +89,8 @@ def _model(model: Model, path: Path, config: Config) -> Iterator[Fault]:
         yield Fault((*path, key), "not used: sleepMode is not enable")
     limits = resolve_limits(config, model)
     if limits.stop_ttl and limits.sleep_ttl >= limits.stop_ttl:
-        message = f"is not reached: the model is stopped after {limits.stop_ttl:g}s without use"
-        yield Fault((*path, "sleepTtl"), message)
-
-
-def _ports(config: Config) -> Iterator[Fault]:
-    """Name ports that two models share whose processes may be there at the same time."""
-    company = company_of(config)
-    holders: dict[int, dict[tuple[str, bool], Model]] = {}
-    for model in config.models.values():
-        port = local_port(model.proxy) if model.cmd else None
-        if port is None:
-            continue
-        # One model stands for all that follow the same rules.
-        alike = (company.home(model.id), model.can_sleep)
-        for other in holders.setdefault(port, {}).values():
-            if model.can_sleep or other.can_sleep or company.may_meet(model.id, other.id):
-                message = f"model {{}} listens on port {port}, too, and both may be there at once"
-                also = ("models", other.id, "proxy")
-                yield Fault(("models", model.id, "proxy"), message, (other.id,), also=also)
-                break
-        holders[port].setdefault(alike, model)
+        message = "is not reached: the model is stopped after {} seconds without use"
+        yield Fault((*path, "sleepTtl"), message, (limits.stop_ttl,))
 
 
 def _not_yet(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:

@@ -89,11 +89,12 @@ def _server(model: Model, path: Path) -> Iterator[Fault]:
 
 def _limits(model: Model, path: Path) -> Iterator[Fault]:
     if model.sleep_ttl and not model.recipe:
-        yield Fault((*path, "sleepTtl"), "the model cannot sleep: cmdSleep and cmdWake are missing")
+        ways = "give it cmdSleep and cmdWake, or endpoints with sleepMode: enable"
+        yield Fault((*path, "sleepTtl"), f"the model cannot sleep: {ways}")
 
 
 def _globals(config: Config) -> Iterator[Fault]:
-    seconds = duration(config.performance.every)
+    seconds = _duration(config.performance.every)
     if seconds is None:
         message = "expected a time such as 5s or 1m30s, found {}"
         yield Fault(("performance", "every"), message, (config.performance.every,))
@@ -108,7 +109,7 @@ def _globals(config: Config) -> Iterator[Fault]:
         yield Fault(("store", "path"), reason, (config.store.path,))
 
 
-def duration(text: str) -> float | None:
+def _duration(text: str) -> float | None:
     """Return the seconds of a time as Go writes it, or None if it is none."""
     if len(text) > LONGEST_DURATION or not _DURATION.fullmatch(text):
         return None

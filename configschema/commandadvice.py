@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from configschema.commandline import Command
+from configschema.expansion import BUILT_IN
 from configschema.problems import Fault, Path
 from configschema.recipe import Call, Step
 from configschema.schema import Model
@@ -20,12 +21,12 @@ _OPERATOR = re.compile(r"&&|\|\||\||;|&|<|[0-9&]?>{1,2}(?:&?[0-9])?")
 _REDIRECTION = re.compile(r"[0-9&]?>{1,2}\S+|\|\S+")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 _VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)|\$\{([A-Za-z_][A-Za-z0-9_]*)[:%#/]")
+_QUOTED = re.compile(r"'[^']*'?|\"(?:[^\"\\]|\\.)*\"?", re.DOTALL)
 _WINDOWS_PATH = re.compile(r"(?<![A-Za-z])[A-Za-z]:\\\w")
 _FAIL_OPTION = re.compile(r"-[a-zA-Z]*f[a-zA-Z]*|--fail(?:-with-body)?")
 _CURL = re.compile(r"(?:.*[/\\])?curl(?:\.exe)?")
 _SHELL_ENDS = re.compile(r"&&|\|\||[;|\n&]")
 _LEVEL = re.compile(r"level[\\\"']*\s*:\s*[\\\"']*([0-9]+)")
-MACROS = ("PORT", "MODEL_ID", "PID")
 
 
 def advise_on_commands(model: Model, path: Path) -> Iterator[Fault]:
@@ -41,7 +42,7 @@ def advise_on_commands(model: Model, path: Path) -> Iterator[Fault]:
             rest = "the last argument has all the rest"
             yield Fault((*path, name), f"a {command.open_quote} is begun and not ended: {rest}")
         for message, *values in _oddities(command):
-            yield Fault((*path, name), message, tuple(values))
+            yield Fault((*path, name), message, tuple(values), source=command.text)
     for name, command in (("cmdSleep", model.cmd_sleep), ("cmdWake", model.cmd_wake)):
         if any(not _fails_on_errors(call) for call in _curls(command)):
             message = "curl without -f counts an HTTP error as success; add -f"
@@ -57,31 +58,28 @@ def _oddities(command: Command) -> Iterator[tuple[str, ...]]:
     if "#" in command.bare[1:]:
         yield ("a '#' after arguments is no comment: it and what follows are arguments, too",)
     if _ASSIGNMENT.match(first):
-        yield ("{} before a command needs a shell; use env", first.partition("=")[0] + "=...")
+        yield ("variable {} before a command needs a shell; use env", first.partition("=")[0])
     sign = next((word for word in command.bare if _is_operator(word)), None)
     if sign:
         yield (f"{{}} is an argument here, {NO_SHELL}; write sh -c '...'", sign)
     elif any(word.endswith(";") for word in command.bare[:-1]):
         yield (f"';' is part of an argument here, {NO_SHELL}; write sh -c '...'",)
+    if "${" in command.text.replace("${PID}", "") and not _VARIABLE.search(command.text):
+        yield ("what begins with '${' is no macro: a name has letters, digits, '_' and '-'",)
     if any("$(" in word for word in command.bare):
         yield (f"'$(...)' is no substitution here, {NO_SHELL}; write sh -c '...'",)
     elif used := next(filter(None, map(_VARIABLE.search, command.bare)), None):
         name = used[1] or used[2]
-        instead = name if name in MACROS else f"env.{name}"
-        yield (f"{{}} is not replaced, {NO_SHELL}; write {{}}", used[0], f"${{{instead}}}")
+        instead = name if name in BUILT_IN else "env.NAME"
+        yield (f"{{}} is not replaced, {NO_SHELL}; write ${{{instead}}}", used[0])
     if home := next((word for word in command.bare if word.startswith("~/")), None):
         yield (f"{{}} is not replaced, {NO_SHELL}; write ${{env.HOME}}", home)
-    if found := _WINDOWS_PATH.search(command.text) if _has_bare_backslash(command) else None:
+    if found := _WINDOWS_PATH.search(_QUOTED.sub("''", command.text)):
         yield ("a '\\' outside of quotes is dropped, as in {}; put the path in '...'", found[0])
 
 
 def _is_operator(word: str) -> bool:
     return bool(_OPERATOR.fullmatch(word) or _REDIRECTION.fullmatch(word))
-
-
-def _has_bare_backslash(command: Command) -> bool:
-    """Whether some word lost a backslash that was not in quotes."""
-    return any(argument not in command.text and "\\" not in argument for argument in command.argv)
 
 
 def _curls(command: Command) -> Iterator[Sequence[str]]:

@@ -32,17 +32,18 @@ class Environment:
     used: dict[str, str] = attrs.field(factory=dict)
     written: dict[str, str] = attrs.field(factory=dict)
 
-    def put_in(self, text: str) -> tuple[str, list[str]]:
-        """Return a text with the values in it, and what is wrong with those that are not."""
-        faults = []
+    def put_in(self, text: str) -> tuple[str, dict[str, str]]:
+        """Return a text with the values in it, and use by use what is wrong with the others."""
+        faults: dict[str, str] = {}
 
         def value(use: re.Match[str]) -> str:
             name = use[1]
             found = self.variables.get(name)
             if found is None:
-                faults.append(f"environment variable '{name}' is not set")
+                faults[f"${{env.{name}}}"] = f"environment variable '{name}' is not set"
             elif _UNUSABLE.search(found):
-                faults.append(f"environment variable '{name}' holds more than one line of text")
+                reason = f"environment variable '{name}' holds more than one line of text"
+                faults[f"${{env.{name}}}"] = reason
             else:
                 self.used[found] = f"${{env.{name}}}"
                 return found

@@ -13,15 +13,16 @@ from typing import Any
 import attrs
 
 from configschema.commandline import without_comments
-from configschema.fields import MacroValue
+from configschema.fields import MacroValue, fields_of
 from configschema.problems import Fault, Meant, Path
-from configschema.schema import DEFAULT_PROXY, DEFAULT_START_PORT
+from configschema.schema import DEFAULT_PROXY, DEFAULT_START_PORT, Model
 
 _USE = re.compile(r"\$\{([a-zA-Z0-9_-]+)\}")
-_LIKE_PORT = re.compile(r"\$\{?port\b(?:[^}\s]*\})?", re.IGNORECASE)
+_LIKE_PORT = re.compile(r"\$\{?\s*port\b(?:[^}\s]*\s*\})?|\{\s*port\s*\}", re.IGNORECASE)
+_NO_SPACE = re.compile(r"\w+:\S")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,63}")
 COMMANDS = ("cmd", "cmdStop", "cmdSleep", "cmdWake")
-NOT_HERE = {
+BUILT_IN = {
     "PORT": "a model has a port if its cmd uses ${PORT}",
     "MODEL_ID": "there is one in models only",
     "PID": "there is one in cmdStop, cmdSleep and cmdWake only",
@@ -31,6 +32,10 @@ LAST_PORT = 65535
 LONGEST_TEXT = 1_000_000  # characters; bounds macros that double each other
 LONGEST_FILE = 20_000_000  # characters that all macros together may add
 TOO_LONG = "\0 too long \0"  # stands for a text that would be longer
+TOO_MUCH = (
+    f"its macros expand to more than {LONGEST_TEXT} characters, "
+    f"or those of the file to more than {LONGEST_FILE}"
+)
 
 
 @attrs.define
@@ -38,7 +43,8 @@ class Expansion:
     """The expanded data of a file, the faults met on the way, and the ports given to models.
 
     The data has names with settings under ``models`` and ``macros``, whatever the file has there.
-    `broken` are macros that have a fault of their own; `length` counts what macros have added.
+    `broken` are macros that have a fault of their own, `written` names that had macros in them, as
+    they were, `users` says which macro uses another first, and `length` what macros have added.
     """
 
     environment: Mapping[str, str]
@@ -46,6 +52,8 @@ class Expansion:
     faults: list[Fault] = attrs.field(factory=list)
     ports: dict[str, int] = attrs.field(factory=dict)
     broken: set[str] = attrs.field(factory=set)
+    written: dict[str, str] = attrs.field(factory=dict)
+    users: dict[str, Path] = attrs.field(factory=dict)
     length: int = 0
 
     def complain(self, path: Path, message: str, *values: object) -> None:
@@ -82,21 +90,22 @@ class Expansion:
         """Note each macro that nothing was put in for."""
         for place, name in _leftovers(value, path):
             if name == TOO_LONG:
-                self.complain(place, f"its macros expand to more than {LONGEST_TEXT} characters")
-            elif name not in self.broken and not (name == "PID" and place[-1] in KNOWS_PID):
+                self.complain(place, TOO_MUCH)
+            elif name not in self.broken and not (name == "PID" and _knows_pid(place)):
                 self.faults.append(self._unknown(name, place, known))
 
     def _unknown(self, name: str, path: Path, known: Iterable[str]) -> Fault:
         use = f"${{{name}}}"
-        if name in NOT_HERE:
-            return Fault(path, f"unknown macro {{}}: {NOT_HERE[name]}", (use,), near=use)
+        if name in BUILT_IN:
+            return Fault(path, f"unknown macro {{}}: {BUILT_IN[name]}", (use,), near=use)
         if name in known:
             late = "it is declared after the macro that uses it; declare it before"
-            return Fault(path, f"unknown macro {{}}: {late}", (use,), near=use)
+            user = self.users.get(use)
+            return Fault(path, f"unknown macro {{}}: {late}", (use,), near=use, also=user)
         if name in self.environment:
             instead = (use, f"${{env.{name}}}")
             return Fault(path, "unknown macro {}; did you mean {}?", instead, near=use)
-        meant = Meant(name, [*known, "PORT", "MODEL_ID"], "${{}}")
+        meant = Meant(name, [*known, "PORT", "MODEL_ID"], "${{}}", otherwise="declare it in macros")
         return Fault(path, "unknown macro {}", (use,), near=use, meant=meant)
 
 
@@ -127,7 +136,7 @@ def _expand_models(
     for name in sorted(models):
         body = models[name]
         if body is not None and not isinstance(body, dict):
-            result.complain(("models", name), "expected the model's settings")
+            result.complain(("models", name), _no_settings(name, body), body)
             body = None
         if body is None:
             expanded[name] = {"proxy": ""}  # as llama-swap has it: it cannot be started anyway
@@ -140,6 +149,16 @@ def _expand_models(
             result.ports[name] = port
             port += 1
     return {name: expanded[name] for name in models}
+
+
+def _no_settings(name: str, body: object) -> str:
+    """Say what is wrong with a model that has no settings, and what was probably meant."""
+    message = "expected the model's settings, found {}"
+    if name in fields_of(Model):
+        return f"{message}; this is a key of a model: indent it below the model's name"
+    if isinstance(body, str) and _NO_SPACE.match(body):
+        return f"{message}; a key needs a space behind its colon"
+    return message
 
 
 def _expand_model(
@@ -157,17 +176,19 @@ def _expand_model(
         if isinstance(expanded.get(key), str):
             expanded[key] = without_comments(expanded[key])
     macros = {"MODEL_ID": name, **everyones, **own}
-    uses_port = "${PORT}" in str(result.put(expanded.get("cmd"), macros))
+    command = str(result.put(expanded.get("cmd"), macros))
+    uses_port = "${PORT}" in command or command == TOO_LONG  # which may hold anything
     if expanded.get("proxy") is None or (uses_port and not expanded["proxy"]):
         expanded["proxy"] = DEFAULT_PROXY
     known = {"PORT": port, **macros} if uses_port else macros
     expanded = result.put(expanded, known)
     _expand_names(expanded, known, path, result)
-    if "${PORT}" in str(expanded.get("proxy", "")) and expanded.get("cmd") != TOO_LONG:
+    if "${PORT}" in str(expanded.get("proxy", "")):
         what = "proxy uses ${PORT} but cmd does not" if body.get("proxy") else "proxy is missing"
         slip = _LIKE_PORT.search(str(expanded.get("cmd", "")))
         way = "write ${PORT} for {}" if slip else "use ${PORT} in cmd, or name the address"
-        result.complain((*path, "proxy"), f"{what}: {way}", *([slip[0]] if slip else []))
+        values, source = ((slip[0],), slip.string) if slip else ((), "")
+        result.faults.append(Fault((*path, "proxy"), f"{what}: {way}", values, source))
         expanded["proxy"] = ""
     result.find_unknown(expanded, path, macros)
     return {**expanded, "macros": own}, uses_port
@@ -190,6 +211,7 @@ def _expand_names(
             fault = Fault((*path, name), message, (meant, other), also=(*path, other))
             result.faults.append(fault)
         found.setdefault(meant, name)
+    result.written |= found
     values = {meant: by_id[name] for meant, name in found.items()}
     model["filters"] = {**model["filters"], "setParamsByID": values}
 
@@ -208,11 +230,13 @@ def _declared(macros: Any, path: Path, result: Expansion) -> dict[str, MacroValu
             result.complain((*path, name), reason, *([name] if "{}" in reason else []))
         else:
             good[name] = value
+            for use in _USE.finditer(value) if isinstance(value, str) else ():
+                result.users.setdefault(use[0], (*path, name))
     return good
 
 
 def _unusable(name: str, value: object) -> str | None:
-    if name in NOT_HERE:
+    if name in BUILT_IN:
         return "macro name {} is reserved"
     if not _NAME.fullmatch(name):
         return "a macro name is 1 to 63 letters, digits, '_' or '-'"
@@ -221,6 +245,10 @@ def _unusable(name: str, value: object) -> str | None:
     if isinstance(value, str) and f"${{{name}}}" in value:
         return "macro {} contains itself"
     return None
+
+
+def _knows_pid(path: Path) -> bool:
+    return len(path) == 3 and path[0] == "models" and path[2] in KNOWS_PID
 
 
 def _as_text(value: MacroValue) -> str:

@@ -82,7 +82,7 @@ def keys(doc: str, *, name: str = "", **more: Any) -> Any:  # noqa: ANN401 -- as
     return key(doc, attrs.Factory(dict), name=name, **more)
 
 
-def inner(default: object = attrs.NOTHING) -> Any:  # noqa: ANN401 -- as `key`
+def inner(default: object) -> Any:  # noqa: ANN401 -- as `key`
     """Declare a field that nobody writes: it is worked out."""
     return attrs.field(default=default, metadata={"inner": True})
 
@@ -107,6 +107,12 @@ def types_of(cls: type[attrs.AttrsInstance]) -> Mapping[str, Any]:
 
 
 @functools.cache
+def is_section(kind: Any) -> bool:  # noqa: ANN401 -- any annotation
+    """Whether a type is a class whose fields are keys."""
+    return attrs.has(kind) and any("key" in a.metadata for a in attrs.fields(kind))
+
+
+@functools.cache
 def without_none(kind: Any) -> Any:  # noqa: ANN401 -- any annotation
     """Return the type itself of a type that may also be absent."""
     members = [member for member in typing.get_args(kind) if member is not types.NoneType]
@@ -121,3 +127,12 @@ def inside(kind: Any) -> Any:  # noqa: ANN401 -- any annotation
     if origin is tuple:
         return members[0]
     return members[1] if origin is Mapping else None
+
+
+@functools.cache
+def holds_secrets(kind: Any) -> bool:  # noqa: ANN401 -- any annotation
+    """Whether something in a type is secret."""
+    kind = without_none(kind)
+    if is_section(kind):
+        return any(map(holds_secrets, types_of(kind).values()))
+    return kind is Secret or (inside(kind) is not None and holds_secrets(inside(kind)))

@@ -32,7 +32,7 @@ TEXT: dict[str, Any] = {"type": ["string", "number", "boolean"]}
 SCALARS: dict[Any, dict[str, Any]] = {
     str: TEXT,
     Secret: TEXT,
-    Command: {"type": "string"},
+    Command: TEXT,
     Duration: {"type": "string"},
     Pattern: {"type": "string", "format": "regex"},
     bool: {"type": "boolean"},
@@ -54,7 +54,7 @@ def _section(cls: type[attrs.AttrsInstance], classes: dict[str, Any]) -> dict[st
     types = types_of(cls)
     properties = {
         key: {
-            **_of(types[key], classes),
+            **_or_nothing(_of(types[key], classes)),
             "description": field.metadata["doc"],
             **_default(field),
         }
@@ -62,6 +62,16 @@ def _section(cls: type[attrs.AttrsInstance], classes: dict[str, Any]) -> dict[st
     }
     doc = (cls.__doc__ or "").partition("\n")[0].replace("``", "`")
     return {"type": "object", "description": doc, "properties": properties}
+
+
+def _or_nothing(schema: dict[str, Any]) -> dict[str, Any]:
+    """Let a key be without a value, which has its default."""
+    if "anyOf" in schema:
+        return {"anyOf": [*schema["anyOf"], {"type": "null"}]}
+    if "type" in schema:
+        types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        return {**schema, "type": [*types, "null"]}
+    return {"anyOf": [schema, {"type": "null"}]} if schema else {}
 
 
 def _default(field: attrs.Attribute[Any]) -> dict[str, Any]:
@@ -107,4 +117,5 @@ def _names(held: Any, classes: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN40
 def _whole(kind: Any) -> dict[str, Any]:  # noqa: ANN401 -- a kind of number
     allowed = WHOLE[kind]
     lowest = {} if allowed.lowest is None else {"minimum": allowed.lowest}
-    return {"type": "integer", **lowest, "maximum": allowed.highest}
+    highest = {} if allowed.clamp else {"maximum": allowed.highest}
+    return {"type": "integer", **lowest, **highest}

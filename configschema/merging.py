@@ -6,7 +6,9 @@ name (a model, a group, a peer) may be in one file only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+
+import attrs
 
 from configschema.environment import Environment
 from configschema.nodes import Mapping, Node, Scalar
@@ -30,58 +32,67 @@ NAMED: frozenset[Path] = frozenset(
 
 
 def merge(roots: Sequence[Node], environment: Environment) -> tuple[Node | None, list[Fault]]:
-    """Put the trees of several files together; the first one takes the others in."""
+    """Put the trees of several files together, each with what the next one adds."""
     if not roots:
         return None, []
-    first, *others = roots
-    faults: list[Fault] = []
+    united, *others = roots
+    merger = _Merger(environment)
     for other in others:
-        if isinstance(first, Mapping) and isinstance(other, Mapping):
-            faults += _take_in(first, other, (), environment)
-    return first, faults
+        united = merger.unite(united, other, ())
+    return united, merger.faults
 
 
-def _take_in(
-    into: Mapping, other: Mapping, path: Path, environment: Environment
-) -> Iterator[Fault]:
-    known = {key.text: value for key, value in into.pairs if isinstance(key, Scalar)}
-    into.merged += other.merged
-    for position, (key, value) in enumerate(other.pairs):
-        name = key.text if isinstance(key, Scalar) else None
-        if name is None or name not in known:
-            into.pairs.append((key, value))
-        elif path in NAMED:
-            first, again = known[name].mark, other.pairs[position][0].mark
-            where = f"{first.name}:{first.line + 1} and {again.name}:{again.line + 1}"
-            yield Fault((*path, name), f"is in two files: {where}")
-        else:
-            yield from _unite(into, known[name], value, (*path, name), environment)
+@attrs.define
+class _Merger:
+    """Makes new nodes: those of the files may be in several places, by aliases."""
 
+    environment: Environment
+    faults: list[Fault] = attrs.field(factory=list)
 
-def _unite(
-    into: Mapping, mine: Node, other: Node, path: Path, environment: Environment
-) -> Iterator[Fault]:
-    mine_is, other_is = (_word(node, environment) for node in (mine, other))
-    if mine_is is None:
-        into.pairs = [(key, other if value is mine else value) for key, value in into.pairs]
-    elif isinstance(mine, Mapping) and isinstance(other, Mapping):
-        yield from _take_in(mine, other, path, environment)
-    elif isinstance(mine, List) and isinstance(other, List):
-        mine.items += other.items
-    elif other_is is not None and not (mine_is == other_is and isinstance(mine, Scalar)):
-        where = f"{mine.mark.name}:{mine.mark.line + 1} and {other.mark.name}:{other.mark.line + 1}"
-        yield Fault(path, f"two files give it different values: {where}")
+    def unite(self, mine: Node, other: Node, path: Path) -> Node:
+        mine_is, other_is = self._word(mine), self._word(other)
+        if mine_is is None or other_is is None:
+            return other if mine_is is None else mine
+        if isinstance(mine, Mapping) and isinstance(other, Mapping):
+            return self._mappings(mine, other, path)
+        if isinstance(mine, List) and isinstance(other, List):
+            return List(mine.mark, [*mine.items, *other.items])
+        if mine_is != other_is:
+            self._complain(path, "two files give it different values", mine, other)
+        return mine
 
+    def _mappings(self, mine: Mapping, other: Mapping, path: Path) -> Mapping:
+        united = Mapping(mine.mark, list(mine.pairs), [*mine.merged, *other.merged])
+        places = {self._name(key): place for place, (key, _) in enumerate(mine.pairs)}
+        for key, value in other.pairs:
+            name = self._name(key)
+            place = places.get(name) if name is not None else None
+            if place is None:
+                united.pairs.append((key, value))
+                continue
+            my_key, my_value = mine.pairs[place]
+            if path in NAMED:
+                self._complain((*path, str(name)), "is in two files", my_key, key)
+            else:
+                united.pairs[place] = my_key, self.unite(my_value, value, (*path, str(name)))
+        return united
 
-def _word(node: Node, environment: Environment) -> object:
-    """Return what a word stands for, with its type; None for nothing; the node if it is no word."""
-    if not isinstance(node, Scalar):
-        return node
-    text, _ = environment.put_in(node.text)
-    if not node.plain or node.tag:
-        return str, text
-    try:
-        value = plain_word(text)
-    except ValueError:  # a fault of its own, later
-        return str, text
-    return None if value is None else (type(value), value)
+    def _name(self, key: Node) -> str | None:
+        return self.environment.put_in(key.text)[0] if isinstance(key, Scalar) else None
+
+    def _word(self, node: Node) -> object:
+        """Return what a word stands for, with its type; None for nothing; the node if no word."""
+        if not isinstance(node, Scalar):
+            return node
+        text, _ = self.environment.put_in(node.text)
+        if not node.plain or node.tag:
+            return str, text
+        try:
+            value = plain_word(text)
+        except ValueError:  # a fault of its own, later
+            return str, text
+        return None if value is None else (type(value), value)
+
+    def _complain(self, path: Path, what: str, one: Node, other: Node) -> None:
+        where = " and ".join(f"{node.mark.name}:{node.mark.line + 1}" for node in (one, other))
+        self.faults.append(Fault(path, f"{what}: {where}"))

@@ -21,6 +21,10 @@ def check_names(config: Config) -> Iterator[Fault]:
     yield from _peers(config)
     for name, selector in config.selectors.items():
         yield from _selector(name, selector, config)
+    yield from _profiles(config)
+
+
+def _profiles(config: Config) -> Iterator[Fault]:
     for name, profile in config.profiles.items():
         path = ("profiles", name, "pins")
         if not name.strip():
@@ -30,18 +34,18 @@ def check_names(config: Config) -> Iterator[Fault]:
         for pin, target in profile.pins.items():
             if not pin.strip():
                 yield Fault((*path, pin), "a pin needs a name")
-            if target and not is_known(target, config):
+            if target and not _is_known(target, config):
                 yield _nobody(
                     (*path, pin), "there is no model, alias or selector {}", target, config
                 )
 
 
-def is_known(name: str, config: Config) -> bool:
+def _is_known(name: str, config: Config) -> bool:
     """Whether a name means a model, an alias, a peer's model or a selector."""
     return config.find(name) is not None or name in config.selectors or _is_peers(name, config)
 
 
-def full_names(config: Config) -> dict[str, Path]:
+def _full_names(config: Config) -> dict[str, Path]:
     """Return the full names of peers' models (``peer/model``), each with its place."""
     return {
         f"{peer_name}/{model}": ("peers", peer_name, "models", number)
@@ -61,10 +65,10 @@ def _nobody(path: Path, what: str, name: str, config: Config) -> Fault:
 
 def _is_peers(name: str, config: Config) -> bool:
     holders = sum(name in peer.models for peer in config.peers.values())
-    return holders == 1 or name in full_names(config)
+    return holders == 1 or name in _full_names(config)
 
 
-def alias_places(config: Config) -> dict[str, Path]:
+def _alias_places(config: Config) -> dict[str, Path]:
     """Return where each alias is given first; names of ``setParamsByID`` are aliases, too."""
     places: dict[str, Path] = {}
     for name, model in config.models.items():
@@ -90,7 +94,7 @@ def _aliases(config: Config) -> Iterator[Fault]:
 
 
 def _names_by_id(config: Config) -> Iterator[Fault]:
-    places = alias_places(config)
+    places = _alias_places(config)
     for name, model in config.models.items():
         for by_id in model.filters.set_params_by_id:
             path = ("models", name, "filters", "setParamsByID", by_id)
@@ -105,7 +109,7 @@ def _names_by_id(config: Config) -> Iterator[Fault]:
 
 
 def _peers(config: Config) -> Iterator[Fault]:
-    aliases, seen = alias_places(config), dict[str, tuple[str, Path]]()
+    aliases, seen = _alias_places(config), dict[str, tuple[str, Path]]()
     for peer_name, peer in config.peers.items():
         if not peer.models:
             yield Fault(("peers", peer_name, "models"), "a peer needs at least one model")
@@ -113,21 +117,23 @@ def _peers(config: Config) -> Iterator[Fault]:
             full, path = f"{peer_name}/{model}", ("peers", peer_name, "models", number)
             owner, place = seen.setdefault(full, (peer_name, path))
             if owner != peer_name:
-                yield Fault(path, "its full name {} has another peer's model, too", (full,), place)
+                yield Fault(
+                    path, "its full name {} has another peer's model, too", (full,), also=place
+                )
             if full in config.models:
                 message = "its full name {} is also a model's id"
-                yield Fault(path, message, (full,), ("models", full))
+                yield Fault(path, message, (full,), also=("models", full))
             elif full in aliases:
-                yield Fault(path, "its full name {} is also an alias", (full,), aliases[full])
+                yield Fault(path, "its full name {} is also an alias", (full,), also=aliases[full])
             for profile_name, profile in config.profiles.items():
                 if full in profile.pins:
                     pin = ("profiles", profile_name, "pins", full)
-                    yield Fault(path, "its full name {} is also a pin", (full,), pin)
+                    yield Fault(path, "its full name {} is also a pin", (full,), also=pin)
 
 
 def _selector(name: str, selector: Selector, config: Config) -> Iterator[Fault]:
     path = ("selectors", name)
-    aliases, full = alias_places(config), full_names(config)
+    aliases, full = _alias_places(config), _full_names(config)
     if not name.strip():
         yield Fault(path, "a selector needs a name")
     for taken, what in ((config.models, "a model's id"), (aliases, "an alias"), (full, "a peer's")):

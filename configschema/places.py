@@ -57,7 +57,7 @@ class Source:
         if isinstance(node, Scalar) and reached == len(path):
             if offset is not None and (spot := self._inside(node, offset)):
                 return spot
-            if near and near in node.text and (spot := self._spot(near, node.mark)):
+            if near and near in as_written(node.text) and (spot := self._spot(near, node.mark)):
                 return spot
         return place_of(mark)
 
@@ -96,7 +96,9 @@ class Source:
 
 
 def _by_key(node: Mapping) -> dict[str | int, _Found]:
-    return {key.text: (key, value) for key, value in node.pairs if isinstance(key, Scalar)}
+    pairs = [pair for pair in node.pairs if isinstance(pair[0], Scalar)]
+    # Of a key that is given twice, the first one counts.
+    return {key.text: (key, value) for key, value in reversed(pairs) if isinstance(key, Scalar)}
 
 
 def place_of(mark: yaml.Mark) -> Place:

@@ -31,12 +31,14 @@ class Meant:
         known: the names there are.
         form: how the nearest one is shown, in place of its ``{}``.
         likeness: from 0 to 1, how much the two must be alike.
+        otherwise: what to do where no name is alike.
     """
 
     name: str
     known: Collection[str]
     form: str = "{}"
     likeness: float = 0.6
+    otherwise: str = ""
 
     def nearest(self) -> str | None:
         """Return the known name that is most like it; case and underscores do not count."""
@@ -67,6 +69,7 @@ class Fault:
         path: where.
         message: what; each ``{}`` in it stands for one of the values.
         values: of the file, shown in the message as far as they may be.
+        source: the text that the values are pieces of, if they are: a piece of a secret is one.
         also: a second place that has to do with it.
         offset: characters into the text at the path; None for the path itself.
         near: what to look for in the text at the path; the place is where it is found.
@@ -77,6 +80,7 @@ class Fault:
     path: Path
     message: str
     values: tuple[Any, ...] = ()
+    source: str = ""
     also: Path | None = None
     offset: int | None = None
     near: str = ""
@@ -149,8 +153,10 @@ class Report:
     def _message(self, fault: Fault, with_hint: bool) -> str:
         texts = zip_longest(fault.message.split("{}"), map(self._shown, fault.values), fillvalue="")
         message = "".join(part + value for part, value in texts)
-        if fault.meant and with_hint and (nearest := fault.meant.nearest()):
-            message += f"; did you mean {self._shown(nearest)}?"
+        if fault.meant and with_hint:
+            nearest = fault.meant.nearest()
+            message += f"; did you mean {self._shown(nearest)}?" if nearest else ""
+            message += f"; {fault.meant.otherwise}" if fault.meant.otherwise and not nearest else ""
         if fault.also is not None:
             message += f" (see {self.find(fault.also, None, '')})"
         return message
@@ -159,6 +165,10 @@ class Report:
         """Return one step of a path as the file has it, fit for a terminal."""
         text = self.written.get(step, step) if isinstance(step, str) else str(step)
         return text if text.isprintable() else repr(text)[1:-1]
+
+    def _piece(self, value: object, source: str) -> object:
+        """Hide a value that holds more of its source than may be shown."""
+        return HIDDEN if source and str(value) not in self._without_secrets(source) else value
 
     def _shown(self, value: object) -> str:
         match value:
@@ -174,6 +184,9 @@ class Report:
                 return _short(self._without_secrets(str(value)))
 
     def _without_secrets(self, text: str) -> str:
+        return _PASSWORD.sub(f"//{HIDDEN}@", self._replaced(text))
+
+    def _replaced(self, text: str) -> str:
         if text in self.written:
             return self.written[text]
         for secret in sorted(self.secrets, key=len, reverse=True):
@@ -181,9 +194,9 @@ class Report:
                 continue
             if secret == text or (len(secret) >= SHORTEST_SECRET and secret in text):
                 # What is put in is never searched again: a short secret may be part of it.
-                parts = map(self._without_secrets, text.split(secret))
+                parts = map(self._replaced, text.split(secret))
                 return self.secrets[secret].join(parts)
-        return _PASSWORD.sub(f"//{HIDDEN}@", text)
+        return text
 
 
 def _short(text: str) -> str:

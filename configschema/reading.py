@@ -21,14 +21,24 @@ from configschema.expansion import Expansion, expand
 from configschema.merging import merge
 from configschema.nodes import Mapping as MappingNode
 from configschema.nodes import Node, Scalar, holds_shared, read_nodes
-from configschema.places import Source
+from configschema.places import Source, place_of
+from configschema.ports import without_sleep_on_shared_ports
 from configschema.problems import HIDDEN, ConfigError, Fault, Problem, Report
 from configschema.schema import Config
 from configschema.structuring import structure
-from configschema.unknown import is_known, remarks
+from configschema.unknown import is_top_key, remarks, secrets_in
 from configschema.values import Reader
+from configschema.words import WORDS
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What mostly is behind the parser's own words.
+REMEDIES = {
+    "cannot start any token": "; indent with spaces, not tabs, and quote what begins with @ or `",
+    "mapping values are not allowed": "; look at the indentation, or quote a value with ': ' in it",
+    "did not find expected key": "; look at the indentation, and at quotes and brackets before it",
+    "could not find expected ':'": "; look at the indentation, and for a colon that is missing",
+    "unexpected end of stream": "; a quote is not closed",
+}
 
 
 @attrs.frozen
@@ -46,14 +56,7 @@ def load(*paths: str | Path, environ: Mapping[str, str] = os.environ) -> Loaded:
         ConfigError: with every problem of the files.
         OSError: a file cannot be read.
     """
-    problems: list[Problem] = []
-    texts: dict[str, str] = {}
-    for path in map(Path, paths):
-        try:
-            texts[str(path)] = _decoded(path.read_bytes(), str(path))
-        except ConfigError as error:
-            problems += error.problems
-    return _parse(texts, problems, environ)
+    return _parse({str(path): Path(path).read_bytes() for path in paths}, environ)
 
 
 def parse(text: str, file: str = "config", environ: Mapping[str, str] = os.environ) -> Loaded:
@@ -62,7 +65,7 @@ def parse(text: str, file: str = "config", environ: Mapping[str, str] = os.envir
     Raises:
         ConfigError: with every problem of the text.
     """
-    return _parse({file: text}, [], environ)
+    return _parse({file: text.encode(errors="surrogatepass")}, environ)
 
 
 def files_in(folder: str | Path) -> list[Path]:
@@ -78,20 +81,14 @@ def files_in(folder: str | Path) -> list[Path]:
     )
 
 
-def _decoded(data: bytes, file: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Problem(file, line, 1, "", "not UTF-8 text")]) from None
-
-
-def _parse(texts: Mapping[str, str], problems: list[Problem], environ: Mapping[str, str]) -> Loaded:
-    """Check texts by file; `problems` are those of files that could not be read so far."""
+def _parse(contents: Mapping[str, bytes], environ: Mapping[str, str]) -> Loaded:
+    texts: dict[str, str] = {}
     roots: list[Node] = []
-    for file, text in texts.items():
+    problems: list[Problem] = []
+    for file, content in contents.items():
         try:
-            root = _nodes(text, file)
+            texts[file] = _decoded(content, file)
+            root = _nodes(texts[file], file)
         except ConfigError as error:
             problems += error.problems
         else:
@@ -101,26 +98,39 @@ def _parse(texts: Mapping[str, str], problems: list[Problem], environ: Mapping[s
     return _check(roots, texts, environ)
 
 
+def _decoded(data: bytes, file: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Problem(file, line, 1, "", "not UTF-8 text")]) from None
+
+
 def _nodes(text: str, file: str) -> Node | None:
+    """Return the tree of a file; None if there is nothing in it."""
     try:
         root = read_nodes(text, file)
     except yaml.MarkedYAMLError as error:
         raise ConfigError([_unreadable(error, file)]) from None
     except yaml.YAMLError:
         raise ConfigError([_unprintable(text, file)]) from None
-    if root is None or isinstance(root, MappingNode) or Reader(Environment({})).data(root) is None:
-        return root if isinstance(root, MappingNode) else None
-    mark = root.mark
-    raise ConfigError(
-        [Problem(file, mark.line + 1, mark.column + 1, "", "expected keys with values")]
-    )
+    if root is None or isinstance(root, MappingNode):
+        return root
+    if isinstance(root, Scalar) and root.plain and WORDS.get(root.text, "") is None:
+        return None
+    place = place_of(root.mark)
+    raise ConfigError([Problem(file, place.line, place.column, "", "expected keys with values")])
 
 
 def _unreadable(error: yaml.MarkedYAMLError, file: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     what = f"not valid YAML: {error.problem or error.context}"
-    return Problem(file, line, column, "", what)
+    begun = error.context_mark
+    if error.problem and begun and begun.line + 1 != line:
+        what += f" ({error.context}, from line {begun.line + 1} on)"
+    way = next((way for text, way in REMEDIES.items() if text in what), "")
+    return Problem(file, line, column, "", what + way)
 
 
 def _unprintable(text: str, file: str) -> Problem:
@@ -139,14 +149,14 @@ def _check(roots: list[Node], texts: Mapping[str, str], environ: Mapping[str, st
     data = reader.data(root) if root else {}
     expansion = expand(data, environ)
     config, wrong = structure(expansion.data, expansion.ports)
-    known = [fault for fault in expansion.faults if is_known(fault.path[0])]
-    faults += reader.faults
-    for found in (known, wrong, check(config, expansion.data)):
+    known = [fault for fault in expansion.faults if is_top_key(fault.path[0])]
+    faults += [*reader.faults, *known]
+    for found in (wrong, check(config, expansion.data)):
         faults += _others(found, faults)
     report = Report(
         find=Source(root, texts).find,
-        secrets=_secrets(expansion) | environment.used,
-        written=environment.written,
+        secrets={**dict.fromkeys(secrets_in(expansion.data), HIDDEN), **environment.used},
+        written={**environment.written, **expansion.written},
         files=tuple(texts),
     )
     holders = _holders(root) if isinstance(root, MappingNode) else frozenset()
@@ -157,7 +167,7 @@ def _check(roots: list[Node], texts: Mapping[str, str], environ: Mapping[str, st
     )
     if faults:
         raise ConfigError(report(faults), warnings)
-    return Loaded(config, warnings)
+    return Loaded(without_sleep_on_shared_ports(config), warnings)
 
 
 def _holders(root: MappingNode) -> frozenset[str]:
@@ -166,14 +176,15 @@ def _holders(root: MappingNode) -> frozenset[str]:
         key.text
         for key, value in root.pairs
         if isinstance(key, Scalar)
-        and not is_known(key.text)
+        and not is_top_key(key.text)
         and (key.text.startswith("x-") or holds_shared(value))
     )
 
 
 def _others(found: Iterable[Fault], refused: Iterable[Fault]) -> list[Fault]:
     """Leave out what is found at or below a place that is refused already: it follows from that."""
-    paths = {fault.path for fault in refused}
+    # A key that is given twice has a place of its own; its first value is looked at.
+    paths = {fault.path for fault in refused if fault.place is None}
     return [
         fault
         for fault in found
@@ -186,13 +197,3 @@ def _warnings(config: Config, expansion: Expansion, data: Mapping[str, object]) 
     macros = {"macros": data["macros"]} if "macros" in data else {}
     yield from remarks({**expansion.data, "macros": {}, **macros})
     yield from advise(config, expansion.data)
-
-
-def _secrets(expansion: Expansion) -> dict[str, str]:
-    """Return what must not be shown: the keys of clients and of peers, as far as they are texts."""
-    keys = expansion.data.get("apiKeys")
-    found = list(keys) if isinstance(keys, list) else [keys]
-    peers = expansion.data.get("peers")
-    for peer in peers.values() if isinstance(peers, dict) else ():
-        found.append(peer.get("apiKey") if isinstance(peer, dict) else None)
-    return {str(key): HIDDEN for key in found if isinstance(key, (str, int, float))}

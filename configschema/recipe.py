@@ -43,7 +43,7 @@ class Call:
     name: str
     method: str
     url: str
-    body: str = ""
+    body: str = attrs.field(default="", repr=False)
     limit: int | None = None
 
 

@@ -100,7 +100,9 @@ class Model:
     capabilities: Capabilities = key("for the list of models", Capabilities())
     compat: Compat = key("ways around habits of model servers", Compat())
     metadata: Mapping[str, Any] = keys("shown in the list of models")
-    macros: Mapping[str, MacroValue] = keys("macros of this model; they win over the global ones")
+    macros: Mapping[str, MacroValue] = keys(
+        "macros of this model; they win over the global ones", repr=False
+    )
     health_check_timeout: Any = key("ignored, as in llama-swap: use readyTimeout", None)
 
     @property
@@ -149,7 +151,7 @@ class Config:
     send_loading_state: bool = key("whether a stream says that its model is loading", False)
     include_aliases_in_list: bool = key("whether aliases are listed as models", False)
     api_keys: tuple[Secret, ...] = key("keys that clients must show; none: anybody", (), repr=False)
-    macros: Mapping[str, MacroValue] = keys("texts and numbers to use as ${NAME}")
+    macros: Mapping[str, MacroValue] = keys("texts and numbers to use as ${NAME}", repr=False)
     models: Mapping[str, Model] = keys("the models by id")
     groups: Mapping[str, Group] = keys("which models run together")
     matrix: Matrix | None = key(

@@ -48,17 +48,12 @@ class Filters:
 
     strip_params: str = key("parameters to remove, with commas between; dotted paths work", "")
     legacy_strip_params: str = key("the old spelling of stripParams", "", name="strip_params")
-    set_params: Params = keys("parameters to set, by name or dotted path")
+    set_params: Params = keys("parameters to set, by name or dotted path", repr=False)
     set_params_by_id: Mapping[str, Params] = keys(
         "parameters to set when this name was asked for; each name is an alias of the model",
         name="setParamsByID",
+        repr=False,
     )
-
-    @property
-    def stripped(self) -> tuple[str, ...]:
-        """The names in stripParams, in order, without ``model``."""
-        names = map(str.strip, (self.strip_params or self.legacy_strip_params).split(","))
-        return tuple(sorted({name for name in names if name not in ("", "model")}))
 
 
 @attrs.frozen(kw_only=True)
@@ -85,7 +80,7 @@ class Endpoint:
 
     endpoint: str = key("path below the model's proxy address, or a whole address", "")
     method: Literal["POST", "GET", "PUT", "PATCH"] = key("the request's method", "POST")
-    body: str = key("the request's body, sent as JSON", "")
+    body: str = key("the request's body, sent as JSON", "", repr=False)
     timeout: Seconds = key("seconds it may take; 0 is the global request timeout", Seconds(0))
 
 

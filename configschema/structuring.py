@@ -31,6 +31,7 @@ from configschema.fields import (
     Secret,
     Whole,
     fields_of,
+    is_section,
     key_of,
 )
 from configschema.problems import Fault, Path
@@ -111,8 +112,8 @@ def _faults(error: BaseException, path: Path) -> Iterator[Fault]:
     elif isinstance(error, (ClassValidationError, IterableValidationError)):
         for inner in error.exceptions:
             yield from _faults(inner, (*path, *_step(inner, error)))
-    else:
-        yield Fault(path, str(error))
+    else:  # no error of the file
+        raise error
 
 
 def _step(inner: BaseException, outer: BaseException) -> Path:
@@ -168,7 +169,9 @@ def _whole(kind: Whole) -> Callable[[Any, Any], int]:
         number = _number(value, kind.cut)
         too_low = kind.lowest is not None and number is not None and number < kind.lowest
         if number is None or too_low or (number > kind.highest and not kind.clamp):
-            raise WrongValue(f"expected {kind.expected}, found {{}}", value)
+            digits = isinstance(value, str) and value.strip("-").isdecimal()
+            way = "; write it without quotes" if digits else ""
+            raise WrongValue(f"expected {kind.expected}, found {{}}{way}", value)
         return min(number, kind.highest)
 
     return hook
@@ -217,7 +220,8 @@ def _word(value: Any, kind: Any) -> Any:  # noqa: ANN401 -- cattrs' hook signatu
 def _list(value: Any, kind: Any) -> tuple[Any, ...]:  # noqa: ANN401 -- cattrs' hook signature
     item = get_args(kind)[0]
     if not isinstance(value, list):
-        raise WrongValue("expected a list, found {}", value)
+        way = "write each as '- NAME=value'" if isinstance(value, dict) else "put it in [ ]"
+        raise WrongValue(f"expected a list, found {{}}; {way}", value)
     return tuple(_each(item, enumerate(value), lambda found: found is not None))
 
 
@@ -281,6 +285,4 @@ for _form, _of_form in {Literal: _word, tuple: _list, Mapping: _names}.items():
         lambda kind, form=_form: get_origin(kind) is form,  # type: ignore[misc]
         _of_form,
     )
-_converter.register_structure_hook_factory(
-    lambda kind: attrs.has(kind) and kind is not Command, _section
-)
+_converter.register_structure_hook_factory(is_section, _section)

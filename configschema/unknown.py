@@ -1,6 +1,6 @@
-"""Keys that mean nothing, sections without content, numbers that are cut.
+"""Raw data beside the classes of the schema: keys that mean nothing, and where secrets are.
 
-Owns the walk of raw data along the classes of the schema. None of what it finds refuses a file.
+Owns the walk of the one along the other. Nothing that is found on it refuses a file.
 """
 
 from __future__ import annotations
@@ -11,10 +11,16 @@ from typing import Any
 
 import attrs
 
-from configschema.commandline import Command
-from configschema.fields import WHOLE, inside, types_of, without_none
+from configschema.fields import (
+    WHOLE,
+    holds_secrets,
+    inside,
+    is_section,
+    types_of,
+    without_none,
+)
 from configschema.problems import Fault, Meant, Path
-from configschema.schema import Config
+from configschema.schema import Config, Model
 
 ADDRESS = frozenset({"listen", "listenAddr", "listenAddress", "host", "port"})
 
@@ -24,14 +30,34 @@ def remarks(data: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _section(data, Config, ())
 
 
-def is_known(key: object) -> bool:
+def is_top_key(key: object) -> bool:
     """Whether a key at the top of the file means something."""
     return key in types_of(Config)
 
 
-def is_section(kind: Any) -> bool:  # noqa: ANN401 -- any annotation
-    """Whether a type is a class of the schema."""
-    return attrs.has(kind) and kind is not Command
+def secrets_in(value: Any, kind: Any = Config) -> Iterator[str]:  # noqa: ANN401 -- raw YAML
+    """Yield the values of a file that are secret by their kind, however they are written."""
+    kind = without_none(kind)
+    if not holds_secrets(kind) or value is None:
+        return
+    held = inside(kind)
+    if is_section(kind):
+        for name, inner in types_of(kind).items() if isinstance(value, dict) else ():
+            yield from secrets_in(value.get(name), inner)
+    elif is_section(held):
+        for _, item in _items(value):
+            yield from secrets_in(item, held)
+    else:
+        yield from _texts_in(value)
+
+
+def _texts_in(value: Any) -> Iterator[str]:  # noqa: ANN401 -- raw YAML
+    """Yield all words in a value, whatever its shape should have been."""
+    if isinstance(value, (dict, list)):
+        for _, item in _items(value):
+            yield from _texts_in(item)
+    elif value is not None:
+        yield str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _section(
@@ -52,6 +78,10 @@ def _unknown(name: str, known: Mapping[str, Any], path: Path) -> Fault:
     if name in ADDRESS and path[0] == "models" and len(path) == 2:
         instead = "; the model server's address is proxy, and ${PORT} in cmd its port"
         return Fault((*path, name), f"unknown key, ignored{instead}")
+    if not path and name in types_of(Model):
+        return Fault((name,), "unknown key, ignored; it is a key of a model: put it below its name")
+    if path[:1] == ("models",) and len(path) == 2 and name in types_of(Config):
+        return Fault((*path, name), "unknown key, ignored; it belongs to the top of the file")
     return Fault((*path, name), "unknown key, ignored", meant=Meant(name, known, likeness=0.8))
 
 
@@ -69,7 +99,7 @@ def _value(value: Any, kind: Any, path: Path) -> Iterator[Fault]:  # noqa: ANN40
                 if item is not None:  # an empty one of many names
                     yield from _value(item, held, (*path, step))
     elif kind in WHOLE and isinstance(value, float) and math.isfinite(value) and value % 1:
-        yield Fault(path, f"{{}} counts as {int(value)}: only whole numbers are meant", (value,))
+        yield Fault(path, "{} loses its fraction: only whole numbers are meant", (value,))
 
 
 def _items(value: Any) -> Iterable[tuple[str | int, Any]]:  # noqa: ANN401 -- raw YAML

@@ -51,9 +51,11 @@ class Reader:
                 first, again = (mark.line + 1 for mark in (places[name], key.mark))
                 what = f"the key is given twice, on lines {first} and {again}"
                 self.faults.append(Fault((*path, name), what, place=place_of(key.mark)))
-            places.setdefault(name, key.mark)
-            own.setdefault(name, self.data(value, (*path, name)))
-        if len(node.merged) > 1:
+                continue
+            places[name] = key.mark
+            own[name] = self.data(value, (*path, name))
+        files = [key.mark.name for key, _ in node.merged]
+        if len(files) > len(set(files)):
             what = "the merge key is given twice; merge a list: <<: [*first, *second]"
             self.faults.append(Fault((*path, MERGE), what))
         return {**self._merged(node, path), **own} if node.merged else own
@@ -87,7 +89,10 @@ class Reader:
             return text
 
     def _put_in(self, node: Scalar, path: Path) -> str:
-        if MARK in node.text:
-            node.text, wrong = self.environment.put_in(node.text)
-            self.faults += (Fault(path, reason) for reason in wrong)
-        return node.text
+        if MARK not in node.text:
+            return node.text
+        text, wrong = self.environment.put_in(node.text)
+        self.faults += (Fault(path, reason, near=use) for use, reason in wrong.items())
+        if not wrong:
+            node.text = text  # by which a key is found again
+        return text

@@ -65,31 +65,40 @@ def run(config: Config, options: argparse.Namespace, grace: float | None = None)
 def _serve(options: argparse.Namespace) -> int:
     if options.config is None and options.config_dir is None:
         raise CannotRun("no configuration: give one with --config FILE, or try 'llamadoze demo'")
-    loaded = _load(_sources(options.config, options.config_dir))
+    named = [] if options.config is None else [options.config]
+    loaded = _load(_sources(named, options.config_dir))
     _complain(*_as_warnings(loaded.warnings))
     return run(loaded.config, options)
 
 
 def _check(options: argparse.Namespace) -> int:
     """Print what is to be said of a configuration; the exit status says whether it can be used."""
-    files = _sources(options.file, options.config_dir)
+    files = _sources(options.files, options.config_dir)
     if not files:
         raise CannotRun("check what? give a FILE, or a folder with --config-dir")
     problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
     models: list[str] = []
     try:
         loaded = _load(files)
         warnings, models = loaded.warnings, sorted(loaded.config.models)
     except ConfigError as error:
         problems, warnings = error.problems, error.warnings
+    except CannotRun as error:
+        if not options.json:
+            raise
+        problems = (Problem(str(files[0]), 1, 1, "", str(error)),)
     if options.json:
         _say(_as_json(problems, warnings, models))
     else:
-        _say(*problems, *_as_warnings(warnings))
-    if not problems and not options.json:
-        count = f"{len(models)} model{'' if len(models) == 1 else 's'}"
-        _say(f"{', '.join(map(str, files))}: good, {count}")
+        verdict = _count(problems, "problem") if problems else _count(models, "model")
+        seen = f"{', '.join(map(str, files))}: {'refused' if problems else 'good'}, {verdict}"
+        _say(*problems, *_as_warnings(warnings), seen)
     return 1 if problems else 0
+
+
+def _count(things: Sequence[object], name: str) -> str:
+    return f"{len(things) or 'no'} {name}{'' if len(things) == 1 else 's'}"
 
 
 def _as_json(
@@ -118,9 +127,9 @@ def _demo(options: argparse.Namespace) -> int:
     return run(loaded.config, options, grace=1.0)
 
 
-def _sources(file: str | None, folder: str | None) -> list[Path]:
-    """Return the files of a configuration: the one that is named, then those of the folder."""
-    named = [Path(file)] if file is not None else []
+def _sources(files: Sequence[str], folder: str | None) -> list[Path]:
+    """Return the files of a configuration: those that are named, then those of the folder."""
+    named = [Path(file) for file in files]
     if folder is None:
         return named
     try:
@@ -137,6 +146,8 @@ def _sources(file: str | None, folder: str | None) -> list[Path]:
 def _load(files: Sequence[Path]) -> Loaded:
     try:
         return load(*files)
+    except IsADirectoryError as error:
+        raise CannotRun(f"{error.filename} is a folder: give it with --config-dir") from error
     except OSError as error:
         raise CannotRun(f"cannot read {error.filename}: {error.strerror}") from error
 
@@ -162,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(act=_serve)
     commands = parser.add_subparsers(metavar="COMMAND")
     check = commands.add_parser("check", help="print every problem of a configuration")
-    check.add_argument("file", metavar="FILE", nargs="?")
+    check.add_argument("files", metavar="FILE", nargs="*")
     _add_folder(check, argparse.SUPPRESS)
     check.add_argument("--json", action="store_true", help="print them as JSON")
     check.set_defaults(act=_check)

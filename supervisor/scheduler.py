@@ -121,7 +121,7 @@ class Scheduler:
             raise TooManyRequests(model, server.limits.concurrency)
         waiter = _Waiter(model)
         self._waiting.append(waiter)
-        server.usage.wait()
+        server.usage.add_waiter()
         try:
             self.settle()
             await waiter.answered.wait()
@@ -166,7 +166,7 @@ class Scheduler:
 
     def _remove(self, waiter: _Waiter) -> None:
         self._waiting.remove(waiter)
-        self.servers[waiter.model].usage.wait_no_more()
+        self.servers[waiter.model].usage.remove_waiter()
 
     def _leave(self, waiter: _Waiter) -> None:
         if waiter in self._waiting:

@@ -140,13 +140,8 @@ class ModelServer:
             self._finish(ending)
 
     async def _own_process(self) -> Ending:
-        if not self.model.cmd:
-            return Ending("cmd is empty", failed=True)
-        if not is_reachable(self.model.proxy):
-            return Ending(f"proxy leads nowhere: '{self.model.proxy}'", failed=True)
-        if self.model.port is not None and not is_free(self.model.port):
-            taken = f"another process listens on its port {self.model.port}"
-            return Ending(f"{taken}; end that process or change startPort", failed=True)
+        if reason := self._obstacle():
+            return Ending(reason, failed=True)
         ending = Ending()
         try:
             async with open_child(
@@ -169,6 +164,17 @@ class ModelServer:
         except CannotStart as error:
             return Ending(f"cmd cannot be started: {error}", failed=True)
         return ending
+
+    def _obstacle(self) -> str | None:
+        """Return why a start would be for nothing, or None."""
+        if not self.model.cmd:
+            return "cmd is empty"
+        if not is_reachable(self.model.proxy):
+            return "proxy leads nowhere: it must be an address such as http://127.0.0.1:8000"
+        if self.model.port is not None and not is_free(self.model.port):
+            taken = f"another process listens on its port {self.model.port}"
+            return f"{taken}; end that process or change startPort"
+        return None
 
     def _finish(self, ending: Ending) -> None:
         """The process is gone: say why, keep the reason, and step to where this leaves us."""
@@ -318,7 +324,7 @@ class ModelServer:
     def _open(self, event: Event, done: str) -> None:
         """Step to READY: leases may be given, and the idle time begins."""
         self._failure = None
-        self.usage.begin()
+        self.usage.restart_idle_time()
         self._step(event, done)
 
     def _begin_end(self) -> None:

@@ -45,7 +45,7 @@ class Usage:
     _life: int = attrs.field(default=0, init=False)
     _idle_since: float = attrs.field(default=0.0, init=False)
 
-    def begin(self) -> None:
+    def restart_idle_time(self) -> None:
         """Count the idle time from now."""
         self._idle_since = trio.current_time()
 
@@ -64,17 +64,17 @@ class Usage:
         """Count one user less, if it was one of the present process."""
         if life == self._life:
             self.in_flight -= 1
-            self.begin()
+            self.restart_idle_time()
             self.stir()
 
-    def wait(self) -> None:
+    def add_waiter(self) -> None:
         """Count one more who waits: a model that is waited for is not idle."""
         self.waiting += 1
 
-    def wait_no_more(self) -> None:
+    def remove_waiter(self) -> None:
         """Count one less, whether it was served or left."""
         self.waiting -= 1
-        self.begin()
+        self.restart_idle_time()
         self.stir()
 
     def is_idle_for(self, seconds: float) -> bool:

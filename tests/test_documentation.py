@@ -13,9 +13,8 @@ import pytest
 from configschema import load, parse, sections
 from configschema.advice import NOT_YET, NOT_YET_OF_MODELS
 from configschema.commandline import Command
-from configschema.fields import fields_of, inside, types_of, without_none
+from configschema.fields import fields_of, inside, is_section, types_of, without_none
 from configschema.schema import Config, Model
-from configschema.unknown import is_section
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

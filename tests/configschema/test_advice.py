@@ -26,10 +26,10 @@ def warnings(keys: str, everyones: str = "") -> list[str]:
         ("a --shell bash && b", f"'&&' is an argument here, {NO_SHELL}; write sh -c '...'"),
         ("a; b", f"';' is part of an argument here, {NO_SHELL}; write sh -c '...'"),
         ("a $(b)", f"'$(...)' is no substitution here, {NO_SHELL}; write sh -c '...'"),
-        ("a $HOME/x", f"'$HOME' is not replaced, {NO_SHELL}; write '${{env.HOME}}'"),
-        ("a ${X:-1}", f"'${{X:' is not replaced, {NO_SHELL}; write '${{env.X}}'"),
+        ("a $HOME/x", f"'$HOME' is not replaced, {NO_SHELL}; write ${{env.NAME}}"),
+        ("a ${X:-1}", f"'${{X:' is not replaced, {NO_SHELL}; write ${{env.NAME}}"),
         ("a -m ~/x", f"'~/x' is not replaced, {NO_SHELL}; write ${{env.HOME}}"),
-        ("A=1 b", "'A=...' before a command needs a shell; use env"),
+        ("A=1 b", "variable 'A' before a command needs a shell; use env"),
         ("a # b", "a '#' after arguments is no comment: it and what follows are arguments, too"),
         (
             r"C:\llama\server.exe -m 'D:\m.gguf'",
@@ -92,21 +92,34 @@ def test_sleep_commands_that_look_as_if_they_worked(
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "clash"),
+    ("a", "b", "loses"),
     [
-        ("", "", False),
-        ("cmdSleep: s, cmdWake: w", "", True),
-        ("", "cmdSleep: s, cmdWake: w", True),
+        ("", "", []),
+        ("cmdSleep: s, cmdWake: w", "", ["a"]),
+        ("", "cmdSleep: s, cmdWake: w", ["b"]),
+        ("cmdSleep: s, cmdWake: w", "cmdSleep: s, cmdWake: w", ["a", "b"]),
     ],
 )
-def test_one_port_for_two_models_that_may_both_be_there(a: str, b: str, clash: bool) -> None:
-    """One that sleeps keeps its port; one that is stopped does not."""
+def test_a_model_whose_port_another_one_needs_does_not_sleep(
+    a: str, b: str, loses: list[str]
+) -> None:
+    """It would answer for the other one; it is stopped to make room, and its author is told."""
     text = f"models: {{a: {{cmd: x, proxy: 'http://localhost:9', {a}}}, "
     text += f"b: {{cmd: x, proxy: 'http://127.0.0.1:9', {b}}}}}"
-    found = [w for w in parse(text, "f").warnings if "port 9" in w.message]
-    assert [w.path for w in found] == (["models.b.proxy"] if clash else [])
-    for warning in found:
-        assert warning.message.startswith("model 'a' listens on port 9, too, and both may be there")
+    loaded = parse(text, "f")
+    assert [w.path for w in loaded.warnings] == [f"models.{name}.proxy" for name in loses]
+    assert all("stopped to make room, and does not sleep" in w.message for w in loaded.warnings)
+    assert not any(model.can_sleep for model in loaded.config.models.values())
+
+
+def test_a_port_of_its_own_lets_a_model_sleep() -> None:
+    """Also one that is the usual one of its protocol, or on another machine."""
+    keys = "cmd: x, cmdSleep: s, cmdWake: w"
+    proxies = ["http://localhost", "https://localhost", "http://far:80", "http://localhost:81"]
+    models = ", ".join(f"m{n}: {{{keys}, proxy: '{at}'}}" for n, at in enumerate(proxies))
+    loaded = parse(f"models: {{{models}}}")
+    assert loaded.warnings == ()
+    assert all(model.can_sleep for model in loaded.config.models.values())
 
 
 def test_members_of_a_group_that_run_together_need_ports_of_their_own() -> None:
@@ -118,8 +131,9 @@ models:
   b: {cmd: x, proxy: "http://localhost:9"}
   c: {cmd: x, proxy: "http://localhost:9"}
 """
-    paths = [w.path for w in parse(text).warnings if "port 9" in w.message]
-    assert paths == ["models.b.proxy"]
+    found = [w for w in parse(text).warnings if "port 9" in w.message]
+    assert [w.path for w in found] == ["models.b.proxy"]
+    assert "may run beside it: use ${PORT}" in found[0].message
 
 
 def test_models_to_preload_that_are_not_there_are_left_out() -> None:

@@ -35,7 +35,7 @@ models: {m: {cmd: "${tool}", proxy: "http://x:1"}}
 """
     assert problem(text) == (
         "f:2:14: models.m.cmd: unknown macro '${base}': "
-        "it is declared after the macro that uses it; declare it before"
+        "it is declared after the macro that uses it; declare it before (see f:1:10)"
     )
 
 
@@ -145,7 +145,7 @@ def test_environment_variables_are_replaced_and_missing_ones_named() -> None:
     found = model(text, environ={"FIRST": "7000", "WORD": "y"})
     assert found.cmd.argv == ("x", "y", "7000")
     assert problem("logLevel: ${env.NONE}\n") == (
-        "f:1:1: logLevel: environment variable 'NONE' is not set"
+        "f:1:11: logLevel: environment variable 'NONE' is not set"
     )
 
 
@@ -172,7 +172,7 @@ def test_a_models_port_is_known_and_no_key_of_the_file() -> None:
     [
         ("${contxt}", "; did you mean '${context}'?"),
         ("${HOME}", "; did you mean '${env.HOME}'?"),
-        ("${nothing}", ""),
+        ("${nothing}", "; declare it in macros"),
     ],
 )
 def test_an_unknown_macro_is_named_with_what_may_be_meant(use: str, hint: str) -> None:
@@ -297,7 +297,7 @@ def test_a_value_of_the_environment_is_one_line(value: str) -> None:
 def test_unknown_sections_are_not_looked_at_for_macros() -> None:
     """They may be other programs', or hold anchors; what is inside known ones is looked at."""
     text = "x-common: {cmd: '${nothing}'}\nhooks: {other: '${nope}'}\n"
-    assert problem(text) == "f:2:17: hooks.other: unknown macro '${nope}'"
+    assert problem(text) == ("f:2:17: hooks.other: unknown macro '${nope}'; declare it in macros")
 
 
 @pytest.mark.parametrize("first", ["6000.0", "6e3", "0x1770"])
@@ -326,3 +326,16 @@ def test_macros_that_many_use_are_bounded() -> None:
     text = f"macros: {{a: {'x' * 500_000}}}\nmodels:\n{models}\n"
     with pytest.raises(ConfigError, match="expand to more than"):
         parse(text)
+
+
+def test_a_missing_variable_hides_no_other_mistake() -> None:
+    """All that is to be mended is said at once, each where it stands."""
+    text = (
+        "models:\n  m:\n    proxy: http://x:1\n    cmd: |\n      serve ${nope}\n      ${env.NO}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "f", {})
+    assert [str(problem).partition(": ")[0] for problem in caught.value.problems] == [
+        "f:5:13",
+        "f:6:7",
+    ]

@@ -37,10 +37,11 @@ def test_every_problem_is_said_at_once_in_the_files_order() -> None:
     assert [str(problem) for problem in caught.value.problems] == [
         "f.yaml:1:1: healthCheckTimeout: expected whole seconds, found '12x'",
         "f.yaml:3:1: cmdSleepTimeout: expected whole seconds, at least 1, found 0",
-        "f.yaml:6:29: models.a.cmd: unknown macro '${NOPE}'",
+        "f.yaml:6:29: models.a.cmd: unknown macro '${NOPE}'; declare it in macros",
         "f.yaml:7:5: models.a.cmdSleep: a ' is begun and not ended",
         "f.yaml:7:5: models.a.cmdSleep: cmdWake is required where cmdSleep is given",
         "f.yaml:8:5: models.a.cmdSleepTimeout: expected whole seconds, at least 1, found true",
+        "f.yaml:9:5: models.a.ttl: expected whole seconds, 0 for never or -1, found -3",
         "f.yaml:10:5: models.a.ttl: the key is given twice, on lines 9 and 10",
         "f.yaml:11:3: models.b.proxy: proxy is missing: use ${PORT} in cmd, or name the address",
         "f.yaml:12:5: models.b.cmdSleep: cmdWake is required where cmdSleep is given",
@@ -148,7 +149,7 @@ def test_numbers_that_llama_swap_cuts_are_cut_and_warned_of() -> None:
     loaded = parse("globalTTL: 1.5\nunloadTimeout: 2e1\n", "f")
     assert (loaded.config.global_ttl, loaded.config.unload_timeout) == (1, 20)
     assert [str(w) for w in loaded.warnings] == [
-        "f:1:1: globalTTL: 1.5 counts as 1: only whole numbers are meant"
+        "f:1:1: globalTTL: 1.5 loses its fraction: only whole numbers are meant"
     ]
 
 
@@ -216,7 +217,7 @@ def test_what_llama_swap_refuses_at_the_top_is_refused(keys: str, problem: str) 
         ("cmdStop: [a]", "cmdStop: expected a command as text, found a list"),
         ("filters: {setParamsByID: {x: 1}}", "filters.setParamsByID.x: expected names and values"),
         ("readyTimeout: 0", "readyTimeout: expected whole seconds, at least 1, found 0"),
-        ("sleepTtl: 5", "sleepTtl: the model cannot sleep: cmdSleep and cmdWake are missing"),
+        ("sleepTtl: 5", "sleepTtl: the model cannot sleep: give it cmdSleep and cmdWake, or "),
     ],
 )
 def test_what_is_refused_in_a_model(keys: str, problem: str) -> None:

@@ -25,7 +25,7 @@ def supervise(
 
 def model(cmd: str, **keys: object) -> str:
     """Return one model's settings in YAML's flow form."""
-    pairs = {"cmd": f"'{cmd}'", "proxy": "'http://127.0.0.1:9'", **keys}
+    pairs = {"cmd": f"'{cmd}'", "proxy": "'http://model.test:9'", **keys}
     return "{" + ", ".join(f"{key}: {value}" for key, value in pairs.items()) + "}"
 
 
@@ -35,5 +35,5 @@ def two(a: str, b: str) -> str:
 
 def parse_models(**models: dict[str, object]) -> Config:
     """Return the configuration of these models; their proxy answers nobody."""
-    whole = {name: {"proxy": "http://127.0.0.1:9", **keys} for name, keys in models.items()}
+    whole = {name: {"proxy": "http://model.test:9", **keys} for name, keys in models.items()}
     return parse(yaml.safe_dump({"models": whole})).config

@@ -39,7 +39,7 @@ async def test_the_steps_are_taken_in_their_order(
         await use(supervisor, "b")
         assert supervisor.servers["a"].snapshot().state is State.ASLEEP
         assert await use(supervisor, "a") == first
-    base = "http://127.0.0.1:9"
+    base = "http://model.test:9"
     assert calls.made == [
         f"POST {base}/sleep",
         f"POST {base}/wake_up",
@@ -62,7 +62,7 @@ async def test_a_step_into_sleep_that_fails_stops_the_model(
         await use(supervisor, "a")
         await use(supervisor, "b")
         assert supervisor.servers["a"].snapshot().state is State.STOPPED
-    assert calls.made == ["POST http://127.0.0.1:9/sleep"]
+    assert calls.made == ["POST http://model.test:9/sleep"]
     assert "<a> sleep step 1 (POST /sleep) answered 500, falling back to Stop()" in events(
         log_lines
     )

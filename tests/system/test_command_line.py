@@ -37,6 +37,7 @@ def test_check_prints_every_problem_and_fails(tmp_path: Path) -> None:
         f"{file}:1:1: cmdSleepTimeout: expected whole seconds, at least 1, found 0",
         f"{file}:3:36: models.m.cmdSleep: cmdWake is required where cmdSleep is given",
         f"{file}:4:1: foo: unknown key, ignored (warning)",
+        f"{file}: refused, 2 problems",
     ]
 
 
@@ -222,6 +223,14 @@ def test_check_prints_json_for_programs(tmp_path: Path) -> None:
     assert (result.returncode, found["good"], found["models"]) == (0, True, ["a", "b"])
 
 
+def test_a_file_that_cannot_be_read_is_json_too(tmp_path: Path) -> None:
+    """A program asked, and a program reads the answer."""
+    result = run("check", "--json", "nowhere.yaml", cwd=tmp_path)
+    found = json.loads(result.stdout)
+    assert (result.returncode, found["good"]) == (1, False)
+    assert found["problems"][0]["message"].startswith("cannot read nowhere.yaml: No such file")
+
+
 def test_a_folder_of_files_is_one_configuration(tmp_path: Path) -> None:
     """Alone, or after the file that is named."""
     folder = tmp_path / "conf.d"
@@ -244,6 +253,7 @@ def test_a_folder_of_files_is_one_configuration(tmp_path: Path) -> None:
         (["check", "--config-dir", "."], ". has no file that ends in .yaml or .yml"),
         (["check", "--config-dir", "nowhere"], "cannot read nowhere: No such file or directory"),
         (["check", "nowhere.yaml"], "cannot read nowhere.yaml: No such file or directory"),
+        (["check", "d"], "d is a folder: give it with --config-dir"),
         (["--config-dir", "d", "--config", "d/a.yaml"], "d/a.yaml is in d, too; give it once"),
     ],
 )
