@@ -151,7 +151,8 @@ class Report:
         return file, place.line, place.column, fault.message
 
     def _message(self, fault: Fault, with_hint: bool) -> str:
-        texts = zip_longest(fault.message.split("{}"), map(self._shown, fault.values), fillvalue="")
+        shown = [self._shown(self._piece(value, fault.source)) for value in fault.values]
+        texts = zip_longest(fault.message.split("{}"), shown, fillvalue="")
         message = "".join(part + value for part, value in texts)
         if fault.meant and with_hint:
             nearest = fault.meant.nearest()
@@ -167,8 +168,9 @@ class Report:
         return text if text.isprintable() else repr(text)[1:-1]
 
     def _piece(self, value: object, source: str) -> object:
-        """Hide a value that holds more of its source than may be shown."""
-        return HIDDEN if source and str(value) not in self._without_secrets(source) else value
+        """Hide a value that is a piece of a text, if what may be shown of the text has it not."""
+        whole = value == source or not source
+        return value if whole or str(value) in self._without_secrets(source) else HIDDEN
 
     def _shown(self, value: object) -> str:
         match value:

@@ -134,7 +134,7 @@ def _names_in(
 
 def _at(position: int, message: str, text: str, path: Path, *values: str) -> Fault:
     where = f"at character {position + 1} of {{}}"
-    return Fault(path, f"{message} {where}", (*values, text), offset=position)
+    return Fault(path, f"{message} {where}", (*values, text), source=text, offset=position)
 
 
 def _circles(trees: Mapping[str, Expression], path: Path) -> Iterator[Fault]:

@@ -88,3 +88,45 @@ def test_the_files_of_a_folder_are_taken_by_name(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "e.yaml").mkdir()
     assert [file.name for file in files_in(tmp_path)] == ["a.yml", "b.yaml"]
+
+
+def test_what_an_alias_stands_for_is_not_changed_elsewhere(tmp_path: Path) -> None:
+    """A second file adds to one place only."""
+    config = merged(
+        tmp_path,
+        "hooks: {on_startup: {preload: &list [a]}}\n"
+        "macros: &own {x: 1}\n"
+        "groups: {g: {members: *list}}\n"
+        "models: {a: {cmd: 'x ${PORT}', macros: *own}, b: {cmd: 'x ${PORT}'}}\n",
+        "hooks: {on_startup: {preload: [b]}}\nmacros: {y: 2}\n",
+    )
+    assert config.hooks.on_startup.preload == ("a", "b")
+    assert config.groups["g"].members == ("a",)
+    assert config.models["a"].macros == {"x": 1}
+
+
+def test_names_from_the_environment_are_names_like_others(tmp_path: Path) -> None:
+    """The same model in two files, once as a variable."""
+    files = [tmp_path / f"{number}.yaml" for number in (0, 1)]
+    for file, name in zip(files, ("a", "${env.N}"), strict=True):
+        file.write_text(f"models:\n  {name}:\n    cmd: x ${{PORT}}\n")
+    with pytest.raises(ConfigError, match=r"is in two files: .*0\.yaml:2 and .*1\.yaml:2"):
+        load(*files, environ={"N": "a"})
+
+
+def test_each_file_may_have_a_merge_key(tmp_path: Path) -> None:
+    """Of its own anchors."""
+    text = "base: &b {%s: 1}\nmacros: {<<: *b}\n"
+    first, second = text % "x", text.replace("base", "other") % "y"
+    model = "models: {m: {cmd: 'x ${PORT} ${x} ${y}'}}\n"
+    assert merged(tmp_path, first, second + model).models["m"].cmd.argv[2:] == ("1", "1")
+
+
+def test_files_that_are_no_text_are_told_in_their_turn(tmp_path: Path) -> None:
+    """Whatever is wrong with those before them."""
+    files = [tmp_path / name for name in ("a.yaml", "b.yaml", "c.yaml")]
+    for file, content in zip(files, (b"a: [", b"caf\xe9: 1", b"- 1"), strict=True):
+        file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(*files)
+    assert [Path(problem.file).name for problem in caught.value.problems] == [f.name for f in files]

@@ -47,7 +47,7 @@ def test_every_problem_is_said_at_once_in_the_files_order() -> None:
         "f.yaml:12:5: models.b.cmdSleep: cmdWake is required where cmdSleep is given",
         "f.yaml:14:5: models.b.unlisted: expected true or false, found 1",
         "f.yaml:15:18: models.b.aliases.1: expected a text, found a list",
-        "f.yaml:16:3: models.c: expected the model's settings",
+        "f.yaml:16:3: models.c: expected the model's settings, found 7",
         "f.yaml:18:15: models.e.proxy: "
         "expected an address such as http://127.0.0.1:8000, found 'http://x:eighty'",
         "f.yaml:18:51: models.e.aliases.0: alias 'same' is already an alias of 'd' "
@@ -303,11 +303,79 @@ def test_characters_that_may_not_be_in_yaml_are_shown_where_they_are() -> None:
         ("profiles: {'': {pins: {a: ''}}}", "f:1:12: profiles.: a profile needs a name"),
     ],
 )
-def test_what_else_is_refused(text: str, problem: str) -> None:
+def test_what_the_yaml_library_of_llama_swap_refuses_is_refused(text: str, problem: str) -> None:
     """As llama-swap's library or its checks refuse it."""
     with pytest.raises(ConfigError) as caught:
         parse(text, "f")
     assert str(caught.value).startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "models:\n  chat:\n  cmd: x",
+            "f:3:3: models.cmd: expected the model's settings, found 'x'; "
+            "this is a key of a model: indent it below the model's name",
+        ),
+        (
+            "models:\n  chat:\n    cmd:x",
+            "f:2:3: models.chat: expected the model's settings, found "
+            "'cmd:x'; a key needs a space behind its colon",
+        ),
+        (
+            "models: {m: {cmd: 'x ${PORT}', aliases: gpt}}",
+            "f:1:32: models.m.aliases: expected a list, found 'gpt'; put it in [ ]",
+        ),
+        (
+            "models: {m: {cmd: 'x ${PORT}', env: {A: 1}}}",
+            "f:1:32: models.m.env: "
+            "expected a list, found names and values; write each as '- NAME=value'",
+        ),
+        (
+            "models: {m: {cmd: 'x ${PORT}', ttl: '300'}}",
+            "f:1:32: models.m.ttl: "
+            "expected whole seconds, 0 for never or -1, found '300'; write it without quotes",
+        ),
+        ("a:\n\tb: 1", "f:2:1: not valid YAML: found character that cannot start any token"),
+        (
+            "a: b: c",
+            "f:1:5: not valid YAML: mapping values are not allowed in this context; "
+            "look at the indentation, or quote a value with ': ' in it",
+        ),
+        (
+            "a: 'b\nc: d\n",
+            "f:3:1: not valid YAML: found unexpected end of stream "
+            "(while scanning a quoted scalar, from line 1 on); a quote is not closed",
+        ),
+    ],
+)
+def test_a_message_says_the_way_out(text: str, problem: str) -> None:
+    """For the slips that everybody makes once."""
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "f")
+    assert str(caught.value).startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sleepTtl: 60", "unknown key, ignored; it is a key of a model: put it below its name"),
+        (
+            "models: {m: {cmd: 'x ${PORT}', startPort: 1}}",
+            "unknown key, ignored; it belongs to the top of the file",
+        ),
+        (
+            "models: {m: {cmd: 'x ${PORT}', port: 1}}",
+            "unknown key, ignored; "
+            "the model server's address is proxy, and ${PORT} in cmd its port",
+        ),
+        ("loglevel: warn", "unknown key, ignored; did you mean 'logLevel'?"),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_pointed_to_the_right_one(text: str, message: str) -> None:
+    """It is ignored where it is."""
+    assert [warning.message for warning in parse(text).warnings] == [message]
 
 
 def test_many_mistakes_are_found_in_no_time() -> None:

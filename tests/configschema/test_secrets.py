@@ -88,6 +88,38 @@ def test_values_of_the_environment_are_never_shown(text: str) -> None:
     assert SECRET not in said(text, {"S": SECRET})
 
 
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("models: {m: {cmd: 'x ${PORT} ${env.S}'}}", "sk-$hiddenpart"),
+        ("models: {m: {cmd: 'x ${PORT} ${env.S}'}}", "a >hiddenpart"),
+        ("models: {m: {cmd: 'x ${PORT} ${env.S}'}}", "~/hiddenpart"),
+        ("models: {m: {cmd: '${env.S} x ${PORT}'}}", "hiddenpart=abc"),
+        ("macros: {a: '${env.S}'}\nmodels: {m: {cmd: '${a} x ${PORT}'}}", "hiddenpart=abc"),
+        ("matrix: {sets: {s: '${env.S}'}}", "hiddenpart&two"),
+        ("matrix: {sets: {s: '${env.S}'}}", "one hiddenpart"),
+        (
+            "macros: {a: '${env.S}'}\n"
+            "models: {m: {cmd: 'x ${PORT}', filters: {setParamsByID: {'${a}:x': 1}}}}",
+            "hiddenpart",
+        ),
+        ("models: {m: {cmd: x, proxy: 'http://localhost:${env.S}', ttl: ${env.S}}}", "471147"),
+        ("globalTTL: ${env.S}", "4711.47"),
+        ("models: {m: {cmd: 'x ${PORT}', proxy: 'ftp://u:hiddenpart@${env.S}'}}", "host"),
+        (
+            "macros: {a: '${env.S}'}\nmodels: {m: {cmd: x, proxy: 'ftp://u:hiddenpart${a}@h'}}",
+            "host",
+        ),
+    ],
+)
+def test_pieces_of_values_are_not_shown_either(text: str, secret: str) -> None:
+    """A word of a command, a name in an expression, a number, a password beside."""
+    shown = said(text, {"S": secret})
+    assert shown
+    assert "hiddenpart" not in shown
+    assert "4711" not in shown
+
+
 def test_passwords_in_addresses_are_not_shown() -> None:
     """They are keys in another place."""
     text = f"models: {{m: {{cmd: x, proxy: 'http://user:{SECRET}@host:port'}}}}"
