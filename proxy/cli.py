@@ -13,7 +13,6 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TextIO
 
@@ -166,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         description="One port for many local model servers; the one that makes room sleeps.",
     )
-    parser.add_argument("--version", "-version", action="version", version=_version())
+    parser.add_argument("--version", "-version", action=_Version, nargs=0, help="print the version")
     parser.add_argument("--config", "-config", metavar="FILE", help="the configuration (YAML)")
     _add_folder(parser, None)
     _add_serving(parser, DEFAULT_LISTEN)
@@ -213,8 +212,13 @@ def _add_serving(parser: argparse.ArgumentParser, listen: str) -> None:
     )
 
 
-def _version() -> str:
-    return f"llamadoze {version('llamadoze')}"
+class _Version(argparse.Action):
+    """Print the version and exit; looking it up takes a moment that others need not wait."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        parser.exit(message=f"llamadoze {version('llamadoze')}\n")
 
 
 def _as_warnings(problems: Iterable[Problem]) -> list[str]:
