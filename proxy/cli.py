@@ -218,7 +218,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
-        parser.exit(message=f"llamadoze {version('llamadoze')}\n")
+        _say(f"llamadoze {version('llamadoze')}")
+        parser.exit()
 
 
 def _as_warnings(problems: Iterable[Problem]) -> list[str]:
