@@ -171,10 +171,11 @@ def _expand_model(
     """Return the model's expanded data, and whether it took the port."""
     path = ("models", name)
     own = _declared(body.get("macros"), (*path, "macros"), result)
-    expanded = {key: value for key, value in body.items() if key != "macros"}
-    for key in COMMANDS:
-        if isinstance(expanded.get(key), str):
-            expanded[key] = without_comments(expanded[key])
+    expanded = {
+        key: without_comments(value) if key in COMMANDS and isinstance(value, str) else value
+        for key, value in body.items()
+        if key != "macros"
+    }
     macros = {"MODEL_ID": name, **everyones, **own}
     command = str(result.put(expanded.get("cmd"), macros))
     uses_port = "${PORT}" in command or command == TOO_LONG  # which may hold anything
@@ -184,14 +185,19 @@ def _expand_model(
     expanded = result.put(expanded, known)
     _expand_names(expanded, known, path, result)
     if "${PORT}" in str(expanded.get("proxy", "")):
-        what = "proxy uses ${PORT} but cmd does not" if body.get("proxy") else "proxy is missing"
-        slip = _LIKE_PORT.search(str(expanded.get("cmd", "")))
-        way = "write ${PORT} for {}" if slip else "use ${PORT} in cmd, or name the address"
-        values, source = ((slip[0],), slip.string) if slip else ((), "")
-        result.faults.append(Fault((*path, "proxy"), f"{what}: {way}", values, source))
+        result.faults.append(_no_port(body, str(expanded.get("cmd", "")), path))
         expanded["proxy"] = ""
     result.find_unknown(expanded, path, macros)
     return {**expanded, "macros": own}, uses_port
+
+
+def _no_port(body: Mapping[str, Any], command: str, path: Path) -> Fault:
+    """Say that the address needs a port and the command does not take one."""
+    what = "proxy uses ${PORT} but cmd does not" if body.get("proxy") else "proxy is missing"
+    if slip := _LIKE_PORT.search(command):
+        message = f"{what}: write ${{PORT}} for {{}}"
+        return Fault((*path, "proxy"), message, (slip[0],), source=command)
+    return Fault((*path, "proxy"), f"{what}: use ${{PORT}} in cmd, or name the address")
 
 
 def _expand_names(

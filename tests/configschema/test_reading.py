@@ -209,10 +209,21 @@ def test_a_quote_that_is_not_ended_reaches_to_the_end_of_cmd() -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["x \\", "x 'a\\", 'x "a\\', "'", '"', "\\"])
-def test_commands_may_end_anywhere(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "argv", "open_quote"),
+    [
+        ("x \\", ("x",), ""),
+        ("x 'a\\", ("x", "a "), "'"),
+        ('x "a\\', ("x", "a "), '"'),
+        ('x "a\\\\" b"', ("x", "a\\", "b"), '"'),
+        ("'", ("",), "'"),
+        ("\\", (), ""),
+    ],
+)
+def test_commands_may_end_anywhere(text: str, argv: tuple[str, ...], open_quote: str) -> None:
     """In a quote, after a backslash, in both."""
-    split(text)
+    found = split(text)
+    assert (found.argv, found.open_quote) == (argv, open_quote)
 
 
 @pytest.mark.parametrize(
@@ -229,3 +240,16 @@ def test_commands_may_end_anywhere(text: str) -> None:
 def test_quotes_and_backslashes_are_posixs(text: str, argv: tuple[str, ...]) -> None:
     """And so are llama-swap's; only blanks, tabs and ends of lines part words."""
     assert split(text).argv == argv
+
+
+def test_tags_that_are_written_hold() -> None:
+    """Against what the word looks like."""
+    text = """
+    globalTTL: !!int "60"
+    sendLoadingState: !!bool "true"
+    macros: {a: !!float "1", b: !!str 1, c: !mine word}
+    models: {m: {cmd: "x ${PORT} ${a} ${b} ${c}"}}
+    """
+    config = parse(text).config
+    assert (config.global_ttl, config.send_loading_state) == (60, True)
+    assert config.models["m"].cmd.argv[2:] == ("1.0", "1", "word")

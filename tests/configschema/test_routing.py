@@ -259,3 +259,20 @@ def test_who_may_be_awake_at_the_same_time(text: str, together: str) -> None:
     company = company_of(config(text))
     pairs = ["ab", "ac", "bc"]
     assert [pair for pair in pairs if company.may_meet(*pair)] == together.split()
+
+
+def test_a_peers_full_name_is_nobody_elses() -> None:
+    """Neither a model's id, nor an alias, nor a selector."""
+    text = """\
+models:
+  p/big: {cmd: "x ${PORT}", aliases: [p/small]}
+selectors: {p/other: {strategy: pin, targets: [p/big]}}
+peers: {p: {proxy: "http://peer:1", models: [big, small, other]}}
+"""
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "f")
+    assert [(p.path, p.message) for p in caught.value.problems] == [
+        ("selectors.p/other", "the name is also a peer's (see f:4:58)"),
+        ("peers.p.models.0", "its full name 'p/big' is also a model's id (see f:2:3)"),
+        ("peers.p.models.1", "its full name 'p/small' is also an alias (see f:2:39)"),
+    ]

@@ -27,6 +27,8 @@ def said(text: str, environ: dict[str, str] | None = None) -> str:
         f"apiKeys: {SECRET}",
         f"apiKeys: {{a: {SECRET}}}",
         f"apiKeys: [[{SECRET}]]",
+        f"apiKeys: [{SECRET}]\nlogLevel: 'loud {SECRET}'",
+        f"apiKeys: [{SECRET}]\nhooks: {{on_startup: {{preload: ['{SECRET}']}}}}",
         f"apiKeys: [{SECRET}, {SECRET}]\nlogLevel: '{SECRET}'",
         f"apiKeys: [{SECRET}]\nmodels: {{m: {{cmd: x, proxy: 'http:// {SECRET}'}}}}",
         f"apiKeys: [{SECRET}]\nmodels: {{m: {{cmd: 'x --key {SECRET} ${{PORT}}'}}}}",
@@ -34,11 +36,17 @@ def said(text: str, environ: dict[str, str] | None = None) -> str:
         f"peers: {{p: {{proxy: 'http://x:1', models: [m], apiKey: [{SECRET}]}}}}",
         f"models: {{m: {{cmd: 'x ${{PORT}}', env: [KEY={SECRET}]}}}}",
     ],
-    ids=range(10),
+    ids=range(12),
 )
 def test_keys_are_never_shown(text: str) -> None:
     """Wherever they stand, and whatever is wrong with them."""
     assert SECRET not in said(text)
+
+
+def test_something_is_shown_in_place_of_a_key() -> None:
+    """So that one sees that a value was there."""
+    text = f"apiKeys: [{SECRET}]\nlogLevel: 'loud {SECRET}'"
+    assert "'loud ***' is none of debug, info, warn, error" in said(text)
 
 
 def test_keys_are_not_in_what_a_debugger_prints() -> None:

@@ -56,11 +56,13 @@ async def test_a_model_with_llmsnaps_endpoints_sleeps_and_wakes() -> None:
 
 async def test_a_model_that_does_not_know_the_endpoint_is_stopped() -> None:
     """A 404 is no sleep, as it is with plain curl."""
-    nowhere = {**SLEEPS, "sleepEndpoints": [{"endpoint": "http://127.0.0.1:9/sleep"}]}
-    async with daemon({"a": stub(**nowhere), "b": stub()}) as running:
-        await chat(running.port, "a")
-        await chat(running.port, "b")
-        assert running.state("a") == "stopped"
+    async with answering(b"HTTP/1.1 404 X\r\ncontent-length: 0\r\n\r\n") as (address, asked):
+        unknown = {**SLEEPS, "sleepEndpoints": [{"endpoint": f"{address}/sleep"}]}
+        async with daemon({"a": stub(**unknown), "b": stub()}) as running:
+            await chat(running.port, "a")
+            await chat(running.port, "b")
+            assert running.state("a") == "stopped"
+    assert asked[0].startswith(b"POST /sleep HTTP/1.1\r\n")
 
 
 async def test_a_call_is_sent_as_it_is_written() -> None:
