@@ -101,5 +101,8 @@ def _not_yet(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
     for key, message in NOT_YET_OF_MODELS.items():
         users = [name for name in config.models if data["models"][name].get(key)]
         if users:
-            others = f" (and {len(users) - 1} models more)" if len(users) > 1 else ""
-            yield Fault(("models", users[0], key), message + others)
+            yield Fault(("models", users[0], key), message + _and_others(len(users) - 1))
+
+
+def _and_others(models: int) -> str:
+    return f" (and {models} more {'model' if models == 1 else 'models'})" if models else ""

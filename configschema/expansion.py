@@ -43,8 +43,8 @@ class Expansion:
     """The expanded data of a file, the faults met on the way, and the ports given to models.
 
     The data has names with settings under ``models`` and ``macros``, whatever the file has there.
-    `broken` are macros that have a fault of their own, `written` names that had macros in them, as
-    they were, `users` says which macro uses another first, and `length` what macros have added.
+    `broken` are macros that have a fault of their own, `names` says by path how a name with macros
+    was written, `users` which macro uses another first, and `length` what macros have added.
     """
 
     environment: Mapping[str, str]
@@ -52,7 +52,7 @@ class Expansion:
     faults: list[Fault] = attrs.field(factory=list)
     ports: dict[str, int] = attrs.field(factory=dict)
     broken: set[str] = attrs.field(factory=set)
-    written: dict[str, str] = attrs.field(factory=dict)
+    names: dict[Path, str] = attrs.field(factory=dict)
     users: dict[str, Path] = attrs.field(factory=dict)
     length: int = 0
 
@@ -217,7 +217,7 @@ def _expand_names(
             fault = Fault((*path, name), message, (meant, other), also=(*path, other))
             result.faults.append(fault)
         found.setdefault(meant, name)
-    result.written |= found
+    result.names |= {(*path, meant): name for meant, name in found.items()}
     values = {meant: by_id[name] for meant, name in found.items()}
     model["filters"] = {**model["filters"], "setParamsByID": values}
 

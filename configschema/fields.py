@@ -27,8 +27,11 @@ Secret = NewType("Secret", str)
 """An API key: never shown, neither in a message nor in a log."""
 Duration = NewType("Duration", str)
 """A time as Go writes it: ``5s``, ``1m30s``, ``500ms``."""
+LogOutputs = NewType("LogOutputs", str)
+"""Whose log is shown: one word, or some of `LOG_OUTPUTS` with commas."""
 Pattern = NewType("Pattern", str)
 """A regular expression."""
+LOG_OUTPUTS = ("proxy", "upstream", "http")
 MacroValue = str | int | float | bool
 
 HIGHEST = 1_000_000_000  # thirty years of seconds

@@ -13,8 +13,10 @@ import attrs
 
 from configschema.commandline import Command
 from configschema.fields import (
+    LOG_OUTPUTS,
     WHOLE,
     Duration,
+    LogOutputs,
     MacroValue,
     Pattern,
     Secret,
@@ -29,11 +31,16 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 # Wherever a number or a truth value is wanted, a macro may stand for it.
 MACRO = {"macro": {"type": "string", "pattern": r"\$\{[^}]+\}", "description": "a macro"}}
 TEXT: dict[str, Any] = {"type": ["string", "number", "boolean"]}
+OUTPUT = f"({'|'.join(LOG_OUTPUTS)})"
 SCALARS: dict[Any, dict[str, Any]] = {
     str: TEXT,
     Secret: TEXT,
     Command: TEXT,
     Duration: {"type": "string"},
+    LogOutputs: {
+        "type": "string",
+        "pattern": f"^(both|none| *{OUTPUT}( *, *{OUTPUT})* *)$",
+    },
     Pattern: {"type": "string", "format": "regex"},
     bool: {"type": "boolean"},
     MacroValue: TEXT,
@@ -88,7 +95,7 @@ def _of(kind: Any, classes: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 -
     if get_origin(kind) is Literal:
         return _or_macro({"enum": list(get_args(kind))})
     if kind in SCALARS:
-        return _or_macro(SCALARS[kind]) if kind is bool else dict(SCALARS[kind])
+        return _or_macro(SCALARS[kind]) if kind in (bool, LogOutputs) else dict(SCALARS[kind])
     if get_origin(kind) is tuple:
         return {"type": "array", "items": _of(inside(kind), classes)}
     if get_origin(kind) is Mapping:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
 
@@ -120,30 +120,37 @@ class Report:
     Attributes:
         find: where a path stands, or a spot in the text there: see `places.Source.find`.
         secrets: texts that must not be shown, and what is shown instead.
-        written: names and values that came from the environment, as the file has them.
+        written: texts that hold values of the environment, as the file has them.
+        names: place by place, a name that had macros in it, as the file has it.
+        public: names that the file itself spells out: no secret, whatever the environment holds.
         files: in the order in which they are reported.
     """
 
     find: Callable[[Path, int | None, str], Place]
     secrets: Mapping[str, str]
     written: Mapping[str, str]
+    names: Mapping[Path, str]
+    public: Collection[str]
     files: tuple[str, ...]
 
     def __call__(self, faults: Iterable[Fault]) -> tuple[Problem, ...]:
         """Locate faults, in the order of the files, each said once."""
-        placed = [
-            (fault.place or self.find(fault.path, fault.offset, fault.near), fault)
-            for fault in faults
-        ]
+        placed = [(fault.place or self._place(fault), fault) for fault in faults]
         placed.sort(key=self._order)
         hints = MOST_HINTS
         problems: dict[Problem, None] = {}
         for place, fault in placed:
             message = self._message(fault, hints > 0)
             hints -= fault.meant is not None
-            path = ".".join(map(self._name, fault.path))
+            path = ".".join(self._names(fault.path))
             problems[Problem(place.file, place.line, place.column, path, message)] = None
         return tuple(problems)
+
+    def _place(self, fault: Fault) -> Place:
+        return self.find(self._as_written(fault.path), fault.offset, fault.near)
+
+    def _as_written(self, path: Path) -> Path:
+        return tuple(self.names.get(path[:end], step) for end, step in enumerate(path, 1))
 
     def _order(self, placed: tuple[Place, Fault]) -> tuple[int, int, int, str]:
         place, fault = placed
@@ -162,10 +169,11 @@ class Report:
             message += f" (see {self.find(fault.also, None, '')})"
         return message
 
-    def _name(self, step: str | int) -> str:
-        """Return one step of a path as the file has it, fit for a terminal."""
-        text = self.written.get(step, step) if isinstance(step, str) else str(step)
-        return text if text.isprintable() else repr(text)[1:-1]
+    def _names(self, path: Path) -> Iterator[str]:
+        """Yield the steps of a path as the file has them, fit for a terminal."""
+        for step in map(str, self._as_written(path)):
+            text = step if step in self.public else self.written.get(step, step)
+            yield text if text.isprintable() else repr(text)[1:-1]
 
     def _piece(self, value: object, source: str) -> object:
         """Hide a value that is a piece of a text, if what may be shown of the text has it not."""
@@ -181,14 +189,21 @@ class Report:
             case dict() | list():
                 return "names and values" if isinstance(value, dict) else "a list"
             case str():
-                return _short(repr(self._without_secrets(value)))
+                return self._named(_quoted(self._without_secrets(value)))
             case _:
-                return _short(self._without_secrets(str(value)))
+                return self._named(self._without_secrets(str(value)))
+
+    def _named(self, text: str) -> str:
+        """Shorten a value, and say so where only its name in the environment is shown."""
+        hidden = any(use in text for use in self.secrets.values() if use != HIDDEN)
+        return _short(text) + (" (its value is hidden)" if hidden else "")
 
     def _without_secrets(self, text: str) -> str:
         return _PASSWORD.sub(f"//{HIDDEN}@", self._replaced(text))
 
     def _replaced(self, text: str) -> str:
+        if text in self.public:
+            return text
         if text in self.written:
             return self.written[text]
         for secret in sorted(self.secrets, key=len, reverse=True):
@@ -199,6 +214,11 @@ class Report:
                 parts = map(self._replaced, text.split(secret))
                 return self.secrets[secret].join(parts)
         return text
+
+
+def _quoted(text: str) -> str:
+    """Return a text in quotes, its backslashes as they are."""
+    return repr(text).replace("\\\\", "\\")
 
 
 def _short(text: str) -> str:

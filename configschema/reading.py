@@ -16,7 +16,7 @@ import yaml
 
 from configschema.advice import advise
 from configschema.checks import check
-from configschema.environment import Environment
+from configschema.environment import MARK, Environment
 from configschema.expansion import Expansion, expand
 from configschema.merging import merge
 from configschema.nodes import Mapping as MappingNode
@@ -119,7 +119,9 @@ def _nodes(text: str, file: str) -> Node | None:
     if isinstance(root, Scalar) and root.plain and WORDS.get(root.text, "") is None:
         return None
     place = place_of(root.mark)
-    raise ConfigError([Problem(file, place.line, place.column, "", "expected keys with values")])
+    raise ConfigError(
+        [Problem(file, place.line, place.column, "", "expected keys with values, such as models:")]
+    )
 
 
 def _unreadable(error: yaml.MarkedYAMLError, file: str) -> Problem:
@@ -145,6 +147,7 @@ def _unprintable(text: str, file: str) -> Problem:
 def _check(roots: list[Node], texts: Mapping[str, str], environ: Mapping[str, str]) -> Loaded:
     environment = Environment(environ)
     root, faults = merge(roots, environment)
+    public = _spelled_out(root)
     reader = Reader(environment)
     data = reader.data(root) if root else {}
     expansion = expand(data, environ)
@@ -156,7 +159,9 @@ def _check(roots: list[Node], texts: Mapping[str, str], environ: Mapping[str, st
     report = Report(
         find=Source(root, texts).find,
         secrets={**dict.fromkeys(secrets_in(expansion.data), HIDDEN), **environment.used},
-        written={**environment.written, **expansion.written},
+        written=environment.written,
+        names=expansion.names,
+        public=public,
         files=tuple(texts),
     )
     holders = _holders(root) if isinstance(root, MappingNode) else frozenset()
@@ -178,6 +183,18 @@ def _holders(root: MappingNode) -> frozenset[str]:
         if isinstance(key, Scalar)
         and not is_top_key(key.text)
         and (key.text.startswith("x-") or holds_shared(value))
+    )
+
+
+def _spelled_out(root: Node | None) -> frozenset[str]:
+    """Return the models' ids that the file itself has, before the environment is put in."""
+    top = root.pairs if isinstance(root, MappingNode) else []
+    models = (node for key, node in top if isinstance(key, Scalar) and key.text == "models")
+    return frozenset(
+        key.text
+        for node in models
+        for key, _ in (node.pairs if isinstance(node, MappingNode) else ())
+        if isinstance(key, Scalar) and MARK not in key.text
     )
 
 

@@ -15,6 +15,7 @@ import attrs
 from configschema.commandline import Command
 from configschema.fields import (
     AnySeconds,
+    LogOutputs,
     MacroValue,
     Number,
     Port,
@@ -142,7 +143,9 @@ class Config:
     start_port: Port = key("the first port for ${PORT}", DEFAULT_START_PORT)
     log_level: str = key("debug, info, warn or error; anything else is info", "info")
     log_time_format: str = key("how times are written in the log", "")
-    log_to_stdout: Literal["proxy", "upstream", "both", "none"] = key("whose log is shown", "proxy")
+    log_to_stdout: LogOutputs = key(
+        "whose log is shown: both, none, or some of proxy, upstream and http, with commas", "proxy"
+    )
     log_requests: Any = key("ignored, as in llama-swap", None)
     metrics_max_in_memory: Number = key("requests kept in the activity log", Number(1000))
     capture_buffer: Number = key(

@@ -24,8 +24,10 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from configschema.commandline import Command, split
 from configschema.fields import (
+    LOG_OUTPUTS,
     WHOLE,
     Duration,
+    LogOutputs,
     MacroValue,
     Pattern,
     Secret,
@@ -164,6 +166,14 @@ def _duration(value: Any, _: Any) -> Duration:  # noqa: ANN401 -- cattrs' hook s
     return Duration(value)
 
 
+def _log_outputs(value: Any, _: Any) -> LogOutputs:  # noqa: ANN401 -- cattrs' hook signature
+    outputs = [part.strip() for part in value.split(",")] if isinstance(value, str) else [""]
+    if outputs not in (["both"], ["none"]) and not set(outputs) <= set(LOG_OUTPUTS):
+        words = "both, none, or some of proxy, upstream and http, with commas"
+        raise WrongValue(f"expected {words}, found {{}}", value)
+    return LogOutputs(value)
+
+
 def _whole(kind: Whole) -> Callable[[Any, Any], int]:
     def hook(value: Any, _: Any) -> int:  # noqa: ANN401 -- cattrs' hook signature
         number = _number(value, kind.cut)
@@ -277,6 +287,7 @@ for _kind, _hook in {str: _text, bool: _truth, Secret: _secret, Command: _comman
     _converter.register_structure_hook(_kind, _hook)
 _converter.register_structure_hook(Pattern, _pattern)
 _converter.register_structure_hook(Duration, _duration)
+_converter.register_structure_hook(LogOutputs, _log_outputs)
 for _whole_kind, _range in WHOLE.items():
     _converter.register_structure_hook(_whole_kind, _whole(_range))
 _converter.register_structure_hook_func(lambda kind: kind is Any, lambda value, _: value)

@@ -33,7 +33,7 @@ def warnings(keys: str, everyones: str = "") -> list[str]:
         ("a # b", "a '#' after arguments is no comment: it and what follows are arguments, too"),
         (
             r"C:\llama\server.exe -m 'D:\m.gguf'",
-            r"a '\' outside of quotes is dropped, as in 'C:\\l'; put the path in '...'",
+            r"a '\' outside of quotes is dropped, as in 'C:\l'; put the path in '...'",
         ),
     ],
 )

@@ -78,7 +78,7 @@ def test_problems_name_their_file(tmp_path: Path) -> None:
     ]
     assert problems(tmp_path, "a: [\n", "- a\n", "logLevel: warn\n") == [
         "0.yaml:2:1: not valid YAML: did not find expected node content",
-        "1.yaml:1:1: expected keys with values",
+        "1.yaml:1:1: expected keys with values, such as models:",
     ]
 
 

@@ -165,7 +165,7 @@ def test_a_key_without_effect_is_said_once_for_all_models() -> None:
     """Not fifty times."""
     text = "models: {a: %s, b: %s, c: %s}" % ((("{cmd: 'x ${PORT}', metadata: {a: 1}}"),) * 3)
     assert [(w.path, w.message) for w in parse(text).warnings] == [
-        ("models.a.metadata", "not in effect yet: not listed (and 2 models more)")
+        ("models.a.metadata", "not in effect yet: not listed (and 2 more models)")
     ]
 
 
@@ -174,7 +174,7 @@ def test_a_key_without_effect_is_said_once_for_all_models() -> None:
     [
         (
             "logToStdout: all",
-            "logToStdout: expected proxy or upstream or both or none, ",
+            "logToStdout: expected both, none, or some of proxy, upstream and http, with commas, ",
         ),
         ("performance: {every: 4s}", "performance.every: must be at least 5s"),
         ("performance: {every: soon}", "performance.every: expected a time such as 5s or 1m30s, "),
@@ -392,3 +392,57 @@ def test_many_mistakes_are_found_in_no_time() -> None:
     assert len(said) == 500
     assert said[0] == "there is no model 'modell-0'; did you mean 'model-0'?"
     assert said[-1] == "there is no model 'modell-499'"
+
+
+def test_a_macro_in_one_name_renames_no_other() -> None:
+    """``${MODEL_ID}`` as a name in filters, beside a fault elsewhere in that model."""
+    text = """
+    models:
+      m1:
+        cmd: s ${PORT}
+        filters:
+          setParamsByID:
+            "${MODEL_ID}": 1
+            "${nobody}": {}
+        ttl: abc
+    """
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    value, name, ttl = map(str, caught.value.problems)
+    assert value.startswith("config:7:13: models.m1.filters.setParamsByID.${MODEL_ID}: expected")
+    assert name.startswith("config:8:13: models.m1.filters.setParamsByID.${nobody}: unknown macro")
+    assert "models.m1.ttl: expected whole seconds" in ttl
+
+
+def test_a_value_of_the_environment_renames_no_model() -> None:
+    """A model whose name is a variable's value, too, is called as the file calls it."""
+    text = "models: {m1: {cmd: '${env.NAME}', ttl: abc}}\ngroups: {g: {members: [m1, m1]}}"
+    with pytest.raises(ConfigError) as caught:
+        parse(text, environ={"NAME": "m1"})
+    assert "models.m1.ttl" in str(caught.value)
+    assert "'m1' is a member twice" in str(caught.value)
+
+
+def test_a_value_that_is_not_shown_is_called_hidden() -> None:
+    """It is the value that is wrong, not that there is a macro."""
+    with pytest.raises(ConfigError, match=r"found '\$\{env.T\}' \(its value is hidden\);"):
+        parse("models: {m: {cmd: 'x ${PORT}', ttl: '${env.T}'}}", environ={"T": "1"})
+
+
+def test_backslashes_are_shown_as_they_are() -> None:
+    """Not doubled: it is no Python that an operator writes."""
+    loaded = parse(r"models: {m: {cmd: 'a C:\U ${PORT}'}}")
+    assert r"as in 'C:\U';" in loaded.warnings[0].message
+
+
+@pytest.mark.parametrize("value", ["http", "both", "none", " upstream , http "])
+def test_outputs_of_the_log_may_be_several(value: str) -> None:
+    """As in the newest llama-swap."""
+    assert parse(f"logToStdout: '{value}'").config.log_to_stdout == value
+
+
+@pytest.mark.parametrize("value", ["''", "'proxy,'", "proxy,both", "stdout", "[proxy]", "1"])
+def test_outputs_of_the_log_are_known(value: str) -> None:
+    """As in the newest llama-swap."""
+    with pytest.raises(ConfigError, match="expected both, none, or some of proxy, upstream and"):
+        parse(f"logToStdout: {value}")

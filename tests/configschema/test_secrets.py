@@ -150,7 +150,7 @@ def test_short_values_do_not_garble_what_is_shown() -> None:
 def test_what_was_written_is_shown_instead() -> None:
     """So that the message still says where it comes from."""
     assert said("startPort: 'port ${env.S}'", {"S": SECRET}) == (
-        "f:1:1: startPort: expected a port, 1 to 65535, found 'port ${env.S}'"
+        "f:1:1: startPort: expected a port, 1 to 65535, found 'port ${env.S}' (its value is hidden)"
     )
     assert said(
         "models: {'${env.S}': {cmd: x, proxy: 'http://x:1', ttl: soon}}", {"S": SECRET}
