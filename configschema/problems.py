@@ -189,14 +189,15 @@ class Report:
             case dict() | list():
                 return "names and values" if isinstance(value, dict) else "a list"
             case str():
-                return self._named(_quoted(self._without_secrets(value)))
+                return self._word(value, _quoted)
             case _:
-                return self._named(self._without_secrets(str(value)))
+                return self._word(str(value), str)
 
-    def _named(self, text: str) -> str:
-        """Shorten a value, and say so where only its name in the environment is shown."""
-        hidden = any(use in text for use in self.secrets.values() if use != HIDDEN)
-        return _short(text) + (" (its value is hidden)" if hidden else "")
+    def _word(self, text: str, form: Callable[[str], str]) -> str:
+        """Return a word in short, and say so where the environment's name stands for its value."""
+        shown = self._without_secrets(text)
+        hidden = shown != text and "${env." in shown
+        return _short(form(shown)) + (" (its value is hidden)" if hidden else "")
 
     def _without_secrets(self, text: str) -> str:
         return _PASSWORD.sub(f"//{HIDDEN}@", self._replaced(text))

@@ -429,6 +429,12 @@ def test_a_value_that_is_not_shown_is_called_hidden() -> None:
         parse("models: {m: {cmd: 'x ${PORT}', ttl: '${env.T}'}}", environ={"T": "1"})
 
 
+def test_a_name_of_the_environment_that_is_advised_hides_nothing() -> None:
+    """Though the file uses it elsewhere."""
+    with pytest.raises(ConfigError, match=r"did you mean '\$\{env.HOME\}'\?$"):
+        parse("models: {m: {cmd: '${HOME}/x ${env.HOME} ${PORT}'}}", environ={"HOME": "/home/me"})
+
+
 def test_backslashes_are_shown_as_they_are() -> None:
     """Not doubled: it is no Python that an operator writes."""
     loaded = parse(r"models: {m: {cmd: 'a C:\U ${PORT}'}}")
