@@ -6,26 +6,35 @@ Owns reading, macros, structuring and the rules across keys. Knows nothing of pr
 from configschema.addresses import is_reachable
 from configschema.commandline import Command
 from configschema.limits import Limits, resolve_limits
+from configschema.matrixsets import Sets
 from configschema.problems import ConfigError, Problem
 from configschema.reading import Loaded, files_in, load, parse
 from configschema.recipe import Call, Recipe, Run, Step
+from configschema.routing import rules_of, sets_of
 from configschema.schema import Config, Model
+from configschema.sections import DEFAULT_GROUP, Group, Matrix
 
 __all__ = [
+    "DEFAULT_GROUP",
     "Call",
     "Command",
     "Config",
     "ConfigError",
+    "Group",
     "Limits",
     "Loaded",
+    "Matrix",
     "Model",
     "Problem",
     "Recipe",
     "Run",
+    "Sets",
     "Step",
     "files_in",
     "is_reachable",
     "load",
     "parse",
     "resolve_limits",
+    "rules_of",
+    "sets_of",
 ]

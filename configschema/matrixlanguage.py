@@ -1,21 +1,18 @@
 """The expressions of a matrix: ``(a | b) & c``, ``+set``; from text to a tree.
 
 Owns the grammar, which is llama-swap's: ``&`` (together) binds tighter than ``|`` (either), and
-``+name`` stands for another set. What a tree allows is asked here, too; who runs is not decided.
+``+name`` stands for another set. What the trees allow is asked in `matrixsets`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from graphlib import TopologicalSorter
-from itertools import islice
+from collections.abc import Iterator, Mapping
 
 import attrs
 
 _TOKEN = re.compile(r"\s*(?:(?P<name>[\w.-]+)|(?P<sign>[()&|+])|(?P<wrong>\S))")
 DEEPEST = 100  # open parentheses
-MOST_ALTERNATIVES = 64  # of an expression, in the question who may run together
 
 
 class WrongExpression(Exception):
@@ -62,7 +59,6 @@ class Either:
 
 
 Expression = Name | Reference | Together | Either
-_Alternatives = frozenset[frozenset[str]]
 
 
 @attrs.frozen
@@ -177,94 +173,3 @@ def references(trees: Mapping[str, Expression]) -> dict[str, list[str]]:
         name: [leaf.name for leaf in leaves(tree) if isinstance(leaf, Reference)]
         for name, tree in trees.items()
     }
-
-
-@attrs.frozen
-class Sets:
-    """All sets of a matrix.
-
-    Attributes:
-        expressions: by the name of the set; no reference goes in a circle.
-        models: the model that each name in them stands for.
-    """
-
-    expressions: Mapping[str, Expression]
-    models: Mapping[str, str]
-
-    def allow_together(self, wanted: frozenset[str]) -> bool:
-        """Whether some set holds all of these models at once.
-
-        Where there are too many alternatives to be sure, the answer is yes.
-        """
-        covered: dict[str, _Alternatives] = {}
-        for name in self._in_order():
-            covered[name] = self._cover(self.expressions[name], wanted, covered)
-        found = covered.values()
-        return any(len(some) > MOST_ALTERNATIVES or wanted in some for some in found)
-
-    def partners(self) -> dict[str, frozenset[str]]:
-        """Return for each model all those that some set holds together with it."""
-        members: dict[str, frozenset[str]] = {}
-        found: dict[str, set[str]] = {}
-        for name in self._in_order():
-            members[name] = self._pair(self.expressions[name], members, found)
-        return {name: frozenset(others) for name, others in found.items()}
-
-    def _in_order(self) -> Iterable[str]:
-        """Return the sets, each behind those it refers to."""
-        return TopologicalSorter(references(self.expressions)).static_order()
-
-    def _cover(
-        self, expression: Expression, wanted: frozenset[str], known: Mapping[str, _Alternatives]
-    ) -> _Alternatives:
-        """Return which of the wanted models the alternatives of an expression hold."""
-        match expression:
-            case Name(name):
-                return frozenset({wanted & {self.models.get(name, name)}})
-            case Reference(name):
-                return known[name]
-            case Either(parts):
-                return _largest(one for part in parts for one in self._cover(part, wanted, known))
-            case Together(parts):
-                covered: _Alternatives = frozenset({frozenset[str]()})
-                for part in parts:
-                    more = self._cover(part, wanted, known)
-                    covered = _largest(one | other for one in covered for other in more)
-                return covered
-
-    def _pair(
-        self,
-        expression: Expression,
-        members: Mapping[str, frozenset[str]],
-        found: dict[str, set[str]],
-    ) -> frozenset[str]:
-        """Note who meets whom in an expression; return all who are in it."""
-        match expression:
-            case Name(name):
-                return frozenset({self.models.get(name, name)})
-            case Reference(name):
-                return members[name]
-            case Either(parts):
-                return frozenset().union(*(self._pair(part, members, found) for part in parts))
-            case Together(parts):
-                together: frozenset[str] = frozenset()
-                for part in parts:
-                    more = self._pair(part, members, found)
-                    for one in together:
-                        found.setdefault(one, set()).update(more)
-                    for one in more:
-                        found.setdefault(one, set()).update(together)
-                    together |= more
-                return together
-
-
-def _largest(alternatives: Iterable[frozenset[str]]) -> _Alternatives:
-    """Leave out what is part of another one; of very many, keep more than are looked at."""
-    distinct = sorted(set(islice(alternatives, MOST_ALTERNATIVES**2)), key=len, reverse=True)
-    kept: list[frozenset[str]] = []
-    for one in distinct:
-        if len(kept) > MOST_ALTERNATIVES:
-            break
-        if not any(one <= other for other in kept):
-            kept.append(one)
-    return frozenset(kept)

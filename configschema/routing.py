@@ -15,12 +15,12 @@ import attrs
 from configschema.matrixlanguage import (
     Expression,
     Reference,
-    Sets,
     WrongExpression,
     leaves,
     read,
     references,
 )
+from configschema.matrixsets import Sets
 from configschema.problems import Fault, Meant, Path
 from configschema.schema import Config
 from configschema.sections import DEFAULT_GROUP, Group, Matrix

@@ -15,6 +15,7 @@ import attrs
 from configschema.commandline import Command
 from configschema.fields import (
     AnySeconds,
+    Count,
     LogOutputs,
     MacroValue,
     Number,
@@ -137,6 +138,17 @@ class Config:
         "seconds a model's requests may delay a sleep that was asked for; 0 is no limit", Seconds(0)
     )
     unload_timeout: Seconds = key("seconds until SIGKILL; 0 is 10", Seconds(0))
+    max_wait: Seconds = key(
+        "seconds a request waits behind another model in use until that one is closed for "
+        "newcomers; 0 is without end",
+        Seconds(10),
+    )
+    min_active: Seconds = key(
+        "seconds a model that came up is kept, even if others wait", Seconds(0)
+    )
+    max_queue: Count = key(
+        "requests that may wait, for all models together; 0 is no limit", Count(0)
+    )
     global_ttl: Seconds = key(
         "the ttl of models without one; 0 is never", Seconds(0), name="globalTTL"
     )

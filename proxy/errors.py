@@ -12,6 +12,7 @@ from supervisor import (
     CannotSleep,
     ModelFailed,
     NotRunning,
+    QueueFull,
     SupervisorError,
     TooManyRequests,
     UnknownModel,
@@ -62,6 +63,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(404, message, "model_not_found")
         case TooManyRequests():
             return Problem(429, message, "concurrency_limit", {"Retry-After": "1"})
+        case QueueFull():
+            return Problem(503, message, "queue_full", {"Retry-After": "5"})
         case CannotSleep() | NotRunning():
             return Problem(409, message, "conflict")
         case ModelFailed():

@@ -8,17 +8,20 @@ from supervisor.errors import (
     CannotSleep,
     ModelFailed,
     NotRunning,
+    QueueFull,
     SupervisorError,
     TooManyRequests,
     UnknownModel,
     Unloaded,
 )
-from supervisor.states import Snapshot, State
+from supervisor.snapshot import Snapshot
+from supervisor.states import State
 
 __all__ = [
     "CannotSleep",
     "ModelFailed",
     "NotRunning",
+    "QueueFull",
     "Snapshot",
     "State",
     "Supervisor",

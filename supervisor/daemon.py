@@ -15,11 +15,13 @@ import trio
 from configschema import Config, Limits, Model, resolve_limits
 from supervisor.actions import Caller
 from supervisor.errors import CannotSleep, ModelFailed, NotRunning, UnknownModel, Unloaded
-from supervisor.placement import one_at_a_time
+from supervisor.placement import placement_of
 from supervisor.readiness import Probe
-from supervisor.scheduler import Scheduler
+from supervisor.scheduler import Rules, Scheduler
 from supervisor.server import ModelServer
-from supervisor.states import ENDED, Snapshot, State, Wish
+from supervisor.snapshot import Snapshot
+from supervisor.states import ENDED, State, Wish
+from supervisor.turns import Patience
 
 
 @attrs.define(eq=False)
@@ -142,8 +144,9 @@ async def open_supervisor(
         )
         for name, model in config.models.items()
     }
-    scheduler = Scheduler(servers, one_at_a_time)
+    scheduler = Scheduler(servers, _rules_of(config))
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(scheduler.run)
         for server in servers.values():
             server.on_change = scheduler.settle
             server.on_failure = partial(scheduler.fail, server.model.id)
@@ -152,3 +155,14 @@ async def open_supervisor(
             yield Supervisor(config, servers, scheduler)
         finally:
             nursery.cancel_scope.cancel()
+
+
+def _rules_of(config: Config) -> Rules:
+    priorities = config.routing.scheduler.settings.fifo.priority
+    found = [(config.find(name), priority) for name, priority in priorities.items()]
+    return Rules(
+        make_room=placement_of(config),
+        patience=Patience(max_wait=config.max_wait, min_active=config.min_active),
+        priorities={model.id: priority for model, priority in found if model},
+        max_queue=config.max_queue,
+    )

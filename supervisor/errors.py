@@ -28,6 +28,16 @@ class TooManyRequests(SupervisorError):
         )
 
 
+class QueueFull(SupervisorError):
+    """As many requests wait as ``maxQueue`` allows: come back later."""
+
+    def __init__(self, model: str, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            model, f"{limit} requests wait for their models, which is maxQueue; try again later"
+        )
+
+
 class ModelFailed(SupervisorError):
     """The model could not be brought up, or died: the next request tries again."""
 

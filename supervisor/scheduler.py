@@ -1,93 +1,49 @@
-"""Who waits for which model, and whose turn it is.
+"""Who waits for which model, and what is done about it.
 
-Owns the waiting list and the leases. `decide` is pure and says everything that should happen now;
-`Scheduler.settle` does it, and is called after every change. Nothing here awaits but a waiter.
+Owns the waiting list and the leases. `turns.decide` says everything that should happen now;
+`Scheduler.settle` does it, and is called after every change and when a time has come.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import attrs
+import structlog
 import trio
 
-from supervisor.errors import ModelFailed, SupervisorError, TooManyRequests
-from supervisor.placement import Conflicts
+from supervisor.durations import seconds
+from supervisor.errors import ModelFailed, QueueFull, SupervisorError, TooManyRequests
+from supervisor.placement import MakeRoom
 from supervisor.server import ModelServer
-from supervisor.states import AT_REST, HOLDS_MEMORY, IN_MOTION, Snapshot, State, Wish
+from supervisor.turns import Decision, Demand, Patience, decide
 from supervisor.usage import Lease
 
+log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
-@attrs.frozen
-class Decision:
-    """What should happen now.
+
+@attrs.frozen(kw_only=True)
+class Rules:
+    """What an operator says about who goes when.
 
     Attributes:
-        admit: models whose waiters all get a lease.
-        wishes: what to ask of which model server.
+        make_room: who must leave for whom.
+        patience: how long one waits for another.
+        priorities: by model id; 0 without.
+        max_queue: requests that may wait, for all models together; 0 is no limit.
     """
 
-    admit: frozenset[str] = frozenset()
-    wishes: Mapping[str, Wish] = attrs.field(factory=dict)
-
-
-def decide(
-    waiting: Sequence[str], models: Mapping[str, Snapshot], conflicts: Conflicts
-) -> Decision:
-    """Decide from who waits (model ids, oldest first) and how the models stand.
-
-    What serves goes on serving, also to newcomers. A model in use is never asked to rest. A model
-    that comes up is let come up while somebody waits for it. Models that do not conflict come up
-    side by side; of two that do, the one with the older waiter goes first.
-    """
-    wanted = list(dict.fromkeys(waiting))
-    admit = frozenset(name for name in wanted if models[name].serving)
-    wishes: dict[str, Wish] = {}
-    claimed: list[str] = []
-    for name in wanted:
-        if name in admit or any(conflicts(name, other) for other in claimed):
-            continue
-        claimed.append(name)
-        rivals = [
-            other
-            for other in models.values()
-            if other.model != name and other.claims_memory and conflicts(name, other.model)
-        ]
-        if any(_must_not_be_disturbed(rival, wanted, admit) for rival in rivals):
-            continue
-        wishes |= {rival.model: _rest(rival) for rival in rivals}
-        if not any(rival.state in HOLDS_MEMORY for rival in rivals) and _can_be_called(
-            models[name]
-        ):
-            wishes[name] = Wish.SERVE
-    return Decision(admit, wishes)
-
-
-def _must_not_be_disturbed(rival: Snapshot, wanted: Sequence[str], admit: frozenset[str]) -> bool:
-    if rival.model in admit or rival.in_flight:
-        return True
-    coming = rival.state in IN_MOTION | AT_REST and rival.wish is Wish.SERVE
-    return coming and rival.model in wanted
-
-
-def _rest(rival: Snapshot) -> Wish:
-    """Ask it to sleep if it can, else to stop; a start that nobody waits for is broken off."""
-    if rival.can_sleep and rival.state not in (State.STARTING, State.STOPPED):
-        return Wish.STOP if rival.wish is Wish.STOP else Wish.SLEEP
-    return Wish.STOP
-
-
-def _can_be_called(model: Snapshot) -> bool:
-    """Whether a wish to serve makes sense: not while it is on its way to a sleep asked for."""
-    return model.state in AT_REST | {State.STOPPING, State.FALLING_ASLEEP} or (
-        model.wish is Wish.STOP
-    )
+    make_room: MakeRoom
+    patience: Patience = attrs.field(factory=Patience)
+    priorities: Mapping[str, int] = attrs.field(factory=dict)
+    max_queue: int = 0
 
 
 @attrs.define(eq=False)
 class _Waiter:
     model: str
+    since: float = attrs.field(factory=trio.current_time)
     lease: Lease | None = None
     answered: trio.Event = attrs.field(factory=trio.Event)
     refusal: SupervisorError | None = None
@@ -95,16 +51,25 @@ class _Waiter:
 
 @attrs.define(eq=False)
 class Scheduler:
-    """Give leases on model servers, one swap after the other.
+    """Give leases on model servers.
 
     Attributes:
         servers: all model servers by id.
-        conflicts: who may not run beside whom.
+        rules: in which order, and who beside whom.
     """
 
     servers: Mapping[str, ModelServer]
-    conflicts: Conflicts
+    rules: Rules
     _waiting: list[_Waiter] = attrs.field(factory=list, init=False)
+    _decision: Decision = attrs.field(factory=Decision, init=False)
+    _pause: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+
+    async def run(self) -> None:
+        """Settle whenever a time has come; changes settle by themselves."""
+        while True:
+            with trio.CancelScope(deadline=self._decision.until) as self._pause:
+                await trio.sleep_forever()
+            self.settle()
 
     @asynccontextmanager
     async def lease(self, model: str) -> AsyncIterator[ModelServer]:
@@ -112,13 +77,12 @@ class Scheduler:
 
         Raises:
             TooManyRequests: its limit is reached; nothing was queued.
+            QueueFull: as many wait as may; nothing was queued.
             ModelFailed: it could not be brought up.
             Unloaded: an operator stopped it meanwhile.
         """
         server = self.servers[model]
-        queued = self.waiting().get(model, 0)
-        if server.snapshot().in_flight + queued >= server.limits.concurrency:
-            raise TooManyRequests(model, server.limits.concurrency)
+        self._refuse_beyond_limits(server)
         waiter = _Waiter(model)
         self._waiting.append(waiter)
         server.usage.add_waiter()
@@ -131,22 +95,62 @@ class Scheduler:
         finally:
             self._leave(waiter)
 
+    def _refuse_beyond_limits(self, server: ModelServer) -> None:
+        model, snapshot = server.model.id, server.snapshot()
+        queued = server.usage.waiting
+        if snapshot.in_flight + queued >= server.limits.concurrency:
+            raise TooManyRequests(model, server.limits.concurrency)
+        most, is_open = self.rules.max_queue, model not in self._decision.closed
+        if most and len(self._waiting) >= most and not (snapshot.serving and is_open):
+            raise QueueFull(model, most)
+
     def waiting(self) -> dict[str, int]:
         """Return how many wait for each model."""
-        names = [waiter.model for waiter in self._waiting]
-        return {name: names.count(name) for name in names}
+        return {name: demand.count for name, demand in self._demands().items()}
 
     def settle(self) -> None:
         """Do what should happen now. Call after every change."""
-        if not self._waiting:
-            return
-        models = {name: server.snapshot() for name, server in self.servers.items()}
-        decision = decide([waiter.model for waiter in self._waiting], models, self.conflicts)
-        for model, wish in decision.wishes.items():
+        self._decision = self._decide()
+        self._pause.deadline = self._decision.until
+        for model in self._decision.cut:
+            server = self.servers[model]
+            limit = seconds(server.limits.drain)
+            after = f"requests held up others for {limit} (drainTimeout)"
+            log.error(f"<{model}> {after}, stopping it", model=model, reason=after)
+        for model, wish in self._decision.wishes.items():
             self.servers[model].wish(wish)
-        for waiter in self._take(decision.admit):
+        for waiter in self._take(self._decision.admit):
             waiter.lease = self.servers[waiter.model].usage.take()
             waiter.answered.set()
+
+    def _decide(self) -> Decision:
+        if not self._waiting:
+            return Decision()
+        demands = self._demands()
+        models = {
+            name: server.snapshot()
+            for name, server in self.servers.items()
+            if name in demands or not server.is_at_rest
+        }
+        rules = self.rules
+        return decide(
+            demands.values(), models, rules.make_room, rules.patience, trio.current_time()
+        )
+
+    def _demands(self) -> dict[str, Demand]:
+        """Return what is waited for; the list is in the order of their coming."""
+        found: dict[str, Demand] = {}
+        for waiter in self._waiting:
+            name = waiter.model
+            if name in found:
+                continue
+            found[name] = Demand(
+                model=name,
+                since=waiter.since,
+                count=self.servers[name].usage.waiting,
+                priority=self.rules.priorities.get(name, 0),
+            )
+        return found
 
     def fail(self, model: str, reason: str) -> None:
         """Tell everybody who waits for a model why it failed."""

@@ -22,8 +22,10 @@ from supervisor.logs import LogRing
 from supervisor.ports import is_free
 from supervisor.racing import innermost, race
 from supervisor.readiness import Probe
-from supervisor.states import Event, Snapshot, State, Wish, step
-from supervisor.usage import Stir, Usage
+from supervisor.snapshot import UNKNOWN, Costs, Snapshot
+from supervisor.states import AT_REST, Event, State, Wish, step
+from supervisor.usage import Usage
+from supervisor.wanted import Wanted
 from supervisor.watching import Watchers
 
 LINES_IN_A_REASON = 3
@@ -51,7 +53,7 @@ class ModelServer:
         on_change: called after every change of its state.
         on_failure: called with the reason when it fails while it is wanted.
         output: what it and its commands wrote last.
-        usage: the leases on it, and since when it is idle.
+        wanted: what others want of it, and who uses it.
     """
 
     model: Model
@@ -63,17 +65,26 @@ class ModelServer:
     output: LogRing = attrs.field(factory=LogRing, init=False)
     _state: State = attrs.field(default=State.STOPPED, init=False)
     _since: float = attrs.field(default=0.0, init=False)
-    _wish: Wish = attrs.field(default=Wish.STOP, init=False)
-    _stir: Stir = attrs.field(factory=Stir, init=False)
-    usage: Usage = attrs.field(init=False)
+    _ready_since: float = attrs.field(default=0.0, init=False)
+    _costs: Costs = attrs.field(default=UNKNOWN, init=False)
+    wanted: Wanted = attrs.field(init=False)
     _child: Child | None = attrs.field(default=None, init=False)
     _failure: str | None = attrs.field(default=None, init=False)
-    _told_to_end: trio.Event = attrs.field(factory=trio.Event, init=False)
     _watchers: Watchers = attrs.field(factory=Watchers, init=False)
 
-    @usage.default
-    def _new_usage(self) -> Usage:
-        return Usage(self._stir)
+    @wanted.default
+    def _nothing_wanted(self) -> Wanted:
+        return Wanted(self.limits, self._tell_of_idleness)
+
+    @property
+    def usage(self) -> Usage:
+        """The leases on it, and since when it is idle."""
+        return self.wanted.usage
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it neither holds memory nor is about to."""
+        return self._state in AT_REST and self.wanted.wish is not Wish.SERVE
 
     @property
     def _actions(self) -> Actions:
@@ -86,24 +97,24 @@ class ModelServer:
         return Snapshot(
             model=self.model.id,
             state=self._state,
-            wish=self._wish,
+            wish=self.wanted.wish,
             in_flight=self.usage.in_flight,
             can_sleep=self.model.can_sleep,
             pid=self._child.pid if self._child else None,
             failure=self._failure,
-            leaving=self._told_to_end.is_set(),
+            leaving=self.wanted.told_to_end.is_set(),
+            ready_since=self._ready_since,
+            costs=self._costs,
+            drain_limit=self.limits.drain,
         )
 
     def wish(self, wish: Wish) -> None:
         """Say what is wanted of it now.
 
-        SLEEP waits for the leases to end. STOP does not, and ends the present process whatever is
-        wished after it; a later SERVE starts a new one.
+        SLEEP and DRAIN wait for the leases to end. STOP does not, and ends the present process
+        whatever is wished after it; a later SERVE starts a new one.
         """
-        self._wish = wish
-        if wish is Wish.STOP:
-            self._told_to_end.set()
-        self._stir()
+        self.wanted.ask(wish)
 
     async def reached(self, states: frozenset[State]) -> Snapshot:
         """Wait for one of these states; return how it stood in it, even if it has moved on."""
@@ -121,12 +132,12 @@ class ModelServer:
     async def run(self) -> None:
         """Follow the wishes for as long as the daemon runs; cancel it to end the process."""
         while True:
-            await self._stir.when(lambda: self._wish is Wish.SERVE)
+            await self.wanted.until_start()
             await self._live_once()
 
     async def _live_once(self) -> None:
         """Start the process, keep it while it is wanted, and see it gone."""
-        self._told_to_end = trio.Event()
+        self.wanted.begin_life()
         self.output = LogRing()  # what its predecessor said explains nothing of this one
         self._step(Event.START)
         ending = Ending()
@@ -195,9 +206,9 @@ class ModelServer:
         message = f"Model failed: {reason}. The next request starts it again"
         self._tell("error", message, reason=reason)
         self._failure = reason
-        if self._wish is Wish.SERVE:
+        if self.wanted.wish is Wish.SERVE:
             self.on_failure(reason)
-        self._wish = Wish.STOP
+        self.wanted.wish = Wish.STOP
         self._step(Event.GAVE_UP)
 
     async def _serve(self, child: Child) -> Ending:
@@ -206,13 +217,16 @@ class ModelServer:
             return Ending(failure, failed=True)
         self._open(Event.BECAME_READY, "Model ready in")
         while True:
-            if failure := await self._until_rest_is_due():
+            if failure := await self.wanted.until_rest_is_due():
                 self._report_failure(failure, "falling back to Stop()")
                 return Ending(failure)
+            if self.wanted.wish is Wish.DRAIN:
+                self.wanted.told_to_end.set()
+                return Ending()
             if failure := await self._fall_asleep(child):
                 self._report_failure(failure, "falling back to Stop()")
                 return Ending(failure)
-            await self._until_wanted()
+            await self.wanted.until_serve()
             if failure := await self._wake(child):
                 self._report_failure(failure, "restarting process")
                 return Ending(failure)
@@ -222,7 +236,7 @@ class ModelServer:
         return Ending(f"process {describe_exit(status)} while {self._state.value}", failed=True)
 
     async def _unwanted(self) -> Ending:
-        await self._told_to_end.wait()
+        await self.wanted.told_to_end.wait()
         return Ending()
 
     async def _fall_asleep(self, child: Child) -> str | None:
@@ -245,69 +259,13 @@ class ModelServer:
         if failure := await self._actions.ask_to_stop(child.pid):
             self._report_failure(failure, "killing the process after its grace")
 
-    # When the model may rest.
-
-    async def _until_rest_is_due(self) -> str | None:
-        """Return in the very step in which the model should sleep and has no lease.
-
-        Returns why it must be stopped instead, or None.
-        """
-        while not self._rest_is_due():
-            late: str | None = await race(
-                partial(self._stir.when, self._rest_is_due),
-                partial(self.usage.idle_for, self.limits.sleep_ttl),
-                partial(self.usage.idle_for, self.limits.stop_ttl),
-                self._drain_too_long,
-            )
-            if late and self._is_draining():
-                return late
-            self._rest_if_idle()
-        return None
-
-    async def _until_wanted(self) -> None:
-        """Return in the very step in which the sleeping model should serve."""
-        while not self._is_wanted():
-            await race(
-                partial(self._stir.when, self._is_wanted),
-                partial(self.usage.idle_for, self.limits.stop_ttl),
-            )
-            self._rest_if_idle()
-
-    def _is_wanted(self) -> bool:
-        return self._wish is Wish.SERVE and not self._told_to_end.is_set()
-
-    def _rest_is_due(self) -> bool:
-        return self._wish is Wish.SLEEP and self.usage.in_flight == 0
-
-    def _is_draining(self) -> bool:
-        return self._wish is Wish.SLEEP and self.usage.in_flight > 0
-
-    def _rest_if_idle(self) -> None:
-        """Let the model sleep or its process end, if nobody has used it for the time of either."""
-        sleep, stop = self.limits.sleep_ttl, self.limits.stop_ttl
-        if self._wish is not Wish.STOP and self.usage.is_idle_for(stop):
-            self._tell("info", f"Unloading model, TTL of {seconds(stop)} reached", timeout_s=stop)
-            self.wish(Wish.STOP)
-        elif self._wish is Wish.SERVE and self.usage.is_idle_for(sleep):
-            self._tell("info", f"Sleeping model, TTL of {seconds(sleep)} reached", timeout_s=sleep)
-            self.wish(Wish.SLEEP)
-
-    async def _drain_too_long(self) -> str:
-        """Return what to say of requests that hold up a sleep for longer than they may."""
-        limit = self.limits.drain
-        while True:
-            await self._stir.when(lambda: bool(limit) and self._is_draining())
-            with trio.move_on_after(limit) as scope:
-                await self._stir.when(lambda: not self._is_draining())
-            if scope.cancelled_caught:
-                return f"requests were still running after {seconds(limit)} (drainTimeout)"
-
     # The one place where the state is written, and what is said about it.
 
     def _step(self, event: Event, done: str | None = None) -> None:
         """Apply an event; `done` says what was completed by it, for the log."""
         took = trio.current_time() - self._since
         self._state = step(self._state, event)
+        self._costs = self._costs.learn(event, took)
         self._since = trio.current_time()
         if done:
             self._tell("info", f"{done} {seconds(took)}", duration_s=round(took, 3))
@@ -324,6 +282,7 @@ class ModelServer:
     def _open(self, event: Event, done: str) -> None:
         """Step to READY: leases may be given, and the idle time begins."""
         self._failure = None
+        self._ready_since = trio.current_time()
         self.usage.restart_idle_time()
         self._step(event, done)
 
@@ -336,6 +295,9 @@ class ModelServer:
         pid = {"pid": self._child.pid} if self._child else {}
         known = {"model": self.model.id, "state": self._state.value, **pid, **facts}
         getattr(log, level)(f"<{self.model.id}> {message}", **known)
+
+    def _tell_of_idleness(self, what: str, limit: float) -> None:
+        self._tell("info", f"{what}, TTL of {seconds(limit)} reached", timeout_s=limit)
 
     def _report_failure(self, failure: str, remedy: str) -> None:
         took = round(trio.current_time() - self._since, 3)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-import attrs
-
 
 class State(Enum):
     """Where a model server stands; the value is what ``/running`` says."""
@@ -39,10 +37,14 @@ class Event(Enum):
 
 
 class Wish(Enum):
-    """What the scheduler wants of a model server; the latest wish holds."""
+    """What is wanted of a model server; the latest wish holds.
+
+    SLEEP and DRAIN let its requests end first; STOP cuts them. After DRAIN it is stopped, too.
+    """
 
     SERVE = auto()
     SLEEP = auto()
+    DRAIN = auto()
     STOP = auto()
 
 
@@ -51,6 +53,7 @@ HAS_PROCESS = frozenset(State) - ENDED
 HOLDS_MEMORY = HAS_PROCESS - {State.ASLEEP}
 AT_REST = frozenset(State) - HOLDS_MEMORY
 IN_MOTION = frozenset({State.STARTING, State.WAKING})
+ON_THE_WAY_OUT = frozenset({State.FALLING_ASLEEP, State.STOPPING})
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.STOPPED, Event.START): State.STARTING,
@@ -86,38 +89,3 @@ def step(state: State, event: Event) -> State:
         return TRANSITIONS[state, event]
     except KeyError:
         raise IllegalStep(state, event) from None
-
-
-@attrs.frozen(kw_only=True)
-class Snapshot:
-    """A model server as others see it at one moment.
-
-    Attributes:
-        model: its id.
-        state: where it stands.
-        wish: what is wanted of it.
-        in_flight: leases given and not yet returned.
-        can_sleep: whether it makes room by sleeping.
-        pid: of its process, if there is one.
-        failure: why it last failed; None once it was ready again.
-        leaving: whether its process was told to end; that is never taken back.
-    """
-
-    model: str
-    state: State = State.STOPPED
-    wish: Wish = Wish.STOP
-    in_flight: int = 0
-    can_sleep: bool = False
-    pid: int | None = None
-    failure: str | None = None
-    leaving: bool = False
-
-    @property
-    def serving(self) -> bool:
-        """Whether a lease may be given."""
-        return self.state is State.READY and self.wish is Wish.SERVE and not self.leaving
-
-    @property
-    def claims_memory(self) -> bool:
-        """Whether it holds memory, or is about to."""
-        return self.state in HOLDS_MEMORY or self.wish is Wish.SERVE

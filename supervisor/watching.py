@@ -8,7 +8,8 @@ from __future__ import annotations
 import attrs
 import trio
 
-from supervisor.states import Snapshot, State
+from supervisor.snapshot import Snapshot
+from supervisor.states import State
 
 
 @attrs.define(eq=False)

@@ -11,12 +11,12 @@ from configschema.matrixlanguage import (
     Expression,
     Name,
     Reference,
-    Sets,
     Together,
     WrongExpression,
     leaves,
     read,
 )
+from configschema.matrixsets import Sets
 
 
 def written(expression: Expression) -> str:

@@ -1,17 +1,15 @@
-"""Whose turn it is: the pure decision, by cases and by random play."""
+"""Whose turn it is: the pure decision, by cases."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import attrs
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from supervisor.placement import one_at_a_time
-from supervisor.scheduler import Decision, decide
-from supervisor.states import HOLDS_MEMORY, Event, Snapshot, State, Wish, step
+from supervisor.snapshot import Snapshot
+from supervisor.states import State, Wish
+from supervisor.turns import Decision, Demand, Patience, decide
 
 
 def stand(
@@ -25,8 +23,21 @@ def stand(
     return Snapshot(model=model, state=state, wish=wish, in_flight=in_flight, can_sleep=can_sleep)
 
 
+WITHOUT_END = Patience(max_wait=0)
+
+
+def demands(waiting: Iterable[str]) -> list[Demand]:
+    """Return what is waited for; the first came first."""
+    names = list(waiting)
+    return [
+        Demand(model=name, since=names.index(name) / 1000, count=names.count(name))
+        for name in dict.fromkeys(names)
+    ]
+
+
 def decided(waiting: str, *models: Snapshot) -> Decision:
-    return decide(list(waiting), {model.model: model for model in models}, one_at_a_time)
+    standing = {model.model: model for model in models}
+    return decide(demands(waiting), standing, one_at_a_time, WITHOUT_END, now=1)
 
 
 def test_nothing_waits_nothing_happens() -> None:
@@ -126,119 +137,12 @@ def test_a_model_that_was_told_to_end_serves_nobody() -> None:
 def test_models_that_do_not_conflict_come_up_side_by_side() -> None:
     """The same decision serves richer rules of placement."""
     models = {name: stand(name) for name in "abc"}
-    decision = decide(list("abc"), models, lambda one, other: {one, other} == {"a", "b"})
+    apart = frozenset("ab")
+    decision = decide(
+        demands("abc"),
+        models,
+        lambda wanted, running: apart & running - {wanted} if wanted in apart else frozenset(),
+        WITHOUT_END,
+        now=1,
+    )
     assert decision.wishes == {"a": Wish.SERVE, "c": Wish.SERVE}
-
-
-MODELS = "abc"
-WAYS: dict[State, dict[Wish | None, Event]] = {
-    State.STOPPED: {Wish.SERVE: Event.START},
-    State.FAILED: {Wish.SERVE: Event.START},
-    State.STARTING: {Wish.STOP: Event.STOP, None: Event.BECAME_READY},
-    State.READY: {Wish.SLEEP: Event.SLEEP, Wish.STOP: Event.STOP},
-    State.FALLING_ASLEEP: {Wish.STOP: Event.STOP, None: Event.SLEPT},
-    State.ASLEEP: {Wish.SERVE: Event.WAKE, Wish.STOP: Event.STOP},
-    State.WAKING: {Wish.STOP: Event.STOP, None: Event.WOKE},
-    State.STOPPING: {None: Event.ENDED},
-}
-
-
-class Play(RuleBasedStateMachine):
-    """Requests come, leave and end; models move as their tasks would; and sometimes one dies."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waiting: list[str] = []
-        self.models = {name: stand(name, can_sleep=name != "c") for name in MODELS}
-        self.dying: set[str] = set()
-
-    def change(self, name: str, **changes: Any) -> None:
-        self.models[name] = attrs.evolve(self.models[name], **changes)
-
-    def settle(self) -> None:
-        decision = decide(self.waiting, self.models, one_at_a_time)
-        for name, wish in decision.wishes.items():
-            leaving = self.models[name].leaving or wish is Wish.STOP
-            self.change(name, wish=wish, leaving=leaving)
-        for name in decision.admit:
-            assert self.models[name].serving
-            self.change(name, in_flight=self.models[name].in_flight + self.waiting.count(name))
-        self.waiting = [name for name in self.waiting if name not in decision.admit]
-
-    @rule(name=st.sampled_from(MODELS))
-    def request(self, name: str) -> None:
-        self.waiting.append(name)
-        self.settle()
-
-    @precondition(lambda self: self.waiting)
-    @rule(data=st.data())
-    def waiter_leaves(self, data: st.DataObject) -> None:
-        self.waiting.pop(data.draw(st.integers(0, len(self.waiting) - 1)))
-        self.settle()
-
-    @rule(name=st.sampled_from(MODELS))
-    def request_ends(self, name: str) -> None:
-        if self.models[name].in_flight:
-            self.change(name, in_flight=self.models[name].in_flight - 1)
-            self.settle()
-
-    @rule(name=st.sampled_from(MODELS))
-    def operator_sleeps(self, name: str) -> None:
-        model = self.models[name]
-        if model.can_sleep and model.state in HOLDS_MEMORY - {State.STOPPING}:
-            self.change(name, wish=Wish.SLEEP)
-
-    @rule(name=st.sampled_from(MODELS))
-    def operator_unloads(self, name: str) -> None:
-        self.change(name, wish=Wish.STOP, leaving=True)
-        self.waiting = [other for other in self.waiting if other != name]
-        self.settle()
-
-    @rule(name=st.sampled_from(MODELS))
-    def model_moves(self, name: str) -> None:
-        self.move(name)
-
-    @rule(name=st.sampled_from(MODELS))
-    def model_dies(self, name: str) -> None:
-        if self.models[name].state in HOLDS_MEMORY - {State.STOPPING}:
-            self.dying.add(name)
-            self.change(name, state=State.STOPPING, in_flight=0)
-            self.settle()
-
-    def move(self, name: str) -> None:
-        """Do what the model's task does next."""
-        model = self.models[name]
-        ways = WAYS[model.state]
-        event = ways.get(model.wish) or ways.get(None)
-        if model.leaving and Wish.STOP in ways:
-            event = Event.STOP
-        if event is None or (event is Event.SLEEP and model.in_flight):
-            return
-        if event is Event.START:
-            self.change(name, leaving=False)
-        if event is Event.ENDED and name in self.dying:
-            self.dying.discard(name)
-            if model.wish is Wish.SERVE:
-                self.waiting = [other for other in self.waiting if other != name]
-            self.change(name, wish=Wish.STOP)
-            event = Event.GAVE_UP
-        self.change(name, state=step(model.state, event))
-        self.settle()
-
-    @invariant()
-    def one_model_at_most_holds_memory(self) -> None:
-        assert sum(model.state in HOLDS_MEMORY for model in self.models.values()) <= 1
-
-    def teardown(self) -> None:
-        """When requests end and models move, everybody who waits is served or told."""
-        for _ in range(200):
-            for name in MODELS:
-                while self.models[name].in_flight:
-                    self.change(name, in_flight=self.models[name].in_flight - 1)
-                    self.settle()
-                self.move(name)
-        assert not self.waiting
-
-
-TestPlay = Play.TestCase
-TestPlay.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

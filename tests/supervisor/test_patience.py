@@ -1,0 +1,117 @@
+"""How long those who wait bear with those who are served, and what ends it."""
+
+from __future__ import annotations
+
+import attrs
+
+from supervisor.placement import one_at_a_time
+from supervisor.snapshot import Costs, Snapshot
+from supervisor.states import State, Wish
+from supervisor.turns import Decision, Demand, Patience, decide
+
+TEN = Patience(max_wait=10)
+BUSY = Snapshot(model="a", state=State.READY, wish=Wish.SERVE, in_flight=1, can_sleep=True)
+IDLE = attrs.evolve(BUSY, in_flight=0)
+STOPPED = Snapshot(model="b")
+
+
+def decided(
+    *models: Snapshot, now: float, patience: Patience = TEN, **waiting: float | Demand
+) -> Decision:
+    """Decide; `waiting` says since when each model is waited for."""
+    demands = [
+        since if isinstance(since, Demand) else Demand(model=name, since=since)
+        for name, since in waiting.items()
+    ]
+    standing = {model.model: model for model in models}
+    return decide(demands, standing, one_at_a_time, patience, now)
+
+
+def test_a_busy_model_lets_newcomers_in_until_another_has_waited_too_long() -> None:
+    """And it is said when to decide again."""
+    before = decided(BUSY, STOPPED, b=100, a=105, now=109)
+    assert before == Decision(admit=frozenset("a"), until=110)
+    after = decided(BUSY, STOPPED, b=100, a=105, now=110)
+    assert after.admit == after.wishes.keys() == frozenset()
+    assert after.closed == {"a"}
+
+
+def test_a_closed_model_makes_room_when_its_last_request_has_ended() -> None:
+    """Even with newcomers at its door, who wait for its next turn."""
+    decision = decided(IDLE, STOPPED, b=100, a=105, now=110)
+    assert decision.wishes == {"a": Wish.SLEEP}
+    assert not decision.admit
+
+
+def test_a_closed_model_opens_again_when_the_others_have_left() -> None:
+    """Nothing was done that had to be undone."""
+    assert decided(BUSY, STOPPED, a=105, now=110).admit == {"a"}
+
+
+def test_without_a_longest_wait_a_busy_model_is_never_closed() -> None:
+    """As in llama-swap."""
+    decision = decided(BUSY, STOPPED, b=100, a=105, now=9999, patience=Patience(max_wait=0))
+    assert decision == Decision(admit=frozenset("a"))
+
+
+def test_who_waited_for_a_model_gets_in_when_it_comes_up() -> None:
+    """Also if another has waited too long by then: its load was not for nothing."""
+    fresh = attrs.evolve(IDLE, ready_since=120)
+    decision = decided(fresh, STOPPED, b=100, a=105, now=120)
+    assert decision.admit == decision.closed == {"a"}
+    served = decided(attrs.evolve(fresh, in_flight=1), STOPPED, b=100, a=121, now=121)
+    assert not served.admit
+
+
+def test_a_model_that_came_up_is_kept_for_a_while() -> None:
+    """Idle or not, and also against who has waited too long."""
+    patience = Patience(max_wait=10, min_active=30)
+    fresh = attrs.evolve(IDLE, ready_since=100)
+    assert decided(fresh, STOPPED, b=90, now=110, patience=patience).until == 130
+    busy = attrs.evolve(fresh, in_flight=1)
+    assert decided(busy, STOPPED, b=90, a=110, now=110, patience=patience).admit == {"a"}
+    assert decided(fresh, STOPPED, b=90, now=130, patience=patience).wishes == {"a": Wish.SLEEP}
+
+
+def test_nobody_waits_long_for_a_cheap_swap() -> None:
+    """Ten times its cost, where all of that was measured."""
+    busy = attrs.evolve(BUSY, costs=Costs(sleep=0.2))
+    asleep = Snapshot(
+        model="b", state=State.ASLEEP, wish=Wish.SLEEP, can_sleep=True, costs=Costs(wake=0.2)
+    )
+    assert decided(busy, asleep, b=100, a=101, now=101).until == 104
+    assert decided(busy, asleep, b=100, a=101, now=104).closed == {"a"}
+    slow = attrs.evolve(asleep, costs=Costs(wake=60))
+    assert decided(busy, slow, b=100, a=101, now=101).until == 110
+
+
+def test_the_higher_priority_goes_first() -> None:
+    """Until somebody has waited too long."""
+    c = attrs.evolve(STOPPED, model="c")
+    first = Demand(model="c", since=105, priority=1)
+    assert decided(STOPPED, c, b=100, c=first, now=106).wishes == {"c": Wish.SERVE}
+    assert decided(STOPPED, c, b=100, c=first, now=110).wishes == {"b": Wish.SERVE}
+
+
+def test_what_comes_up_sooner_goes_first() -> None:
+    """Counted for each of those who wait; what was never measured is tried."""
+    slow = attrs.evolve(STOPPED, costs=Costs(start=60))
+    quick = attrs.evolve(STOPPED, model="c", costs=Costs(start=2))
+    assert decided(slow, quick, b=100, c=105, now=106).wishes == {"c": Wish.SERVE}
+    many = Demand(model="b", since=100, count=31)
+    assert decided(slow, quick, b=many, c=105, now=106).wishes == {"b": Wish.SERVE}
+
+
+def test_requests_of_a_closed_model_are_cut_when_they_may_hold_up_no_longer() -> None:
+    """Where the operator has set drainTimeout."""
+    bounded = attrs.evolve(BUSY, drain_limit=30)
+    assert decided(bounded, STOPPED, b=100, now=120).until == 140
+    decision = decided(bounded, STOPPED, b=100, now=140)
+    assert decision.cut == {"a"}
+    assert decision.wishes == {"a": Wish.STOP}
+
+
+def test_a_rest_for_good_is_not_turned_into_a_sleep() -> None:
+    """A model that is to be replaced stops, whoever else wants its place."""
+    leaving = attrs.evolve(IDLE, wish=Wish.DRAIN)
+    assert decided(leaving, STOPPED, b=100, now=101).wishes == {"a": Wish.STOP}
