@@ -19,9 +19,9 @@ from typing import TextIO
 import attrs
 
 from configschema import Config, ConfigError, Loaded, Problem, files_in, load
+from proxy.arguments import DEFAULT_LISTEN, parser_of_all
 from proxy.startup import CannotRun
 
-DEFAULT_LISTEN = "127.0.0.1:8080"
 REMEDY = "choose another with --listen"
 TAKEN = f"Address already in use; {REMEDY}"
 
@@ -31,9 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name must not end the daemon
-    options = _parser().parse_args(arguments)
+    options = parser_of_all().parse_args(arguments)
     try:
-        status: int = options.act(options)
+        status = COMMANDS[options.command](options)
     except CannotRun as error:
         _complain(f"llamadoze: {error}")
         return 1
@@ -115,6 +115,16 @@ def _schema(_: argparse.Namespace) -> int:
     return 0
 
 
+def _simulate(options: argparse.Namespace) -> int:
+    from proxy.simulate import simulate
+
+    sources = _sources([] if options.config is None else [options.config], options.config_dir)
+    if not sources:
+        raise CannotRun("simulate what? give a configuration with --config FILE")
+    _say(*simulate(_load(sources).config, options))
+    return 0
+
+
 def _demo(options: argparse.Namespace) -> int:
     from proxy.demo.launch import prepare
     from supervisor.ports import is_free
@@ -159,67 +169,13 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 -- asked for by the operator
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="llamadoze",
-        allow_abbrev=False,
-        description="One port for many local model servers; the one that makes room sleeps.",
-    )
-    parser.add_argument("--version", "-version", action=_Version, nargs=0, help="print the version")
-    parser.add_argument("--config", "-config", metavar="FILE", help="the configuration (YAML)")
-    _add_folder(parser, None)
-    _add_serving(parser, DEFAULT_LISTEN)
-    parser.set_defaults(act=_serve)
-    commands = parser.add_subparsers(metavar="COMMAND")
-    check = commands.add_parser("check", help="print every problem of a configuration")
-    check.add_argument("files", metavar="FILE", nargs="*")
-    _add_folder(check, argparse.SUPPRESS)
-    check.add_argument("--json", action="store_true", help="print them as JSON")
-    check.set_defaults(act=_check)
-    schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
-    schema.set_defaults(act=_schema)
-    demo = commands.add_parser("demo", help="serve two tiny models with real llama.cpp servers")
-    demo.add_argument("--folder", default=".demo", help="where its files go (default: .demo)")
-    # Not given here, an option keeps what was given before the command.
-    _add_serving(demo, argparse.SUPPRESS)
-    demo.set_defaults(act=_demo)
-    return parser
-
-
-def _add_folder(parser: argparse.ArgumentParser, default: str | None) -> None:
-    parser.add_argument(
-        "--config-dir",
-        "-config-dir",
-        metavar="DIR",
-        default=default,
-        help="more of the configuration: all .yaml and .yml files of a folder",
-    )
-
-
-def _add_serving(parser: argparse.ArgumentParser, listen: str) -> None:
-    parser.add_argument(
-        "--listen",
-        "-listen",
-        metavar="HOST:PORT",
-        default=listen,
-        help=f"where to serve (default: {DEFAULT_LISTEN})",
-    )
-    parser.add_argument(
-        "--log-format",
-        choices=["auto", "json", "text"],
-        default="auto" if listen is not argparse.SUPPRESS else argparse.SUPPRESS,
-        help="auto is text on a terminal, JSON lines elsewhere",
-    )
-
-
-class _Version(argparse.Action):
-    """Print the version and exit; looking it up takes a moment that others need not wait."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import version
-
-        _say(f"llamadoze {version('llamadoze')}")
-        parser.exit()
+COMMANDS = {
+    "serve": _serve,
+    "check": _check,
+    "schema": _schema,
+    "simulate": _simulate,
+    "demo": _demo,
+}
 
 
 def _as_warnings(problems: Iterable[Problem]) -> list[str]:

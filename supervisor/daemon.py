@@ -15,13 +15,11 @@ import trio
 from configschema import Config, Limits, Model, resolve_limits
 from supervisor.actions import Caller
 from supervisor.errors import CannotSleep, ModelFailed, NotRunning, UnknownModel, Unloaded
-from supervisor.placement import placement_of
 from supervisor.readiness import Probe
-from supervisor.scheduler import Rules, Scheduler
+from supervisor.scheduler import Scheduler, rules_for
 from supervisor.server import ModelServer
 from supervisor.snapshot import Snapshot
 from supervisor.states import ENDED, State, Wish
-from supervisor.turns import Patience
 
 
 @attrs.define(eq=False)
@@ -144,7 +142,7 @@ async def open_supervisor(
         )
         for name, model in config.models.items()
     }
-    scheduler = Scheduler(servers, _rules_of(config))
+    scheduler = Scheduler(servers, rules_for(config))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(scheduler.run)
         for server in servers.values():
@@ -155,14 +153,3 @@ async def open_supervisor(
             yield Supervisor(config, servers, scheduler)
         finally:
             nursery.cancel_scope.cancel()
-
-
-def _rules_of(config: Config) -> Rules:
-    priorities = config.routing.scheduler.settings.fifo.priority
-    found = [(config.find(name), priority) for name, priority in priorities.items()]
-    return Rules(
-        make_room=placement_of(config),
-        patience=Patience(max_wait=config.max_wait, min_active=config.min_active),
-        priorities={model.id: priority for model, priority in found if model},
-        max_queue=config.max_queue,
-    )

@@ -13,9 +13,10 @@ import attrs
 import structlog
 import trio
 
+from configschema import Config
 from supervisor.durations import seconds
 from supervisor.errors import ModelFailed, QueueFull, SupervisorError, TooManyRequests
-from supervisor.placement import MakeRoom
+from supervisor.placement import MakeRoom, placement_of
 from supervisor.server import ModelServer
 from supervisor.turns import Decision, Demand, Patience, decide
 from supervisor.usage import Lease
@@ -38,6 +39,18 @@ class Rules:
     patience: Patience = attrs.field(factory=Patience)
     priorities: Mapping[str, int] = attrs.field(factory=dict)
     max_queue: int = 0
+
+
+def rules_for(config: Config) -> Rules:
+    """Return the rules of a configuration."""
+    priorities = config.routing.scheduler.settings.fifo.priority
+    found = [(config.find(name), priority) for name, priority in priorities.items()]
+    return Rules(
+        make_room=placement_of(config),
+        patience=Patience(max_wait=config.max_wait, min_active=config.min_active),
+        priorities={model.id: priority for model, priority in found if model},
+        max_queue=config.max_queue,
+    )
 
 
 @attrs.define(eq=False)
