@@ -16,7 +16,7 @@ from configschema import DEFAULT_GROUP, Config, Group, Matrix, Sets, rules_of, s
 MakeRoom = Callable[[str, frozenset[str]], frozenset[str]]
 """Of the models that run, those that must leave before the wanted one may come up."""
 REMEMBERED = 4096  # answers; the same few questions are asked over and over
-MOST_WRITTEN_OUT = 20_000  # alternatives; of more, each question makes its own
+MOST_WRITTEN_OUT = 200_000  # alternatives; of more, each question makes its own
 
 
 def one_at_a_time(wanted: str, running: frozenset[str]) -> frozenset[str]:

@@ -10,16 +10,28 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import signal
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import trio
+import yaml
+
+from configschema import parse
+from supervisor.placement import one_at_a_time, placement_of
+from supervisor.simulation import Durations, Simulation
+from supervisor.turns import Patience
+from tests.load import alternating, one_beside_a_stream
 from tests.proxy.daemon import stub
+from tests.supervisor.test_simulation import zipf
 from tests.system.daemon import LLAMADOZE, Process, run, started, write
 
 ROUNDS = 7
@@ -44,10 +56,10 @@ def row(what: str, value: float, unit: str, goal: str) -> None:
 
 
 @contextlib.contextmanager
-def serving(**models: dict[str, object]) -> Iterator[Process]:
+def serving(maxWait: int = 10, **models: dict[str, object]) -> Iterator[Process]:  # noqa: N803 -- as in the file
     with (
         tempfile.TemporaryDirectory() as folder,
-        started("--config", write(Path(folder), models=models)) as daemon,
+        started("--config", write(Path(folder), models=models, maxWait=maxWait)) as daemon,
     ):
         yield daemon
 
@@ -165,9 +177,82 @@ def check() -> None:
         row("llamadoze check, 50 models", median(measure), "s", "< 0.3")
 
 
+def queue() -> None:
+    """The figures of a queue: shared swaps, a bounded wait."""
+    quick: dict[str, Any] = {
+        "cmdSleep": "sleep 0.2",
+        "cmdWake": "sleep 0.2",
+        "concurrencyLimit": 50,
+    }
+    kinds = {
+        "start 0.5 s": ({"a": _slow(), "b": _slow()}, 5 * 0.55),
+        "sleep and wake 0.2 s each": ({"a": stub(**quick), "b": stub(**quick)}, 4 * 0.4 + 5 * 0.05),
+    }
+    for what, (models, ideal) in kinds.items():
+        with serving(**models) as daemon:
+            if "wake" in what:
+                for name in "ba":
+                    first_byte(daemon.port, name)
+            before = _activations(daemon)
+            took = trio.run(partial(alternating, daemon.port, 20, 4, 0.05))
+            swaps = _activations(daemon) - before
+        row(f"20 clients x 4 alternating, {what}: activations", swaps, "", "<= 5")
+        row(f"... makespan over the ideal {ideal:.2f} s", took / ideal, "x", "<= 1.15")
+    with serving(maxWait=2, a=_slow(), b=_slow()) as daemon:
+        took = trio.run(partial(one_beside_a_stream, daemon.port, 0.2))
+    row("one request beside a stream, maxWait 2 s, start 0.5 s", took, "s", "<= 2.8")
+
+
+def _slow() -> dict[str, object]:
+    return stub("--ready-after", "0.5", concurrencyLimit=50)
+
+
+def _activations(daemon: Process) -> int:
+    time.sleep(0.1)  # for the log to arrive
+    said = daemon.events()
+    return sum("Starting process" in line or "Executing cmdWake" in line for line in said)
+
+
+def matrix() -> None:
+    """How long it takes to find who must leave, as the sets grow; nothing is remembered."""
+    names = [f"m{number}" for number in range(12)]
+    models = {name: {"cmd": "x", "proxy": "http://h:9"} for name in names}
+    for count in (100, 1000, 5000, 20_000, 100_000):
+        choose = random.Random(count)
+        sets = {f"s{n}": " & ".join(choose.sample(names, 5)) for n in range(count // 2)}
+        factors = [choose.sample(names, 6) for _ in range(4)]
+        while len(sets) + prod(map(len, factors)) < count:
+            factors.append(choose.sample(names, 2))
+        sets["product"] = " & ".join(f"({' | '.join(some)})" for some in factors)
+        text = yaml.safe_dump({"models": models, "matrix": {"sets": sets}}, width=10**9)
+        solve: Any = placement_of(parse(text).config)
+        running = [frozenset(choose.sample(names[1:], 4)) for _ in range(50)]
+        times = []
+        for some in running:
+            began = time.perf_counter()
+            solve.__wrapped__("m0", some)
+            times.append(time.perf_counter() - began)
+        goal = "< 1" if count == 5000 else ""
+        row(f"matrix of 12 models, {count} sets, 4 run", statistics.median(times) * 1e3, "ms", goal)
+
+
+def simulation() -> None:
+    """A trace of 100,000 requests for 1,000 models, against the order of coming."""
+    trace = zipf(100_000, 1000, 0.2)
+    times = {arrival.model: Durations(start=10) for arrival in trace}
+    for what, first_come in (("llamadoze", False), ("first come", True)):
+        began = time.perf_counter()
+        outcome = Simulation(times, one_at_a_time, Patience(), first_come).play(trace)
+        waits = sorted(wait for some in outcome.waits.values() for wait in some)
+        row(f"100,000 requests, 1,000 models, {what}: swaps", outcome.activations, "", "")
+        row("... wait, median", waits[len(waits) // 2], "s", "")
+        row("... wait, 99th percentile", waits[int(len(waits) * 0.99)], "s", "")
+        row("... played in", time.perf_counter() - began, "s", "")
+
+
 def main() -> None:
     print(f"{LLAMADOZE}, Python {sys.version.split()[0]}, {os.cpu_count()} cores; medians")
-    for part in (cold_starts, swaps, warm, at_rest, first_answer, check):
+    for part in (cold_starts, swaps, warm, at_rest, first_answer, check, queue, matrix, simulation):
         part()
 
 

@@ -66,9 +66,11 @@ async def daemon(
     grace: float = 1,
     keep_alive: float = 75,
     limits: dict[str, Limits] | None = None,
+    **settings_of_all: Any,
 ) -> AsyncIterator[Daemon]:
     """Serve these models until the block is left."""
-    config = parse(yaml.safe_dump({"startPort": free_port(), "models": models})).config
+    whole = {"startPort": free_port(), "models": models, **settings_of_all}
+    config = parse(yaml.safe_dump(whole)).config
     listeners = await open_listeners("127.0.0.1", 0)
     settings = hypercorn_config()
     settings.keep_alive_timeout = keep_alive
