@@ -56,7 +56,7 @@ def row(what: str, value: float, unit: str, goal: str) -> None:
 
 
 @contextlib.contextmanager
-def serving(maxWait: int = 10, **models: dict[str, object]) -> Iterator[Process]:  # noqa: N803 -- as in the file
+def serving(maxWait: int = 10, **models: Any) -> Iterator[Process]:  # noqa: N803 -- as in the file
     with (
         tempfile.TemporaryDirectory() as folder,
         started("--config", write(Path(folder), models=models, maxWait=maxWait)) as daemon,
@@ -179,20 +179,18 @@ def check() -> None:
 
 def queue() -> None:
     """The figures of a queue: shared swaps, a bounded wait."""
-    quick: dict[str, Any] = {
-        "cmdSleep": "sleep 0.2",
-        "cmdWake": "sleep 0.2",
-        "concurrencyLimit": 50,
-    }
-    kinds = {
+    quick: dict[str, Any] = {"cmdSleep": "sleep 0.2", "cmdWake": "sleep 0.2"}
+    sleepers = {name: stub(**quick, concurrencyLimit=50) for name in "ab"}
+    kinds: dict[str, tuple[dict[str, Any], float]] = {
         "start 0.5 s": ({"a": _slow(), "b": _slow()}, 5 * 0.55),
-        "sleep and wake 0.2 s each": ({"a": stub(**quick), "b": stub(**quick)}, 4 * 0.4 + 5 * 0.05),
+        "sleep and wake 0.2 s": (sleepers, 5 * (0.2 + 0.05) + 4 * 0.2),
     }
     for what, (models, ideal) in kinds.items():
         with serving(**models) as daemon:
-            if "wake" in what:
-                for name in "ba":
+            if models is sleepers:
+                for name in "ab":
                     first_byte(daemon.port, name)
+                    daemon.ask("POST", f"/api/models/sleep/{name}")
             before = _activations(daemon)
             took = trio.run(partial(alternating, daemon.port, 20, 4, 0.05))
             swaps = _activations(daemon) - before
