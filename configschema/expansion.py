@@ -6,6 +6,7 @@ then PORT. Works on plain data before it is structured, so a macro may stand for
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -36,6 +37,8 @@ TOO_MUCH = (
     f"its macros expand to more than {LONGEST_TEXT} characters, "
     f"or those of the file to more than {LONGEST_FILE}"
 )
+
+NO_PORTS: Mapping[str, int] = {}
 
 
 @attrs.define
@@ -109,8 +112,13 @@ class Expansion:
         return Fault(path, "unknown macro {}", (use,), near=use, meant=meant)
 
 
-def expand(raw: Mapping[str, Any], environment: Mapping[str, str]) -> Expansion:
-    """Expand every macro of a file and give each model that uses ``${PORT}`` a port of its own."""
+def expand(
+    raw: Mapping[str, Any], environment: Mapping[str, str], ports: Mapping[str, int] = NO_PORTS
+) -> Expansion:
+    """Expand every macro of a file and give each model that uses ``${PORT}`` a port of its own.
+
+    `ports` are those that models have already: they keep them, and no other model is given one.
+    """
     result = Expansion(environment)
     everyones = _declared(raw.get("macros"), ("macros",), result)
     for key, value in raw.items():
@@ -122,16 +130,24 @@ def expand(raw: Mapping[str, Any], environment: Mapping[str, str]) -> Expansion:
     if not isinstance(models, dict):
         result.complain(("models",), "expected model names, each with its settings")
         models = {}
-    result.data["models"] = _expand_models(models, everyones, result)
+    result.data["models"] = _expand_models(models, everyones, result, ports)
     return result
 
 
 def _expand_models(
-    models: Mapping[str, Any], everyones: Mapping[str, MacroValue], result: Expansion
+    models: Mapping[str, Any],
+    everyones: Mapping[str, MacroValue],
+    result: Expansion,
+    ports: Mapping[str, int],
 ) -> dict[str, dict[str, Any]]:
     port = result.data.get("startPort", DEFAULT_START_PORT)
     number = isinstance(port, (int, float)) and not isinstance(port, bool)
     port = int(port) if number and 0 < port <= LAST_PORT else DEFAULT_START_PORT
+    near = range(port, port + len(models) + len(ports))  # or startPort has changed
+    kept = {name: number for name, number in ports.items() if number in near}
+    taken = frozenset(kept.values())
+    free = (number for number in itertools.count(port) if number not in taken)
+    port = next(free)
     expanded: dict[str, dict[str, Any]] = {}
     for name in sorted(models):
         body = models[name]
@@ -141,13 +157,14 @@ def _expand_models(
         if body is None:
             expanded[name] = {"proxy": ""}  # as llama-swap has it: it cannot be started anyway
             continue
-        expanded[name], uses_port = _expand_model(name, body, everyones, port, result)
-        if uses_port and port > LAST_PORT:
+        given = kept.get(name, port)
+        expanded[name], uses_port = _expand_model(name, body, everyones, given, result)
+        if uses_port and given > LAST_PORT:
             text = f"no port is left for it: startPort is too near to {LAST_PORT}"
             result.complain(("models", name), text)
         elif uses_port:
-            result.ports[name] = port
-            port += 1
+            result.ports[name] = given
+            port = next(free) if given == port else port
     return {name: expanded[name] for name in models}
 
 

@@ -17,7 +17,7 @@ import yaml
 from configschema.advice import advise
 from configschema.checks import check
 from configschema.environment import MARK, Environment
-from configschema.expansion import Expansion, expand
+from configschema.expansion import NO_PORTS, Expansion, expand
 from configschema.merging import merge
 from configschema.nodes import Mapping as MappingNode
 from configschema.nodes import Node, Scalar, holds_shared, read_nodes
@@ -49,14 +49,23 @@ class Loaded:
     warnings: tuple[Problem, ...]
 
 
-def load(*paths: str | Path, environ: Mapping[str, str] = os.environ) -> Loaded:
+def load(
+    *paths: str | Path,
+    environ: Mapping[str, str] = os.environ,
+    ports: Mapping[str, int] = NO_PORTS,
+) -> Loaded:
     """Read one file, or several that together are one configuration.
+
+    Args:
+        paths: the files.
+        environ: for ``${env.NAME}``.
+        ports: that models have already, and keep.
 
     Raises:
         ConfigError: with every problem of the files.
         OSError: a file cannot be read.
     """
-    return _parse({str(path): Path(path).read_bytes() for path in paths}, environ)
+    return _parse({str(path): Path(path).read_bytes() for path in paths}, environ, ports)
 
 
 def parse(text: str, file: str = "config", environ: Mapping[str, str] = os.environ) -> Loaded:
@@ -81,7 +90,11 @@ def files_in(folder: str | Path) -> list[Path]:
     )
 
 
-def _parse(contents: Mapping[str, bytes], environ: Mapping[str, str]) -> Loaded:
+def _parse(
+    contents: Mapping[str, bytes],
+    environ: Mapping[str, str],
+    ports: Mapping[str, int] = NO_PORTS,
+) -> Loaded:
     texts: dict[str, str] = {}
     roots: list[Node] = []
     problems: list[Problem] = []
@@ -95,7 +108,7 @@ def _parse(contents: Mapping[str, bytes], environ: Mapping[str, str]) -> Loaded:
             roots += [root] if root else []
     if problems:
         raise ConfigError(problems)
-    return _check(roots, texts, environ)
+    return _check(roots, texts, environ, ports)
 
 
 def _decoded(data: bytes, file: str) -> str:
@@ -144,13 +157,18 @@ def _unprintable(text: str, file: str) -> Problem:
     return Problem(file, line, column, "", f"not valid YAML: {what}")
 
 
-def _check(roots: list[Node], texts: Mapping[str, str], environ: Mapping[str, str]) -> Loaded:
+def _check(
+    roots: list[Node],
+    texts: Mapping[str, str],
+    environ: Mapping[str, str],
+    ports: Mapping[str, int],
+) -> Loaded:
     environment = Environment(environ)
     root, faults = merge(roots, environment)
     public = _spelled_out(root)
     reader = Reader(environment)
     data = reader.data(root) if root else {}
-    expansion = expand(data, environ)
+    expansion = expand(data, environ, ports)
     config, wrong = structure(expansion.data, expansion.ports)
     known = [fault for fault in expansion.faults if is_top_key(fault.path[0])]
     faults += [*reader.faults, *known]

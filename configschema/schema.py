@@ -149,6 +149,12 @@ class Config:
     max_queue: Count = key(
         "requests that may wait, for all models together; 0 is no limit", Count(0)
     )
+    max_sleepers: Count = key(
+        "models that may sleep at once, the least valuable are stopped; 0 is no limit", Count(0)
+    )
+    max_sleep_memory: Count = key(
+        "GiB of host memory that sleeping models may hold together; 0 is no limit", Count(0)
+    )
     global_ttl: Seconds = key(
         "the ttl of models without one; 0 is never", Seconds(0), name="globalTTL"
     )

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import attrs
 from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from configschema import Model
 from proxy.connection import Connection
-from proxy.errors import Problem, problem_of
+from proxy.errors import BadRequest, Problem, problem_of
 from proxy.forward import Forwarder
+from proxy.reloading import Reloader
 from supervisor import Snapshot, State, Supervisor, SupervisorError
 
 SLOWEST_BODY = 60  # seconds for a view's request body to arrive
@@ -25,14 +27,16 @@ class Application(QuartTrio):
 
     asgi_http_class = Connection
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, reloader: Reloader) -> None:
         super().__init__("llamadoze", static_folder=None)
         self.forwarder = Forwarder(supervisor)
         # Quart cuts every response after 60 s by default, a stream or a slow wake in its middle.
         self.config.update(RESPONSE_TIMEOUT=None, BODY_TIMEOUT=SLOWEST_BODY)
         self.register_error_handler(SupervisorError, _say)
         self.register_error_handler(HTTPException, _say_http)
+        self.register_error_handler(BadRequest, _say)
         self._add_views(supervisor)
+        self._add_control(supervisor, reloader)
 
     def _add_views(self, supervisor: Supervisor) -> None:
         @self.get("/health")
@@ -46,8 +50,7 @@ class Application(QuartTrio):
 
         @self.get("/running")
         async def running() -> dict[str, Any]:
-            shown = [s for s in supervisor.snapshots() if s.state is not State.STOPPED]
-            return {"running": [_standing(supervisor, snapshot) for snapshot in shown]}
+            return {"running": _standings(supervisor, supervisor.snapshots())}
 
         @self.post("/api/models/load/<path:name>")
         async def load(name: str) -> dict[str, Any]:
@@ -66,11 +69,33 @@ class Application(QuartTrio):
             await supervisor.unload(name)
             return _plain_ok()
 
+    def _add_control(self, supervisor: Supervisor, reloader: Reloader) -> None:
+        @self.post("/api/reload")
+        async def reload() -> dict[str, Any]:
+            return attrs.asdict(await reloader.reload())
+
+        @self.get("/api/pause")
+        async def paused() -> dict[str, Any]:
+            return {"paused": supervisor.is_paused}
+
+        @self.post("/api/pause")
+        async def pause() -> dict[str, Any]:
+            requests = request.args.get("requests", "hold")
+            if requests not in ("hold", "refuse"):
+                raise BadRequest(f"requests={requests}: expected hold or refuse", code="bad_value")
+            stand = await supervisor.pause(refuse=requests == "refuse")
+            return {"paused": supervisor.is_paused, "models": _standings(supervisor, stand)}
+
+        @self.post("/api/resume")
+        async def resume() -> dict[str, Any]:
+            stand = await supervisor.resume()
+            return {"paused": supervisor.is_paused, "models": _standings(supervisor, stand)}
+
 
 @contextmanager
-def open_application(supervisor: Supervisor) -> Iterator[Application]:
+def open_application(supervisor: Supervisor, reloader: Reloader) -> Iterator[Application]:
     """Serve the models of a supervisor; leaving the block closes what was opened to them."""
-    application = Application(supervisor)
+    application = Application(supervisor, reloader)
     try:
         yield application
     finally:
@@ -95,10 +120,16 @@ def _listing(model: Model) -> dict[str, Any]:
     return row
 
 
+def _standings(supervisor: Supervisor, snapshots: list[Snapshot]) -> list[dict[str, Any]]:
+    """Return the models that are not stopped."""
+    shown = [one for one in snapshots if one.state is not State.STOPPED]
+    return [_standing(supervisor, one) for one in shown if one.model in supervisor.servers]
+
+
 def _standing(supervisor: Supervisor, snapshot: Snapshot) -> dict[str, Any]:
     """Return a model as ``/running`` shows it: llama-swap's keys, and what it has not."""
-    model = supervisor.config.models[snapshot.model]
-    limits = supervisor.servers[snapshot.model].limits
+    server = supervisor.servers[snapshot.model]
+    model, limits = server.model, server.limits
     return {
         "model": model.id,
         "state": snapshot.state.value,
@@ -128,7 +159,7 @@ def _answer(problem: Problem) -> Response:
     )
 
 
-async def _say(error: SupervisorError) -> Response:
+async def _say(error: SupervisorError | BadRequest) -> Response:
     return _answer(problem_of(error))
 
 

@@ -70,6 +70,13 @@ def _add_serving(parser: argparse.ArgumentParser, listen: str) -> None:
         help=f"where to serve (default: {DEFAULT_LISTEN})",
     )
     parser.add_argument(
+        "--watch-config",
+        "-watch-config",
+        action="store_true",
+        default=False if listen is not argparse.SUPPRESS else argparse.SUPPRESS,
+        help="reload the configuration when its files change",
+    )
+    parser.add_argument(
         "--log-format",
         choices=["auto", "json", "text"],
         default="auto" if listen is not argparse.SUPPRESS else argparse.SUPPRESS,

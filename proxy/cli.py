@@ -11,7 +11,7 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -43,18 +43,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def run(config: Config, options: argparse.Namespace, grace: float | None = None) -> int:
-    """Run the daemon in the foreground."""
+def run(
+    config: Config,
+    options: argparse.Namespace,
+    find: Callable[[], list[Path]],
+    grace: float | None = None,
+) -> int:
+    """Run the daemon in the foreground; `find` names the files for a reload."""
     import trio
 
     from proxy.daemon import DEFAULT_GRACE, run_daemon
     from proxy.operatorlog import configure
+    from proxy.reloading import Files
+
+    def apply(config: Config) -> None:
+        configure(options.log_format, config.log_level)
 
     host, port = _address(options.listen)
-    configure(options.log_format, config.log_level)
+    apply(config)
     seconds = DEFAULT_GRACE if grace is None else grace
+    files = Files(find, _load, apply)
     try:
-        trio.run(partial(run_daemon, config, host, port, seconds))
+        trio.run(
+            partial(run_daemon, config, host, port, seconds, files, watch=options.watch_config)
+        )
     except OSError as error:
         reason = error.strerror or str(error)
         raise CannotRun(f"cannot listen on {options.listen}: {reason}; {REMEDY}") from error
@@ -65,9 +77,10 @@ def _serve(options: argparse.Namespace) -> int:
     if options.config is None and options.config_dir is None:
         raise CannotRun("no configuration: give one with --config FILE, or try 'llamadoze demo'")
     named = [] if options.config is None else [options.config]
-    loaded = _load(_sources(named, options.config_dir))
+    find = partial(_sources, named, options.config_dir)
+    loaded = _load(find())
     _complain(*_as_warnings(loaded.warnings))
-    return run(loaded.config, options)
+    return run(loaded.config, options, find)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -132,8 +145,9 @@ def _demo(options: argparse.Namespace) -> int:
     _, port = _address(options.listen)
     if port and not is_free(port):  # said before the advice of what to try there
         raise CannotRun(f"cannot listen on {options.listen}: {TAKEN}")
-    loaded = prepare(Path(options.folder), options.listen)
-    return run(loaded.config, options, grace=1.0)
+    file = prepare(Path(options.folder), options.listen)
+    loaded = _load([file])
+    return run(loaded.config, options, lambda: [file], grace=1.0)
 
 
 def _sources(files: Sequence[str], folder: str | None) -> list[Path]:
@@ -152,9 +166,9 @@ def _sources(files: Sequence[str], folder: str | None) -> list[Path]:
     return [*named, *found]
 
 
-def _load(files: Sequence[Path]) -> Loaded:
+def _load(files: Sequence[Path], ports: Mapping[str, int] | None = None) -> Loaded:
     try:
-        return load(*files)
+        return load(*files, ports=ports or {})
     except IsADirectoryError as error:
         raise CannotRun(f"{error.filename} is a folder: give it with --config-dir") from error
     except OSError as error:

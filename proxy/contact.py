@@ -6,6 +6,8 @@ is decided by the supervisor.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from urllib.parse import quote, urlsplit
 
@@ -19,6 +21,11 @@ from proxy.upstream import Origin, Response, Upstream
 
 OK = 200  # llama-swap takes no other status for ready
 MOST_SAID = 200  # characters of an answer that are shown
+SLOWEST_TOKEN = 60  # seconds; compiling its kernels takes a model longer than it ever will again
+ONE_TOKEN: dict[str, dict[str, object]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}]},
+    "/v1/completions": {"prompt": "hi"},
+}
 LONGEST_WAIT = 1  # seconds for the body of an answer whose status says enough
 
 
@@ -49,6 +56,33 @@ async def make_call(step: Call) -> str | None:
             return None
     except UpstreamError as error:
         return f"failed: {error}"
+
+
+async def answer_one_token(model: Model) -> str | None:
+    """Let a model answer one token, so that its first user need not wait for what it does then.
+
+    Returns why it did not, or None. A model of another kind than chat or text has nothing to say.
+    """
+    failure: str | None = None
+    with trio.move_on_after(SLOWEST_TOKEN) as scope:
+        for target, question in ONE_TOKEN.items():
+            failure = await _ask_for_a_token(model, target, question)
+            if failure is None:
+                return None
+    return f"no token within {SLOWEST_TOKEN}s" if scope.cancelled_caught else failure
+
+
+async def _ask_for_a_token(model: Model, target: str, question: Mapping[str, object]) -> str | None:
+    body = {"model": model.use_model_name or model.id, "max_tokens": 1, **question}
+    try:
+        async with _exchange("POST", Origin.of(model.proxy), target, json.dumps(body)) as response:
+            if not 200 <= response.status < 300:
+                return f"{target} answered {response.status}"
+            while await response.read():
+                pass
+            return None
+    except UpstreamError as error:
+        return f"{target} failed: {error}"
 
 
 async def _beginning(response: Response) -> str:

@@ -16,8 +16,9 @@ import trio
 
 from configschema import Config
 from proxy.application import open_application
-from proxy.contact import ask_if_ready, make_call
+from proxy.contact import answer_one_token, ask_if_ready, make_call
 from proxy.listening import open_listeners, serve_http
+from proxy.reloading import Files, Reloader
 from supervisor import open_supervisor
 
 DEFAULT_GRACE = 10.0
@@ -34,7 +35,15 @@ class Shutdown:
     hurry: trio.Event = attrs.field(factory=trio.Event)
 
 
-async def run_daemon(config: Config, host: str, port: int, grace: float = DEFAULT_GRACE) -> None:
+async def run_daemon(
+    config: Config,
+    host: str,
+    port: int,
+    grace: float = DEFAULT_GRACE,
+    files: Files | None = None,
+    *,
+    watch: bool = False,
+) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends everything at once.
 
     Args:
@@ -42,6 +51,8 @@ async def run_daemon(config: Config, host: str, port: int, grace: float = DEFAUL
         host: address to listen on.
         port: port to listen on; 0 takes any, and the log says which.
         grace: seconds that open answers have to end.
+        files: where the configuration is read again.
+        watch: whether that happens whenever they change.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -50,21 +61,26 @@ async def run_daemon(config: Config, host: str, port: int, grace: float = DEFAUL
     _raise_file_limit()
     shutdown = Shutdown()
     async with trio.open_nursery() as root:
-        await root.start(_watch_signals, shutdown, grace)
         async with open_supervisor(config, ask_if_ready, make_call) as supervisor:
-            with trio.CancelScope() as serving:
+            reloader = Reloader(files, supervisor)
+            await root.start(_watch_signals, shutdown, reloader, grace)
+            async with trio.open_nursery() as serving:
 
                 async def cut() -> None:
                     await shutdown.hurry.wait()
-                    serving.cancel()
+                    serving.cancel_scope.cancel()
                     supervisor.cut()
 
                 root.start_soon(cut)
                 bound = listeners[0].socket.getsockname()[:2]
                 where = f"{bound[0]}:{bound[1]}"
                 log.info(f"Listening on http://{where}", address=where, models=len(config.models))
-                with open_application(supervisor) as application:
+                serving.start_soon(supervisor.preload, answer_one_token)
+                if watch:
+                    serving.start_soon(reloader.watch)
+                with open_application(supervisor, reloader) as application:
                     await serve_http(application, listeners, stop=shutdown.stop, grace=grace)
+                serving.cancel_scope.cancel()
             log.info("Stopping all models")
         root.cancel_scope.cancel()
     log.info("Stopped")
@@ -72,6 +88,7 @@ async def run_daemon(config: Config, host: str, port: int, grace: float = DEFAUL
 
 async def _watch_signals(
     shutdown: Shutdown,
+    reloader: Reloader,
     grace: float,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -83,7 +100,7 @@ async def _watch_signals(
         async for number in signals:
             name = signal.Signals(number).name
             if number == signal.SIGHUP:
-                log.warning("SIGHUP: the file is read at the start only; restart to apply it")
+                await reloader.try_reload()
             elif not shutdown.stop.is_set():
                 log.info(
                     f"{name}: no new requests; open ones have {grace:g}s; "

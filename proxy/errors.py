@@ -12,7 +12,9 @@ from supervisor import (
     CannotSleep,
     ModelFailed,
     NotRunning,
+    Paused,
     QueueFull,
+    Removed,
     SupervisorError,
     TooManyRequests,
     UnknownModel,
@@ -71,6 +73,10 @@ def problem_of(error: Exception) -> Problem:
             return Problem(502, message, "model_failed")
         case UpstreamError():
             return Problem(502, message, "bad_gateway")
+        case Removed():
+            return Problem(404, message, "model_not_found")
+        case Paused():
+            return Problem(503, message, "paused", {"Retry-After": "30"})
         case Unloaded():
             return Problem(503, message, "model_unloaded")
         case _:

@@ -102,29 +102,36 @@ class Forwarder:
 
     async def _answer(self, scope: Any, model: str, body: bytes, answer: Answer) -> None:  # noqa: ANN401 -- ASGI
         try:
-            async with self.supervisor.lease(model) as server:
+            server = self.supervisor.server(model)
+            async with self.supervisor.lease(model):
                 if name := server.model.use_model_name:
                     body = with_model(body, name)
                 upstream = self._upstream(server)
                 async with exchange_for(scope, upstream, body) as response:
                     await answer.relay(response)
         except UpstreamError as error:
-            await answer.refuse(problem_of(await self._cause(model, error)))
+            await answer.refuse(problem_of(await self._cause(server, error)))
         except EXPECTED as error:
             await answer.refuse(problem_of(error))
 
-    async def _cause(self, model: str, error: UpstreamError) -> Exception:
+    async def _cause(self, server: ModelServer, error: UpstreamError) -> Exception:
         """Return why an answer broke off: the end of the model's process, if that was it."""
         with trio.move_on_after(DEATH_IS_KNOWN):
-            snapshot = await self.supervisor.servers[model].reached(ENDED)
-            return ModelFailed(model, snapshot.failure or "it was stopped in mid-answer")
+            snapshot = await server.reached(ENDED)
+            return ModelFailed(snapshot.model, snapshot.failure or "it was stopped in mid-answer")
         return error
+
+    def _forget_removed(self) -> None:
+        for name in self._upstreams.keys() - self.supervisor.servers.keys():
+            _, upstream = self._upstreams.pop(name)
+            upstream.close()
 
     def _upstream(self, server: ModelServer) -> Upstream:
         """Return the connections to the model's present process."""
         pid = server.snapshot().pid
         known, upstream = self._upstreams.get(server.model.id, (None, None))
         if upstream is None or known != pid:
+            self._forget_removed()
             fresh = Upstream(Origin.of(server.model.proxy))
             self._upstreams[server.model.id] = (pid, fresh)
             if upstream is not None:

@@ -3,12 +3,15 @@
 Knows nothing of HTTP: whether a model server answers is asked through a probe that is passed in.
 """
 
+from supervisor.changes import Changes
 from supervisor.daemon import Supervisor, open_supervisor
 from supervisor.errors import (
     CannotSleep,
     ModelFailed,
     NotRunning,
+    Paused,
     QueueFull,
+    Removed,
     SupervisorError,
     TooManyRequests,
     UnknownModel,
@@ -19,9 +22,12 @@ from supervisor.states import State
 
 __all__ = [
     "CannotSleep",
+    "Changes",
     "ModelFailed",
     "NotRunning",
+    "Paused",
     "QueueFull",
+    "Removed",
     "Snapshot",
     "State",
     "Supervisor",

@@ -1,34 +1,69 @@
-"""The supervisor as the daemon holds it: all model servers, their scheduler, and what may be asked.
+"""The supervisor as the daemon holds it: all model servers, and what may be asked of them.
 
-Owns the nursery in which every model process lives. Leaving its block ends them all.
+Owns the nursery in which every model process lives, and the way from one configuration to the
+next. Leaving its block ends all processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 import attrs
+import structlog
 import trio
 
 from configschema import Config, Limits, Model, resolve_limits
 from supervisor.actions import Caller
-from supervisor.errors import CannotSleep, ModelFailed, NotRunning, UnknownModel, Unloaded
+from supervisor.budget import BudgetKeeper, budget_for
+from supervisor.changes import Changes, changes
+from supervisor.errors import (
+    CannotSleep,
+    ModelFailed,
+    NotRunning,
+    Removed,
+    SupervisorError,
+    UnknownModel,
+    Unloaded,
+)
+from supervisor.memory import Measure, held_by
 from supervisor.readiness import Probe
 from supervisor.scheduler import Scheduler, rules_for
 from supervisor.server import ModelServer
 from supervisor.snapshot import Snapshot
-from supervisor.states import ENDED, State, Wish
+from supervisor.states import AT_REST, ENDED, State, Wish
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
 
 @attrs.define(eq=False)
 class Supervisor:
-    """All models of one configuration. Names may be ids or aliases."""
+    """All models of a configuration. Names may be ids or aliases.
+
+    Attributes:
+        config: the one in effect.
+        servers: by id; one whose model was removed stays until its process has ended.
+    """
 
     config: Config
-    servers: dict[str, ModelServer]
-    _scheduler: Scheduler
+    probe: Probe
+    call: Caller
+    limits: Mapping[str, Limits]
+    measure: Measure
+    nursery: trio.Nursery
+    servers: dict[str, ModelServer] = attrs.field(factory=dict, init=False)
+    _scheduler: Scheduler = attrs.field(init=False)
+    _keeper: BudgetKeeper = attrs.field(init=False)
+    _to_wake: tuple[str, ...] = attrs.field(default=(), init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._scheduler = Scheduler(self.servers, rules_for(self.config))
+        self._keeper = BudgetKeeper(self.servers, budget_for(self.config), self.measure)
+        for name in self.config.models:
+            self._add(name)
+        self.nursery.start_soon(self._scheduler.run)
+        self.nursery.start_soon(self._keeper.run)
 
     def find(self, name: str) -> Model:
         """Return the model of this name.
@@ -40,6 +75,14 @@ class Supervisor:
         if model is None:
             raise UnknownModel(name)
         return model
+
+    def server(self, name: str) -> ModelServer:
+        """Return the model server of this name.
+
+        Raises:
+            UnknownModel: there is none.
+        """
+        return self.servers[self.find(name).id]
 
     def lease(self, name: str) -> AbstractAsyncContextManager[ModelServer]:
         """Use a model: wait until it serves, keep it serving for as long as the block lasts.
@@ -99,12 +142,137 @@ class Supervisor:
         Raises:
             UnknownModel: there is no such model.
         """
-        server = self.servers[self.find(name).id]
+        server = self.server(name)
         server.wish(Wish.STOP)
         self._scheduler.refuse(server.model.id, Unloaded(server.model.id))
         snapshot = await server.reached(ENDED)
         self._scheduler.settle()
         return snapshot
+
+    # All models at once: another configuration, a pause, the end.
+
+    def reload(self, config: Config) -> Changes:
+        """Put another configuration into effect; requests that run are not cut by it.
+
+        Models that need no other process keep theirs. Those that do are drained and replaced, and
+        brought up again if they were in use; those that are gone are drained and stopped.
+        """
+        found = changes(self.config, config)
+        awake = [name for name in found.replaced if self.servers[name].snapshot().serving]
+        self.config = config
+        for name in found.removed:
+            self.nursery.start_soon(self._remove, name)
+        for name in found.added:
+            self._add(name)
+        for name in found.adjusted + found.replaced:
+            model = config.models[name]
+            self.servers[name].change(model, self._limits_of(name), replace=name in found.replaced)
+        self._scheduler.rules = rules_for(config)
+        self._keeper.budget = budget_for(config)
+        self._keeper.look()
+        self._scheduler.settle()
+        for name in awake:
+            self.nursery.start_soon(self._bring_back, name)
+        return found
+
+    def _limits_of(self, name: str) -> Limits:
+        return self.limits.get(name) or resolve_limits(self.config, self.config.models[name])
+
+    def _add(self, name: str) -> None:
+        """Begin to own a model; it may still be leaving since an earlier configuration."""
+        model, limits = self.config.models[name], self._limits_of(name)
+        if name in self.servers:
+            self.servers[name].change(model, limits, replace=True)
+            return
+        server = ModelServer(model, limits, self.probe, self.call)
+        server.on_change = partial(self._changed, server)
+        server.on_failure = partial(self._scheduler.fail, name)
+        self.servers[name] = server
+        self.nursery.start_soon(server.run)
+
+    async def _remove(self, name: str) -> None:
+        """Let a model's requests end, then its process, then forget it, unless it is back."""
+        server = self.servers[name]
+        self._scheduler.refuse(name, Removed(name))
+        server.wish(Wish.DRAIN)
+        await server.reached(ENDED)
+        if name not in self.config.models and self.servers.get(name) is server:
+            del self.servers[name]
+            server.dismiss()
+
+    async def _bring_back(self, name: str) -> None:
+        try:
+            await self.load(name)
+        except SupervisorError as error:
+            log.warning(f"<{name}> Was not brought up again: {error}", model=name)
+
+    def _changed(self, server: ModelServer) -> None:
+        self._scheduler.settle()
+        if server.snapshot().state is State.ASLEEP:
+            self._keeper.look()
+
+    async def preload(self, answer: Callable[[Model], Awaitable[str | None]]) -> None:
+        """Bring up the models of ``hooks.on_startup.preload``, one after the other.
+
+        Each answers one token, so that nothing is left to do for its first user. Who has to make
+        room for the next one sleeps, if it can; the last one stays awake.
+
+        Args:
+            answer: makes a model answer one token; returns why it did not, or None.
+        """
+        for name in self.config.hooks.on_startup.preload:
+            model = self.config.find(name.strip())
+            if model is not None:
+                await self._preload(model, answer)
+
+    async def _preload(
+        self, model: Model, answer: Callable[[Model], Awaitable[str | None]]
+    ) -> None:
+        failure: str | None = None
+        try:
+            async with self.lease(model.id):
+                failure = await answer(model)
+        except SupervisorError as error:
+            log.warning(f"<{model.id}> Not preloaded: {error}", model=model.id)
+            return
+        result = f"its first token failed: {failure}" if failure else "it has answered a token"
+        log.info(f"<{model.id}> Model preloaded; {result}", model=model.id)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the memory was yielded, and no model is brought up."""
+        return self._scheduler.paused
+
+    async def pause(self, *, refuse: bool = False) -> list[Snapshot]:
+        """Yield the memory: let all requests end, then all models sleep, or stop if they cannot.
+
+        Returns how they stand when that is done.
+
+        Args:
+            refuse: send away who asks for a model meanwhile, instead of letting them wait.
+        """
+        held = [one for one in self.snapshots() if one.stays]
+        self._to_wake = tuple(dict.fromkeys([*self._to_wake, *(one.model for one in held)]))
+        self._scheduler.pause(refuse=refuse)
+        for snapshot in held:
+            asleep_soon = snapshot.can_sleep and snapshot.state is not State.STARTING
+            self.servers[snapshot.model].wish(Wish.SLEEP if asleep_soon else Wish.DRAIN)
+        for server in list(self.servers.values()):
+            await server.reached(AT_REST)
+        return self.snapshots()
+
+    async def resume(self) -> list[Snapshot]:
+        """Serve again, and bring up what was awake when the memory was yielded.
+
+        Returns how the models stand when that is done.
+        """
+        names, self._to_wake = self._to_wake, ()
+        self._scheduler.resume()
+        async with trio.open_nursery() as nursery:
+            for name in names:
+                if name in self.config.models:
+                    nursery.start_soon(self._bring_back, name)
+        return self.snapshots()
 
     def cut(self) -> None:
         """End every model process without its grace."""
@@ -112,7 +280,7 @@ class Supervisor:
             server.cut()
 
     def _running_sleeper(self, name: str) -> ModelServer:
-        server = self.servers[self.find(name).id]
+        server = self.server(name)
         snapshot = server.snapshot()
         if not snapshot.can_sleep:
             raise CannotSleep(snapshot.model)
@@ -126,7 +294,8 @@ async def open_supervisor(
     config: Config,
     probe: Probe,
     call: Caller,
-    limits: dict[str, Limits] | None = None,
+    limits: Mapping[str, Limits] | None = None,
+    measure: Measure = held_by,
 ) -> AsyncIterator[Supervisor]:
     """Run the model servers of a configuration for as long as the block lasts.
 
@@ -135,21 +304,10 @@ async def open_supervisor(
         probe: asks a model server once whether it is ready.
         call: makes one HTTP step into sleep or out of it.
         limits: per model id, instead of what the configuration resolves to.
+        measure: tells how much host memory a process tree holds.
     """
-    servers = {
-        name: ModelServer(
-            model, (limits or {}).get(name) or resolve_limits(config, model), probe, call
-        )
-        for name, model in config.models.items()
-    }
-    scheduler = Scheduler(servers, rules_for(config))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(scheduler.run)
-        for server in servers.values():
-            server.on_change = scheduler.settle
-            server.on_failure = partial(scheduler.fail, server.model.id)
-            nursery.start_soon(server.run)
         try:
-            yield Supervisor(config, servers, scheduler)
+            yield Supervisor(config, probe, call, limits or {}, measure, nursery)
         finally:
             nursery.cancel_scope.cancel()

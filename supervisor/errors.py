@@ -53,6 +53,20 @@ class Unloaded(SupervisorError):
         super().__init__(model, f"model '{model}' was unloaded while the request waited for it")
 
 
+class Removed(SupervisorError):
+    """The model was taken out of the configuration while the caller waited for it."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model, f"model '{model}' was removed while the request waited for it")
+
+
+class Paused(SupervisorError):
+    """An operator has yielded the memory to something else: come back later."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model, f"model '{model}' cannot be used now: llamadoze is paused")
+
+
 class CannotSleep(SupervisorError):
     """The model has no way to sleep: configure one, or unload it."""
 

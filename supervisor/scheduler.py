@@ -15,7 +15,7 @@ import trio
 
 from configschema import Config
 from supervisor.durations import seconds
-from supervisor.errors import ModelFailed, QueueFull, SupervisorError, TooManyRequests
+from supervisor.errors import ModelFailed, Paused, QueueFull, SupervisorError, TooManyRequests
 from supervisor.placement import MakeRoom, placement_of
 from supervisor.server import ModelServer
 from supervisor.turns import Decision, Demand, Patience, decide
@@ -69,10 +69,13 @@ class Scheduler:
     Attributes:
         servers: all model servers by id.
         rules: in which order, and who beside whom.
+        paused: whether nobody is let in.
     """
 
     servers: Mapping[str, ModelServer]
     rules: Rules
+    paused: bool = attrs.field(default=False, init=False)
+    _refuses: bool = attrs.field(default=False, init=False)
     _waiting: list[_Waiter] = attrs.field(factory=list, init=False)
     _decision: Decision = attrs.field(factory=Decision, init=False)
     _pause: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
@@ -91,6 +94,7 @@ class Scheduler:
         Raises:
             TooManyRequests: its limit is reached; nothing was queued.
             QueueFull: as many wait as may; nothing was queued.
+            Paused: nobody may wait now; nothing was queued.
             ModelFailed: it could not be brought up.
             Unloaded: an operator stopped it meanwhile.
         """
@@ -110,6 +114,8 @@ class Scheduler:
 
     def _refuse_beyond_limits(self, server: ModelServer) -> None:
         model, snapshot = server.model.id, server.snapshot()
+        if self.paused and self._refuses:
+            raise Paused(model)
         queued = server.usage.waiting
         if snapshot.in_flight + queued >= server.limits.concurrency:
             raise TooManyRequests(model, server.limits.concurrency)
@@ -137,7 +143,7 @@ class Scheduler:
             waiter.answered.set()
 
     def _decide(self) -> Decision:
-        if not self._waiting:
+        if self.paused or not self._waiting:
             return Decision()
         demands = self._demands()
         models = {
@@ -164,6 +170,17 @@ class Scheduler:
                 priority=self.rules.priorities.get(name, 0),
             )
         return found
+
+    def pause(self, *, refuse: bool) -> None:
+        """Let nobody in; send everybody away, too, if that is wanted."""
+        self.paused, self._refuses = True, refuse
+        for name in self.waiting() if refuse else ():
+            self.refuse(name, Paused(name))
+
+    def resume(self) -> None:
+        """Let those in who wait."""
+        self.paused = False
+        self.settle()
 
     def fail(self, model: str, reason: str) -> None:
         """Tell everybody who waits for a model why it failed."""

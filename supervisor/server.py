@@ -23,7 +23,7 @@ from supervisor.ports import is_free
 from supervisor.racing import innermost, race
 from supervisor.readiness import Probe
 from supervisor.snapshot import UNKNOWN, Costs, Snapshot
-from supervisor.states import AT_REST, Event, State, Wish, step
+from supervisor.states import AT_REST, ENDED, Event, State, Wish, step
 from supervisor.usage import Usage
 from supervisor.wanted import Wanted
 from supervisor.watching import Watchers
@@ -67,6 +67,8 @@ class ModelServer:
     _since: float = attrs.field(default=0.0, init=False)
     _ready_since: float = attrs.field(default=0.0, init=False)
     _costs: Costs = attrs.field(default=UNKNOWN, init=False)
+    _next: tuple[Model, Limits] | None = attrs.field(default=None, init=False)
+    _employment: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     wanted: Wanted = attrs.field(init=False)
     _child: Child | None = attrs.field(default=None, init=False)
     _failure: str | None = attrs.field(default=None, init=False)
@@ -116,6 +118,23 @@ class ModelServer:
         """
         self.wanted.ask(wish)
 
+    def change(self, model: Model, limits: Limits, *, replace: bool) -> None:
+        """Let other settings hold: now, or after the present process if it must be replaced."""
+        if (replace or self._next) and self._state not in ENDED:
+            self._next = model, limits
+            self.wish(Wish.DRAIN)
+        else:
+            self._apply(model, limits)
+
+    def _apply(self, model: Model, limits: Limits) -> None:
+        self._next = None
+        self.model, self.limits = model, limits
+        self.wanted.change(limits)
+
+    def dismiss(self) -> None:
+        """End its task; there must be no process any more."""
+        self._employment.cancel()
+
     async def reached(self, states: frozenset[State]) -> Snapshot:
         """Wait for one of these states; return how it stood in it, even if it has moved on."""
         if self._state in states:
@@ -131,9 +150,10 @@ class ModelServer:
 
     async def run(self) -> None:
         """Follow the wishes for as long as the daemon runs; cancel it to end the process."""
-        while True:
-            await self.wanted.until_start()
-            await self._live_once()
+        with self._employment:
+            while True:
+                await self.wanted.until_start()
+                await self._live_once()
 
     async def _live_once(self) -> None:
         """Start the process, keep it while it is wanted, and see it gone."""
@@ -193,6 +213,9 @@ class ModelServer:
             grace = seconds(self.limits.unload)
             self._tell("warning", f"Process did not end within {grace} and was killed")
         self.usage.end_life()
+        if self._next is not None:
+            self._apply(*self._next)
+            self._costs = UNKNOWN
         self._failure = ending.reason
         if ending.failed:
             self._fail(f"{ending.reason}")

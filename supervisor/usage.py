@@ -89,6 +89,10 @@ class Usage:
             await self.stir.when(lambda: not self._in_use())
             await trio.sleep(max(0, self._left(seconds)))
 
+    def idle_seconds(self) -> float:
+        """Return for how long nobody has used it."""
+        return 0.0 if self._in_use() else trio.current_time() - self._idle_since
+
     def _left(self, seconds: float) -> float:
         return self._idle_since + seconds - trio.current_time()
 

@@ -13,10 +13,10 @@ ROOT = Path(__file__).parents[1]
 STANDARD = set(sys.stdlib_module_names)
 MAY_IMPORT = {
     "configschema": {"configschema", "attrs", "cattrs", "yaml"},
-    "supervisor": {"supervisor", "configschema", "trio", "attrs", "structlog"},
+    "supervisor": {"supervisor", "configschema", "trio", "attrs", "structlog", "psutil"},
     "proxy": {
         *("proxy", "supervisor", "configschema", "trio", "attrs", "structlog"),
-        *("hypercorn", "quart", "quart_trio", "werkzeug", "httptools"),
+        *("hypercorn", "quart", "quart_trio", "werkzeug", "httptools", "watchfiles"),
         *("xllamacpp", "gguf", "numpy"),
     },
 }

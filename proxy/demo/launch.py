@@ -7,7 +7,6 @@ import shutil
 import sys
 from pathlib import Path
 
-from configschema import Loaded, load
 from proxy.startup import CannotRun
 from supervisor.ports import is_free
 
@@ -46,8 +45,8 @@ wakes, under the same pid. Ctrl-C ends it all.
 FIRST_PORT = 18800
 
 
-def prepare(folder: Path, listen: str) -> Loaded:
-    """Write what the demo needs and is not there yet, print what to try, return its configuration.
+def prepare(folder: Path, listen: str) -> Path:
+    """Write what the demo needs and is not there yet, print what to try, return its file.
 
     Raises:
         CannotRun: something is missing on the machine.
@@ -61,7 +60,7 @@ def prepare(folder: Path, listen: str) -> Loaded:
     file.write_text(_config(folder))
     sys.stdout.write(f"Configuration: {file}\n\n" + ADVICE.format(listen=listen))
     sys.stdout.flush()
-    return load(file)
+    return file
 
 
 def _require() -> None:

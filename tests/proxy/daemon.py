@@ -18,6 +18,7 @@ from configschema import Limits, parse
 from proxy.application import open_application
 from proxy.contact import ask_if_ready, make_call
 from proxy.listening import hypercorn_config, open_listeners, serve_http
+from proxy.reloading import Reloader
 from supervisor import Supervisor, open_supervisor
 from tests.conftest import stub_command
 
@@ -79,7 +80,7 @@ async def daemon(
         open_supervisor(config, ask_if_ready, make_call, limits) as supervisor,
         trio.open_nursery() as nursery,
     ):
-        with open_application(supervisor) as app:
+        with open_application(supervisor, Reloader(None, supervisor)) as app:
             nursery.start_soon(
                 partial(serve_http, app, listeners, stop=stop, grace=grace, config=settings)
             )

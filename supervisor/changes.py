@@ -1,0 +1,64 @@
+"""What a new configuration changes, model by model. Pure.
+
+Owns which differences need a new process. How the models get there is the supervisor's.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from configschema import Config, Model, resolve_limits
+
+
+@attrs.frozen(kw_only=True)
+class Changes:
+    """The models of two configurations, by what becomes of them; ids, sorted.
+
+    Attributes:
+        kept: nothing of them has changed.
+        adjusted: something has that a running process need not know, such as a time limit.
+        replaced: they need another process.
+        removed: there are none of them any more.
+        added: there were none of them before.
+    """
+
+    kept: tuple[str, ...] = ()
+    adjusted: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = {
+            "added": self.added,
+            "replaced": self.replaced,
+            "removed": self.removed,
+            "adjusted": self.adjusted,
+        }
+        said = [f"{what} {', '.join(names)}" for what, names in parts.items() if names]
+        return "; ".join([*said, f"{len(self.kept)} unchanged"])
+
+
+def changes(old: Config, new: Config) -> Changes:
+    """Compare two configurations."""
+    both = sorted(old.models.keys() & new.models.keys())
+    replaced = [name for name in both if _process(old.models[name]) != _process(new.models[name])]
+    others = [name for name in both if name not in replaced]
+    kept = [name for name in others if _effective(old, name) == _effective(new, name)]
+    return Changes(
+        kept=tuple(kept),
+        adjusted=tuple(name for name in others if name not in kept),
+        replaced=tuple(replaced),
+        removed=tuple(sorted(old.models.keys() - new.models.keys())),
+        added=tuple(sorted(new.models.keys() - old.models.keys())),
+    )
+
+
+def _effective(config: Config, name: str) -> object:
+    """Return all that is in effect for a model, whichever place of the file it comes from."""
+    return config.models[name], resolve_limits(config, config.models[name])
+
+
+def _process(model: Model) -> object:
+    """Return what a running process was started with, and how it is put to sleep and woken."""
+    return model.cmd, model.env, model.port, model.proxy, model.check_endpoint, model.recipe

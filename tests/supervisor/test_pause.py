@@ -1,0 +1,112 @@
+"""The memory is yielded to something else, and taken back."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from supervisor import Paused, State, Supervisor
+from tests.fakes import FakePrograms
+from tests.supervisor.helpers import model, supervise
+
+BESIDE = "\ngroups: {g: {swap: false, members: [a, b]}}"
+MODELS = (
+    "models: {a: "
+    + model("serve a", cmdSleep="sleep 1", cmdWake="sleep 1")
+    + ", b: "
+    + model("serve b")
+    + ", c: "
+    + model("serve c")
+    + "}"
+    + BESIDE
+)
+
+
+def states(supervisor: Supervisor) -> list[State]:
+    return [one.state for one in supervisor.snapshots()]
+
+
+async def test_everything_sleeps_or_stops_and_comes_back(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """What was awake, and nothing else."""
+    async with supervise(MODELS) as supervisor:
+        for name in "cab":
+            await supervisor.load(name)
+        await supervisor.pause()
+        assert states(supervisor) == [State.ASLEEP, State.STOPPED, State.STOPPED]
+        await trio.sleep(100)
+        await supervisor.resume()
+        assert states(supervisor) == [State.READY, State.READY, State.STOPPED]
+
+
+async def test_requests_end_before_and_others_wait(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Nobody is cut, nobody is sent away."""
+    async with supervise(MODELS) as supervisor:
+        async with trio.open_nursery() as nursery:
+            async with supervisor.lease("b"):
+                nursery.start_soon(supervisor.pause)
+                await trio.sleep(10)
+                nursery.start_soon(supervisor.load, "c")
+                await trio.sleep(10)
+                assert states(supervisor)[1] is State.READY
+            await trio.sleep(10)
+            assert states(supervisor) == [State.STOPPED] * 3
+            await supervisor.resume()
+        assert supervisor.servers["c"].snapshot().failure is None
+        assert "+ serve c" in programs.history
+
+
+async def test_requests_are_refused_where_that_is_wanted(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Those that wait already, too."""
+    async with supervise(MODELS) as supervisor:
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                with pytest.raises(Paused):
+                    await supervisor.load("c")
+
+            async with supervisor.lease("a"):
+                nursery.start_soon(wait)
+                await trio.sleep(1)
+                nursery.start_soon(lambda: supervisor.pause(refuse=True))
+                await trio.sleep(1)
+                await wait()
+        assert supervisor.is_paused
+        await supervisor.resume()
+        await supervisor.load("c")
+
+
+async def test_a_model_that_comes_up_is_stopped(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """And started again afterwards for who waits for it."""
+    slow = MODELS.replace("groups", "healthCheckTimeout: 600\ngroups")
+    async with supervise(slow) as supervisor:
+        supervisor.probe.unready.add("c")  # type: ignore[attr-defined]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.load, "c")
+            await trio.sleep(20)
+            assert states(supervisor)[2] is State.STARTING
+            await supervisor.pause()
+            assert states(supervisor) == [State.STOPPED] * 3
+            supervisor.probe.unready.clear()  # type: ignore[attr-defined]
+            await supervisor.resume()
+        assert states(supervisor)[2] is State.READY
+
+
+async def test_a_second_pause_forgets_nothing(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """What the first one put to sleep wakes."""
+    async with supervise(MODELS) as supervisor:
+        await supervisor.load("a")
+        await supervisor.pause()
+        await supervisor.pause(refuse=True)
+        await supervisor.resume()
+        assert states(supervisor)[0] is State.READY

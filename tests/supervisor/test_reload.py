@@ -1,0 +1,173 @@
+"""Another configuration comes into effect: what keeps its process, and what becomes of the rest."""
+
+from __future__ import annotations
+
+import attrs
+import trio
+from trio.testing import MockClock
+
+from configschema import Group
+from supervisor import Removed, State, Supervisor, UnknownModel, open_supervisor
+from supervisor.changes import changes
+from tests.fakes import FakeCalls, FakeProbe, FakePrograms
+from tests.supervisor.helpers import parse_models
+
+Settings = dict[str, object]
+A: Settings = {"cmd": "serve a"}
+B: Settings = {"cmd": "serve b"}
+SLEEPER: Settings = {**A, "cmdSleep": "sleep 1", "cmdWake": "sleep 1"}
+
+
+def state(supervisor: Supervisor, name: str) -> State:
+    return supervisor.servers[name].snapshot().state
+
+
+def test_only_what_a_process_knows_replaces_it() -> None:
+    """A time limit, a name or a description does not."""
+    old = parse_models(a=A, b=B, c=A, d=A, e=A)
+    new = parse_models(
+        a=A,
+        b={**B, "ttl": 5, "name": "Bee"},
+        c={**A, "env": ["X=1"]},
+        d={**A, "cmd": "serve d"},
+        f=A,
+    )
+    found = changes(old, new)
+    assert (found.kept, found.adjusted, found.replaced) == (("a",), ("b",), ("c", "d"))
+    assert (found.removed, found.added) == (("e",), ("f",))
+    assert str(found) == "added f; replaced c, d; removed e; adjusted b; 1 unchanged"
+
+
+async def test_what_has_not_changed_keeps_its_process(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Awake and asleep."""
+    async with open_supervisor(
+        parse_models(a=SLEEPER, b=B), FakeProbe(), FakeCalls()
+    ) as supervisor:
+        await supervisor.load("a")
+        await supervisor.load("b")
+        before = [one.pid for one in supervisor.snapshots()]
+        supervisor.reload(parse_models(a={**SLEEPER, "ttl": 900}, b=B, c=A))
+        await trio.sleep(1)
+        assert [one.pid for one in supervisor.snapshots()][:2] == before
+        assert (state(supervisor, "a"), state(supervisor, "b")) == (State.ASLEEP, State.READY)
+        assert supervisor.servers["a"].limits.sleep_ttl == 900
+        await supervisor.load("c")
+
+
+async def test_other_idle_times_hold_at_once(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Also for a model that is idle already."""
+    async with open_supervisor(parse_models(a=A), FakeProbe(), FakeCalls()) as supervisor:
+        await supervisor.load("a")
+        await trio.sleep(100)
+        supervisor.reload(parse_models(a={**A, "ttl": 60}))
+        await trio.sleep(1)
+        assert state(supervisor, "a") is State.STOPPED
+
+
+async def test_a_changed_model_is_replaced_when_its_requests_have_ended(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Who comes meanwhile is served by the new one."""
+    async with open_supervisor(parse_models(a=A), FakeProbe(), FakeCalls()) as supervisor:
+        async with trio.open_nursery() as nursery, supervisor.lease("a"):
+            supervisor.reload(parse_models(a={"cmd": "serve new"}))
+            nursery.start_soon(supervisor.load, "a")
+            await trio.sleep(50)
+            assert programs.history == ["+ serve a"]
+            assert supervisor.servers["a"].model.cmd.text == "serve a"
+        assert programs.history == ["+ serve a", "- serve a", "+ serve new"]
+
+
+async def test_a_changed_model_that_was_awake_comes_back_by_itself(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """One that slept is started when it is asked for."""
+    models = {"a": SLEEPER, "b": B}
+    async with open_supervisor(parse_models(**models), FakeProbe(), FakeCalls()) as supervisor:
+        await supervisor.load("a")
+        await supervisor.load("b")
+        supervisor.reload(parse_models(a={**SLEEPER, "env": ["X=1"]}, b={"cmd": "serve new"}))
+        await trio.sleep(1)
+        assert (state(supervisor, "a"), state(supervisor, "b")) == (State.STOPPED, State.READY)
+        assert "+ serve new" in programs.history
+
+
+async def test_a_removed_model_ends_after_its_requests(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Nobody else gets in; who waited is told; then it is forgotten."""
+    async with open_supervisor(parse_models(a=A, b=B), FakeProbe(), FakeCalls()) as supervisor:
+        refused: list[type[BaseException]] = []
+
+        async def wait_for_b() -> None:
+            try:
+                await supervisor.load("b")
+            except Removed as error:
+                refused.append(type(error))
+
+        async with trio.open_nursery() as nursery, supervisor.lease("a"):
+            nursery.start_soon(wait_for_b)
+            await trio.sleep(1)
+            supervisor.reload(parse_models(c=A))
+            await trio.sleep(1)
+            try:
+                await supervisor.load("a")
+            except UnknownModel as error:
+                refused.append(type(error))
+            assert state(supervisor, "a") is State.READY
+            nursery.start_soon(supervisor.load, "c")
+            await trio.sleep(50)
+            assert programs.history == ["+ serve a"]
+        assert refused == [Removed, UnknownModel]
+        assert programs.history == ["+ serve a", "- serve a", "+ serve a"]
+        assert list(supervisor.servers) == ["c"]
+
+
+async def test_a_model_that_comes_back_while_it_leaves_is_started_anew(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Its old process ends first."""
+    async with open_supervisor(parse_models(a=A), FakeProbe(), FakeCalls()) as supervisor:
+        async with supervisor.lease("a"):
+            supervisor.reload(parse_models(b=B))
+            await trio.sleep(1)
+            supervisor.reload(parse_models(a={"cmd": "serve new"}))
+            await trio.sleep(1)
+        await supervisor.load("a")
+        assert programs.history == ["+ serve a", "- serve a", "+ serve new"]
+        assert list(supervisor.servers) == ["a"]
+
+
+async def test_a_drain_for_a_change_is_bounded_by_drain_timeout(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Where the operator has set one."""
+    bounded = {**A, "drainTimeout": 30}
+    async with (
+        open_supervisor(parse_models(a=bounded), FakeProbe(), FakeCalls()) as supervisor,
+        supervisor.lease("a"),
+    ):
+        supervisor.reload(parse_models(a={**bounded, "cmd": "serve new"}))
+        await trio.sleep(31)
+        assert "- serve a" in programs.history
+
+
+async def test_other_rules_hold_at_once(autojump_clock: MockClock, programs: FakePrograms) -> None:
+    """Such as a group in which models run side by side."""
+    alone = parse_models(a=A, b=B)
+    together = attrs.evolve(alone, groups={"g": Group(swap=False, members=("a", "b"))})
+    async with (
+        open_supervisor(alone, FakeProbe(), FakeCalls()) as supervisor,
+        supervisor.lease("a"),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(supervisor.load, "b")
+        await trio.sleep(5)
+        assert state(supervisor, "b") is State.STOPPED
+        supervisor.reload(together)
+        await trio.sleep(5)
+        assert state(supervisor, "b") is State.READY

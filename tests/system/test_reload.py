@@ -1,0 +1,158 @@
+"""A daemon whose configuration changes while it serves, as an operator sees it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import trio
+import yaml
+
+from tests.client import ask, chat
+from tests.proxy.daemon import free_port, stub
+from tests.system.daemon import Process, started
+
+
+def put(folder: Path, port: int, **whole: Any) -> str:
+    """Write the configuration anew, as an editor does: another file takes its place."""
+    file = folder / "config.yaml"
+    beside = folder / "config.yaml.new"
+    beside.write_text(yaml.safe_dump({"startPort": port, **whole}))
+    shutil.move(beside, file)
+    return str(file)
+
+
+def wait_for(condition: Callable[[], bool], limit: float = 10) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def said(daemon: Process, words: str) -> bool:
+    return any(words in line for line in daemon.events())
+
+
+def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
+    """What has not changed keeps pid and port; a new model takes a free port."""
+    port = free_port()
+    file = put(tmp_path, port, models={"m": stub(), "z": stub(sleeps=True)})
+    with started("--config", file) as daemon:
+        for name in "zm":
+            assert daemon.chat(name)[0] == 200
+        before = {name: (row["pid"], row["proxy"]) for name, row in daemon.running().items()}
+        put(tmp_path, port, models={"a": stub(), "m": stub(), "z": stub(sleeps=True)})
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: said(daemon, "Configuration reloaded: added a; 2 unchanged"))
+        after = {name: (row["pid"], row["proxy"]) for name, row in daemon.running().items()}
+        assert after == before
+        assert daemon.chat("a")[0] == 200
+        assert daemon.running()["a"]["proxy"] == f"http://127.0.0.1:{port + 2}"
+        assert daemon.chat("z")[1]["pid"] == before["z"][0]
+
+
+def test_a_file_with_faults_changes_nothing(tmp_path: Path) -> None:
+    """The answer and the log say what is wrong, and where."""
+    port = free_port()
+    file = put(tmp_path, port, models={"a": stub()})
+    with started("--config", file) as daemon:
+        pid = daemon.chat("a")[1]["pid"]
+        put(tmp_path, port, models={"a": {**stub(), "ttl": "long"}, "b": stub()})
+        status, answer = daemon.ask("POST", "/api/reload")
+        assert status == 422
+        assert "config.yaml:" in answer["error"]["message"]
+        assert "models.a.ttl" in answer["error"]["message"]
+        wait_for(lambda: said(daemon, "Configuration not reloaded"))
+        assert daemon.chat("a")[1]["pid"] == pid
+        assert daemon.chat("b")[0] == 404
+        Path(file).unlink()
+        assert daemon.ask("POST", "/api/reload")[0] == 422
+        put(tmp_path, port, models={"a": stub(), "b": stub()})
+        status, answer = daemon.ask("POST", "/api/reload")
+        assert (status, answer["kept"], answer["added"]) == (200, ["a"], ["b"])
+
+
+def test_changed_files_are_noticed_where_that_is_wanted(tmp_path: Path) -> None:
+    """A file of a folder that is new, too, and other log levels hold at once."""
+    port = free_port()
+    file = put(tmp_path, port, models={"a": stub()})
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "one.yaml").write_text("models: {}\n")
+    with started("--config", file, "--config-dir", str(more), "--watch-config") as daemon:
+        time.sleep(0.3)  # the watch begins beside the serving
+        (more / "two.yaml").write_text(yaml.safe_dump({"models": {"b": stub()}}))
+        wait_for(lambda: said(daemon, "Configuration reloaded: added b; 1 unchanged"))
+        put(tmp_path, port, models={"a": stub()}, logLevel="debug")
+        wait_for(lambda: said(daemon, "Configuration reloaded: 2 unchanged"))
+        assert daemon.chat("b")[0] == 200
+        wait_for(lambda: said(daemon, "State is starting"))
+
+
+def test_a_stream_of_a_removed_or_changed_model_ends_as_it_should(tmp_path: Path) -> None:
+    """And who asks for the changed one meanwhile is served by the new process."""
+    port = free_port()
+    beside = {"g": {"swap": False, "members": ["a", "b"]}}
+    file = put(tmp_path, port, models={"a": stub(), "b": stub()}, groups=beside)
+
+    async def play(daemon: Process) -> None:
+        first = (await chat(daemon.port, "a")).json()["pid"]
+        replies = {}
+
+        async def stream(name: str) -> None:
+            replies[name] = await chat(daemon.port, name, chunks=20, pause=0.1)
+
+        async with trio.open_nursery() as nursery:
+            for name in "ab":
+                nursery.start_soon(stream, name)
+            await trio.sleep(0.7)
+            put(tmp_path, port, models={"a": {**stub(), "env": ["X=1"]}})
+            reply = await ask(daemon.port, "POST", "/api/reload")
+            assert (reply.json()["replaced"], reply.json()["removed"]) == (["a"], ["b"])
+            assert (await chat(daemon.port, "b")).status == 404
+            assert (await chat(daemon.port, "a")).json()["pid"] != first
+        for reply in replies.values():
+            assert reply.complete
+            assert reply.body.count(b"data:") == 20
+
+    with started("--config", file) as daemon:
+        trio.run(play, daemon)
+        wait_for(lambda: list(daemon.running()) == ["a"])
+
+
+def test_the_memory_is_yielded_and_taken_back(tmp_path: Path) -> None:
+    """Requests wait meanwhile, or are refused where that is asked for."""
+    file = put(tmp_path, free_port(), models={"a": stub(sleeps=True), "b": stub()})
+    with started("--config", file) as daemon:
+        pid = daemon.chat("a")[1]["pid"]
+        status, answer = daemon.ask("POST", "/api/pause?requests=refuse")
+        assert (status, answer["paused"]) == (200, True)
+        assert [(row["model"], row["state"]) for row in answer["models"]] == [("a", "asleep")]
+        assert daemon.ask("GET", "/api/pause")[1] == {"paused": True}
+        status, refusal = daemon.chat("b")
+        assert (status, refusal["error"]["code"]) == (503, "paused")
+        status, answer = daemon.ask("POST", "/api/resume")
+        assert (status, answer["paused"]) == (200, False)
+        assert [(row["state"], row["pid"]) for row in answer["models"]] == [("ready", pid)]
+        assert daemon.ask("POST", "/api/pause?requests=perhaps")[0] == 400
+
+
+def test_models_are_loaded_at_the_start_and_sleep_until_they_are_wanted(tmp_path: Path) -> None:
+    """Each has answered a token; one that fails does not keep the next from it."""
+    models = {
+        "a": stub(sleeps=True, aliases=["first"]),
+        "bad": stub("--exit", "3"),
+        "c": stub(sleeps=True),
+    }
+    hooks = {"on_startup": {"preload": ["first", "bad", "nobody", " c "]}}
+    file = put(tmp_path, free_port(), models=models, hooks=hooks)
+    with started("--config", file) as daemon:
+        wait_for(lambda: said(daemon, "<c> Model preloaded; it has answered a token"))
+        assert said(daemon, "<a> Model preloaded; it has answered a token")
+        assert said(daemon, "<bad> Not preloaded")
+        states = {name: row["state"] for name, row in daemon.running().items()}
+        assert states == {"a": "asleep", "bad": "failed", "c": "ready"}
