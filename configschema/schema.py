@@ -158,6 +158,9 @@ class Config:
     global_ttl: Seconds = key(
         "the ttl of models without one; 0 is never", Seconds(0), name="globalTTL"
     )
+    adopt: bool = key(
+        "whether model processes outlive the daemon, for the next one to take over", False
+    )
     start_port: Port = key("the first port for ${PORT}", DEFAULT_START_PORT)
     log_level: str = key("debug, info, warn or error; anything else is info", "info")
     log_time_format: str = key("how times are written in the log", "")

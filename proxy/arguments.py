@@ -70,6 +70,12 @@ def _add_serving(parser: argparse.ArgumentParser, listen: str) -> None:
         help=f"where to serve (default: {DEFAULT_LISTEN})",
     )
     parser.add_argument(
+        "--state-dir",
+        metavar="DIR",
+        default=None if listen is not argparse.SUPPRESS else argparse.SUPPRESS,
+        help="where the state is kept (default: by the files' names in $XDG_STATE_HOME/llamadoze)",
+    )
+    parser.add_argument(
         "--watch-config",
         "-watch-config",
         action="store_true",

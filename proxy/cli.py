@@ -18,7 +18,7 @@ from typing import TextIO
 
 import attrs
 
-from configschema import Config, ConfigError, Loaded, Problem, files_in, load
+from configschema import ConfigError, Loaded, Problem, files_in, load
 from proxy.arguments import DEFAULT_LISTEN, parser_of_all
 from proxy.startup import CannotRun
 
@@ -43,44 +43,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def run(
-    config: Config,
-    options: argparse.Namespace,
-    find: Callable[[], list[Path]],
-    grace: float | None = None,
-) -> int:
-    """Run the daemon in the foreground; `find` names the files for a reload."""
-    import trio
-
-    from proxy.daemon import DEFAULT_GRACE, run_daemon
-    from proxy.operatorlog import configure
-    from proxy.reloading import Files
-
-    def apply(config: Config) -> None:
-        configure(options.log_format, config.log_level)
-
-    host, port = _address(options.listen)
-    apply(config)
-    seconds = DEFAULT_GRACE if grace is None else grace
-    files = Files(find, _load, apply)
-    try:
-        trio.run(
-            partial(run_daemon, config, host, port, seconds, files, watch=options.watch_config)
-        )
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CannotRun(f"cannot listen on {options.listen}: {reason}; {REMEDY}") from error
-    return 0
-
-
 def _serve(options: argparse.Namespace) -> int:
     if options.config is None and options.config_dir is None:
         raise CannotRun("no configuration: give one with --config FILE, or try 'llamadoze demo'")
     named = [] if options.config is None else [options.config]
-    find = partial(_sources, named, options.config_dir)
-    loaded = _load(find())
-    _complain(*_as_warnings(loaded.warnings))
-    return run(loaded.config, options, find)
+    return _run(options, partial(_sources, named, options.config_dir))
+
+
+def _run(options: argparse.Namespace, find: Callable[[], list[Path]], **more: float) -> int:
+    """Run the daemon in the foreground; `find` names its files, now and for a reload."""
+    from proxy.launch import launch
+    from proxy.reloading import Files
+
+    def warn(loaded: Loaded) -> None:
+        _complain(*_as_warnings(loaded.warnings))
+
+    launch(options, _address(options.listen), Files(find, _load), warn, **more)
+    return 0
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -146,8 +125,8 @@ def _demo(options: argparse.Namespace) -> int:
     if port and not is_free(port):  # said before the advice of what to try there
         raise CannotRun(f"cannot listen on {options.listen}: {TAKEN}")
     file = prepare(Path(options.folder), options.listen)
-    loaded = _load([file])
-    return run(loaded.config, options, lambda: [file], grace=1.0)
+    options.state_dir = options.state_dir or str(file.parent / "state")
+    return _run(options, lambda: [file], grace=1.0)
 
 
 def _sources(files: Sequence[str], folder: str | None) -> list[Path]:

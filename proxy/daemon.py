@@ -20,6 +20,8 @@ from proxy.contact import answer_one_token, ask_if_ready, make_call
 from proxy.listening import open_listeners, serve_http
 from proxy.reloading import Files, Reloader
 from supervisor import open_supervisor
+from supervisor.preload import preload
+from supervisor.records import Records
 
 DEFAULT_GRACE = 10.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -29,10 +31,16 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 @attrs.frozen
 class Shutdown:
-    """How the daemon is told to end: in good order, and then at once."""
+    """How the daemon is told to end: in good order, and then at once; by which signals."""
 
     stop: trio.Event = attrs.field(factory=trio.Event)
     hurry: trio.Event = attrs.field(factory=trio.Event)
+    by: list[int] = attrs.field(factory=list)
+
+    @property
+    def lets_go(self) -> bool:
+        """Whether models may live on: who restarts a daemon sends SIGTERM, a terminal SIGINT."""
+        return self.by == [signal.SIGTERM]
 
 
 async def run_daemon(
@@ -41,10 +49,13 @@ async def run_daemon(
     port: int,
     grace: float = DEFAULT_GRACE,
     files: Files | None = None,
+    records: Records | None = None,
     *,
     watch: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends everything at once.
+
+    After SIGTERM, models live on for the next daemon, if the configuration says so.
 
     Args:
         config: the models.
@@ -52,7 +63,8 @@ async def run_daemon(
         port: port to listen on; 0 takes any, and the log says which.
         grace: seconds that open answers have to end.
         files: where the configuration is read again.
-        watch: whether that happens whenever they change.
+        records: of the processes, for the next daemon.
+        watch: whether the files are read whenever they change.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -61,7 +73,7 @@ async def run_daemon(
     _raise_file_limit()
     shutdown = Shutdown()
     async with trio.open_nursery() as root:
-        async with open_supervisor(config, ask_if_ready, make_call) as supervisor:
+        async with open_supervisor(config, ask_if_ready, make_call, records=records) as supervisor:
             reloader = Reloader(files, supervisor)
             await root.start(_watch_signals, shutdown, reloader, grace)
             async with trio.open_nursery() as serving:
@@ -75,13 +87,15 @@ async def run_daemon(
                 bound = listeners[0].socket.getsockname()[:2]
                 where = f"{bound[0]}:{bound[1]}"
                 log.info(f"Listening on http://{where}", address=where, models=len(config.models))
-                serving.start_soon(supervisor.preload, answer_one_token)
+                serving.start_soon(preload, supervisor, answer_one_token)
                 if watch:
                     serving.start_soon(reloader.watch)
                 with open_application(supervisor, reloader) as application:
                     await serve_http(application, listeners, stop=shutdown.stop, grace=grace)
                 serving.cancel_scope.cancel()
-            log.info("Stopping all models")
+            if shutdown.lets_go:
+                supervisor.let_go()
+            log.info("Stopping all models that do not live on")
         root.cancel_scope.cancel()
     log.info("Stopped")
 
@@ -101,7 +115,9 @@ async def _watch_signals(
             name = signal.Signals(number).name
             if number == signal.SIGHUP:
                 await reloader.try_reload()
-            elif not shutdown.stop.is_set():
+                continue
+            shutdown.by.append(number)
+            if not shutdown.stop.is_set():
                 log.info(
                     f"{name}: no new requests; open ones have {grace:g}s; "
                     "a second signal ends everything at once"

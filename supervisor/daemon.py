@@ -6,9 +6,10 @@ next. Leaving its block ends all processes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import attrs
 import structlog
@@ -27,8 +28,10 @@ from supervisor.errors import (
     UnknownModel,
     Unloaded,
 )
+from supervisor.leftovers import settle_leftovers
 from supervisor.memory import Measure, held_by
 from supervisor.readiness import Probe
+from supervisor.records import Record, Records
 from supervisor.scheduler import Scheduler, rules_for
 from supervisor.server import ModelServer
 from supervisor.snapshot import Snapshot
@@ -43,6 +46,13 @@ class Supervisor:
 
     Attributes:
         config: the one in effect.
+        probe: asks a model server once whether it is ready.
+        call: makes one HTTP step into sleep or out of it.
+        limits: per model id, instead of what the configuration resolves to.
+        measure: tells how much host memory a process tree holds.
+        nursery: every model process lives in it.
+        records: what the next daemon is left; None leaves nothing.
+        inherited: processes of an earlier daemon, by model.
         servers: by id; one whose model was removed stays until its process has ended.
     """
 
@@ -52,6 +62,8 @@ class Supervisor:
     limits: Mapping[str, Limits]
     measure: Measure
     nursery: trio.Nursery
+    records: Records | None = None
+    inherited: Mapping[str, Record] = attrs.field(factory=dict)
     servers: dict[str, ModelServer] = attrs.field(factory=dict, init=False)
     _scheduler: Scheduler = attrs.field(init=False)
     _keeper: BudgetKeeper = attrs.field(init=False)
@@ -167,6 +179,8 @@ class Supervisor:
         for name in found.adjusted + found.replaced:
             model = config.models[name]
             self.servers[name].change(model, self._limits_of(name), replace=name in found.replaced)
+        for name in config.models:
+            self.servers[name].log_file = self._log_file(name)  # from its next process on
         self._scheduler.rules = rules_for(config)
         self._keeper.budget = budget_for(config)
         self._keeper.look()
@@ -184,11 +198,16 @@ class Supervisor:
         if name in self.servers:
             self.servers[name].change(model, limits, replace=True)
             return
-        server = ModelServer(model, limits, self.probe, self.call)
+        server = ModelServer(
+            model, limits, self.probe, self.call, self._log_file(name), self.inherited.get(name)
+        )
         server.on_change = partial(self._changed, server)
         server.on_failure = partial(self._scheduler.fail, name)
         self.servers[name] = server
         self.nursery.start_soon(server.run)
+
+    def _log_file(self, name: str) -> Path | None:
+        return self.records.log_file(name) if self.records and self.config.adopt else None
 
     async def _remove(self, name: str) -> None:
         """Let a model's requests end, then its process, then forget it, unless it is back."""
@@ -210,33 +229,8 @@ class Supervisor:
         self._scheduler.settle()
         if server.snapshot().state is State.ASLEEP:
             self._keeper.look()
-
-    async def preload(self, answer: Callable[[Model], Awaitable[str | None]]) -> None:
-        """Bring up the models of ``hooks.on_startup.preload``, one after the other.
-
-        Each answers one token, so that nothing is left to do for its first user. Who has to make
-        room for the next one sleeps, if it can; the last one stays awake.
-
-        Args:
-            answer: makes a model answer one token; returns why it did not, or None.
-        """
-        for name in self.config.hooks.on_startup.preload:
-            model = self.config.find(name.strip())
-            if model is not None:
-                await self._preload(model, answer)
-
-    async def _preload(
-        self, model: Model, answer: Callable[[Model], Awaitable[str | None]]
-    ) -> None:
-        failure: str | None = None
-        try:
-            async with self.lease(model.id):
-                failure = await answer(model)
-        except SupervisorError as error:
-            log.warning(f"<{model.id}> Not preloaded: {error}", model=model.id)
-            return
-        result = f"its first token failed: {failure}" if failure else "it has answered a token"
-        log.info(f"<{model.id}> Model preloaded; {result}", model=model.id)
+        if self.records:
+            self.records.note((one.model, one.snapshot()) for one in self.servers.values())
 
     @property
     def is_paused(self) -> bool:
@@ -274,6 +268,11 @@ class Supervisor:
                     nursery.start_soon(self._bring_back, name)
         return self.snapshots()
 
+    def let_go(self) -> None:
+        """Let the processes live on when this ends, where the configuration wants that."""
+        for server in self.servers.values() if self.config.adopt else ():
+            server.let_go()
+
     def cut(self) -> None:
         """End every model process without its grace."""
         for server in self.servers.values():
@@ -296,6 +295,7 @@ async def open_supervisor(
     call: Caller,
     limits: Mapping[str, Limits] | None = None,
     measure: Measure = held_by,
+    records: Records | None = None,
 ) -> AsyncIterator[Supervisor]:
     """Run the model servers of a configuration for as long as the block lasts.
 
@@ -305,9 +305,14 @@ async def open_supervisor(
         call: makes one HTTP step into sleep or out of it.
         limits: per model id, instead of what the configuration resolves to.
         measure: tells how much host memory a process tree holds.
+        records: of the daemon before this one, whose processes are taken over or ended first.
     """
+    left = records.found if records else ()
+    inherited = await settle_leftovers(left, config, probe)
     async with trio.open_nursery() as nursery:
         try:
-            yield Supervisor(config, probe, call, limits or {}, measure, nursery)
+            yield Supervisor(
+                config, probe, call, limits or {}, measure, nursery, records, inherited
+            )
         finally:
             nursery.cancel_scope.cancel()

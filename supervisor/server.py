@@ -8,25 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import attrs
 import structlog
 import trio
 
-from configschema import Limits, Model, is_reachable
+from configschema import Limits, Model
 from supervisor.actions import Actions, Caller, summary
-from supervisor.child import CannotStart, Child, open_child
+from supervisor.adopted import recognised
+from supervisor.child import CannotStart, Child, open_child, own
 from supervisor.commands import describe_exit
 from supervisor.durations import seconds
 from supervisor.logs import LogRing
-from supervisor.ports import is_free
+from supervisor.obstacles import obstacle
+from supervisor.output import LogFile
 from supervisor.racing import innermost, race
 from supervisor.readiness import Probe
-from supervisor.snapshot import UNKNOWN, Costs, Snapshot
-from supervisor.states import AT_REST, ENDED, Event, State, Wish, step
+from supervisor.records import Record
+from supervisor.snapshot import UNKNOWN, Snapshot
+from supervisor.standing import Standing
+from supervisor.states import AT_REST, ENDED, Event, State, Wish
 from supervisor.usage import Usage
 from supervisor.wanted import Wanted
-from supervisor.watching import Watchers
 
 LINES_IN_A_REASON = 3
 
@@ -50,6 +54,8 @@ class ModelServer:
         limits: how long each step may take, in seconds.
         probe: how to ask whether it is ready.
         call: how to make an HTTP step into sleep or out of it.
+        log_file: what its process writes to, so that it can outlive the daemon; None is a pipe.
+        inherited: a process of an earlier daemon, to begin with.
         on_change: called after every change of its state.
         on_failure: called with the reason when it fails while it is wanted.
         output: what it and its commands wrote last.
@@ -60,19 +66,20 @@ class ModelServer:
     limits: Limits
     probe: Probe
     call: Caller
+    log_file: Path | None = None
+    inherited: Record | None = None
     on_change: Callable[[], None] = lambda: None
     on_failure: Callable[[str], None] = lambda _: None
     output: LogRing = attrs.field(factory=LogRing, init=False)
-    _state: State = attrs.field(default=State.STOPPED, init=False)
-    _since: float = attrs.field(default=0.0, init=False)
-    _ready_since: float = attrs.field(default=0.0, init=False)
-    _costs: Costs = attrs.field(default=UNKNOWN, init=False)
+    wanted: Wanted = attrs.field(init=False)
+    _at: Standing = attrs.field(init=False)
+    _child: Child | None = attrs.field(default=None, init=False)
     _next: tuple[Model, Limits] | None = attrs.field(default=None, init=False)
     _employment: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    wanted: Wanted = attrs.field(init=False)
-    _child: Child | None = attrs.field(default=None, init=False)
-    _failure: str | None = attrs.field(default=None, init=False)
-    _watchers: Watchers = attrs.field(factory=Watchers, init=False)
+
+    @_at.default
+    def _nowhere(self) -> Standing:
+        return Standing(self.model.id, self.snapshot, lambda: self.on_change())
 
     @wanted.default
     def _nothing_wanted(self) -> Wanted:
@@ -86,7 +93,7 @@ class ModelServer:
     @property
     def is_at_rest(self) -> bool:
         """Whether it neither holds memory nor is about to."""
-        return self._state in AT_REST and self.wanted.wish is not Wish.SERVE
+        return self._at.state in AT_REST and self.wanted.wish is not Wish.SERVE
 
     @property
     def _actions(self) -> Actions:
@@ -98,15 +105,15 @@ class ModelServer:
         """Return how it stands now."""
         return Snapshot(
             model=self.model.id,
-            state=self._state,
+            state=self._at.state,
             wish=self.wanted.wish,
             in_flight=self.usage.in_flight,
             can_sleep=self.model.can_sleep,
-            pid=self._child.pid if self._child else None,
-            failure=self._failure,
+            pid=self._at.pid,
+            failure=self._at.failure,
             leaving=self.wanted.told_to_end.is_set(),
-            ready_since=self._ready_since,
-            costs=self._costs,
+            ready_since=self._at.ready_since,
+            costs=self._at.costs,
             drain_limit=self.limits.drain,
         )
 
@@ -120,7 +127,7 @@ class ModelServer:
 
     def change(self, model: Model, limits: Limits, *, replace: bool) -> None:
         """Let other settings hold: now, or after the present process if it must be replaced."""
-        if (replace or self._next) and self._state not in ENDED:
+        if (replace or self._next) and self._at.state not in ENDED:
             self._next = model, limits
             self.wish(Wish.DRAIN)
         else:
@@ -137,126 +144,153 @@ class ModelServer:
 
     async def reached(self, states: frozenset[State]) -> Snapshot:
         """Wait for one of these states; return how it stood in it, even if it has moved on."""
-        if self._state in states:
-            return self.snapshot()
-        return await self._watchers.reached(states)
+        return await self._at.reached(states)
 
     def cut(self) -> None:
         """Let its process have no grace when it ends."""
         if self._child is not None:
             self._child.cut()
 
+    def let_go(self) -> None:
+        """Let its process live on when the daemon ends, if it stands still and can do without."""
+        child = self._child
+        if child and child.can_be_let_go and self._at.state in (State.READY, State.ASLEEP):
+            child.let_go()
+
     # The task: one life after the other.
 
     async def run(self) -> None:
         """Follow the wishes for as long as the daemon runs; cancel it to end the process."""
         with self._employment:
+            if self.inherited:
+                await self._live_once()
+                self.inherited = None
             while True:
                 await self.wanted.until_start()
                 await self._live_once()
 
     async def _live_once(self) -> None:
-        """Start the process, keep it while it is wanted, and see it gone."""
+        """Have a process, keep it while it is wanted, and see it gone."""
         self.wanted.begin_life()
         self.output = LogRing()  # what its predecessor said explains nothing of this one
-        self._step(Event.START)
         ending = Ending()
         try:
-            ending = await self._own_process()
+            ending = await (self._inherit(self.inherited) if self.inherited else self._start())
         except* Exception as errors:  # a fault of ours ends this model, not the daemon
             log.exception(f"<{self.model.id}> Internal error", model=self.model.id)
             ending = Ending(f"internal error: {innermost(errors)!r}", failed=True)
         finally:
-            self._begin_end()
-            self._finish(ending)
+            if self._child and self._child.is_let_go:
+                self._at.tell("info", "Process lives on; the next llamadoze can adopt it")
+            else:
+                self._finish(ending)
 
-    async def _own_process(self) -> Ending:
-        if reason := self._obstacle():
+    async def _start(self) -> Ending:
+        self._at.step(Event.START)
+        if reason := obstacle(self.model):
             return Ending(reason, failed=True)
-        ending = Ending()
         try:
             async with open_child(
                 self.model.cmd.argv,
                 env=self._actions.environment(),
                 on_output=self.output.write,
                 grace=self.limits.unload,
+                log_file=self.log_file,
             ) as child:
-                self._child = child
-                if self.model.cmd_stop:
-                    child.ask = partial(self._ask_to_stop, child)
+                self._at.pid = child.pid
                 limit = self.limits.ready
-                self._tell("info", f"Starting process (timeout: {seconds(limit)})", timeout_s=limit)
-                try:
-                    ending = await race(
-                        partial(self._serve, child), partial(self._exit_of, child), self._unwanted
-                    )
-                finally:
-                    self._begin_end()
+                text = f"Starting process (timeout: {seconds(limit)})"
+                self._at.tell("info", text, timeout_s=limit)
+                return await self._own(child)
         except CannotStart as error:
             return Ending(f"cmd cannot be started: {error}", failed=True)
-        return ending
 
-    def _obstacle(self) -> str | None:
-        """Return why a start would be for nothing, or None."""
-        if not self.model.cmd:
-            return "cmd is empty"
-        if not is_reachable(self.model.proxy):
-            return "proxy leads nowhere: it must be an address such as http://127.0.0.1:8000"
-        if self.model.port is not None and not is_free(self.model.port):
-            taken = f"another process listens on its port {self.model.port}"
-            return f"{taken}; end that process or change startPort"
-        return None
+    async def _inherit(self, record: Record) -> Ending:
+        """Go on with a process of an earlier daemon from where it was."""
+        with recognised(record.pid, record.started) as leader:
+            if leader is None or self.log_file is None:
+                self._at.step(Event.START)
+                return Ending("the process of the earlier llamadoze has ended meanwhile")
+            output = LogFile(self.log_file)
+            async with own(Child(leader, output, self.limits.unload), self.output.write) as child:
+                self._at.pid = child.pid
+                if record.state == State.READY.value:
+                    self.wish(Wish.SERVE)
+                    self._open(Event.ADOPTED_READY)
+                else:
+                    self.wish(Wish.SLEEP)
+                    self._at.step(Event.ADOPTED_ASLEEP)
+                text = f"Adopted process of an earlier llamadoze ({self._at.state.value})"
+                self._at.tell("info", text)
+                return await self._own(child)
+
+    async def _own(self, child: Child) -> Ending:
+        """Let a process serve until it ends, or is to end."""
+        self._child = child
+        if self.model.cmd_stop:
+            child.ask = partial(self._ask_to_stop, child)
+        try:
+            return await race(
+                partial(self._serve, child), partial(self._exit_of, child), self._unwanted
+            )
+        finally:
+            if not child.is_let_go:
+                self._at.begin_end()
 
     def _finish(self, ending: Ending) -> None:
         """The process is gone: say why, keep the reason, and step to where this leaves us."""
+        self._at.begin_end()
         if self._child and self._child.was_killed:
             grace = seconds(self.limits.unload)
-            self._tell("warning", f"Process did not end within {grace} and was killed")
+            self._at.tell("warning", f"Process did not end within {grace} and was killed")
         self.usage.end_life()
         if self._next is not None:
             self._apply(*self._next)
-            self._costs = UNKNOWN
-        self._failure = ending.reason
+            self._at.costs = UNKNOWN
+        self._at.failure = ending.reason
         if ending.failed:
             self._fail(f"{ending.reason}")
         else:
-            self._step(Event.ENDED, "Process stopped in")
-        self._child = None
+            self._at.step(Event.ENDED, "Process stopped in")
+        self._child, self._at.pid = None, None
 
     def _fail(self, reason: str) -> None:
         if last := " | ".join(self.output.tail(LINES_IN_A_REASON)):
             reason = f"{reason}; last output: {last}"
         message = f"Model failed: {reason}. The next request starts it again"
-        self._tell("error", message, reason=reason)
-        self._failure = reason
+        self._at.tell("error", message, reason=reason)
+        self._at.failure = reason
         if self.wanted.wish is Wish.SERVE:
             self.on_failure(reason)
         self.wanted.wish = Wish.STOP
-        self._step(Event.GAVE_UP)
+        self._at.step(Event.GAVE_UP)
 
     async def _serve(self, child: Child) -> Ending:
         """Bring the model up, then let it sleep and wake as wanted, until a step fails."""
-        if failure := await self._actions.become_ready():
-            return Ending(failure, failed=True)
-        self._open(Event.BECAME_READY, "Model ready in")
+        if self._at.state is State.STARTING:
+            if failure := await self._actions.become_ready():
+                return Ending(failure, failed=True)
+            self._open(Event.BECAME_READY, "Model ready in")
         while True:
-            if failure := await self.wanted.until_rest_is_due():
-                self._report_failure(failure, "falling back to Stop()")
-                return Ending(failure)
-            if self.wanted.wish is Wish.DRAIN:
-                self.wanted.told_to_end.set()
-                return Ending()
-            if failure := await self._fall_asleep(child):
-                self._report_failure(failure, "falling back to Stop()")
-                return Ending(failure)
+            if self._at.state is State.READY:
+                if failure := await self.wanted.until_rest_is_due():
+                    return self._report(failure, "falling back to Stop()")
+                if self.wanted.wish is Wish.DRAIN:
+                    self.wanted.told_to_end.set()
+                    return Ending()
+                if failure := await self._fall_asleep(child):
+                    return self._report(failure, "falling back to Stop()")
             await self.wanted.until_serve()
             if failure := await self._wake(child):
-                self._report_failure(failure, "restarting process")
-                return Ending(failure)
+                return self._report(failure, "restarting process")
+
+    def _report(self, failure: str, remedy: str) -> Ending:
+        self._at.report_failure(failure, remedy)
+        return Ending(failure)
 
     async def _exit_of(self, child: Child) -> Ending:
         status = await child.exited()
-        return Ending(f"process {describe_exit(status)} while {self._state.value}", failed=True)
+        return Ending(f"process {describe_exit(status)} while {self._at.state.value}", failed=True)
 
     async def _unwanted(self) -> Ending:
         await self.wanted.told_to_end.wait()
@@ -264,15 +298,15 @@ class ModelServer:
 
     async def _fall_asleep(self, child: Child) -> str | None:
         """Put the model to sleep; return why it must be stopped instead, or None."""
-        self._begin(Event.SLEEP, summary(self.model.recipe.sleep, "sleep"), self.limits.sleep)
+        self._at.begin(Event.SLEEP, summary(self.model.recipe.sleep, "sleep"), self.limits.sleep)
         failure = await self._actions.sleep(child.pid)
         if failure is None:
-            self._step(Event.SLEPT, "Model sleep completed in")
+            self._at.step(Event.SLEPT, "Model sleep completed in")
         return failure
 
     async def _wake(self, child: Child) -> str | None:
         """Wake the model; return why it must be started afresh instead, or None."""
-        self._begin(Event.WAKE, summary(self.model.recipe.wake, "wake"), self.limits.wake)
+        self._at.begin(Event.WAKE, summary(self.model.recipe.wake, "wake"), self.limits.wake)
         failure = await self._actions.wake(child.pid)
         if failure is None:
             self._open(Event.WOKE, "Model wake completed in")
@@ -280,48 +314,12 @@ class ModelServer:
 
     async def _ask_to_stop(self, child: Child) -> None:
         if failure := await self._actions.ask_to_stop(child.pid):
-            self._report_failure(failure, "killing the process after its grace")
+            self._at.report_failure(failure, "killing the process after its grace")
 
-    # The one place where the state is written, and what is said about it.
-
-    def _step(self, event: Event, done: str | None = None) -> None:
-        """Apply an event; `done` says what was completed by it, for the log."""
-        took = trio.current_time() - self._since
-        self._state = step(self._state, event)
-        self._costs = self._costs.learn(event, took)
-        self._since = trio.current_time()
-        if done:
-            self._tell("info", f"{done} {seconds(took)}", duration_s=round(took, 3))
-        else:
-            self._tell("debug", f"State is {self._state.value}")
-        self._watchers.tell(self.snapshot())
-        self.on_change()
-
-    def _begin(self, event: Event, steps: str, limit: float) -> None:
-        """Step to where something is done, and say so."""
-        self._step(event)
-        self._tell("info", f"Executing {steps} (timeout: {seconds(limit)})", timeout_s=limit)
-
-    def _open(self, event: Event, done: str) -> None:
-        """Step to READY: leases may be given, and the idle time begins."""
-        self._failure = None
-        self._ready_since = trio.current_time()
+    def _open(self, event: Event, done: str | None = None) -> None:
+        """Begin to serve, and to count the idle time."""
         self.usage.restart_idle_time()
-        self._step(event, done)
-
-    def _begin_end(self) -> None:
-        """Step to STOPPING, once, whatever way the end came."""
-        if self._state is not State.STOPPING:
-            self._step(Event.STOP)
-
-    def _tell(self, level: str, message: str, **facts: object) -> None:
-        pid = {"pid": self._child.pid} if self._child else {}
-        known = {"model": self.model.id, "state": self._state.value, **pid, **facts}
-        getattr(log, level)(f"<{self.model.id}> {message}", **known)
+        self._at.open(event, done)
 
     def _tell_of_idleness(self, what: str, limit: float) -> None:
-        self._tell("info", f"{what}, TTL of {seconds(limit)} reached", timeout_s=limit)
-
-    def _report_failure(self, failure: str, remedy: str) -> None:
-        took = round(trio.current_time() - self._since, 3)
-        self._tell("error", f"{failure}, {remedy}", reason=failure, duration_s=took)
+        self._at.tell("info", f"{what}, TTL of {seconds(limit)} reached", timeout_s=limit)

@@ -34,6 +34,8 @@ class Event(Enum):
     STOP = auto()
     ENDED = auto()
     GAVE_UP = auto()
+    ADOPTED_READY = auto()
+    ADOPTED_ASLEEP = auto()
 
 
 class Wish(Enum):
@@ -67,6 +69,9 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     **{(state, Event.STOP): State.STOPPING for state in HAS_PROCESS - {State.STOPPING}},
     (State.STOPPING, Event.ENDED): State.STOPPED,
     (State.STOPPING, Event.GAVE_UP): State.FAILED,
+    # A process of an earlier daemon goes on where it was.
+    (State.STOPPED, Event.ADOPTED_READY): State.READY,
+    (State.STOPPED, Event.ADOPTED_ASLEEP): State.ASLEEP,
 }
 
 

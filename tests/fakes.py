@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -29,6 +30,7 @@ class FakeChild:
     ended: trio.Event = attrs.field(factory=trio.Event)
     status: int | None = None
     was_killed: bool = False
+    is_let_go: bool = False
 
     async def exited(self) -> int:
         match self.argv:
@@ -73,6 +75,7 @@ class FakePrograms:
         env: Mapping[str, str],
         on_output: Callable[[bytes], None],
         grace: float,
+        log_file: Path | None = None,
     ) -> AsyncIterator[FakeChild]:
         await trio.lowlevel.checkpoint()
         if argv[0] == "missing":

@@ -60,7 +60,13 @@ def test_any_walk_keeps_what_the_sets_promise(events: list[Event]) -> None:
         if before in HAS_PROCESS and state not in HAS_PROCESS:
             assert before is State.STOPPING
         if before in AT_REST and state in HOLDS_MEMORY:
-            assert event in (Event.START, Event.WAKE, Event.STOP)
+            assert event in (
+                Event.START,
+                Event.WAKE,
+                Event.STOP,
+                Event.ADOPTED_READY,
+                Event.ADOPTED_ASLEEP,
+            )
 
 
 def test_every_state_can_be_reached_and_left() -> None:

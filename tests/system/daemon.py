@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +24,8 @@ import yaml
 
 from tests.proxy.daemon import free_port
 
+STATE = tempfile.mkdtemp(prefix="llamadoze-tests-")
+atexit.register(shutil.rmtree, STATE, ignore_errors=True)
 LLAMADOZE = str(Path(sys.executable).with_name("llamadoze"))
 
 
@@ -83,7 +88,7 @@ def started(*arguments: str, wait: float = 15) -> Iterator[Process]:
         [LLAMADOZE, *arguments, "--listen", f"127.0.0.1:{port}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": STATE},
     )
     daemon = Process(process, port)
     reader = threading.Thread(target=daemon.read, daemon=True)

@@ -1,0 +1,63 @@
+"""Process groups: a leader with all it has started, that did not leave for a session of its own.
+
+Owns signals to a group, and whether one lives, whoever has started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+import psutil
+import trio
+
+BETWEEN_LOOKS = 0.05  # seconds; nothing tells of the end of a group
+
+
+async def until_gone(pid: int) -> None:
+    """Wait until nothing of a group lives."""
+    while group_lives(pid):  # noqa: ASYNC110 -- the kernel has no event for it
+        await trio.sleep(BETWEEN_LOOKS)
+
+
+async def end_group(pid: int, grace: float) -> bool:
+    """End a process group that is not ours: asked, given a grace, killed; return whether killed.
+
+    Args:
+        pid: of its leader.
+        grace: seconds between SIGTERM and SIGKILL.
+    """
+    signal_group(pid, signal.SIGTERM)
+    with trio.move_on_after(grace) as scope:
+        await until_gone(pid)
+    signal_group(pid, signal.SIGKILL)
+    with trio.move_on_after(1):
+        await until_gone(pid)
+    return scope.cancelled_caught
+
+
+def group_lives(pid: int) -> bool:
+    """Whether a process group has a member that is more than an entry its parent will collect."""
+    return signal_group(pid, 0) and any(
+        process.info["status"] != psutil.STATUS_ZOMBIE
+        for process in psutil.process_iter(["status"])
+        if _group_of(process.pid) == pid
+    )
+
+
+def _group_of(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return None
+
+
+def signal_group(pid: int, number: int) -> bool:
+    """Send a signal to a process group; return whether there still is one."""
+    with contextlib.suppress(PermissionError):  # of a setuid program, which is alive
+        try:
+            os.killpg(pid, number)
+        except ProcessLookupError:
+            return False
+    return True

@@ -1,0 +1,93 @@
+"""What becomes of the processes of an earlier daemon: taken over, or ended before anything starts.
+
+Owns the proof that a process is what its record says and still well. Nothing here may leave an
+orphan on the memory that others need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import structlog
+import trio
+
+from configschema import Config, Limits, Model, resolve_limits
+from supervisor.adopted import is_left_over, started_at
+from supervisor.durations import seconds
+from supervisor.groups import end_group
+from supervisor.readiness import Probe, ReadyCheck
+from supervisor.records import Record, fingerprint
+from supervisor.states import State
+
+HEALTHY_WITHIN = 5.0  # seconds for a process that was ready to answer its check
+ADOPTABLE = frozenset({State.READY, State.ASLEEP})
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
+
+
+async def settle_leftovers(
+    records: Iterable[Record], config: Config, probe: Probe
+) -> dict[str, Record]:
+    """Return those processes that may be taken over, by model; when that is done, no other lives.
+
+    Args:
+        records: of the earlier daemon.
+        config: of this one; `adopt` says whether anything is taken over.
+        probe: asks a model server once whether it is ready.
+    """
+    adopted: dict[str, Record] = {}
+
+    async def settle(record: Record) -> None:
+        if not is_left_over(record.pid, record.started):
+            return
+        reason = await _why_not(record, config, probe)
+        if reason is None:
+            adopted[record.model] = record
+        else:
+            await _end(record, config, reason)
+
+    async with trio.open_nursery() as nursery:
+        for record in records:
+            nursery.start_soon(settle, record)
+    return adopted
+
+
+async def _why_not(record: Record, config: Config, probe: Probe) -> str | None:
+    """Return why a process cannot be taken over, or None."""
+    model = config.models.get(record.model)
+    if not config.adopt:
+        return "adopt is not on"
+    if model is None:
+        return "its model is not in the configuration any more"
+    if fingerprint(model) != record.fingerprint:
+        return "its model's configuration has changed"
+    if State(record.state) not in ADOPTABLE:
+        return f"it was {record.state} when its daemon ended"
+    if not started_at(record.pid, record.started):
+        return "its first process has ended"
+    return await _unhealthy(model, probe) if record.state == State.READY.value else None
+
+
+async def _unhealthy(model: Model, probe: Probe) -> str | None:
+    check = ReadyCheck(probe, model)
+    with trio.move_on_after(HEALTHY_WITHIN) as scope:
+        await check.passed()
+    if scope.cancelled_caught:
+        return f"it does not answer its check: {check.last_answer}"
+    return None
+
+
+async def _end(record: Record, config: Config, reason: str) -> None:
+    model = config.models.get(record.model)
+    grace = resolve_limits(config, model).unload if model else Limits().unload
+    facts = {"model": record.model, "pid": record.pid, "reason": reason}
+    log.warning(
+        f"<{record.model}> Ending the process {record.pid} of an earlier llamadoze: {reason}",
+        **facts,
+    )
+    if await end_group(record.pid, grace):
+        log.warning(
+            f"<{record.model}> Process {record.pid} did not end within {seconds(grace)} "
+            "and was killed",
+            **facts,
+        )

@@ -1,0 +1,175 @@
+"""What a daemon leaves to the next one: a small file of the processes it has, and their logs.
+
+Owns the folder, the file's form, and the lock that tells a living daemon's file from a dead one's.
+What is done with a record is decided in `leftovers`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import structlog
+
+from configschema import Model
+from supervisor.adopted import start_of
+from supervisor.snapshot import Snapshot
+from supervisor.states import HAS_PROCESS, State
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@attrs.frozen(kw_only=True)
+class Record:
+    """One process.
+
+    Attributes:
+        model: the id of its model.
+        pid: of the leader of its group.
+        started: when, in clock ticks since the boot: what tells it from another of the same pid.
+        port: that it was given, if any.
+        state: where it stood; the value of a `State`.
+        fingerprint: of what it was started with.
+    """
+
+    model: str
+    pid: int
+    started: int
+    port: int | None
+    state: str
+    fingerprint: str
+
+
+@attrs.define(eq=False)
+class Records:
+    """The folder of one daemon.
+
+    Attributes:
+        folder: where it is.
+        found: what the daemon before this one has left.
+    """
+
+    folder: Path
+    found: tuple[Record, ...] = ()
+    _written: tuple[Record, ...] | None = attrs.field(default=None, init=False)
+    _starts: dict[int, int] = attrs.field(factory=dict, init=False)
+    _failed: bool = attrs.field(default=False, init=False)
+
+    @property
+    def file(self) -> Path:
+        """The state file."""
+        return self.folder / "state.json"
+
+    def log_file(self, model: str) -> Path:
+        """Return where a model's process writes to, if it may outlive the daemon."""
+        return self.folder / f"{hashlib.sha256(model.encode()).hexdigest()[:16]}.log"
+
+    def note(self, servers: Iterable[tuple[Model, Snapshot]]) -> None:
+        """Write down how the processes stand, if that has changed.
+
+        A disk that is full is told of once; the models are served all the same.
+        """
+        records = tuple(self._record(*one) for one in servers if one[1].pid)
+        if records == self._written:
+            return
+        text = json.dumps({"boot": _boot(), "models": [attrs.asdict(one) for one in records]})
+        beside = self.file.with_suffix(".new")
+        try:
+            beside.write_text(text)
+            beside.replace(self.file)
+        except OSError as error:
+            if not self._failed:
+                log.warning(f"Cannot write {self.file}: {error.strerror}; a crash leaves orphans")
+            self._failed = True
+        else:
+            self._written, self._failed = records, False
+
+    def _record(self, model: Model, snapshot: Snapshot) -> Record:
+        pid = snapshot.pid or 0
+        if pid not in self._starts:
+            self._starts = {pid: start_of(pid) or 0, **self._starts}
+        return Record(
+            model=model.id,
+            pid=pid,
+            started=self._starts[pid],
+            port=model.port,
+            state=snapshot.state.value,
+            fingerprint=fingerprint(model),
+        )
+
+
+def fingerprint(model: Model) -> str:
+    """Return what stands for all that a process was started with, and how it sleeps and wakes."""
+    facts = attrs.asdict(model, recurse=True)
+    known = ("cmd", "env", "port", "proxy", "check_endpoint", "recipe")
+    text = repr([facts[name] for name in known])
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+@contextmanager
+def open_records(folder: Path) -> Iterator[Records | None]:
+    """Use a folder alone; there is None where that cannot be, and the log says why."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        log.warning(
+            f"Cannot use {folder}: {error.strerror}; leftovers of a crash will not be found. "
+            "Give another folder with --state-dir"
+        )
+        yield None
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        log.warning(
+            f"Another llamadoze serves this configuration ({folder}); "
+            "leftovers of a crash of this one will not be found. Give it another --state-dir"
+        )
+        yield None
+    else:
+        yield Records(folder, read_records(folder / "state.json"))
+    finally:
+        os.close(lock)  # which gives the lock back
+
+
+def read_records(file: Path) -> tuple[Record, ...]:
+    """Return what a state file holds; nothing of an earlier boot, and nothing it cannot read."""
+    try:
+        data = json.loads(file.read_text())
+        if data["boot"] != _boot():
+            return ()
+        return tuple(_checked(Record(**one)) for one in data["models"])
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning(f"Cannot read {file}: {error!r}; if models of a crash live on, end them")
+        return ()
+
+
+def _checked(record: Record) -> Record:
+    right = record.pid > 1 and record.started > 0 and State(record.state) in HAS_PROCESS
+    if not right:
+        raise ValueError(f"no such process: {record}")
+    return record
+
+
+def _boot() -> str:
+    """Return what stands for the time since the machine was started: pids mean nothing beyond."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def ports_of(records: Iterable[Record]) -> Mapping[str, int]:
+    """Return the ports that models have, for the configuration to keep."""
+    return {record.model: record.port for record in records if record.port}

@@ -1,0 +1,191 @@
+"""One daemon after the other: what the second takes over from the first, and what it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.proxy.daemon import stub
+from tests.system.daemon import Process, started, write
+
+
+def wait_for(condition: Callable[[], bool], limit: float = 10) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def end(pids: list[int]) -> None:
+    for pid in pids:
+        if is_alive(pid):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def two(folder: Path, **more: Any) -> str:
+    models = {"a": stub(sleeps=True), "b": stub()}
+    return write(folder, models=models, unloadTimeout=1, **more)
+
+
+def use(daemon: Process, names: str = "ab") -> list[int]:
+    """Use models in turn and return their pids."""
+    for name in names:
+        assert daemon.chat(name)[0] == 200
+    return [daemon.running()[name]["pid"] for name in names]
+
+
+def said(daemon: Process, words: str) -> bool:
+    return any(words in line for line in daemon.events())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_models_outlive_a_daemon_that_is_restarted_or_killed(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """Awake or asleep, they go on with the next one under the same pid."""
+    file = two(tmp_path, adopt=True)
+    with started("--config", file) as daemon:
+        pids = use(daemon)
+        daemon.end(number)
+    try:
+        assert all(map(is_alive, pids))
+        with started("--config", file) as daemon:
+            rows = daemon.running()
+            assert [(rows[name]["state"], rows[name]["pid"]) for name in "ab"] == [
+                ("asleep", pids[0]),
+                ("ready", pids[1]),
+            ]
+            assert daemon.chat("b")[1]["pid"] == pids[1]
+            assert daemon.chat("a")[1]["pid"] == pids[0]
+            assert not is_alive(pids[1])  # it cannot sleep, and made room
+            assert not said(daemon, "<a> Starting process")
+            daemon.end(signal.SIGINT)
+        assert not is_alive(pids[0])
+    finally:
+        end(pids)
+
+
+def test_without_adopt_nothing_outlives_a_daemon_for_long(tmp_path: Path) -> None:
+    """A killed one leaves orphans; the next ends them before it serves."""
+    file = two(tmp_path)
+    with started("--config", file) as daemon:
+        pids = use(daemon)
+        daemon.end(signal.SIGKILL)
+    try:
+        assert is_alive(pids[0])
+        with started("--config", file) as daemon:
+            assert not any(map(is_alive, pids))
+            assert daemon.running() == {}
+            assert said(daemon, "<a> Ending the process")
+            assert daemon.chat("a")[0] == 200
+    finally:
+        end(pids)
+
+
+def test_a_process_of_another_configuration_is_ended(tmp_path: Path) -> None:
+    """It is not what the operator wants to run now; a removed model's neither."""
+    file = two(tmp_path, adopt=True)
+    with started("--config", file) as daemon:
+        pids = use(daemon)
+        daemon.end(signal.SIGTERM)
+    try:
+        text = Path(file).read_text()
+        Path(file).write_text(text.replace("  b:", "  b:\n    env: [X=1]").replace("  a:", "  c:"))
+        with started("--config", file) as daemon:
+            assert not any(map(is_alive, pids))
+            assert said(daemon, "its model's configuration has changed")
+            assert said(daemon, "its model is not in the configuration any more")
+    finally:
+        end(pids)
+
+
+def test_a_process_that_does_not_answer_any_more_is_ended(tmp_path: Path) -> None:
+    """Its state file says ready, its check does not."""
+    file = write(tmp_path, models={"b": stub()}, unloadTimeout=1, adopt=True)
+    with started("--config", file) as daemon:
+        pids = use(daemon, "b")
+        daemon.end(signal.SIGTERM)
+    try:
+        os.kill(pids[0], signal.SIGSTOP)
+        with started("--config", file, wait=20) as daemon:
+            assert not is_alive(pids[0])
+            assert said(daemon, "it does not answer its check")
+    finally:
+        end(pids)
+
+
+def test_what_it_wrote_is_known_of_an_adopted_process(tmp_path: Path) -> None:
+    """Its last words explain its end."""
+    file = write(tmp_path, models={"b": stub()}, adopt=True)
+    with started("--config", file) as daemon:
+        pids = use(daemon, "b")
+        daemon.end(signal.SIGTERM)
+    try:
+        with started("--config", file) as daemon:
+            assert daemon.chat("b", die=3)[0] == 502
+            wait_for(lambda: said(daemon, "last output: the stub was told to die"))
+            assert daemon.chat("b")[0] == 200
+            daemon.end(signal.SIGINT)
+    finally:
+        end(pids)
+
+
+def test_a_stranger_with_the_pid_of_a_record_is_left_alone(tmp_path: Path) -> None:
+    """Only a process that was started at that very time is one of ours."""
+    file = two(tmp_path)
+    state = tmp_path / "state"
+    stranger = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        with started("--config", file, "--state-dir", str(state)) as daemon:
+            use(daemon, "b")
+            daemon.end(signal.SIGKILL)
+        data = json.loads((state / "state.json").read_text())
+        pid = data["models"][0]["pid"]
+        data["models"].append({**data["models"][0], "pid": stranger.pid})
+        (state / "state.json").write_text(json.dumps(data))
+        with started("--config", file, "--state-dir", str(state)):
+            assert not is_alive(pid)
+            assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_two_daemons_with_one_configuration_leave_each_other_alone(tmp_path: Path) -> None:
+    """The second keeps no state, and says so."""
+    file = two(tmp_path, adopt=True)
+    with started("--config", file) as first:
+        pids = use(first)
+        with started("--config", file) as second:
+            assert said(second, "Another llamadoze serves this configuration")
+            assert all(map(is_alive, pids))
+            second.end(signal.SIGTERM)
+        assert first.chat("a")[1]["pid"] == pids[0]
+        first.end(signal.SIGINT)
+    assert not any(map(is_alive, pids))
+
+
+def test_a_state_file_that_cannot_be_read_is_told_of(tmp_path: Path) -> None:
+    """And the daemon serves."""
+    file, state = two(tmp_path), tmp_path / "state"
+    state.mkdir()
+    (state / "state.json").write_text('{"boot": 1')
+    with started("--config", file, "--state-dir", str(state)) as daemon:
+        assert said(daemon, "Cannot read")
+        assert daemon.chat("b")[0] == 200
+    with started("--config", file, "--state-dir", "/proc/nowhere") as daemon:
+        assert said(daemon, "Cannot use /proc/nowhere")
+        assert daemon.chat("b")[0] == 200
