@@ -21,13 +21,9 @@ from configschema.sections import DEFAULT_GROUP
 LOG_LEVELS = ("debug", "info", "warn", "error")
 NOT_YET: dict[str, str] = {
     "apiKeys": "keys are not checked yet: whoever reaches the port is served",
-    "groups": "not in effect yet: one model runs at a time",
-    "matrix": "not in effect yet: one model runs at a time",
-    "routing": "not in effect yet: one model runs at a time, and the oldest request goes first",
     "selectors": "not in effect yet: these names are unknown to requests",
     "profiles": "not in effect yet: no profile can be switched on",
     "peers": "not in effect yet: these models are unknown to requests",
-    "hooks": "not in effect yet: no model is loaded at the start",
     "sendLoadingState": "not in effect yet: a stream begins when the model is ready",
     "includeAliasesInList": "not in effect yet: aliases are served, but not listed",
     "upstream": "not in effect yet: there is no /upstream",

@@ -140,7 +140,6 @@ def test_models_to_preload_that_are_not_there_are_left_out() -> None:
     """As llama-swap does, but not in silence."""
     found = warnings("aliases: [x]", "hooks: {on_startup: {preload: [m, x, ' ', nope]}}\n")
     assert found == [
-        "hooks: not in effect yet: no model is loaded at the start",
         "hooks.on_startup.preload.3: there is no model 'nope'; it is left out",
     ]
 

@@ -138,7 +138,6 @@ def test_empty_sections_are_warned_of() -> None:
     text = "macros:\nhooks:\n  on_startup:\nmodels: {m: {cmd: 'x ${PORT}', env: , aliases: []}}\n"
     assert [str(w) for w in parse(text, "f").warnings] == [
         "f:1:1: macros: is empty, which is the same as leaving it out",
-        "f:2:1: hooks: not in effect yet: no model is loaded at the start",
         "f:3:3: hooks.on_startup: is empty, which is the same as leaving it out",
         "f:4:32: models.m.env: is empty, which is the same as leaving it out",
     ]
