@@ -141,6 +141,7 @@ def _standing(supervisor: Supervisor, snapshot: Snapshot) -> dict[str, Any]:
         "description": model.description,
         "pid": snapshot.pid,
         "in_flight": snapshot.in_flight,
+        "waiting": server.usage.waiting,
         "failure": snapshot.failure,
     }
 

@@ -78,6 +78,7 @@ class Records:
         A disk that is full is told of once; the models are served all the same.
         """
         records = tuple(self._record(*one) for one in servers if one[1].pid)
+        self._starts = {one.pid: one.started for one in records}
         if records == self._written:
             return
         text = json.dumps({"boot": _boot(), "models": [attrs.asdict(one) for one in records]})
@@ -94,12 +95,11 @@ class Records:
 
     def _record(self, model: Model, snapshot: Snapshot) -> Record:
         pid = snapshot.pid or 0
-        if pid not in self._starts:
-            self._starts = {pid: start_of(pid) or 0, **self._starts}
+        started = self._starts.get(pid) or start_of(pid) or 0
         return Record(
             model=model.id,
             pid=pid,
-            started=self._starts[pid],
+            started=started,
             port=model.port,
             state=snapshot.state.value,
             fingerprint=fingerprint(model),

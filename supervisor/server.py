@@ -113,6 +113,7 @@ class ModelServer:
             failure=self._at.failure,
             leaving=self.wanted.told_to_end.is_set(),
             ready_since=self._at.ready_since,
+            idle_since=self.usage.idle_since,
             costs=self._at.costs,
             drain_limit=self.limits.drain,
         )
@@ -197,7 +198,7 @@ class ModelServer:
                 grace=self.limits.unload,
                 log_file=self.log_file,
             ) as child:
-                self._at.pid = child.pid
+                self._at.has(child.pid)
                 limit = self.limits.ready
                 text = f"Starting process (timeout: {seconds(limit)})"
                 self._at.tell("info", text, timeout_s=limit)

@@ -92,6 +92,7 @@ class _Server:
     in_flight: int = 0
     since: float = 0
     ready_since: float = 0
+    idle_since: float = 0
     life: int = 0  # steps taken: what was planned for an earlier one is void
     costs: Costs = attrs.field(init=False)
 
@@ -107,6 +108,7 @@ class _Server:
             in_flight=self.in_flight,
             can_sleep=self.durations.can_sleep,
             ready_since=self.ready_since,
+            idle_since=self.idle_since,
             costs=self.costs,
         )
 
@@ -212,6 +214,7 @@ class Simulation:
         server = self._servers[model]
         if not life:
             server.in_flight -= 1
+            server.idle_since = self._now
             self._in_flight -= 1
             self._move(server)
         elif life == server.life:
@@ -231,7 +234,7 @@ class Simulation:
         server.since = self._now
         server.life += 1
         if server.state is State.READY:
-            server.ready_since = self._now
+            server.ready_since = server.idle_since = self._now
         self._activations += event in (Event.START, Event.WAKE)
         if (seconds := server.takes()) < inf:
             self._plan(seconds, server.name, server.life)

@@ -55,6 +55,7 @@ class Snapshot:
         failure: why it last failed; None once it was ready again.
         leaving: whether its process was told to end; that is never taken back.
         ready_since: when it last began to serve, on Trio's clock.
+        idle_since: when its last request ended, or it began to serve.
         costs: how long its steps take, as far as is known.
         drain_limit: seconds its requests may hold up others that waited too long; 0 is no limit.
     """
@@ -68,6 +69,7 @@ class Snapshot:
     failure: str | None = None
     leaving: bool = False
     ready_since: float = 0.0
+    idle_since: float = 0.0
     costs: Costs = UNKNOWN
     drain_limit: float = 0.0
 

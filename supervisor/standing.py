@@ -59,6 +59,11 @@ class Standing:
         self._watchers.tell(self.snapshot())
         self.on_change()
 
+    def has(self, pid: int) -> None:
+        """Note the process, before anything else happens: it must be known if the daemon dies."""
+        self.pid = pid
+        self.on_change()
+
     def begin(self, event: Event, steps: str, limit: float) -> None:
         """Step to where something is done, and say so."""
         self.step(event)

@@ -16,8 +16,10 @@ from supervisor.snapshot import Snapshot
 from supervisor.states import AT_REST, HOLDS_MEMORY, IN_MOTION, State, Wish
 
 WORTH_OF_A_SWAP = 10
-"""A swap is forced only where what is loaded could serve this many times the swap's cost: no more
-than a tenth of the time goes into swaps that nobody had to make."""
+"""What came up serves for this many times the cost of the swap that others press for, or for the
+longest wait, whichever is less."""
+WORTH_OF_A_GAP = 0.05
+"""A model that has just become idle is kept for this part of that cost."""
 
 
 @attrs.frozen(kw_only=True)
@@ -42,8 +44,8 @@ class Patience:
     """How long those who wait, and those who are served, bear with each other, in seconds.
 
     Attributes:
-        max_wait: until a model in use is closed for newcomers, so that others get their turn; 0 is
-            without end, as in llama-swap.
+        max_wait: behind a model in use, until that is closed for newcomers; 0 is without end, as in
+            llama-swap.
         min_active: that a model which came up is kept, even if it is idle and others wait.
     """
 
@@ -99,7 +101,11 @@ def decide(
 
 @attrs.define(eq=False)
 class _Table:
-    """One decision in the making: each demand in turn takes what those before it have left."""
+    """One decision in the making: each demand in turn takes what those before it have left.
+
+    A demand whose turn has come claims its place. From then on `plan` is who will run when all
+    claims are fulfilled, and `leaving` who must not come back before that.
+    """
 
     waiting: Mapping[str, Demand]
     models: Mapping[str, Snapshot]
@@ -110,7 +116,9 @@ class _Table:
     staying: set[str] = attrs.field(init=False)
     holding: set[str] = attrs.field(init=False)
     coming: set[str] = attrs.field(init=False)
-    claimed: list[str] = attrs.field(factory=list, init=False)
+    plan: set[str] = attrs.field(init=False)
+    claimed: set[str] = attrs.field(factory=set, init=False)
+    leaving: set[str] = attrs.field(factory=set, init=False)
     wishes: dict[str, Wish] = attrs.field(factory=dict, init=False)
     closed: set[str] = attrs.field(factory=set, init=False)
     cut: set[str] = attrs.field(factory=set, init=False)
@@ -119,8 +127,9 @@ class _Table:
     def __attrs_post_init__(self) -> None:
         self.admit = {name for name in self.waiting if self.models[name].serving}
         self.staying = {name for name, model in self.models.items() if model.stays}
-        self.coming = {name for name, model in self.models.items() if self._is_coming(model)}
         self.holding = {name for name, model in self.models.items() if model.state in HOLDS_MEMORY}
+        self.coming = {name for name, model in self.models.items() if self._is_coming(model)}
+        self.plan = set(self.staying)
 
     def decision(self) -> Decision:
         return Decision(
@@ -141,20 +150,21 @@ class _Table:
     def seat(self, demand: Demand) -> None:
         """Give a demand its turn, as far as those before it allow."""
         name = demand.model
-        if name in self.admit or name in self.closed:
+        if name in self.admit or name in self.closed or name in self.leaving:
             return
         self._look_again(self._overdue_at(demand))
-        if any(self._cannot_meet(name, other) for other in self.claimed):
+        names = self._rivals(name)
+        if names & self.claimed or self._disturbs_a_claim(name):
             return
-        self.claimed.append(name)
-        rivals = [self.models[rival] for rival in self._rivals(name)]
+        rivals = [self.models[rival] for rival in names]
         closing = max((self._closing_time(demand, rival) for rival in rivals), default=-inf)
-        if closing > self.now:
-            self._look_again(closing)
-            return
-        cleared = [self._clear(rival, closing) for rival in rivals]  # each of them, then asked
-        if all(cleared):
-            self._call(name)
+        self._look_again(closing)
+        if closing <= self.now or self._overdue_at(demand) <= self.now:
+            self._claim(name, names)
+        if closing <= self.now:
+            cleared = [self._clear(rival, closing) for rival in rivals]  # each, then asked
+            if all(cleared):
+                self._call(name)
 
     def _rivals(self, name: str) -> frozenset[str]:
         """Return who must leave for a model, and who is called already and would make it leave."""
@@ -163,7 +173,19 @@ class _Table:
             for other in self.coming - {name}
             if other in self.staying and name in self.make_room(other, frozenset({name}))
         )
-        return self.make_room(name, frozenset(self.staying - {name})).union(callers)
+        return self.make_room(name, frozenset(self.plan - {name})).union(callers)
+
+    def _disturbs_a_claim(self, name: str) -> bool:
+        """Whether somebody whose turn it is would make this model leave."""
+        together = self.plan | {name}
+        return any(
+            name in self.make_room(claim, frozenset(together - {claim})) for claim in self.claimed
+        )
+
+    def _claim(self, name: str, rivals: frozenset[str]) -> None:
+        self.claimed.add(name)
+        self.leaving |= rivals
+        self.plan = (self.plan - rivals) | {name}
 
     def _call(self, name: str) -> None:
         """Bring a model up as soon as the memory is free."""
@@ -194,25 +216,24 @@ class _Table:
 
     def _closing_time(self, demand: Demand, rival: Snapshot) -> float:
         """Return when a rival may be closed for newcomers: minus infinity is at once."""
-        if rival.model in self.claimed:
-            return inf
         if rival.model in self.waiting and rival.model in self.coming:
             return inf
         if not rival.serving:
             return -inf
-        kept = rival.ready_since + self.patience.min_active
-        if rival.in_flight or rival.model in self.admit:
-            return max(kept, demand.since + self._bearable_wait(demand, rival))
-        return kept
+        cost = self._cost_of_swap(demand, rival)
+        behind_it = max(demand.since, rival.ready_since)
+        closing = behind_it + min(self.patience.max_wait or inf, WORTH_OF_A_SWAP * cost)
+        if not rival.in_flight and rival.model not in self.admit:
+            # Who uses it one request after the other may be about to send the next.
+            closing = min(closing, rival.idle_since + (0 if cost == inf else WORTH_OF_A_GAP * cost))
+        return max(closing, rival.ready_since + self.patience.min_active)
 
-    def _bearable_wait(self, demand: Demand, rival: Snapshot) -> float:
-        """Return the seconds a demand waits behind a rival in use: less, where a swap is cheap."""
-        most = self.patience.max_wait or inf
+    def _cost_of_swap(self, demand: Demand, rival: Snapshot) -> float:
+        """Return the seconds from a rival to a wanted model; infinity if they are not measured."""
         wanted = self.models[demand.model]
-        measured = wanted.cost_to_serve and rival.cost_to_rest
-        if most == inf or not measured:
-            return most
-        return min(most, WORTH_OF_A_SWAP * (wanted.cost_to_serve + rival.cost_to_rest))
+        if not (wanted.cost_to_serve and rival.cost_to_rest) or not self.patience.max_wait:
+            return inf
+        return wanted.cost_to_serve + rival.cost_to_rest
 
     def _is_coming(self, model: Snapshot) -> bool:
         """Whether it comes up for somebody, or was called and has not moved yet."""
@@ -223,11 +244,6 @@ class _Table:
         """Whether it came up just now: who waited for that gets in, whoever else waits."""
         mine = self.waiting.get(rival.model)
         return mine is not None and rival.model in self.admit and mine.since <= rival.ready_since
-
-    def _cannot_meet(self, one: str, other: str) -> bool:
-        return one in self.make_room(other, frozenset({one})) or other in self.make_room(
-            one, frozenset({other})
-        )
 
     def _overdue_at(self, demand: Demand) -> float:
         return demand.since + (self.patience.max_wait or inf)

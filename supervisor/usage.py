@@ -37,17 +37,18 @@ class Usage:
         stir: told of every change.
         in_flight: leases on the present process, given and not yet returned.
         waiting: how many wait for a lease.
+        idle_since: when it was last used.
     """
 
     stir: Stir
     in_flight: int = attrs.field(default=0, init=False)
     waiting: int = attrs.field(default=0, init=False)
+    idle_since: float = attrs.field(default=0.0, init=False)
     _life: int = attrs.field(default=0, init=False)
-    _idle_since: float = attrs.field(default=0.0, init=False)
 
     def restart_idle_time(self) -> None:
         """Count the idle time from now."""
-        self._idle_since = trio.current_time()
+        self.idle_since = trio.current_time()
 
     def end_life(self) -> None:
         """The process is gone: leases that are still out are leases on nothing."""
@@ -91,10 +92,10 @@ class Usage:
 
     def idle_seconds(self) -> float:
         """Return for how long nobody has used it."""
-        return 0.0 if self._in_use() else trio.current_time() - self._idle_since
+        return 0.0 if self._in_use() else trio.current_time() - self.idle_since
 
     def _left(self, seconds: float) -> float:
-        return self._idle_since + seconds - trio.current_time()
+        return self.idle_since + seconds - trio.current_time()
 
     def _in_use(self) -> bool:
         return self.in_flight > 0 or self.waiting > 0

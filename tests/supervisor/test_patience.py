@@ -54,12 +54,24 @@ def test_without_a_longest_wait_a_busy_model_is_never_closed() -> None:
     assert decision == Decision(admit=frozenset("a"))
 
 
-def test_who_waited_for_a_model_gets_in_when_it_comes_up() -> None:
-    """Also if another has waited too long by then: its load was not for nothing."""
+def test_what_came_up_has_its_time_too() -> None:
+    """Nobody has waited behind it for longer than since then."""
     fresh = attrs.evolve(IDLE, ready_since=120)
     decision = decided(fresh, STOPPED, b=100, a=105, now=120)
+    assert decision == Decision(admit=frozenset("a"), until=130)
+    busy = attrs.evolve(fresh, in_flight=1)
+    assert decided(busy, STOPPED, b=100, a=129, now=129).admit == {"a"}
+    assert decided(busy, STOPPED, b=100, a=130, now=130).closed == {"a"}
+    assert decided(fresh, STOPPED, b=100, now=121).wishes == {"a": Wish.SLEEP}
+
+
+def test_who_waited_for_a_model_gets_in_when_it_comes_up() -> None:
+    """However cheap the swap is that another presses for: its load was not for nothing."""
+    fresh = attrs.evolve(IDLE, ready_since=120, costs=Costs(sleep=1e-9))
+    other = attrs.evolve(STOPPED, costs=Costs(start=1e-9))
+    decision = decided(fresh, other, b=100, a=105, now=120.000001)
     assert decision.admit == decision.closed == {"a"}
-    served = decided(attrs.evolve(fresh, in_flight=1), STOPPED, b=100, a=121, now=121)
+    served = decided(attrs.evolve(fresh, in_flight=1), other, b=100, a=121, now=121)
     assert not served.admit
 
 
@@ -83,6 +95,16 @@ def test_nobody_waits_long_for_a_cheap_swap() -> None:
     assert decided(busy, asleep, b=100, a=101, now=104).closed == {"a"}
     slow = attrs.evolve(asleep, costs=Costs(wake=60))
     assert decided(busy, slow, b=100, a=101, now=101).until == 110
+
+
+def test_a_model_that_has_just_become_idle_is_kept_for_a_moment() -> None:
+    """Its client may be about to ask again; a twentieth of the swap's cost, if that is known."""
+    idle = attrs.evolve(IDLE, idle_since=105, costs=Costs(sleep=5))
+    other = attrs.evolve(STOPPED, costs=Costs(start=15))
+    assert decided(idle, other, b=104, now=105).until == 106
+    assert decided(idle, other, b=104, now=106).wishes == {"a": Wish.SLEEP}
+    assert decided(idle, other, b=95.5, now=105).until == 105.5
+    assert decided(idle, STOPPED, b=104, now=105).wishes == {"a": Wish.SLEEP}
 
 
 def test_the_higher_priority_goes_first() -> None:
