@@ -1,16 +1,15 @@
 """The root: one nursery for signals, the supervisor, and serving, closed in the right order.
 
-Owns how the daemon begins and ends. First no more connections, then a grace for open answers, then
-the model servers.
+Owns how the daemon begins and ends. At the end first no more connections, then a grace for open
+answers, then the model servers.
 """
 
 from __future__ import annotations
 
 import contextlib
 import resource
-import signal
+from functools import partial
 
-import attrs
 import structlog
 import trio
 
@@ -19,28 +18,16 @@ from proxy.application import open_application
 from proxy.contact import answer_one_token, ask_if_ready, make_call
 from proxy.listening import open_listeners, serve_http
 from proxy.reloading import Files, Reloader
-from supervisor import open_supervisor
+from proxy.signals import Told
+from supervisor import Supervisor, open_supervisor
+from supervisor.leftovers import settle_leftovers
 from supervisor.preload import preload
-from supervisor.records import Records
+from supervisor.racing import race
+from supervisor.records import Record, Records
 
 DEFAULT_GRACE = 10.0
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
-
-
-@attrs.frozen
-class Shutdown:
-    """How the daemon is told to end: in good order, and then at once; by which signals."""
-
-    stop: trio.Event = attrs.field(factory=trio.Event)
-    hurry: trio.Event = attrs.field(factory=trio.Event)
-    by: list[int] = attrs.field(factory=list)
-
-    @property
-    def lets_go(self) -> bool:
-        """Whether models may live on: who restarts a daemon sends SIGTERM, a terminal SIGINT."""
-        return self.by == [signal.SIGTERM]
 
 
 async def run_daemon(
@@ -71,61 +58,63 @@ async def run_daemon(
     """
     listeners = await open_listeners(host, port)
     _raise_file_limit()
-    shutdown = Shutdown()
+    told = Told()
     async with trio.open_nursery() as root:
-        async with open_supervisor(config, ask_if_ready, make_call, records=records) as supervisor:
-            reloader = Reloader(files, supervisor)
-            await root.start(_watch_signals, shutdown, reloader, grace)
-            async with trio.open_nursery() as serving:
-
-                async def cut() -> None:
-                    await shutdown.hurry.wait()
-                    serving.cancel_scope.cancel()
-                    supervisor.cut()
-
-                root.start_soon(cut)
-                bound = listeners[0].socket.getsockname()[:2]
-                where = f"{bound[0]}:{bound[1]}"
-                log.info(f"Listening on http://{where}", address=where, models=len(config.models))
-                serving.start_soon(preload, supervisor, answer_one_token)
-                if watch:
-                    serving.start_soon(reloader.watch)
-                with open_application(supervisor, reloader) as application:
-                    await serve_http(application, listeners, stop=shutdown.stop, grace=grace)
-                serving.cancel_scope.cancel()
-            if shutdown.lets_go:
+        await root.start(told.follow, grace)
+        inherited = await _settle(config, records, told)
+        async with open_supervisor(
+            config, ask_if_ready, make_call, records=records, inherited=inherited
+        ) as supervisor:
+            if not told.stop.is_set():
+                reloader = Reloader(files, supervisor)
+                root.start_soon(reloader.follow, told.hangups)
+                await _serve(root, supervisor, reloader, listeners, told, grace, watch=watch)
+            if told.lets_go:
                 supervisor.let_go()
             log.info("Stopping all models that do not live on")
         root.cancel_scope.cancel()
     log.info("Stopped")
 
 
-async def _watch_signals(
-    shutdown: Shutdown,
+async def _settle(config: Config, records: Records | None, told: Told) -> dict[str, Record]:
+    """Return the processes to take over; of what was not settled, the state file still tells."""
+    settle = partial(settle_leftovers, records.found if records else (), config, ask_if_ready)
+
+    async def called_off() -> dict[str, Record]:
+        await told.stop.wait()
+        return {}
+
+    return await race(settle, called_off)
+
+
+async def _serve(
+    root: trio.Nursery,
+    supervisor: Supervisor,
     reloader: Reloader,
+    listeners: list[trio.SocketListener],
+    told: Told,
     grace: float,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    *,
+    watch: bool,
 ) -> None:
-    for known in SIGNALS:
-        # The receiver puts this back at its end: a late signal must not turn success into a death.
-        signal.signal(known, signal.SIG_IGN)
-    with trio.open_signal_receiver(*SIGNALS) as signals:
-        task_status.started()
-        async for number in signals:
-            name = signal.Signals(number).name
-            if number == signal.SIGHUP:
-                await reloader.try_reload()
-                continue
-            shutdown.by.append(number)
-            if not shutdown.stop.is_set():
-                log.info(
-                    f"{name}: no new requests; open ones have {grace:g}s; "
-                    "a second signal ends everything at once"
-                )
-                shutdown.stop.set()
-            else:
-                log.warning(f"{name}: ending everything at once")
-                shutdown.hurry.set()
+    async with trio.open_nursery() as serving:
+        root.start_soon(_hurry, told, serving.cancel_scope, supervisor)
+        host, port = listeners[0].socket.getsockname()[:2]
+        count = len(supervisor.config.models)
+        log.info(f"Listening on http://{host}:{port}", address=f"{host}:{port}", models=count)
+        serving.start_soon(preload, supervisor, answer_one_token)
+        if watch:
+            serving.start_soon(reloader.watch)
+        with open_application(supervisor, reloader) as application:
+            await serve_http(application, listeners, stop=told.stop, grace=grace)
+        serving.cancel_scope.cancel()
+
+
+async def _hurry(told: Told, serving: trio.CancelScope, supervisor: Supervisor) -> None:
+    """End everything at once, at whatever point of the end a second signal comes."""
+    await told.hurry.wait()
+    serving.cancel()
+    supervisor.cut()
 
 
 def _raise_file_limit() -> None:

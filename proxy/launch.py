@@ -46,8 +46,8 @@ def launch(
         configure(options.log_format, config.log_level)
 
     configure(options.log_format, "info")  # of the file's own level nothing is known yet
-    folder = Path(options.state_dir) if options.state_dir else state_folder(files.find())
-    with open_records(folder) as records:
+    named = [name for name in (options.config, options.config_dir) if name]
+    with open_records(_folder(options.state_dir, named)) as records:
         loaded = files.read(files.find(), ports_of(records.found) if records else {})
         warn(loaded)
         apply(loaded.config)
@@ -68,14 +68,20 @@ def launch(
             raise CannotRun(f"{where}; choose another with --listen") from error
 
 
-def state_folder(files: Iterable[Path]) -> Path:
-    """Return where the state of the daemon with these files is kept.
+def _folder(given: str | None, named: Iterable[str]) -> Path | None:
+    """Return where the state is kept; None if there is no place for it.
 
-    That is systemd's ``STATE_DIRECTORY``, else a folder of these files' own where the XDG Base
-    Directory Specification has state.
+    That is what is given, else systemd's ``STATE_DIRECTORY``, else a folder where the XDG Base
+    Directory Specification has state: one for each name of a configuration. Links are not followed,
+    and a folder's files not looked at: both may change from one daemon to the next.
     """
-    if given := os.environ.get("STATE_DIRECTORY"):
-        return Path(given.partition(":")[0])
-    home = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
-    names = "\n".join(str(path.resolve()) for path in files)
-    return Path(home) / "llamadoze" / hashlib.sha256(names.encode()).hexdigest()[:12]
+    if given:
+        return Path(given)
+    if systemds := os.environ.get("STATE_DIRECTORY"):
+        return Path(systemds.partition(":")[0])
+    try:
+        home = Path(os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser())
+    except RuntimeError:  # nobody knows where home is
+        return None
+    names = "\n".join(str(Path(name).absolute()) for name in named)
+    return home / "llamadoze" / hashlib.sha256(os.fsencode(names)).hexdigest()[:12]

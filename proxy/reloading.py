@@ -6,8 +6,10 @@ change does to the models is the supervisor's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 import structlog
@@ -18,7 +20,9 @@ from proxy.errors import BadRequest
 from proxy.startup import CannotRun
 from supervisor import Changes, Supervisor
 
-AT_ONCE = 300  # milliseconds in which several changes of a file count as one
+BETWEEN_LOOKS = 0.5  # seconds
+
+T = TypeVar("T")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
@@ -59,21 +63,19 @@ class Reloader:
         """
         if self.files is None:
             raise BadRequest("the configuration did not come from a file", code="no_file")
-        try:
-            loaded = await trio.to_thread.run_sync(self._read, self.files, limiter=self._one)
-        except (ConfigError, CannotRun, OSError) as error:
-            raise self._refused(error) from None
-        for warning in loaded.warnings:
-            log.warning(f"{warning}", file=warning.file, line=warning.line)
-        self.files.apply(loaded.config)
-        found = self.supervisor.reload(loaded.config)
+        async with self._one:  # what is read last must be in effect last
+            servers = self.supervisor.servers.items()
+            ports = {name: server.model.port for name, server in servers if server.model.port}
+            try:
+                loaded = await _in_thread(partial(_read, self.files, ports))
+            except (ConfigError, CannotRun, OSError) as error:
+                raise self._refused(error) from None
+            for warning in loaded.warnings:
+                log.warning(f"{warning}", file=warning.file, line=warning.line)
+            self.files.apply(loaded.config)
+            found = self.supervisor.reload(loaded.config)
         log.info(f"Configuration reloaded: {found}", **attrs.asdict(found))
         return found
-
-    def _read(self, files: Files) -> Loaded:
-        models = self.supervisor.servers.items()
-        ports = {name: server.model.port for name, server in models if server.model.port}
-        return files.read(files.find(), ports)
 
     def _refused(self, error: ConfigError | CannotRun | OSError) -> BadRequest:
         problems = error.problems if isinstance(error, ConfigError) else (error,)
@@ -92,37 +94,51 @@ class Reloader:
             if error.code == "no_file":
                 log.warning(f"Nothing to reload: {error}")
 
-    async def watch(self) -> None:
-        """Reload whenever the content of the files has changed."""
-        # Only who watches pays for the import.
-        from watchfiles import awatch
+    async def follow(self, wanted: trio.MemoryReceiveChannel[None]) -> None:
+        """Reload whenever that is wanted."""
+        async for _ in wanted:
+            await self.try_reload()
 
+    async def watch(self) -> None:
+        """Reload whenever the content of the files has changed, and is the same for two looks.
+
+        It is looked at now and then: network and container file systems tell of no changes, and an
+        editor may put another file, or another link, in its place.
+        """
         if self.files is None:
             return
-        known = _contents(self.files.find())
-        folders = {path.absolute().parent for path in self.files.find()}
-        # Folders, not files: editors and container platforms replace files by others.
-        async for _ in awatch(
-            *folders, watch_filter=None, debounce=AT_ONCE, recursive=False, raise_interrupt=False
-        ):
-            found = _contents(self._found())
-            if found != known:
+        look = partial(_in_thread, partial(_contents, self.files))
+        known = before = await look()
+        while True:
+            await trio.sleep(BETWEEN_LOOKS)
+            found = await look()
+            if found != known and found == before:
                 known = found
                 await self.try_reload()
-
-    def _found(self) -> list[Path]:
-        """Return the files as far as they can be found now."""
-        try:
-            return self.files.find() if self.files else []
-        except CannotRun:
-            return []
+            before = found
 
 
-def _contents(paths: Iterable[Path]) -> dict[Path, bytes]:
-    found = {}
+async def _in_thread(work: Callable[[], T]) -> T:
+    return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+
+
+def _read(files: Files, ports: Mapping[str, int]) -> Loaded:
+    loaded = files.read(files.find(), ports)
+    if not loaded.config.models:  # a file that is being written, more likely than a wish
+        raise CannotRun("the files hold no model; to stop all models, unload or pause them")
+    return loaded
+
+
+def _contents(files: Files) -> dict[Path, bytes | None]:
+    """Return what is in the files; nothing of one that cannot be read now."""
+    found: dict[Path, bytes | None] = {}
+    try:
+        paths = files.find()
+    except CannotRun:
+        return found
     for path in paths:
         try:
             found[path] = path.read_bytes()
         except OSError:
-            found[path] = b""
+            found[path] = None
     return found

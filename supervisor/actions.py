@@ -71,8 +71,7 @@ class Actions:
 
     def environment(self) -> dict[str, str]:
         """Return the daemon's environment with the model's additions."""
-        pairs = (entry.partition("=") for entry in self.model.env)
-        return os.environ | {name: value for name, equals, value in pairs if name and equals}
+        return environment_of(self.model)
 
     async def _take(
         self, steps: Sequence[Step], limit: float, limit_of_a_call: float, pid: int
@@ -102,6 +101,12 @@ class Actions:
         if scope.cancelled_caught:
             return f"{step.name} timed out after {seconds(limit)}"
         return f"{step.name} {failure}" if failure else None
+
+
+def environment_of(model: Model) -> dict[str, str]:
+    """Return the environment of a model's process and its commands."""
+    pairs = (entry.partition("=") for entry in model.env)
+    return os.environ | {name: value for name, equals, value in pairs if name and equals}
 
 
 def summary(steps: Sequence[Step], what: str) -> str:

@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
-import psutil
 import trio
 
-from supervisor.groups import group_lives
+from supervisor.groups import group_lives, is_dead, members_of
 
 STARTTIME = 19  # its place behind the name of the program
 UNKNOWN_STATUS = 0
@@ -74,19 +73,23 @@ def start_of(pid: int) -> int | None:
 
 def started_at(pid: int, started: int) -> bool:
     """Whether a process lives that was started then."""
-    return start_of(pid) == started and not _is_dead(pid)
-
-
-def _is_dead(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return True
+    return start_of(pid) == started and not is_dead(pid)
 
 
 def is_left_over(pid: int, started: int) -> bool:
     """Whether a process group lives whose leader was started then, even if that has ended.
 
-    A pid is not given to another process while a group has it for its name.
+    Without its leader it is known by its session, which has the leader's pid for its name, and by
+    the age of its members: another group with this number would be a job of another session.
     """
-    return start_of(pid) in (None, started) and group_lives(pid)
+    start = start_of(pid)
+    if start is not None:
+        return start == started and group_lives(pid)
+    return any(_is_of(member, pid, started) for member in members_of(pid))
+
+
+def _is_of(member: int, session: int, started: int) -> bool:
+    try:
+        return os.getsid(member) == session and (start_of(member) or 0) >= started
+    except OSError:
+        return False

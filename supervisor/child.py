@@ -103,13 +103,17 @@ class Child:
         self.was_killed = cut_off and trio.current_time() >= self._grace_scope.deadline
         await self.leader.wait()
         with trio.move_on_after(ESCAPEE_GRACE):
-            await self.output.drained()
+            await self.output.drained(self.pid)
 
     async def _request_end(self) -> None:
         if self.ask is not None and self.leader.returncode is None:
             await self.ask()
         else:
-            self._signal(signal.SIGTERM)
+            self.terminate()
+
+    def terminate(self) -> None:
+        """Send SIGTERM to all of it."""
+        self._signal(signal.SIGTERM)
 
     def _signal(self, number: int) -> None:
         signal_group(self.pid, number)
@@ -150,7 +154,11 @@ async def open_child(
         except OSError as error:
             what = f"{error.strerror}: {error.filename!r}" if error.filename else str(error)
             raise CannotStart(what) from error
-        except (ValueError, RuntimeError) as error:  # a NUL in an argument; no thread to start it
+        except (
+            ValueError,
+            IndexError,
+            RuntimeError,
+        ) as error:  # a NUL in an argument; no thread to start it
             raise CannotStart(str(error)) from error
     output: Output = LogFile(log_file) if log_file else Pipe(_stdout_of(process))
     async with own(Child(process, output, grace), on_output) as child:

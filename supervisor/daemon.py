@@ -28,8 +28,8 @@ from supervisor.errors import (
     UnknownModel,
     Unloaded,
 )
-from supervisor.leftovers import settle_leftovers
 from supervisor.memory import Measure, held_by
+from supervisor.racing import race
 from supervisor.readiness import Probe
 from supervisor.records import Record, Records
 from supervisor.scheduler import Scheduler, rules_for
@@ -63,11 +63,11 @@ class Supervisor:
     measure: Measure
     nursery: trio.Nursery
     records: Records | None = None
-    inherited: Mapping[str, Record] = attrs.field(factory=dict)
+    inherited: dict[str, Record] = attrs.field(factory=dict)
     servers: dict[str, ModelServer] = attrs.field(factory=dict, init=False)
     _scheduler: Scheduler = attrs.field(init=False)
     _keeper: BudgetKeeper = attrs.field(init=False)
-    _to_wake: tuple[str, ...] = attrs.field(default=(), init=False)
+    _to_wake: set[str] = attrs.field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._scheduler = Scheduler(self.servers, rules_for(self.config))
@@ -156,6 +156,7 @@ class Supervisor:
         """
         server = self.server(name)
         server.wish(Wish.STOP)
+        self._to_wake.discard(server.model.id)
         self._scheduler.refuse(server.model.id, Unloaded(server.model.id))
         snapshot = await server.reached(ENDED)
         self._scheduler.settle()
@@ -173,12 +174,15 @@ class Supervisor:
         awake = [name for name in found.replaced if self.servers[name].snapshot().serving]
         self.config = config
         for name in found.removed:
-            self.nursery.start_soon(self._remove, name)
+            self._scheduler.refuse(name, Removed(name))
+            self.servers[name].retire()
+            self.nursery.start_soon(self._forget, self.servers[name])
         for name in found.added:
             self._add(name)
         for name in found.adjusted + found.replaced:
             model = config.models[name]
-            self.servers[name].change(model, self._limits_of(name), replace=name in found.replaced)
+            server, limits = self.servers[name], self._limits_of(name)
+            server.change(model, limits, replace=name in found.replaced)
         for name in config.models:
             self.servers[name].log_file = self._log_file(name)  # from its next process on
         self._scheduler.rules = rules_for(config)
@@ -199,7 +203,12 @@ class Supervisor:
             self.servers[name].change(model, limits, replace=True)
             return
         server = ModelServer(
-            model, limits, self.probe, self.call, self._log_file(name), self.inherited.get(name)
+            model,
+            limits,
+            self.probe,
+            self.call,
+            self._log_file(name),
+            self.inherited.pop(name, None),
         )
         server.on_change = partial(self._changed, server)
         server.on_failure = partial(self._scheduler.fail, name)
@@ -209,11 +218,9 @@ class Supervisor:
     def _log_file(self, name: str) -> Path | None:
         return self.records.log_file(name) if self.records and self.config.adopt else None
 
-    async def _remove(self, name: str) -> None:
-        """Let a model's requests end, then its process, then forget it, unless it is back."""
-        server = self.servers[name]
-        self._scheduler.refuse(name, Removed(name))
-        server.wish(Wish.DRAIN)
+    async def _forget(self, server: ModelServer) -> None:
+        """Forget a removed model when its process is gone, unless the model is back."""
+        name = server.model.id
         await server.reached(ENDED)
         if name not in self.config.models and self.servers.get(name) is server:
             del self.servers[name]
@@ -229,8 +236,7 @@ class Supervisor:
         self._scheduler.settle()
         if server.snapshot().state is State.ASLEEP:
             self._keeper.look()
-        if self.records:
-            self.records.note((one.model, one.snapshot()) for one in self.servers.values())
+        self._note()
 
     @property
     def is_paused(self) -> bool:
@@ -240,27 +246,35 @@ class Supervisor:
     async def pause(self, *, refuse: bool = False) -> list[Snapshot]:
         """Yield the memory: let all requests end, then all models sleep, or stop if they cannot.
 
-        Returns how they stand when that is done.
+        Returns how they stand when that is done, or when it is called off.
 
         Args:
             refuse: send away who asks for a model meanwhile, instead of letting them wait.
         """
         held = [one for one in self.snapshots() if one.stays]
-        self._to_wake = tuple(dict.fromkeys([*self._to_wake, *(one.model for one in held)]))
+        self._to_wake |= {one.model for one in held}
         self._scheduler.pause(refuse=refuse)
         for snapshot in held:
             asleep_soon = snapshot.can_sleep and snapshot.state is not State.STARTING
             self.servers[snapshot.model].wish(Wish.SLEEP if asleep_soon else Wish.DRAIN)
-        for server in list(self.servers.values()):
-            await server.reached(AT_REST)
+        await race(self._all_at_rest, self._scheduler.resumed)
         return self.snapshots()
+
+    async def _all_at_rest(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for server in self.servers.values():
+                nursery.start_soon(server.reached, AT_REST)
 
     async def resume(self) -> list[Snapshot]:
         """Serve again, and bring up what was awake when the memory was yielded.
 
         Returns how the models stand when that is done.
         """
-        names, self._to_wake = self._to_wake, ()
+        names, self._to_wake = sorted(self._to_wake), set()
+        for server in self.servers.values():
+            snapshot = server.snapshot()
+            if snapshot.state is State.READY and not snapshot.leaving:
+                server.wish(Wish.SERVE)  # it still drains for the pause
         self._scheduler.resume()
         async with trio.open_nursery() as nursery:
             for name in names:
@@ -270,8 +284,17 @@ class Supervisor:
 
     def let_go(self) -> None:
         """Let the processes live on when this ends, where the configuration wants that."""
-        for server in self.servers.values() if self.config.adopt else ():
+        if not self.config.adopt or not self._note():  # or the next daemon would not know them
+            return
+        for server in self.servers.values():
             server.let_go()
+
+    def _note(self) -> bool:
+        """Leave the next daemon word of the processes; return whether that could be done."""
+        if self.records is None:
+            return False
+        servers = self.servers.values()
+        return self.records.note((one.model, one.snapshot(), one.logs) for one in servers)
 
     def cut(self) -> None:
         """End every model process without its grace."""
@@ -296,6 +319,7 @@ async def open_supervisor(
     limits: Mapping[str, Limits] | None = None,
     measure: Measure = held_by,
     records: Records | None = None,
+    inherited: Mapping[str, Record] | None = None,
 ) -> AsyncIterator[Supervisor]:
     """Run the model servers of a configuration for as long as the block lasts.
 
@@ -305,14 +329,13 @@ async def open_supervisor(
         call: makes one HTTP step into sleep or out of it.
         limits: per model id, instead of what the configuration resolves to.
         measure: tells how much host memory a process tree holds.
-        records: of the daemon before this one, whose processes are taken over or ended first.
+        records: what the next daemon is left.
+        inherited: processes of an earlier daemon, by model; see `leftovers`.
     """
-    left = records.found if records else ()
-    inherited = await settle_leftovers(left, config, probe)
     async with trio.open_nursery() as nursery:
         try:
             yield Supervisor(
-                config, probe, call, limits or {}, measure, nursery, records, inherited
+                config, probe, call, limits or {}, measure, nursery, records, dict(inherited or {})
             )
         finally:
             nursery.cancel_scope.cancel()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Awaitable, Callable, Iterator
 
 import psutil
 import trio
@@ -21,15 +22,19 @@ async def until_gone(pid: int) -> None:
         await trio.sleep(BETWEEN_LOOKS)
 
 
-async def end_group(pid: int, grace: float) -> bool:
+async def end_group(pid: int, grace: float, ask: Callable[[], Awaitable[object]] | None) -> bool:
     """End a process group that is not ours: asked, given a grace, killed; return whether killed.
 
     Args:
         pid: of its leader.
-        grace: seconds between SIGTERM and SIGKILL.
+        grace: seconds between being asked and SIGKILL.
+        ask: how it is asked to end; None sends SIGTERM.
     """
-    signal_group(pid, signal.SIGTERM)
     with trio.move_on_after(grace) as scope:
+        if ask is None:
+            signal_group(pid, signal.SIGTERM)
+        else:
+            await ask()
         await until_gone(pid)
     signal_group(pid, signal.SIGKILL)
     with trio.move_on_after(1):
@@ -39,18 +44,23 @@ async def end_group(pid: int, grace: float) -> bool:
 
 def group_lives(pid: int) -> bool:
     """Whether a process group has a member that is more than an entry its parent will collect."""
-    return signal_group(pid, 0) and any(
-        process.info["status"] != psutil.STATUS_ZOMBIE
-        for process in psutil.process_iter(["status"])
-        if _group_of(process.pid) == pid
-    )
+    return signal_group(pid, 0) and any(not is_dead(member) for member in members_of(pid))
 
 
-def _group_of(pid: int) -> int | None:
+def members_of(group: int) -> Iterator[int]:
+    """Yield the pids of a process group."""
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError):  # it has just ended
+            if os.getpgid(pid) == group:
+                yield pid
+
+
+def is_dead(pid: int) -> bool:
+    """Whether a process is no more than an entry, or not even that."""
     try:
-        return os.getpgid(pid)
-    except OSError:
-        return None
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return True
 
 
 def signal_group(pid: int, number: int) -> bool:

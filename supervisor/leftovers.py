@@ -6,13 +6,16 @@ orphan on the memory that others need.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 import structlog
 import trio
 
 from configschema import Config, Limits, Model, resolve_limits
+from supervisor.actions import environment_of
 from supervisor.adopted import is_left_over, started_at
+from supervisor.commands import run_command
 from supervisor.durations import seconds
 from supervisor.groups import end_group
 from supervisor.readiness import Probe, ReadyCheck
@@ -41,6 +44,8 @@ async def settle_leftovers(
         if not is_left_over(record.pid, record.started):
             return
         reason = await _why_not(record, config, probe)
+        if reason is None and record.model in adopted:
+            reason = "another process of its model is taken over"
         if reason is None:
             adopted[record.model] = record
         else:
@@ -61,6 +66,8 @@ async def _why_not(record: Record, config: Config, probe: Probe) -> str | None:
         return "its model is not in the configuration any more"
     if fingerprint(model) != record.fingerprint:
         return "its model's configuration has changed"
+    if not record.logs:
+        return "it was started without adopt, and its output went to its daemon"
     if State(record.state) not in ADOPTABLE:
         return f"it was {record.state} when its daemon ended"
     if not started_at(record.pid, record.started):
@@ -77,6 +84,14 @@ async def _unhealthy(model: Model, probe: Probe) -> str | None:
     return None
 
 
+def _stop_command(record: Record, model: Model | None) -> Callable[[], Awaitable[object]] | None:
+    """Return the model's cmdStop, if it is meant for this process."""
+    if model is None or not model.cmd_stop or fingerprint(model) != record.fingerprint:
+        return None
+    argv = model.cmd_stop.for_process(record.pid)
+    return partial(run_command, argv, env=environment_of(model), on_output=lambda _: None)
+
+
 async def _end(record: Record, config: Config, reason: str) -> None:
     model = config.models.get(record.model)
     grace = resolve_limits(config, model).unload if model else Limits().unload
@@ -85,7 +100,7 @@ async def _end(record: Record, config: Config, reason: str) -> None:
         f"<{record.model}> Ending the process {record.pid} of an earlier llamadoze: {reason}",
         **facts,
     )
-    if await end_group(record.pid, grace):
+    if await end_group(record.pid, grace, _stop_command(record, model)):
         log.warning(
             f"<{record.model}> Process {record.pid} did not end within {seconds(grace)} "
             "and was killed",

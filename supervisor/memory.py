@@ -19,8 +19,11 @@ async def held_by(pid: int) -> int:
 
     Pages that several processes share are counted in parts (PSS), so that nothing counts twice.
     """
-    # Walking the pages of a large process takes the kernel a tenth of a second.
-    return await trio.to_thread.run_sync(_measure, pid, abandon_on_cancel=True)
+    try:
+        # Walking the pages of a large process takes the kernel a tenth of a second.
+        return await trio.to_thread.run_sync(_measure, pid, abandon_on_cancel=True)
+    except RuntimeError:  # there is no thread left; the next look has one
+        return 0
 
 
 def _measure(pid: int) -> int:
@@ -33,10 +36,20 @@ def _measure(pid: int) -> int:
 
 
 def _bytes_of(process: psutil.Process) -> int:
-    try:
-        facts = process.memory_full_info()
-        return int(facts.pss + facts.swap)
-    except psutil.AccessDenied:  # of another user, or hardened: what everybody may know
-        return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0
+    for measured in (_proportional, _resident):
+        try:
+            return measured(process)
+        except psutil.NoSuchProcess:
+            return 0
+        except (psutil.Error, AttributeError):  # of another user; or the kernel does not tell
+            continue
+    return 0
+
+
+def _proportional(process: psutil.Process) -> int:
+    facts = process.memory_full_info()
+    return int(facts.pss + facts.swap)
+
+
+def _resident(process: psutil.Process) -> int:
+    return int(process.memory_info().rss)

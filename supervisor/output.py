@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import attrs
 import trio
@@ -33,8 +33,8 @@ class Output(Protocol):
     async def ended(self, group: int) -> None:
         """Wait until nobody of the group writes any more."""
 
-    async def drained(self) -> None:
-        """Wait until nobody at all writes any more, where that can be told."""
+    async def drained(self, group: int) -> None:
+        """Wait until nobody at all writes any more, as far as that can be told."""
 
     async def aclose(self) -> None:
         """Let go of it."""
@@ -60,7 +60,7 @@ class Pipe:
         if signal_group(group, 0):
             await self._drained.wait()
 
-    async def drained(self) -> None:
+    async def drained(self, group: int) -> None:
         """Wait for the end, whoever holds the pipe."""
         await self._drained.wait()
 
@@ -79,15 +79,20 @@ class LogFile:
 
     async def follow(self, hear: Hear) -> None:
         """Look at it now and then; there is no waiting for a file to grow on every platform."""
-        with trio.CancelScope(shield=True):  # as for a pipe: closing ends it
+        with trio.CancelScope(shield=True), contextlib.ExitStack() as closing:
+            try:  # held open: it is the same file to the process, too, if it is removed or renamed
+                file = closing.enter_context(self.path.open("rb+"))
+            except OSError:
+                await self._closed.wait()
+                return
             while not self._closed.is_set():
-                self._hear(hear)
+                self._hear(file, hear)
                 with trio.move_on_after(BETWEEN_LOOKS):
                     await self._closed.wait()
-            self._hear(hear)
+            self._hear(file, hear)
 
-    def _hear(self, hear: Hear) -> None:
-        with contextlib.suppress(OSError), self.path.open("rb+") as file:
+    def _hear(self, file: BinaryIO, hear: Hear) -> None:
+        with contextlib.suppress(OSError):
             size = os.fstat(file.fileno()).st_size
             if size < self.position:
                 self.position = 0  # somebody else has emptied it
@@ -103,9 +108,9 @@ class LogFile:
         """Wait until the group is gone; a file does not tell of it."""
         await until_gone(group)
 
-    async def drained(self) -> None:
-        """Return at once: a file tells nothing of who writes to it."""
-        await trio.lowlevel.checkpoint()
+    async def drained(self, group: int) -> None:
+        """Wait until the group is gone."""
+        await until_gone(group)
 
     async def aclose(self) -> None:
         """End the following; the file stays."""

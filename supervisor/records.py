@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +21,12 @@ import structlog
 from configschema import Model
 from supervisor.adopted import start_of
 from supervisor.snapshot import Snapshot
-from supervisor.states import HAS_PROCESS, State
+from supervisor.states import HAS_PROCESS
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
+HIGHEST_PID = 1 << 22  # as proc_sys_kernel(5) has it
+LARGEST_FILE = 10_000_000  # characters
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -38,6 +41,7 @@ class Record:
         port: that it was given, if any.
         state: where it stood; the value of a `State`.
         fingerprint: of what it was started with.
+        logs: whether it writes to its log file, and so can do without its daemon.
     """
 
     model: str
@@ -46,6 +50,11 @@ class Record:
     port: int | None
     state: str
     fingerprint: str
+    logs: bool
+
+
+Standing = tuple[Model, Snapshot, bool]
+"""A model, how it stands, and whether its process writes to its log file."""
 
 
 @attrs.define(eq=False)
@@ -72,15 +81,16 @@ class Records:
         """Return where a model's process writes to, if it may outlive the daemon."""
         return self.folder / f"{hashlib.sha256(model.encode()).hexdigest()[:16]}.log"
 
-    def note(self, servers: Iterable[tuple[Model, Snapshot]]) -> None:
-        """Write down how the processes stand, if that has changed.
+    def note(self, servers: Iterable[Standing]) -> bool:
+        """Write down how the processes stand, if that has changed; return whether that is written.
 
         A disk that is full is told of once; the models are served all the same.
         """
-        records = tuple(self._record(*one) for one in servers if one[1].pid)
+        found = (self._record(*one) for one in servers if one[1].state in HAS_PROCESS)
+        records = tuple(record for record in found if record)
         self._starts = {one.pid: one.started for one in records}
         if records == self._written:
-            return
+            return True
         text = json.dumps({"boot": _boot(), "models": [attrs.asdict(one) for one in records]})
         beside = self.file.with_suffix(".new")
         try:
@@ -89,13 +99,16 @@ class Records:
         except OSError as error:
             if not self._failed:
                 log.warning(f"Cannot write {self.file}: {error.strerror}; a crash leaves orphans")
-            self._failed = True
-        else:
-            self._written, self._failed = records, False
+            self._written, self._failed = None, True
+            return False
+        self._written, self._failed = records, False
+        return True
 
-    def _record(self, model: Model, snapshot: Snapshot) -> Record:
-        pid = snapshot.pid or 0
-        started = self._starts.get(pid) or start_of(pid) or 0
+    def _record(self, model: Model, snapshot: Snapshot, logs: bool) -> Record | None:
+        pid = snapshot.pid
+        started = pid and (self._starts.get(pid) or start_of(pid))
+        if not pid or not started:
+            return None
         return Record(
             model=model.id,
             pid=pid,
@@ -103,6 +116,7 @@ class Records:
             port=model.port,
             state=snapshot.state.value,
             fingerprint=fingerprint(model),
+            logs=logs,
         )
 
 
@@ -115,8 +129,12 @@ def fingerprint(model: Model) -> str:
 
 
 @contextmanager
-def open_records(folder: Path) -> Iterator[Records | None]:
+def open_records(folder: Path | None) -> Iterator[Records | None]:
     """Use a folder alone; there is None where that cannot be, and the log says why."""
+    if folder is None:
+        log.warning("There is no home for the state; give a folder with --state-dir")
+        yield None
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -144,22 +162,44 @@ def open_records(folder: Path) -> Iterator[Records | None]:
 def read_records(file: Path) -> tuple[Record, ...]:
     """Return what a state file holds; nothing of an earlier boot, and nothing it cannot read."""
     try:
-        data = json.loads(file.read_text())
+        data = json.loads(_text_of(file))
         if data["boot"] != _boot():
             return ()
-        return tuple(_checked(Record(**one)) for one in data["models"])
+        found = list(data["models"])
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         log.warning(f"Cannot read {file}: {error!r}; if models of a crash live on, end them")
         return ()
+    records = [_checked(one) for one in found]
+    if None in records:
+        log.warning(f"{file} holds what is no process; if models of a crash live on, end them")
+    return tuple(record for record in records if record)
 
 
-def _checked(record: Record) -> Record:
-    right = record.pid > 1 and record.started > 0 and State(record.state) in HAS_PROCESS
-    if not right:
-        raise ValueError(f"no such process: {record}")
-    return record
+def _text_of(file: Path) -> str:
+    """Return the text of a regular file of a bearable size."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # not to hang on a pipe
+    with os.fdopen(descriptor) as opened:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("it is no regular file")
+        return opened.read(LARGEST_FILE)
+
+
+def _checked(data: object) -> Record | None:
+    """Return a record if it is one; whatever else stands there must not reach a signal."""
+    fields = attrs.fields_dict(Record)
+    if not isinstance(data, dict) or data.keys() != fields.keys():
+        return None
+    numbers = [data["pid"], data["started"], data["port"] or 0]
+    texts = [data["model"], data["state"], data["fingerprint"]]
+    right = (
+        all(type(number) is int for number in numbers)
+        and 1 < data["pid"] < HIGHEST_PID
+        and all(isinstance(text, str) for text in texts)
+        and data["state"] in {state.value for state in HAS_PROCESS}
+    )
+    return Record(**data) if right else None
 
 
 def _boot() -> str:

@@ -76,6 +76,7 @@ class Scheduler:
     rules: Rules
     paused: bool = attrs.field(default=False, init=False)
     _refuses: bool = attrs.field(default=False, init=False)
+    _resumed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _waiting: list[_Waiter] = attrs.field(factory=list, init=False)
     _decision: Decision = attrs.field(factory=Decision, init=False)
     _pause: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
@@ -180,7 +181,13 @@ class Scheduler:
     def resume(self) -> None:
         """Let those in who wait."""
         self.paused = False
+        self._resumed.set()
+        self._resumed = trio.Event()
         self.settle()
+
+    async def resumed(self) -> None:
+        """Wait until a pause is over."""
+        await self._resumed.wait()
 
     def fail(self, model: str, reason: str) -> None:
         """Tell everybody who waits for a model why it failed."""

@@ -16,13 +16,12 @@ import trio
 
 from configschema import Limits, Model
 from supervisor.actions import Actions, Caller, summary
-from supervisor.adopted import recognised
-from supervisor.child import CannotStart, Child, open_child, own
+from supervisor.child import CannotStart, Child
 from supervisor.commands import describe_exit
 from supervisor.durations import seconds
 from supervisor.logs import LogRing
 from supervisor.obstacles import obstacle
-from supervisor.output import LogFile
+from supervisor.processes import started, taken_over, why_not_writable
 from supervisor.racing import innermost, race
 from supervisor.readiness import Probe
 from supervisor.records import Record
@@ -122,9 +121,11 @@ class ModelServer:
         """Say what is wanted of it now.
 
         SLEEP and DRAIN wait for the leases to end. STOP does not, and ends the present process
-        whatever is wished after it; a later SERVE starts a new one.
+        whatever is wished after it; a later SERVE starts a new one. Where the process has to end
+        for a change, it does so after its leases, whatever else is wished.
         """
-        self.wanted.ask(wish)
+        is_final = self._next is not None and self._at.state is State.READY
+        self.wanted.ask(Wish.DRAIN if is_final and wish is not Wish.STOP else wish)
 
     def change(self, model: Model, limits: Limits, *, replace: bool) -> None:
         """Let other settings hold: now, or after the present process if it must be replaced."""
@@ -132,12 +133,18 @@ class ModelServer:
             self._next = model, limits
             self.wish(Wish.DRAIN)
         else:
-            self._apply(model, limits)
+            self._apply(model, limits, fresh=replace)
 
-    def _apply(self, model: Model, limits: Limits) -> None:
+    def retire(self) -> None:
+        """End the present process after its leases, for good."""
+        self.change(self.model, self.limits, replace=True)
+
+    def _apply(self, model: Model, limits: Limits, *, fresh: bool) -> None:
         self._next = None
         self.model, self.limits = model, limits
         self.wanted.change(limits)
+        if fresh:
+            self._at.costs = UNKNOWN
 
     def dismiss(self) -> None:
         """End its task; there must be no process any more."""
@@ -152,6 +159,11 @@ class ModelServer:
         if self._child is not None:
             self._child.cut()
 
+    @property
+    def logs(self) -> bool:
+        """Whether its process writes to a file, and so could outlive the daemon."""
+        return self._child is not None and self._child.can_be_let_go
+
     def let_go(self) -> None:
         """Let its process live on when the daemon ends, if it stands still and can do without."""
         child = self._child
@@ -164,19 +176,18 @@ class ModelServer:
         """Follow the wishes for as long as the daemon runs; cancel it to end the process."""
         with self._employment:
             if self.inherited:
-                await self._live_once()
-                self.inherited = None
+                await self._live_once(self.inherited)
             while True:
                 await self.wanted.until_start()
                 await self._live_once()
 
-    async def _live_once(self) -> None:
+    async def _live_once(self, inherited: Record | None = None) -> None:
         """Have a process, keep it while it is wanted, and see it gone."""
         self.wanted.begin_life()
         self.output = LogRing()  # what its predecessor said explains nothing of this one
         ending = Ending()
         try:
-            ending = await (self._inherit(self.inherited) if self.inherited else self._start())
+            ending = await (self._inherit(inherited) if inherited else self._start())
         except* Exception as errors:  # a fault of ours ends this model, not the daemon
             log.exception(f"<{self.model.id}> Internal error", model=self.model.id)
             ending = Ending(f"internal error: {innermost(errors)!r}", failed=True)
@@ -190,14 +201,9 @@ class ModelServer:
         self._at.step(Event.START)
         if reason := obstacle(self.model):
             return Ending(reason, failed=True)
+        file = self._usable_log_file()
         try:
-            async with open_child(
-                self.model.cmd.argv,
-                env=self._actions.environment(),
-                on_output=self.output.write,
-                grace=self.limits.unload,
-                log_file=self.log_file,
-            ) as child:
+            async with started(self.model, self.limits, file, self.output.write) as child:
                 self._at.has(child.pid)
                 limit = self.limits.ready
                 text = f"Starting process (timeout: {seconds(limit)})"
@@ -206,15 +212,19 @@ class ModelServer:
         except CannotStart as error:
             return Ending(f"cmd cannot be started: {error}", failed=True)
 
+    def _usable_log_file(self) -> Path | None:
+        """Return the log file, or None where there can be none: then a pipe must do."""
+        reason = self.log_file and why_not_writable(self.log_file)
+        if reason:
+            text = f"Cannot write {self.log_file}: {reason}; the process will not outlive llamadoze"
+            self._at.tell("warning", text)
+        return None if reason else self.log_file
+
     async def _inherit(self, record: Record) -> Ending:
         """Go on with a process of an earlier daemon from where it was."""
-        with recognised(record.pid, record.started) as leader:
-            if leader is None or self.log_file is None:
-                self._at.step(Event.START)
-                return Ending("the process of the earlier llamadoze has ended meanwhile")
-            output = LogFile(self.log_file)
-            async with own(Child(leader, output, self.limits.unload), self.output.write) as child:
-                self._at.pid = child.pid
+        try:
+            async with taken_over(record, self.limits, self.log_file, self.output.write) as child:
+                self._at.has(child.pid)
                 if record.state == State.READY.value:
                     self.wish(Wish.SERVE)
                     self._open(Event.ADOPTED_READY)
@@ -224,12 +234,14 @@ class ModelServer:
                 text = f"Adopted process of an earlier llamadoze ({self._at.state.value})"
                 self._at.tell("info", text)
                 return await self._own(child)
+        except CannotStart as error:
+            self._at.tell("warning", str(error))
+            return Ending()
 
     async def _own(self, child: Child) -> Ending:
         """Let a process serve until it ends, or is to end."""
         self._child = child
-        if self.model.cmd_stop:
-            child.ask = partial(self._ask_to_stop, child)
+        child.ask = partial(self._ask_to_stop, child)
         try:
             return await race(
                 partial(self._serve, child), partial(self._exit_of, child), self._unwanted
@@ -246,8 +258,7 @@ class ModelServer:
             self._at.tell("warning", f"Process did not end within {grace} and was killed")
         self.usage.end_life()
         if self._next is not None:
-            self._apply(*self._next)
-            self._at.costs = UNKNOWN
+            self._apply(*self._next, fresh=True)
         self._at.failure = ending.reason
         if ending.failed:
             self._fail(f"{ending.reason}")
@@ -314,7 +325,9 @@ class ModelServer:
         return failure
 
     async def _ask_to_stop(self, child: Child) -> None:
-        if failure := await self._actions.ask_to_stop(child.pid):
+        if not self.model.cmd_stop:
+            child.terminate()
+        elif failure := await self._actions.ask_to_stop(child.pid):
             self._at.report_failure(failure, "killing the process after its grace")
 
     def _open(self, event: Event, done: str | None = None) -> None:

@@ -58,6 +58,9 @@ class FakeChild:
     def cut(self) -> None:
         pass
 
+    def terminate(self) -> None:
+        pass
+
 
 @attrs.define(eq=False)
 class FakePrograms:
@@ -95,7 +98,7 @@ class FakePrograms:
         return next(child for child in self.running.values() if child.argv == argv)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("supervisor.server.open_child", self.open_child)
+        monkeypatch.setattr("supervisor.processes.open_child", self.open_child)
         monkeypatch.setattr("supervisor.commands.open_child", self.open_child)
 
 

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "supervisor": {"supervisor", "configschema", "trio", "attrs", "structlog", "psutil"},
     "proxy": {
         *("proxy", "supervisor", "configschema", "trio", "attrs", "structlog"),
-        *("hypercorn", "quart", "quart_trio", "werkzeug", "httptools", "watchfiles"),
+        *("hypercorn", "quart", "quart_trio", "werkzeug", "httptools"),
         *("xllamacpp", "gguf", "numpy"),
     },
 }

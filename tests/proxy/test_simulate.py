@@ -34,10 +34,10 @@ def test_a_report_of_waits_and_swaps(folder: Path, capsys: pytest.CaptureFixture
     assert simulate(folder, "--start", "20", "--start", "code=8", "--serve", "3") == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     assert rows[1][:4] == ["maxWait", "10,", "minActive", "0"]
-    assert rows[1][4:9] == ["3", "2", "20.0s", "32.0s", "32.0s"]
+    assert rows[1][4:9] == ["3", "2", "20.0s", "32.5s", "32.5s"]
     assert rows[2][4:6] == ["3", "3"]
     assert rows[4] == ["chat", "2", "20.0s", "20.0s", "20.0s"]
-    assert rows[5] == ["code", "1", "32.0s", "32.0s", "32.0s"]
+    assert rows[5] == ["code", "1", "32.5s", "32.5s", "32.5s"]
 
 
 def test_a_picture_with_a_row_for_each_model(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import psutil
 import pytest
 import trio
 from trio.testing import MockClock
@@ -11,7 +12,7 @@ from trio.testing import MockClock
 from configschema import parse
 from supervisor import State, Supervisor, open_supervisor
 from supervisor.budget import GIB, Budget, Sleeper, too_many
-from supervisor.memory import held_by
+from supervisor.memory import _bytes_of, held_by
 from supervisor.snapshot import Costs
 from tests.fakes import FakeCalls, FakeProbe, FakePrograms
 from tests.supervisor.helpers import model
@@ -143,3 +144,16 @@ child = subprocess.Popen([sys.executable, "-c", {holder!r}], stdin=subprocess.PI
     await process.stdin.aclose()
     await process.wait()
     assert await held_by(process.pid) == 0
+
+
+def test_a_process_that_cannot_be_measured_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has ended, or nobody may look: the rest is counted all the same."""
+
+    class Gone(psutil.Process):
+        def memory_full_info(self) -> None:  # type: ignore[override]
+            raise psutil.AccessDenied
+
+        def memory_info(self) -> None:  # type: ignore[override]
+            raise psutil.NoSuchProcess(self.pid)
+
+    assert _bytes_of(Gone(os.getpid())) == 0

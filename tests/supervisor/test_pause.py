@@ -110,3 +110,33 @@ async def test_a_second_pause_forgets_nothing(
         await supervisor.pause(refuse=True)
         await supervisor.resume()
         assert states(supervisor)[0] is State.READY
+
+
+async def test_a_pause_that_is_called_off_is_answered(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """And what still drained for it serves on, without a stop and a start."""
+    async with supervise(MODELS) as supervisor:
+        for name in "ab":
+            await supervisor.load(name)
+        async with trio.open_nursery() as nursery:
+            async with supervisor.lease("b"):
+                nursery.start_soon(supervisor.pause)
+                await trio.sleep(10)
+                assert states(supervisor)[:2] == [State.ASLEEP, State.READY]
+                await supervisor.resume()
+            await trio.sleep(10)
+        assert states(supervisor)[:2] == [State.READY, State.READY]
+        assert "- serve b" not in programs.history
+
+
+async def test_a_model_that_is_unloaded_meanwhile_stays_so(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """The operator's last word counts."""
+    async with supervise(MODELS) as supervisor:
+        await supervisor.load("a")
+        await supervisor.pause()
+        await supervisor.unload("a")
+        await supervisor.resume()
+        assert states(supervisor)[0] is State.STOPPED

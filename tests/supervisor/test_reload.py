@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import attrs
+import pytest
 import trio
 from trio.testing import MockClock
 
 from configschema import Group
-from supervisor import Removed, State, Supervisor, UnknownModel, open_supervisor
+from supervisor import (
+    Removed,
+    State,
+    Supervisor,
+    SupervisorError,
+    UnknownModel,
+    open_supervisor,
+)
 from supervisor.changes import changes
 from tests.fakes import FakeCalls, FakeProbe, FakePrograms
 from tests.supervisor.helpers import parse_models
@@ -171,3 +181,61 @@ async def test_other_rules_hold_at_once(autojump_clock: MockClock, programs: Fak
         supervisor.reload(together)
         await trio.sleep(5)
         assert state(supervisor, "b") is State.READY
+
+
+@pytest.mark.parametrize("left", [{"b": B}, {"a": {**SLEEPER, "cmd": "serve new"}, "b": B}])
+@pytest.mark.parametrize("how", ["pause", "sleep"])
+async def test_nothing_turns_a_change_into_a_sleep(
+    autojump_clock: MockClock, programs: FakePrograms, left: dict[str, Settings], how: str
+) -> None:
+    """A process that has to end after its requests does, whatever else is asked meanwhile."""
+    before = parse_models(a=SLEEPER, b=B)
+    async with open_supervisor(before, FakeProbe(), FakeCalls()) as supervisor:
+        async with supervisor.lease("a"), trio.open_nursery() as nursery:
+            supervisor.reload(parse_models(**left))
+            if how == "pause":
+                nursery.start_soon(supervisor.pause)
+            elif "a" in left:
+                nursery.start_soon(put_to_sleep, supervisor, "a")
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+        await supervisor.resume()
+        await trio.sleep(100)
+        assert "- serve a" in programs.history
+        if "a" in left:
+            await supervisor.load("a")
+            assert supervisor.servers["a"].model.cmd.text == "serve new"
+        else:
+            assert list(supervisor.servers) == ["b"]
+
+
+async def put_to_sleep(supervisor: Supervisor, name: str) -> None:
+    with contextlib.suppress(SupervisorError):
+        await supervisor.sleep(name)
+
+
+async def test_quick_changes_of_mind_do_no_harm(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """A model that goes, comes and goes again before anything has moved."""
+    async with open_supervisor(parse_models(a=A, b=B), FakeProbe(), FakeCalls()) as supervisor:
+        await supervisor.load("a")
+        for models in ({"b": B}, {"a": A, "b": B}, {"b": B}):
+            supervisor.reload(parse_models(**models))
+        await trio.sleep(1)
+        assert list(supervisor.servers) == ["b"]
+        await supervisor.load("b")
+
+
+async def test_a_command_to_stop_that_is_taken_away_is_not_missed(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """The process is asked to end by a signal then."""
+    async with open_supervisor(
+        parse_models(a={**A, "cmdStop": "sleep 1"}), FakeProbe(), FakeCalls()
+    ) as supervisor:
+        await supervisor.load("a")
+        supervisor.reload(parse_models(a=A))
+        await supervisor.unload("a")
+        assert supervisor.servers["a"].snapshot().failure is None
+        assert "+ sleep 1" not in programs.history

@@ -97,6 +97,44 @@ def test_one_request_beside_an_endless_stream() -> None:
     assert endless.waits["b"][0] > 80
 
 
+def test_a_turn_that_has_come_is_not_taken_by_those_who_make_room() -> None:
+    """Sets of a matrix that are not a matter of pairs: who left must not come back first."""
+    matrix = "matrix: {sets: {one: a&b&c, two: b&c&d, three: a&d}, evict_costs: {d: 13, c: 10}}"
+    trace = [
+        *(Arrival(turn * 0.3, "b", 0.1) for turn in range(1000)),
+        *(Arrival(turn * 0.5, "c", 4) for turn in range(600)),
+        Arrival(0, "d", 0.1),
+        Arrival(30, "a", 1),
+    ]
+    times = {name: Durations(start=3, can_sleep=False) for name in "abcd"}
+    outcome = Simulation(times, rules(matrix), Patience(max_wait=10)).play(trace)
+    assert outcome.waits["a"][0] < 20
+    assert outcome.activations < 10
+
+
+def test_who_waits_for_long_does_not_keep_out_who_fits_beside() -> None:
+    """A long request is in the way of one model, and not of another."""
+    groups = "groups: {g: {swap: false, members: [a, b]}}"
+    trace = [Arrival(0, "a", 600), Arrival(20, "c", 1), Arrival(21, "b", 1)]
+    times = {name: Durations(start=5) for name in "abc"}
+    outcome = Simulation(times, rules(groups), Patience()).play(trace)
+    assert outcome.waits["b"] == [5]
+    assert outcome.waits["c"][0] > 500
+
+
+def test_two_models_in_steady_use_share_the_time() -> None:
+    """Also where each is used by one client, one request after the other, with gaps between."""
+    trace = [
+        Arrival(turn / 2 + place / 4, name, 0.4)
+        for turn in range(1200)
+        for place, name in enumerate("ab")
+    ]
+    times = {name: Durations(start=5, stop=1, can_sleep=False) for name in "ab"}
+    outcome = Simulation(times, one_at_a_time, Patience()).play(trace)
+    assert outcome.changing < outcome.end / 2
+    assert max(max(waits) for waits in outcome.waits.values()) < 30
+
+
 def zipf(requests: int, models: int, rate: float) -> list[Arrival]:
     """Return requests at random times; a few models get most of them."""
     choose = random.Random(1)

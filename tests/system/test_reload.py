@@ -156,3 +156,36 @@ def test_models_are_loaded_at_the_start_and_sleep_until_they_are_wanted(tmp_path
         assert said(daemon, "<bad> Not preloaded")
         states = {name: row["state"] for name, row in daemon.running().items()}
         assert states == {"a": "asleep", "bad": "failed", "c": "ready"}
+
+
+def test_a_file_that_is_being_written_is_not_read_halfway(tmp_path: Path) -> None:
+    """Nor is one without any model put into effect."""
+    port = free_port()
+    file = put(tmp_path, port, models={"a": stub()})
+    with started("--config", file, "--watch-config") as daemon:
+        pid = daemon.chat("a")[1]["pid"]
+        time.sleep(0.3)
+        whole = Path(file).read_text()
+        Path(file).write_text("")
+        assert daemon.ask("POST", "/api/reload")[0] == 422
+        time.sleep(0.7)
+        Path(file).write_text(whole + "logLevel: debug\n")
+        wait_for(lambda: said(daemon, "Configuration reloaded: 1 unchanged"))
+        assert daemon.chat("a")[1]["pid"] == pid
+
+
+def test_a_link_that_is_put_elsewhere_is_noticed(tmp_path: Path) -> None:
+    """As container platforms do it."""
+    port = free_port()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    put(tmp_path / "one", port, models={"a": stub()})
+    put(tmp_path / "two", port, models={"a": stub(), "b": stub()})
+    link = tmp_path / "now"
+    link.symlink_to("one")
+    with started("--config", str(link / "config.yaml"), "--watch-config") as daemon:
+        time.sleep(0.3)
+        link.unlink()
+        link.symlink_to("two")
+        wait_for(lambda: said(daemon, "Configuration reloaded: added b; 1 unchanged"))
+        assert daemon.end()[1] < 2

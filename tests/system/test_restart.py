@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +16,10 @@ from typing import Any
 import psutil
 import pytest
 
+from supervisor.adopted import is_left_over, start_of
+from supervisor.records import read_records
 from tests.proxy.daemon import stub
-from tests.system.daemon import Process, started, write
+from tests.system.daemon import LLAMADOZE, STATE, Process, started, write
 
 
 def wait_for(condition: Callable[[], bool], limit: float = 10) -> None:
@@ -189,3 +193,152 @@ def test_a_state_file_that_cannot_be_read_is_told_of(tmp_path: Path) -> None:
     with started("--config", file, "--state-dir", "/proc/nowhere") as daemon:
         assert said(daemon, "Cannot use /proc/nowhere")
         assert daemon.chat("b")[0] == 200
+
+
+@pytest.mark.parametrize("adopt", [True, False])
+def test_no_process_of_a_killed_daemon_is_lost(tmp_path: Path, adopt: bool) -> None:
+    """Whatever others have stopped, failed, or are only starting."""
+    models = {
+        "a": stub(sleeps=True),
+        "bad": stub("--exit", "3"),
+        "slow": stub("--ready-after", "30"),
+        "z": stub(),
+    }
+    groups = {"g": {"swap": False, "members": list(models)}}
+    file = write(tmp_path, models=models, groups=groups, unloadTimeout=1, adopt=adopt)
+    pids: list[int] = []
+    try:
+        with started("--config", file) as daemon:
+            pids += use(daemon, "az")
+            daemon.ask("POST", "/api/models/unload/z")
+            assert daemon.chat("bad")[0] == 502
+            caller = threading.Thread(target=lambda: broken(daemon.chat, "slow"))
+            caller.start()
+            wait_for(lambda: daemon.running().get("slow", {}).get("pid") is not None)
+            pids.append(daemon.running()["slow"]["pid"])
+            daemon.end(signal.SIGKILL)
+            caller.join()
+        with started("--config", file) as daemon:
+            assert [is_alive(pid) for pid in pids] == [adopt, False, False]
+            daemon.end(signal.SIGINT)
+    finally:
+        end(pids)
+
+
+def broken(ask: Callable[..., Any], *arguments: object) -> None:
+    with contextlib.suppress(OSError):
+        ask(*arguments)
+
+
+def test_models_do_not_outlive_a_daemon_that_cannot_tell_of_them(tmp_path: Path) -> None:
+    """Nobody would find them."""
+    file, state = two(tmp_path, adopt=True), tmp_path / "state"
+    with started("--config", file, "--state-dir", str(state)) as daemon:
+        (state / "state.new").mkdir()
+        pids = use(daemon, "b")
+        assert said(daemon, "Cannot write")
+        daemon.end(signal.SIGTERM)
+    assert not any(map(is_alive, pids))
+
+
+def test_a_process_that_writes_to_its_daemon_is_not_taken_over(tmp_path: Path) -> None:
+    """Its output would break under it."""
+    file = two(tmp_path)
+    with started("--config", file) as daemon:
+        pids = use(daemon, "b")
+        daemon.end(signal.SIGKILL)
+    try:
+        Path(file).write_text(Path(file).read_text() + "adopt: true\n")
+        with started("--config", file) as daemon:
+            assert not is_alive(pids[0])
+            assert said(daemon, "started without adopt")
+    finally:
+        end(pids)
+
+
+def test_the_state_is_found_again_when_files_come_to_a_folder(tmp_path: Path) -> None:
+    """It is kept by the name of the folder."""
+    write(tmp_path, models={"b": stub()}, adopt=True)
+    with started("--config-dir", str(tmp_path)) as daemon:
+        pids = use(daemon, "b")
+        daemon.end(signal.SIGTERM)
+    try:
+        (tmp_path / "more.yaml").write_text("models: {}\n")
+        with started("--config-dir", str(tmp_path)) as daemon:
+            assert daemon.running()["b"]["pid"] == pids[0]
+            daemon.end(signal.SIGINT)
+    finally:
+        end(pids)
+
+
+def test_signals_are_heard_while_leftovers_are_ended(tmp_path: Path) -> None:
+    """SIGHUP does no harm, SIGTERM ends in good order; what was not ended is found next time."""
+    file = write(tmp_path, models={"b": stub("--ignore-term", "1")}, unloadTimeout=8)
+    with started("--config", file) as daemon:
+        pids = use(daemon, "b")
+        daemon.end(signal.SIGKILL)
+    try:
+        process = subprocess.Popen(
+            [LLAMADOZE, "--config", file, "--listen", "127.0.0.1:0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "XDG_STATE_HOME": STATE},
+        )
+        assert process.stdout
+        while b"Ending the process" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(3) == 0
+        process.stdout.close()
+        assert is_alive(pids[0])
+        Path(file).write_text(Path(file).read_text().replace("Timeout: 8", "Timeout: 1"))
+        with started("--config", file):
+            assert not is_alive(pids[0])
+    finally:
+        end(pids)
+
+
+HOSTILE = [
+    "[" * 100_000,
+    '{"boot": "%s", "models": 5}',
+    '{"boot": "%s", "models": [5, null, {}, {"pid": 1}]}',
+    '{"boot": "%s", "models": [{"model": [1], "pid": 1.5, "started": 1, "port": null, '
+    '"state": "ready", "fingerprint": "", "logs": true}]}',
+    '{"boot": "%s", "models": [{"model": "b", "pid": 99999999999, "started": 1, "port": null, '
+    '"state": "ready", "fingerprint": "", "logs": true}]}',
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_damaged_state_file_keeps_no_daemon_from_its_start(tmp_path: Path, text: str) -> None:
+    """Nothing of it reaches a signal."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    file = tmp_path / "state.json"
+    file.write_text(text.replace("%s", boot))
+    assert read_records(file) == ()
+
+
+def test_a_pipe_in_the_place_of_the_state_file_holds_up_nobody(tmp_path: Path) -> None:
+    """It is no regular file."""
+    os.mkfifo(tmp_path / "state.json")
+    assert read_records(tmp_path / "state.json") == ()
+
+
+def test_a_group_of_strangers_without_its_leader_is_left_alone(tmp_path: Path) -> None:
+    """It has the number of a process that was ours, but is the job of another session."""
+    script = "sleep 60 & exec sleep 0.1"
+    leader = subprocess.Popen(["sh", "-c", script], process_group=0)
+    leader.wait()
+    try:
+        assert not is_left_over(leader.pid, 1)
+    finally:
+        os.killpg(leader.pid, signal.SIGKILL)
+    ours = subprocess.Popen(["sh", "-c", script], start_new_session=True)
+    start = start_of(ours.pid)
+    ours.wait()
+    try:
+        assert is_left_over(ours.pid, start or 0)
+    finally:
+        os.killpg(ours.pid, signal.SIGKILL)
