@@ -119,20 +119,24 @@ def three() -> dict[str, Any]:
     }
 
 
-async def test_forty_swaps_lose_no_request(log_lines: Lines) -> None:
-    """Under fifty clients, and no process is left."""
+async def all_swaps_are_clean(lines: Lines, swaps: int) -> None:
+    """See that no request is lost in so many swaps, and no process left after them."""
     async with daemon(three()) as running:
-        await swap_a_lot(running, log_lines, 40)
-        pids = [pid for name in "abc" if (pid := running.pid(name))]
-    assert pids
-    for pid in pids:
+        await swap_a_lot(running, lines, swaps)
+    started = [line["pid"] for line in lines if "Starting process" in line["event"]]
+    assert started
+    for pid in started:
         with pytest.raises(ProcessLookupError):
             os.killpg(pid, 0)
+
+
+async def test_forty_swaps_lose_no_request(log_lines: Lines) -> None:
+    """Under fifty clients, and no process is left."""
+    await all_swaps_are_clean(log_lines, 40)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_thousand_swaps_lose_no_request(log_lines: Lines) -> None:
     """The same, for minutes."""
-    async with daemon(three()) as running:
-        await swap_a_lot(running, log_lines, 1000)
+    await all_swaps_are_clean(log_lines, 1000)

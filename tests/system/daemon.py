@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import attrs
+import psutil
 import yaml
 
 from tests.proxy.daemon import free_port
@@ -45,6 +46,9 @@ class Process:
 
     def events(self) -> list[str]:
         return [entry["event"] for entry in self.log()]
+
+    def said(self, words: str) -> bool:
+        return any(words in line for line in self.events())
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         data = None if body is None else json.dumps(body).encode()
@@ -118,3 +122,21 @@ def write(folder: Path, **whole: Any) -> str:
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump({"startPort": free_port(), **whole}))
     return str(file)
+
+
+def wait_for(condition: Callable[[], bool], limit: float = 10) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def end(pids: list[int]) -> None:
+    """Kill what a failed test has left."""
+    for pid in pids:
+        if is_alive(pid):
+            os.killpg(pid, signal.SIGKILL)

@@ -14,11 +14,20 @@ from pathlib import Path
 
 import openai
 import pytest
+import yaml
 
 from proxy.demo.weights import Shape, write_model
 from tests.conftest import processes_with
 from tests.proxy.daemon import free_port
-from tests.system.daemon import LLAMADOZE, Process, started, write
+from tests.system.daemon import (
+    LLAMADOZE,
+    Process,
+    end,
+    is_alive,
+    started,
+    wait_for,
+    write,
+)
 
 
 @pytest.fixture(scope="module")
@@ -223,3 +232,29 @@ def _wait_for(server: Process) -> None:
         except OSError:
             time.sleep(0.02)
     raise TimeoutError
+
+
+def test_real_servers_are_preloaded_and_outlive_a_restart(folder: Path, tmp_path: Path) -> None:
+    """Each answers its first token before anybody asks; the next daemon wakes the sleeper."""
+    whole = yaml.safe_load((folder / "config.yaml").read_text())
+    hooks = {"on_startup": {"preload": ["doze-a", "doze-b"]}}
+    file = write(tmp_path, **{**whole, "startPort": free_port(), "hooks": hooks, "adopt": True})
+    pids: list[int] = []
+    try:
+        with started("--config", file) as daemon:
+            wait_for(lambda: any("<doze-b> Model preloaded" in line for line in daemon.events()))
+            assert "<doze-a> Model preloaded; it has answered a token" in daemon.events()
+            rows = daemon.running()
+            assert [rows[name]["state"] for name in ("doze-a", "doze-b")] == ["asleep", "ready"]
+            pids += [row["pid"] for row in rows.values()]
+            daemon.end(signal.SIGTERM)
+        with started("--config", file) as daemon:
+            status, answer = daemon.chat("doze-a")
+            assert status == 200
+            assert answer["choices"][0]["message"]["content"]
+            assert {row["pid"] for row in daemon.running().values()} == set(pids)
+            assert daemon.running()["doze-b"]["state"] == "asleep"
+            daemon.end(signal.SIGINT)
+        assert not any(map(is_alive, pids))
+    finally:
+        end(pids)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import yaml
 
 from tests.client import ask, chat
 from tests.proxy.daemon import free_port, stub
-from tests.system.daemon import Process, started
+from tests.system.daemon import Process, started, wait_for
 
 
 def put(folder: Path, port: int, **whole: Any) -> str:
@@ -24,17 +23,6 @@ def put(folder: Path, port: int, **whole: Any) -> str:
     beside.write_text(yaml.safe_dump({"startPort": port, **whole}))
     shutil.move(beside, file)
     return str(file)
-
-
-def wait_for(condition: Callable[[], bool], limit: float = 10) -> None:
-    deadline = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def said(daemon: Process, words: str) -> bool:
-    return any(words in line for line in daemon.events())
 
 
 def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
@@ -47,7 +35,7 @@ def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
         before = {name: (row["pid"], row["proxy"]) for name, row in daemon.running().items()}
         put(tmp_path, port, models={"a": stub(), "m": stub(), "z": stub(sleeps=True)})
         daemon.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: said(daemon, "Configuration reloaded: added a; 2 unchanged"))
+        wait_for(lambda: daemon.said("Configuration reloaded: added a; 2 unchanged"))
         after = {name: (row["pid"], row["proxy"]) for name, row in daemon.running().items()}
         assert after == before
         assert daemon.chat("a")[0] == 200
@@ -66,7 +54,7 @@ def test_a_file_with_faults_changes_nothing(tmp_path: Path) -> None:
         assert status == 422
         assert "config.yaml:" in answer["error"]["message"]
         assert "models.a.ttl" in answer["error"]["message"]
-        wait_for(lambda: said(daemon, "Configuration not reloaded"))
+        wait_for(lambda: daemon.said("Configuration not reloaded"))
         assert daemon.chat("a")[1]["pid"] == pid
         assert daemon.chat("b")[0] == 404
         Path(file).unlink()
@@ -86,11 +74,11 @@ def test_changed_files_are_noticed_where_that_is_wanted(tmp_path: Path) -> None:
     with started("--config", file, "--config-dir", str(more), "--watch-config") as daemon:
         time.sleep(0.3)  # the watch begins beside the serving
         (more / "two.yaml").write_text(yaml.safe_dump({"models": {"b": stub()}}))
-        wait_for(lambda: said(daemon, "Configuration reloaded: added b; 1 unchanged"))
+        wait_for(lambda: daemon.said("Configuration reloaded: added b; 1 unchanged"))
         put(tmp_path, port, models={"a": stub()}, logLevel="debug")
-        wait_for(lambda: said(daemon, "Configuration reloaded: 2 unchanged"))
+        wait_for(lambda: daemon.said("Configuration reloaded: 2 unchanged"))
         assert daemon.chat("b")[0] == 200
-        wait_for(lambda: said(daemon, "State is starting"))
+        wait_for(lambda: daemon.said("State is starting"))
 
 
 def test_a_stream_of_a_removed_or_changed_model_ends_as_it_should(tmp_path: Path) -> None:
@@ -151,9 +139,9 @@ def test_models_are_loaded_at_the_start_and_sleep_until_they_are_wanted(tmp_path
     hooks = {"on_startup": {"preload": ["first", "bad", "nobody", " c "]}}
     file = put(tmp_path, free_port(), models=models, hooks=hooks)
     with started("--config", file) as daemon:
-        wait_for(lambda: said(daemon, "<c> Model preloaded; it has answered a token"))
-        assert said(daemon, "<a> Model preloaded; it has answered a token")
-        assert said(daemon, "<bad> Not preloaded")
+        wait_for(lambda: daemon.said("<c> Model preloaded; it has answered a token"))
+        assert daemon.said("<a> Model preloaded; it has answered a token")
+        assert daemon.said("<bad> Not preloaded")
         states = {name: row["state"] for name, row in daemon.running().items()}
         assert states == {"a": "asleep", "bad": "failed", "c": "ready"}
 
@@ -170,7 +158,7 @@ def test_a_file_that_is_being_written_is_not_read_halfway(tmp_path: Path) -> Non
         assert daemon.ask("POST", "/api/reload")[0] == 422
         time.sleep(0.7)
         Path(file).write_text(whole + "logLevel: debug\n")
-        wait_for(lambda: said(daemon, "Configuration reloaded: 1 unchanged"))
+        wait_for(lambda: daemon.said("Configuration reloaded: 1 unchanged"))
         assert daemon.chat("a")[1]["pid"] == pid
 
 
@@ -187,5 +175,5 @@ def test_a_link_that_is_put_elsewhere_is_noticed(tmp_path: Path) -> None:
         time.sleep(0.3)
         link.unlink()
         link.symlink_to("two")
-        wait_for(lambda: said(daemon, "Configuration reloaded: added b; 1 unchanged"))
+        wait_for(lambda: daemon.said("Configuration reloaded: added b; 1 unchanged"))
         assert daemon.end()[1] < 2

@@ -13,30 +13,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from supervisor.adopted import is_left_over, start_of
 from supervisor.records import read_records
 from tests.proxy.daemon import stub
-from tests.system.daemon import LLAMADOZE, STATE, Process, started, write
-
-
-def wait_for(condition: Callable[[], bool], limit: float = 10) -> None:
-    deadline = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def is_alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-
-
-def end(pids: list[int]) -> None:
-    for pid in pids:
-        if is_alive(pid):
-            os.killpg(pid, signal.SIGKILL)
+from tests.system.daemon import (
+    LLAMADOZE,
+    STATE,
+    Process,
+    end,
+    is_alive,
+    started,
+    wait_for,
+    write,
+)
 
 
 def two(folder: Path, **more: Any) -> str:
@@ -49,10 +40,6 @@ def use(daemon: Process, names: str = "ab") -> list[int]:
     for name in names:
         assert daemon.chat(name)[0] == 200
     return [daemon.running()[name]["pid"] for name in names]
-
-
-def said(daemon: Process, words: str) -> bool:
-    return any(words in line for line in daemon.events())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -75,7 +62,7 @@ def test_models_outlive_a_daemon_that_is_restarted_or_killed(
             assert daemon.chat("b")[1]["pid"] == pids[1]
             assert daemon.chat("a")[1]["pid"] == pids[0]
             assert not is_alive(pids[1])  # it cannot sleep, and made room
-            assert not said(daemon, "<a> Starting process")
+            assert not daemon.said("<a> Starting process")
             daemon.end(signal.SIGINT)
         assert not is_alive(pids[0])
     finally:
@@ -93,7 +80,7 @@ def test_without_adopt_nothing_outlives_a_daemon_for_long(tmp_path: Path) -> Non
         with started("--config", file) as daemon:
             assert not any(map(is_alive, pids))
             assert daemon.running() == {}
-            assert said(daemon, "<a> Ending the process")
+            assert daemon.said("<a> Ending the process")
             assert daemon.chat("a")[0] == 200
     finally:
         end(pids)
@@ -110,8 +97,8 @@ def test_a_process_of_another_configuration_is_ended(tmp_path: Path) -> None:
         Path(file).write_text(text.replace("  b:", "  b:\n    env: [X=1]").replace("  a:", "  c:"))
         with started("--config", file) as daemon:
             assert not any(map(is_alive, pids))
-            assert said(daemon, "its model's configuration has changed")
-            assert said(daemon, "its model is not in the configuration any more")
+            assert daemon.said("its model's configuration has changed")
+            assert daemon.said("its model is not in the configuration any more")
     finally:
         end(pids)
 
@@ -126,7 +113,7 @@ def test_a_process_that_does_not_answer_any_more_is_ended(tmp_path: Path) -> Non
         os.kill(pids[0], signal.SIGSTOP)
         with started("--config", file, wait=20) as daemon:
             assert not is_alive(pids[0])
-            assert said(daemon, "it does not answer its check")
+            assert daemon.said("it does not answer its check")
     finally:
         end(pids)
 
@@ -140,7 +127,7 @@ def test_what_it_wrote_is_known_of_an_adopted_process(tmp_path: Path) -> None:
     try:
         with started("--config", file) as daemon:
             assert daemon.chat("b", die=3)[0] == 502
-            wait_for(lambda: said(daemon, "last output: the stub was told to die"))
+            wait_for(lambda: daemon.said("last output: the stub was told to die"))
             assert daemon.chat("b")[0] == 200
             daemon.end(signal.SIGINT)
     finally:
@@ -174,7 +161,7 @@ def test_two_daemons_with_one_configuration_leave_each_other_alone(tmp_path: Pat
     with started("--config", file) as first:
         pids = use(first)
         with started("--config", file) as second:
-            assert said(second, "Another llamadoze serves this configuration")
+            assert second.said("Another llamadoze serves this configuration")
             assert all(map(is_alive, pids))
             second.end(signal.SIGTERM)
         assert first.chat("a")[1]["pid"] == pids[0]
@@ -188,10 +175,10 @@ def test_a_state_file_that_cannot_be_read_is_told_of(tmp_path: Path) -> None:
     state.mkdir()
     (state / "state.json").write_text('{"boot": 1')
     with started("--config", file, "--state-dir", str(state)) as daemon:
-        assert said(daemon, "Cannot read")
+        assert daemon.said("Cannot read")
         assert daemon.chat("b")[0] == 200
     with started("--config", file, "--state-dir", "/proc/nowhere") as daemon:
-        assert said(daemon, "Cannot use /proc/nowhere")
+        assert daemon.said("Cannot use /proc/nowhere")
         assert daemon.chat("b")[0] == 200
 
 
@@ -236,7 +223,7 @@ def test_models_do_not_outlive_a_daemon_that_cannot_tell_of_them(tmp_path: Path)
     with started("--config", file, "--state-dir", str(state)) as daemon:
         (state / "state.new").mkdir()
         pids = use(daemon, "b")
-        assert said(daemon, "Cannot write")
+        assert daemon.said("Cannot write")
         daemon.end(signal.SIGTERM)
     assert not any(map(is_alive, pids))
 
@@ -251,7 +238,7 @@ def test_a_process_that_writes_to_its_daemon_is_not_taken_over(tmp_path: Path) -
         Path(file).write_text(Path(file).read_text() + "adopt: true\n")
         with started("--config", file) as daemon:
             assert not is_alive(pids[0])
-            assert said(daemon, "started without adopt")
+            assert daemon.said("started without adopt")
     finally:
         end(pids)
 
