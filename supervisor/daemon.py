@@ -1,24 +1,22 @@
 """The supervisor as the daemon holds it: all model servers, and what may be asked of them.
 
-Owns the nursery in which every model process lives, and the way from one configuration to the
-next. Leaving its block ends all processes.
+Owns what an operator asks for: loading, waking, putting to sleep, unloading, a reload, a pause.
+Leaving its block ends all processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
-from pathlib import Path
 
 import attrs
 import structlog
 import trio
 
-from configschema import Config, Limits, Model, resolve_limits
+from configschema import Config, Limits, Model
 from supervisor.actions import Caller
 from supervisor.budget import BudgetKeeper, budget_for
-from supervisor.changes import Changes, changes
+from supervisor.changes import Changes
 from supervisor.errors import (
     CannotSleep,
     ModelFailed,
@@ -28,6 +26,7 @@ from supervisor.errors import (
     UnknownModel,
     Unloaded,
 )
+from supervisor.fleet import Fleet
 from supervisor.memory import Measure, held_by
 from supervisor.racing import race
 from supervisor.readiness import Probe
@@ -42,40 +41,22 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
 @attrs.define(eq=False)
 class Supervisor:
-    """All models of a configuration. Names may be ids or aliases.
+    """All models of a configuration, and what may be asked of them. Names may be ids or aliases."""
 
-    Attributes:
-        config: the one in effect.
-        probe: asks a model server once whether it is ready.
-        call: makes one HTTP step into sleep or out of it.
-        limits: per model id, instead of what the configuration resolves to.
-        measure: tells how much host memory a process tree holds.
-        nursery: every model process lives in it.
-        records: what the next daemon is left; None leaves nothing.
-        inherited: processes of an earlier daemon, by model.
-        servers: by id; one whose model was removed stays until its process has ended.
-    """
-
-    config: Config
-    probe: Probe
-    call: Caller
-    limits: Mapping[str, Limits]
-    measure: Measure
-    nursery: trio.Nursery
-    records: Records | None = None
-    inherited: dict[str, Record] = attrs.field(factory=dict)
-    servers: dict[str, ModelServer] = attrs.field(factory=dict, init=False)
-    _scheduler: Scheduler = attrs.field(init=False)
-    _keeper: BudgetKeeper = attrs.field(init=False)
+    _fleet: Fleet
+    _scheduler: Scheduler
+    _keeper: BudgetKeeper
     _to_wake: set[str] = attrs.field(factory=set, init=False)
 
-    def __attrs_post_init__(self) -> None:
-        self._scheduler = Scheduler(self.servers, rules_for(self.config))
-        self._keeper = BudgetKeeper(self.servers, budget_for(self.config), self.measure)
-        for name in self.config.models:
-            self._add(name)
-        self.nursery.start_soon(self._scheduler.run)
-        self.nursery.start_soon(self._keeper.run)
+    @property
+    def config(self) -> Config:
+        """The configuration in effect."""
+        return self._fleet.config
+
+    @property
+    def servers(self) -> Mapping[str, ModelServer]:
+        """By id; one whose model was removed stays until its process has ended."""
+        return self._fleet.servers
 
     def find(self, name: str) -> Model:
         """Return the model of this name.
@@ -170,73 +151,24 @@ class Supervisor:
         Models that need no other process keep theirs. Those that do are drained and replaced, and
         brought up again if they were in use; those that are gone are drained and stopped.
         """
-        found = changes(self.config, config)
-        awake = [name for name in found.replaced if self.servers[name].snapshot().serving]
-        self.config = config
+        before = {name: server.snapshot().serving for name, server in self.servers.items()}
+        found = self._fleet.change(config)
         for name in found.removed:
             self._scheduler.refuse(name, Removed(name))
-            self.servers[name].retire()
-            self.nursery.start_soon(self._forget, self.servers[name])
-        for name in found.added:
-            self._add(name)
-        for name in found.adjusted + found.replaced:
-            model = config.models[name]
-            server, limits = self.servers[name], self._limits_of(name)
-            server.change(model, limits, replace=name in found.replaced)
-        for name in config.models:
-            self.servers[name].log_file = self._log_file(name)  # from its next process on
         self._scheduler.rules = rules_for(config)
         self._keeper.budget = budget_for(config)
         self._keeper.look()
         self._scheduler.settle()
-        for name in awake:
-            self.nursery.start_soon(self._bring_back, name)
+        for name in found.replaced:
+            if before[name]:
+                self._fleet.nursery.start_soon(self._bring_back, name)
         return found
-
-    def _limits_of(self, name: str) -> Limits:
-        return self.limits.get(name) or resolve_limits(self.config, self.config.models[name])
-
-    def _add(self, name: str) -> None:
-        """Begin to own a model; it may still be leaving since an earlier configuration."""
-        model, limits = self.config.models[name], self._limits_of(name)
-        if name in self.servers:
-            self.servers[name].change(model, limits, replace=True)
-            return
-        server = ModelServer(
-            model,
-            limits,
-            self.probe,
-            self.call,
-            self._log_file(name),
-            self.inherited.pop(name, None),
-        )
-        server.on_change = partial(self._changed, server)
-        server.on_failure = partial(self._scheduler.fail, name)
-        self.servers[name] = server
-        self.nursery.start_soon(server.run)
-
-    def _log_file(self, name: str) -> Path | None:
-        return self.records.log_file(name) if self.records and self.config.adopt else None
-
-    async def _forget(self, server: ModelServer) -> None:
-        """Forget a removed model when its process is gone, unless the model is back."""
-        name = server.model.id
-        await server.reached(ENDED)
-        if name not in self.config.models and self.servers.get(name) is server:
-            del self.servers[name]
-            server.dismiss()
 
     async def _bring_back(self, name: str) -> None:
         try:
             await self.load(name)
         except SupervisorError as error:
             log.warning(f"<{name}> Was not brought up again: {error}", model=name)
-
-    def _changed(self, server: ModelServer) -> None:
-        self._scheduler.settle()
-        if server.snapshot().state is State.ASLEEP:
-            self._keeper.look()
-        self._note()
 
     @property
     def is_paused(self) -> bool:
@@ -284,22 +216,11 @@ class Supervisor:
 
     def let_go(self) -> None:
         """Let the processes live on when this ends, where the configuration wants that."""
-        if not self.config.adopt or not self._note():  # or the next daemon would not know them
-            return
-        for server in self.servers.values():
-            server.let_go()
-
-    def _note(self) -> bool:
-        """Leave the next daemon word of the processes; return whether that could be done."""
-        if self.records is None:
-            return False
-        servers = self.servers.values()
-        return self.records.note((one.model, one.snapshot(), one.logs) for one in servers)
+        self._fleet.let_go()
 
     def cut(self) -> None:
         """End every model process without its grace."""
-        for server in self.servers.values():
-            server.cut()
+        self._fleet.cut()
 
     def _running_sleeper(self, name: str) -> ModelServer:
         server = self.server(name)
@@ -333,9 +254,20 @@ async def open_supervisor(
         inherited: processes of an earlier daemon, by model; see `leftovers`.
     """
     async with trio.open_nursery() as nursery:
+        fleet = Fleet(config, probe, call, limits or {}, nursery, records, dict(inherited or {}))
+        scheduler = Scheduler(fleet.servers, rules_for(config))
+        keeper = BudgetKeeper(fleet.servers, budget_for(config), measure)
+
+        def changed(server: ModelServer) -> None:
+            scheduler.settle()
+            if server.snapshot().state is State.ASLEEP:
+                keeper.look()
+
+        fleet.on_change, fleet.on_failure = changed, scheduler.fail
+        fleet.open()
+        nursery.start_soon(scheduler.run)
+        nursery.start_soon(keeper.run)
         try:
-            yield Supervisor(
-                config, probe, call, limits or {}, measure, nursery, records, dict(inherited or {})
-            )
+            yield Supervisor(fleet, scheduler, keeper)
         finally:
             nursery.cancel_scope.cancel()

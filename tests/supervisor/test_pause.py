@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from supervisor import Paused, State, Supervisor
-from tests.fakes import FakePrograms
+from tests.fakes import FakeProbe, FakePrograms
 from tests.supervisor.helpers import model, supervise
 
 BESIDE = "\ngroups: {g: {swap: false, members: [a, b]}}"
@@ -87,15 +87,15 @@ async def test_a_model_that_comes_up_is_stopped(
 ) -> None:
     """And started again afterwards for who waits for it."""
     slow = MODELS.replace("groups", "healthCheckTimeout: 600\ngroups")
-    async with supervise(slow) as supervisor:
-        supervisor.probe.unready.add("c")  # type: ignore[attr-defined]
+    probe = FakeProbe({"c"})
+    async with supervise(slow, probe) as supervisor:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(supervisor.load, "c")
             await trio.sleep(20)
             assert states(supervisor)[2] is State.STARTING
             await supervisor.pause()
             assert states(supervisor) == [State.STOPPED] * 3
-            supervisor.probe.unready.clear()  # type: ignore[attr-defined]
+            probe.unready.clear()
             await supervisor.resume()
         assert states(supervisor)[2] is State.READY
 

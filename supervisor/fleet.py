@@ -1,0 +1,126 @@
+"""All model servers there are: those of the configuration, and those still leaving it.
+
+Owns the nursery that every model process lives in, the way from one configuration to the next, and
+the word that is left to the next daemon. Who runs when is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import attrs
+import trio
+
+from configschema import Config, Limits, resolve_limits
+from supervisor.actions import Caller
+from supervisor.changes import Changes, changes
+from supervisor.readiness import Probe
+from supervisor.records import Record, Records
+from supervisor.server import ModelServer
+from supervisor.states import ENDED
+
+
+@attrs.define(eq=False)
+class Fleet:
+    """The model servers.
+
+    Attributes:
+        config: the one in effect.
+        probe: asks a model server once whether it is ready.
+        call: makes one HTTP step into sleep or out of it.
+        limits: per model id, instead of what the configuration resolves to.
+        nursery: every model process lives in it.
+        records: what the next daemon is left; None leaves nothing.
+        inherited: processes of an earlier daemon, by model.
+        on_change: called with a model server after every change of its state.
+        on_failure: called with a model's id and the reason when it fails while it is wanted.
+        servers: by id; one whose model was removed stays until its process has ended.
+    """
+
+    config: Config
+    probe: Probe
+    call: Caller
+    limits: Mapping[str, Limits]
+    nursery: trio.Nursery
+    records: Records | None = None
+    inherited: dict[str, Record] = attrs.field(factory=dict)
+    on_change: Callable[[ModelServer], None] = lambda _: None
+    on_failure: Callable[[str, str], None] = lambda _, __: None
+    servers: dict[str, ModelServer] = attrs.field(factory=dict, init=False)
+
+    def open(self) -> None:
+        """Begin to own the models of the configuration."""
+        for name in self.config.models:
+            self._add(name)
+
+    def change(self, config: Config) -> Changes:
+        """Put another configuration into effect; requests that run are not cut by it.
+
+        Models that need no other process keep theirs. Those that do are drained and end; so are
+        those that are gone, and forgotten then.
+        """
+        found = changes(self.config, config)
+        self.config = config
+        for name in found.removed:
+            self.servers[name].retire()
+            self.nursery.start_soon(self._forget, self.servers[name])
+        for name in found.added:
+            self._add(name)
+        for name in found.adjusted + found.replaced:
+            server, limits = self.servers[name], self._limits_of(name)
+            server.change(config.models[name], limits, replace=name in found.replaced)
+        for name in config.models:
+            self.servers[name].log_file = self._log_file(name)  # from its next process on
+        return found
+
+    def let_go(self) -> None:
+        """Let the processes live on when this ends, where the configuration wants that."""
+        if not self.config.adopt or not self._note():  # or the next daemon would not know them
+            return
+        for server in self.servers.values():
+            server.let_go()
+
+    def cut(self) -> None:
+        """End every model process without its grace."""
+        for server in self.servers.values():
+            server.cut()
+
+    def _add(self, name: str) -> None:
+        """Begin to own a model; it may still be leaving since an earlier configuration."""
+        model, limits = self.config.models[name], self._limits_of(name)
+        if name in self.servers:
+            self.servers[name].change(model, limits, replace=True)
+            return
+        inherited = self.inherited.pop(name, None)
+        server = ModelServer(model, limits, self.probe, self.call, self._log_file(name), inherited)
+        server.on_change = partial(self._changed, server)
+        server.on_failure = partial(self.on_failure, name)
+        self.servers[name] = server
+        self.nursery.start_soon(server.run)
+
+    async def _forget(self, server: ModelServer) -> None:
+        """Forget a removed model when its process is gone, unless the model is back."""
+        name = server.model.id
+        await server.reached(ENDED)
+        if name not in self.config.models and self.servers.get(name) is server:
+            del self.servers[name]
+            server.dismiss()
+
+    def _limits_of(self, name: str) -> Limits:
+        return self.limits.get(name) or resolve_limits(self.config, self.config.models[name])
+
+    def _log_file(self, name: str) -> Path | None:
+        return self.records.log_file(name) if self.records and self.config.adopt else None
+
+    def _changed(self, server: ModelServer) -> None:
+        self.on_change(server)
+        self._note()
+
+    def _note(self) -> bool:
+        """Leave the next daemon word of the processes; return whether that could be done."""
+        if self.records is None:
+            return False
+        servers = self.servers.values()
+        return self.records.note((one.model, one.snapshot(), one.logs) for one in servers)
