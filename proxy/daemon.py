@@ -69,9 +69,9 @@ async def run_daemon(
                 reloader = Reloader(files, supervisor)
                 root.start_soon(reloader.follow, told.hangups)
                 await _serve(root, supervisor, reloader, listeners, told, grace, watch=watch)
-            if told.lets_go:
-                supervisor.let_go()
-            log.info("Stopping all models that do not live on")
+            left = supervisor.let_go() if told.lets_go else 0
+            others = f"; {left} live on for the next llamadoze (adopt)" if left else ""
+            log.info(f"Stopping all models{others}", left=left)
         root.cancel_scope.cancel()
     log.info("Stopped")
 

@@ -214,9 +214,9 @@ class Supervisor:
                     nursery.start_soon(self._bring_back, name)
         return self.snapshots()
 
-    def let_go(self) -> None:
-        """Let the processes live on when this ends, where the configuration wants that."""
-        self._fleet.let_go()
+    def let_go(self) -> int:
+        """Let processes live on when this ends, where that is wanted; return how many can."""
+        return self._fleet.let_go()
 
     def cut(self) -> None:
         """End every model process without its grace."""

@@ -75,12 +75,11 @@ class Fleet:
             self.servers[name].log_file = self._log_file(name)  # from its next process on
         return found
 
-    def let_go(self) -> None:
-        """Let the processes live on when this ends, where the configuration wants that."""
+    def let_go(self) -> int:
+        """Let processes live on when this ends, where that is wanted; return how many can."""
         if not self.config.adopt or not self._note():  # or the next daemon would not know them
-            return
-        for server in self.servers.values():
-            server.let_go()
+            return 0
+        return sum(server.let_go() for server in self.servers.values())
 
     def cut(self) -> None:
         """End every model process without its grace."""

@@ -164,11 +164,13 @@ class ModelServer:
         """Whether its process writes to a file, and so could outlive the daemon."""
         return self._child is not None and self._child.can_be_let_go
 
-    def let_go(self) -> None:
-        """Let its process live on when the daemon ends, if it stands still and can do without."""
+    def let_go(self) -> bool:
+        """Let its process live on when the daemon ends, if it can; return whether it does."""
         child = self._child
-        if child and child.can_be_let_go and self._at.state in (State.READY, State.ASLEEP):
-            child.let_go()
+        if not child or not self.logs or self._at.state not in (State.READY, State.ASLEEP):
+            return False
+        child.let_go()
+        return True
 
     # The task: one life after the other.
 
