@@ -206,7 +206,7 @@ class ModelServer:
         file = self._usable_log_file()
         try:
             async with started(self.model, self.limits, file, self.output.write) as child:
-                self._at.has(child.pid)
+                self._has(child)
                 limit = self.limits.ready
                 text = f"Starting process (timeout: {seconds(limit)})"
                 self._at.tell("info", text, timeout_s=limit)
@@ -226,7 +226,7 @@ class ModelServer:
         """Go on with a process of an earlier daemon from where it was."""
         try:
             async with taken_over(record, self.limits, self.log_file, self.output.write) as child:
-                self._at.has(child.pid)
+                self._has(child)
                 if record.state == State.READY.value:
                     self.wish(Wish.SERVE)
                     self._open(Event.ADOPTED_READY)
@@ -240,10 +240,13 @@ class ModelServer:
             self._at.tell("warning", str(error))
             return Ending()
 
-    async def _own(self, child: Child) -> Ending:
-        """Let a process serve until it ends, or is to end."""
+    def _has(self, child: Child) -> None:
         self._child = child
         child.ask = partial(self._ask_to_stop, child)
+        self._at.has(child.pid)
+
+    async def _own(self, child: Child) -> Ending:
+        """Let a process serve until it ends, or is to end."""
         try:
             return await race(
                 partial(self._serve, child), partial(self._exit_of, child), self._unwanted

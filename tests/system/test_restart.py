@@ -329,3 +329,18 @@ def test_a_group_of_strangers_without_its_leader_is_left_alone(tmp_path: Path) -
         assert is_left_over(ours.pid, start or 0)
     finally:
         os.killpg(ours.pid, signal.SIGKILL)
+
+
+def test_models_outlive_one_daemon_after_the_other(tmp_path: Path) -> None:
+    """Also one that has done nothing but take them over."""
+    file = two(tmp_path, adopt=True)
+    with started("--config", file) as daemon:
+        pids = use(daemon)
+        daemon.end(signal.SIGKILL)
+    try:
+        for _ in range(2):
+            with started("--config", file) as daemon:
+                assert [daemon.running()[name]["pid"] for name in "ab"] == pids
+                daemon.end(signal.SIGKILL)
+    finally:
+        end(pids)
