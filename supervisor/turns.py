@@ -13,7 +13,7 @@ import attrs
 
 from supervisor.placement import MakeRoom
 from supervisor.snapshot import Snapshot
-from supervisor.states import AT_REST, HOLDS_MEMORY, IN_MOTION, State, Wish
+from supervisor.states import AT_REST, HOLDS_MEMORY, IN_MOTION, ON_THE_WAY_OUT, State, Wish
 
 WORTH_OF_A_SWAP = 10
 """What came up serves for this many times the cost of the swap that others press for, or for the
@@ -116,6 +116,7 @@ class _Table:
     staying: set[str] = attrs.field(init=False)
     holding: set[str] = attrs.field(init=False)
     coming: set[str] = attrs.field(init=False)
+    called_back: set[str] = attrs.field(init=False)
     plan: set[str] = attrs.field(init=False)
     claimed: set[str] = attrs.field(factory=set, init=False)
     leaving: set[str] = attrs.field(factory=set, init=False)
@@ -129,6 +130,7 @@ class _Table:
         self.staying = {name for name, model in self.models.items() if model.stays}
         self.holding = {name for name, model in self.models.items() if model.state in HOLDS_MEMORY}
         self.coming = {name for name, model in self.models.items() if self._is_coming(model)}
+        self.called_back = {n for n in self.staying if self.models[n].state in ON_THE_WAY_OUT}
         self.plan = set(self.staying)
 
     def decision(self) -> Decision:
@@ -170,8 +172,8 @@ class _Table:
         """Return who must leave for a model, and who is called already and would make it leave."""
         callers = (
             other
-            for other in self.coming - {name}
-            if other in self.staying and name in self.make_room(other, frozenset({name}))
+            for other in (self.coming | self.called_back) & self.staying - {name}
+            if name in self.make_room(other, frozenset({name}))
         )
         return self.make_room(name, frozenset(self.plan - {name})).union(callers)
 

@@ -146,3 +146,16 @@ def test_models_that_do_not_conflict_come_up_side_by_side() -> None:
         now=1,
     )
     assert decision.wishes == {"a": Wish.SERVE, "c": Wish.SERVE}
+
+
+def test_a_model_called_back_does_not_come_up_beside_who_must_leave_for_it() -> None:
+    """Where groups let the other in, but not in this order: the call is taken back."""
+    falling = stand("a", State.FALLING_ASLEEP, Wish.SERVE, can_sleep=True)
+    decision = decide(
+        [Demand(model="b", since=0, priority=1), Demand(model="a", since=0)],
+        {"a": falling, "b": stand("b")},
+        lambda wanted, running: running & {"b"} if wanted == "a" else frozenset(),
+        WITHOUT_END,
+        now=1,
+    )
+    assert decision.wishes["a"] is Wish.SLEEP
