@@ -5,6 +5,7 @@ Owns reading, macros, structuring and the rules across keys. Knows nothing of pr
 
 from configschema.addresses import is_reachable
 from configschema.commandline import Command
+from configschema.fields import fields_of
 from configschema.limits import Limits, resolve_limits
 from configschema.matrixsets import Sets
 from configschema.problems import ConfigError, Problem
@@ -30,6 +31,7 @@ __all__ = [
     "Run",
     "Sets",
     "Step",
+    "fields_of",
     "files_in",
     "is_reachable",
     "load",

@@ -110,6 +110,16 @@ def _add_trace_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="[MODEL=]SECONDS",
             help=f"{meaning} (default: {usual:g}); once for all, again for one model",
         )
-    parser.add_argument("--max-wait", type=int, metavar="SECONDS", help="instead of the file's")
-    parser.add_argument("--min-active", type=int, metavar="SECONDS", help="instead of the file's")
+    parser.add_argument(
+        "--max-wait", type=_seconds, metavar="SECONDS", help="instead of the file's"
+    )
+    parser.add_argument(
+        "--min-active", type=_seconds, metavar="SECONDS", help="instead of the file's"
+    )
     parser.add_argument("--picture", metavar="FILE.svg", help="draw who held the memory when")
+
+
+def _seconds(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected whole seconds, found {text}")
+    return int(text)

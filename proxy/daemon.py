@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 import structlog
@@ -26,6 +27,7 @@ from supervisor.racing import race
 from supervisor.records import Record, Records
 
 DEFAULT_GRACE = 10.0
+Task = Callable[[], Awaitable[None]]
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
@@ -62,16 +64,19 @@ async def run_daemon(
     async with trio.open_nursery() as root:
         await root.start(told.follow, grace)
         inherited = await _settle(config, records, told)
-        async with open_supervisor(
-            config, ask_if_ready, make_call, records=records, inherited=inherited
-        ) as supervisor:
-            if not told.stop.is_set():
+        if not told.stop.is_set():  # else nothing is owned yet, and nothing must be noted
+            async with open_supervisor(
+                config, ask_if_ready, make_call, records=records, inherited=inherited
+            ) as supervisor:
                 reloader = Reloader(files, supervisor)
                 root.start_soon(reloader.follow, told.hangups)
-                await _serve(root, supervisor, reloader, listeners, told, grace, watch=watch)
-            left = supervisor.let_go() if told.lets_go else 0
-            others = f"; {left} live on for the next llamadoze (adopt)" if left else ""
-            log.info(f"Stopping all models{others}", left=left)
+                beside: list[Task] = [reloader.watch] if watch else []
+                if not inherited:  # or it would make those leave that were to be kept
+                    beside.append(partial(preload, supervisor, answer_one_token))
+                await _serve(root, supervisor, reloader, listeners, told, grace, beside)
+                left = supervisor.let_go() if told.lets_go else 0
+                others = f"; {left} live on for the next llamadoze (adopt)" if left else ""
+                log.info(f"Stopping all models{others}", left=left)
         root.cancel_scope.cancel()
     log.info("Stopped")
 
@@ -94,17 +99,16 @@ async def _serve(
     listeners: list[trio.SocketListener],
     told: Told,
     grace: float,
-    *,
-    watch: bool,
+    beside: Iterable[Task],
 ) -> None:
+    """Serve until told to stop, and do what goes on beside it."""
     async with trio.open_nursery() as serving:
         root.start_soon(_hurry, told, serving.cancel_scope, supervisor)
         host, port = listeners[0].socket.getsockname()[:2]
         count = len(supervisor.config.models)
         log.info(f"Listening on http://{host}:{port}", address=f"{host}:{port}", models=count)
-        serving.start_soon(preload, supervisor, answer_one_token)
-        if watch:
-            serving.start_soon(reloader.watch)
+        for task in beside:
+            serving.start_soon(task)
         with open_application(supervisor, reloader) as application:
             await serve_http(application, listeners, stop=told.stop, grace=grace)
         serving.cancel_scope.cancel()

@@ -53,7 +53,10 @@ def configure(form: Format, level: str) -> None:
     logging.basicConfig(handlers=[_ToOperators()], level=logging.WARNING, force=True)
 
 
-SAID_IN_THE_EVENT = ("model", "duration_s", "timeout_s", "reason", "status")
+SAID_IN_THE_EVENT = (
+    *("model", "duration_s", "timeout_s", "reason", "status", "left"),
+    *("kept", "adjusted", "replaced", "removed", "added", "settings"),
+)
 
 
 def _without_repetition(

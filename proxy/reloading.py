@@ -23,6 +23,8 @@ from supervisor import Changes, Supervisor
 BETWEEN_LOOKS = 0.5  # seconds
 
 T = TypeVar("T")
+UNREADABLE = (ConfigError, CannotRun, OSError, RuntimeError)
+"""What reading files can raise: a circle of links, or no thread to read in, is a RuntimeError."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
@@ -68,7 +70,7 @@ class Reloader:
             ports = {name: server.model.port for name, server in servers if server.model.port}
             try:
                 loaded = await _in_thread(partial(_read, self.files, ports))
-            except (ConfigError, CannotRun, OSError) as error:
+            except UNREADABLE as error:
                 raise self._refused(error) from None
             for warning in loaded.warnings:
                 log.warning(f"{warning}", file=warning.file, line=warning.line)
@@ -77,7 +79,7 @@ class Reloader:
         log.info(f"Configuration reloaded: {found}", **attrs.asdict(found))
         return found
 
-    def _refused(self, error: ConfigError | CannotRun | OSError) -> BadRequest:
+    def _refused(self, error: Exception) -> BadRequest:
         problems = error.problems if isinstance(error, ConfigError) else (error,)
         for problem in problems:
             log.error(f"{problem}")
@@ -107,11 +109,10 @@ class Reloader:
         """
         if self.files is None:
             return
-        look = partial(_in_thread, partial(_contents, self.files))
-        known = before = await look()
+        known = before = await _look(self.files)
         while True:
             await trio.sleep(BETWEEN_LOOKS)
-            found = await look()
+            found = await _look(self.files)
             if found != known and found == before:
                 known = found
                 await self.try_reload()
@@ -129,14 +130,17 @@ def _read(files: Files, ports: Mapping[str, int]) -> Loaded:
     return loaded
 
 
+async def _look(files: Files) -> dict[Path, bytes | None]:
+    try:
+        return await _in_thread(partial(_contents, files))
+    except UNREADABLE:
+        return {}
+
+
 def _contents(files: Files) -> dict[Path, bytes | None]:
     """Return what is in the files; nothing of one that cannot be read now."""
     found: dict[Path, bytes | None] = {}
-    try:
-        paths = files.find()
-    except CannotRun:
-        return found
-    for path in paths:
+    for path in files.find():
         try:
             found[path] = path.read_bytes()
         except OSError:

@@ -64,13 +64,15 @@ def read_trace(path: Path, config: Config, serve: Callable[[str], float]) -> lis
         CannotRun: the file cannot be read, or a line is none of these.
     """
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(enumerate(csv.reader(file), start=1))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise CannotRun(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise CannotRun(f"cannot read {path}: {error}") from error
     arrivals = []
     for number, row in rows:
-        if not row or row[0].lstrip().startswith("#") or (number == 1 and not _is_number(row[0])):
+        if not row or row[0].lstrip().startswith("#") or (number == 1 and _is_head(row)):
             continue  # a blank line, a comment, the names of the columns
         try:
             arrivals.append(_arrival(row, config, serve))
@@ -81,12 +83,9 @@ def read_trace(path: Path, config: Config, serve: Callable[[str], float]) -> lis
     return arrivals
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _is_head(row: Sequence[str]) -> bool:
+    """Whether a first line has the names of the columns: not one of them begins with a digit."""
+    return not any(cell.strip()[:1].isdigit() for cell in row)
 
 
 def _arrival(row: Sequence[str], config: Config, serve: Callable[[str], float]) -> Arrival:

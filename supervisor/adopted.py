@@ -18,7 +18,6 @@ import trio
 from supervisor.groups import group_lives, is_dead, members_of
 
 STARTTIME = 19  # its place behind the name of the program
-UNKNOWN_STATUS = 0
 
 
 @attrs.define(eq=False)
@@ -37,12 +36,12 @@ class AdoptedLeader:
     def returncode(self) -> int | None:
         """Something once it has ended; None while it lives."""
         ended, _, _ = select.select([self.handle], [], [], 0)
-        return UNKNOWN_STATUS if ended else None
+        return 0 if ended else None
 
-    async def wait(self) -> int:
-        """Wait for its end."""
+    async def wait(self) -> int | None:
+        """Wait for its end; how it ended only its parent is told."""
         await trio.lowlevel.wait_readable(self.handle)
-        return UNKNOWN_STATUS
+        return None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import attrs
 
-from configschema import Config, Model, resolve_limits
+from configschema import Config, Model, fields_of, resolve_limits
 
 
 @attrs.frozen(kw_only=True)
@@ -20,6 +20,7 @@ class Changes:
         replaced: they need another process.
         removed: there are none of them any more.
         added: there were none of them before.
+        settings: keys of the whole file whose value has changed.
     """
 
     kept: tuple[str, ...] = ()
@@ -27,6 +28,7 @@ class Changes:
     replaced: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = {
@@ -34,9 +36,11 @@ class Changes:
             "replaced": self.replaced,
             "removed": self.removed,
             "adjusted": self.adjusted,
+            "changed": self.settings,
         }
         said = [f"{what} {', '.join(names)}" for what, names in parts.items() if names]
-        return "; ".join([*said, f"{len(self.kept)} unchanged"])
+        count = len(self.kept)
+        return "; ".join([*said, f"{count} {'model' if count == 1 else 'models'} unchanged"])
 
 
 def changes(old: Config, new: Config) -> Changes:
@@ -51,6 +55,11 @@ def changes(old: Config, new: Config) -> Changes:
         replaced=tuple(replaced),
         removed=tuple(sorted(old.models.keys() - new.models.keys())),
         added=tuple(sorted(new.models.keys() - old.models.keys())),
+        settings=tuple(
+            key
+            for key, field in fields_of(Config).items()
+            if key != "models" and getattr(old, field.name) != getattr(new, field.name)
+        ),
     )
 
 

@@ -42,8 +42,8 @@ class Leader(Protocol):
     def returncode(self) -> int | None:
         """How it ended; None while it lives."""
 
-    async def wait(self) -> int:
-        """Wait for its end."""
+    async def wait(self) -> int | None:
+        """Wait for its end; return how it ended, if that can be known."""
 
 
 @attrs.define(eq=False)
@@ -72,8 +72,8 @@ class Child:
         """The process id of the leader."""
         return self.leader.pid
 
-    async def exited(self) -> int:
-        """Wait for the leader; return its exit status, negative for a signal."""
+    async def exited(self) -> int | None:
+        """Wait for the leader; return its exit status, negative for a signal, if it is known."""
         return await self.leader.wait()
 
     def cut(self) -> None:

@@ -56,8 +56,10 @@ async def run_command(
     return None if status == 0 else describe_exit(status)
 
 
-def describe_exit(status: int) -> str:
+def describe_exit(status: int | None) -> str:
     """Say how a process ended: ``exited with status 1``, ``was killed by SIGKILL``."""
+    if status is None:
+        return "ended (how is not known: an earlier llamadoze had started it)"
     if status >= 0:
         return f"exited with status {status}"
     try:

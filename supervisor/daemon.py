@@ -122,6 +122,7 @@ class Supervisor:
         server = self._running_sleeper(name)
         if server.snapshot().state is State.ASLEEP:
             return server.snapshot()
+        log.info(f"<{server.model.id}> Sleep was asked for", model=server.model.id)
         server.wish(Wish.SLEEP)
         snapshot = await server.reached(ENDED | {State.ASLEEP})
         if snapshot.state in ENDED:
@@ -136,6 +137,7 @@ class Supervisor:
             UnknownModel: there is no such model.
         """
         server = self.server(name)
+        log.info(f"<{server.model.id}> Unload was asked for", model=server.model.id)
         server.wish(Wish.STOP)
         self._to_wake.discard(server.model.id)
         self._scheduler.refuse(server.model.id, Unloaded(server.model.id))
@@ -185,6 +187,8 @@ class Supervisor:
         """
         held = [one for one in self.snapshots() if one.stays]
         self._to_wake |= {one.model for one in held}
+        what = "are refused" if refuse else "wait"
+        log.info(f"Pause was asked for: all models sleep or stop, requests {what} until a resume")
         self._scheduler.pause(refuse=refuse)
         for snapshot in held:
             asleep_soon = snapshot.can_sleep and snapshot.state is not State.STARTING
@@ -207,6 +211,7 @@ class Supervisor:
             snapshot = server.snapshot()
             if snapshot.state is State.READY and not snapshot.leaving:
                 server.wish(Wish.SERVE)  # it still drains for the pause
+        log.info(f"Resume was asked for; bringing up: {', '.join(names) or 'nothing'}")
         self._scheduler.resume()
         async with trio.open_nursery() as nursery:
             for name in names:

@@ -64,13 +64,14 @@ class Fleet:
         found = changes(self.config, config)
         self.config = config
         for name in found.removed:
-            self.servers[name].retire()
+            self.servers[name].retire("it is not in the configuration any more")
             self.nursery.start_soon(self._forget, self.servers[name])
         for name in found.added:
             self._add(name)
         for name in found.adjusted + found.replaced:
             server, limits = self.servers[name], self._limits_of(name)
-            server.change(config.models[name], limits, replace=name in found.replaced)
+            reason = "its configuration has changed" if name in found.replaced else None
+            server.change(config.models[name], limits, reason)
         for name in config.models:
             self.servers[name].log_file = self._log_file(name)  # from its next process on
         return found
@@ -90,7 +91,7 @@ class Fleet:
         """Begin to own a model; it may still be leaving since an earlier configuration."""
         model, limits = self.config.models[name], self._limits_of(name)
         if name in self.servers:
-            self.servers[name].change(model, limits, replace=True)
+            self.servers[name].change(model, limits, "it is in the configuration again")
             return
         inherited = self.inherited.pop(name, None)
         server = ModelServer(model, limits, self.probe, self.call, self._log_file(name), inherited)

@@ -66,10 +66,10 @@ async def _why_not(record: Record, config: Config, probe: Probe) -> str | None:
         return "its model is not in the configuration any more"
     if fingerprint(model) != record.fingerprint:
         return "its model's configuration has changed"
-    if not record.logs:
-        return "it was started without adopt, and its output went to its daemon"
     if State(record.state) not in ADOPTABLE:
         return f"it was {record.state} when its daemon ended"
+    if not record.logs:
+        return "it was started without adopt, and its output went to its daemon"
     if not started_at(record.pid, record.started):
         return "its first process has ended"
     return await _unhealthy(model, probe) if record.state == State.READY.value else None

@@ -150,7 +150,8 @@ def open_records(folder: Path | None) -> Iterator[Records | None]:
     except OSError:
         log.warning(
             f"Another llamadoze serves this configuration ({folder}); "
-            "leftovers of a crash of this one will not be found. Give it another --state-dir"
+            "this one takes nothing over and leaves nothing behind. If that one is ending, start "
+            "again when it has; else give another --state-dir"
         )
         yield None
     else:

@@ -127,17 +127,20 @@ class ModelServer:
         is_final = self._next is not None and self._at.state is State.READY
         self.wanted.ask(Wish.DRAIN if is_final and wish is not Wish.STOP else wish)
 
-    def change(self, model: Model, limits: Limits, *, replace: bool) -> None:
-        """Let other settings hold: now, or after the present process if it must be replaced."""
-        if (replace or self._next) and self._at.state not in ENDED:
+    def change(self, model: Model, limits: Limits, why_replaced: str | None) -> None:
+        """Let other settings hold: now, or after the present process if that must be replaced."""
+        if (why_replaced or self._next) and self._at.state not in ENDED:
             self._next = model, limits
+            if why_replaced:
+                text = f"Stopping process when its requests have ended: {why_replaced}"
+                self._at.tell("info", text, reason=why_replaced)
             self.wish(Wish.DRAIN)
         else:
-            self._apply(model, limits, fresh=replace)
+            self._apply(model, limits, fresh=why_replaced is not None)
 
-    def retire(self) -> None:
+    def retire(self, reason: str) -> None:
         """End the present process after its leases, for good."""
-        self.change(self.model, self.limits, replace=True)
+        self.change(self.model, self.limits, reason)
 
     def _apply(self, model: Model, limits: Limits, *, fresh: bool) -> None:
         self._next = None

@@ -52,6 +52,18 @@ def test_a_picture_with_a_row_for_each_model(folder: Path) -> None:
     assert {"chat", "<co&de>"} <= set(texts)
 
 
+def test_a_trace_may_begin_with_a_mark_of_its_encoding_and_without_names(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Then its first line is a request like any other; one that is none is said."""
+    (folder / "trace.csv").write_text("1,chat\n2,code\n", encoding="utf-8-sig")
+    assert simulate(folder) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[4] == "2"
+    (folder / "trace.csv").write_text("1;chat\n2,code\n")
+    assert simulate(folder) == 1
+    assert "trace.csv:1: expected seconds,model" in capsys.readouterr().err
+
+
 def test_other_settings_than_the_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """To see what they would do."""
     assert simulate(folder, "--max-wait", "0", "--min-active", "7") == 0

@@ -45,7 +45,7 @@ def test_only_what_a_process_knows_replaces_it() -> None:
     found = changes(old, new)
     assert (found.kept, found.adjusted, found.replaced) == (("a",), ("b",), ("c", "d"))
     assert (found.removed, found.added) == (("e",), ("f",))
-    assert str(found) == "added f; replaced c, d; removed e; adjusted b; 1 unchanged"
+    assert str(found) == "added f; replaced c, d; removed e; adjusted b; 1 model unchanged"
 
 
 async def test_what_has_not_changed_keeps_its_process(

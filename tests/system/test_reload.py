@@ -35,7 +35,7 @@ def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
         before = {name: (row["pid"], row["proxy"]) for name, row in daemon.running().items()}
         put(tmp_path, port, models={"a": stub(), "m": stub(), "z": stub(sleeps=True)})
         daemon.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: daemon.said("Configuration reloaded: added a; 2 unchanged"))
+        wait_for(lambda: daemon.said("Configuration reloaded: added a; 2 models unchanged"))
         after = {name: (row["pid"], row["proxy"]) for name, row in daemon.running().items()}
         assert after == before
         assert daemon.chat("a")[0] == 200
@@ -74,9 +74,11 @@ def test_changed_files_are_noticed_where_that_is_wanted(tmp_path: Path) -> None:
     with started("--config", file, "--config-dir", str(more), "--watch-config") as daemon:
         time.sleep(0.3)  # the watch begins beside the serving
         (more / "two.yaml").write_text(yaml.safe_dump({"models": {"b": stub()}}))
-        wait_for(lambda: daemon.said("Configuration reloaded: added b; 1 unchanged"))
+        wait_for(lambda: daemon.said("Configuration reloaded: added b; 1 model unchanged"))
         put(tmp_path, port, models={"a": stub()}, logLevel="debug")
-        wait_for(lambda: daemon.said("Configuration reloaded: 2 unchanged"))
+        wait_for(
+            lambda: daemon.said("Configuration reloaded: changed logLevel; 2 models unchanged")
+        )
         assert daemon.chat("b")[0] == 200
         wait_for(lambda: daemon.said("State is starting"))
 
@@ -158,7 +160,7 @@ def test_a_file_that_is_being_written_is_not_read_halfway(tmp_path: Path) -> Non
         assert daemon.ask("POST", "/api/reload")[0] == 422
         time.sleep(0.7)
         Path(file).write_text(whole + "logLevel: debug\n")
-        wait_for(lambda: daemon.said("Configuration reloaded: 1 unchanged"))
+        wait_for(lambda: daemon.said("Configuration reloaded: changed logLevel; 1 model unchanged"))
         assert daemon.chat("a")[1]["pid"] == pid
 
 
@@ -175,5 +177,20 @@ def test_a_link_that_is_put_elsewhere_is_noticed(tmp_path: Path) -> None:
         time.sleep(0.3)
         link.unlink()
         link.symlink_to("two")
-        wait_for(lambda: daemon.said("Configuration reloaded: added b; 1 unchanged"))
+        wait_for(lambda: daemon.said("Configuration reloaded: added b; 1 model unchanged"))
         assert daemon.end()[1] < 2
+
+
+def test_a_circle_of_links_ends_nothing(tmp_path: Path) -> None:
+    """It is a file that cannot be read now."""
+    port = free_port()
+    file, more = put(tmp_path, port, models={"a": stub()}), tmp_path / "more"
+    more.mkdir()
+    (more / "b.yaml").write_text("models: {}\n")
+    with started("--config", file, "--config-dir", str(more), "--watch-config") as daemon:
+        pid = daemon.chat("a")[1]["pid"]
+        Path(file).unlink()
+        Path(file).symlink_to(file)
+        assert daemon.ask("POST", "/api/reload")[0] == 422
+        time.sleep(1.5)
+        assert daemon.chat("a")[1]["pid"] == pid

@@ -344,3 +344,47 @@ def test_models_outlive_one_daemon_after_the_other(tmp_path: Path) -> None:
                 daemon.end(signal.SIGKILL)
     finally:
         end(pids)
+
+
+def test_a_restart_that_is_called_off_forgets_nothing(tmp_path: Path) -> None:
+    """Told to end while it still asks whether they are well, a daemon has touched nothing."""
+    file = write(tmp_path, models={"b": stub()}, adopt=True)
+    with started("--config", file) as daemon:
+        pids = use(daemon, "b")
+        daemon.end(signal.SIGTERM)
+    try:
+        os.kill(pids[0], signal.SIGSTOP)
+        process = subprocess.Popen(
+            [LLAMADOZE, "--config", file, "--listen", "127.0.0.1:0"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "XDG_STATE_HOME": STATE},
+        )
+        time.sleep(1.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(3) == 0
+        os.kill(pids[0], signal.SIGCONT)
+        with started("--config", file) as daemon:
+            assert daemon.running()["b"]["pid"] == pids[0]
+            os.kill(pids[0], signal.SIGKILL)
+            wait_for(lambda: daemon.said("process ended (how is not known"))
+            daemon.end(signal.SIGINT)
+    finally:
+        end(pids)
+
+
+def test_what_was_taken_over_is_not_made_to_leave_by_a_preload(tmp_path: Path) -> None:
+    """It was to be kept."""
+    hooks = {"on_startup": {"preload": ["a"]}}
+    file = two(tmp_path, adopt=True, hooks=hooks)
+    with started("--config", file) as daemon:
+        wait_for(lambda: daemon.said("<a> Model preloaded"))
+        pids = use(daemon, "b")
+        daemon.end(signal.SIGTERM)
+    try:
+        with started("--config", file) as daemon:
+            time.sleep(0.5)
+            assert daemon.running()["b"]["state"] == "ready"
+            daemon.end(signal.SIGINT)
+    finally:
+        end(pids)
