@@ -18,7 +18,7 @@ from supervisor.durations import seconds
 from supervisor.errors import ModelFailed, Paused, QueueFull, SupervisorError, TooManyRequests
 from supervisor.placement import MakeRoom, placement_of
 from supervisor.server import ModelServer
-from supervisor.turns import Decision, Demand, Patience, decide
+from supervisor.turns import NOTHING, Decision, Demand, Patience, decide
 from supervisor.usage import Lease
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
@@ -78,7 +78,7 @@ class Scheduler:
     _refuses: bool = attrs.field(default=False, init=False)
     _resumed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _waiting: list[_Waiter] = attrs.field(factory=list, init=False)
-    _decision: Decision = attrs.field(factory=Decision, init=False)
+    _decision: Decision = attrs.field(default=NOTHING, init=False)
     _pause: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
     async def run(self) -> None:
@@ -145,7 +145,7 @@ class Scheduler:
 
     def _decide(self) -> Decision:
         if self.paused or not self._waiting:
-            return Decision()
+            return NOTHING
         demands = self._demands()
         models = {
             name: server.snapshot()

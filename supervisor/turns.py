@@ -72,6 +72,9 @@ class Decision:
     until: float = inf
 
 
+NOTHING = Decision()
+
+
 def decide(
     demands: Iterable[Demand],
     models: Mapping[str, Snapshot],
@@ -93,6 +96,8 @@ def decide(
         now: on Trio's clock.
     """
     waiting = {demand.model: demand for demand in demands}
+    if all(models[name].serving for name in waiting):
+        return Decision(admit=frozenset(waiting)) if waiting else NOTHING
     table = _Table(waiting, models, make_room, patience, now)
     for demand in sorted(waiting.values(), key=table.rank):
         table.seat(demand)
