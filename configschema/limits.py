@@ -31,7 +31,8 @@ class Limits:
         wake: seconds all steps out of it may take.
         sleep_call: seconds one HTTP step into sleep may take that has no limit of its own.
         wake_call: the same for waking.
-        drain: seconds the model's requests may delay a sleep that was asked for; 0 is no limit.
+        drain: seconds the model's requests may delay what was asked for, or others' turn; 0 is no
+            limit.
         unload: seconds between the request to stop and SIGKILL.
         sleep_ttl: idle seconds until the model sleeps; 0 is never.
         stop_ttl: idle seconds until the model stops, asleep or not; 0 is never.

@@ -86,7 +86,9 @@ class Model:
         GLOBAL_TTL,
     )
     drain_timeout: Seconds | None = key(
-        "seconds its requests may delay a sleep that was asked for; else the global value", None
+        "seconds its requests may delay a sleep or a change that was asked for, or others' turn; "
+        "else the global value",
+        None,
     )
     unload_timeout: Seconds = key("seconds until SIGKILL; 0 is the global value", Seconds(0))
     aliases: tuple[str, ...] = key("other names of the model", ())
@@ -135,7 +137,9 @@ class Config:
         "seconds each of wakeEndpoints may take; without it cmdWakeTimeout", None
     )
     drain_timeout: Seconds = key(
-        "seconds a model's requests may delay a sleep that was asked for; 0 is no limit", Seconds(0)
+        "seconds a model's requests may delay a sleep or a change that was asked for, or others' "
+        "turn; 0 is no limit",
+        Seconds(0),
     )
     unload_timeout: Seconds = key("seconds until SIGKILL; 0 is 10", Seconds(0))
     max_wait: Seconds = key(

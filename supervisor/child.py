@@ -154,11 +154,8 @@ async def open_child(
         except OSError as error:
             what = f"{error.strerror}: {error.filename!r}" if error.filename else str(error)
             raise CannotStart(what) from error
-        except (
-            ValueError,
-            IndexError,
-            RuntimeError,
-        ) as error:  # a NUL in an argument; no thread to start it
+        # A NUL in an argument; no argument at all; no thread to start it in.
+        except (ValueError, IndexError, RuntimeError) as error:
             raise CannotStart(str(error)) from error
     output: Output = LogFile(log_file) if log_file else Pipe(_stdout_of(process))
     async with own(Child(process, output, grace), on_output) as child:

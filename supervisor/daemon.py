@@ -81,7 +81,7 @@ class Supervisor:
         """Use a model: wait until it serves, keep it serving for as long as the block lasts.
 
         Raises:
-            UnknownModel, TooManyRequests, ModelFailed, Unloaded: see `supervisor.errors`.
+            SupervisorError: unknown, refused by a limit or a pause, failed, unloaded or removed.
         """
         return self._scheduler.lease(self.find(name).id)
 
@@ -93,7 +93,7 @@ class Supervisor:
         """Bring a model up, as a request would.
 
         Raises:
-            UnknownModel, TooManyRequests, ModelFailed, Unloaded: see `supervisor.errors`.
+            SupervisorError: unknown, refused by a limit or a pause, failed, unloaded or removed.
         """
         async with self.lease(name) as server:
             snapshot = server.snapshot()
@@ -105,7 +105,7 @@ class Supervisor:
         Raises:
             CannotSleep: it has no way to sleep.
             NotRunning: it has no process.
-            UnknownModel, TooManyRequests, ModelFailed, Unloaded: see `supervisor.errors`.
+            SupervisorError: unknown, refused by a limit or a pause, failed, unloaded or removed.
         """
         self._running_sleeper(name)
         return await self.load(name)
@@ -163,14 +163,22 @@ class Supervisor:
         self._scheduler.settle()
         for name in found.replaced:
             if before[name]:
-                self._fleet.nursery.start_soon(self._bring_back, name)
+                self._bring_back(name)
         return found
 
-    async def _bring_back(self, name: str) -> None:
-        try:
-            await self.load(name)
-        except SupervisorError as error:
-            log.warning(f"<{name}> Was not brought up again: {error}", model=name)
+    def _bring_back(self, name: str) -> trio.Event:
+        """Bring a model up, whoever leaves meanwhile; return what is set when that has ended."""
+        done = trio.Event()
+
+        async def bring() -> None:
+            try:
+                await self.load(name)
+            except SupervisorError as error:
+                log.warning(f"<{name}> Was not brought up again: {error}", model=name)
+            done.set()
+
+        self._fleet.nursery.start_soon(bring)
+        return done
 
     @property
     def is_paused(self) -> bool:
@@ -213,10 +221,9 @@ class Supervisor:
                 server.wish(Wish.SERVE)  # it still drains for the pause
         log.info(f"Resume was asked for; bringing up: {', '.join(names) or 'nothing'}")
         self._scheduler.resume()
-        async with trio.open_nursery() as nursery:
-            for name in names:
-                if name in self.config.models:
-                    nursery.start_soon(self._bring_back, name)
+        back = [self._bring_back(name) for name in names if name in self.config.models]
+        for done in back:
+            await done.wait()
         return self.snapshots()
 
     def let_go(self) -> int:

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import trio
+
 from configschema import Limits, Model
 from supervisor.actions import environment_of
 from supervisor.adopted import is_left_over, recognised
@@ -64,7 +66,9 @@ async def taken_over(
     with recognised(record.pid, record.started) as leader:
         if leader is None or log_file is None:
             if is_left_over(record.pid, record.started):
-                await end_group(record.pid, limits.unload, None)
+                # Shielded: nobody would look for it again. Bounded by the grace.
+                with trio.CancelScope(shield=True):
+                    await end_group(record.pid, limits.unload, None)
             raise CannotStart("the process of the earlier llamadoze has ended meanwhile")
         async with own(Child(leader, LogFile(log_file), limits.unload), hear) as child:
             yield child

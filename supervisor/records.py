@@ -53,7 +53,7 @@ class Record:
     logs: bool
 
 
-Standing = tuple[Model, Snapshot, bool]
+Noted = tuple[Model, Snapshot, bool]
 """A model, how it stands, and whether its process writes to its log file."""
 
 
@@ -81,7 +81,7 @@ class Records:
         """Return where a model's process writes to, if it may outlive the daemon."""
         return self.folder / f"{hashlib.sha256(model.encode()).hexdigest()[:16]}.log"
 
-    def note(self, servers: Iterable[Standing]) -> bool:
+    def note(self, servers: Iterable[Noted]) -> bool:
         """Write down how the processes stand, if that has changed; return whether that is written.
 
         A disk that is full is told of once; the models are served all the same.
@@ -98,7 +98,10 @@ class Records:
             beside.replace(self.file)
         except OSError as error:
             if not self._failed:
-                log.warning(f"Cannot write {self.file}: {error.strerror}; a crash leaves orphans")
+                log.warning(
+                    f"Cannot write {self.file}: {error.strerror}; until that is mended, a crash "
+                    "leaves model processes behind, and adopt keeps none"
+                )
             self._written, self._failed = None, True
             return False
         self._written, self._failed = records, False
@@ -197,6 +200,8 @@ def _checked(data: object) -> Record | None:
     right = (
         all(type(number) is int for number in numbers)
         and 1 < data["pid"] < HIGHEST_PID
+        and data["started"] > 0
+        and isinstance(data["logs"], bool)
         and all(isinstance(text, str) for text in texts)
         and data["state"] in {state.value for state in HAS_PROCESS}
     )

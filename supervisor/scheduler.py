@@ -97,7 +97,7 @@ class Scheduler:
             QueueFull: as many wait as may; nothing was queued.
             Paused: nobody may wait now; nothing was queued.
             ModelFailed: it could not be brought up.
-            Unloaded: an operator stopped it meanwhile.
+            Unloaded, Removed: an operator stopped it, or took it away, meanwhile.
         """
         server = self.servers[model]
         self._refuse_beyond_limits(server)

@@ -140,3 +140,17 @@ async def test_a_model_that_is_unloaded_meanwhile_stays_so(
         await supervisor.unload("a")
         await supervisor.resume()
         assert states(supervisor)[0] is State.STOPPED
+
+
+async def test_a_resume_goes_on_when_who_asked_for_it_has_left(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """What was awake is woken by the daemon, not by a request."""
+    async with supervise(MODELS) as supervisor:
+        for name in "ab":
+            await supervisor.load(name)
+        await supervisor.pause()
+        with trio.move_on_after(0.5):
+            await supervisor.resume()
+        await trio.sleep(10)
+        assert states(supervisor) == [State.READY, State.READY, State.STOPPED]

@@ -195,7 +195,7 @@ async def test_nothing_turns_a_change_into_a_sleep(
             supervisor.reload(parse_models(**left))
             if how == "pause":
                 nursery.start_soon(supervisor.pause)
-            elif "a" in left:
+            else:
                 nursery.start_soon(put_to_sleep, supervisor, "a")
             await trio.sleep(1)
             nursery.cancel_scope.cancel()
