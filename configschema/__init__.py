@@ -13,24 +13,40 @@ from configschema.reading import Loaded, files_in, load, parse
 from configschema.recipe import Call, Recipe, Run, Step
 from configschema.routing import rules_of, sets_of
 from configschema.schema import Config, Model
-from configschema.sections import DEFAULT_GROUP, Group, Matrix
+from configschema.sections import (
+    DEFAULT_GROUP,
+    Capabilities,
+    Filters,
+    Group,
+    Matrix,
+    Peer,
+    Profile,
+    Selector,
+    Timeouts,
+)
 
 __all__ = [
     "DEFAULT_GROUP",
     "Call",
+    "Capabilities",
     "Command",
     "Config",
     "ConfigError",
+    "Filters",
     "Group",
     "Limits",
     "Loaded",
     "Matrix",
     "Model",
+    "Peer",
     "Problem",
+    "Profile",
     "Recipe",
     "Run",
+    "Selector",
     "Sets",
     "Step",
+    "Timeouts",
     "fields_of",
     "files_in",
     "is_reachable",

@@ -153,6 +153,13 @@ class Config:
     max_queue: Count = key(
         "requests that may wait, for all models together; 0 is no limit", Count(0)
     )
+    max_body: Count = key(
+        "MiB of a request's JSON, which is held in memory; 0 is no limit", Count(256)
+    )
+    max_upload: Count = key(
+        "MiB of any other request's body, which is passed on as it arrives; 0 is no limit",
+        Count(0),
+    )
     max_sleepers: Count = key(
         "models that may sleep at once, the least valuable are stopped; 0 is no limit", Count(0)
     )

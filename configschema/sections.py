@@ -247,3 +247,6 @@ class UpstreamPaths:
     ignore_paths: tuple[Pattern, ...] = key(
         "paths that do not start a stopped model", tuple(map(Pattern, IGNORED_PATHS))
     )
+    allow_control: bool = key(
+        "whether paths that control a model server, such as /sleep, are reached this way", False
+    )

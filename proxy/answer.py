@@ -1,118 +1,136 @@
-"""The client's side of one exchange: its request's body in, a response out, and its leaving.
+"""The response to one forwarded request, on its way to the client.
 
-Owns the ASGI messages of a forwarded request. Views of the application have Quart for that.
+Owns its ASGI messages, and in which form a failure is still possible. Views of the application have
+Quart for that.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
 import trio
 
-from proxy.errors import BadRequest, Problem
-from proxy.headers import Header, is_event_stream, to_client
+from proxy.bodies import Incoming
+from proxy.dialects import Dialect
+from proxy.errors import Problem
+from proxy.headers import REQUEST_ID, Header, is_event_stream, to_client, value_of
+from proxy.inflight import Call
+from proxy.parsing import UPGRADED
+from proxy.tokens import UNKNOWN, Tokens, tokens_of
 from proxy.upstream import Response
 
-Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
-LARGEST_BODY = 64 * 1024 * 1024  # bytes held in memory for one request
-MOST_DRAINED = 256 * 1024 * 1024  # bytes read and dropped, so that a refusal reaches the client
-
-
-class ClientGone(Exception):
-    """The client left before its request was complete."""
-
-
-async def read_body(receive: Receive, limit: int = LARGEST_BODY) -> bytes:
-    """Read a request's body.
-
-    Raises:
-        ClientGone: the client left before its end.
-        BadRequest: it is longer than `limit` bytes.
-    """
-    parts: list[bytes] = []
-    size = 0
-    more = True
-    while more and size <= MOST_DRAINED:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        size += len(message["body"])
-        more = message.get("more_body", False)
-        if size <= limit:
-            parts.append(message["body"])
-        else:
-            parts.clear()
-    if size > limit:
-        text = f"the body has more than {limit} bytes, the most that is accepted"
-        raise BadRequest(text, status=413, code="body_too_large")
-    return b"".join(parts)
-
-
-async def while_client_waits(receive: Receive, work: Callable[[], Awaitable[None]]) -> None:
-    """Do the work; cancel it as soon as the client leaves."""
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        await work()
-        nursery.cancel_scope.cancel()
+OK = 200
+KEPT = 8  # pieces of an answer's end; the counts of its tokens are in the last ones
+MOST_SAID = 4096  # bytes of a refusal that are passed on in an event
+BODY_FIRST_HEADERS: tuple[Header, ...] = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
 
 
 @attrs.define(eq=False)
 class Answer:
-    """The response on its way to a client.
+    """The response.
 
     Attributes:
         send: the connection's ASGI send.
+        call: the request.
+        dialect: how its API says things in a stream.
         status: of the response; 0 before it has begun.
         complete: whether all of the body but its end was sent.
         problem: what the client was, or would have to be, told of.
     """
 
     send: Send
+    call: Call
+    dialect: Dialect
     status: int = 0
     complete: bool = False
     problem: Problem | None = None
+    _headers: list[Header] = attrs.field(factory=list, init=False)
     _events: bool = False
-    _between_events: bool = True
+    _first: bytes = b""
+    _kept: deque[bytes] = attrs.field(factory=lambda: deque(maxlen=KEPT), init=False)
 
-    async def relay(self, response: Response) -> None:
+    async def relay(self, response: Response, incoming: Incoming) -> None:
         """Pass a model server's answer on, as it arrives."""
-        headers = to_client(response.headers)
-        fixed = {b"content-length", b"content-encoding"} & {name for name, _ in headers}
-        self._events = is_event_stream(headers) and not fixed
-        await self._begin(response.status, headers)
+        if self.status:
+            await self._go_on(response)
+            return
+        self._headers = headers = to_client(response.headers, self.call.request_id.encode())
+        fixed = any(name in (b"content-length", b"content-encoding") for name, _ in headers)
+        self._events = not fixed and is_event_stream(headers)
+        if response.status == UPGRADED:
+            await self._tunnel(response, incoming)
+        else:
+            await self._begin(response.status, headers)
+            await self._relay_body(response)
+
+    async def _relay_body(self, response: Response) -> None:
+        call, send, kept = self.call, self.send, self._kept
         while piece := await response.read():
-            self._between_events = piece.endswith((b"\n\n", b"\r\n\r\n"))
-            await self._write(piece)
+            if not call.size:
+                self._first = piece
+                call.first_byte = trio.current_time()
+            call.size += len(piece)
+            kept.append(piece)
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
         self.complete = True
 
-    async def say(self, status: int, body: bytes, headers: list[Header] | None = None) -> None:
-        """Answer with a JSON text."""
-        framing = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-        ]
-        await self._begin(status, framing + (headers or []))
-        await self._write(body)
+    async def _go_on(self, response: Response) -> None:
+        """Follow what was said while the model loaded with its answer."""
+        if response.status == OK and is_event_stream(response.headers):
+            self._headers = list(response.headers)
+            await self._relay_body(response)
+            return
+        said = b""
+        while len(said) < MOST_SAID and (piece := await response.read()):
+            said += piece
+        text = said[:MOST_SAID].decode("utf-8", "replace")
+        status = response.status if response.status >= 400 else 502
+        await self.refuse(Problem(status, f"the model server answered {response.status}: {text}"))
+
+    async def _tunnel(self, response: Response, incoming: Incoming) -> None:
+        """Pass bytes both ways, until either side has enough."""
+        again = [(b"connection", b"upgrade"), (b"upgrade", value_of(response.headers, b"upgrade"))]
+        await self._begin(UPGRADED, [*self._headers, *again])
+
+        async def to_server() -> None:
+            while piece := await incoming.read():
+                await response.send(piece)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(to_server)
+            await self._relay_body(response)
+            nursery.cancel_scope.cancel()
+
+    async def say(self, status: int, headers: list[Header], body: bytes) -> None:
+        """Answer with a whole body of our own."""
+        length = (b"content-length", b"%d" % len(body))
+        await self._begin(status, [*headers, length, (REQUEST_ID, self.call.request_id.encode())])
+        await self.write(body)
         self.complete = True
+
+    async def begin_events(self) -> None:
+        """Begin a stream of events before there is anything to pass on."""
+        self._events = True
+        request_id = (REQUEST_ID, self.call.request_id.encode())
+        await self._begin(OK, [*BODY_FIRST_HEADERS, request_id])
 
     async def refuse(self, problem: Problem) -> None:
         """Tell the client of a problem, in whatever form is still possible."""
         self.problem = problem
         if not self.status:
-            extra = [(k.lower().encode(), v.encode()) for k, v in problem.headers.items()]
-            await self.say(problem.status, problem.body(), extra)
-        elif self._events and self._between_events:
-            await self._write(problem.event())
+            accept = value_of(self.call.headers, b"accept")
+            await self.say(problem.status, *problem.said_to(accept))
+        elif self._events and (not self._kept or self._kept[-1].endswith((b"\n\n", b"\r\n\r\n"))):
+            await self.write(self.dialect.failure(problem))
             self.complete = True
         # Otherwise the body stays without its end, which is how a client sees that it was cut.
 
@@ -125,9 +143,21 @@ class Answer:
         if self.complete:
             await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    def tokens(self) -> Tokens:
+        """Return what the answer says of its tokens."""
+        if not self._kept or value_of(self._headers, b"content-encoding"):
+            return UNKNOWN
+        if not self._events:
+            whole = sum(map(len, self._kept)) == self.call.size
+            return tokens_of(b"".join(self._kept), events=False) if whole else UNKNOWN
+        first = self._first if self._first is not self._kept[0] else b""
+        return tokens_of(first + b"".join(self._kept), events=True)
+
     async def _begin(self, status: int, headers: list[Header]) -> None:
         self.status = status
+        self.call.response_headers = headers
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def _write(self, body: bytes) -> None:
+    async def write(self, body: bytes) -> None:
+        """Send a part of the body."""
         await self.send({"type": "http.response.body", "body": body, "more_body": True})

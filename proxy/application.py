@@ -5,18 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import attrs
+import trio
 from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from configschema import Model
+from proxy.answer import Answer
 from proxy.connection import Connection
 from proxy.errors import BadRequest, Problem, problem_of
 from proxy.forward import Forwarder
+from proxy.inflight import Call, InFlight
+from proxy.metrics import Metrics
+from proxy.pools import Pools
 from proxy.reloading import Reloader
+from proxy.requestlog import report
+from proxy.resolving import Resolver
 from supervisor import Snapshot, State, Supervisor, SupervisorError
 
 SLOWEST_BODY = 60  # seconds for a view's request body to arrive
@@ -27,9 +35,15 @@ class Application(QuartTrio):
 
     asgi_http_class = Connection
 
-    def __init__(self, supervisor: Supervisor, reloader: Reloader) -> None:
+    def __init__(self, supervisor: Supervisor, reloader: Reloader, metrics: Metrics) -> None:
         super().__init__("llamadoze", static_folder=None)
-        self.forwarder = Forwarder(supervisor)
+        self.resolver = Resolver(supervisor)
+        self.in_flight = InFlight()
+        self.pools = Pools()
+        self.forwarder = Forwarder(
+            supervisor, self.resolver, self.pools, self.in_flight, partial(_account, metrics)
+        )
+        metrics.follow(supervisor, self.in_flight)
         # Quart cuts every response after 60 s by default, a stream or a slow wake in its middle.
         self.config.update(RESPONSE_TIMEOUT=None, BODY_TIMEOUT=SLOWEST_BODY)
         self.register_error_handler(SupervisorError, _say)
@@ -93,13 +107,21 @@ class Application(QuartTrio):
 
 
 @contextmanager
-def open_application(supervisor: Supervisor, reloader: Reloader) -> Iterator[Application]:
+def open_application(
+    supervisor: Supervisor, reloader: Reloader, metrics: Metrics
+) -> Iterator[Application]:
     """Serve the models of a supervisor; leaving the block closes what was opened to them."""
-    application = Application(supervisor, reloader)
+    application = Application(supervisor, reloader, metrics)
     try:
         yield application
     finally:
-        application.forwarder.close()
+        application.pools.close()
+
+
+def _account(metrics: Metrics, call: Call, answer: Answer) -> None:
+    """Log and count a request that has ended."""
+    metrics.count(call, answer, trio.current_time())
+    report(call, answer)
 
 
 def _id(model: Model) -> str:
@@ -152,12 +174,9 @@ def _plain_ok() -> Response:
 
 
 def _answer(problem: Problem) -> Response:
-    return Response(
-        problem.body(),
-        problem.status,
-        headers=dict(problem.headers),
-        content_type="application/json",
-    )
+    fields, body = problem.said_to(request.headers.get("Accept", "").encode("latin-1", "replace"))
+    headers = {name.decode(): value.decode("latin-1") for name, value in fields}
+    return Response(body, problem.status, headers)
 
 
 async def _say(error: SupervisorError | BadRequest) -> Response:

@@ -1,7 +1,7 @@
-"""A request's way into the application: forwarded at once, or served by a view.
+"""A request's way into the application: refused, forwarded at once, or served by a view.
 
-Owns the one place where the ASGI calls of a connection enter our code, and the mending of what
-quart-trio does when a response has been sent.
+Owns the one place where the ASGI calls of a connection enter our code, and what holds for all
+routes: keys, CORS, and the request's id.
 """
 
 from __future__ import annotations
@@ -12,14 +12,24 @@ import trio
 from quart.wrappers import Request
 from quart_trio.asgi import TrioASGIHTTPConnection
 
+from proxy.access import Keys, preflight
+from proxy.errors import BadRequest, problem_of
 from proxy.forward import Forwarder
-from proxy.routing import is_forwarded
+from proxy.headers import REQUEST_ID, Header, value_of
+from proxy.passthrough import route_below
+from proxy.requestlog import request_id_of
+from proxy.resolving import Resolver
+from proxy.routes import Route, route_of
+
+Asgi = Any
+"""An ASGI callable, scope or message."""
 
 
-class HasForwarder(Protocol):
+class Gateway(Protocol):
     """What is needed of the application."""
 
     forwarder: Forwarder
+    resolver: Resolver
 
 
 class Connection(TrioASGIHTTPConnection):
@@ -32,27 +42,59 @@ class Connection(TrioASGIHTTPConnection):
 
     _finished = False
 
-    async def __call__(self, receive: Any, send: Any) -> None:  # noqa: ANN401 -- ASGI callables
+    async def __call__(self, receive: Asgi, send: Asgi) -> None:
         """Forward the request, or let the application's views serve it."""
-        if is_forwarded(self.scope["method"], self.scope["path"]):
-            application = cast("HasForwarder", self.app)
-            await application.forwarder.forward(self.scope, receive, send)
+        scope, gateway = self.scope, cast("Gateway", self.app)
+        headers = list(scope["headers"])
+        request_id = request_id_of(headers)
+        try:
+            if scope["method"] == "OPTIONS":
+                await _say(send, 204, preflight(headers), b"", request_id)
+                return
+            route = self._admit(gateway)
+        except BadRequest as error:
+            problem = problem_of(error)
+            fields, body = problem.said_to(value_of(headers, b"accept"))
+            await _say(send, problem.status, fields, body, request_id)
             return
+        if route is not None:
+            await gateway.forwarder.forward(scope, receive, send, route, request_id)
+        else:
+            await self._serve_view(receive, send, request_id)
 
-        async def watched(message: Any) -> None:  # noqa: ANN401 -- an ASGI message
-            if message["type"] == "http.response.body" and not message.get("more_body", False):
+    def _admit(self, gateway: Gateway) -> Route | None:
+        """Return where a request goes; None is a view.
+
+        Raises:
+            BadRequest: it may not go there.
+        """
+        method, path, headers = self.scope["method"], self.scope["path"], [*self.scope["headers"]]
+        Keys.of(gateway.resolver.config.api_keys).check(method, path, headers)
+        return route_of(method, path) or route_below(self.scope, gateway.resolver)
+
+    async def _serve_view(self, receive: Asgi, send: Asgi, request_id: str) -> None:
+        async def watched(message: Asgi) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (REQUEST_ID, request_id.encode())]
+            elif not message.get("more_body", False):
                 self._finished = True
             await send(message)
 
         await super().__call__(receive, watched)
 
     async def handle_messages(  # type: ignore[override] # quart-trio overrides it so, too
-        self,
-        nursery: trio.Nursery,
-        request: Request,
-        receive: Any,  # noqa: ANN401 -- ASGI callable
+        self, nursery: trio.Nursery, request: Request, receive: Asgi
     ) -> None:
         """Read until the client is gone; cancel the view if it is still at work."""
         await super(TrioASGIHTTPConnection, self).handle_messages(request, receive)
         if not self._finished:
             nursery.cancel_scope.cancel()
+
+
+async def _say(
+    send: Asgi, status: int, headers: list[Header], body: bytes, request_id: str
+) -> None:
+    framing = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
+    fields = [*headers, *framing, (REQUEST_ID, request_id.encode())]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

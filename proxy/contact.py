@@ -7,8 +7,8 @@ is decided by the supervisor.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from urllib.parse import quote, urlsplit
 
 import attrs
@@ -17,7 +17,7 @@ import trio
 from configschema import Call, Model
 from proxy.headers import Header
 from proxy.parsing import UpstreamError
-from proxy.upstream import Origin, Response, Upstream
+from proxy.upstream import Origin, Request, Response, Upstream
 
 OK = 200  # llama-swap takes no other status for ready
 MOST_SAID = 200  # characters of an answer that are shown
@@ -94,11 +94,14 @@ async def _beginning(response: Response) -> str:
     return " ".join("".join(printable).split())[:MOST_SAID]
 
 
-def _exchange(
+@asynccontextmanager
+async def _exchange(
     method: str, origin: Origin, target: str, body: str = ""
-) -> AbstractAsyncContextManager[Response]:
+) -> AsyncIterator[Response]:
     headers: list[Header] = [(b"host", origin.authority.encode()), (b"connection", b"close")]
     if body:
         headers.append((b"content-type", b"application/json"))
     path = quote(target, safe="/?&=%:;,+@!$'()*~[]#").encode()
-    return Upstream(origin, most_kept=0).exchange(method.encode(), path, headers, body.encode())
+    request = Request(method=method.encode(), target=path, headers=headers, body=body.encode())
+    with await Upstream(origin, most_kept=0).exchange(request) as response:
+        yield response

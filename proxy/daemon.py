@@ -18,6 +18,7 @@ from configschema import Config
 from proxy.application import open_application
 from proxy.contact import answer_one_token, ask_if_ready, make_call
 from proxy.listening import open_listeners, serve_http
+from proxy.metrics import Metrics
 from proxy.reloading import Files, Reloader
 from proxy.signals import Told
 from supervisor import Supervisor, open_supervisor
@@ -64,16 +65,22 @@ async def run_daemon(
     async with trio.open_nursery() as root:
         await root.start(told.follow, grace)
         inherited = await _settle(config, records, told)
+        metrics = Metrics()
         if not told.stop.is_set():  # else nothing is owned yet, and nothing must be noted
             async with open_supervisor(
-                config, ask_if_ready, make_call, records=records, inherited=inherited
+                config,
+                ask_if_ready,
+                make_call,
+                records=records,
+                inherited=inherited,
+                journal=metrics,
             ) as supervisor:
                 reloader = Reloader(files, supervisor)
                 root.start_soon(reloader.follow, told.hangups)
                 beside: list[Task] = [reloader.watch] if watch else []
                 if not inherited:  # or it would make those leave that were to be kept
                     beside.append(partial(preload, supervisor, answer_one_token))
-                await _serve(root, supervisor, reloader, listeners, told, grace, beside)
+                await _serve(root, supervisor, reloader, metrics, listeners, told, grace, beside)
                 left = supervisor.let_go() if told.lets_go else 0
                 others = f"; {left} live on for the next llamadoze (adopt)" if left else ""
                 log.info(f"Stopping all models{others}", left=left)
@@ -96,6 +103,7 @@ async def _serve(
     root: trio.Nursery,
     supervisor: Supervisor,
     reloader: Reloader,
+    metrics: Metrics,
     listeners: list[trio.SocketListener],
     told: Told,
     grace: float,
@@ -109,7 +117,7 @@ async def _serve(
         log.info(f"Listening on http://{host}:{port}", address=f"{host}:{port}", models=count)
         for task in beside:
             serving.start_soon(task)
-        with open_application(supervisor, reloader) as application:
+        with open_application(supervisor, reloader, metrics) as application:
             await serve_http(application, listeners, stop=told.stop, grace=grace)
         serving.cancel_scope.cancel()
 

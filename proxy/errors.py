@@ -1,13 +1,19 @@
-"""Errors as clients see them: a status and OpenAI's JSON form, made in this one place."""
+"""Errors as clients see them: a status, and llama-swap's form of OpenAI's JSON, made in this place.
+
+Owns which error has which status and what it is called. In which form an API's streams carry an
+error is in `dialects`.
+"""
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Mapping
 
 import attrs
 
-from proxy.parsing import UpstreamError
+from proxy.headers import Header
+from proxy.parsing import ModelDied, Unsendable, UpstreamError
 from supervisor import (
     CannotSleep,
     ModelFailed,
@@ -21,13 +27,38 @@ from supervisor import (
     Unloaded,
 )
 
+KINDS: dict[int, tuple[str, str]] = {
+    400: ("invalid_request_error", "bad_request"),
+    401: ("authentication_error", "unauthorized"),
+    403: ("authentication_error", "forbidden"),
+    404: ("invalid_request_error", "not_found"),
+    405: ("invalid_request_error", "method_not_allowed"),
+    408: ("invalid_request_error", "request_timeout"),
+    409: ("invalid_request_error", "conflict"),
+    413: ("invalid_request_error", "body_too_large"),
+    429: ("rate_limit_error", "rate_limit_exceeded"),
+    502: ("server_error", "bad_gateway"),
+    503: ("server_error", "service_unavailable"),
+    504: ("server_error", "gateway_timeout"),
+}
+"""Type and code by status, as llama-swap has them."""
+EVERYBODY: tuple[Header, ...] = ((b"access-control-allow-origin", b"*"),)
+"""Lets a page read our own errors, whatever its origin; a model server's answers have its own."""
 
-class BadRequest(Exception):
-    """The client sent what cannot be routed: it must send something else."""
 
-    def __init__(self, message: str, status: int = 400, code: str | None = None) -> None:
+class BadRequest(Unsendable):
+    """The client sent what cannot be served: it must send something else."""
+
+    def __init__(
+        self,
+        message: str,
+        status: int = 400,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.status = status
         self.code = code
+        self.headers = headers or {}
         super().__init__(message)
 
 
@@ -40,19 +71,44 @@ class Problem:
     code: str | None = None
     headers: Mapping[str, str] = attrs.field(factory=dict)
 
-    def body(self) -> bytes:
-        """Return the JSON that OpenAI's clients turn into an exception."""
-        error = {
-            "message": self.message,
-            "type": _type_of(self.status),
-            "param": "model" if self.code == "model_not_found" else None,
-            "code": self.code,
-        }
-        return json.dumps({"error": error}).encode()
+    def error(self) -> dict[str, str | None]:
+        """Return what OpenAI's clients turn into an exception."""
+        kind, code = KINDS.get(
+            self.status,
+            ("server_error", "internal_error") if self.status >= 500 else KINDS[400],
+        )
+        code = self.code or code
+        param = "model" if code == "not_found" else None
+        return {"message": self.message, "type": kind, "param": param, "code": code}
 
-    def event(self) -> bytes:
-        """Return the same as a server-sent event, for a stream that has begun."""
-        return b"data: " + self.body() + b"\n\n"
+    def body(self) -> bytes:
+        """Return the error as JSON; ``type`` is Anthropic's mark of one."""
+        return json.dumps({"type": "error", "src": "llamadoze", "error": self.error()}).encode()
+
+    def fields(self) -> list[Header]:
+        """Return the headers that go with the body."""
+        extra = [_header(name, value) for name, value in self.headers.items()]
+        return [(b"content-type", b"application/json"), *EVERYBODY, *extra]
+
+    def said_to(self, accept: bytes) -> tuple[list[Header], bytes]:
+        """Return headers and body in the form a client asks for: text, HTML, or JSON."""
+        fields, body = self.fields(), self.body()
+        text = f"llamadoze: {self.message}"
+        if b"text/plain" in accept:
+            kind, body = b"text/plain; charset=utf-8", text.encode()
+        elif b"text/html" in accept:
+            kind, body = b"text/html; charset=utf-8", _page(self.status, text).encode()
+        else:
+            kind = b"application/json"
+        return [(b"content-type", kind), *fields[1:]], body
+
+
+def _header(name: str, value: str) -> Header:
+    return name.lower().encode(), value.encode("latin-1", "replace")
+
+
+def _page(status: int, text: str) -> str:
+    return f"<!doctype html><title>{status}</title><h1>{status}</h1><p>{html.escape(text)}</p>\n"
 
 
 def problem_of(error: Exception) -> Problem:
@@ -60,34 +116,26 @@ def problem_of(error: Exception) -> Problem:
     message = str(error)
     match error:
         case BadRequest():
-            return Problem(error.status, message, error.code)
-        case UnknownModel():
-            return Problem(404, message, "model_not_found")
+            return Problem(error.status, message, error.code, error.headers)
+        case UnknownModel() | Removed():
+            return Problem(404, message)
         case TooManyRequests():
             return Problem(429, message, "concurrency_limit", {"Retry-After": "1"})
         case QueueFull():
             return Problem(503, message, "queue_full", {"Retry-After": "5"})
         case CannotSleep() | NotRunning():
-            return Problem(409, message, "conflict")
-        case ModelFailed():
+            return Problem(409, message)
+        case ModelFailed() | ModelDied():
             return Problem(502, message, "model_failed")
         case UpstreamError():
-            return Problem(502, message, "bad_gateway")
-        case Removed():
-            return Problem(404, message, "model_not_found")
+            return Problem(502, message)
         case Paused():
             return Problem(503, message, "paused", {"Retry-After": "30"})
         case Unloaded():
-            return Problem(503, message, "model_unloaded")
+            return Problem(500, message, "model_unloaded")
         case _:
-            return Problem(500, "internal error; the daemon's log has more", "internal_error")
+            return Problem(500, "internal error; the daemon's log has more")
 
 
 EXPECTED = (BadRequest, SupervisorError, UpstreamError)
 """What `problem_of` has words for; anything else is a fault of the program."""
-
-
-def _type_of(status: int) -> str:
-    if status == 429:
-        return "rate_limit_error"
-    return "invalid_request_error" if status < 500 else "server_error"

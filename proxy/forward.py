@@ -1,140 +1,260 @@
-"""One request to a model server and its answer back, byte for byte.
+"""One request to a model and its answer back, byte for byte.
 
-Owns the order: read the body, wait for the model, exchange, stream. A client that leaves cancels
-all of it, wherever it stands. Nothing that is opened here outlives the call.
+Owns the order: read what names the model, find who answers, wait for it, exchange, stream. A client
+that leaves cancels all of it, wherever it stands. Nothing that is opened here outlives the call.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import attrs
-import structlog
 import trio
 
-from proxy.answer import Answer, ClientGone, Receive, Send, read_body, while_client_waits
-from proxy.errors import EXPECTED, problem_of
-from proxy.parsing import UpstreamError
-from proxy.routing import model_named, with_model
-from proxy.upstream import Origin, Upstream, exchange_for
-from supervisor import ModelFailed, Supervisor
-from supervisor.durations import seconds
+from proxy.access import Keys
+from proxy.answer import Answer, Send
+from proxy.bodies import ClientGone, Incoming, Limits, Receive
+from proxy.directory import Local, Target
+from proxy.errors import EXPECTED, BadRequest, Problem, problem_of
+from proxy.exchange import CANCELS
+from proxy.filters import apply_filters
+from proxy.forms import FormUpload
+from proxy.headers import Header, to_peer, to_upstream, value_of
+from proxy.inflight import Call, InFlight
+from proxy.loading import Narration
+from proxy.parsing import ModelDied, UpstreamError
+from proxy.pools import Pools
+from proxy.questions import Question, read_question
+from proxy.resolving import Resolver
+from proxy.routes import NamedIn, Route
+from proxy.upstream import Request, Upstream
+from supervisor import State, Supervisor, SupervisorError
 from supervisor.server import ModelServer
 from supervisor.states import ENDED
 
 DEATH_IS_KNOWN = 0.5  # seconds from a broken connection until its process's end is seen
+CANCELLED = Problem(499, "the request was cancelled by an operator", "cancelled")
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
-
-
-@attrs.define
-class Request:
-    """What the log says of a request.
-
-    Attributes:
-        what: method and path.
-        began: on Trio's clock.
-        model: the model's id, or the unknown name that was asked for.
-    """
-
-    what: str
-    began: float
-    model: str = ""
-
-    def report(self, answer: Answer) -> None:
-        """Write the request's line: served, refused with a reason, or ended early."""
-        took = round(trio.current_time() - self.began, 3)
-        facts = {"model": self.model, "status": answer.status, "duration_s": took}
-        after = f"after {seconds(took)}"
-        prefix = f"<{self.model}> " if self.model else ""
-        if answer.problem:
-            reason = answer.problem.message
-            told = f"{prefix}{self.what} {answer.problem.status} {after}: {reason}"
-            log.warning(told, **facts, reason=reason)
-        elif answer.complete:
-            log.info(f"{prefix}{self.what} {answer.status} {after}", **facts)
-        else:
-            why = "the client left, or was cut off"
-            log.info(f"{prefix}{self.what} ended early {after}: {why}", **facts)
+Scope = Any
+"""An ASGI scope."""
+Report = Callable[[Call, Answer], None]
 
 
 @attrs.define(eq=False)
 class Forwarder:
-    """Forward requests to the models of a supervisor."""
+    """Forward requests to models.
+
+    Attributes:
+        supervisor: our models.
+        resolver: finds who answers to a name.
+        pools: connections.
+        in_flight: lists what is being forwarded.
+        report: told of every request that has ended.
+    """
 
     supervisor: Supervisor
-    _upstreams: dict[str, tuple[int | None, Upstream]] = attrs.field(factory=dict, init=False)
+    resolver: Resolver
+    pools: Pools
+    in_flight: InFlight
+    report: Report
 
-    def close(self) -> None:
-        """Close the connections that are kept to model servers."""
-        for _, upstream in self._upstreams.values():
-            upstream.close()
-
-    async def forward(self, scope: Any, receive: Receive, send: Send) -> None:  # noqa: ANN401 -- ASGI
-        """Serve one request from its ASGI scope to the end of its response."""
-        answer = Answer(send)
-        request = Request(f"{scope['method']} {scope['path']}", trio.current_time())
-        try:
-            await self._serve(scope, receive, answer, request)
-        finally:
-            request.report(answer)
-
-    async def _serve(
-        self,
-        scope: Any,  # noqa: ANN401 -- ASGI
-        receive: Receive,
-        answer: Answer,
-        request: Request,
+    async def forward(
+        self, scope: Scope, receive: Receive, send: Send, route: Route, request_id: str
     ) -> None:
+        """Serve one request from its ASGI scope to the end of its response."""
+        client = scope["client"][0] if scope.get("client") else ""
+        call = Call(request_id, scope["method"], scope["path"], scope["headers"], client)
+        answer = Answer(send, call, route.dialect)
+        errand = _Errand(self, scope, Incoming.of(scope["headers"], receive), answer, route)
         try:
-            body = await read_body(receive)
-            request.model = model_named(body)
-            request.model = self.supervisor.find(request.model).id
+            with self.in_flight.added(call), call.scope:
+                await errand.run()
+            if call.scope.cancelled_caught:
+                await answer.refuse(CANCELLED)
+            await answer.finish()
+        finally:
+            self.report(call, answer)
+
+
+@attrs.define(eq=False)
+class _Errand:
+    """What is done for one request."""
+
+    of: Forwarder
+    scope: Scope
+    incoming: Incoming
+    answer: Answer
+    route: Route
+
+    async def run(self) -> None:
+        """Answer it, with the model's words or with why there are none."""
+        try:
+            config = self.of.resolver.config
+            limits = Limits.of(config.max_body, config.max_upload)
+            question = await read_question(self.route, self.scope, self.incoming, limits)
+            self.answer.call.model = question.model
+            try:
+                await self._while_client_waits(question)
+            finally:
+                if isinstance(question.body, FormUpload):
+                    question.body.close()
         except ClientGone:
             return
         except EXPECTED as error:
-            await answer.refuse(problem_of(error))
-        else:
-            work = partial(self._answer, scope, request.model, body, answer)
-            await while_client_waits(receive, work)
-        await answer.finish()
+            await self.answer.refuse(problem_of(error))
 
-    async def _answer(self, scope: Any, model: str, body: bytes, answer: Answer) -> None:  # noqa: ANN401 -- ASGI
+    async def _while_client_waits(self, question: Question) -> None:
+        """Ask the model; cancel that as soon as the client leaves."""
+        if CANCELS in self.scope["extensions"] or not self.incoming.ended:
+            await self._ask(question)  # who leaves cancels us, or breaks off the body
+            return
+
+        async def watch() -> None:
+            await self.incoming.left()
+            nursery.cancel_scope.cancel()
+
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            try:
+                await self._ask(question)
+            except EXPECTED as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _ask(self, question: Question) -> None:
+        with self.of.resolver.resolved(question.model) as target:
+            self.answer.call.model, self.answer.call.known = target.id, True
+            if isinstance(target, Local):
+                await self._ask_model(question, target)
+            else:
+                self._rewrite(question, target, target.name)
+                upstream = self.of.pools.of_peer(target.peer_id, target.peer)
+                headers = to_peer(self._headers(), upstream.origin.authority, target.peer.api_key)
+                await self._exchange(upstream, headers, question)
+
+    async def _ask_model(self, question: Question, target: Local) -> None:
+        server = self.of.supervisor.server(target.model.id)
+        self._refuse_to_start(server)
         try:
-            server = self.supervisor.server(model)
-            async with self.supervisor.lease(model):
-                if name := server.model.use_model_name:
-                    body = with_model(body, name)
-                upstream = self._upstream(server)
-                async with exchange_for(scope, upstream, body) as response:
-                    await answer.relay(response)
+            async with self._leased(question, server):
+                # A reload may have given it other settings meanwhile.
+                target = attrs.evolve(target, model=server.model)
+                self._rewrite(question, target, server.model.use_model_name or target.name)
+                upstream = self.of.pools.of_model(server)
+                await self._exchange(upstream, self._headers_of_ours(upstream), question)
         except UpstreamError as error:
-            await answer.refuse(problem_of(await self._cause(server, error)))
-        except EXPECTED as error:
-            await answer.refuse(problem_of(error))
+            raise await _cause(server, error) from error
 
-    async def _cause(self, server: ModelServer, error: UpstreamError) -> Exception:
-        """Return why an answer broke off: the end of the model's process, if that was it."""
-        with trio.move_on_after(DEATH_IS_KNOWN):
-            snapshot = await server.reached(ENDED)
-            return ModelFailed(snapshot.model, snapshot.failure or "it was stopped in mid-answer")
-        return error
+    def _refuse_to_start(self, server: ModelServer) -> None:
+        """Refuse what is not worth a start: files of pages, for the model's own page is closed.
 
-    def _forget_removed(self) -> None:
-        for name in self._upstreams.keys() - self.supervisor.servers.keys():
-            _, upstream = self._upstreams.pop(name)
-            upstream.close()
+        Raises:
+            BadRequest: the model is not ready.
+        """
+        state = server.snapshot().state
+        patience = self.route.patience
+        if self._wants_websocket and server.model.compat.ignore_websockets:
+            patience = False
+        if state is not State.READY and not patience:
+            name = server.model.id
+            text = f"model '{name}' is not ready, and {self.scope['path']} does not start it"
+            raise BadRequest(text, status=409)
 
-    def _upstream(self, server: ModelServer) -> Upstream:
-        """Return the connections to the model's present process."""
-        pid = server.snapshot().pid
-        known, upstream = self._upstreams.get(server.model.id, (None, None))
-        if upstream is None or known != pid:
-            self._forget_removed()
-            fresh = Upstream(Origin.of(server.model.proxy))
-            self._upstreams[server.model.id] = (pid, fresh)
-            if upstream is not None:
-                upstream.close()
-            return fresh
-        return upstream
+    @asynccontextmanager
+    async def _leased(self, question: Question, server: ModelServer) -> AsyncIterator[None]:
+        """Hold a lease on the model; let the client read meanwhile how it comes up."""
+        call = self.answer.call
+        lease = self.of.supervisor.lease(server.model.id)
+        async with AsyncExitStack() as stack:
+            if question.stream and self._is_narrated(server):
+                narration = Narration(
+                    self.of.supervisor, self.answer, server.model.id, question.model
+                )
+                await self._enter(stack, lease, narration)
+            else:
+                await stack.enter_async_context(lease)
+            call.waited = trio.current_time() - call.began
+            yield
+
+    def _is_narrated(self, server: ModelServer) -> bool:
+        wanted = server.model.send_loading_state
+        if wanted is None:
+            wanted = self.of.resolver.config.send_loading_state
+        has_words = self.answer.dialect.note is not None
+        return wanted and has_words and not server.snapshot().serving
+
+    async def _enter(self, stack: AsyncExitStack, lease: Any, narration: Narration) -> None:  # noqa: ANN401 -- a context
+        failure: SupervisorError | None = None
+        async with trio.open_nursery() as nursery:
+            # What refuses at once does so before the narration has begun.
+            nursery.start_soon(narration.run)
+            try:
+                await stack.enter_async_context(lease)
+            except SupervisorError as error:
+                failure = error
+                if not self.answer.status:
+                    nursery.cancel_scope.cancel()
+            narration.over.set()
+        if failure is not None:
+            raise failure
+
+    def _rewrite(self, question: Question, target: Target, name: str) -> None:
+        """Apply the filters, and let the body name the model as its server knows it."""
+        if not self.route.filtered:
+            return
+        filters = target.model.filters if isinstance(target, Local) else target.peer.filters
+        asked = target.name if isinstance(target, Local) else target.id
+        changed = question.data is not None and apply_filters(question.data, filters, asked)
+        if changed or name != question.model:
+            question.rewrite(name)
+
+    @property
+    def _wants_websocket(self) -> bool:
+        upgrade = value_of(self.scope["headers"], b"upgrade")
+        return self.route.named_in is NamedIn.PATH and upgrade.lower() == b"websocket"
+
+    def _headers(self) -> list[Header]:
+        keys = Keys.of(self.of.resolver.config.api_keys)
+        return keys.without(self.scope["headers"])
+
+    def _headers_of_ours(self, upstream: Upstream) -> list[Header]:
+        headers = to_upstream(self._headers(), self.answer.call.client or None)
+        if not any(name == b"host" for name, _ in headers):  # HTTP/1.0; HTTP/1.1 must have one
+            headers.append((b"host", upstream.origin.authority.encode()))
+        return headers
+
+    async def _exchange(
+        self, upstream: Upstream, headers: list[Header], question: Question
+    ) -> None:
+        query = self.scope["query_string"]
+        request = Request(
+            method=self.scope["method"].encode(),
+            target=self.route.target + (b"?" + query if query else b""),
+            headers=self._with_wishes(headers),
+            body=question.body,
+            may_upgrade=self._wants_websocket,
+        )
+        with await upstream.exchange(request) as response:
+            await self.answer.relay(response, self.incoming)
+
+    def _with_wishes(self, headers: list[Header]) -> list[Header]:
+        """Add the request's id, and the wish for another protocol, if it is a websocket's."""
+        request_id = (b"x-request-id", self.answer.call.request_id.encode())
+        kept = [pair for pair in headers if pair[0] != b"x-request-id"]
+        if self._wants_websocket:
+            kept += [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]
+        return [*kept, request_id]
+
+
+async def _cause(server: ModelServer, error: UpstreamError) -> UpstreamError:
+    """Return why an answer broke off: the end of the model's process, if that was it."""
+    with trio.move_on_after(DEATH_IS_KNOWN):
+        snapshot = await server.reached(ENDED)
+        reason = snapshot.failure or "it was stopped in mid-answer"
+        return ModelDied(f"model '{snapshot.model}' failed: {reason}")
+    return error

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hmac
 from collections.abc import Iterable, Sequence
 
 Header = tuple[bytes, bytes]
@@ -10,6 +13,8 @@ HOP_BY_HOP = frozenset(
     {
         b"connection",
         b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
         b"proxy-connection",
         b"te",
         b"trailer",
@@ -17,7 +22,10 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-FRAMING = frozenset({b"content-length", b"expect"})
+NOT_SENT_ON = HOP_BY_HOP | {b"content-length", b"expect"}
+FORWARDED_FOR = b"x-forwarded-for"
+REQUEST_ID = b"x-request-id"
+CREDENTIALS = (b"authorization", b"x-api-key")
 
 
 def to_upstream(headers: Iterable[Header], client: str | None) -> list[Header]:
@@ -26,34 +34,95 @@ def to_upstream(headers: Iterable[Header], client: str | None) -> list[Header]:
     The framing is left out, since the body's bytes are framed anew; the client's address is added
     to ``X-Forwarded-For``, as llama-swap does.
     """
-    given = list(headers)
-    kept = [pair for pair in _end_to_end(given) if pair[0] not in FRAMING]
-    chain = [value for name, value in kept if name == b"x-forwarded-for"]
-    kept = [pair for pair in kept if pair[0] != b"x-forwarded-for"]
+    kept: list[Header] = []
+    chain: list[bytes] = []
+    for pair in _end_to_end(headers, NOT_SENT_ON):
+        if pair[0] == FORWARDED_FOR:
+            chain.append(pair[1])
+        else:
+            kept.append(pair)
     if client:
         chain.append(client.encode("latin-1", "replace"))
-    return [*kept, (b"x-forwarded-for", b", ".join(chain))] if chain else kept
+    if chain:
+        kept.append((FORWARDED_FOR, b", ".join(chain)))
+    return kept
 
 
-def to_client(headers: Iterable[Header]) -> list[Header]:
+def to_peer(headers: Iterable[Header], authority: str, key: str) -> list[Header]:
+    """Return a client's headers as they go to a peer: its own host and key, nobody's address."""
+    replaced = {b"host", *(CREDENTIALS if key else ())}
+    kept = [
+        pair
+        for pair in _end_to_end(headers, NOT_SENT_ON)
+        if pair[0] not in replaced and not pair[0].startswith(b"x-forwarded-")
+    ]
+    kept.append((b"host", authority.encode()))
+    if key:
+        kept += [(b"authorization", b"Bearer " + key.encode()), (b"x-api-key", key.encode())]
+    return kept
+
+
+def to_client(headers: Iterable[Header], request_id: bytes) -> list[Header]:
     """Return a model server's headers as they go to the client.
 
     ``Date`` is ours to write. An event stream asks proxies on its way not to hold it back.
     """
-    kept = [pair for pair in _end_to_end(headers) if pair[0] != b"date"]
-    if is_event_stream(kept) and b"x-accel-buffering" not in dict(kept):
+    kept = _end_to_end(headers, HOP_BY_HOP | {b"date", REQUEST_ID})
+    if is_event_stream(kept) and not any(name == b"x-accel-buffering" for name, _ in kept):
         kept.append((b"x-accel-buffering", b"no"))
+    kept.append((REQUEST_ID, request_id))
     return kept
 
 
 def is_event_stream(headers: Sequence[Header]) -> bool:
     """Whether the body is a stream of server-sent events."""
-    kind = dict(headers).get(b"content-type", b"")
-    return kind.lower().startswith(b"text/event-stream")
+    return value_of(headers, b"content-type").lower().startswith(b"text/event-stream")
 
 
-def _end_to_end(headers: Iterable[Header]) -> list[Header]:
+def value_of(headers: Iterable[Header], name: bytes) -> bytes:
+    """Return a header's first value; nothing if it is not there."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return b""
+
+
+def _end_to_end(headers: Iterable[Header], dropped: frozenset[bytes]) -> list[Header]:
     lowered = [(name.lower(), value) for name, value in headers]
-    named = b",".join(value for name, value in lowered if name == b"connection")
-    dropped = HOP_BY_HOP | {token.strip().lower() for token in named.split(b",")}
+    for name, value in lowered:
+        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
+            dropped = dropped | {token.strip().lower() for token in value.split(b",")}
     return [pair for pair in lowered if pair[0] not in dropped]
+
+
+def keys_shown(headers: Iterable[Header]) -> dict[bytes, bytes]:
+    """Return the keys a client shows, by the header that holds each.
+
+    Of ``Authorization`` that is Basic's password, or what follows Bearer.
+    """
+    shown: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name == b"x-api-key":
+            shown[name] = value
+        elif name == b"authorization":
+            scheme, _, rest = value.strip().partition(b" ")
+            if scheme.lower() == b"bearer":
+                shown[name] = rest.strip()
+            elif scheme.lower() == b"basic":
+                shown[name] = _password(rest.strip())
+    return shown
+
+
+def _password(encoded: bytes) -> bytes:
+    try:
+        return base64.b64decode(encoded, validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
+
+
+def is_one_of(key: bytes, keys: Iterable[bytes]) -> bool:
+    """Whether a key is among the keys; the time it takes tells nothing of them."""
+    found = False
+    for known in keys:
+        found |= hmac.compare_digest(key, known)
+    return found

@@ -1,4 +1,4 @@
-"""Our accept loop around hypercorn's HTTP protocol.
+"""Our accept loop: plain connections are served by `http1`, encrypted ones by hypercorn.
 
 Owns listening sockets and open connections. hypercorn's own loop ends with the first connection
 that fails in it and waits without bound for a client that does not read; this one contains the
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Protocol
 
 import attrs
 import structlog
@@ -22,9 +24,11 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
+from proxy.http1 import KEEP_ALIVE, Application, Connection
+from proxy.wire import Plain
+
 BACKLOG = 4096  # with the default of 100, a burst of clients waits seconds for its handshakes
 DEAD_PEER = 60_000  # milliseconds without an acknowledgement until a connection is given up
-KEEP_ALIVE = 75.0  # seconds an idle connection stays open
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
@@ -55,7 +59,7 @@ def hypercorn_config() -> Config:
     return config
 
 
-class _Connection(TCPServer):
+class _Hypercorns(TCPServer):
     """hypercorn's connection, ended when its client has closed it.
 
     hypercorn waits for the keep-alive time to pass all the same, and holds the descriptor.
@@ -73,35 +77,106 @@ class _Connection(TCPServer):
             await super()._idle_timeout()
 
 
+class _Open(Protocol):
+    """A connection that can be ended."""
+
+    def finish(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@attrs.frozen(eq=False)
+class _Encrypted:
+    """A connection that hypercorn serves: it learns of the end from its context."""
+
+    _stream: trio.SocketStream
+
+    def finish(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._stream.socket.close()
+
+
 @attrs.define(eq=False)
 class _Connections:
-    """The streams that are open."""
+    """What is open."""
 
-    streams: set[trio.SocketStream] = attrs.field(factory=set)
+    _open: set[_Open] = attrs.field(factory=set)
     _changed: trio.Event = attrs.field(factory=trio.Event)
 
-    def remove(self, stream: trio.SocketStream) -> None:
-        self.streams.discard(stream)
-        self._changed.set()
-        self._changed = trio.Event()
+    @contextmanager
+    def listed(self, connection: _Open) -> Iterator[None]:
+        self._open.add(connection)
+        try:
+            yield
+        finally:
+            self._open.discard(connection)
+            self._changed.set()
+            self._changed = trio.Event()
 
     async def all_closed(self) -> None:
-        while self.streams:
+        while self._open:
             await self._changed.wait()
 
+    def finish(self) -> None:
+        """Let each end after its present request."""
+        for connection in tuple(self._open):
+            connection.finish()
+
     def cut(self) -> None:
-        """Close all sockets; a send that waits for its client ends with an error."""
-        for stream in tuple(self.streams):
+        """Close all; a send that waits for its client ends with an error."""
+        for connection in tuple(self._open):
+            connection.close()
+
+
+@attrs.define(eq=False)
+class _Service:
+    """How connections are served: over plain TCP by `http1`, over TLS by hypercorn."""
+
+    app: Application
+    config: Config
+    tls: ssl.SSLContext | None
+    connections: _Connections = attrs.field(factory=_Connections)
+    context: WorkerContext = attrs.field(factory=lambda: WorkerContext(None))
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Serve one connection; whatever a client sends ends its own connection only."""
+        try:
+            if self.tls:
+                await self._serve_encrypted(stream, self.tls)
+            else:
+                await self._serve_plain(stream)
+        except* OSError:  # it was gone before we could ask for its address
             stream.socket.close()
+        except* Exception as errors:
+            stream.socket.close()
+            reason = repr(errors.exceptions[0])
+            log.warning(f"A connection failed and was closed: {reason}", reason=reason)
+
+    async def _serve_plain(self, stream: trio.SocketStream) -> None:
+        client, server = stream.socket.getpeername()[:2], stream.socket.getsockname()[:2]
+        keep_alive = self.config.keep_alive_timeout
+        connection = Connection(self.app, Plain.of(stream), client, server, keep_alive)
+        with self.connections.listed(connection):
+            await connection.run()
+
+    async def _serve_encrypted(self, stream: trio.SocketStream, tls: ssl.SSLContext) -> None:
+        wrapped = wrap_app(self.app, self.config.wsgi_max_body_size, "asgi")
+        encrypted = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
+        state = ConnectionState({})
+        with self.connections.listed(_Encrypted(stream)):
+            await _Hypercorns(wrapped, self.config, self.context, state, encrypted)
 
 
 async def serve_http(
-    app: Callable[..., Any],
+    app: Application,
     listeners: list[trio.SocketListener],
     *,
     stop: trio.Event,
     grace: float,
     config: Config | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Serve an ASGI application until it is told to stop.
 
@@ -111,36 +186,22 @@ async def serve_http(
         stop: set to take no more connections and requests.
         grace: seconds that requests then have to end.
         config: hypercorn's; by default `hypercorn_config`.
+        tls: to serve HTTPS, with HTTP/2 where the client can.
 
     A connection that fails is logged and does no harm to others. Cancelling closes all at once.
     """
-    settings = config or hypercorn_config()
-    context = WorkerContext(None)
-    wrapped = wrap_app(app, settings.wsgi_max_body_size, "asgi")
-    open_now = _Connections()
-
-    async def handle(stream: trio.SocketStream) -> None:
-        open_now.streams.add(stream)
-        try:
-            # hypercorn's annotation knows TLS streams only; it asks for the kind at run time.
-            await _Connection(wrapped, settings, context, ConnectionState({}), stream)  # type: ignore[arg-type]
-        except* Exception as errors:  # whatever a client sent must end its own connection only
-            reason = repr(errors.exceptions[0])
-            log.warning(f"A connection failed and was closed: {reason}", reason=reason)
-        finally:
-            open_now.remove(stream)
-
+    service = _Service(app, config or hypercorn_config(), tls)
     async with trio.open_nursery() as connections:
+        serve = partial(trio.serve_listeners, service.serve, listeners, handler_nursery=connections)
         try:
             async with trio.open_nursery() as accepting:
-                accepting.start_soon(
-                    partial(trio.serve_listeners, handle, listeners, handler_nursery=connections)
-                )
+                accepting.start_soon(serve)
                 await stop.wait()
                 accepting.cancel_scope.cancel()
-            await context.terminated.set()
+            await service.context.terminated.set()
+            service.connections.finish()
             with trio.move_on_after(grace):
-                await open_now.all_closed()
+                await service.connections.all_closed()
         finally:
-            open_now.cut()
+            service.connections.cut()
             connections.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 client towards one model server: kept connections, raw bytes, no time limits.
+"""The HTTP/1.1 client towards one model server or peer: kept connections, raw bytes.
 
 Owns connections and one exchange at a time on each. What is sent and who waits for it is decided
 elsewhere; leaving an exchange before its end closes its connection, which is how a server learns
@@ -8,20 +8,41 @@ that nobody listens any more.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+import socket
+import ssl
+from collections.abc import Sequence
+from functools import cache
+from math import inf
+from types import TracebackType
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import attrs
 import trio
 
-from proxy.headers import Header, to_upstream
-from proxy.parsing import ResponseParser, UpstreamError
+from configschema import Timeouts
+from proxy.headers import Header
+from proxy.parsing import ResponseParser, Unsendable, UpstreamError
+from proxy.wire import READ_SIZE, Encrypted, Plain, Wire
 
-READ_SIZE = 65536
-MOST_KEPT = 16  # idle connections per model server
+MOST_KEPT = 64  # idle connections per server
 CLOSING_RACE = 0.05  # seconds in which a server's close may have crossed our request
+NO_TIMEOUTS = Timeouts(connect=Timeouts().connect)
+
+
+class Upload(Protocol):
+    """A body that is sent on as it arrives."""
+
+    @property
+    def length(self) -> int | None:
+        """Its size in bytes, if it is known."""
+
+    async def read(self) -> bytes:
+        """Return its next part; nothing at its end.
+
+        Raises:
+            Unsendable: there is more of it than is accepted.
+        """
 
 
 @attrs.frozen
@@ -47,37 +68,61 @@ class Origin:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
-    async def connect(self) -> trio.abc.Stream:
+    async def connect(self, timeouts: Timeouts) -> Wire:
         """Open a connection.
 
         Raises:
-            UpstreamError: nobody listens there.
+            UpstreamError: nobody listens there, or not in time.
         """
+        where = f"no connection to {self.host}:{self.port}"
+        with trio.move_on_after(timeouts.connect or inf):
+            try:
+                stream = await trio.open_tcp_stream(self.host, self.port)
+            except (OSError, UnicodeError) as error:  # UnicodeError: the name is no host's
+                reason = getattr(error, "strerror", None) or "connection refused"
+                raise UpstreamError(f"{where}: {reason}") from error
+            _probe_when_idle(stream, timeouts.keepalive)
+            return await self._encrypt(stream, timeouts) if self.tls else Plain.of(stream)
+        raise UpstreamError(f"{where} within {timeouts.connect}s (timeouts.connect)")
+
+    async def _encrypt(self, stream: trio.SocketStream, timeouts: Timeouts) -> Wire:
+        encrypted = trio.SSLStream(stream, _tls(), server_hostname=self.host, https_compatible=True)
         try:
-            if self.tls:
-                return await trio.open_ssl_over_tcp_stream(
-                    self.host, self.port, https_compatible=True
-                )
-            return await trio.open_tcp_stream(self.host, self.port)
-        except (OSError, UnicodeError) as error:  # UnicodeError: the name is no host's
-            reason = getattr(error, "strerror", None) or "connection refused"
-            raise UpstreamError(f"no connection to {self.host}:{self.port}: {reason}") from error
+            with trio.fail_after(timeouts.tls_handshake or inf):
+                await encrypted.do_handshake()
+        except (trio.BrokenResourceError, trio.TooSlowError) as error:
+            await trio.aclose_forcefully(stream)
+            reason = str(error.__cause__ or "") or "too slow (timeouts.tlsHandshake)"
+            raise UpstreamError(f"no TLS with {self.host}:{self.port}: {reason}") from error
+        except BaseException:  # cancelled
+            await trio.aclose_forcefully(stream)
+            raise
+        return Encrypted(encrypted)
 
 
 @attrs.define(eq=False)
 class Response:
-    """An answer whose head has arrived; the body is read as it comes."""
+    """An answer whose head has arrived; the body is read as it comes.
+
+    Leaving its block gives the connection back, or closes it if not all was read.
+    """
 
     status: int
     headers: Sequence[Header]
-    _stream: trio.abc.Stream
+    _wire: Wire
     _parser: ResponseParser
     _first: bytes
+    _upstream: Upstream
 
-    @property
-    def can_be_followed(self) -> bool:
-        """Whether all of it was read and the connection is good for another exchange."""
-        return self._parser.done and self._parser.keep_alive
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        good = kind is None and self._parser.done and self._parser.keep_alive
+        if not (good and self._upstream.keep(self._wire)):
+            self._wire.close()
 
     async def read(self) -> bytes:
         """Return the next piece of the body, decoded from its framing; nothing at its end.
@@ -89,156 +134,191 @@ class Response:
         """
         body, self._first = self._first, b""
         while not body and not self._parser.done:
-            if piece := await _receive(self._stream):
+            if piece := await _receive(self._wire):
                 body = self._parser.feed(piece)
             else:
                 self._parser.ended()
         return body
 
+    async def send(self, data: bytes) -> None:
+        """Send raw bytes, after the server has agreed to another protocol (status 101)."""
+        with contextlib.suppress(OSError):
+            await self._wire.send(data)
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """What is sent to a server.
+
+    Attributes:
+        method: as it goes on the wire, as all else.
+        target: path and query, below the origin's base path.
+        headers: without Content-Length and Transfer-Encoding, which are made here.
+        body: all of it, or what it is read from.
+        may_upgrade: whether the server may answer with another protocol.
+    """
+
+    method: bytes
+    target: bytes
+    headers: Sequence[Header]
+    body: bytes | Upload = b""
+    may_upgrade: bool = False
+
+    def head(self, base_path: str) -> bytes:
+        """Return its first line and headers."""
+        target = base_path.encode() + self.target if base_path else self.target
+        lines = [b"%b %b HTTP/1.1" % (self.method, target)]
+        lines += [b"%b: %b" % header for header in self.headers]
+        length = len(self.body) if isinstance(self.body, bytes) else self.body.length
+        if length is None:
+            lines.append(b"transfer-encoding: chunked")
+        elif length or self.method not in (b"GET", b"HEAD"):
+            lines.append(b"content-length: %d" % length)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
 
 @attrs.define(eq=False)
 class Upstream:
-    """Connections to one model server.
+    """Connections to one server.
 
     Attributes:
         origin: where it listens.
+        timeouts: how long what may take.
         most_kept: idle connections that are kept for the next exchange.
     """
 
     origin: Origin
+    timeouts: Timeouts = NO_TIMEOUTS
     most_kept: int = MOST_KEPT
-    _kept: list[trio.SocketStream] = attrs.field(factory=list, init=False)
+    _kept: list[tuple[Wire, float]] = attrs.field(factory=list, init=False)
 
-    @asynccontextmanager
-    async def exchange(
-        self, method: bytes, target: bytes, headers: Sequence[Header], body: bytes
-    ) -> AsyncIterator[Response]:
-        """Send a request and read the head of its answer; the block reads the rest.
-
-        Args:
-            method: as it goes on the wire, as all else.
-            target: path and query, below the origin's base path.
-            headers: without Content-Length and Transfer-Encoding, which are set here.
-            body: all of it.
+    async def exchange(self, request: Request) -> Response:
+        """Send a request and read the head of its answer; use it as a block.
 
         Raises:
             UpstreamError: there is no answer.
         """
-        request = _head(method, self.origin.base_path.encode() + target, headers, body) + body
-        stream, response = await self._open(request)
-        kept = False
+        if isinstance(request.body, bytes) and (kept := self._pop_kept()):
+            asked = trio.current_time()
+            with contextlib.suppress(_NotAByte):
+                return await self._ask(kept, request)
+            if trio.current_time() - asked > CLOSING_RACE:
+                raise UpstreamError("the model server closed the connection without an answer")
+        wire = await self.origin.connect(self.timeouts)
         try:
-            yield response
-            kept = response.can_be_followed and self._keep(stream)
-        finally:
-            if not kept:
-                await trio.aclose_forcefully(stream)
+            return await self._ask(wire, request)
+        except _NotAByte as error:
+            reason = "the model server closed the connection without an answer"
+            raise UpstreamError(reason) from error
 
     def close(self) -> None:
         """Close what is kept, and keep nothing more."""
         self.most_kept = 0
         while self._kept:
-            self._kept.pop().socket.close()
+            self._kept.pop()[0].close()
 
-    def _keep(self, stream: trio.abc.Stream) -> bool:
-        # Of a TLS stream one cannot ask whether it was closed meanwhile.
-        if isinstance(stream, trio.SocketStream) and len(self._kept) < self.most_kept:
-            self._kept.append(stream)
+    def keep(self, wire: Wire) -> bool:
+        """Keep a connection for the next exchange, if there is room."""
+        if len(self._kept) < self.most_kept:
+            self._kept.append((wire, trio.current_time()))
             return True
         return False
 
-    def _pop_kept(self) -> trio.SocketStream | None:
+    def _pop_kept(self) -> Wire | None:
         """Return a kept connection on which nothing has happened since."""
+        oldest = trio.current_time() - (self.timeouts.idle_conn or inf)
         while self._kept:
-            stream = self._kept.pop()
-            if not stream.socket.is_readable():  # else it was closed, or said what nobody asked
-                return stream
-            stream.socket.close()
+            wire, since = self._kept.pop()
+            if since >= oldest and wire.is_quiet():  # else it was closed, or said what nobody asked
+                return wire
+            wire.close()
         return None
 
-    async def _open(self, request: bytes) -> tuple[trio.abc.Stream, Response]:
-        """Ask on a kept connection; if its server has just closed it, on a new one."""
-        if kept := self._pop_kept():
-            asked = trio.current_time()
-            with contextlib.suppress(_NotAByte):
-                return kept, await _ask(kept, request)
-            if trio.current_time() - asked > CLOSING_RACE:
-                raise UpstreamError("the model server closed the connection without an answer")
-        stream = await self.origin.connect()
+    async def _ask(self, wire: Wire, request: Request) -> Response:
+        """Send a request and read the head of the answer; close the connection if that fails."""
+        parser = ResponseParser(request.method, request.may_upgrade)
+        head, body = request.head(self.origin.base_path), request.body
         try:
-            return stream, await _ask(stream, request)
-        except _NotAByte as error:
-            reason = "the model server closed the connection without an answer"
-            raise UpstreamError(reason) from error
+            if isinstance(body, bytes) and len(body) <= READ_SIZE:
+                await _send(wire, head + body)
+                first = await self._head_of_answer(wire, parser)
+            else:
+                first = await self._ask_at_length(wire, parser, head, body)
+        except BaseException:  # whatever it is, the connection is of no more use
+            wire.close()
+            raise
+        return Response(parser.status, parser.headers, wire, parser, first, self)
 
+    async def _ask_at_length(
+        self, wire: Wire, parser: ResponseParser, head: bytes, body: bytes | Upload
+    ) -> bytes:
+        """Send and read at once: a server may refuse a long request without having read it."""
+        outcome: bytes | Exception = self._late()
+        waiting = trio.CancelScope()
+        sent = False
 
-def exchange_for(
-    scope: Any,  # noqa: ANN401 -- ASGI
-    upstream: Upstream,
-    body: bytes,
-) -> AbstractAsyncContextManager[Response]:
-    """Send a client's request on: same method, path, query, headers, and this body."""
-    query = b"?" + scope["query_string"] if scope["query_string"] else b""
-    client = scope["client"][0] if scope.get("client") else None
-    headers = to_upstream(scope["headers"], client)
-    if not any(name == b"host" for name, _ in headers):  # HTTP/1.0; HTTP/1.1 must have one
-        headers.append((b"host", f"{upstream.origin.host}:{upstream.origin.port}".encode()))
-    return upstream.exchange(scope["method"].encode(), scope["raw_path"] + query, headers, body)
+        async def send() -> None:
+            nonlocal sent, outcome
+            try:
+                await _send(wire, head)
+                await (_send(wire, body) if isinstance(body, bytes) else _pass_on(wire, body))
+            except Unsendable as error:
+                outcome = error
+                waiting.cancel()
+                return
+            sent = True
+            waiting.deadline = trio.current_time() + (self.timeouts.response_header or inf)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            try:
+                with waiting:
+                    outcome = await _read_head(wire, parser)
+            except (UpstreamError, _NotAByte) as error:
+                outcome = error
+            nursery.cancel_scope.cancel()
+        if not sent:
+            parser.close_after()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def _head_of_answer(self, wire: Wire, parser: ResponseParser) -> bytes:
+        limit = self.timeouts.response_header
+        if not limit:
+            return await _read_head(wire, parser)
+        with trio.move_on_after(limit):
+            return await _read_head(wire, parser)
+        raise self._late()
+
+    def _late(self) -> UpstreamError:
+        limit = self.timeouts.response_header
+        return UpstreamError(f"no answer within {limit}s (timeouts.responseHeader)")
 
 
 class _NotAByte(Exception):
     """The connection ended before an answer began."""
 
 
-async def _ask(stream: trio.abc.Stream, request: bytes) -> Response:
-    """Send a request and read the head of the answer; close the connection if that fails."""
-    parser = ResponseParser()
-    try:
-        if len(request) <= READ_SIZE:
-            await _send(stream, request)
-            return await _read_head(stream, parser)
-        return await _ask_at_length(stream, request, parser)
-    except BaseException:  # whatever it is, the connection is of no more use
-        await trio.aclose_forcefully(stream)
-        raise
-
-
-async def _ask_at_length(
-    stream: trio.abc.Stream, request: bytes, parser: ResponseParser
-) -> Response:
-    """Send and read at once: a server may refuse a long request without having read it."""
-    failure: Exception | None = None
-    response: Response | None = None
-    async with trio.open_nursery() as nursery:
-        sending = trio.CancelScope()
-
-        async def send() -> None:
-            with sending:
-                await _send(stream, request)
-
-        nursery.start_soon(send)
-        try:
-            response = await _read_head(stream, parser)
-        except (UpstreamError, _NotAByte) as error:
-            failure = error
-        sending.cancel()
-    if response is None:
-        raise failure or _NotAByte
-    if sending.cancelled_caught:
-        parser.close_after()
-    return response
-
-
-async def _send(stream: trio.abc.Stream, request: bytes) -> None:
+async def _send(wire: Wire, data: bytes) -> None:
     # A server may answer and close without having read all of it; then its answer decides.
-    with contextlib.suppress(trio.BrokenResourceError):
-        await stream.send_all(request)
+    with contextlib.suppress(OSError):
+        await wire.send(data)
 
 
-async def _read_head(stream: trio.abc.Stream, parser: ResponseParser) -> Response:
+async def _pass_on(wire: Wire, upload: Upload) -> None:
+    chunked = upload.length is None
+    while piece := await upload.read():
+        await _send(wire, b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+    if chunked:
+        await _send(wire, b"0\r\n\r\n")
+
+
+async def _read_head(wire: Wire, parser: ResponseParser) -> bytes:
+    """Return what has arrived of the body with the head."""
     while True:
         try:
-            piece = await _receive(stream)
+            piece = await _receive(wire)
         except UpstreamError as error:
             raise (error if parser.size else _NotAByte) from error
         if not piece:
@@ -247,18 +327,25 @@ async def _read_head(stream: trio.abc.Stream, parser: ResponseParser) -> Respons
             parser.ended()
         body = parser.feed(piece) if piece else b""
         if parser.head_done:
-            return Response(parser.status, parser.headers, stream, parser, body)
+            return body
 
 
-async def _receive(stream: trio.abc.Stream) -> bytes:
+async def _receive(wire: Wire) -> bytes:
     try:
-        return bytes(await stream.receive_some(READ_SIZE))
-    except trio.BrokenResourceError as error:
+        return await wire.receive()
+    except OSError as error:
         raise UpstreamError("the connection to the model server broke") from error
 
 
-def _head(method: bytes, target: bytes, headers: Sequence[Header], body: bytes) -> bytes:
-    lines = [b"%b %b HTTP/1.1" % (method, target), *(b"%b: %b" % header for header in headers)]
-    if body or method not in (b"GET", b"HEAD"):
-        lines.append(b"content-length: %d" % len(body))
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+def _probe_when_idle(stream: trio.SocketStream, every: int) -> None:
+    """Let the system ask now and then whether the other side still lives."""
+    if every:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):  # not on every platform
+            if hasattr(socket, option):
+                stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), every)
+
+
+@cache  # reading the system's certificates takes 20 ms
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()

@@ -27,6 +27,7 @@ from supervisor.errors import (
     Unloaded,
 )
 from supervisor.fleet import Fleet
+from supervisor.journal import SILENT, Journal
 from supervisor.memory import Measure, held_by
 from supervisor.racing import race
 from supervisor.readiness import Probe
@@ -84,6 +85,14 @@ class Supervisor:
             SupervisorError: unknown, refused by a limit or a pause, failed, unloaded or removed.
         """
         return self._scheduler.lease(self.find(name).id)
+
+    def place(self, name: str) -> int:
+        """Return a model's place in the queue, in the order of coming; 0 if nobody waits for it.
+
+        Raises:
+            UnknownModel: there is none.
+        """
+        return self._scheduler.place(self.find(name).id)
 
     def snapshots(self) -> list[Snapshot]:
         """Return how every model stands, in the order of their ids."""
@@ -253,6 +262,7 @@ async def open_supervisor(
     measure: Measure = held_by,
     records: Records | None = None,
     inherited: Mapping[str, Record] | None = None,
+    journal: Journal = SILENT,
 ) -> AsyncIterator[Supervisor]:
     """Run the model servers of a configuration for as long as the block lasts.
 
@@ -264,9 +274,12 @@ async def open_supervisor(
         measure: tells how much host memory a process tree holds.
         records: what the next daemon is left.
         inherited: processes of an earlier daemon, by model; see `leftovers`.
+        journal: told what happens to the models.
     """
     async with trio.open_nursery() as nursery:
-        fleet = Fleet(config, probe, call, limits or {}, nursery, records, dict(inherited or {}))
+        fleet = Fleet(
+            config, probe, call, limits or {}, nursery, records, dict(inherited or {}), journal
+        )
         scheduler = Scheduler(fleet.servers, rules_for(config))
         keeper = BudgetKeeper(fleet.servers, budget_for(config), measure)
 

@@ -16,6 +16,7 @@ import trio
 from configschema import Config, Limits, resolve_limits
 from supervisor.actions import Caller
 from supervisor.changes import Changes, changes
+from supervisor.journal import SILENT, Journal
 from supervisor.readiness import Probe
 from supervisor.records import Record, Records
 from supervisor.server import ModelServer
@@ -34,6 +35,7 @@ class Fleet:
         nursery: every model process lives in it.
         records: what the next daemon is left; None leaves nothing.
         inherited: processes of an earlier daemon, by model.
+        journal: told what happens to the models.
         on_change: called with a model server after every change of its state.
         on_failure: called with a model's id and the reason when it fails while it is wanted.
         servers: by id; one whose model was removed stays until its process has ended.
@@ -46,6 +48,7 @@ class Fleet:
     nursery: trio.Nursery
     records: Records | None = None
     inherited: dict[str, Record] = attrs.field(factory=dict)
+    journal: Journal = SILENT
     on_change: Callable[[ModelServer], None] = lambda _: None
     on_failure: Callable[[str, str], None] = lambda _, __: None
     servers: dict[str, ModelServer] = attrs.field(factory=dict, init=False)
@@ -94,7 +97,9 @@ class Fleet:
             self.servers[name].change(model, limits, "it is in the configuration again")
             return
         inherited = self.inherited.pop(name, None)
-        server = ModelServer(model, limits, self.probe, self.call, self._log_file(name), inherited)
+        server = ModelServer(
+            model, limits, self.probe, self.call, self._log_file(name), inherited, self.journal
+        )
         server.on_change = partial(self._changed, server)
         server.on_failure = partial(self.on_failure, name)
         self.servers[name] = server

@@ -124,6 +124,10 @@ class Scheduler:
         if most and len(self._waiting) >= most and not (snapshot.serving and is_open):
             raise QueueFull(model, most)
 
+    def place(self, model: str) -> int:
+        """Return the place of a model among those that are waited for, 1 is first; 0 is none."""
+        return next((n for n, name in enumerate(self._demands(), 1) if name == model), 0)
+
     def waiting(self) -> dict[str, int]:
         """Return how many wait for each model."""
         return {name: demand.count for name, demand in self._demands().items()}

@@ -19,6 +19,7 @@ from supervisor.actions import Actions, Caller, summary
 from supervisor.child import CannotStart, Child
 from supervisor.commands import describe_exit
 from supervisor.durations import seconds
+from supervisor.journal import SILENT, Journal
 from supervisor.logs import LogRing
 from supervisor.obstacles import obstacle
 from supervisor.processes import started, taken_over, why_not_writable
@@ -55,6 +56,7 @@ class ModelServer:
         call: how to make an HTTP step into sleep or out of it.
         log_file: what its process writes to, so that it can outlive the daemon; None is a pipe.
         inherited: a process of an earlier daemon, to begin with.
+        journal: told what happens to it.
         on_change: called after every change of its state.
         on_failure: called with the reason when it fails while it is wanted.
         output: what it and its commands wrote last.
@@ -67,6 +69,7 @@ class ModelServer:
     call: Caller
     log_file: Path | None = None
     inherited: Record | None = None
+    journal: Journal = SILENT
     on_change: Callable[[], None] = lambda: None
     on_failure: Callable[[str], None] = lambda _: None
     output: LogRing = attrs.field(factory=LogRing, init=False)
@@ -78,7 +81,7 @@ class ModelServer:
 
     @_at.default
     def _nowhere(self) -> Standing:
-        return Standing(self.model.id, self.snapshot, lambda: self.on_change())
+        return Standing(self.model.id, self.snapshot, lambda: self.on_change(), self.journal)
 
     @wanted.default
     def _nothing_wanted(self) -> Wanted:

@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from supervisor.durations import seconds
+from supervisor.journal import SILENT, Journal
 from supervisor.snapshot import UNKNOWN, Costs, Snapshot
 from supervisor.states import ENDED, Event, State, step
 from supervisor.watching import Watchers
@@ -28,6 +29,7 @@ class Standing:
         model: its id.
         snapshot: returns all that is known of it.
         on_change: called after every step.
+        journal: told of every step and every failure.
         state: where it stands.
         pid: of its process, if there is one.
         failure: why it last failed; None once it was ready again.
@@ -38,6 +40,7 @@ class Standing:
     model: str
     snapshot: Callable[[], Snapshot]
     on_change: Callable[[], None]
+    journal: Journal = SILENT
     state: State = attrs.field(default=State.STOPPED, init=False)
     pid: int | None = attrs.field(default=None, init=False)
     failure: str | None = attrs.field(default=None, init=False)
@@ -56,6 +59,7 @@ class Standing:
             self.tell("info", f"{done} {seconds(took)}", duration_s=round(took, 3))
         else:
             self.tell("debug", f"State is {self.state.value}")
+        self.journal.stepped(self.model, event, self.state, took)
         self._watchers.tell(self.snapshot())
         self.on_change()
 
@@ -97,4 +101,5 @@ class Standing:
     def report_failure(self, failure: str, remedy: str) -> None:
         """Say what failed in the present state, and what is done next."""
         took = round(trio.current_time() - self._since, 3)
+        self.journal.failed(self.model, self.state)
         self.tell("error", f"{failure}, {remedy}", reason=failure, duration_s=took)

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "proxy": {
         *("proxy", "supervisor", "configschema", "trio", "attrs", "structlog"),
         *("hypercorn", "quart", "quart_trio", "werkzeug", "httptools"),
+        "prometheus_client",
         *("xllamacpp", "gguf", "numpy"),
     },
 }

@@ -14,20 +14,24 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import attrs
 import trio
 import xllamacpp
 
-from proxy.answer import Answer, ClientGone, Receive, Send, read_body, while_client_waits
+from proxy.answer import Answer, Send
+from proxy.bodies import Incoming, Receive, hold
+from proxy.dialects import CHAT
 from proxy.errors import Problem, problem_of
+from proxy.headers import to_upstream
+from proxy.inflight import Call
 from proxy.listening import open_listeners, serve_http
 from proxy.parsing import UpstreamError
-from proxy.upstream import Origin, Upstream, exchange_for
+from proxy.upstream import Origin, Request, Upstream
 
 GRACE = 1.0  # seconds for open answers to end
+LONGEST_QUESTION = 64 * 1024 * 1024  # bytes
 LONGEST_REPLY = 64  # tokens; a random model would go on and on
 
 
@@ -106,16 +110,13 @@ class ModelServer:
     engine: Engine
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:  # noqa: ANN401 -- ASGI
-        """Serve one request."""
-        answer = Answer(send)
-        try:
-            body = await read_body(receive)
-        except ClientGone:
-            return
-        await while_client_waits(receive, partial(self._serve, scope, body, answer))
+        """Serve one request; it is cancelled when its client leaves."""
+        call = Call("", scope["method"], scope["path"], scope["headers"], "")
+        answer = Answer(send, call, CHAT)
+        await self._serve(scope, Incoming.of(scope["headers"], receive), answer)
         await answer.finish()
 
-    async def _serve(self, scope: Any, body: bytes, answer: Answer) -> None:  # noqa: ANN401 -- ASGI
+    async def _serve(self, scope: Any, incoming: Incoming, answer: Answer) -> None:  # noqa: ANN401 -- ASGI
         match scope["method"], scope["path"]:
             case "POST", "/sleep":
                 await self.engine.free()
@@ -126,21 +127,29 @@ class ModelServer:
             case "GET", "/is_sleeping":
                 await self._say_state(answer)
             case _:
-                await self._pass_on(scope, body, answer)
+                await self._pass_on(scope, incoming, answer)
 
     async def _say_state(self, answer: Answer) -> None:
         state = {"is_sleeping": self.engine.upstream is None}
-        await answer.say(200, json.dumps(state).encode())
+        kind = (b"content-type", b"application/json")
+        await answer.say(200, [kind], json.dumps(state).encode())
 
-    async def _pass_on(self, scope: Any, body: bytes, answer: Answer) -> None:  # noqa: ANN401 -- ASGI
+    async def _pass_on(self, scope: Any, incoming: Incoming, answer: Answer) -> None:  # noqa: ANN401 -- ASGI
         if self.engine.upstream is None:
             text = "the model sleeps; POST /wake_up wakes it"
             await answer.refuse(Problem(503, text, "asleep"))
             return
         with self.engine.exchange() as exchange:
+            query = b"?" + scope["query_string"] if scope["query_string"] else b""
+            request = Request(
+                method=scope["method"].encode(),
+                target=scope["raw_path"] + query,
+                headers=to_upstream(scope["headers"], None),
+                body=await hold(incoming, LONGEST_QUESTION),
+            )
             try:
-                async with exchange_for(scope, self.engine.upstream, body) as response:
-                    await answer.relay(response)
+                with await self.engine.upstream.exchange(request) as response:
+                    await answer.relay(response, incoming)
             except UpstreamError as error:
                 await answer.refuse(problem_of(error))
         if exchange.cancelled_caught:

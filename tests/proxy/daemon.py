@@ -18,6 +18,7 @@ from configschema import Limits, parse
 from proxy.application import open_application
 from proxy.contact import ask_if_ready, make_call
 from proxy.listening import hypercorn_config, open_listeners, serve_http
+from proxy.metrics import Metrics
 from proxy.reloading import Reloader
 from supervisor import Supervisor, open_supervisor
 from tests.conftest import stub_command
@@ -76,11 +77,12 @@ async def daemon(
     settings = hypercorn_config()
     settings.keep_alive_timeout = keep_alive
     stop = trio.Event()
+    metrics = Metrics()
     async with (
-        open_supervisor(config, ask_if_ready, make_call, limits) as supervisor,
+        open_supervisor(config, ask_if_ready, make_call, limits, journal=metrics) as supervisor,
         trio.open_nursery() as nursery,
     ):
-        with open_application(supervisor, Reloader(None, supervisor)) as app:
+        with open_application(supervisor, Reloader(None, supervisor), metrics) as app:
             nursery.start_soon(
                 partial(serve_http, app, listeners, stop=stop, grace=grace, config=settings)
             )

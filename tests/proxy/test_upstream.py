@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.parsing import LONGEST_HEAD, ResponseParser, UpstreamError
-from proxy.upstream import Origin, Upstream
+from proxy.upstream import Origin, Request, Upstream
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -65,7 +65,8 @@ async def peer(*scripts: list[bytes], reads: bool = True) -> AsyncIterator[tuple
 
 async def ask(upstream: Upstream, body: bytes = b"{}") -> tuple[int, bytes]:
     with trio.fail_after(5):
-        async with upstream.exchange(b"POST", b"/x", [(b"host", b"h")], body) as response:
+        request = Request(method=b"POST", target=b"/x", headers=[(b"host", b"h")], body=body)
+        with await upstream.exchange(request) as response:
             body = b""
             while piece := await response.read():
                 body += piece

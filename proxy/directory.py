@@ -1,0 +1,85 @@
+"""What a name stands for: a model of ours, or a peer's. Pure functions of a configuration.
+
+Owns the lookup. Which target a selector chooses is in `selectors`, which names are replaced in
+`profiles`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import attrs
+
+from configschema import Config, Model, Peer
+
+
+@attrs.frozen
+class Local:
+    """A model of ours; `name` is how it was asked for."""
+
+    model: Model
+    name: str
+
+    @property
+    def id(self) -> str:
+        """How it is called in logs and metrics."""
+        return self.model.id
+
+
+@attrs.frozen
+class Remote:
+    """A peer's model; `name` is how the peer calls it."""
+
+    peer_id: str
+    peer: Peer
+    name: str
+
+    @property
+    def id(self) -> str:
+        """How it is called in logs and metrics."""
+        return f"{self.peer_id}/{self.name}"
+
+
+Target = Local | Remote
+
+
+@attrs.frozen
+class Directory:
+    """The names of one configuration."""
+
+    config: Config
+    _remote: dict[str, Remote] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_remote", dict(_peers_models(self.config)))
+
+    def find(self, name: str) -> Target | None:
+        """Return what a name stands for: a model or alias first, then a peer's model."""
+        if model := self.config.find(name):
+            return Local(model, name)
+        return self._remote.get(name)
+
+    def names(self) -> Iterator[str]:
+        """Yield all ids, aliases and names of peers' models."""
+        for model in self.config.models.values():
+            yield model.id
+            yield from model.other_names
+        yield from self._remote
+
+    def remote(self) -> Iterator[Remote]:
+        """Yield the peers' models, each once."""
+        for peer_id, peer in self.config.peers.items():
+            for name in peer.models:
+                yield Remote(peer_id, peer, name)
+
+
+def _peers_models(config: Config) -> Iterator[tuple[str, Remote]]:
+    """Yield full names; the bare name too where only one peer has it (llama-swap's rule)."""
+    holders = Counter(name for peer in config.peers.values() for name in set(peer.models))
+    for peer_id, peer in config.peers.items():
+        for name in peer.models:
+            remote = Remote(peer_id, peer, name)
+            if holders[name] == 1:
+                yield name, remote
+            yield f"{peer_id}/{name}", remote

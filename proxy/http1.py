@@ -1,0 +1,247 @@
+"""One client's connection: HTTP/1.1 in, calls of the ASGI application out.
+
+Owns framing, the order of requests on a connection, and its end. It stands where hypercorn has its
+protocol on h11, for less than half of the time of each request. When the client leaves, the
+application's call is cancelled.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import Any
+
+import attrs
+import httptools
+import structlog
+import trio
+
+from proxy.exchange import Exchange, Reject
+from proxy.wire import Plain
+
+KEEP_ALIVE = 75.0  # seconds an idle connection stays open
+SLOWEST_HEAD = 30.0  # seconds from a request's first byte to the end of its headers
+SLOWEST_PIECE = 60.0  # seconds without a byte of a body that is waited for
+LINGER = 30.0  # seconds in which the rest of a refused request is read and dropped
+LONGEST_HEAD = 64 * 1024  # bytes
+MOST_BUFFERED = 256 * 1024  # bytes that wait for the application
+
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
+
+
+@attrs.define(eq=False)
+class Connection:
+    """Serve the requests of one connection, one after the other.
+
+    Attributes:
+        app: the ASGI application; its call is cancelled when the client leaves.
+        wire: the connection.
+        client: the other side's address and port.
+        server: ours.
+        keep_alive: seconds it stays open without a request.
+    """
+
+    app: Application
+    wire: Plain
+    client: tuple[str, int] | None
+    server: tuple[str, int] | None
+    keep_alive: float = KEEP_ALIVE
+    _closing: bool = attrs.field(default=False, init=False)
+    _waiting: deque[Exchange] = attrs.field(factory=deque, init=False)
+    _current: Exchange | None = attrs.field(default=None, init=False)
+    _arriving: Exchange | None = attrs.field(default=None, init=False)
+    _raw: Exchange | None = attrs.field(default=None, init=False)
+    _head_size: int = attrs.field(default=0, init=False)
+    _buffered: int = attrs.field(default=0, init=False)
+    _arrived: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _room: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _life: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _patience: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _parser: httptools.HttpRequestParser = attrs.field(init=False)
+    _url: bytes = attrs.field(default=b"", init=False)
+    _headers: list[tuple[bytes, bytes]] = attrs.field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._parser = httptools.HttpRequestParser(self)
+
+    async def run(self) -> None:
+        """Serve until the client leaves, is too slow, or either side wants no more requests."""
+        try:
+            with self._life:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._serve)
+                    await self._read()
+                    self.close()
+        finally:
+            self.wire.close()
+
+    def close(self) -> None:
+        """End at once; a call of the application is cancelled."""
+        self._life.cancel()
+
+    def finish(self) -> None:
+        """Take no more requests: end now if idle, else after the present response."""
+        self._closing = True
+        if self._current is None and not self._waiting:
+            self.close()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether no more requests are taken."""
+        return self._closing
+
+    # What arrives.
+
+    async def _read(self) -> None:
+        with self._patience:
+            self._wait_at_most(self.keep_alive)
+            while data := await self._receive():
+                self._take(data)
+                self._arrived.unpark_all()
+                while self._buffered > MOST_BUFFERED:
+                    self._wait_at_most(inf)
+                    await self._room.park()
+                self._restart_patience()
+
+    async def _receive(self) -> bytes:
+        try:
+            return await self.wire.receive()
+        except (OSError, trio.ClosedResourceError):
+            return b""
+
+    def _restart_patience(self) -> None:
+        if self._arriving is not None:
+            self._wait_at_most(SLOWEST_PIECE)
+        elif self._current is not None or self._waiting:
+            self._wait_at_most(inf)
+        # Else a head is not whole yet; its time began with its first byte.
+
+    def _wait_at_most(self, seconds: float) -> None:
+        self._patience.deadline = trio.current_time() + seconds
+
+    def _take(self, data: bytes) -> None:
+        if self._raw is not None:
+            self._add(self._raw, data)
+            return
+        self._head_size += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._take_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._reject(Reject(400, f"the request is not HTTP/1.1: {error}"))
+        if self._head_size > LONGEST_HEAD and self._arriving is None and not self._raw:
+            self._reject(Reject(431, f"the head has more than {LONGEST_HEAD} bytes"))
+
+    def _take_upgrade(self, rest: bytes) -> None:
+        """Let a websocket's bytes through as they are; ignore any other wish (RFC 9110, 7.8)."""
+        asking = self._waiting[-1]
+        if asking.wants_websocket:
+            self._raw = asking
+            asking.reopen()
+            self._add(asking, rest)
+        elif asking.method == "CONNECT":
+            self._waiting.pop()
+            self._reject(Reject(405, "this is no proxy for other servers"))
+        else:
+            self._waiting.pop()
+            self._parser = httptools.HttpRequestParser(self)
+            self._take(asking.head_without_upgrade() + rest)
+
+    def _reject(self, reason: Reject) -> None:
+        """Answer after those that came before; listen to nothing more."""
+        if self._arriving is not None:
+            self._arriving.fail(reason)
+        else:
+            self._waiting.append(Exchange.rejected(self, reason))
+        self._arriving = None
+        self._raw = Exchange.rejected(self, reason)
+        self._raw.end()
+
+    def _add(self, exchange: Exchange, data: bytes) -> None:
+        if data and not exchange.ended:
+            exchange.add(data)
+            self._buffered += len(data)
+
+    def taken(self, size: int) -> None:
+        """Go on reading: the application has taken so many bytes."""
+        full = self._buffered > MOST_BUFFERED
+        self._buffered -= size
+        if full:
+            self._room.unpark_all()
+
+    async def more(self) -> None:
+        """Wait until something has arrived."""
+        await self._arrived.park()
+
+    # What httptools calls.
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._url, self._headers = b"", []
+        if self._current is None and not self._waiting:
+            self._wait_at_most(SLOWEST_HEAD)
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request's target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; trailers are not listened to."""
+        if self._arriving is None:
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._head_size = 0
+        parser = self._parser
+        exchange = Exchange(
+            self,
+            parser.get_method().decode(),
+            self._url,
+            self._headers,
+            parser.get_http_version(),
+            parser.should_keep_alive(),
+        )
+        self._arriving = exchange
+        self._waiting.append(exchange)
+
+    def on_body(self, data: bytes) -> None:
+        """A part of the body, free of its framing."""
+        self._head_size = 0
+        if self._arriving is not None:
+            self._add(self._arriving, data)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._head_size = 0
+        if self._arriving is not None:
+            self._arriving.complete = True
+            self._arriving = None
+
+    # What is answered.
+
+    async def _serve(self) -> None:
+        while True:
+            while not self._waiting:
+                await self._arrived.park()
+            self._current = exchange = self._waiting.popleft()
+            await exchange.run(self.app)
+            if not exchange.may_be_followed or self._closing:
+                await self._end(exchange)
+                return
+            self._current = None
+            if not self._waiting:
+                self._wait_at_most(self.keep_alive)
+
+    async def _end(self, exchange: Exchange) -> None:
+        """Close; let a client first read our answer that has not sent all of its request yet."""
+        if exchange.answered and not exchange.complete:
+            self.wire.end_sending()
+            with trio.move_on_after(LINGER):
+                while not exchange.complete:
+                    await self._arrived.park()
+        self.close()

@@ -1,0 +1,85 @@
+"""What a client reads while its model comes up, where ``sendLoadingState`` is set.
+
+Owns when something is said and its words; the form is the API's, see `dialects`.
+"""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from proxy.answer import Answer
+from proxy.dialects import Note
+from supervisor import State, Supervisor
+
+RULE = "━" * 5
+WORDS = {
+    State.STARTING: "starting",
+    State.WAKING: "waking up",
+    State.FALLING_ASLEEP: "falling asleep, and will wake up then",
+    State.STOPPING: "stopping, and will start again then",
+    State.ASLEEP: "asleep, waiting for room",
+    State.READY: "in use, waiting for others' turn to end",
+}
+WAITING = "waiting for room"
+
+
+@attrs.define(eq=False)
+class Narration:
+    """Says how a model comes up, until that is over.
+
+    Attributes:
+        supervisor: knows how it stands.
+        answer: what is written to.
+        model: its id.
+        name: how it was asked for.
+        over: set when the model's own answer, or a failure, is next.
+    """
+
+    supervisor: Supervisor
+    answer: Answer
+    model: str
+    name: str
+    over: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _number: int = attrs.field(default=0, init=False)
+    _said: tuple[State, int] | None = attrs.field(default=None, init=False)
+
+    async def run(self) -> None:
+        """Say something now, whenever there is news, and now and then. Do not cancel: half an
+        event cannot be taken back."""
+        began = trio.current_time()
+        await self.answer.begin_events()
+        await self._say(f"{RULE}\nllamadoze loading model: {self.name}\n")
+        while not self.over.is_set():
+            await self._say(self._news() or ".")
+            with trio.move_on_after(self.answer.dialect.every):
+                await self.over.wait()
+        await self._say(f"\nDone! ({trio.current_time() - began:.2f}s)\n{RULE}\n")
+
+    def _news(self) -> str:
+        """Return what has changed since it was asked last, for people."""
+        now = self._standing()
+        if now == self._said:
+            return ""
+        self._said = now
+        state, place = now
+        queue = f" (queue position: #{place})" if place else ""
+        return f"\n{WORDS.get(state, WAITING)}{queue}"
+
+    def _standing(self) -> tuple[State, int]:
+        state = self.supervisor.servers[self.model].snapshot().state
+        return state, self.supervisor.place(self.model)
+
+    async def _say(self, text: str) -> None:
+        state, place = self._standing()
+        note = Note(
+            request=self.answer.call.request_id,
+            model=self.name,
+            state=state.value,
+            place=place,
+            text=text,
+            number=self._number,
+        )
+        self._number += 1
+        if self.answer.dialect.note is not None:
+            await self.answer.write(self.answer.dialect.note(note))

@@ -1,0 +1,118 @@
+"""What a request asks for: which model, whether as a stream, and the body to pass on.
+
+Owns reading a request's body, as much of it as is needed and no more: JSON is held and parsed, a
+form is read up to its model, everything else goes on as it arrives.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import parse_qsl
+
+import attrs
+
+from proxy.bodies import Incoming, Limits, hold
+from proxy.errors import BadRequest
+from proxy.forms import FormUpload, boundary_of, read_form
+from proxy.headers import value_of
+from proxy.routes import NamedIn, Route
+from proxy.upstream import Upload
+
+Scope = Any
+"""An ASGI scope."""
+
+
+@attrs.define(kw_only=True)
+class Question:
+    """A request, as far as it must be known to forward it.
+
+    Attributes:
+        model: the name it asks for.
+        body: what is passed on.
+        stream: whether the answer is wanted as a stream of events.
+        data: the body's JSON, if that is what it is.
+    """
+
+    model: str
+    body: bytes | Upload
+    stream: bool = False
+    data: dict[str, Any] | None = None
+
+    def rewrite(self, model: str) -> None:
+        """Let the body name another model, and say what `data` has become."""
+        if self.data is not None:
+            self.data["model"] = model
+            self.body = json.dumps(self.data).encode()
+        elif isinstance(self.body, FormUpload):
+            self.body.rename(model)
+
+
+async def read_question(route: Route, scope: Scope, incoming: Incoming, limits: Limits) -> Question:
+    """Read what is needed of a request.
+
+    Raises:
+        BadRequest: no model can be found in it, or it is too long.
+    """
+    if route.named_in is NamedIn.PATH:
+        return Question(model=route.model, body=await _pass_on(scope, incoming, limits))
+    if route.named_in is NamedIn.QUERY:
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        question = Question(
+            model=query.get("model", ""),
+            body=await _pass_on(scope, incoming, limits),
+            stream=query.get("stream") == "true",
+        )
+    else:
+        question = await _read_body(scope, incoming, limits)
+    if not question.model:
+        raise no_model("give its name as 'model'")
+    return question
+
+
+def no_model(remedy: str) -> BadRequest:
+    """Return what is said to a request that names no model; llama-swap's status for it is 404."""
+    return BadRequest(f"no model id could be identified: {remedy}", status=404)
+
+
+async def _pass_on(scope: Scope, incoming: Incoming, limits: Limits) -> bytes | Upload:
+    """Return the body as it arrives; a request without one has none to wait for."""
+    names = {name for name, _ in scope["headers"]}
+    if names & {b"content-length", b"transfer-encoding"}:
+        return incoming.as_upload(limits.upload)
+    # After the head of a websocket's request nothing ends: its bytes come later.
+    return b"" if b"upgrade" in names else await incoming.read()
+
+
+async def _read_body(scope: Scope, incoming: Incoming, limits: Limits) -> Question:
+    kind = value_of(scope["headers"], b"content-type")
+    lowered = kind.lower()
+    if b"multipart/form-data" in lowered:
+        form = await read_form(incoming, boundary_of(kind), limits.upload)
+        return Question(model=form.model, body=form)
+    body = await hold(incoming, limits.held)
+    # What curl -d sends says that it is a form, whatever it is.
+    if lowered and b"json" not in lowered and not body.lstrip().startswith(b"{"):
+        return _from_form(scope, body)
+    data = _object(body)
+    model = data.get("model")
+    if not isinstance(model, str):
+        model = "" if model is None or isinstance(model, dict | list | bool) else str(model)
+    return Question(model=model, body=body, stream=data.get("stream") is True, data=data)
+
+
+def _from_form(scope: Scope, body: bytes) -> Question:
+    """Read a URL-encoded form, and the query, as llama-swap does."""
+    fields = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+    fields |= dict(parse_qsl(body.decode("latin-1"), max_num_fields=None))
+    return Question(model=fields.get("model", ""), body=body)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise no_model(f"the body is not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise no_model("the body is not a JSON object")
+    return data

@@ -1,0 +1,49 @@
+"""The log's line for each forwarded request, and the id that all lines of a request share.
+
+Owns the words. Where they go is `operatorlog`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+import structlog
+import trio
+
+from proxy.answer import Answer
+from proxy.headers import REQUEST_ID, Header, value_of
+from proxy.inflight import Call
+from supervisor.durations import seconds
+
+GOOD_ID = re.compile(rb"[!-~]{1,128}")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
+
+
+def request_id_of(headers: Sequence[Header]) -> str:
+    """Return the client's ``X-Request-Id``; a new one if there is none that a log can hold."""
+    given = value_of(headers, REQUEST_ID)
+    return given.decode() if GOOD_ID.fullmatch(given) else os.urandom(8).hex()
+
+
+def report(call: Call, answer: Answer) -> None:
+    """Write a request's line: served, refused with a reason, or ended early."""
+    took = round(trio.current_time() - call.began, 3)
+    facts = {
+        "model": call.model,
+        "status": answer.status,
+        "duration_s": took,
+        "request_id": call.request_id,
+    }
+    what = f"<{call.model}> " if call.model else ""
+    what += f"{call.method} {call.path}"
+    after = f"after {seconds(took)}"
+    if answer.problem:
+        reason = answer.problem.message
+        log.warning(f"{what} {answer.problem.status} {after}: {reason}", **facts, reason=reason)
+    elif answer.complete:
+        log.info(f"{what} {answer.status} {after}", **facts)
+    else:
+        log.info(f"{what} ended early {after}: the client left, or was cut off", **facts)

@@ -1,0 +1,125 @@
+"""From the name a request has to the model that answers it: profile, selector, alias, peer.
+
+Owns the profile in use and the names of the configuration in effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+
+from configschema import Config
+from proxy.directory import Directory, Target
+from proxy.errors import BadRequest
+from proxy.selectors import Selectors
+from supervisor import State, Supervisor, UnknownModel
+
+
+@attrs.define(eq=False)
+class Resolver:
+    """Find who answers. A reload puts no profile into use, as in llama-swap.
+
+    Attributes:
+        supervisor: has the configuration in effect.
+        on_profile: told when another profile is used.
+    """
+
+    supervisor: Supervisor
+    on_profile: Callable[[], None] = attrs.field(default=lambda: None)
+    _selectors: Selectors = attrs.field(factory=Selectors, init=False)
+    _directory: Directory | None = attrs.field(default=None, init=False)
+    _profile: str | None = attrs.field(default=None, init=False)
+
+    @property
+    def directory(self) -> Directory:
+        """The names of the configuration in effect."""
+        return self._look()
+
+    def _look(self) -> Directory:
+        """Begin anew if a reload has put another configuration into effect."""
+        config = self.supervisor.config
+        if self._directory is None or self._directory.config is not config:
+            self._directory, self._profile = Directory(config), None
+            self._selectors = Selectors()
+            self.on_profile()
+        return self._directory
+
+    @property
+    def config(self) -> Config:
+        """The configuration in effect."""
+        return self.directory.config
+
+    @property
+    def profile(self) -> str | None:
+        """The profile in use."""
+        self._look()
+        return self._profile
+
+    @profile.setter
+    def profile(self, name: str | None) -> None:
+        if name is not None and name not in self.config.profiles:
+            raise BadRequest(f"there is no profile '{name}'", status=404)
+        self._profile = name
+        self.on_profile()
+
+    def profiles(self) -> dict[str, Any]:
+        """Return all profiles as llama-swap lists them."""
+        listed = [
+            {"id": name, "description": profile.description, "pins": dict(profile.pins)}
+            for name, profile in sorted(self.config.profiles.items())
+        ]
+        return {"active": self.profile, "profiles": listed}
+
+    @property
+    def pins(self) -> dict[str, str | None]:
+        """The names that the profile in use replaces; None or nothing switches one off."""
+        return dict(self.config.profiles[self.profile].pins) if self.profile else {}
+
+    def pinned(self, name: str) -> str:
+        """Return what the profile in use makes of a name.
+
+        Raises:
+            UnknownModel: the profile switches it off.
+        """
+        if self._profile is None and self._directory is not None:
+            return name
+        pins = self.pins
+        if name not in pins:
+            return name
+        if not (target := pins[name]):
+            raise UnknownModel(name)
+        return target
+
+    @contextmanager
+    def resolved(self, name: str) -> Iterator[Target]:
+        """Find who answers to a name; a selector counts it for as long as the block lasts.
+
+        Raises:
+            UnknownModel: nobody does.
+            BadRequest: its selector has no target that can be used.
+        """
+        directory = self.directory
+        name = self.pinned(name)
+        selector = self.config.selectors.get(name)
+        if selector is None:
+            yield self.find(name)
+            return
+        targets = [found for target in selector.targets if (found := directory.find(target))]
+        with self._selectors.chosen(name, selector, targets, self._state_of) as target:
+            yield target
+
+    def find(self, name: str) -> Target:
+        """Find whose name this is, whatever the profile; selectors have none.
+
+        Raises:
+            UnknownModel: nobody's.
+        """
+        if (found := self.directory.find(name)) is None:
+            raise UnknownModel(name)
+        return found
+
+    def _state_of(self, model: str) -> State:
+        return self.supervisor.servers[model].snapshot().state

@@ -1,0 +1,146 @@
+"""A connected socket, read and written without a turn of the scheduler where none is needed.
+
+Owns one socket. trio's streams take a turn for every piece, ready or not; with hundreds of streams
+that turn is most of the cost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from typing import Protocol
+
+import attrs
+import trio
+from trio.lowlevel import checkpoint, notify_closing, wait_readable, wait_writable
+
+READ_SIZE = 65536
+TURNS = 64  # reads and writes that need no waiting, until others get their turn all the same
+
+
+class Wire(Protocol):
+    """What bytes go in and out of."""
+
+    async def receive(self) -> bytes:
+        """Return what has arrived, once something has; nothing at the end.
+
+        Raises:
+            OSError: the connection broke.
+            trio.ClosedResourceError: it was closed here.
+        """
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it. Errors are those of `receive`."""
+
+    def is_quiet(self) -> bool:
+        """Whether nothing has arrived, not even the end."""
+
+    def close(self) -> None:
+        """Close it at once; who reads or writes gets an error."""
+
+
+@attrs.define(eq=False)
+class Plain:
+    """A TCP connection."""
+
+    _socket: socket.socket
+    _turns: int = attrs.field(default=0, init=False)
+
+    @classmethod
+    def of(cls, stream: trio.SocketStream) -> Plain:
+        """Take a connection over from trio's own class."""
+        plain = socket.socket(fileno=stream.socket.detach())
+        plain.setblocking(False)
+        return cls(plain)
+
+    async def receive(self) -> bytes:
+        """Return what has arrived."""
+        while True:
+            try:
+                data = self._socket.recv(READ_SIZE)
+            except BlockingIOError:
+                self._turns = 0
+                await wait_readable(self._socket)
+            else:
+                if self._is_greedy():
+                    await checkpoint()
+                return data
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it."""
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent == len(data):
+            if self._is_greedy():
+                await checkpoint()
+            return
+        rest = memoryview(data)[sent:]
+        while rest:
+            await wait_writable(self._socket)
+            with contextlib.suppress(BlockingIOError):
+                rest = rest[self._socket.send(rest) :]
+
+    def _is_greedy(self) -> bool:
+        """Count a turn that was not given up; whether it is time for the others."""
+        self._turns = (self._turns + 1) % TURNS
+        return self._turns == 0
+
+    def is_quiet(self) -> bool:
+        """Look without taking anything."""
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def end_sending(self) -> None:
+        """Tell the other side that nothing more comes."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close it at once."""
+        if self._socket.fileno() >= 0:
+            notify_closing(self._socket)
+            self._socket.close()
+
+
+@attrs.define(eq=False)
+class Encrypted:
+    """A TLS connection, over trio's stream."""
+
+    _stream: trio.SSLStream[trio.SocketStream]
+
+    async def receive(self) -> bytes:
+        """Return what has arrived."""
+        try:
+            return bytes(await self._stream.receive_some(READ_SIZE))
+        except trio.BrokenResourceError as error:
+            raise OSError(_reason(error)) from error
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it."""
+        try:
+            await self._stream.send_all(data)
+        except trio.BrokenResourceError as error:
+            raise OSError(_reason(error)) from error
+
+    def is_quiet(self) -> bool:
+        """Look without taking anything."""
+        return not self._stream.transport_stream.socket.is_readable()
+
+    def close(self) -> None:
+        """Close it at once, without TLS's goodbye."""
+        self._stream.transport_stream.socket.close()
+
+
+def _reason(error: trio.BrokenResourceError) -> str:
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLError):
+        return cause.reason or str(cause)
+    return str(cause or error)
