@@ -12,7 +12,7 @@ import trio
 from quart.wrappers import Request
 from quart_trio.asgi import TrioASGIHTTPConnection
 
-from proxy.access import Keys, preflight
+from proxy.access import preflight
 from proxy.errors import BadRequest, problem_of
 from proxy.forward import Forwarder
 from proxy.headers import REQUEST_ID, Header, value_of
@@ -69,7 +69,7 @@ class Connection(TrioASGIHTTPConnection):
             BadRequest: it may not go there.
         """
         method, path, headers = self.scope["method"], self.scope["path"], [*self.scope["headers"]]
-        Keys.of(gateway.resolver.config.api_keys).check(method, path, headers)
+        gateway.resolver.keys.check(method, path, headers)
         return route_of(method, path) or route_below(self.scope, gateway.resolver)
 
     async def _serve_view(self, receive: Asgi, send: Asgi, request_id: str) -> None:

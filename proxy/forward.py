@@ -6,14 +6,12 @@ that leaves cancels all of it, wherever it stands. Nothing that is opened here o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 import trio
 
-from proxy.access import Keys
 from proxy.answer import Answer, Send
 from proxy.bodies import ClientGone, Incoming, Limits, Receive
 from proxy.directory import Local, Target
@@ -23,14 +21,15 @@ from proxy.filters import apply_filters
 from proxy.forms import FormUpload
 from proxy.headers import Header, to_peer, to_upstream, value_of
 from proxy.inflight import Call, InFlight
-from proxy.loading import Narration
+from proxy.loading import Narrated, Narration
 from proxy.parsing import ModelDied, UpstreamError
 from proxy.pools import Pools
 from proxy.questions import Question, read_question
 from proxy.resolving import Resolver
 from proxy.routes import NamedIn, Route
 from proxy.upstream import Request, Upstream
-from supervisor import State, Supervisor, SupervisorError
+from supervisor import State, Supervisor
+from supervisor.scheduler import Turn
 from supervisor.server import ModelServer
 from supervisor.states import ENDED
 
@@ -68,13 +67,15 @@ class Forwarder:
         call = Call(request_id, scope["method"], scope["path"], scope["headers"], client)
         answer = Answer(send, call, route.dialect)
         errand = _Errand(self, scope, Incoming.of(scope["headers"], receive), answer, route)
+        self.in_flight.add(call)
         try:
-            with self.in_flight.added(call), call.scope:
+            with call.scope:
                 await errand.run()
             if call.scope.cancelled_caught:
                 await answer.refuse(CANCELLED)
             await answer.finish()
         finally:
+            self.in_flight.remove(call)
             self.report(call, answer)
 
 
@@ -127,7 +128,7 @@ class _Errand:
             raise failure
 
     async def _ask(self, question: Question) -> None:
-        with self.of.resolver.resolved(question.model) as target:
+        with self.of.resolver.choose(question.model) as target:
             self.answer.call.model, self.answer.call.known = target.id, True
             if isinstance(target, Local):
                 await self._ask_model(question, target)
@@ -141,7 +142,9 @@ class _Errand:
         server = self.of.supervisor.server(target.model.id)
         self._refuse_to_start(server)
         try:
-            async with self._leased(question, server):
+            async with self._lease(question, server):
+                call = self.answer.call
+                call.waited = trio.current_time() - call.began
                 # A reload may have given it other settings meanwhile.
                 target = attrs.evolve(target, model=server.model)
                 self._rewrite(question, target, server.model.use_model_name or target.name)
@@ -156,52 +159,28 @@ class _Errand:
         Raises:
             BadRequest: the model is not ready.
         """
-        state = server.snapshot().state
         patience = self.route.patience
         if self._wants_websocket and server.model.compat.ignore_websockets:
             patience = False
-        if state is not State.READY and not patience:
+        if not patience and server.snapshot().state is not State.READY:
             name = server.model.id
             text = f"model '{name}' is not ready, and {self.scope['path']} does not start it"
             raise BadRequest(text, status=409)
 
-    @asynccontextmanager
-    async def _leased(self, question: Question, server: ModelServer) -> AsyncIterator[None]:
-        """Hold a lease on the model; let the client read meanwhile how it comes up."""
-        call = self.answer.call
-        lease = self.of.supervisor.lease(server.model.id)
-        async with AsyncExitStack() as stack:
-            if question.stream and self._is_narrated(server):
-                narration = Narration(
-                    self.of.supervisor, self.answer, server.model.id, question.model
-                )
-                await self._enter(stack, lease, narration)
-            else:
-                await stack.enter_async_context(lease)
-            call.waited = trio.current_time() - call.began
-            yield
+    def _lease(self, question: Question, server: ModelServer) -> Turn | Narrated:
+        """Return the way to a lease; the client may read meanwhile how the model comes up."""
+        turn = self.of.supervisor.lease(server.model.id)
+        if question.stream and self._is_narrated(server):
+            narration = Narration(self.of.supervisor, self.answer, server.model.id, question.model)
+            return Narrated(turn, narration)
+        return turn
 
     def _is_narrated(self, server: ModelServer) -> bool:
         wanted = server.model.send_loading_state
         if wanted is None:
             wanted = self.of.resolver.config.send_loading_state
         has_words = self.answer.dialect.note is not None
-        return wanted and has_words and not server.snapshot().serving
-
-    async def _enter(self, stack: AsyncExitStack, lease: Any, narration: Narration) -> None:  # noqa: ANN401 -- a context
-        failure: SupervisorError | None = None
-        async with trio.open_nursery() as nursery:
-            # What refuses at once does so before the narration has begun.
-            nursery.start_soon(narration.run)
-            try:
-                await stack.enter_async_context(lease)
-            except SupervisorError as error:
-                failure = error
-                if not self.answer.status:
-                    nursery.cancel_scope.cancel()
-            narration.over.set()
-        if failure is not None:
-            raise failure
+        return wanted and has_words and not server.is_serving
 
     def _rewrite(self, question: Question, target: Target, name: str) -> None:
         """Apply the filters, and let the body name the model as its server knows it."""
@@ -219,8 +198,7 @@ class _Errand:
         return self.route.named_in is NamedIn.PATH and upgrade.lower() == b"websocket"
 
     def _headers(self) -> list[Header]:
-        keys = Keys.of(self.of.resolver.config.api_keys)
-        return keys.without(self.scope["headers"])
+        return self.of.resolver.keys.without(self.scope["headers"])
 
     def _headers_of_ours(self, upstream: Upstream) -> list[Header]:
         headers = to_upstream(self._headers(), self.answer.call.client or None)

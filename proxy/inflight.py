@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -98,18 +97,17 @@ class InFlight:
     _calls: dict[int, Call] = attrs.field(factory=dict, init=False)
     _count: int = attrs.field(default=0, init=False)
 
-    @contextmanager
-    def added(self, call: Call) -> Iterator[None]:
-        """List a request for as long as the block lasts."""
+    def add(self, call: Call) -> None:
+        """List a request."""
         self._count += 1
         call.number = self._count
         self._calls[call.number] = call
         self.on_change("upsert", call)
-        try:
-            yield
-        finally:
-            del self._calls[call.number]
-            self.on_change("remove", call)
+
+    def remove(self, call: Call) -> None:
+        """List it no more."""
+        del self._calls[call.number]
+        self.on_change("remove", call)
 
     def __iter__(self) -> Iterator[Call]:
         return iter(tuple(self._calls.values()))

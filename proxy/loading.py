@@ -10,7 +10,9 @@ import trio
 
 from proxy.answer import Answer
 from proxy.dialects import Note
-from supervisor import State, Supervisor
+from supervisor import State, Supervisor, SupervisorError
+from supervisor.scheduler import Turn
+from supervisor.server import ModelServer
 
 RULE = "━" * 5
 WORDS = {
@@ -47,6 +49,8 @@ class Narration:
     async def run(self) -> None:
         """Say something now, whenever there is news, and now and then. Do not cancel: half an
         event cannot be taken back."""
+        if self.over.is_set():  # refused at once: that is told with a status
+            return
         began = trio.current_time()
         await self.answer.begin_events()
         await self._say(f"{RULE}\nllamadoze loading model: {self.name}\n")
@@ -83,3 +87,27 @@ class Narration:
         self._number += 1
         if self.answer.dialect.note is not None:
             await self.answer.write(self.answer.dialect.note(note))
+
+
+@attrs.define(eq=False)
+class Narrated:
+    """The way to a lease, with a narration for as long as it takes."""
+
+    _turn: Turn
+    _narration: Narration
+
+    async def __aenter__(self) -> ModelServer:
+        failure: SupervisorError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._narration.run)
+            try:
+                server = await self._turn.__aenter__()
+            except SupervisorError as error:
+                failure = error
+            self._narration.over.set()
+        if failure is not None:
+            raise failure
+        return server
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._turn.__aexit__(*error)

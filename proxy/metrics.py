@@ -7,6 +7,7 @@ counted as it happens.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TypeVar, cast
 
 import attrs
 from prometheus_client import (
@@ -24,6 +25,8 @@ from proxy.answer import Answer
 from proxy.inflight import Call, InFlight
 from supervisor import State, Supervisor
 from supervisor.states import Event
+
+M = TypeVar("M", Counter, Histogram)
 
 NOBODY = "(unknown)"  # else anybody could make labels without end
 SHORT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -55,6 +58,7 @@ class Metrics:
     _tokens: Counter = attrs.field(init=False)
     _steps: Histogram = attrs.field(init=False)
     _failures: Counter = attrs.field(init=False)
+    _children: dict[tuple[object, ...], object] = attrs.field(factory=dict, init=False)
     _states: dict[str, State] = attrs.field(factory=dict, init=False)
     _ended_from: dict[str, State] = attrs.field(factory=dict, init=False)
 
@@ -97,16 +101,23 @@ class Metrics:
     def count(self, call: Call, answer: Answer, now: float) -> None:
         """Count a request that has ended."""
         model = call.model if call.known else NOBODY
-        self._requests.labels(model, str(answer.status)).inc()
-        self._durations.labels(model).observe(now - call.began)
+        self._child(self._requests, model, str(answer.status)).inc()
+        self._child(self._durations, model).observe(now - call.began)
         if call.first_byte is not None:
-            self._first_bytes.labels(model).observe(call.first_byte - call.began)
+            self._child(self._first_bytes, model).observe(call.first_byte - call.began)
         if call.waited is not None:
-            self._waits.labels(model).observe(call.waited)
+            self._child(self._waits, model).observe(call.waited)
         tokens = answer.tokens()
         for kind in ("prompt", "generated", "cached"):
             if number := getattr(tokens, kind):
-                self._tokens.labels(model, kind).inc(number)
+                self._child(self._tokens, model, kind).inc(number)
+
+    def _child(self, metric: M, *labels: str) -> M:
+        """Return a metric's child; the library takes longer to find one than to count."""
+        key = (id(metric), *labels)
+        if (found := self._children.get(key)) is None:
+            found = self._children[key] = metric.labels(*labels)
+        return cast("M", found)
 
     def stepped(self, model: str, event: Event, state: State, took: float) -> None:
         """Count a model's step."""

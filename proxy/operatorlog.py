@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import sys
+from functools import cache
 from typing import Literal, TextIO
 
 import attrs
@@ -50,11 +51,19 @@ def configure(form: Format, level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(lowest),
         logger_factory=lambda *_: _Lines(sys.stdout),
     )
+    bound.cache_clear()
     logging.basicConfig(handlers=[_ToOperators()], level=logging.WARNING, force=True)
 
 
+@cache
+def bound(name: str) -> structlog.stdlib.BoundLogger:
+    """Return a logger for lines that are written for every request: to make one takes a while."""
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(name).bind()
+    return logger
+
+
 SAID_IN_THE_EVENT = (
-    *("model", "duration_s", "timeout_s", "reason", "status", "left"),
+    *("model", "duration_s", "timeout_s", "reason", "status", "left", "request_id"),
     *("kept", "adjusted", "replaced", "removed", "added", "settings"),
 )
 

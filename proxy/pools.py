@@ -21,7 +21,7 @@ class Pools:
 
     def of_model(self, server: ModelServer) -> Upstream:
         """Return the connections to a model's present process."""
-        model, pid = server.model, server.snapshot().pid
+        model, pid = server.model, server.pid
         known = self._models.get(model.id)
         if known is not None and known[0] == pid:
             return known[1]

@@ -5,27 +5,25 @@ Owns the words. Where they go is `operatorlog`'s.
 
 from __future__ import annotations
 
-import os
+import random
 import re
 from collections.abc import Sequence
 
-import structlog
 import trio
 
 from proxy.answer import Answer
 from proxy.headers import REQUEST_ID, Header, value_of
 from proxy.inflight import Call
+from proxy.operatorlog import bound
 from supervisor.durations import seconds
 
 GOOD_ID = re.compile(rb"[!-~]{1,128}")
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 
 def request_id_of(headers: Sequence[Header]) -> str:
     """Return the client's ``X-Request-Id``; a new one if there is none that a log can hold."""
     given = value_of(headers, REQUEST_ID)
-    return given.decode() if GOOD_ID.fullmatch(given) else os.urandom(8).hex()
+    return given.decode() if GOOD_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
 
 
 def report(call: Call, answer: Answer) -> None:
@@ -40,6 +38,7 @@ def report(call: Call, answer: Answer) -> None:
     what = f"<{call.model}> " if call.model else ""
     what += f"{call.method} {call.path}"
     after = f"after {seconds(took)}"
+    log = bound("proxy")
     if answer.problem:
         reason = answer.problem.message
         log.warning(f"{what} {answer.problem.status} {after}: {reason}", **facts, reason=reason)

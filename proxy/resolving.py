@@ -5,13 +5,14 @@ Owns the profile in use and the names of the configuration in effect.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import attrs
 
 from configschema import Config
+from proxy.access import Keys
 from proxy.directory import Directory, Target
 from proxy.errors import BadRequest
 from proxy.selectors import Selectors
@@ -32,6 +33,7 @@ class Resolver:
     _selectors: Selectors = attrs.field(factory=Selectors, init=False)
     _directory: Directory | None = attrs.field(default=None, init=False)
     _profile: str | None = attrs.field(default=None, init=False)
+    _keys: Keys = attrs.field(factory=lambda: Keys(()), init=False)
 
     @property
     def directory(self) -> Directory:
@@ -43,7 +45,7 @@ class Resolver:
         config = self.supervisor.config
         if self._directory is None or self._directory.config is not config:
             self._directory, self._profile = Directory(config), None
-            self._selectors = Selectors()
+            self._selectors, self._keys = Selectors(), Keys.of(config.api_keys)
             self.on_profile()
         return self._directory
 
@@ -51,6 +53,12 @@ class Resolver:
     def config(self) -> Config:
         """The configuration in effect."""
         return self.directory.config
+
+    @property
+    def keys(self) -> Keys:
+        """The keys that clients must show one of."""
+        self._look()
+        return self._keys
 
     @property
     def profile(self) -> str | None:
@@ -93,23 +101,20 @@ class Resolver:
             raise UnknownModel(name)
         return target
 
-    @contextmanager
-    def resolved(self, name: str) -> Iterator[Target]:
+    def choose(self, name: str) -> AbstractContextManager[Target]:
         """Find who answers to a name; a selector counts it for as long as the block lasts.
 
         Raises:
             UnknownModel: nobody does.
-            BadRequest: its selector has no target that can be used.
+            BadRequest: its selector has no target that can be used; on entering.
         """
-        directory = self.directory
+        directory = self._look()
         name = self.pinned(name)
         selector = self.config.selectors.get(name)
         if selector is None:
-            yield self.find(name)
-            return
+            return nullcontext(self.find(name))
         targets = [found for target in selector.targets if (found := directory.find(target))]
-        with self._selectors.chosen(name, selector, targets, self._state_of) as target:
-            yield target
+        return self._selectors.chosen(name, selector, targets, self._state_of)
 
     def find(self, name: str) -> Target:
         """Find whose name this is, whatever the profile; selectors have none.

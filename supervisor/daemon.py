@@ -7,7 +7,7 @@ Leaving its block ends all processes.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import attrs
 import structlog
@@ -32,7 +32,7 @@ from supervisor.memory import Measure, held_by
 from supervisor.racing import race
 from supervisor.readiness import Probe
 from supervisor.records import Record, Records
-from supervisor.scheduler import Scheduler, rules_for
+from supervisor.scheduler import Scheduler, Turn, rules_for
 from supervisor.server import ModelServer
 from supervisor.snapshot import Snapshot
 from supervisor.states import AT_REST, ENDED, State, Wish
@@ -78,11 +78,11 @@ class Supervisor:
         """
         return self.servers[self.find(name).id]
 
-    def lease(self, name: str) -> AbstractAsyncContextManager[ModelServer]:
+    def lease(self, name: str) -> Turn:
         """Use a model: wait until it serves, keep it serving for as long as the block lasts.
 
         Raises:
-            SupervisorError: unknown, refused by a limit or a pause, failed, unloaded or removed.
+            UnknownModel: there is none; for what entering the block raises, see `Turn`.
         """
         return self._scheduler.lease(self.find(name).id)
 

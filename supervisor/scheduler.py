@@ -6,8 +6,7 @@ Owns the waiting list and the leases. `turns.decide` says everything that should
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping
 
 import attrs
 import structlog
@@ -54,12 +53,42 @@ def rules_for(config: Config) -> Rules:
 
 
 @attrs.define(eq=False)
-class _Waiter:
-    model: str
-    since: float = attrs.field(factory=trio.current_time)
-    lease: Lease | None = None
-    answered: trio.Event = attrs.field(factory=trio.Event)
-    refusal: SupervisorError | None = None
+class Turn:
+    """A place in the queue, then a lease: use it as ``async with``, once.
+
+    Entering waits until the model serves; it goes on serving for as long as the block lasts.
+    """
+
+    _scheduler: Scheduler
+    server: ModelServer
+    since: float = attrs.field(factory=trio.current_time, init=False)
+    lease: Lease | None = attrs.field(default=None, init=False)
+    answered: trio.Event = attrs.field(factory=trio.Event, init=False)
+    refusal: SupervisorError | None = attrs.field(default=None, init=False)
+
+    async def __aenter__(self) -> ModelServer:
+        """Wait for the lease.
+
+        Raises:
+            TooManyRequests: the model's limit is reached; nothing was queued.
+            QueueFull: as many wait as may; nothing was queued.
+            Paused: nobody may wait now; nothing was queued.
+            ModelFailed: it could not be brought up.
+            Unloaded, Removed: an operator stopped it, or took it away, meanwhile.
+        """
+        if not self._scheduler.join(self):
+            try:
+                await self.answered.wait()
+            except BaseException:  # cancelled: nobody waits here any more
+                self._scheduler.leave(self)
+                raise
+        if self.refusal is not None:
+            self._scheduler.leave(self)
+            raise self.refusal
+        return self.server
+
+    async def __aexit__(self, *_: object) -> None:
+        self._scheduler.leave(self)
 
 
 @attrs.define(eq=False)
@@ -77,7 +106,7 @@ class Scheduler:
     paused: bool = attrs.field(default=False, init=False)
     _refuses: bool = attrs.field(default=False, init=False)
     _resumed: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _waiting: list[_Waiter] = attrs.field(factory=list, init=False)
+    _waiting: list[Turn] = attrs.field(factory=list, init=False)
     _decision: Decision = attrs.field(default=NOTHING, init=False)
     _pause: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
@@ -88,40 +117,30 @@ class Scheduler:
                 await trio.sleep_forever()
             self.settle()
 
-    @asynccontextmanager
-    async def lease(self, model: str) -> AsyncIterator[ModelServer]:
-        """Wait until the model serves, and keep it serving for as long as the block lasts.
+    def lease(self, model: str) -> Turn:
+        """Return the way to a lease on a model; entering it queues for it."""
+        return Turn(self, self.servers[model])
 
-        Raises:
-            TooManyRequests: its limit is reached; nothing was queued.
-            QueueFull: as many wait as may; nothing was queued.
-            Paused: nobody may wait now; nothing was queued.
-            ModelFailed: it could not be brought up.
-            Unloaded, Removed: an operator stopped it, or took it away, meanwhile.
-        """
-        server = self.servers[model]
+    def join(self, turn: Turn) -> bool:
+        """Queue; return whether that is over already. Raises what refuses at once."""
+        server = turn.server
         self._refuse_beyond_limits(server)
-        waiter = _Waiter(model)
-        self._waiting.append(waiter)
+        if not self._waiting and not self.paused and server.is_serving:
+            turn.lease = server.usage.take()  # what `decide` says where nobody else waits
+            return True
+        self._waiting.append(turn)
         server.usage.add_waiter()
-        try:
-            self.settle()
-            await waiter.answered.wait()
-            if waiter.refusal is not None:
-                raise waiter.refusal
-            yield server
-        finally:
-            self._leave(waiter)
+        self.settle()
+        return turn.answered.is_set()
 
     def _refuse_beyond_limits(self, server: ModelServer) -> None:
-        model, snapshot = server.model.id, server.snapshot()
+        model, usage = server.model.id, server.usage
         if self.paused and self._refuses:
             raise Paused(model)
-        queued = server.usage.waiting
-        if snapshot.in_flight + queued >= server.limits.concurrency:
+        if usage.in_flight + usage.waiting >= server.limits.concurrency:
             raise TooManyRequests(model, server.limits.concurrency)
         most, is_open = self.rules.max_queue, model not in self._decision.closed
-        if most and len(self._waiting) >= most and not (snapshot.serving and is_open):
+        if most and len(self._waiting) >= most and not (server.is_serving and is_open):
             raise QueueFull(model, most)
 
     def place(self, model: str) -> int:
@@ -143,9 +162,9 @@ class Scheduler:
             log.error(f"<{model}> {after}, stopping it", model=model, reason=after)
         for model, wish in self._decision.wishes.items():
             self.servers[model].wish(wish)
-        for waiter in self._take(self._decision.admit):
-            waiter.lease = self.servers[waiter.model].usage.take()
-            waiter.answered.set()
+        for turn in self._take(self._decision.admit):
+            turn.lease = turn.server.usage.take()
+            turn.answered.set()
 
     def _decide(self) -> Decision:
         if self.paused or not self._waiting:
@@ -164,13 +183,13 @@ class Scheduler:
     def _demands(self) -> dict[str, Demand]:
         """Return what is waited for; the list is in the order of their coming."""
         found: dict[str, Demand] = {}
-        for waiter in self._waiting:
-            name = waiter.model
+        for turn in self._waiting:
+            name = turn.server.model.id
             if name in found:
                 continue
             found[name] = Demand(
                 model=name,
-                since=waiter.since,
+                since=turn.since,
                 count=self.servers[name].usage.waiting,
                 priority=self.rules.priorities.get(name, 0),
             )
@@ -199,23 +218,24 @@ class Scheduler:
 
     def refuse(self, model: str, error: SupervisorError) -> None:
         """Send everybody who waits for a model away."""
-        for waiter in self._take({model}):
-            waiter.refusal = error
-            waiter.answered.set()
+        for turn in self._take({model}):
+            turn.refusal = error
+            turn.answered.set()
 
-    def _take(self, models: Iterable[str]) -> list[_Waiter]:
-        taken = [waiter for waiter in self._waiting if waiter.model in models]
-        for waiter in taken:
-            self._remove(waiter)
+    def _take(self, models: Iterable[str]) -> list[Turn]:
+        taken = [turn for turn in self._waiting if turn.server.model.id in models]
+        for turn in taken:
+            self._remove(turn)
         return taken
 
-    def _remove(self, waiter: _Waiter) -> None:
-        self._waiting.remove(waiter)
-        self.servers[waiter.model].usage.remove_waiter()
+    def _remove(self, turn: Turn) -> None:
+        self._waiting.remove(turn)
+        turn.server.usage.remove_waiter()
 
-    def _leave(self, waiter: _Waiter) -> None:
-        if waiter in self._waiting:
-            self._remove(waiter)
-        elif waiter.lease is not None:
-            waiter.lease.give_back()
+    def leave(self, turn: Turn) -> None:
+        """Give up the place or the lease, whichever it is."""
+        if turn in self._waiting:
+            self._remove(turn)
+        elif turn.lease is not None:
+            turn.lease.give_back()
         self.settle()

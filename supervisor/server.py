@@ -101,6 +101,18 @@ class ModelServer:
     def _actions(self) -> Actions:
         return Actions(self.model, self.limits, self.probe, self.call, self.output)
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether a lease may be given; the same as its snapshot's `serving`."""
+        wanted = self.wanted
+        ready = self._at.state is State.READY and wanted.wish is Wish.SERVE
+        return ready and not wanted.told_to_end.is_set()
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process, if there is one."""
+        return self._at.pid
+
     # What others may do: look, wish, hold a lease, wait.
 
     def snapshot(self) -> Snapshot:
