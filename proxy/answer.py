@@ -147,11 +147,8 @@ class Answer:
         """Return what the answer says of its tokens."""
         if not self._kept or value_of(self._headers, b"content-encoding"):
             return UNKNOWN
-        if not self._events:
-            whole = sum(map(len, self._kept)) == self.call.size
-            return tokens_of(b"".join(self._kept), events=False) if whole else UNKNOWN
         first = self._first if self._first is not self._kept[0] else b""
-        return tokens_of(first + b"".join(self._kept), events=True)
+        return tokens_of(b"".join((first, *self._kept)))
 
     async def _begin(self, status: int, headers: list[Header]) -> None:
         self.status = status

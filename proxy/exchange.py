@@ -28,8 +28,9 @@ Message = dict[str, Any]
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 BODILESS = {204, 304}
 CANCELS = "llamadoze.cancels"
-"""The extension that says: a client that leaves cancels the application's call."""
-EXTENSIONS: Message = {CANCELS: {}}
+"""The extension that says: a client that leaves cancels the application's call. ``cancel`` of it
+does so, too, and answers for the application if that has not begun to."""
+CANCELLED = "the request was cancelled by an operator"
 UPGRADED = 101
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
@@ -73,7 +74,6 @@ class Exchange:
     _head: bytes = attrs.field(default=b"", init=False)
     _chunked: bool = attrs.field(default=False, init=False)
     _bodiless: bool = attrs.field(default=False, init=False)
-    _scope: trio.CancelScope | None = attrs.field(default=None, init=False)
 
     @classmethod
     def rejected(cls, connection: Connection, reason: Reject) -> Exchange:
@@ -96,8 +96,10 @@ class Exchange:
     def fail(self, reason: Reject) -> None:
         """Give the request up: the rest of it is not HTTP."""
         self._reject = reason
-        if self._scope is not None:
-            self._scope.cancel()
+        self._connection.break_off(self)
+
+    def _cancel(self) -> None:
+        self.fail(Reject(499, CANCELLED))
 
     def end(self) -> None:
         """Take nothing more."""
@@ -155,7 +157,7 @@ class Exchange:
             "client": self._connection.client,
             "server": self._connection.server,
             "state": {},
-            "extensions": EXTENSIONS,
+            "extensions": {CANCELS: {"cancel": self._cancel}},
         }
 
     async def receive(self) -> Message:
@@ -185,27 +187,26 @@ class Exchange:
                 self._check()
                 self._expects = self.header(b"expect").lower() == b"100-continue"
                 await self._call(app)
+                self.end()
         except Reject as reason:
             self._reject = reason
+        if not self._status:
+            await self.answer_for_app()
+
+    async def answer_for_app(self) -> None:
+        """Say what the application has not: that the request was given up, or that it failed."""
         self.end()
+        self._keep_alive = False
         if not self._status:
             await self._refuse(self._reject or FAULT)
 
     async def _call(self, app: Application) -> None:
-        if self.complete:
-            await self._call_unwatched(app)
-        else:
-            with trio.CancelScope() as self._scope:  # the rest may turn out not to be HTTP
-                await self._call_unwatched(app)
-
-    async def _call_unwatched(self, app: Application) -> None:
         try:
             await app(self._asgi_scope(), self.receive, self.send)
         except* Exception:  # a fault of the program ends this request, not the daemon
             log.exception(f"{self.method} {self.target.decode('latin-1')} failed inside llamadoze")
 
     async def _refuse(self, reason: Reject) -> None:
-        self._keep_alive = False
         problem = Problem(reason.status, str(reason))
         body = problem.body()
         fields = [*problem.fields(), (b"content-length", b"%d" % len(body))]

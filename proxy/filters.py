@@ -26,6 +26,8 @@ def apply_filters(data: dict[str, Any], filters: Filters, asked: str) -> bool:
         filters: of the model, or the peer.
         asked: the name that was asked for.
     """
+    if not needs_body(filters):
+        return False
     stripped = list(_names(filters.strip_params or filters.legacy_strip_params))
     by_id = filters.set_params_by_id.get(asked, {})
     for path in stripped:
@@ -36,7 +38,7 @@ def apply_filters(data: dict[str, Any], filters: Filters, asked: str) -> bool:
 
 
 def needs_body(filters: Filters) -> bool:
-    """Whether the filters look at a request at all."""
+    """Whether the filters change anything in any request."""
     return bool(
         filters.strip_params
         or filters.legacy_strip_params

@@ -12,11 +12,12 @@ from typing import Any
 import attrs
 import trio
 
+from configschema import Filters
 from proxy.answer import Answer, Send
 from proxy.bodies import ClientGone, Incoming, Limits, Receive
-from proxy.directory import Local, Target
-from proxy.errors import EXPECTED, BadRequest, Problem, problem_of
-from proxy.exchange import CANCELS
+from proxy.directory import Local
+from proxy.errors import EXPECTED, BadRequest, problem_of
+from proxy.exchange import CANCELLED, CANCELS
 from proxy.filters import apply_filters
 from proxy.forms import FormUpload
 from proxy.headers import Header, to_peer, to_upstream, value_of
@@ -34,7 +35,6 @@ from supervisor.server import ModelServer
 from supervisor.states import ENDED
 
 DEATH_IS_KNOWN = 0.5  # seconds from a broken connection until its process's end is seen
-CANCELLED = Problem(499, "the request was cancelled by an operator", "cancelled")
 
 Scope = Any
 """An ASGI scope."""
@@ -69,10 +69,7 @@ class Forwarder:
         errand = _Errand(self, scope, Incoming.of(scope["headers"], receive), answer, route)
         self.in_flight.add(call)
         try:
-            with call.scope:
-                await errand.run()
-            if call.scope.cancelled_caught:
-                await answer.refuse(CANCELLED)
+            await errand.run()
             await answer.finish()
         finally:
             self.in_flight.remove(call)
@@ -108,16 +105,19 @@ class _Errand:
 
     async def _while_client_waits(self, question: Question) -> None:
         """Ask the model; cancel that as soon as the client leaves."""
-        if CANCELS in self.scope["extensions"] or not self.incoming.ended:
-            await self._ask(question)  # who leaves cancels us, or breaks off the body
+        if cancels := self.scope["extensions"].get(CANCELS):
+            self.answer.call.cancel = cancels["cancel"]
+            await self._ask(question)  # who leaves cancels us
             return
 
         async def watch() -> None:
-            await self.incoming.left()
-            nursery.cancel_scope.cancel()
+            if self.incoming.ended:  # else whoever reads on learns of it
+                await self.incoming.left()
+                nursery.cancel_scope.cancel()
 
         failure: Exception | None = None
         async with trio.open_nursery() as nursery:
+            self.answer.call.cancel = nursery.cancel_scope.cancel
             nursery.start_soon(watch)
             try:
                 await self._ask(question)
@@ -126,6 +126,8 @@ class _Errand:
             nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
+        if self.answer.call.cancelled:
+            raise BadRequest(CANCELLED, status=499, code="cancelled")
 
     async def _ask(self, question: Question) -> None:
         with self.of.resolver.choose(question.model) as target:
@@ -133,7 +135,7 @@ class _Errand:
             if isinstance(target, Local):
                 await self._ask_model(question, target)
             else:
-                self._rewrite(question, target, target.name)
+                self._rewrite(question, target.peer.filters, target.id, target.name)
                 upstream = self.of.pools.of_peer(target.peer_id, target.peer)
                 headers = to_peer(self._headers(), upstream.origin.authority, target.peer.api_key)
                 await self._exchange(upstream, headers, question)
@@ -146,8 +148,12 @@ class _Errand:
                 call = self.answer.call
                 call.waited = trio.current_time() - call.began
                 # A reload may have given it other settings meanwhile.
-                target = attrs.evolve(target, model=server.model)
-                self._rewrite(question, target, server.model.use_model_name or target.name)
+                self._rewrite(
+                    question,
+                    server.model.filters,
+                    target.name,
+                    server.model.use_model_name or target.name,
+                )
                 upstream = self.of.pools.of_model(server)
                 await self._exchange(upstream, self._headers_of_ours(upstream), question)
         except UpstreamError as error:
@@ -182,12 +188,10 @@ class _Errand:
         has_words = self.answer.dialect.note is not None
         return wanted and has_words and not server.is_serving
 
-    def _rewrite(self, question: Question, target: Target, name: str) -> None:
+    def _rewrite(self, question: Question, filters: Filters, asked: str, name: str) -> None:
         """Apply the filters, and let the body name the model as its server knows it."""
         if not self.route.filtered:
             return
-        filters = target.model.filters if isinstance(target, Local) else target.peer.filters
-        asked = target.name if isinstance(target, Local) else target.id
         changed = question.data is not None and apply_filters(question.data, filters, asked)
         if changed or name != question.model:
             question.rewrite(name)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from math import inf
 from typing import Any
 
 import attrs
@@ -54,11 +53,15 @@ class Connection:
     _current: Exchange | None = attrs.field(default=None, init=False)
     _arriving: Exchange | None = attrs.field(default=None, init=False)
     _raw: Exchange | None = attrs.field(default=None, init=False)
+    _idle_since: float = attrs.field(factory=trio.current_time, init=False)
+    _head_began: float = attrs.field(default=0.0, init=False)
+    _progress_at: float = attrs.field(default=0.0, init=False)
     _head_size: int = attrs.field(default=0, init=False)
     _buffered: int = attrs.field(default=0, init=False)
     _arrived: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _room: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _life: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _calls: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _patience: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _parser: httptools.HttpRequestParser = attrs.field(init=False)
     _url: bytes = attrs.field(default=b"", init=False)
@@ -96,15 +99,23 @@ class Connection:
     # What arrives.
 
     async def _read(self) -> None:
-        with self._patience:
-            self._wait_at_most(self.keep_alive)
+        while not await self._read_until(self._due()):
+            if self._due() <= trio.current_time():
+                return
+
+    async def _read_until(self, deadline: float) -> bool:
+        """Read; return whether it is over, or at least the time."""
+        with trio.CancelScope(deadline=deadline) as self._patience:
             while data := await self._receive():
                 self._take(data)
                 self._arrived.unpark_all()
                 while self._buffered > MOST_BUFFERED:
-                    self._wait_at_most(inf)
                     await self._room.park()
-                self._restart_patience()
+                if self._arriving is not None or self._head_size:
+                    self._progress_at = trio.current_time()
+                    self._patience.deadline = self._due()
+            return True
+        return False
 
     async def _receive(self) -> bytes:
         try:
@@ -112,20 +123,29 @@ class Connection:
         except (OSError, trio.ClosedResourceError):
             return b""
 
-    def _restart_patience(self) -> None:
-        if self._arriving is not None:
-            self._wait_at_most(SLOWEST_PIECE)
-        elif self._current is not None or self._waiting:
-            self._wait_at_most(inf)
-        # Else a head is not whole yet; its time began with its first byte.
+    def _due(self) -> float:
+        """Return when the client will have been too slow, as far as is known now.
 
-    def _wait_at_most(self, seconds: float) -> None:
-        self._patience.deadline = trio.current_time() + seconds
+        While a request is served nothing is due; that is looked at again after the idle time, since
+        to move the deadline for each request would cost more than it is worth.
+        """
+        now = trio.current_time()
+        if self._buffered > MOST_BUFFERED:
+            return now + SLOWEST_PIECE
+        if self._arriving is not None:
+            return self._progress_at + SLOWEST_PIECE
+        if self._current is not None or self._waiting:
+            return now + self.keep_alive
+        if self._head_size:
+            return self._head_began + SLOWEST_HEAD
+        return self._idle_since + self.keep_alive
 
     def _take(self, data: bytes) -> None:
         if self._raw is not None:
             self._add(self._raw, data)
             return
+        if not self._head_size:
+            self._head_began = trio.current_time()
         self._head_size += len(data)
         try:
             self._parser.feed_data(data)
@@ -182,8 +202,6 @@ class Connection:
     def on_message_begin(self) -> None:
         """A request begins."""
         self._url, self._headers = b"", []
-        if self._current is None and not self._waiting:
-            self._wait_at_most(SLOWEST_HEAD)
 
     def on_url(self, url: bytes) -> None:
         """A part of the request's target."""
@@ -224,18 +242,31 @@ class Connection:
 
     # What is answered.
 
+    def break_off(self, exchange: Exchange) -> None:
+        """Cancel the application's call for an exchange, if that is the present one."""
+        if exchange is self._current:
+            self._calls.cancel()
+
     async def _serve(self) -> None:
+        # One scope for all calls, and not one for each: that is a twentieth of a request's time.
+        with self._calls:
+            await self._serve_in_order()
+        if (exchange := self._current) is not None:
+            if self._calls.cancelled_caught:
+                await exchange.answer_for_app()
+            await self._end(exchange)
+
+    async def _serve_in_order(self) -> None:
+        """Serve until an exchange that none may follow."""
         while True:
             while not self._waiting:
                 await self._arrived.park()
             self._current = exchange = self._waiting.popleft()
             await exchange.run(self.app)
             if not exchange.may_be_followed or self._closing:
-                await self._end(exchange)
                 return
             self._current = None
-            if not self._waiting:
-                self._wait_at_most(self.keep_alive)
+            self._idle_since = trio.current_time()
 
     async def _end(self, exchange: Exchange) -> None:
         """Close; let a client first read our answer that has not sent all of its request yet."""

@@ -34,7 +34,8 @@ class Call:
         first_byte: when the answer's first byte was sent on; None before.
         waited: seconds until the model could be asked; None before.
         size: bytes of the answer's body so far.
-        scope: cancelled to end the request.
+        cancel: ends the request, once its model is being asked.
+        cancelled: whether that was done.
         number: in the order of their coming.
     """
 
@@ -51,7 +52,8 @@ class Call:
     waited: float | None = None
     size: int = 0
     response_headers: Sequence[Header] = ()
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    cancel: Callable[[], None] = lambda: None
+    cancelled: bool = False
     number: int = 0
 
     def entry(self) -> dict[str, Any]:
@@ -116,5 +118,6 @@ class InFlight:
         """End a request; return whether there was one."""
         call = self._calls.get(int(number)) if number.isdecimal() else None
         if call is not None:
-            call.scope.cancel()
+            call.cancelled = True
+            call.cancel()
         return call is not None

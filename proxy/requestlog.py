@@ -45,4 +45,5 @@ def report(call: Call, answer: Answer) -> None:
     elif answer.complete:
         log.info(f"{what} {answer.status} {after}", **facts)
     else:
-        log.info(f"{what} ended early {after}: the client left, or was cut off", **facts)
+        why = "an operator cancelled it" if call.cancelled else "the client left, or was cut off"
+        log.info(f"{what} ended early {after}: {why}", **facts)

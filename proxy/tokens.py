@@ -7,12 +7,10 @@ llama.cpp, which win, as in llama-swap.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
 from typing import Any
 
 import attrs
-
-LONGEST_JSON = 1024 * 1024  # bytes of an answer that are parsed for it
 
 
 @attrs.frozen
@@ -32,69 +30,52 @@ class Tokens:
 
 
 UNKNOWN = Tokens()
+DECODER = json.JSONDecoder()
+NAMED = re.compile(rb'"(usage|timings)"\s*:\s*(?=\{)')
+LONGEST = 4096  # bytes of one such object
 
 
-def tokens_of(body: bytes, *, events: bool) -> Tokens:
-    """Read the counts from an answer, or from as much as was kept of its events."""
-    found = UNKNOWN
-    for data in _events(body) if events else _whole(body):
-        found |= _counts(data)
-    return found
+def tokens_of(text: bytes) -> Tokens:
+    """Read the counts from an answer or a part of it; what is said later wins.
+
+    Only the objects themselves are parsed. In a text that a model wrote their names have a
+    backslash before each quote.
+    """
+    found = timed = UNKNOWN
+    for match in NAMED.finditer(text):
+        data = _object_at(text, match.end())
+        if match[1] == b"usage":
+            found |= _of_usage(data)
+        else:
+            timed |= _of_timings(data)
+    return found | timed
 
 
-def _whole(body: bytes) -> Iterator[Any]:
-    if b'"usage"' in body or b'"timings"' in body:
-        yield from _parsed(body)
-
-
-def _events(body: bytes) -> Iterator[Any]:
-    for line in body.splitlines():
-        if line.startswith(b"data:") and (b'"usage"' in line or b'"timings"' in line):
-            yield from _parsed(line[5:])
-
-
-def _parsed(text: bytes) -> Iterator[Any]:
-    if len(text) > LONGEST_JSON:
-        return
+def _object_at(text: bytes, place: int) -> dict[str, Any]:
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):  # a part of an event, or no JSON
-        return
-    yield data[-1] if isinstance(data, list) and data else data  # /infill answers a list
+        data, _ = DECODER.raw_decode(text[place : place + LONGEST].decode("utf-8", "replace"))
+    except (ValueError, RecursionError):  # it was cut off
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
-def _counts(data: Any) -> Tokens:  # noqa: ANN401 -- JSON
-    found = UNKNOWN
-    for holder in _holders(data):
-        usage, timings = holder.get("usage"), holder.get("timings")
-        if isinstance(usage, Mapping):
-            found |= _of_usage(usage)
-        if isinstance(timings, Mapping):
-            found |= Tokens(
-                _number(timings, ["prompt_n"]),
-                _number(timings, ["predicted_n"]),
-                _number(timings, ["cache_n"]),
-            )
-    return found
-
-
-def _holders(data: Any) -> Iterable[Mapping[str, Any]]:  # noqa: ANN401 -- JSON
-    if isinstance(data, Mapping):
-        inner = (data.get("message"), data.get("response"), data)
-        return [one for one in inner if isinstance(one, Mapping)]
-    return []
-
-
-def _of_usage(usage: Mapping[str, Any]) -> Tokens:
-    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
-    cached = _number(details, ["cached_tokens"]) if isinstance(details, Mapping) else None
+def _of_timings(timings: dict[str, Any]) -> Tokens:
     return Tokens(
-        _number(usage, ["prompt_tokens", "input_tokens"]),
-        _number(usage, ["completion_tokens", "output_tokens"]),
-        cached if cached is not None else _number(usage, ["cache_read_input_tokens"]),
+        _number(timings.get("prompt_n")),
+        _number(timings.get("predicted_n")),
+        _number(timings.get("cache_n")),
     )
 
 
-def _number(data: Mapping[str, Any], names: Iterable[str]) -> int | None:
-    values = (data.get(name) for name in names)
-    return next((value for value in values if type(value) is int and value >= 0), None)
+def _of_usage(usage: dict[str, Any]) -> Tokens:
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return Tokens(
+        _number(usage.get("prompt_tokens", usage.get("input_tokens"))),
+        _number(usage.get("completion_tokens", usage.get("output_tokens"))),
+        _number(usage.get("cache_read_input_tokens") if cached is None else cached),
+    )
+
+
+def _number(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None
