@@ -1,24 +1,30 @@
 """What Prometheus reads: counts of requests and of what the models did, and how they stand.
 
 Owns the names and labels of all metrics. What is true now is read when it is asked for; the rest is
-counted as it happens.
+counted as it happens, in plain numbers: one task counts, and the library's own counters take a lock
+for each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TypeVar, cast
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
 
 import attrs
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from proxy.answer import Answer
@@ -26,10 +32,8 @@ from proxy.inflight import Call, InFlight
 from supervisor import State, Supervisor
 from supervisor.states import Event
 
-M = TypeVar("M", Counter, Histogram)
-
 NOBODY = "(unknown)"  # else anybody could make labels without end
-SHORT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 STEPS = {
     Event.BECAME_READY: "start",
     Event.ENDED: "stop",
@@ -40,55 +44,58 @@ FAILED_IN = {
     State.FALLING_ASLEEP: "sleep",
     State.WAKING: "wake",
     State.STARTING: "start",
-    State.READY: "exit",
-    State.ASLEEP: "exit",
     State.STOPPING: "stop",
 }
 
+Labels = tuple[str, ...]
+
 
 @attrs.define(eq=False)
-class Metrics:
+class Distribution:
+    """How many seconds something took, by buckets."""
+
+    _counts: list[int] = attrs.field(factory=lambda: [0] * (len(BUCKETS) + 1), init=False)
+    _sum: float = attrs.field(default=0.0, init=False)
+
+    def add(self, seconds: float) -> None:
+        """Count one more."""
+        self._counts[bisect_left(BUCKETS, seconds)] += 1
+        self._sum += seconds
+
+    def add_to(self, family: HistogramMetricFamily, labels: Labels) -> None:
+        """Say it as Prometheus has histograms: each bucket holds all below it, too."""
+        bounds = (*(str(float(bound)) for bound in BUCKETS), "+Inf")
+        family.add_metric(
+            labels, list(zip(bounds, accumulate(self._counts), strict=True)), self._sum
+        )
+
+
+Distributions = defaultdict[Labels, Distribution]
+
+
+def _distributions() -> Distributions:
+    return defaultdict(Distribution)
+
+
+@attrs.define(eq=False)
+class Metrics(Collector):
     """All metrics of a daemon; also the supervisor's journal."""
 
     _registry: CollectorRegistry = attrs.field(factory=CollectorRegistry, init=False)
-    _requests: Counter = attrs.field(init=False)
-    _durations: Histogram = attrs.field(init=False)
-    _first_bytes: Histogram = attrs.field(init=False)
-    _waits: Histogram = attrs.field(init=False)
-    _tokens: Counter = attrs.field(init=False)
-    _steps: Histogram = attrs.field(init=False)
-    _failures: Counter = attrs.field(init=False)
-    _children: dict[tuple[object, ...], object] = attrs.field(factory=dict, init=False)
+    _requests: Counter[Labels] = attrs.field(factory=Counter, init=False)
+    _durations: Distributions = attrs.field(factory=_distributions, init=False)
+    _first_bytes: Distributions = attrs.field(factory=_distributions, init=False)
+    _waits: Distributions = attrs.field(factory=_distributions, init=False)
+    _tokens: Counter[Labels] = attrs.field(factory=Counter, init=False)
+    _steps: Distributions = attrs.field(factory=_distributions, init=False)
+    _failures: Counter[Labels] = attrs.field(factory=Counter, init=False)
     _states: dict[str, State] = attrs.field(factory=dict, init=False)
     _ended_from: dict[str, State] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
-        of_model = ("model",)
-        self._requests = self._counter("requests", "Requests, by status.", (*of_model, "status"))
-        self._durations = self._histogram("request_duration_seconds", "Until the answer's end.")
-        self._first_bytes = self._histogram(
-            "time_to_first_byte_seconds", "From the request to the answer's first byte."
-        )
-        self._waits = self._histogram(
-            "queue_wait_seconds", "Until a request's model was up and its turn had come."
-        )
-        self._tokens = self._counter(
-            "tokens", "Tokens, as model servers count them.", (*of_model, "kind")
-        )
-        self._steps = self._histogram(
-            "model_step_duration_seconds", "Starts, stops, sleeps and wakes.", (*of_model, "step")
-        )
-        self._failures = self._counter(
-            "model_failures", "What failed of a model; it was stopped then.", (*of_model, "reason")
-        )
+        self._registry.register(self)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
-
-    def _counter(self, name: str, text: str, labels: Iterable[str]) -> Counter:
-        return Counter(f"llamadoze_{name}", text, labels, registry=self._registry)
-
-    def _histogram(self, name: str, text: str, labels: Iterable[str] = ("model",)) -> Histogram:
-        return Histogram(f"llamadoze_{name}", text, labels, registry=self._registry, buckets=SHORT)
 
     def follow(self, supervisor: Supervisor, in_flight: InFlight) -> None:
         """Tell how these stand, too, whenever that is asked for."""
@@ -101,23 +108,17 @@ class Metrics:
     def count(self, call: Call, answer: Answer, now: float) -> None:
         """Count a request that has ended."""
         model = call.model if call.known else NOBODY
-        self._child(self._requests, model, str(answer.status)).inc()
-        self._child(self._durations, model).observe(now - call.began)
+        labels = (model,)
+        self._requests[model, str(answer.status)] += 1
+        self._durations[labels].add(now - call.began)
         if call.first_byte is not None:
-            self._child(self._first_bytes, model).observe(call.first_byte - call.began)
+            self._first_bytes[labels].add(call.first_byte - call.began)
         if call.waited is not None:
-            self._child(self._waits, model).observe(call.waited)
+            self._waits[labels].add(call.waited)
         tokens = answer.tokens()
-        for kind in ("prompt", "generated", "cached"):
-            if number := getattr(tokens, kind):
-                self._child(self._tokens, model, kind).inc(number)
-
-    def _child(self, metric: M, *labels: str) -> M:
-        """Return a metric's child; the library takes longer to find one than to count."""
-        key = (id(metric), *labels)
-        if (found := self._children.get(key)) is None:
-            found = self._children[key] = metric.labels(*labels)
-        return cast("M", found)
+        self._tokens[model, "prompt"] += tokens.prompt or 0
+        self._tokens[model, "generated"] += tokens.generated or 0
+        self._tokens[model, "cached"] += tokens.cached or 0
 
     def stepped(self, model: str, event: Event, state: State, took: float) -> None:
         """Count a model's step."""
@@ -128,11 +129,23 @@ class Metrics:
         elif event is Event.GAVE_UP:
             self.failed(model, self._ended_from.get(model, before))
         if event in STEPS:
-            self._steps.labels(model, STEPS[event]).observe(took)
+            self._steps[model, STEPS[event]].add(took)
 
     def failed(self, model: str, state: State) -> None:
         """Count a failure by where it happened."""
-        self._failures.labels(model, FAILED_IN.get(state, "exit")).inc()
+        self._failures[model, FAILED_IN.get(state, "exit")] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what was counted."""
+        yield _counter("requests", "Requests, by status.", self._requests, "status")
+        yield _histogram("request_duration", "Until the answer's end.", self._durations)
+        yield _histogram("time_to_first_byte", "Until the answer's first byte.", self._first_bytes)
+        yield _histogram("queue_wait", "Until the model was up and its turn came.", self._waits)
+        yield _counter("tokens", "Tokens, as model servers count them.", self._tokens, "kind")
+        text = "Starts, stops, sleeps and wakes."
+        yield _histogram("model_step_duration", text, self._steps, "step")
+        text = "What failed of a model, which was stopped then."
+        yield _counter("model_failures", text, self._failures, "reason")
 
 
 @attrs.frozen
@@ -143,17 +156,16 @@ class _Standings(Collector):
     in_flight: InFlight
 
     def collect(self) -> Iterator[Metric]:
-        servers = self.supervisor.servers
         states = _gauge("model_state", "1 for the state a model is in.", "model", "state")
         running = _gauge("requests_in_flight", "Requests that are being answered.", "model")
         waiting = _gauge("requests_waiting", "Requests that wait for a model.", "model")
-        for name, server in sorted(servers.items()):
+        for name, server in sorted(self.supervisor.servers.items()):
             snapshot = server.snapshot()
             for state in State:
                 states.add_metric([name, state.value], state is snapshot.state)
             running.add_metric([name], snapshot.in_flight)
             waiting.add_metric([name], server.usage.waiting)
-        forwarded = _gauge("requests_open", "Requests that were read and have not ended.")
+        forwarded = _gauge("requests_open", "Requests that have not ended.")
         forwarded.add_metric([], len(list(self.in_flight)))
         paused = _gauge("paused", "Whether all models were told to make room for others.")
         paused.add_metric([], self.supervisor.is_paused)
@@ -162,3 +174,17 @@ class _Standings(Collector):
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"llamadoze_{name}", text, labels=labels)
+
+
+def _counter(name: str, text: str, counts: Mapping[Labels, int], label: str) -> Metric:
+    family = CounterMetricFamily(f"llamadoze_{name}", text, labels=("model", label))
+    for labels, count in sorted(counts.items()):
+        family.add_metric(labels, count)
+    return family
+
+
+def _histogram(name: str, text: str, found: Distributions, *labels: str) -> Metric:
+    family = HistogramMetricFamily(f"llamadoze_{name}_seconds", text, labels=("model", *labels))
+    for key, distribution in sorted(found.items()):
+        distribution.add_to(family, key)
+    return family

@@ -46,6 +46,7 @@ class Plain:
 
     _socket: socket.socket
     _turns: int = attrs.field(default=0, init=False)
+    _drained: bool = attrs.field(default=False, init=False)
 
     @classmethod
     def of(cls, stream: trio.SocketStream) -> Plain:
@@ -57,15 +58,17 @@ class Plain:
     async def receive(self) -> bytes:
         """Return what has arrived."""
         while True:
+            if self._drained:
+                await wait_readable(self._socket)
             try:
                 data = self._socket.recv(READ_SIZE)
             except BlockingIOError:
-                self._turns = 0
-                await wait_readable(self._socket)
-            else:
-                if self._is_greedy():
-                    await checkpoint()
-                return data
+                self._drained = True
+                continue
+            if not self._drained and self._is_greedy():
+                await checkpoint()
+            self._drained = len(data) < READ_SIZE  # else there is more, most likely
+            return data
 
     async def send(self, data: bytes) -> None:
         """Send all of it."""

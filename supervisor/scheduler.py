@@ -153,8 +153,9 @@ class Scheduler:
 
     def settle(self) -> None:
         """Do what should happen now. Call after every change."""
-        self._decision = self._decide()
-        self._pause.deadline = self._decision.until
+        before, self._decision = self._decision, self._decide()
+        if self._decision.until != before.until:  # to move a deadline takes longer than to decide
+            self._pause.deadline = self._decision.until
         for model in self._decision.cut:
             server = self.servers[model]
             limit = seconds(server.limits.drain)

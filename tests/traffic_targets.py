@@ -22,13 +22,14 @@ import attrs
 
 from tests.conftest import STUB
 from tests.proxy.daemon import free_port
-from tests.system.daemon import started, wait_for, write
+from tests.system.daemon import LLAMADOZE as COMMAND
+from tests.system.daemon import Process, wait_for, write
 from tests.traffic_exchange import connect
 
 SERVER = STUB.with_name("traffic_server.py")
 CORES = sorted(os.sched_getaffinity(0))
 LLAMADOZE, OTHERS, MODEL_SERVER, CLIENT = CORES[:1], CORES[:2], CORES[2:3], CORES[3:4]
-BENCHMARK = CORES[1:2]  # it reads the log of llamadoze
+BENCHMARK = CORES[1:2]
 HAPROXY = """
 global
     nbthread {threads}
@@ -111,7 +112,7 @@ def llamadoze(server_port: int | None) -> Iterator[tuple[Target, Target]]:
     with tempfile.TemporaryDirectory() as folder:
         start_port = server_port or free_port(1)
         file = write(Path(folder), startPort=start_port, models={"m": model})
-        with started("--config", file) as daemon:
+        with _logging_to_file(file, Path(folder) / "log") as daemon:
             status, answer = daemon.chat("m")
             assert status == 200, answer
             running = daemon.running()["m"]
@@ -119,6 +120,21 @@ def llamadoze(server_port: int | None) -> Iterator[tuple[Target, Target]]:
             pin(server.pid, MODEL_SERVER)
             pin(daemon.process.pid, LLAMADOZE)
             yield Target("llamadoze", daemon.port, daemon.process.pid), server
+
+
+@contextmanager
+def _logging_to_file(config: str, log: Path) -> Iterator[Process]:
+    """Start the daemon; nobody else must wake up for each line of its log."""
+    port = free_port(1)
+    options = ["--config", config, "--listen", f"127.0.0.1:{port}", "--state-dir", str(log.parent)]
+    with log.open("wb") as file:
+        process = subprocess.Popen([COMMAND, *options], stdout=file, stderr=subprocess.STDOUT)
+        try:
+            wait_for(lambda: b"Listening on" in log.read_bytes())
+            yield Process(process, port)
+        finally:
+            process.terminate()
+            process.wait(20)
 
 
 @contextmanager
