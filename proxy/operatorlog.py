@@ -6,6 +6,7 @@ Owns the form of the log. The events themselves are written where things happen.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -39,7 +40,7 @@ def configure(form: Format, level: str) -> None:
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)
         if text
-        else structlog.processors.JSONRenderer(default=str)
+        else structlog.processors.JSONRenderer(_encode)
     )
     structlog.configure(
         processors=[
@@ -53,6 +54,14 @@ def configure(form: Format, level: str) -> None:
     )
     bound.cache_clear()
     logging.basicConfig(handlers=[_ToOperators()], level=logging.WARNING, force=True)
+
+
+ENCODER = json.JSONEncoder(default=str)
+
+
+def _encode(event: structlog.typing.EventDict, **_: object) -> str:
+    """Write an event as JSON, without a new encoder for each."""
+    return ENCODER.encode(event)
 
 
 @cache

@@ -110,7 +110,7 @@ def _from_form(scope: Scope, body: bytes) -> Question:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        data = json.loads(body)
+        data = json.loads(body.decode())  # UTF-8 by RFC 8259; json would look which it is
     except (ValueError, RecursionError) as error:
         raise no_model(f"the body is not JSON: {error}") from None
     if not isinstance(data, dict):
