@@ -1,193 +1,146 @@
-"""The Quart-Trio application: the APIs around the models, and the way to the forwarded routes."""
+"""The Quart-Trio application: what its parts are, and how they know of each other.
+
+Owns the composition. The views are in `modelviews` and `daemonviews`; requests for models do not
+come this far, see `connection`.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
 
-import attrs
 import trio
 from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from configschema import Model
 from proxy.answer import Answer
 from proxy.connection import Connection
-from proxy.errors import BadRequest, Problem, problem_of
+from proxy.daemonviews import daemon_views
+from proxy.errors import EXPECTED, Problem, problem_of
+from proxy.events import Events
 from proxy.forward import Forwarder
 from proxy.inflight import Call, InFlight
+from proxy.logbook import LogBook
+from proxy.logviews import log_views
 from proxy.metrics import Metrics
+from proxy.modelviews import model_views
 from proxy.pools import Pools
 from proxy.reloading import Reloader
 from proxy.requestlog import report
 from proxy.resolving import Resolver
-from supervisor import Snapshot, State, Supervisor, SupervisorError
+from proxy.routes import methods_of
+from supervisor import Supervisor
+from supervisor.states import Event, State
 
 SLOWEST_BODY = 60  # seconds for a view's request body to arrive
+LONGEST_BODY = 1024 * 1024  # bytes; the views are asked in few words
 
 
 class Application(QuartTrio):
-    """Serve the models of a supervisor."""
+    """Serve the models of a supervisor.
+
+    It is the supervisor's journal, too, from when it is there.
+    """
 
     asgi_http_class = Connection
 
-    def __init__(self, supervisor: Supervisor, reloader: Reloader, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        reloader: Reloader,
+        metrics: Metrics,
+        book: LogBook,
+        stop: trio.Event,
+    ) -> None:
         super().__init__("llamadoze", static_folder=None)
+        self.metrics, self.book = metrics, book
         self.resolver = Resolver(supervisor)
         self.in_flight = InFlight()
         self.pools = Pools()
+        self.events = Events(self.resolver, self.in_flight, book)
+        self.in_flight.on_change = self.events.call_changed
+        self.resolver.on_profile = self.events.profile_changed
         self.forwarder = Forwarder(
-            supervisor, self.resolver, self.pools, self.in_flight, partial(_account, metrics)
+            supervisor, self.resolver, self.pools, self.in_flight, self._account
         )
         metrics.follow(supervisor, self.in_flight)
         # Quart cuts every response after 60 s by default, a stream or a slow wake in its middle.
-        self.config.update(RESPONSE_TIMEOUT=None, BODY_TIMEOUT=SLOWEST_BODY)
-        self.register_error_handler(SupervisorError, _say)
+        self.config.update(
+            RESPONSE_TIMEOUT=None, BODY_TIMEOUT=SLOWEST_BODY, MAX_CONTENT_LENGTH=LONGEST_BODY
+        )
         self.register_error_handler(HTTPException, _say_http)
-        self.register_error_handler(BadRequest, _say)
-        self._add_views(supervisor)
-        self._add_control(supervisor, reloader)
+        for error in EXPECTED:
+            self.register_error_handler(error, _say)
+        self.register_blueprint(model_views(self.resolver))
+        self.register_blueprint(
+            daemon_views(reloader, self.resolver, metrics, self.in_flight, self.events, stop)
+        )
+        self.register_blueprint(log_views(self.resolver, book))
 
-    def _add_views(self, supervisor: Supervisor) -> None:
-        @self.get("/health")
-        async def health() -> Response:
-            return _plain_ok()
+    async def end_streams_after(self, stop: trio.Event) -> None:
+        """End what would go on for ever, so that it does not take the grace of others."""
+        await stop.wait()
+        self.events.close()
+        self.book.close()
 
-        @self.get("/v1/models")
-        async def models() -> dict[str, Any]:
-            listed = [m for m in supervisor.config.models.values() if not m.unlisted]
-            return {"object": "list", "data": [_listing(m) for m in sorted(listed, key=_id)]}
+    def _account(self, call: Call, answer: Answer) -> None:
+        """Log and count a request that has ended."""
+        self.metrics.count(call, answer, trio.current_time())
+        report(call, answer)
 
-        @self.get("/running")
-        async def running() -> dict[str, Any]:
-            return {"running": _standings(supervisor, supervisor.snapshots())}
+    def stepped(self, model: str, event: Event, state: State, took: float) -> None:
+        """Tell of a step; what ended with a process is closed."""
+        if event in (Event.ENDED, Event.GAVE_UP):
+            self.pools.ended(model)
+        self.events.stepped(model, event, state, took)
 
-        @self.post("/api/models/load/<path:name>")
-        async def load(name: str) -> dict[str, Any]:
-            return _standing(supervisor, await supervisor.load(name))
+    def failed(self, model: str, state: State) -> None:
+        """Say nothing: the step that follows is told of."""
 
-        @self.post("/api/models/wake/<path:name>")
-        async def wake(name: str) -> dict[str, Any]:
-            return _standing(supervisor, await supervisor.wake(name))
-
-        @self.post("/api/models/sleep/<path:name>")
-        async def sleep(name: str) -> dict[str, Any]:
-            return _standing(supervisor, await supervisor.sleep(name))
-
-        @self.post("/api/models/unload/<path:name>")
-        async def unload(name: str) -> Response:
-            await supervisor.unload(name)
-            return _plain_ok()
-
-    def _add_control(self, supervisor: Supervisor, reloader: Reloader) -> None:
-        @self.post("/api/reload")
-        async def reload() -> dict[str, Any]:
-            return attrs.asdict(await reloader.reload())
-
-        @self.get("/api/pause")
-        async def paused() -> dict[str, Any]:
-            return {"paused": supervisor.is_paused}
-
-        @self.post("/api/pause")
-        async def pause() -> dict[str, Any]:
-            requests = request.args.get("requests", "hold")
-            if requests not in ("hold", "refuse"):
-                raise BadRequest(f"requests={requests}: expected hold or refuse", code="bad_value")
-            stand = await supervisor.pause(refuse=requests == "refuse")
-            return {"paused": supervisor.is_paused, "models": _standings(supervisor, stand)}
-
-        @self.post("/api/resume")
-        async def resume() -> dict[str, Any]:
-            stand = await supervisor.resume()
-            return {"paused": supervisor.is_paused, "models": _standings(supervisor, stand)}
+    def wrote(self, model: str, output: bytes) -> None:
+        """Say nothing: the log book tells of output."""
 
 
 @contextmanager
 def open_application(
-    supervisor: Supervisor, reloader: Reloader, metrics: Metrics
+    supervisor: Supervisor,
+    reloader: Reloader,
+    metrics: Metrics,
+    book: LogBook,
+    stop: trio.Event,
 ) -> Iterator[Application]:
-    """Serve the models of a supervisor; leaving the block closes what was opened to them."""
-    application = Application(supervisor, reloader, metrics)
+    """Serve the models of a supervisor; leaving the block closes what was opened to them.
+
+    Args:
+        supervisor: whose models.
+        reloader: of its configuration.
+        metrics: counts.
+        book: the log.
+        stop: set when the daemon is to end.
+    """
+    application = Application(supervisor, reloader, metrics, book, stop)
     try:
         yield application
     finally:
         application.pools.close()
 
 
-def _account(metrics: Metrics, call: Call, answer: Answer) -> None:
-    """Log and count a request that has ended."""
-    metrics.count(call, answer, trio.current_time())
-    report(call, answer)
-
-
-def _id(model: Model) -> str:
-    return model.id
-
-
-def _listing(model: Model) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "id": model.id,
-        "object": "model",
-        "created": int(time.time()),
-        "owned_by": "llamadoze",
-    }
-    if model.name:
-        row["name"] = model.name
-    if model.description:
-        row["description"] = model.description
-    return row
-
-
-def _standings(supervisor: Supervisor, snapshots: list[Snapshot]) -> list[dict[str, Any]]:
-    """Return the models that are not stopped."""
-    shown = [one for one in snapshots if one.state is not State.STOPPED]
-    return [_standing(supervisor, one) for one in shown if one.model in supervisor.servers]
-
-
-def _standing(supervisor: Supervisor, snapshot: Snapshot) -> dict[str, Any]:
-    """Return a model as ``/running`` shows it: llama-swap's keys, and what it has not."""
-    server = supervisor.servers[snapshot.model]
-    model, limits = server.model, server.limits
-    return {
-        "model": model.id,
-        "state": snapshot.state.value,
-        "cmd": model.cmd.text,
-        "proxy": model.proxy,
-        "ttl": limits.stop_ttl or limits.sleep_ttl,
-        "sleepTtl": limits.sleep_ttl,
-        "name": model.name,
-        "description": model.description,
-        "pid": snapshot.pid,
-        "in_flight": snapshot.in_flight,
-        "waiting": server.usage.waiting,
-        "failure": snapshot.failure,
-    }
-
-
-def _plain_ok() -> Response:
-    """Return what llama-swap answers."""
-    return Response("OK", content_type="text/plain")
-
-
 def _answer(problem: Problem) -> Response:
-    fields, body = problem.said_to(request.headers.get("Accept", "").encode("latin-1", "replace"))
+    accept = request.headers.get("Accept", "").encode("latin-1", "replace")
+    fields, body = problem.said_to(accept)
     headers = {name.decode(): value.decode("latin-1") for name, value in fields}
     return Response(body, problem.status, headers)
 
 
-async def _say(error: SupervisorError | BadRequest) -> Response:
+async def _say(error: Exception) -> Response:
     return _answer(problem_of(error))
 
 
 async def _say_http(error: HTTPException) -> Response:
-    code = (error.name or "error").lower().replace(" ", "_")
-    text = f"{request.method} {request.path}: {(error.name or 'error').lower()}"
-    problem = Problem(error.code or 500, text, code)
-    response = _answer(problem)
-    if allowed := getattr(error, "valid_methods", None):
-        response.headers["Allow"] = ", ".join(sorted(allowed))
-    return response
+    status, name = error.code or 500, (error.name or "error").lower()
+    allowed = set(getattr(error, "valid_methods", None) or ())
+    if status == 404 and (allowed := methods_of(request.path)):
+        status, name = 405, "method not allowed"
+    more = {"Allow": ", ".join(sorted(allowed))} if allowed else {}
+    return _answer(Problem(status, f"{request.method} {request.path}: {name}", headers=more))

@@ -16,8 +16,9 @@ import trio
 
 from configschema import Call, Model
 from proxy.headers import Header
+from proxy.origin import Origin
 from proxy.parsing import UpstreamError
-from proxy.upstream import Origin, Request, Response, Upstream
+from proxy.upstream import Request, Response, Upstream
 
 OK = 200  # llama-swap takes no other status for ready
 MOST_SAID = 200  # characters of an answer that are shown

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import ipaddress
 import resource
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -16,13 +17,15 @@ import structlog
 import trio
 
 from configschema import Config
-from proxy.application import open_application
+from proxy.application import Application, open_application
 from proxy.contact import answer_one_token, ask_if_ready, make_call
 from proxy.listening import open_listeners, serve_http
+from proxy.logbook import LogBook
 from proxy.metrics import Metrics
 from proxy.reloading import Files, Reloader
 from proxy.signals import Told
 from supervisor import Supervisor, open_supervisor
+from supervisor.journal import Journals
 from supervisor.leftovers import settle_leftovers
 from supervisor.preload import preload
 from supervisor.racing import race
@@ -43,6 +46,7 @@ async def run_daemon(
     records: Records | None = None,
     *,
     watch: bool = False,
+    book: LogBook | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends everything at once.
 
@@ -56,6 +60,7 @@ async def run_daemon(
         files: where the configuration is read again.
         records: of the processes, for the next daemon.
         watch: whether the files are read whenever they change.
+        book: keeps the last lines of the log.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -67,7 +72,9 @@ async def run_daemon(
     async with trio.open_nursery() as root:
         await root.start(told.follow, grace)
         inherited = await _settle(config, records, told)
-        metrics = Metrics()
+        metrics, journals = Metrics(), Journals()
+        book = book or LogBook()
+        journals.all = (metrics, book)
         if not told.stop.is_set():  # else nothing is owned yet, and nothing must be noted
             async with open_supervisor(
                 config,
@@ -75,14 +82,16 @@ async def run_daemon(
                 make_call,
                 records=records,
                 inherited=inherited,
-                journal=metrics,
+                journal=journals,
             ) as supervisor:
                 reloader = Reloader(files, supervisor)
                 root.start_soon(reloader.follow, told.hangups)
                 beside: list[Task] = [reloader.watch] if watch else []
                 if not inherited:  # or it would make those leave that were to be kept
                     beside.append(partial(preload, supervisor, answer_one_token))
-                await _serve(root, supervisor, reloader, metrics, listeners, told, grace, beside)
+                with open_application(supervisor, reloader, metrics, book, told.stop) as app:
+                    journals.all = (metrics, book, app)
+                    await _serve(root, app, listeners, told, grace, beside)
                 left = supervisor.let_go() if told.lets_go else 0
                 others = f"; {left} live on for the next llamadoze (adopt)" if left else ""
                 log.info(f"Stopping all models{others}", left=left)
@@ -103,25 +112,35 @@ async def _settle(config: Config, records: Records | None, told: Told) -> dict[s
 
 async def _serve(
     root: trio.Nursery,
-    supervisor: Supervisor,
-    reloader: Reloader,
-    metrics: Metrics,
+    application: Application,
     listeners: list[trio.SocketListener],
     told: Told,
     grace: float,
     beside: Iterable[Task],
 ) -> None:
     """Serve until told to stop, and do what goes on beside it."""
+    supervisor = application.resolver.supervisor
     async with trio.open_nursery() as serving:
         root.start_soon(_hurry, told, serving.cancel_scope, supervisor)
         host, port = listeners[0].socket.getsockname()[:2]
         count = len(supervisor.config.models)
         log.info(f"Listening on http://{host}:{port}", address=f"{host}:{port}", models=count)
+        _warn_if_open(host, supervisor.config)
+        serving.start_soon(application.end_streams_after, told.stop)
         for task in beside:
             serving.start_soon(task)
-        with open_application(supervisor, reloader, metrics) as application:
-            await serve_http(application, listeners, stop=told.stop, grace=grace)
+        await serve_http(application, listeners, stop=told.stop, grace=grace)
         serving.cancel_scope.cancel()
+
+
+def _warn_if_open(host: str, config: Config) -> None:
+    """Say that whoever reaches the port may use and control everything."""
+    if not config.api_keys and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        log.warning(
+            f"Listening on {host} without apiKeys: whoever reaches the port is served, and may "
+            "unload models and read the log. Set apiKeys, or listen on 127.0.0.1",
+            address=host,
+        )
 
 
 async def _hurry(told: Told, serving: trio.CancelScope, supervisor: Supervisor) -> None:

@@ -16,6 +16,7 @@ import trio
 
 from configschema import Config, Loaded
 from proxy.daemon import DEFAULT_GRACE, run_daemon
+from proxy.logbook import LogBook, shown_in
 from proxy.operatorlog import configure
 from proxy.reloading import Files
 from proxy.startup import CannotRun
@@ -42,10 +43,13 @@ def launch(
         ConfigError, CannotRun: the configuration cannot be used, or the address is taken.
     """
 
-    def apply(config: Config) -> None:
-        configure(options.log_format, config.log_level)
+    book = LogBook()
 
-    configure(options.log_format, "info")  # of the file's own level nothing is known yet
+    def apply(config: Config) -> None:
+        book.shown = shown_in(config.log_to_stdout)
+        configure(options.log_format, config.log_level, book)
+
+    configure(options.log_format, "info", book)  # of the file's own level nothing is known yet
     named = [name for name in (options.config, options.config_dir) if name]
     with open_records(_folder(options.state_dir, named)) as records:
         loaded = files.read(files.find(), ports_of(records.found) if records else {})
@@ -59,6 +63,7 @@ def launch(
             Files(files.find, files.read, apply),
             records,
             watch=options.watch_config,
+            book=book,
         )
         try:
             trio.run(run)

@@ -135,6 +135,9 @@ class Metrics(Collector):
         """Count a failure by where it happened."""
         self._failures[model, FAILED_IN.get(state, "exit")] += 1
 
+    def wrote(self, model: str, output: bytes) -> None:
+        """Count nothing: what a model writes is no number."""
+
     def collect(self) -> Iterator[Metric]:
         """Yield what was counted."""
         yield _counter("requests", "Requests, by status.", self._requests, "status")

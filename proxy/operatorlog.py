@@ -16,6 +16,8 @@ from typing import Literal, TextIO
 import attrs
 import structlog
 
+from proxy.logbook import PROXY, LogBook
+
 Format = Literal["auto", "json", "text"]
 
 LEVELS = {
@@ -27,12 +29,13 @@ LEVELS = {
 }
 
 
-def configure(form: Format, level: str) -> None:
+def configure(form: Format, level: str, book: LogBook | None = None) -> None:
     """Set the log up for the process.
 
     Args:
         form: ``auto`` writes text to a terminal and JSON to anything else.
         level: the lowest level written; an unknown one counts as info, as in llama-swap.
+        book: keeps the last lines, and says whether they are shown at all.
     """
     lowest = LEVELS.get(level.lower(), logging.INFO)
     text = form == "text" or (form == "auto" and sys.stdout.isatty())
@@ -50,7 +53,7 @@ def configure(form: Format, level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(lowest),
-        logger_factory=lambda *_: _Lines(sys.stdout),
+        logger_factory=lambda *_: _Lines(sys.stdout, book),
     )
     bound.cache_clear()
     logging.basicConfig(handlers=[_ToOperators()], level=logging.WARNING, force=True)
@@ -89,8 +92,13 @@ class _Lines:
     """Write lines; a reader that went away, or a full disk, must not end the daemon."""
 
     file: TextIO
+    book: LogBook | None
 
     def msg(self, line: str) -> None:
+        if self.book is not None:
+            self.book.tell(line)
+            if PROXY not in self.book.shown:
+                return
         with contextlib.suppress(OSError, ValueError):
             self.file.write(line + "\n")
             self.file.flush()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import attrs
 
 from configschema import Peer
-from proxy.upstream import Origin, Upstream
+from proxy.origin import Origin
+from proxy.upstream import Upstream
 from supervisor.server import ModelServer
 
 
@@ -21,7 +22,7 @@ class Pools:
 
     def of_model(self, server: ModelServer) -> Upstream:
         """Return the connections to a model's present process."""
-        model, pid = server.model, server.pid
+        model, pid = server.model, server.at.pid
         known = self._models.get(model.id)
         if known is not None and known[0] == pid:
             return known[1]

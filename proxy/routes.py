@@ -87,6 +87,12 @@ def route_of(method: str, path: str) -> Route | None:
     return None
 
 
+def methods_of(path: str) -> set[str]:
+    """Return the methods with which a path is forwarded; none if it never is."""
+    asked = {"GET", "HEAD"} if path in ASKED else set()
+    return asked | ({"POST"} if path in POSTED else set())
+
+
 def model_in_path(path: bytes, names: Iterable[str]) -> tuple[str, bytes] | None:
     """Return the longest name that a path begins with, and what follows it, as it was sent.
 

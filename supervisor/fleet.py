@@ -102,6 +102,7 @@ class Fleet:
         )
         server.on_change = partial(self._changed, server)
         server.on_failure = partial(self.on_failure, name)
+        server.output.on_write = partial(self.journal.wrote, name)
         self.servers[name] = server
         self.nursery.start_soon(server.run)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import attrs
+
 from supervisor.states import Event, State
 
 
@@ -26,13 +28,34 @@ class Journal(Protocol):
     def failed(self, model: str, state: State) -> None:
         """A model, or a way to put it to sleep or to wake it, failed in this state."""
 
+    def wrote(self, model: str, output: bytes) -> None:
+        """A model's process, or a command that belongs to it, wrote something."""
 
-class _Silent:
+
+@attrs.define(eq=False)
+class Journals:
+    """Tells several; nobody, if there are none.
+
+    Attributes:
+        all: who is told.
+    """
+
+    all: tuple[Journal, ...] = ()
+
     def stepped(self, model: str, event: Event, state: State, took: float) -> None:
-        pass
+        """Tell of a step."""
+        for journal in self.all:
+            journal.stepped(model, event, state, took)
 
     def failed(self, model: str, state: State) -> None:
-        pass
+        """Tell of a failure."""
+        for journal in self.all:
+            journal.failed(model, state)
+
+    def wrote(self, model: str, output: bytes) -> None:
+        """Tell of output."""
+        for journal in self.all:
+            journal.wrote(model, output)
 
 
-SILENT: Journal = _Silent()
+SILENT: Journal = Journals()

@@ -6,6 +6,7 @@ Owns bytes in, lines out. What an operator reads of the daemon itself is elsewhe
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import attrs
 
@@ -20,9 +21,11 @@ class LogRing:
 
     Attributes:
         capacity: bytes kept.
+        on_write: told of all output, too.
     """
 
     capacity: int = DEFAULT_CAPACITY
+    on_write: Callable[[bytes], None] = lambda _: None
     _chunks: deque[bytes] = attrs.field(factory=deque, init=False)
     _size: int = attrs.field(default=0, init=False)
 
@@ -32,10 +35,15 @@ class LogRing:
         self._size += len(self._chunks[-1])
         while self._size > self.capacity:
             self._size -= len(self._chunks.popleft())
+        self.on_write(chunk)
+
+    def text(self) -> bytes:
+        """Return all that is kept."""
+        return b"".join(self._chunks)
 
     def tail(self, count: int) -> list[str]:
         """Return the last lines that are not blank, oldest first."""
-        text = b"".join(self._chunks)[-TAIL:].decode("utf-8", "replace")
+        text = self.text()[-TAIL:].decode("utf-8", "replace")
         lines = [_readable(line) for line in text.splitlines() if line.strip()]
         return lines[-count:]
 

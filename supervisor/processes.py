@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import attrs
 import trio
 
 from configschema import Limits, Model
@@ -21,6 +22,14 @@ from supervisor.output import LogFile
 from supervisor.records import Record
 
 Hear = Callable[[bytes], None]
+
+
+@attrs.frozen
+class Ending:
+    """Why a process's life is over; `failed` tells its waiters so instead of starting it anew."""
+
+    reason: str | None = None
+    failed: bool = False
 
 
 @asynccontextmanager

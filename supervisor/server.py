@@ -22,7 +22,7 @@ from supervisor.durations import seconds
 from supervisor.journal import SILENT, Journal
 from supervisor.logs import LogRing
 from supervisor.obstacles import obstacle
-from supervisor.processes import started, taken_over, why_not_writable
+from supervisor.processes import Ending, started, taken_over, why_not_writable
 from supervisor.racing import innermost, race
 from supervisor.readiness import Probe
 from supervisor.records import Record
@@ -35,14 +35,6 @@ from supervisor.wanted import Wanted
 LINES_IN_A_REASON = 3
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
-
-
-@attrs.frozen
-class Ending:
-    """Why a process's life is over; `failed` tells its waiters so instead of starting it anew."""
-
-    reason: str | None = None
-    failed: bool = False
 
 
 @attrs.define(eq=False)
@@ -61,6 +53,7 @@ class ModelServer:
         on_failure: called with the reason when it fails while it is wanted.
         output: what it and its commands wrote last.
         wanted: what others want of it, and who uses it.
+        at: where it stands; written by its own task only.
     """
 
     model: Model
@@ -74,12 +67,12 @@ class ModelServer:
     on_failure: Callable[[str], None] = lambda _: None
     output: LogRing = attrs.field(factory=LogRing, init=False)
     wanted: Wanted = attrs.field(init=False)
-    _at: Standing = attrs.field(init=False)
+    at: Standing = attrs.field(init=False)
     _child: Child | None = attrs.field(default=None, init=False)
     _next: tuple[Model, Limits] | None = attrs.field(default=None, init=False)
     _employment: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
-    @_at.default
+    @at.default
     def _nowhere(self) -> Standing:
         return Standing(self.model.id, self.snapshot, lambda: self.on_change(), self.journal)
 
@@ -95,7 +88,7 @@ class ModelServer:
     @property
     def is_at_rest(self) -> bool:
         """Whether it neither holds memory nor is about to."""
-        return self._at.state in AT_REST and self.wanted.wish is not Wish.SERVE
+        return self.at.state in AT_REST and self.wanted.wish is not Wish.SERVE
 
     @property
     def _actions(self) -> Actions:
@@ -105,13 +98,8 @@ class ModelServer:
     def is_serving(self) -> bool:
         """Whether a lease may be given; the same as its snapshot's `serving`."""
         wanted = self.wanted
-        ready = self._at.state is State.READY and wanted.wish is Wish.SERVE
+        ready = self.at.state is State.READY and wanted.wish is Wish.SERVE
         return ready and not wanted.told_to_end.is_set()
-
-    @property
-    def pid(self) -> int | None:
-        """Of its process, if there is one."""
-        return self._at.pid
 
     # What others may do: look, wish, hold a lease, wait.
 
@@ -119,16 +107,16 @@ class ModelServer:
         """Return how it stands now."""
         return Snapshot(
             model=self.model.id,
-            state=self._at.state,
+            state=self.at.state,
             wish=self.wanted.wish,
             in_flight=self.usage.in_flight,
             can_sleep=self.model.can_sleep,
-            pid=self._at.pid,
-            failure=self._at.failure,
+            pid=self.at.pid,
+            failure=self.at.failure,
             leaving=self.wanted.told_to_end.is_set(),
-            ready_since=self._at.ready_since,
+            ready_since=self.at.ready_since,
             idle_since=self.usage.idle_since,
-            costs=self._at.costs,
+            costs=self.at.costs,
             drain_limit=self.limits.drain,
         )
 
@@ -139,16 +127,16 @@ class ModelServer:
         whatever is wished after it; a later SERVE starts a new one. Where the process has to end
         for a change, it does so after its leases, whatever else is wished.
         """
-        is_final = self._next is not None and self._at.state is State.READY
+        is_final = self._next is not None and self.at.state is State.READY
         self.wanted.ask(Wish.DRAIN if is_final and wish is not Wish.STOP else wish)
 
     def change(self, model: Model, limits: Limits, why_replaced: str | None) -> None:
         """Let other settings hold: now, or after the present process if that must be replaced."""
-        if (why_replaced or self._next) and self._at.state not in ENDED:
+        if (why_replaced or self._next) and self.at.state not in ENDED:
             self._next = model, limits
             if why_replaced:
                 text = f"Stopping process when its requests have ended: {why_replaced}"
-                self._at.tell("info", text, reason=why_replaced)
+                self.at.tell("info", text, reason=why_replaced)
             self.wish(Wish.DRAIN)
         else:
             self._apply(model, limits, fresh=why_replaced is not None)
@@ -162,7 +150,7 @@ class ModelServer:
         self.model, self.limits = model, limits
         self.wanted.change(limits)
         if fresh:
-            self._at.costs = UNKNOWN
+            self.at.costs = UNKNOWN
 
     def dismiss(self) -> None:
         """End its task; there must be no process any more."""
@@ -170,7 +158,7 @@ class ModelServer:
 
     async def reached(self, states: frozenset[State]) -> Snapshot:
         """Wait for one of these states; return how it stood in it, even if it has moved on."""
-        return await self._at.reached(states)
+        return await self.at.reached(states)
 
     def cut(self) -> None:
         """Let its process have no grace when it ends."""
@@ -185,7 +173,7 @@ class ModelServer:
     def let_go(self) -> bool:
         """Let its process live on when the daemon ends, if it can; return whether it does."""
         child = self._child
-        if not child or not self.logs or self._at.state not in (State.READY, State.ASLEEP):
+        if not child or not self.logs or self.at.state not in (State.READY, State.ASLEEP):
             return False
         child.let_go()
         return True
@@ -213,12 +201,12 @@ class ModelServer:
             ending = Ending(f"internal error: {innermost(errors)!r}", failed=True)
         finally:
             if self._child and self._child.is_let_go:
-                self._at.tell("info", "Process lives on; the next llamadoze can adopt it")
+                self.at.tell("info", "Process lives on; the next llamadoze can adopt it")
             else:
                 self._finish(ending)
 
     async def _start(self) -> Ending:
-        self._at.step(Event.START)
+        self.at.step(Event.START)
         if reason := obstacle(self.model):
             return Ending(reason, failed=True)
         file = self._usable_log_file()
@@ -227,7 +215,7 @@ class ModelServer:
                 self._has(child)
                 limit = self.limits.ready
                 text = f"Starting process (timeout: {seconds(limit)})"
-                self._at.tell("info", text, timeout_s=limit)
+                self.at.tell("info", text, timeout_s=limit)
                 return await self._own(child)
         except CannotStart as error:
             return Ending(f"cmd cannot be started: {error}", failed=True)
@@ -237,7 +225,7 @@ class ModelServer:
         reason = self.log_file and why_not_writable(self.log_file)
         if reason:
             text = f"Cannot write {self.log_file}: {reason}; the process will not outlive llamadoze"
-            self._at.tell("warning", text)
+            self.at.tell("warning", text)
         return None if reason else self.log_file
 
     async def _inherit(self, record: Record) -> Ending:
@@ -250,18 +238,18 @@ class ModelServer:
                     self._open(Event.ADOPTED_READY)
                 else:
                     self.wish(Wish.SLEEP)
-                    self._at.step(Event.ADOPTED_ASLEEP)
-                text = f"Adopted process of an earlier llamadoze ({self._at.state.value})"
-                self._at.tell("info", text)
+                    self.at.step(Event.ADOPTED_ASLEEP)
+                text = f"Adopted process of an earlier llamadoze ({self.at.state.value})"
+                self.at.tell("info", text)
                 return await self._own(child)
         except CannotStart as error:
-            self._at.tell("warning", str(error))
+            self.at.tell("warning", str(error))
             return Ending()
 
     def _has(self, child: Child) -> None:
         self._child = child
         child.ask = partial(self._ask_to_stop, child)
-        self._at.has(child.pid)
+        self.at.has(child.pid)
 
     async def _own(self, child: Child) -> Ending:
         """Let a process serve until it ends, or is to end."""
@@ -271,43 +259,43 @@ class ModelServer:
             )
         finally:
             if not child.is_let_go:
-                self._at.begin_end()
+                self.at.begin_end()
 
     def _finish(self, ending: Ending) -> None:
         """The process is gone: say why, keep the reason, and step to where this leaves us."""
-        self._at.begin_end()
+        self.at.begin_end()
         if self._child and self._child.was_killed:
             grace = seconds(self.limits.unload)
-            self._at.tell("warning", f"Process did not end within {grace} and was killed")
+            self.at.tell("warning", f"Process did not end within {grace} and was killed")
         self.usage.end_life()
         if self._next is not None:
             self._apply(*self._next, fresh=True)
-        self._at.failure = ending.reason
+        self.at.failure = ending.reason
         if ending.failed:
             self._fail(f"{ending.reason}")
         else:
-            self._at.step(Event.ENDED, "Process stopped in")
-        self._child, self._at.pid = None, None
+            self.at.step(Event.ENDED, "Process stopped in")
+        self._child, self.at.pid = None, None
 
     def _fail(self, reason: str) -> None:
         if last := " | ".join(self.output.tail(LINES_IN_A_REASON)):
             reason = f"{reason}; last output: {last}"
         message = f"Model failed: {reason}. The next request starts it again"
-        self._at.tell("error", message, reason=reason)
-        self._at.failure = reason
+        self.at.tell("error", message, reason=reason)
+        self.at.failure = reason
         if self.wanted.wish is Wish.SERVE:
             self.on_failure(reason)
         self.wanted.wish = Wish.STOP
-        self._at.step(Event.GAVE_UP)
+        self.at.step(Event.GAVE_UP)
 
     async def _serve(self, child: Child) -> Ending:
         """Bring the model up, then let it sleep and wake as wanted, until a step fails."""
-        if self._at.state is State.STARTING:
+        if self.at.state is State.STARTING:
             if failure := await self._actions.become_ready():
                 return Ending(failure, failed=True)
             self._open(Event.BECAME_READY, "Model ready in")
         while True:
-            if self._at.state is State.READY:
+            if self.at.state is State.READY:
                 if failure := await self.wanted.until_rest_is_due():
                     return self._report(failure, "falling back to Stop()")
                 if self.wanted.wish is Wish.DRAIN:
@@ -320,12 +308,12 @@ class ModelServer:
                 return self._report(failure, "restarting process")
 
     def _report(self, failure: str, remedy: str) -> Ending:
-        self._at.report_failure(failure, remedy)
+        self.at.report_failure(failure, remedy)
         return Ending(failure)
 
     async def _exit_of(self, child: Child) -> Ending:
         status = await child.exited()
-        return Ending(f"process {describe_exit(status)} while {self._at.state.value}", failed=True)
+        return Ending(f"process {describe_exit(status)} while {self.at.state.value}", failed=True)
 
     async def _unwanted(self) -> Ending:
         await self.wanted.told_to_end.wait()
@@ -333,15 +321,15 @@ class ModelServer:
 
     async def _fall_asleep(self, child: Child) -> str | None:
         """Put the model to sleep; return why it must be stopped instead, or None."""
-        self._at.begin(Event.SLEEP, summary(self.model.recipe.sleep, "sleep"), self.limits.sleep)
+        self.at.begin(Event.SLEEP, summary(self.model.recipe.sleep, "sleep"), self.limits.sleep)
         failure = await self._actions.sleep(child.pid)
         if failure is None:
-            self._at.step(Event.SLEPT, "Model sleep completed in")
+            self.at.step(Event.SLEPT, "Model sleep completed in")
         return failure
 
     async def _wake(self, child: Child) -> str | None:
         """Wake the model; return why it must be started afresh instead, or None."""
-        self._at.begin(Event.WAKE, summary(self.model.recipe.wake, "wake"), self.limits.wake)
+        self.at.begin(Event.WAKE, summary(self.model.recipe.wake, "wake"), self.limits.wake)
         failure = await self._actions.wake(child.pid)
         if failure is None:
             self._open(Event.WOKE, "Model wake completed in")
@@ -351,12 +339,12 @@ class ModelServer:
         if not self.model.cmd_stop:
             child.terminate()
         elif failure := await self._actions.ask_to_stop(child.pid):
-            self._at.report_failure(failure, "killing the process after its grace")
+            self.at.report_failure(failure, "killing the process after its grace")
 
     def _open(self, event: Event, done: str | None = None) -> None:
         """Begin to serve, and to count the idle time."""
         self.usage.restart_idle_time()
-        self._at.open(event, done)
+        self.at.open(event, done)
 
     def _tell_of_idleness(self, what: str, limit: float) -> None:
-        self._at.tell("info", f"{what}, TTL of {seconds(limit)} reached", timeout_s=limit)
+        self.at.tell("info", f"{what}, TTL of {seconds(limit)} reached", timeout_s=limit)

@@ -27,8 +27,9 @@ from proxy.errors import Problem, problem_of
 from proxy.headers import to_upstream
 from proxy.inflight import Call
 from proxy.listening import open_listeners, serve_http
+from proxy.origin import Origin
 from proxy.parsing import UpstreamError
-from proxy.upstream import Origin, Request, Upstream
+from proxy.upstream import Request, Upstream
 
 GRACE = 1.0  # seconds for open answers to end
 LONGEST_QUESTION = 64 * 1024 * 1024  # bytes

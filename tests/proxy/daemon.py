@@ -18,9 +18,11 @@ from configschema import Limits, parse
 from proxy.application import open_application
 from proxy.contact import ask_if_ready, make_call
 from proxy.listening import hypercorn_config, open_listeners, serve_http
+from proxy.logbook import LogBook
 from proxy.metrics import Metrics
 from proxy.reloading import Reloader
 from supervisor import Supervisor, open_supervisor
+from supervisor.journal import Journals
 from tests.conftest import stub_command
 
 CURL = "curl -fsS -X POST http://127.0.0.1:${PORT}"
@@ -77,12 +79,14 @@ async def daemon(
     settings = hypercorn_config()
     settings.keep_alive_timeout = keep_alive
     stop = trio.Event()
-    metrics = Metrics()
+    metrics, book, journals = Metrics(), LogBook(), Journals()
     async with (
-        open_supervisor(config, ask_if_ready, make_call, limits, journal=metrics) as supervisor,
+        open_supervisor(config, ask_if_ready, make_call, limits, journal=journals) as supervisor,
         trio.open_nursery() as nursery,
     ):
-        with open_application(supervisor, Reloader(None, supervisor), metrics) as app:
+        with open_application(supervisor, Reloader(None, supervisor), metrics, book, stop) as app:
+            journals.all = (metrics, book, app)
+            nursery.start_soon(app.end_streams_after, stop)
             nursery.start_soon(
                 partial(serve_http, app, listeners, stop=stop, grace=grace, config=settings)
             )

@@ -61,9 +61,9 @@ async def test_a_body_that_names_no_model_of_ours_is_refused(
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", CHAT, 404),
+        ("GET", CHAT, 405),
         ("POST", "/v1/nothing", 404),
-        ("GET", "/", 404),
+        ("GET", "/nothing", 404),
         ("DELETE", "/health", 405),
         ("POST", "/api/models/load/nope", 404),
         ("POST", "/api/models/dance/a", 404),

@@ -12,7 +12,7 @@ import trio
 
 from configschema import Call
 from proxy.contact import make_call
-from proxy.upstream import Origin
+from proxy.origin import Origin
 from tests.client import ask, chat
 from tests.proxy.daemon import daemon, stub
 
