@@ -69,6 +69,14 @@ def _add_serving(parser: argparse.ArgumentParser, listen: str) -> None:
         default=listen,
         help=f"where to serve (default: {DEFAULT_LISTEN})",
     )
+    for what in ("cert", "key"):
+        parser.add_argument(
+            f"--tls-{what}-file",
+            f"-tls-{what}-file",
+            metavar="FILE",
+            default=None if listen is not argparse.SUPPRESS else argparse.SUPPRESS,
+            help=f"PEM file of the {'certificate' if what == 'cert' else 'key'}: serve HTTPS",
+        )
     parser.add_argument(
         "--state-dir",
         metavar="DIR",

@@ -10,8 +10,10 @@ import contextlib
 import gc
 import ipaddress
 import resource
+import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from urllib.parse import urlsplit
 
 import structlog
 import trio
@@ -47,6 +49,7 @@ async def run_daemon(
     *,
     watch: bool = False,
     book: LogBook | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends everything at once.
 
@@ -61,6 +64,7 @@ async def run_daemon(
         records: of the processes, for the next daemon.
         watch: whether the files are read whenever they change.
         book: keeps the last lines of the log.
+        tls: to serve HTTPS.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -91,7 +95,8 @@ async def run_daemon(
                     beside.append(partial(preload, supervisor, answer_one_token))
                 with open_application(supervisor, reloader, metrics, book, told.stop) as app:
                     journals.all = (metrics, book, app)
-                    await _serve(root, app, listeners, told, grace, beside)
+                    serve = partial(serve_http, app, listeners, grace=grace, tls=tls)
+                    await _serve(root, app, _url(listeners, tls), serve, told, beside)
                 left = supervisor.let_go() if told.lets_go else 0
                 others = f"; {left} live on for the next llamadoze (adopt)" if left else ""
                 log.info(f"Stopping all models{others}", left=left)
@@ -113,24 +118,30 @@ async def _settle(config: Config, records: Records | None, told: Told) -> dict[s
 async def _serve(
     root: trio.Nursery,
     application: Application,
-    listeners: list[trio.SocketListener],
+    url: str,
+    serve: Callable[..., Awaitable[None]],
     told: Told,
-    grace: float,
     beside: Iterable[Task],
 ) -> None:
     """Serve until told to stop, and do what goes on beside it."""
     supervisor = application.resolver.supervisor
     async with trio.open_nursery() as serving:
         root.start_soon(_hurry, told, serving.cancel_scope, supervisor)
-        host, port = listeners[0].socket.getsockname()[:2]
+        where = urlsplit(url)
         count = len(supervisor.config.models)
-        log.info(f"Listening on http://{host}:{port}", address=f"{host}:{port}", models=count)
-        _warn_if_open(host, supervisor.config)
+        log.info(f"Listening on {url}", address=where.netloc, models=count)
+        _warn_if_open(where.hostname or "", supervisor.config)
         serving.start_soon(application.end_streams_after, told.stop)
         for task in beside:
             serving.start_soon(task)
-        await serve_http(application, listeners, stop=told.stop, grace=grace)
+        await serve(stop=told.stop)
         serving.cancel_scope.cancel()
+
+
+def _url(listeners: list[trio.SocketListener], tls: ssl.SSLContext | None) -> str:
+    host, port = listeners[0].socket.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if tls else 'http'}://{shown}:{port}"
 
 
 def _warn_if_open(host: str, config: Config) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import ssl
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -43,7 +44,7 @@ def launch(
         ConfigError, CannotRun: the configuration cannot be used, or the address is taken.
     """
 
-    book = LogBook()
+    book, tls = LogBook(), _tls(options.tls_cert_file, options.tls_key_file)
 
     def apply(config: Config) -> None:
         book.shown = shown_in(config.log_to_stdout)
@@ -64,6 +65,7 @@ def launch(
             records,
             watch=options.watch_config,
             book=book,
+            tls=tls,
         )
         try:
             trio.run(run)
@@ -71,6 +73,26 @@ def launch(
             reason = error.strerror or str(error)
             where = f"cannot listen on {options.listen}: {reason}"
             raise CannotRun(f"{where}; choose another with --listen") from error
+
+
+def _tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+    """Return how connections are encrypted; None if they are not.
+
+    Raises:
+        CannotRun: one of the files is missing, or they do not belong together.
+    """
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise CannotRun("HTTPS needs both --tls-cert-file and --tls-key-file")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one, too
+        reason = getattr(error, "reason", None) or error.strerror or str(error)
+        raise CannotRun(f"cannot use {certificate} with {key}: {reason}") from error
+    return context
 
 
 def _folder(given: str | None, named: Iterable[str]) -> Path | None:

@@ -87,7 +87,8 @@ def _moved(scope: Any) -> BadRequest:  # noqa: ANN401 -- ASGI
 
 def _refuse_control(path: bytes, *, allowed: bool) -> None:
     """Refuse a path that controls a model server, however it is written."""
-    plain = posixpath.normpath("/" + unquote(unquote(path.decode("latin-1")))).lower()
+    written = unquote(unquote(path.decode("latin-1")))
+    plain = posixpath.normpath("/" + written.lstrip("/")).lower()
     if not allowed and any(plain.endswith(control) for control in CONTROL):
         text = f"{plain} controls the model server; it is reached only with upstream.allowControl"
         raise BadRequest(text, status=403)
