@@ -20,29 +20,15 @@ from configschema.sections import DEFAULT_GROUP
 
 LOG_LEVELS = ("debug", "info", "warn", "error")
 NOT_YET: dict[str, str] = {
-    "apiKeys": "keys are not checked yet: whoever reaches the port is served",
-    "selectors": "not in effect yet: these names are unknown to requests",
-    "profiles": "not in effect yet: no profile can be switched on",
-    "peers": "not in effect yet: these models are unknown to requests",
-    "sendLoadingState": "not in effect yet: a stream begins when the model is ready",
-    "includeAliasesInList": "not in effect yet: aliases are served, but not listed",
-    "upstream": "not in effect yet: there is no /upstream",
     "captureBuffer": "not in effect yet: nothing is captured",
     "metricsMaxInMemory": "not in effect yet: no activity is kept",
     "store": "not in effect yet: no activity is kept",
     "ui": "not in effect yet: there is no user interface",
     "performance": "not in effect yet: nothing is sampled",
     "logTimeFormat": "not in effect: the log has its own form of time",
-    "logToStdout": "not in effect yet: the models' output is not in the log",
     "logRequests": "ignored, as in llama-swap",
 }
 NOT_YET_OF_MODELS: dict[str, str] = {
-    "filters": "not in effect yet: requests are passed on unchanged",
-    "timeouts": "not in effect yet: the built-in limits hold",
-    "compat": "not in effect yet: there are no websockets",
-    "capabilities": "not in effect yet: not listed",
-    "metadata": "not in effect yet: not listed",
-    "sendLoadingState": "not in effect yet: a stream begins when the model is ready",
     "healthCheckTimeout": "ignored, as in llama-swap; readyTimeout is a model's own limit",
 }
 

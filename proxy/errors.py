@@ -33,7 +33,6 @@ KINDS: dict[int, tuple[str, str]] = {
     403: ("authentication_error", "forbidden"),
     404: ("invalid_request_error", "not_found"),
     405: ("invalid_request_error", "method_not_allowed"),
-    408: ("invalid_request_error", "request_timeout"),
     409: ("invalid_request_error", "conflict"),
     413: ("invalid_request_error", "body_too_large"),
     429: ("rate_limit_error", "rate_limit_exceeded"),

@@ -127,12 +127,6 @@ def test_a_word_that_is_no_log_level_is_warned_of() -> None:
     ]
 
 
-def test_api_keys_that_nobody_checks_are_warned_of_in_plain_words() -> None:
-    """An operator must not believe that the port is guarded; the keys are not repeated."""
-    (warning,) = parse("apiKeys: [sk-secret]").warnings
-    assert warning.message == "keys are not checked yet: whoever reaches the port is served"
-
-
 def test_empty_sections_are_warned_of() -> None:
     """Whoever wrote the key meant to write more; a list that is empty says so itself."""
     text = "macros:\nhooks:\n  on_startup:\nmodels: {m: {cmd: 'x ${PORT}', env: , aliases: []}}\n"
@@ -162,9 +156,12 @@ def test_keys_for_the_address_are_pointed_to_the_command_line() -> None:
 
 def test_a_key_without_effect_is_said_once_for_all_models() -> None:
     """Not fifty times."""
-    text = "models: {a: %s, b: %s, c: %s}" % ((("{cmd: 'x ${PORT}', metadata: {a: 1}}"),) * 3)
+    text = "models: {a: %s, b: %s, c: %s}" % ((("{cmd: 'x ${PORT}', healthCheckTimeout: 9}"),) * 3)
     assert [(w.path, w.message) for w in parse(text).warnings] == [
-        ("models.a.metadata", "not in effect yet: not listed (and 2 more models)")
+        (
+            "models.a.healthCheckTimeout",
+            "ignored, as in llama-swap; readyTimeout is a model's own limit (and 2 more models)",
+        )
     ]
 
 
