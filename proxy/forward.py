@@ -19,7 +19,6 @@ from proxy.directory import Local
 from proxy.errors import EXPECTED, BadRequest, problem_of
 from proxy.exchange import CANCELLED, CANCELS
 from proxy.filters import apply_filters
-from proxy.forms import FormUpload
 from proxy.headers import Header, to_peer, to_upstream, value_of
 from proxy.inflight import Call, InFlight
 from proxy.loading import Narrated, Narration
@@ -96,8 +95,7 @@ class _Errand:
             try:
                 await self._while_client_waits(question)
             finally:
-                if isinstance(question.body, FormUpload):
-                    question.body.close()
+                question.close()
         except ClientGone:
             return
         except EXPECTED as error:

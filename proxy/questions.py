@@ -39,6 +39,11 @@ class Question:
     stream: bool = False
     data: dict[str, Any] | None = None
 
+    def close(self) -> None:
+        """Let go of what was kept of the body."""
+        if isinstance(self.body, FormUpload):
+            self.body.close()
+
     def rewrite(self, model: str) -> None:
         """Let the body name another model, and say what `data` has become."""
         if self.data is not None:
@@ -66,6 +71,7 @@ async def read_question(route: Route, scope: Scope, incoming: Incoming, limits: 
     else:
         question = await _read_body(scope, incoming, limits)
     if not question.model:
+        question.close()
         raise no_model("give its name as 'model'")
     return question
 

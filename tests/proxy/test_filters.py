@@ -1,0 +1,91 @@
+"""What filters make of a request's body."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configschema import Filters
+from proxy.filters import apply_filters
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+def filtered(data: dict[str, Any], filters: Filters, asked: str = "m") -> dict[str, Any]:
+    apply_filters(data, filters, asked)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("strip", "left"),
+    [
+        ("temperature", {"model": "m", "a": {"b": 1, "c": [1, 2, 3]}}),
+        ("temperature , a.b", {"model": "m", "a": {"c": [1, 2, 3]}}),
+        ("temperature,a.c.1", {"model": "m", "a": {"b": 1, "c": [1, 3]}}),
+        (
+            "temperature,model,nothing,a.x.y,a.c.9,a.c.x,",
+            {"model": "m", "a": {"b": 1, "c": [1, 2, 3]}},
+        ),
+        ("temperature,a", {"model": "m"}),
+    ],
+)
+def test_parameters_are_removed_by_path(strip: str, left: dict[str, Any]) -> None:
+    """What is not there is no fault, and the model stays."""
+    data = {"model": "m", "temperature": 1, "a": {"b": 1, "c": [1, 2, 3]}}
+    assert filtered(data, Filters(strip_params=strip)) == left
+    old_spelling = Filters(legacy_strip_params="temperature")
+    assert filtered({"temperature": 1}, old_spelling) == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "there"),
+    [
+        ("top_k", 5, {"top_k": 5}),
+        ("a.b.c", 1, {"a": {"b": {"c": 1}}}),
+        ("list.0", "x", {"list": ["x"]}),
+        ("list.-1", "x", {"list": ["x"]}),
+        (r"a\.b", 1, {"a.b": 1}),
+        ("model", "other", {}),
+        ("model.name", "other", {}),
+    ],
+)
+def test_parameters_are_set_by_path(path: str, value: object, there: dict[str, Any]) -> None:
+    """Objects and lists on the way are made."""
+    assert filtered({"model": "m"}, Filters(set_params={path: value})) == {"model": "m", **there}
+
+
+def test_what_is_set_for_a_name_comes_last() -> None:
+    """After removal and after what is set for all; other names' settings do not count."""
+    filters = Filters(
+        strip_params="effort",
+        set_params={"effort": "low", "top_k": 1},
+        set_params_by_id={"m:high": {"effort": "high"}, "m": {"effort": "none"}},
+    )
+    assert filtered({"effort": "max"}, filters, "m:high") == {"effort": "high", "top_k": 1}
+    assert filtered({}, filters, "other") == {"effort": "low", "top_k": 1}
+
+
+def test_a_set_value_is_the_requests_own() -> None:
+    """What one request changes must not be in the next one's."""
+    filters = Filters(set_params={"a": {"b": []}})
+    filtered({}, filters)["a"]["b"].append(1)
+    assert filtered({}, filters) == {"a": {"b": []}}
+
+
+@given(st.dictionaries(st.text(), JSON), st.text(), st.text(), JSON)
+def test_no_path_breaks_on_any_body(
+    data: dict[str, Any], strip: str, path: str, value: object
+) -> None:
+    """And the model is what it was."""
+    data["model"] = "m"
+    filtered(data, Filters(strip_params=strip, set_params={path: value}))
+    assert data["model"] == "m"
+    json.dumps(data)

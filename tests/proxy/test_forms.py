@@ -1,0 +1,125 @@
+"""Forms on their way to a model server."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.bodies import Incoming
+from proxy.errors import BadRequest
+from proxy.forms import FormUpload, boundary_of, read_form
+
+BOUNDARY = b"xX--boundary"
+
+
+def form(*parts: tuple[str, bytes]) -> bytes:
+    framed = (b"--%b\r\n%b\r\n\r\n%b\r\n" % (BOUNDARY, h.encode(), data) for h, data in parts)
+    return b"".join(framed) + b"--%b--\r\n" % BOUNDARY
+
+
+def field(name: str) -> str:
+    return f'Content-Disposition: form-data; name="{name}"'
+
+
+FILE = field("file") + '; filename="a.wav"\r\nContent-Type: audio/wav'
+SOUND = bytes(range(256)) * 40 + b"\r\n--xX--bound\r\n"
+
+
+def incoming(body: bytes, cuts: list[int] | None = None, length: bool = True) -> Incoming:
+    places = [0, *sorted(cut % (len(body) + 1) for cut in cuts or []), len(body)]
+    pieces = [body[a:b] for a, b in pairwise(places)]
+
+    async def receive() -> Any:
+        piece = pieces.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+    return Incoming(receive, len(body) if length else None)
+
+
+def drain(coroutine: Any) -> Any:
+    """Run what never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waits")
+
+
+def read_all(upload: FormUpload) -> bytes:
+    body = b""
+    while piece := drain(upload.read()):
+        body += piece
+    return body
+
+
+ORDERS = [
+    [(field("model"), b"whisper"), (FILE, SOUND)],
+    [(FILE, SOUND), (field("model"), b"whisper")],
+    [(field("prompt"), b"m"), (FILE, SOUND), (field("model"), b"whisper"), (field("x"), b"")],
+]
+
+
+@given(st.sampled_from(ORDERS), st.lists(st.integers(0, 20_000), max_size=20), st.booleans())
+def test_a_form_goes_on_byte_for_byte(
+    parts: list[tuple[str, bytes]], cuts: list[int], length: bool
+) -> None:
+    """Wherever its model stands, and however it arrives."""
+    body = form(*parts)
+    with closing(drain(read_form(incoming(body, cuts, length), BOUNDARY, 1e9))) as upload:
+        assert upload.model == "whisper"
+        assert upload.length == (len(body) if length else None)
+        assert read_all(upload) == body
+
+
+@given(st.sampled_from(ORDERS), st.lists(st.integers(0, 20_000), max_size=20))
+def test_only_the_models_name_is_replaced(parts: list[tuple[str, bytes]], cuts: list[int]) -> None:
+    """And the length says so."""
+    name = "large-v3-türbo"
+    renamed = [(head, name.encode() if data == b"whisper" else data) for head, data in parts]
+    with closing(drain(read_form(incoming(form(*parts), cuts), BOUNDARY, 1e9))) as upload:
+        upload.rename(name)
+        assert read_all(upload) == form(*renamed)
+        assert upload.length == len(form(*renamed))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [form((FILE, SOUND)), form((field("Model"), b"x")), b"no form at all", b""],
+    ids=["no model", "another field", "no form", "nothing"],
+)
+def test_a_form_without_a_model_names_none(body: bytes) -> None:
+    """What is wrong with it otherwise is for the model server to say."""
+    with closing(drain(read_form(incoming(body), BOUNDARY, 1e9))) as upload:
+        assert upload.model == ""
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_a_form_that_is_too_long_is_refused(length: bool) -> None:
+    """At once if it says so, else when there is too much of it."""
+    body = form((FILE, SOUND), (field("model"), b"whisper"))
+    with pytest.raises(BadRequest, match="maxUpload") as caught:
+        drain(read_form(incoming(body, [100, 500, 5000], length), BOUNDARY, 1000))
+    assert caught.value.status == 413
+
+
+def test_what_comes_after_the_model_is_bounded_too() -> None:
+    """While it is passed on."""
+    body = form((field("model"), b"whisper"), (FILE, SOUND))
+    arriving = incoming(body, [200, 900, 5000], length=False)
+    with (
+        closing(drain(read_form(arriving, BOUNDARY, 1000))) as upload,
+        pytest.raises(BadRequest, match="maxUpload"),
+    ):
+        read_all(upload)
+
+
+def test_a_form_needs_its_boundary() -> None:
+    """In quotes or not."""
+    assert boundary_of(b'multipart/form-data; boundary="a b"') == b"a b"
+    with pytest.raises(BadRequest, match="boundary"):
+        boundary_of(b"multipart/form-data")
