@@ -36,6 +36,7 @@ KINDS: dict[int, tuple[str, str]] = {
     409: ("invalid_request_error", "conflict"),
     413: ("invalid_request_error", "body_too_large"),
     429: ("rate_limit_error", "rate_limit_exceeded"),
+    499: ("invalid_request_error", "cancelled"),
     502: ("server_error", "bad_gateway"),
     503: ("server_error", "service_unavailable"),
     504: ("server_error", "gateway_timeout"),

@@ -125,7 +125,7 @@ class _Errand:
         if failure is not None:
             raise failure
         if self.answer.call.cancelled:
-            raise BadRequest(CANCELLED, status=499, code="cancelled")
+            raise BadRequest(CANCELLED, status=499)
 
     async def _ask(self, question: Question) -> None:
         with self.of.resolver.choose(question.model) as target:

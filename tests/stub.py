@@ -7,6 +7,7 @@ process in mid-answer. ``GET /stats`` tells what it saw. ``--ready-after`` count
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -45,20 +46,59 @@ class Stub:
                 head, _, buffer = buffer.partition(b"\r\n\r\n")
                 lines = head.split(b"\r\n")
                 headers = dict(line.lower().split(b": ", 1) for line in lines[1:])
+                target = lines[0].decode().split()[1]
+                if headers.get(b"upgrade") == b"websocket":
+                    self.echo_raw(connection, target, buffer)
+                    return
                 length = int(headers.get(b"content-length", 0))
+                if "?count" in target:
+                    self.count(connection, length, buffer, target)
+                    buffer = b""
+                    continue
+                if headers.get(b"transfer-encoding") == b"chunked":
+                    body, buffer = dechunk(connection, buffer)
+                    self.answer(connection, target, body, lines)
+                    continue
                 while len(buffer) < length:
                     piece = connection.recv(1 << 20)
                     if not piece:
                         return
                     buffer += piece
                 body, buffer = buffer[:length], buffer[length:]
-                self.answer(connection, lines[0].decode().split()[1], body, lines)
+                self.answer(connection, target, body, lines)
                 if headers.get(b"connection") == b"close":
                     return
         except OSError:
             self.stats["cancelled"] += 1
         finally:
             connection.close()
+
+    def echo_raw(self, connection: socket.socket, target: str, buffer: bytes) -> None:
+        """Agree to a websocket, or not, and send back whatever comes."""
+        self.stats["requests"] += 1
+        if "refuse" in target:
+            self.send(connection, 403, b'{"error": "no websocket here"}')
+            return
+        connection.sendall(
+            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+            b"sec-websocket-accept: x\r\n\r\nhello "
+        )
+        while buffer or (buffer := connection.recv(65536)):
+            connection.sendall(buffer)
+            if b"bye" in buffer:
+                return
+            buffer = b""
+
+    def count(self, connection: socket.socket, length: int, buffer: bytes, target: str) -> None:
+        """Read a body at its own pace; say how long it was, and its digest."""
+        digest, size = hashlib.sha256(buffer), len(buffer)
+        pause = float(target.partition("pause=")[2] or 0)
+        while size < length and (piece := connection.recv(1 << 20)):
+            size += len(piece)
+            digest.update(piece)
+            time.sleep(pause)
+        text = json.dumps({"size": size, "digest": digest.hexdigest()})
+        self.send(connection, 200, text.encode())
 
     def answer(
         self, connection: socket.socket, target: str, body: bytes, lines: list[bytes]
@@ -117,6 +157,21 @@ class Stub:
     def send(self, connection: socket.socket, status: int, body: bytes) -> None:
         head = b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
         connection.sendall(head % (status, len(body)) + body)
+
+
+def dechunk(connection: socket.socket, buffer: bytes) -> tuple[bytes, bytes]:
+    """Read a chunked body; return it and what follows it."""
+    body = b""
+    while True:
+        while b"\r\n" not in buffer:
+            buffer += connection.recv(65536)
+        size, _, buffer = buffer.partition(b"\r\n")
+        wanted = int(size, 16)
+        while len(buffer) < wanted + 2:
+            buffer += connection.recv(65536)
+        body, buffer = body + buffer[:wanted], buffer[wanted + 2 :]
+        if not wanted:
+            return body, buffer
 
 
 def main(arguments: list[str]) -> None:
