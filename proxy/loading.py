@@ -11,6 +11,7 @@ import trio
 from proxy.answer import Answer
 from proxy.dialects import Note
 from supervisor import State, Supervisor, SupervisorError
+from supervisor.racing import race
 from supervisor.scheduler import Turn
 from supervisor.server import ModelServer
 
@@ -57,8 +58,12 @@ class Narration:
         while not self.over.is_set():
             await self._say(self._news() or ".")
             with trio.move_on_after(self.answer.dialect.every):
-                await self.over.wait()
+                await race(self.over.wait, self._another_state)
         await self._say(f"\nDone! ({trio.current_time() - began:.2f}s)\n{RULE}\n")
+
+    async def _another_state(self) -> None:
+        said = set() if self._said is None else {self._said[0]}
+        await self.supervisor.servers[self.model].reached(frozenset(State) - said)
 
     def _news(self) -> str:
         """Return what has changed since it was asked last, for people."""
@@ -71,7 +76,7 @@ class Narration:
         return f"\n{WORDS.get(state, WAITING)}{queue}"
 
     def _standing(self) -> tuple[State, int]:
-        state = self.supervisor.servers[self.model].snapshot().state
+        state = self.supervisor.servers[self.model].at.state
         return state, self.supervisor.place(self.model)
 
     async def _say(self, text: str) -> None:
@@ -98,13 +103,20 @@ class Narrated:
 
     async def __aenter__(self) -> ModelServer:
         failure: SupervisorError | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._narration.run)
-            try:
-                server = await self._turn.__aenter__()
-            except SupervisorError as error:
-                failure = error
-            self._narration.over.set()
+        entered = False
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._narration.run)
+                try:
+                    server = await self._turn.__aenter__()
+                    entered = True
+                except SupervisorError as error:
+                    failure = error
+                self._narration.over.set()
+        except BaseException:  # who leaves now has the lease, and no block to give it back
+            if entered:
+                self._turn.leave()
+            raise
         if failure is not None:
             raise failure
         return server

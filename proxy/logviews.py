@@ -14,6 +14,7 @@ from proxy.errors import BadRequest
 from proxy.logbook import PROXY, UPSTREAM, LogBook
 from proxy.modelviews import endless, plain
 from proxy.resolving import Resolver
+from supervisor.logs import LogRing
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -29,8 +30,8 @@ def log_views(resolver: Resolver, book: LogBook) -> Blueprint:
     @views.get("/logs/stream")
     @views.get("/logs/stream/<path:source>")
     async def stream(source: str | None = None) -> Response:
-        followed, history = _source(source, resolver, book)
-        pieces = _follow(book, followed, b"" if "no-history" in request.args else history)
+        followed, ring = _source(source, resolver, book)
+        pieces = _follow(book, followed, None if "no-history" in request.args else ring)
         response = endless(pieces, TEXT)
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
@@ -38,25 +39,27 @@ def log_views(resolver: Resolver, book: LogBook) -> Blueprint:
     return views
 
 
-def _source(name: str | None, resolver: Resolver, book: LogBook) -> tuple[str | None, bytes]:
-    """Return what is followed, and what was written of it last.
+def _source(name: str | None, resolver: Resolver, book: LogBook) -> tuple[str | None, LogRing]:
+    """Return what is followed, and where the last of it is kept.
 
     Raises:
         BadRequest: there is no such log.
     """
     if name is None:
-        return None, book.combined.text()
+        return None, book.combined
     if name in (PROXY, UPSTREAM):
-        return name, (book.proxy if name == PROXY else book.upstream).text()
+        return name, book.proxy if name == PROXY else book.upstream
     if (model := resolver.config.find(name)) is None:
         raise BadRequest(f"no log is called '{name}': expected proxy, upstream or a model")
-    return f"{UPSTREAM}/{model.id}", resolver.supervisor.servers[model.id].output.text()
+    return f"{UPSTREAM}/{model.id}", resolver.supervisor.servers[model.id].output
 
 
-async def _follow(book: LogBook, source: str | None, history: bytes) -> AsyncIterator[bytes]:
+async def _follow(
+    book: LogBook, source: str | None, history: LogRing | None
+) -> AsyncIterator[bytes]:
     with book.followed(source) as reader:
-        if history:
-            yield history
+        if history is not None and (text := history.text()):
+            yield text
         try:
             while True:
                 yield await reader.read()

@@ -37,6 +37,11 @@ class LogRing:
             self._size -= len(self._chunks.popleft())
         self.on_write(chunk)
 
+    def clear(self) -> None:
+        """Forget what is kept."""
+        self._chunks.clear()
+        self._size = 0
+
     def text(self) -> bytes:
         """Return all that is kept."""
         return b"".join(self._chunks)

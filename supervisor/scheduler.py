@@ -88,6 +88,10 @@ class Turn:
         return self.server
 
     async def __aexit__(self, *_: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Give up the place or the lease, whichever it is."""
         self._scheduler.leave(self)
 
 

@@ -192,7 +192,7 @@ class ModelServer:
     async def _live_once(self, inherited: Record | None = None) -> None:
         """Have a process, keep it while it is wanted, and see it gone."""
         self.wanted.begin_life()
-        self.output = LogRing()  # what its predecessor said explains nothing of this one
+        self.output.clear()  # what its predecessor said explains nothing of this one
         ending = Ending()
         try:
             ending = await (self._inherit(inherited) if inherited else self._start())

@@ -33,9 +33,15 @@ class Daemon:
     port: int
     supervisor: Supervisor
     stop: trio.Event
+    book: LogBook
 
     def pid(self, model: str) -> int | None:
         return self.supervisor.servers[model].snapshot().pid
+
+    def in_use(self, model: str) -> bool:
+        """Whether anybody uses it, or waits for it."""
+        usage = self.supervisor.servers[model].usage
+        return usage.in_flight > 0 or usage.waiting > 0
 
     def state(self, model: str) -> str:
         return self.supervisor.servers[model].snapshot().state.value
@@ -90,5 +96,5 @@ async def daemon(
             nursery.start_soon(
                 partial(serve_http, app, listeners, stop=stop, grace=grace, config=settings)
             )
-            yield Daemon(listeners[0].socket.getsockname()[1], supervisor, stop)
+            yield Daemon(listeners[0].socket.getsockname()[1], supervisor, stop, book)
         nursery.cancel_scope.cancel()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 
@@ -72,7 +74,7 @@ async def test_nobody_controls_a_model_server_behind_the_daemons_back(path: str)
 
 async def test_profiles_hold_below_upstream() -> None:
     """Selectors do not."""
-    whole = {
+    whole: dict[str, Any] = {
         "selectors": {"s": {"strategy": "pin", "targets": ["a"]}},
         "profiles": {"p": {"pins": {"org/x": "a"}}},
     }
