@@ -6,6 +6,7 @@ routes: keys, CORS, and the request's id.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol, cast
 
 import trio
@@ -20,6 +21,8 @@ from proxy.passthrough import route_below
 from proxy.requestlog import request_id_of
 from proxy.resolving import Resolver
 from proxy.routes import Route, route_of
+
+DOUBLED = re.compile("//+")
 
 Asgi = Any
 """An ASGI callable, scope or message."""
@@ -68,7 +71,8 @@ class Connection(TrioASGIHTTPConnection):
         Raises:
             BadRequest: it may not go there.
         """
-        method, path, headers = self.scope["method"], self.scope["path"], [*self.scope["headers"]]
+        method, headers = self.scope["method"], [*self.scope["headers"]]
+        path = DOUBLED.sub("/", self.scope["path"])  # a base URL with a slash at its end
         gateway.resolver.keys.check(method, path, headers)
         return route_of(method, path) or route_below(self.scope, gateway.resolver)
 

@@ -55,8 +55,10 @@ class BadRequest(Unsendable):
         status: int = 400,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        param: str | None = None,
     ) -> None:
         self.status = status
+        self.param = param
         self.code = code
         self.headers = headers or {}
         super().__init__(message)
@@ -70,6 +72,7 @@ class Problem:
     message: str
     code: str | None = None
     headers: Mapping[str, str] = attrs.field(factory=dict)
+    param: str | None = None
 
     def error(self) -> dict[str, str | None]:
         """Return what OpenAI's clients turn into an exception."""
@@ -78,8 +81,7 @@ class Problem:
             ("server_error", "internal_error") if self.status >= 500 else KINDS[400],
         )
         code = self.code or code
-        param = "model" if code == "not_found" else None
-        return {"message": self.message, "type": kind, "param": param, "code": code}
+        return {"message": self.message, "type": kind, "param": self.param, "code": code}
 
     def body(self) -> bytes:
         """Return the error as JSON; ``type`` is Anthropic's mark of one."""
@@ -91,10 +93,15 @@ class Problem:
         return [(b"content-type", b"application/json"), *EVERYBODY, *extra]
 
     def said_to(self, accept: bytes) -> tuple[list[Header], bytes]:
-        """Return headers and body in the form a client asks for: text, HTML, or JSON."""
+        """Return headers and body in the form a client asks for: text, HTML, or JSON.
+
+        A client that is to come back later gets JSON, as from llama-swap.
+        """
         fields, body = self.fields(), self.body()
         text = f"llamadoze: {self.message}"
-        if b"text/plain" in accept:
+        if self.status == 429:
+            kind = b"application/json"
+        elif b"text/plain" in accept:
             kind, body = b"text/plain; charset=utf-8", text.encode()
         elif b"text/html" in accept:
             kind, body = b"text/html; charset=utf-8", _page(self.status, text).encode()
@@ -116,9 +123,9 @@ def problem_of(error: Exception) -> Problem:
     message = str(error)
     match error:
         case BadRequest():
-            return Problem(error.status, message, error.code, error.headers)
+            return Problem(error.status, message, error.code, error.headers, error.param)
         case UnknownModel() | Removed():
-            return Problem(404, message)
+            return Problem(404, message, param="model")
         case TooManyRequests():
             return Problem(429, message, "concurrency_limit", {"Retry-After": "1"})
         case QueueFull():

@@ -86,7 +86,7 @@ class Events:
         self._listeners.add(listener)
 
         def hear(source: str, data: bytes) -> None:
-            listener.tell(_log(source, data))
+            listener.tell(_log(source.partition("/")[0], data))
 
         try:
             with self.book.listening(hear):

@@ -19,7 +19,7 @@ MOST_ADDED = 1000  # entries that a path may add to a list
 
 
 def apply_filters(data: dict[str, Any], filters: Filters, asked: str) -> bool:
-    """Change a request's body; return whether anything was to be changed.
+    """Change a request's body; return whether anything was changed.
 
     Args:
         data: the body.
@@ -28,13 +28,11 @@ def apply_filters(data: dict[str, Any], filters: Filters, asked: str) -> bool:
     """
     if not needs_body(filters):
         return False
-    stripped = list(_names(filters.strip_params or filters.legacy_strip_params))
+    stripped = [_delete(data, keys_of(path)) for path in _names(filters)]
     by_id = filters.set_params_by_id.get(asked, {})
-    for path in stripped:
-        _delete(data, keys_of(path))
     for params in (filters.set_params, by_id):
         _set_all(data, params)
-    return bool(stripped or filters.set_params or by_id)
+    return any(stripped) or bool(filters.set_params or by_id)
 
 
 def needs_body(filters: Filters) -> bool:
@@ -47,7 +45,8 @@ def needs_body(filters: Filters) -> bool:
     )
 
 
-def _names(listed: str) -> Iterable[str]:
+def _names(filters: Filters) -> Iterable[str]:
+    listed = filters.strip_params or filters.legacy_strip_params
     names = (name.strip() for name in listed.split(","))
     return (name for name in names if name and keys_of(name)[0] != PROTECTED)
 
@@ -64,14 +63,18 @@ def keys_of(path: str) -> list[str]:
     return [key.replace("\\.", ".") for key in re.split(r"(?<!\\)\.", path)]
 
 
-def _delete(data: Any, keys: list[str]) -> None:  # noqa: ANN401 -- JSON
+def _delete(data: Any, keys: list[str]) -> bool:  # noqa: ANN401 -- JSON
+    """Remove what a path leads to; return whether it was there."""
     for key in keys[:-1]:
         data = _child(data, key)
     last = keys[-1]
-    if isinstance(data, dict):
-        data.pop(last, None)
-    elif isinstance(data, list) and last.isdecimal() and int(last) < len(data):
+    if isinstance(data, dict) and last in data:
+        del data[last]
+        return True
+    if isinstance(data, list) and last.isdecimal() and int(last) < len(data):
         del data[int(last)]
+        return True
+    return False
 
 
 def _child(data: Any, key: str) -> Any:  # noqa: ANN401 -- JSON

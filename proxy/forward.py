@@ -66,7 +66,6 @@ class Forwarder:
         call = Call(request_id, scope["method"], scope["path"], scope["headers"], client)
         answer = Answer(send, call, route.dialect)
         errand = _Errand(self, scope, Incoming.of(scope["headers"], receive), answer, route)
-        self.in_flight.add(call)
         try:
             await errand.run()
             await answer.finish()
@@ -129,7 +128,9 @@ class _Errand:
 
     async def _ask(self, question: Question) -> None:
         with self.of.resolver.choose(question.model) as target:
-            self.answer.call.model, self.answer.call.known = target.id, True
+            call = self.answer.call
+            call.model, call.known = target.id, True
+            self.of.in_flight.add(call)
             if isinstance(target, Local):
                 await self._ask_model(question, target)
             else:

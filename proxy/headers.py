@@ -1,4 +1,7 @@
-"""Which headers go on, and which belong to one connection only (RFC 9110, 7.6.1)."""
+"""Which headers go on, and which belong to one connection only (RFC 9110, 7.6.1).
+
+Owns the rules. All names are in lower case, as both parsers and ASGI have them.
+"""
 
 from __future__ import annotations
 
@@ -88,11 +91,11 @@ def value_of(headers: Iterable[Header], name: bytes) -> bytes:
 
 
 def _end_to_end(headers: Iterable[Header], dropped: frozenset[bytes]) -> list[Header]:
-    lowered = [(name.lower(), value) for name, value in headers]
-    for name, value in lowered:
+    given = list(headers)
+    for name, value in given:
         if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
             dropped = dropped | {token.strip().lower() for token in value.split(b",")}
-    return [pair for pair in lowered if pair[0] not in dropped]
+    return [pair for pair in given if pair[0] not in dropped]
 
 
 def keys_shown(headers: Iterable[Header]) -> dict[bytes, bytes]:

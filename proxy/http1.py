@@ -26,6 +26,8 @@ LINGER = 30.0  # seconds in which the rest of a refused request is read and drop
 LONGEST_HEAD = 64 * 1024  # bytes
 MOST_BUFFERED = 256 * 1024  # bytes that wait for the application
 
+TOO_LONG = Reject(431, f"the head has more than {LONGEST_HEAD} bytes")
+
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
@@ -154,7 +156,10 @@ class Connection:
         except httptools.HttpParserError as error:
             self._reject(Reject(400, f"the request is not HTTP/1.1: {error}"))
         if self._head_size > LONGEST_HEAD and self._arriving is None and not self._raw:
-            self._reject(Reject(431, f"the head has more than {LONGEST_HEAD} bytes"))
+            self._reject(TOO_LONG)
+
+    def _size_of_head(self) -> int:
+        return len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
 
     def _take_upgrade(self, rest: bytes) -> None:
         """Let a websocket's bytes through as they are; ignore any other wish (RFC 9110, 7.8)."""
@@ -214,6 +219,7 @@ class Connection:
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
+        too_long = self._head_size > LONGEST_HEAD and self._size_of_head() > LONGEST_HEAD
         self._head_size = 0
         parser = self._parser
         exchange = Exchange(
@@ -226,6 +232,8 @@ class Connection:
         )
         self._arriving = exchange
         self._waiting.append(exchange)
+        if too_long:
+            exchange.fail(TOO_LONG)
 
     def on_body(self, data: bytes) -> None:
         """A part of the body, free of its framing."""

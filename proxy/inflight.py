@@ -89,7 +89,7 @@ def _shown(headers: Sequence[Header]) -> dict[str, str]:
 
 @attrs.define(eq=False)
 class InFlight:
-    """The requests that have not ended.
+    """The requests whose model is known and that have not ended.
 
     Attributes:
         on_change: called with ``upsert`` or ``remove`` and the request.
@@ -107,9 +107,9 @@ class InFlight:
         self.on_change("upsert", call)
 
     def remove(self, call: Call) -> None:
-        """List it no more."""
-        del self._calls[call.number]
-        self.on_change("remove", call)
+        """List it no more, if it was."""
+        if self._calls.pop(call.number, None):
+            self.on_change("remove", call)
 
     def __iter__(self) -> Iterator[Call]:
         return iter(tuple(self._calls.values()))

@@ -44,13 +44,22 @@ def _rows(resolver: Resolver) -> Iterator[Row]:
 
 def _local(model: Model, config: Config, supervisor: Supervisor) -> Iterator[Row]:
     state = supervisor.servers[model.id].at.state
-    facts: Row = {"type": "model"} | ({"aliases": list(model.aliases)} if model.aliases else {})
-    own = _of_model(model)
-    yield {**_row(model.id, loaded=state in LOADED, facts=facts, more=model.metadata), **own}
+    facts: Row = {"type": "model"} | (
+        {"aliases": list(model.other_names)} if model.other_names else {}
+    )
+    own, more = _of_model(model), _metadata(model)
+    yield {**_row(model.id, loaded=state in LOADED, facts=facts, more=more), **own}
     if config.include_aliases_in_list:
         for alias in model.other_names:
             facts = {"type": "alias", "modelID": model.id}
-            yield {**_row(alias, loaded=state in LOADED, facts=facts, more=model.metadata), **own}
+            yield {**_row(alias, loaded=state in LOADED, facts=facts, more=more), **own}
+
+
+def _metadata(model: Model) -> Row:
+    """Return a model's metadata, without what its capabilities say better."""
+    if model.capabilities == Capabilities():
+        return dict(model.metadata)
+    return {key: value for key, value in model.metadata.items() if key not in WITH_CAPABILITIES}
 
 
 def _remote(remote: Remote) -> Row:
@@ -158,8 +167,8 @@ def statuses(resolver: Resolver) -> list[Row]:
     for model in resolver.config.models.values():
         row = _status(model.id, model.name, model.description, unlisted=model.unlisted)
         row["state"] = supervisor.servers[model.id].at.state.value
-        if model.aliases:
-            row["aliases"] = list(model.aliases)
+        if model.other_names:
+            row["aliases"] = list(model.other_names)
         if model.capabilities != Capabilities():
             row |= {k: v for k, v in _capabilities(model.capabilities).items() if k in SHOWN}
         rows.append(row)

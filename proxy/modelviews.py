@@ -74,5 +74,7 @@ def plain(text: str | bytes) -> Response:
 
 def endless(pieces: AsyncIterator[bytes], kind: str) -> Response:
     """Return an answer that goes on until the client leaves, or the daemon ends."""
+    if request.method == "HEAD":  # whose answer ends with its head
+        return Response(b"", 200, content_type=kind)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return Response(pieces, 200, headers, content_type=kind)

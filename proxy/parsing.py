@@ -55,7 +55,7 @@ class ResponseParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer, which comes too late to be one."""
         if not self.head_done:
-            self.headers.append((name, value))
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
@@ -112,7 +112,7 @@ class ResponseParser:
 
     def ended(self) -> None:
         """Take note that the connection was closed: the end of a body without a length."""
-        framed = {name.lower() for name, _ in self.headers}
+        framed = {name for name, _ in self.headers}
         if not self.head_done or framed & {b"content-length", b"transfer-encoding"}:
             raise UpstreamError("the model server closed the connection in mid-answer")
         self.done = True

@@ -19,6 +19,8 @@ from proxy.headers import value_of
 from proxy.routes import NamedIn, Route
 from proxy.upstream import Upload
 
+BOM = b"\xef\xbb\xbf"
+
 Scope = Any
 """An ASGI scope."""
 
@@ -48,7 +50,7 @@ class Question:
         """Let the body name another model, and say what `data` has become."""
         if self.data is not None:
             self.data["model"] = model
-            self.body = json.dumps(self.data).encode()
+            self.body = _written(self.data)
         elif isinstance(self.body, FormUpload):
             self.body.rename(model)
 
@@ -62,11 +64,11 @@ async def read_question(route: Route, scope: Scope, incoming: Incoming, limits: 
     if route.named_in is NamedIn.PATH:
         return Question(model=route.model, body=await _pass_on(scope, incoming, limits))
     if route.named_in is NamedIn.QUERY:
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        asked = _first(scope["query_string"])
         question = Question(
-            model=query.get("model", ""),
+            model=asked.get("model", ""),
             body=await _pass_on(scope, incoming, limits),
-            stream=query.get("stream") == "true",
+            stream=asked.get("stream") == "true",
         )
     else:
         question = await _read_body(scope, incoming, limits)
@@ -76,9 +78,17 @@ async def read_question(route: Route, scope: Scope, incoming: Incoming, limits: 
     return question
 
 
+def _written(data: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(data, allow_nan=False).encode()
+    except ValueError:
+        text = "the body has a number that is too large to be written again"
+        raise BadRequest(text) from None
+
+
 def no_model(remedy: str) -> BadRequest:
     """Return what is said to a request that names no model; llama-swap's status for it is 404."""
-    return BadRequest(f"no model id could be identified: {remedy}", status=404)
+    return BadRequest(f"no model id could be identified: {remedy}", status=404, param="model")
 
 
 async def _pass_on(scope: Scope, incoming: Incoming, limits: Limits) -> bytes | Upload:
@@ -95,28 +105,34 @@ async def _read_body(scope: Scope, incoming: Incoming, limits: Limits) -> Questi
     lowered = kind.lower()
     if b"multipart/form-data" in lowered:
         form = await read_form(incoming, boundary_of(kind), limits.upload)
-        return Question(model=form.model, body=form)
+        return Question(
+            model=form.model or _first(scope["query_string"]).get("model", ""), body=form
+        )
     body = await hold(incoming, limits.held)
     # What curl -d sends says that it is a form, whatever it is.
-    if lowered and b"json" not in lowered and not body.lstrip().startswith(b"{"):
-        return _from_form(scope, body)
-    data = _object(body)
-    model = data.get("model")
-    if not isinstance(model, str):
-        model = "" if model is None or isinstance(model, dict | list | bool) else str(model)
-    return Question(model=model, body=body, stream=data.get("stream") is True, data=data)
-
-
-def _from_form(scope: Scope, body: bytes) -> Question:
-    """Read a URL-encoded form, and the query, as llama-swap does."""
-    fields = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-    fields |= dict(parse_qsl(body.decode("latin-1"), max_num_fields=None))
+    if b"json" in lowered or body.lstrip().startswith((b"{", BOM)):
+        data = _object(body)
+        if (model := _as_text(data.get("model"))) or b"json" in lowered:
+            return Question(model=model, body=body, stream=data.get("stream") is True, data=data)
+    fields = _first(scope["query_string"]) | _first(body)
     return Question(model=fields.get("model", ""), body=body)
+
+
+def _as_text(model: object) -> str:
+    """Return a model's name; a number is one, as in llama-swap."""
+    if isinstance(model, str):
+        return model
+    return str(model) if type(model) in (int, float) else ""
+
+
+def _first(encoded: bytes) -> dict[str, str]:
+    """Return the fields of a query, or of a URL-encoded form; of several values the first."""
+    return dict(reversed(parse_qsl(encoded.decode("latin-1"), max_num_fields=None)))
 
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        data = json.loads(body.decode())  # UTF-8 by RFC 8259; json would look which it is
+        data = json.loads(body.removeprefix(BOM).decode())  # UTF-8, by RFC 8259
     except (ValueError, RecursionError) as error:
         raise no_model(f"the body is not JSON: {error}") from None
     if not isinstance(data, dict):

@@ -80,8 +80,8 @@ class Stub:
             self.send(connection, 403, b'{"error": "no websocket here"}')
             return
         connection.sendall(
-            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-            b"sec-websocket-accept: x\r\n\r\nhello "
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: x\r\n\r\nhello "
         )
         while buffer or (buffer := connection.recv(65536)):
             connection.sendall(buffer)
@@ -143,7 +143,7 @@ class Stub:
     def stream(self, connection: socket.socket, asked: dict[str, Any]) -> None:
         kind = asked.get("kind", "text/event-stream").encode()
         connection.sendall(
-            b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n" % kind
+            b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % kind
         )
         for number in range(asked["chunks"]):
             data = b'data: {"n": %d}\n\n' % number
@@ -155,7 +155,7 @@ class Stub:
         return
 
     def send(self, connection: socket.socket, status: int, body: bytes) -> None:
-        head = b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        head = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         connection.sendall(head % (status, len(body)) + body)
 
 

@@ -110,10 +110,7 @@ FINE = {
     "escapes": b"GET /%68ealth HTTP/1.1\r\nhost: x\r\n\r\n",
     "blank lines before": b"\r\n\r\n" + GET,
     "an unknown upgrade": GET[:-2] + b"connection: upgrade\r\nupgrade: h2c\r\n\r\n",
-    "extensions and trailers": CHUNKED
-    + b"\r\ne;a=b\r\n"
-    + BODY
-    + b"\r\n0\r\nhost: evil\r\n\r\n",
+    "extensions and trailers": CHUNKED + b"\r\ne;a=b\r\n" + BODY + b"\r\n0\r\nhost: evil\r\n\r\n",
     "chunks of one byte": CHUNKED
     + b"\r\n"
     + b"".join(b"1\r\n%c\r\n" % byte for byte in BODY)

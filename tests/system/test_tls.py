@@ -1,0 +1,104 @@
+"""HTTPS, served by hypercorn: HTTP/1.1 and HTTP/2, with the same application behind it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.proxy.daemon import stub
+from tests.system.daemon import Process, run, started, wait_for, write
+
+BODY = {"model": "a"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Hold a key, and a certificate for it."""
+    found = tmp_path_factory.mktemp("tls")
+    files = ["-keyout", str(found / "key.pem"), "-out", str(found / "cert.pem")]
+    subject = ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *files, *subject]
+    subprocess.run(command, check=True, capture_output=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def daemon(folder: Path) -> Iterator[Process]:
+    file = write(folder, models={"a": stub()}, sendLoadingState=True)
+    options = ["--tls-cert-file", str(folder / "cert.pem"), "--tls-key-file"]
+    with started("--config", file, *options, str(folder / "key.pem")) as found:
+        assert found.said("Listening on https://127.0.0.1:")
+        yield found
+
+
+def connection(folder: Path, daemon: Process) -> http.client.HTTPSConnection:
+    trusting = ssl.create_default_context(cafile=str(folder / "cert.pem"))
+    return http.client.HTTPSConnection("localhost", daemon.port, context=trusting, timeout=20)
+
+
+def in_flight(client: http.client.HTTPSConnection) -> int:
+    client.request("GET", "/running")
+    return sum(row["in_flight"] for row in json.loads(client.getresponse().read())["running"])
+
+
+def test_requests_views_and_streams_are_served(folder: Path, daemon: Process) -> None:
+    """On one connection."""
+    client = connection(folder, daemon)
+    for more in ({}, {"chunks": 3, "stream": True}):
+        client.request("POST", "/v1/chat/completions", json.dumps({**BODY, **more}))
+        reply = client.getresponse()
+        assert reply.status == 200
+        assert reply.read().endswith(b"}" if not more else b'{"n": 2}\n\n')
+    client.request("GET", "/v1/models")
+    assert json.loads(client.getresponse().read())["data"][0]["id"] == "a"
+    client.close()
+
+
+def test_a_client_that_leaves_stops_the_model_server(folder: Path, daemon: Process) -> None:
+    """hypercorn tells of it in a message, where our own protocol cancels."""
+    client = connection(folder, daemon)
+    client.request("POST", "/v1/chat/completions", json.dumps({**BODY, "delay": 30}))
+    other = connection(folder, daemon)
+    wait_for(lambda: in_flight(other) == 1)
+    client.close()
+    wait_for(lambda: in_flight(other) == 0, 3)
+    other.close()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_http_2_is_served(folder: Path, daemon: Process) -> None:
+    """Where the client can."""
+    url = f"https://localhost:{daemon.port}/v1/chat/completions"
+    options = ["-sS", "--http2", "--cacert", str(folder / "cert.pem"), "-w", "%{http_version}"]
+    data = ["-H", "content-type: application/json", "-d", json.dumps(BODY)]
+    found = subprocess.run(
+        ["curl", *options, *data, url], capture_output=True, check=True, text=True
+    )
+    assert found.stdout.endswith("}2")
+
+
+def test_bytes_that_are_no_tls_harm_nobody(folder: Path, daemon: Process) -> None:
+    """Nor does a handshake that never comes."""
+    with pytest.raises((OSError, http.client.HTTPException)):
+        daemon.ask("GET", "/health")
+    client = connection(folder, daemon)
+    client.request("GET", "/health")
+    assert client.getresponse().read() == b"OK"
+    client.close()
+
+
+def test_half_of_what_is_needed_is_an_error(folder: Path) -> None:
+    """As is a key that does not belong to its certificate."""
+    file = write(folder, models={"a": stub()})
+    cert = str(folder / "cert.pem")
+    found = run("--config", file, "--tls-cert-file", cert)
+    assert (found.returncode, "both" in found.stderr) == (1, True)
+    found = run("--config", file, "--tls-cert-file", cert, "--tls-key-file", cert)
+    assert (found.returncode, "cannot use" in found.stderr) == (1, True)
