@@ -44,15 +44,17 @@ class Keys:
         key = shown.get(b"authorization") or shown.get(b"x-api-key") or b""
         if not is_one_of(key, self.known):
             what = "the API key is not known" if key else "an API key is required"
-            remedy = "send one of apiKeys as 'Authorization: Bearer KEY'"
+            remedy = "send one of apiKeys as 'Authorization: Bearer KEY' or 'x-api-key: KEY'"
             raise BadRequest(f"{what}; {remedy}", status=401, headers={"WWW-Authenticate": REALM})
 
     def without(self, headers: list[Header]) -> list[Header]:
         """Return the headers without our own keys: they are no business of a model server."""
         if not self.known or not any(name in CREDENTIALS for name, _ in headers):
             return headers
-        ours = {name for name, key in keys_shown(headers).items() if is_one_of(key, self.known)}
-        return [pair for pair in headers if pair[0] not in ours]
+        return [pair for pair in headers if not self._is_ours(pair)]
+
+    def _is_ours(self, header: Header) -> bool:
+        return any(is_one_of(key, self.known) for key in keys_shown([header]).values())
 
 
 def preflight(headers: Sequence[Header]) -> list[Header]:

@@ -6,8 +6,9 @@ Quart for that.
 
 from __future__ import annotations
 
+import json
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import attrs
@@ -18,7 +19,7 @@ from proxy.dialects import Dialect
 from proxy.errors import Problem
 from proxy.headers import REQUEST_ID, Header, is_event_stream, to_client, value_of
 from proxy.inflight import Call
-from proxy.parsing import UPGRADED
+from proxy.parsing import UPGRADED, UpstreamError
 from proxy.tokens import UNKNOWN, Tokens, tokens_of
 from proxy.upstream import Response
 
@@ -26,12 +27,21 @@ Send = Callable[[Any], Awaitable[None]]
 
 OK = 200
 KEPT = 8  # pieces of an answer's end; the counts of its tokens are in the last ones
-MOST_SAID = 4096  # bytes of a refusal that are passed on in an event
+MOST_SAID = 16 * 1024  # bytes of a refusal that are passed on in an event
 BODY_FIRST_HEADERS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
+
+
+def _error_in(body: bytes) -> Mapping[str, Any] | None:
+    """Return the error that a model server has told of itself."""
+    try:
+        error = json.loads(body).get("error")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return error if isinstance(error, dict) and "message" in error else None
 
 
 @attrs.define(eq=False)
@@ -69,12 +79,15 @@ class Answer:
         if response.status == UPGRADED:
             await self._tunnel(response, incoming)
         else:
+            # Until there is a body, a server that fails can still be told of with a status.
+            first = await response.read() if fixed else b""
             await self._begin(response.status, headers)
-            await self._relay_body(response)
+            await self._relay_body(response, first)
 
-    async def _relay_body(self, response: Response) -> None:
+    async def _relay_body(self, response: Response, first: bytes = b"") -> None:
         call, send, kept = self.call, self.send, self._kept
-        while piece := await response.read():
+        while piece := first or await response.read():
+            first = b""
             if not call.size:
                 self._first = piece
                 call.first_byte = trio.current_time()
@@ -92,9 +105,9 @@ class Answer:
         said = b""
         while len(said) < MOST_SAID and (piece := await response.read()):
             said += piece
-        text = said[:MOST_SAID].decode("utf-8", "replace")
+        text = f"the model server answered {response.status}: {said.decode('utf-8', 'replace')}"
         status = response.status if response.status >= 400 else 502
-        await self.refuse(Problem(status, f"the model server answered {response.status}: {text}"))
+        await self.refuse(Problem(status, text[:MOST_SAID], given=_error_in(said)))
 
     async def _tunnel(self, response: Response, incoming: Incoming) -> None:
         """Pass bytes both ways, until either side has enough."""
@@ -105,10 +118,16 @@ class Answer:
             while piece := await incoming.read():
                 await response.send(piece)
 
+        failure: UpstreamError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(to_server)
-            await self._relay_body(response)
+            try:
+                await self._relay_body(response)
+            except UpstreamError as error:
+                failure = error
             nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
     async def say(self, status: int, headers: list[Header], body: bytes) -> None:
         """Answer with a whole body of our own."""
@@ -125,7 +144,7 @@ class Answer:
 
     async def refuse(self, problem: Problem) -> None:
         """Tell the client of a problem, in whatever form is still possible."""
-        self.problem = problem
+        self.problem = problem = self.dialect.named(problem)
         if not self.status:
             accept = value_of(self.call.headers, b"accept")
             await self.say(problem.status, *problem.said_to(accept))

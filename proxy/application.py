@@ -1,7 +1,7 @@
 """The Quart-Trio application: what its parts are, and how they know of each other.
 
 Owns the composition. The views are in `modelviews` and `daemonviews`; requests for models do not
-come this far, see `connection`.
+come this far, see `entry`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from proxy.answer import Answer
-from proxy.connection import Connection
 from proxy.daemonviews import daemon_views
+from proxy.entry import Entry
 from proxy.errors import EXPECTED, Problem, problem_of
 from proxy.events import Events
 from proxy.forward import Forwarder
@@ -43,7 +43,7 @@ class Application(QuartTrio):
     It is the supervisor's journal, too, from when it is there.
     """
 
-    asgi_http_class = Connection
+    asgi_http_class = Entry
 
     def __init__(
         self,
@@ -65,6 +65,7 @@ class Application(QuartTrio):
             supervisor, self.resolver, self.pools, self.in_flight, self._account
         )
         metrics.follow(supervisor, self.in_flight)
+        reloader.on_reload = self._reloaded
         # Quart cuts every response after 60 s by default, a stream or a slow wake in its middle.
         self.config.update(
             RESPONSE_TIMEOUT=None, BODY_TIMEOUT=SLOWEST_BODY, MAX_CONTENT_LENGTH=LONGEST_BODY
@@ -83,6 +84,10 @@ class Application(QuartTrio):
         await stop.wait()
         self.events.close()
         self.book.close()
+
+    def _reloaded(self) -> None:
+        """Take note of another configuration."""
+        self.pools.forget_peers(self.resolver.config.peers)
 
     def _account(self, call: Call, answer: Answer) -> None:
         """Log and count a request that has ended."""

@@ -14,15 +14,10 @@ import attrs
 
 from proxy.errors import BadRequest
 from proxy.headers import Header, value_of
-from proxy.parsing import Unsendable
 
 Receive = Callable[[], Awaitable[Any]]
 
 MIB = 1024 * 1024
-
-
-class ClientGone(Unsendable):
-    """The client left before its request was complete."""
 
 
 @attrs.frozen
@@ -65,24 +60,14 @@ class Incoming:
         return cls(receive, None if framed else int(length or 0))
 
     async def read(self) -> bytes:
-        """Return the next part; nothing at the end.
-
-        Raises:
-            ClientGone: the client left before that.
-        """
+        """Return the next part; nothing at the end. Who leaves before that is not heard here: the
+        call is cancelled."""
         while not self.ended:
             message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
             self.ended = not message.get("more_body", False)
             if body := message["body"]:
                 return bytes(body)
         return b""
-
-    async def left(self) -> None:
-        """Wait until the client leaves; call it when all was read."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
 
     def as_upload(self, limit: float) -> Passed:
         """Return the body to be passed on; one that is too long is refused before it is read.
@@ -99,7 +84,6 @@ async def hold(incoming: Incoming, limit: float) -> bytes:
     """Return a body as a whole.
 
     Raises:
-        ClientGone: the client left before its end.
         BadRequest: it has more bytes than the limit.
     """
     if (incoming.length or 0) > limit:

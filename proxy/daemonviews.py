@@ -5,6 +5,7 @@ Owns these routes. What they ask for is done elsewhere.
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -90,7 +91,10 @@ def _add_profiles(views: Blueprint, resolver: Resolver) -> None:
 
     @views.put("/api/profiles/active")
     async def activate() -> dict[str, Any]:
-        data = await request.get_json(force=True, silent=True)
+        try:
+            data = json.loads(await request.get_data())
+        except (ValueError, RecursionError):
+            data = None
         if not isinstance(data, dict) or "name" not in data:
             raise BadRequest('expected {"name": PROFILE}, or {"name": null} for none')
         if not isinstance(data["name"], str | None):

@@ -15,6 +15,14 @@ import attrs
 
 from proxy.errors import Problem
 
+ANTHROPIC = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+}
+
 
 @attrs.frozen(kw_only=True)
 class Note:
@@ -26,7 +34,6 @@ class Note:
         state: of the model, as ``/running`` has it.
         place: in the queue; 0 if its turn has come.
         text: for people; nothing where there is nothing new.
-        number: how many notes came before.
     """
 
     request: str
@@ -34,7 +41,6 @@ class Note:
     state: str
     place: int
     text: str
-    number: int
 
     def facts(self) -> dict[str, Any]:
         """Return it for programs."""
@@ -48,11 +54,13 @@ class Dialect:
     Attributes:
         note: how it says that the model loads; None if it has no way.
         failure: how it says that the answer failed.
+        named: how it calls an error outside of a stream.
         every: seconds between two notes.
     """
 
     note: Callable[[Note], bytes] | None
     failure: Callable[[Problem], bytes]
+    named: Callable[[Problem], Problem] = lambda problem: problem
     every: float = 5.0
 
 
@@ -67,7 +75,7 @@ def _openai_failure(problem: Problem) -> bytes:
 
 def _chat_note(note: Note) -> bytes:
     """Return llama-swap's form: the text as if the model were thinking."""
-    delta = {"role": "assistant", "content": None, "reasoning_content": note.text}
+    delta = {"reasoning_content": note.text}  # a role here would be added to the next ones
     return _event(
         {
             "id": f"chatcmpl-{note.request}",
@@ -99,37 +107,29 @@ def _messages_note(note: Note) -> bytes:
 
 
 def _messages_failure(problem: Problem) -> bytes:
-    error = problem.error()
-    kind = "api_error" if problem.status >= 500 else error["type"]
-    return _event({"type": "error", "error": {**error, "type": kind}}, "error")
+    return _event({"type": "error", "error": _anthropic(problem).error()}, "error")
+
+
+def _anthropic(problem: Problem) -> Problem:
+    """Call an error as Anthropic does."""
+    usual = "api_error" if problem.status >= 500 else "invalid_request_error"
+    return attrs.evolve(problem, kind=ANTHROPIC.get(problem.status, usual))
 
 
 def _responses_note(note: Note) -> bytes:
-    """Return that the response was created, then that it is queued, as background ones are."""
-    kind = "response.queued" if note.number else "response.created"
-    response = {
-        "id": f"resp_{note.request}",
-        "object": "response",
-        "created_at": int(time.time()),
-        "model": note.model,
-        "status": "queued",
-        "output": [],
-        "parallel_tool_calls": True,
-        "tool_choice": "auto",
-        "tools": [],
-    }
-    event = {"type": kind, "sequence_number": note.number, "response": response}
-    return _event({**event, "llamadoze": note.facts()}, kind)
+    """Return a comment: OpenAI's client takes no event before the response's own first one."""
+    return f": llamadoze {json.dumps(note.facts())}\n\n".encode()
 
 
 def _responses_failure(problem: Problem) -> bytes:
+    """Return an error event; its ``error`` is what makes OpenAI's client raise it."""
     error = problem.error()
-    event = {"type": "error", "sequence_number": 0, "param": None}
+    event = {"type": "error", "sequence_number": 0, "param": None, "error": error}
     return _event({**event, "code": error["code"], "message": error["message"]}, "error")
 
 
 PLAIN = Dialect(None, _openai_failure)
 CHAT = Dialect(_chat_note, _openai_failure, every=0.75)
 COMPLETIONS = Dialect(_completions_note, _openai_failure)
-MESSAGES = Dialect(_messages_note, _messages_failure)
+MESSAGES = Dialect(_messages_note, _messages_failure, _anthropic)
 RESPONSES = Dialect(_responses_note, _responses_failure)

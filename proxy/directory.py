@@ -1,7 +1,7 @@
 """What a name stands for: a model of ours, or a peer's. Pure functions of a configuration.
 
-Owns the lookup. Which target a selector chooses is in `selectors`, which names are replaced in
-`profiles`.
+Owns the lookup. Which target a selector chooses is in `selectors`; which names a profile replaces,
+in `resolving`.
 """
 
 from __future__ import annotations

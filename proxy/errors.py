@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
@@ -73,15 +74,24 @@ class Problem:
     code: str | None = None
     headers: Mapping[str, str] = attrs.field(factory=dict)
     param: str | None = None
+    kind: str | None = None
+    given: Mapping[str, Any] | None = None
 
-    def error(self) -> dict[str, str | None]:
-        """Return what OpenAI's clients turn into an exception."""
+    def error(self) -> Mapping[str, Any]:
+        """Return what OpenAI's clients turn into an exception; a model server's own, if given."""
+        if self.given is not None:
+            return self.given
         kind, code = KINDS.get(
             self.status,
             ("server_error", "internal_error") if self.status >= 500 else KINDS[400],
         )
         code = self.code or code
-        return {"message": self.message, "type": kind, "param": self.param, "code": code}
+        return {
+            "message": self.message,
+            "type": self.kind or kind,
+            "param": self.param,
+            "code": code,
+        }
 
     def body(self) -> bytes:
         """Return the error as JSON; ``type`` is Anthropic's mark of one."""
@@ -102,9 +112,9 @@ class Problem:
         if self.status == 429:
             kind = b"application/json"
         elif b"text/plain" in accept:
-            kind, body = b"text/plain; charset=utf-8", text.encode()
+            kind, body = b"text/plain; charset=utf-8", text.encode(errors="replace")
         elif b"text/html" in accept:
-            kind, body = b"text/html; charset=utf-8", _page(self.status, text).encode()
+            kind, body = b"text/html; charset=utf-8", _page(self.status, text)
         else:
             kind = b"application/json"
         return [(b"content-type", kind), *fields[1:]], body
@@ -114,8 +124,10 @@ def _header(name: str, value: str) -> Header:
     return name.lower().encode(), value.encode("latin-1", "replace")
 
 
-def _page(status: int, text: str) -> str:
-    return f"<!doctype html><title>{status}</title><h1>{status}</h1><p>{html.escape(text)}</p>\n"
+def _page(status: int, text: str) -> bytes:
+    said = html.escape(text)
+    page = f"<!doctype html><title>{status}</title><h1>{status}</h1><p>{said}</p>\n"
+    return page.encode(errors="replace")
 
 
 def problem_of(error: Exception) -> Problem:

@@ -68,6 +68,7 @@ class Events:
         """Yield how everything stands, and then what happens."""
         with self._listening() as listener:
             sizes: dict[int, int] = {}
+            looked = trio.current_time()
             while True:
                 try:
                     message = await listener.read()
@@ -75,8 +76,12 @@ class Events:
                     return
                 if message is not None:
                     yield message
+                if trio.current_time() - looked < BETWEEN_SIZES:
+                    continue
+                looked = trio.current_time()
                 for call in self._grown(sizes):
                     yield _in_flight("upsert", request=call.entry())
+                sizes = {call.number: call.size for call in self.in_flight}
 
     @contextmanager
     def _listening(self) -> Iterator[Listener]:
@@ -108,9 +113,7 @@ class Events:
 
     def _grown(self, sizes: dict[int, int]) -> list[Call]:
         """Return the requests whose answers have grown since the last look."""
-        calls = [call for call in self.in_flight if sizes.get(call.number, 0) != call.size]
-        sizes.update({call.number: call.size for call in calls})
-        return calls
+        return [call for call in self.in_flight if call.size > sizes.get(call.number, 0)]
 
     def close(self) -> None:
         """Let all listeners go."""

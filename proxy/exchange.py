@@ -30,6 +30,10 @@ BODILESS = {204, 304}
 CANCELS = "llamadoze.cancels"
 """The extension that says: a client that leaves cancels the application's call. ``cancel`` of it
 does so, too, and answers for the application if that has not begun to."""
+UPGRADES = "llamadoze.upgrades"
+"""The extension that says: after status 101, bodies are another protocol's bytes, both ways."""
+RAW: Message = {UPGRADES: {}}
+FRAMING = {b"content-length", b"transfer-encoding"}
 CANCELLED = "the request was cancelled by an operator"
 UPGRADED = 101
 
@@ -55,6 +59,8 @@ class Exchange:
         complete: whether all of the request has arrived.
         answered: whether all of the response was sent.
         ended: whether nobody takes what still arrives.
+        is_raw: whether what follows the head are another protocol's bytes.
+        wanted_since: since when the application waits for more of the request; None if it does not.
     """
 
     _connection: Connection
@@ -66,6 +72,8 @@ class Exchange:
     complete: bool = attrs.field(default=False, init=False)
     answered: bool = attrs.field(default=False, init=False)
     ended: bool = attrs.field(default=False, init=False)
+    is_raw: bool = attrs.field(default=False, init=False)
+    wanted_since: float | None = attrs.field(default=None, init=False)
     _reject: Reject | None = attrs.field(default=None, init=False)
     _pieces: list[bytes] = attrs.field(factory=list, init=False)
     _told_all: bool = attrs.field(default=False, init=False)
@@ -90,8 +98,8 @@ class Exchange:
 
     def reopen(self) -> None:
         """Let raw bytes follow the head: the client wants another protocol."""
-        self.complete = False
-        self._keep_alive = False
+        self.complete = self._keep_alive = False
+        self.is_raw = True
 
     def fail(self, reason: Reject) -> None:
         """Give the request up: the rest of it is not HTTP."""
@@ -118,7 +126,10 @@ class Exchange:
 
     def head_without_upgrade(self) -> bytes:
         """Return the request's head as if no other protocol had been asked for."""
-        lines = [b"%b %b HTTP/1.1" % (self.method.encode(), self.target)]
+        line = (self.method.encode(), self.target, self.version.encode())
+        lines = [b"%b %b HTTP/%b" % line]
+        if not self._keep_alive:
+            lines.append(b"connection: close")
         lines += [
             b"%b: %b" % pair for pair in self.headers if pair[0] not in (b"upgrade", b"connection")
         ]
@@ -130,6 +141,13 @@ class Exchange:
         Raises:
             Reject: the framing could be read in two ways, or the host is missing.
         """
+        if self.version not in ("1.0", "1.1"):
+            raise Reject(505, f"HTTP/{self.version} is not spoken here")
+        if b"#" in self.target:
+            raise Reject(400, "a target has no fragment")
+        lengths = [name for name, _ in self.headers if name in FRAMING]
+        if self.is_raw and lengths:
+            raise Reject(400, "the request for a websocket has no body")
         coding = [value for name, value in self.headers if name == b"transfer-encoding"]
         if coding and (len(coding) > 1 or coding[0].lower() != b"chunked"):
             raise Reject(501, "the only transfer coding is chunked")
@@ -139,10 +157,15 @@ class Exchange:
         if hosts > 1 or (hosts == 0 and self.version != "1.0"):
             raise Reject(400, "expected one Host header")
 
+    def _waits_for_100(self) -> bool:
+        """Whether the body comes once it is asked for (RFC 9110, 10.1.1)."""
+        asks = self.header(b"expect").lower() == b"100-continue"
+        return asks and self.version == "1.1" and not self.complete
+
     def _asgi_scope(self) -> Message:
         path, _, query = self.target.partition(b"?")
-        if not path.startswith(b"/") and path != b"*":  # in full: http://host/path
-            path = urlsplit(path).path or b"/"
+        if not path.startswith(b"/") and path != b"*":
+            path = _path_of(path)
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -157,7 +180,7 @@ class Exchange:
             "client": self._connection.client,
             "server": self._connection.server,
             "state": {},
-            "extensions": {CANCELS: {"cancel": self._cancel}},
+            "extensions": {CANCELS: {"cancel": self._cancel}} | (RAW if self.is_raw else {}),
         }
 
     async def receive(self) -> Message:
@@ -166,7 +189,9 @@ class Exchange:
             self._expects = False
             await self._write(CONTINUE)
         while not self._pieces and (self._told_all or not self.complete):
+            self.wanted_since = trio.current_time()
             await self._connection.more()
+        self.wanted_since = None
         body = b"".join(self._pieces)
         self._pieces.clear()
         self._connection.taken(len(body))
@@ -185,8 +210,9 @@ class Exchange:
         try:
             if self._reject is None:
                 self._check()
-                self._expects = self.header(b"expect").lower() == b"100-continue"
-                await self._call(app)
+                scope = self._asgi_scope()
+                self._expects = self._waits_for_100()
+                await self._call(app, scope)
                 self.end()
         except Reject as reason:
             self._reject = reason
@@ -197,12 +223,14 @@ class Exchange:
         """Say what the application has not: that the request was given up, or that it failed."""
         self.end()
         self._keep_alive = False
+        if self._head:  # of it, nothing was sent yet
+            self._status, self._head = 0, b""
         if not self._status:
             await self._refuse(self._reject or FAULT)
 
-    async def _call(self, app: Application) -> None:
+    async def _call(self, app: Application, scope: Message) -> None:
         try:
-            await app(self._asgi_scope(), self.receive, self.send)
+            await app(scope, self.receive, self.send)
         except* Exception:  # a fault of the program ends this request, not the daemon
             log.exception(f"{self.method} {self.target.decode('latin-1')} failed inside llamadoze")
 
@@ -260,6 +288,14 @@ class Exchange:
         except (OSError, trio.ClosedResourceError):
             self._connection.close()
             await trio.sleep_forever()
+
+
+def _path_of(address: bytes) -> bytes:
+    """Return the path of a target that is a whole address (RFC 9112, 3.2.2)."""
+    try:
+        return urlsplit(address).path or b"/"
+    except ValueError as error:
+        raise Reject(400, f"the request's target is no address: {error}") from None
 
 
 @lru_cache(64)

@@ -21,6 +21,7 @@ IN_MEMORY = 1024 * 1024  # bytes of a form that are kept in memory
 PIECE = 65536
 MOST_PARTS = 1000
 LONGEST_NAME = 4096  # bytes
+LONGEST_HEAD = 256 * 1024  # bytes of a part, or before the first
 
 
 def boundary_of(content_type: bytes) -> bytes:
@@ -116,8 +117,9 @@ async def read_form(incoming: Incoming, boundary: bytes, limit: float) -> FormUp
     except BaseException:  # whatever it is, nobody else closes the file
         kept.close()
         raise
-    name = bytes(search.value).decode("utf-8", "replace") if search.found else ""
-    end = search.start + len(search.value)
+    # Where a delimiter comes in two pieces, the decoder leaves its first byte with the value.
+    value = bytes(search.value).removesuffix(b"\r") if search.found else b""
+    name, end = value.decode("utf-8", "replace"), search.start + len(value)
     return FormUpload(name, incoming, kept, limit, search.start, end, size)
 
 
@@ -138,6 +140,8 @@ class _Search:
             self._decoder.receive_data(piece)
             while not self.found and not self._step():
                 pass
+            if len(self._decoder.buffer) > LONGEST_HEAD:
+                raise BadRequest("the form has a part whose head does not end")
         except ValueError as error:
             raise BadRequest(f"the form cannot be read: {error}") from None
         except RequestEntityTooLarge:

@@ -14,12 +14,12 @@ import trio
 
 from configschema import Filters
 from proxy.answer import Answer, Send
-from proxy.bodies import ClientGone, Incoming, Limits, Receive
+from proxy.bodies import Incoming, Limits, Receive
 from proxy.directory import Local
 from proxy.errors import EXPECTED, BadRequest, problem_of
-from proxy.exchange import CANCELLED, CANCELS
+from proxy.exchange import CANCELS, UPGRADES
 from proxy.filters import apply_filters
-from proxy.headers import Header, to_peer, to_upstream, value_of
+from proxy.headers import Header, to_peer, to_upstream
 from proxy.inflight import Call, InFlight
 from proxy.loading import Narrated, Narration
 from proxy.parsing import ModelDied, UpstreamError
@@ -92,44 +92,17 @@ class _Errand:
             question = await read_question(self.route, self.scope, self.incoming, limits)
             self.answer.call.model = question.model
             try:
-                await self._while_client_waits(question)
+                await self._ask(question)
             finally:
                 question.close()
-        except ClientGone:
-            return
         except EXPECTED as error:
             await self.answer.refuse(problem_of(error))
-
-    async def _while_client_waits(self, question: Question) -> None:
-        """Ask the model; cancel that as soon as the client leaves."""
-        if cancels := self.scope["extensions"].get(CANCELS):
-            self.answer.call.cancel = cancels["cancel"]
-            await self._ask(question)  # who leaves cancels us
-            return
-
-        async def watch() -> None:
-            if self.incoming.ended:  # else whoever reads on learns of it
-                await self.incoming.left()
-                nursery.cancel_scope.cancel()
-
-        failure: Exception | None = None
-        async with trio.open_nursery() as nursery:
-            self.answer.call.cancel = nursery.cancel_scope.cancel
-            nursery.start_soon(watch)
-            try:
-                await self._ask(question)
-            except EXPECTED as error:
-                failure = error
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-        if self.answer.call.cancelled:
-            raise BadRequest(CANCELLED, status=499)
 
     async def _ask(self, question: Question) -> None:
         with self.of.resolver.choose(question.model) as target:
             call = self.answer.call
             call.model, call.known = target.id, True
+            call.cancel = self.scope["extensions"][CANCELS]["cancel"]
             self.of.in_flight.add(call)
             if isinstance(target, Local):
                 await self._ask_model(question, target)
@@ -176,7 +149,7 @@ class _Errand:
         """Return the way to a lease; the client may read meanwhile how the model comes up."""
         turn = self.of.supervisor.lease(server.model.id)
         if question.stream and self._is_narrated(server):
-            narration = Narration(self.of.supervisor, self.answer, server.model.id, question.model)
+            narration = Narration(self.of.supervisor, self.answer, server, question.model)
             return Narrated(turn, narration)
         return turn
 
@@ -197,8 +170,7 @@ class _Errand:
 
     @property
     def _wants_websocket(self) -> bool:
-        upgrade = value_of(self.scope["headers"], b"upgrade")
-        return self.route.named_in is NamedIn.PATH and upgrade.lower() == b"websocket"
+        return self.route.named_in is NamedIn.PATH and UPGRADES in self.scope["extensions"]
 
     def _headers(self) -> list[Header]:
         return self.of.resolver.keys.without(self.scope["headers"])
@@ -236,6 +208,6 @@ async def _cause(server: ModelServer, error: UpstreamError) -> UpstreamError:
     """Return why an answer broke off: the end of the model's process, if that was it."""
     with trio.move_on_after(DEATH_IS_KNOWN):
         snapshot = await server.reached(ENDED)
-        reason = snapshot.failure or "it was stopped in mid-answer"
-        return ModelDied(f"model '{snapshot.model}' failed: {reason}")
+        what = f"failed: {snapshot.failure}" if snapshot.failure else "was stopped in mid-answer"
+        return ModelDied(f"model '{snapshot.model}' {what}")
     return error

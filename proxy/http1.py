@@ -25,6 +25,8 @@ SLOWEST_PIECE = 60.0  # seconds without a byte of a body that is waited for
 LINGER = 30.0  # seconds in which the rest of a refused request is read and dropped
 LONGEST_HEAD = 64 * 1024  # bytes
 MOST_BUFFERED = 256 * 1024  # bytes that wait for the application
+MOST_WAITING = 32  # requests that wait for those before them
+BETWEEN_LOOKS = 1.0  # seconds between two looks for a client of which nothing is read
 
 TOO_LONG = Reject(431, f"the head has more than {LONGEST_HEAD} bytes")
 
@@ -55,6 +57,8 @@ class Connection:
     _current: Exchange | None = attrs.field(default=None, init=False)
     _arriving: Exchange | None = attrs.field(default=None, init=False)
     _raw: Exchange | None = attrs.field(default=None, init=False)
+    _deaf: bool = attrs.field(default=False, init=False)
+    _lingering: bool = attrs.field(default=False, init=False)
     _idle_since: float = attrs.field(factory=trio.current_time, init=False)
     _head_began: float = attrs.field(default=0.0, init=False)
     _progress_at: float = attrs.field(default=0.0, init=False)
@@ -90,7 +94,7 @@ class Connection:
     def finish(self) -> None:
         """Take no more requests: end now if idle, else after the present response."""
         self._closing = True
-        if self._current is None and not self._waiting:
+        if self._lingering or (self._current is None and not self._waiting):
             self.close()
 
     @property
@@ -111,13 +115,24 @@ class Connection:
             while data := await self._receive():
                 self._take(data)
                 self._arrived.unpark_all()
-                while self._buffered > MOST_BUFFERED:
-                    await self._room.park()
+                while self._is_full:
+                    if not await self._find_room():
+                        return True
                 if self._arriving is not None or self._head_size:
                     self._progress_at = trio.current_time()
                     self._patience.deadline = self._due()
             return True
         return False
+
+    @property
+    def _is_full(self) -> bool:
+        return self._buffered > MOST_BUFFERED or len(self._waiting) > MOST_WAITING
+
+    async def _find_room(self) -> bool:
+        """Wait until there is room, and look now and then for the client; return if it is there."""
+        with trio.move_on_after(BETWEEN_LOOKS):
+            await self._room.park()
+        return not self.wire.has_left()
 
     async def _receive(self) -> bytes:
         try:
@@ -132,10 +147,11 @@ class Connection:
         to move the deadline for each request would cost more than it is worth.
         """
         now = trio.current_time()
-        if self._buffered > MOST_BUFFERED:
+        if self._is_full:
             return now + SLOWEST_PIECE
         if self._arriving is not None:
-            return self._progress_at + SLOWEST_PIECE
+            wanted = self._arriving.wanted_since
+            return (max(self._progress_at, wanted) if wanted else now) + SLOWEST_PIECE
         if self._current is not None or self._waiting:
             return now + self.keep_alive
         if self._head_size:
@@ -143,38 +159,44 @@ class Connection:
         return self._idle_since + self.keep_alive
 
     def _take(self, data: bytes) -> None:
-        if self._raw is not None:
-            self._add(self._raw, data)
-            return
-        if not self._head_size:
-            self._head_began = trio.current_time()
-        self._head_size += len(data)
+        while data and not self._deaf:
+            if self._raw is not None:
+                self._add(self._raw, data)
+                return
+            if not self._head_size:
+                self._head_began = trio.current_time()
+            self._head_size += len(data)
+            data = self._parse(data)
+        if self._head_size > LONGEST_HEAD and not self._raw:  # or a body's trailer without end
+            self._reject(TOO_LONG)
+
+    def _parse(self, data: bytes) -> bytes:
+        """Let the parser have bytes; return those that are to be looked at again."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._take_upgrade(data[upgrade.args[0] :])
+            return self._after_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._reject(Reject(400, f"the request is not HTTP/1.1: {error}"))
-        if self._head_size > LONGEST_HEAD and self._arriving is None and not self._raw:
-            self._reject(TOO_LONG)
+        return b""
 
     def _size_of_head(self) -> int:
         return len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
 
-    def _take_upgrade(self, rest: bytes) -> None:
+    def _after_upgrade(self, rest: bytes) -> bytes:
         """Let a websocket's bytes through as they are; ignore any other wish (RFC 9110, 7.8)."""
         asking = self._waiting[-1]
+        self._head_size = 0
         if asking.wants_websocket:
             self._raw = asking
             asking.reopen()
-            self._add(asking, rest)
-        elif asking.method == "CONNECT":
-            self._waiting.pop()
+            return rest
+        self._waiting.pop()
+        if asking.method == "CONNECT":
             self._reject(Reject(405, "this is no proxy for other servers"))
-        else:
-            self._waiting.pop()
-            self._parser = httptools.HttpRequestParser(self)
-            self._take(asking.head_without_upgrade() + rest)
+            return b""
+        self._parser = httptools.HttpRequestParser(self)
+        return asking.head_without_upgrade() + rest
 
     def _reject(self, reason: Reject) -> None:
         """Answer after those that came before; listen to nothing more."""
@@ -182,9 +204,7 @@ class Connection:
             self._arriving.fail(reason)
         else:
             self._waiting.append(Exchange.rejected(self, reason))
-        self._arriving = None
-        self._raw = Exchange.rejected(self, reason)
-        self._raw.end()
+        self._arriving, self._deaf = None, True
 
     def _add(self, exchange: Exchange, data: bytes) -> None:
         if data and not exchange.ended:
@@ -193,10 +213,8 @@ class Connection:
 
     def taken(self, size: int) -> None:
         """Go on reading: the application has taken so many bytes."""
-        full = self._buffered > MOST_BUFFERED
         self._buffered -= size
-        if full:
-            self._room.unpark_all()
+        self._room.unpark_all()
 
     async def more(self) -> None:
         """Wait until something has arrived."""
@@ -263,6 +281,7 @@ class Connection:
             if self._calls.cancelled_caught:
                 await exchange.answer_for_app()
             await self._end(exchange)
+        self.close()
 
     async def _serve_in_order(self) -> None:
         """Serve until an exchange that none may follow."""
@@ -270,6 +289,7 @@ class Connection:
             while not self._waiting:
                 await self._arrived.park()
             self._current = exchange = self._waiting.popleft()
+            self._room.unpark_all()
             await exchange.run(self.app)
             if not exchange.may_be_followed or self._closing:
                 return
@@ -278,9 +298,9 @@ class Connection:
 
     async def _end(self, exchange: Exchange) -> None:
         """Close; let a client first read our answer that has not sent all of its request yet."""
-        if exchange.answered and not exchange.complete:
+        if exchange.answered and not exchange.complete and not self._closing:
+            self._lingering = True
             self.wire.end_sending()
             with trio.move_on_after(LINGER):
                 while not exchange.complete:
                     await self._arrived.park()
-        self.close()

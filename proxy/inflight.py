@@ -5,6 +5,7 @@ Owns the list and who is told of its changes. What becomes of a request is not d
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ import trio
 
 from proxy.headers import CREDENTIALS, Header
 
+DECIMAL = re.compile("[0-9]{1,15}")
 HIDDEN = {*CREDENTIALS, b"cookie", b"set-cookie", b"proxy-authorization"}
 
 
@@ -116,7 +118,7 @@ class InFlight:
 
     def cancel(self, number: str) -> bool:
         """End a request; return whether there was one."""
-        call = self._calls.get(int(number)) if number.isdecimal() else None
+        call = self._calls.get(int(number)) if DECIMAL.fullmatch(number) else None
         if call is not None:
             call.cancelled = True
             call.cancel()

@@ -19,15 +19,16 @@ import attrs
 import structlog
 import trio
 from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
 from proxy.http1 import KEEP_ALIVE, Application, Connection
+from proxy.hypercorns import Cancelling, Hypercorns
 from proxy.wire import Plain
 
 BACKLOG = 4096  # with the default of 100, a burst of clients waits seconds for its handshakes
+GONE = (OSError, trio.ClosedResourceError, trio.BrokenResourceError)
 DEAD_PEER = 60_000  # milliseconds without an acknowledgement until a connection is given up
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
@@ -57,24 +58,6 @@ def hypercorn_config() -> Config:
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     return config
-
-
-class _Hypercorns(TCPServer):
-    """hypercorn's connection, ended when its client has closed it.
-
-    hypercorn waits for the keep-alive time to pass all the same, and holds the descriptor.
-    """
-
-    _read_to_end = False
-
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        self._read_to_end = True
-        await self.idle_task.stop()
-
-    async def _idle_timeout(self) -> None:
-        if not self._read_to_end:
-            await super()._idle_timeout()
 
 
 class _Open(Protocol):
@@ -147,7 +130,7 @@ class _Service:
                 await self._serve_encrypted(stream, self.tls)
             else:
                 await self._serve_plain(stream)
-        except* OSError:  # it was gone before we could ask for its address
+        except* GONE:  # before we could ask for its address, or at the end in a handshake
             stream.socket.close()
         except* Exception as errors:
             stream.socket.close()
@@ -162,11 +145,11 @@ class _Service:
             await connection.run()
 
     async def _serve_encrypted(self, stream: trio.SocketStream, tls: ssl.SSLContext) -> None:
-        wrapped = wrap_app(self.app, self.config.wsgi_max_body_size, "asgi")
+        wrapped = wrap_app(Cancelling(self.app), self.config.wsgi_max_body_size, "asgi")
         encrypted = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
         state = ConnectionState({})
         with self.connections.listed(_Encrypted(stream)):
-            await _Hypercorns(wrapped, self.config, self.context, state, encrypted)
+            await Hypercorns(wrapped, self.config, self.context, state, encrypted)
 
 
 async def serve_http(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from configschema import Capabilities, Config, Model, Selector
+from configschema import Capabilities, Model, Selector
 from proxy.directory import Directory, Local, Remote
 from proxy.resolving import Resolver
 from supervisor import Snapshot, State, Supervisor
@@ -26,15 +26,28 @@ def models(resolver: Resolver) -> Row:
     return {"object": "list", "data": sorted(_rows(resolver), key=lambda row: str(row["id"]))}
 
 
-def _rows(resolver: Resolver) -> Iterator[Row]:
+def model(resolver: Resolver, name: str) -> Row:
+    """Return the row of one name; one that is unlisted, or an alias, has a row, too.
+
+    Raises:
+        UnknownModel: nobody has this name.
+    """
+    rows = {row["id"]: row for row in _rows(resolver, everything=True)}
+    if name not in rows:
+        resolver.find(name)
+    return rows.get(name) or rows[resolver.find(name).id]
+
+
+def _rows(resolver: Resolver, *, everything: bool = False) -> Iterator[Row]:
     config, supervisor = resolver.config, resolver.supervisor
     for model in config.models.values():
-        if not model.unlisted:
-            yield from _local(model, config, supervisor)
+        if everything or not model.unlisted:
+            aliases = everything or config.include_aliases_in_list
+            yield from _local(model, supervisor, aliases=aliases)
     for remote in resolver.directory.remote():
         yield _remote(remote)
     for name, selector in config.selectors.items():
-        if not selector.unlisted:
+        if everything or not selector.unlisted:
             yield _selector(name, selector, resolver.directory, supervisor)
     known = {*resolver.directory.names(), *config.selectors}
     for pin, target in resolver.pins.items():
@@ -42,14 +55,14 @@ def _rows(resolver: Resolver) -> Iterator[Row]:
             yield _row(pin, loaded=False, facts={"type": "profile", "target": target})
 
 
-def _local(model: Model, config: Config, supervisor: Supervisor) -> Iterator[Row]:
+def _local(model: Model, supervisor: Supervisor, *, aliases: bool) -> Iterator[Row]:
     state = supervisor.servers[model.id].at.state
     facts: Row = {"type": "model"} | (
         {"aliases": list(model.other_names)} if model.other_names else {}
     )
     own, more = _of_model(model), _metadata(model)
     yield {**_row(model.id, loaded=state in LOADED, facts=facts, more=more), **own}
-    if config.include_aliases_in_list:
+    if aliases:
         for alias in model.other_names:
             facts = {"type": "alias", "modelID": model.id}
             yield {**_row(alias, loaded=state in LOADED, facts=facts, more=more), **own}

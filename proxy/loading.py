@@ -22,9 +22,10 @@ WORDS = {
     State.FALLING_ASLEEP: "falling asleep, and will wake up then",
     State.STOPPING: "stopping, and will start again then",
     State.ASLEEP: "asleep, waiting for room",
+    State.STOPPED: "not running yet",
+    State.FAILED: "not running since it failed",
     State.READY: "in use, waiting for others' turn to end",
 }
-WAITING = "waiting for room"
 
 
 @attrs.define(eq=False)
@@ -34,17 +35,18 @@ class Narration:
     Attributes:
         supervisor: knows how it stands.
         answer: what is written to.
-        model: its id.
+        server: the model's.
         name: how it was asked for.
         over: set when the model's own answer, or a failure, is next.
+        failed: whether it is a failure.
     """
 
     supervisor: Supervisor
     answer: Answer
-    model: str
+    server: ModelServer
     name: str
     over: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _number: int = attrs.field(default=0, init=False)
+    failed: bool = attrs.field(default=False, init=False)
     _said: tuple[State, int] | None = attrs.field(default=None, init=False)
 
     async def run(self) -> None:
@@ -59,11 +61,12 @@ class Narration:
             await self._say(self._news() or ".")
             with trio.move_on_after(self.answer.dialect.every):
                 await race(self.over.wait, self._another_state)
-        await self._say(f"\nDone! ({trio.current_time() - began:.2f}s)\n{RULE}\n")
+        if not self.failed:
+            await self._say(f"\nDone! ({trio.current_time() - began:.2f}s)\n{RULE}\n")
 
     async def _another_state(self) -> None:
         said = set() if self._said is None else {self._said[0]}
-        await self.supervisor.servers[self.model].reached(frozenset(State) - said)
+        await self.server.reached(frozenset(State) - said)
 
     def _news(self) -> str:
         """Return what has changed since it was asked last, for people."""
@@ -73,11 +76,10 @@ class Narration:
         self._said = now
         state, place = now
         queue = f" (queue position: #{place})" if place else ""
-        return f"\n{WORDS.get(state, WAITING)}{queue}"
+        return f"\n{WORDS[state]}{queue}"
 
     def _standing(self) -> tuple[State, int]:
-        state = self.supervisor.servers[self.model].at.state
-        return state, self.supervisor.place(self.model)
+        return self.server.at.state, self.supervisor.place(self.server.model.id)
 
     async def _say(self, text: str) -> None:
         state, place = self._standing()
@@ -87,9 +89,7 @@ class Narration:
             state=state.value,
             place=place,
             text=text,
-            number=self._number,
         )
-        self._number += 1
         if self.answer.dialect.note is not None:
             await self.answer.write(self.answer.dialect.note(note))
 
@@ -112,6 +112,7 @@ class Narrated:
                     entered = True
                 except SupervisorError as error:
                     failure = error
+                    self._narration.failed = True
                 self._narration.over.set()
         except BaseException:  # who leaves now has the lease, and no block to give it back
             if entered:

@@ -32,6 +32,7 @@ from proxy.inflight import Call, InFlight
 from supervisor import State, Supervisor
 from supervisor.states import Event
 
+CANCELLED = 499  # what the server beneath answers for us
 NOBODY = "(unknown)"  # else anybody could make labels without end
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 STEPS = {
@@ -109,7 +110,8 @@ class Metrics(Collector):
         """Count a request that has ended."""
         model = call.model if call.known else NOBODY
         labels = (model,)
-        self._requests[model, str(answer.status)] += 1
+        status = answer.status or (CANCELLED if call.cancelled else 0)
+        self._requests[model, str(status)] += 1
         self._durations[labels].add(now - call.began)
         if call.first_byte is not None:
             self._first_bytes[labels].add(call.first_byte - call.began)

@@ -27,6 +27,11 @@ def model_views(resolver: Resolver) -> Blueprint:
         origin = request.headers.get("Origin")
         return listing.models(resolver), {"Access-Control-Allow-Origin": origin} if origin else {}
 
+    @views.get("/v1/models/<path:name>")
+    @views.get("/models/<path:name>")
+    async def model(name: str) -> dict[str, Any]:
+        return listing.model(resolver, name)
+
     @views.get("/running")
     async def running() -> dict[str, Any]:
         return {"running": listing.standings(supervisor, supervisor.snapshots())}

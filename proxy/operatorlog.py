@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import sys
 from functools import cache
 from typing import Literal, TextIO
@@ -49,7 +50,11 @@ def configure(form: Format, level: str, book: LogBook | None = None) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
-            *([_without_repetition] if text else [structlog.processors.format_exc_info]),
+            *(
+                [_without_repetition, _on_one_line]
+                if text
+                else [structlog.processors.format_exc_info]
+            ),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(lowest),
@@ -59,6 +64,7 @@ def configure(form: Format, level: str, book: LogBook | None = None) -> None:
     logging.basicConfig(handlers=[_ToOperators()], level=logging.WARNING, force=True)
 
 
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 ENCODER = json.JSONEncoder(default=str)
 
 
@@ -80,11 +86,22 @@ SAID_IN_THE_EVENT = (
 )
 
 
+def _on_one_line(
+    _log: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Show what would move a terminal's cursor, or look like another line, as a question mark."""
+    event["event"] = UNPRINTABLE.sub("?", str(event["event"]))
+    return event
+
+
 def _without_repetition(
     _log: object, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
     """Drop what a line of text says in words anyway."""
     return {key: value for key, value in event.items() if key not in SAID_IN_THE_EVENT}
+
+
+TEXT = (_without_repetition, _on_one_line)
 
 
 @attrs.frozen

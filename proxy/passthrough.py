@@ -15,6 +15,7 @@ from proxy.resolving import Resolver
 from proxy.routes import COMFY, COMFY_MODEL, NamedIn, Route, model_in_path
 
 UPSTREAM = b"/upstream/"
+UNSEEN = re.compile(r"[\x00-\x20\x7f]")  # which a router may not look at
 CONTROL = frozenset(
     {
         # vLLM
@@ -87,7 +88,7 @@ def _moved(scope: Any) -> BadRequest:  # noqa: ANN401 -- ASGI
 
 def _refuse_control(path: bytes, *, allowed: bool) -> None:
     """Refuse a path that controls a model server, however it is written."""
-    written = unquote(unquote(path.decode("latin-1")))
+    written = UNSEEN.sub("", unquote(unquote(path.decode("latin-1"))))
     plain = posixpath.normpath("/" + written.lstrip("/")).lower()
     if not allowed and any(plain.endswith(control) for control in CONTROL):
         text = f"{plain} controls the model server; it is reached only with upstream.allowControl"

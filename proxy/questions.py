@@ -14,6 +14,7 @@ import attrs
 
 from proxy.bodies import Incoming, Limits, hold
 from proxy.errors import BadRequest
+from proxy.exchange import UPGRADES
 from proxy.forms import FormUpload, boundary_of, read_form
 from proxy.headers import value_of
 from proxy.routes import NamedIn, Route
@@ -97,7 +98,7 @@ async def _pass_on(scope: Scope, incoming: Incoming, limits: Limits) -> bytes | 
     if names & {b"content-length", b"transfer-encoding"}:
         return incoming.as_upload(limits.upload)
     # After the head of a websocket's request nothing ends: its bytes come later.
-    return b"" if b"upgrade" in names else await incoming.read()
+    return b"" if UPGRADES in scope["extensions"] else await incoming.read()
 
 
 async def _read_body(scope: Scope, incoming: Incoming, limits: Limits) -> Question:

@@ -51,10 +51,12 @@ class Reloader:
     Attributes:
         files: where they are; None if the configuration did not come from files.
         supervisor: whose they are.
+        on_reload: called when another configuration is in effect.
     """
 
     files: Files | None
     supervisor: Supervisor
+    on_reload: Callable[[], None] = lambda: None
     _one: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1), init=False)
 
     async def reload(self) -> Changes:
@@ -76,6 +78,7 @@ class Reloader:
                 log.warning(f"{warning}", file=warning.file, line=warning.line)
             self.files.apply(loaded.config)
             found = self.supervisor.reload(loaded.config)
+            self.on_reload()
         log.info(f"Configuration reloaded: {found}", **attrs.asdict(found))
         return found
 

@@ -17,6 +17,7 @@ from proxy.inflight import Call
 from proxy.operatorlog import bound
 from supervisor.durations import seconds
 
+LONGEST = 200  # characters of a name or a path in the log
 GOOD_ID = re.compile(rb"[!-~]{1,128}")
 
 
@@ -30,13 +31,13 @@ def report(call: Call, answer: Answer) -> None:
     """Write a request's line: served, refused with a reason, or ended early."""
     took = round(trio.current_time() - call.began, 3)
     facts = {
-        "model": call.model,
-        "status": answer.status,
+        "model": call.model[:LONGEST],
+        "status": answer.problem.status if answer.problem else answer.status,
         "duration_s": took,
         "request_id": call.request_id,
     }
-    what = f"<{call.model}> " if call.model else ""
-    what += f"{call.method} {call.path}"
+    what = f"<{call.model[:LONGEST]}> " if call.model else ""
+    what += f"{call.method} {call.path[:LONGEST]}"
     after = f"after {seconds(took)}"
     log = bound("proxy")
     if answer.problem:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from difflib import get_close_matches
 from typing import Any
 
 import attrs
@@ -17,6 +18,8 @@ from proxy.directory import Directory, Target
 from proxy.errors import BadRequest
 from proxy.selectors import Selectors
 from supervisor import State, Supervisor, UnknownModel
+
+LONGEST_MEANT = 100  # characters; to compare takes the square of it
 
 
 @attrs.define(eq=False)
@@ -123,8 +126,13 @@ class Resolver:
             UnknownModel: nobody's.
         """
         if (found := self.directory.find(name)) is None:
-            raise UnknownModel(name)
+            raise UnknownModel(name, self._like(name))
         return found
+
+    def _like(self, name: str) -> str | None:
+        """Return a name that may have been meant."""
+        names = [*self.directory.names(), *self.config.selectors]
+        return next(iter(get_close_matches(name[:LONGEST_MEANT], names, 1)), None)
 
     def _state_of(self, model: str) -> State:
         return self.supervisor.servers[model].snapshot().state

@@ -16,6 +16,7 @@ import trio
 from trio.lowlevel import checkpoint, notify_closing, wait_readable, wait_writable
 
 READ_SIZE = 65536
+CLOSED = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT of Linux
 TURNS = 64  # reads and writes that need no waiting, until others get their turn all the same
 
 
@@ -60,13 +61,13 @@ class Plain:
         while True:
             if self._drained:
                 await wait_readable(self._socket)
+            elif self._is_greedy():  # before anything is taken: a cancellation must lose nothing
+                await checkpoint()
             try:
                 data = self._socket.recv(READ_SIZE)
             except BlockingIOError:
                 self._drained = True
                 continue
-            if not self._drained and self._is_greedy():
-                await checkpoint()
             self._drained = len(data) < READ_SIZE  # else there is more, most likely
             return data
 
@@ -100,6 +101,18 @@ class Plain:
         except OSError:
             pass
         return False
+
+    def has_left(self) -> bool:
+        """Whether the other side has closed, though what it sent was not read yet; if one can know.
+
+        Where that cannot be known, it will be once all was read.
+        """
+        if not hasattr(socket, "TCP_INFO"):
+            return False
+        try:
+            return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in CLOSED
+        except OSError:
+            return True
 
     def end_sending(self) -> None:
         """Tell the other side that nothing more comes."""

@@ -86,13 +86,10 @@ class Supervisor:
         """
         return self._scheduler.lease(self.find(name).id)
 
-    def place(self, name: str) -> int:
-        """Return a model's place in the queue, in the order of coming; 0 if nobody waits for it.
-
-        Raises:
-            UnknownModel: there is none.
-        """
-        return self._scheduler.place(self.find(name).id)
+    def place(self, model: str) -> int:
+        """Return the place in the queue of a model's id, in the order of coming; 0 if nobody waits
+        for it."""
+        return self._scheduler.place(model)
 
     def snapshots(self) -> list[Snapshot]:
         """Return how every model stands, in the order of their ids."""

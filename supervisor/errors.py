@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+LONGEST_SHOWN = 200  # characters of a name that anybody may have made up
+
 
 class SupervisorError(Exception):
     """The base of all; `model` is the id or, for an unknown model, the name asked for."""
@@ -14,8 +16,10 @@ class SupervisorError(Exception):
 class UnknownModel(SupervisorError):
     """No model has this id or alias: ask for another."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, f"no model is called '{name}'")
+    def __init__(self, name: str, like: str | None = None) -> None:
+        meant = f"; did you mean '{like}'?" if like else ""
+        shown = name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}..."
+        super().__init__(name, f"no model is called '{shown}'{meant}")
 
 
 class TooManyRequests(SupervisorError):

@@ -133,7 +133,7 @@ class Stub:
             os.write(1, b"the stub was told to die\n")
             os._exit(int(asked["die"]))
         elif asked.get("raw"):
-            self.send(connection, 200, body)
+            self.send(connection, int(asked.get("status", 200)), body)
         else:
             echo = {"target": target, "body": body.decode("latin-1"), "pid": os.getpid()}
             headers = [line.decode("latin-1") for line in lines[1:]]

@@ -25,7 +25,7 @@ async def unharmed(running: Daemon) -> None:
     ("body", "status", "code"),
     [
         (b"", 404, "not_found"),
-        (b"model=a", 404, "not_found"),
+        (b"mode=a", 404, "not_found"),
         (b'{"model": "a"', 404, "not_found"),
         (b"\xff\xfe\x00", 404, "not_found"),
         (b"[" * 200_000, 404, "not_found"),

@@ -118,6 +118,21 @@ def test_what_comes_after_the_model_is_bounded_too() -> None:
         read_all(upload)
 
 
+def test_a_delimiter_may_come_in_two_pieces() -> None:
+    """At every place of it."""
+    body = form((FILE, SOUND), (field("model"), b"whisper"))
+    for cut in range(len(body) - 40, len(body)):
+        with closing(drain(read_form(incoming(body, [cut]), BOUNDARY, 1e9))) as upload:
+            assert (upload.model, read_all(upload)) == ("whisper", body)
+
+
+@pytest.mark.parametrize("body", [b"x" * 10_000_000, b"--xX--boundary\r\na: " + b"x" * 10_000_000])
+def test_what_never_becomes_a_part_is_not_kept(body: bytes) -> None:
+    """Neither before the first part, nor in a part's head."""
+    with pytest.raises(BadRequest, match="head does not end"):
+        drain(read_form(incoming(body, list(range(0, 10_000_000, 65536))), BOUNDARY, 1e9))
+
+
 def test_a_form_needs_its_boundary() -> None:
     """In quotes or not."""
     assert boundary_of(b'multipart/form-data; boundary="a b"') == b"a b"

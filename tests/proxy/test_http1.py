@@ -62,6 +62,8 @@ BAD = {
     "a CR in a header": b"GET /health HTTP/1.1\r\nhost: x\r\na: b\rc\r\n\r\n",
     "an empty name": b"GET /health HTTP/1.1\r\nhost: x\r\n: b\r\n\r\n",
     "bare line feeds": b"GET /health HTTP/1.1\nhost: x\n\n",
+    "a fragment": b"GET /health#x HTTP/1.1\r\nhost: x\r\n\r\n",
+    "half an address": b"GET http://[x HTTP/1.1\r\nhost: x\r\n\r\n",
     "a query alone": b"GET ?q HTTP/1.1\r\nhost: x\r\n\r\n",
     "a path that is not ASCII": b"GET /\xc3\xa4 HTTP/1.1\r\nhost: x\r\n\r\n",
     "length and chunks": CHUNKED + b"content-length: 14\r\n\r\n" + WHOLE,
@@ -91,11 +93,13 @@ async def test_what_could_be_read_in_two_ways_is_refused(data: bytes) -> None:
     ("data", "status"),
     [
         (CHUNKED.replace(b"chunked", b"gzip, chunked") + b"\r\n" + WHOLE, 501),
+        (b"GET /health HTTP/2.0\r\nhost: x\r\n\r\n", 505),
         (b"CONNECT x:80 HTTP/1.1\r\nhost: x\r\n\r\n", 405),
         (b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 20_000 + b"\r\n", 431),
+        (CHUNKED + b"\r\ne\r\n" + BODY + b"\r\n0\r\n" + b"a: b\r\n" * 40_000, 431),
     ],
-    ids=["codings", "CONNECT", "a long path", "many headers"],
+    ids=["codings", "HTTP/2.0", "CONNECT", "a long path", "many headers", "a long trailer"],
 )
 async def test_what_is_not_served_gets_its_own_status(data: bytes, status: int) -> None:
     """And the connection ends."""
@@ -138,6 +142,18 @@ async def test_requests_that_come_together_are_answered_in_their_order() -> None
         several = (POST + b"\r\n" + BODY + GET + CHUNKED + b"\r\n" + WHOLE) * 30
         answer = await said(running.port, several + b"nonsense\r\n\r\n")
         assert statuses(answer) == [200, 200, 200] * 30 + [400]
+        wishes = FINE["an unknown upgrade"] * 900 + GET[:-2] + b"connection: close\r\n\r\n"
+        assert statuses(await said(running.port, wishes, limit=10)) == [200] * 901
+
+
+async def test_thousands_of_requests_at_once_are_taken_as_they_are_served() -> None:
+    """What waits is bounded, and all are answered."""
+    async with daemon({"a": stub()}) as running:
+        slow = b'{"model": "a", "delay": 0.5}'
+        first = POST.replace(b"14", b"%d" % len(slow)) + b"\r\n" + slow
+        last = GET[:-2] + b"connection: close\r\n\r\n"
+        answer = await said(running.port, first + GET * 5000 + last, limit=20)
+        assert statuses(answer) == [200] * 5002
 
 
 async def test_a_client_waits_for_100_before_it_sends() -> None:

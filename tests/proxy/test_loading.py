@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
@@ -15,7 +16,7 @@ KINDS = {
     "/v1/chat/completions": None,
     "/v1/completions": None,
     "/v1/messages": "ping",
-    "/v1/responses": "response.created",
+    "/v1/responses": "comment",
 }
 
 
@@ -26,8 +27,11 @@ async def asked(running: Daemon, path: str, model: str = "a", **more: Any) -> Re
 
 def events(reply: Reply) -> list[tuple[str | None, Any]]:
     """Return the events of a stream: name and data."""
-    found = []
+    found: list[tuple[str | None, Any]] = []
     for block in reply.body.decode().split("\n\n")[:-1]:
+        if block.startswith(":"):
+            found.append(("comment", json.loads(block.removeprefix(": llamadoze"))))
+            continue
         lines = dict(line.split(": ", 1) for line in block.split("\n"))
         found.append((lines.get("event"), json.loads(lines["data"])))
     return found
@@ -102,6 +106,7 @@ async def test_a_failure_after_it_began_is_an_event(path: str) -> None:
             assert (name, data["type"], data["error"]["type"]) == ("error", "error", "api_error")
         elif path == "/v1/responses":
             assert (name, data["type"], data["code"]) == ("error", "error", "model_failed")
+            assert data["error"]["message"] == data["message"]
         else:
             assert (name, data["error"]["code"]) == (None, "model_failed")
 
@@ -114,6 +119,10 @@ async def test_a_refusal_of_the_model_server_is_an_event_too() -> None:
         _, data = events(reply)[-1]
         assert "the model server answered 422" in data["error"]["message"]
         assert reply.complete
+        body |= {"raw": True, "error": {"message": "too long", "type": "exceed_context_size"}}
+        await running.supervisor.unload("a")
+        reply = await ask(running.port, "POST", "/v1/chat/completions", body)
+        assert events(reply)[-1] == (None, {"error": body["error"]})
 
 
 async def test_who_is_refused_at_once_gets_a_status() -> None:
@@ -138,3 +147,21 @@ async def test_a_client_that_leaves_while_it_reads_leaves_no_lease() -> None:
                 while running.in_use("a"):
                     await trio.sleep(0.01)
             await running.supervisor.unload("a")
+
+
+async def test_a_reload_that_takes_the_model_away_is_told_in_the_stream() -> None:
+    """Not by a fault in the narration."""
+    models = {"a": stub("--ready-after", "30"), "b": stub()}
+    async with daemon(models, sendLoadingState=True) as running, trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            reply = await asked(running, "/v1/chat/completions")
+            assert "was removed" in events(reply)[-1][1]["error"]["message"]
+            assert reply.complete
+            assert b"Done!" not in reply.body
+
+        nursery.start_soon(read)
+        await trio.sleep(0.2)
+        config = running.supervisor.config
+        left = {name: one for name, one in config.models.items() if name != "a"}
+        running.supervisor.reload(attrs.evolve(config, models=left))

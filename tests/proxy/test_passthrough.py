@@ -10,6 +10,7 @@ import trio
 from tests.client import Reply, ask
 from tests.proxy.daemon import Daemon, daemon, stub
 
+FRAMINGS = ["content-length: 0", "content-length: 1", "transfer-encoding: chunked"]
 UPGRADE = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\n"
 
 
@@ -61,6 +62,7 @@ async def test_comfyui_is_started_by_its_page_only() -> None:
     "path",
     [
         *("/sleep", "//sleep", "/sleep/", "/SLEEP", "/%73leep", "/%2573leep", "/x/../sleep"),
+        *("/sleep%0a", "/sleep%0d%0a?level=1", "/sleep%20", "/%09sleep", "/sleep%00"),
         *("/./wake_up?tags=weights", "/collective_rpc", "/pause", "/resume", "/update_weights"),
     ],
 )
@@ -145,6 +147,28 @@ async def test_a_refused_websocket_is_an_answer_like_any_other() -> None:
             with trio.fail_after(2):
                 while await stream.receive_some():
                     pass
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+async def test_no_request_hides_behind_a_websockets(framing: str) -> None:
+    """A server that ignores the upgrade would take it for the next one."""
+    async with daemon({"a": stub()}) as running:
+        await asked(running, "/upstream/a/")
+        hidden = b"POST /sleep HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+        stream = await trio.open_tcp_stream("127.0.0.1", running.port)
+        async with stream:
+            head = f"GET /upstream/a/ws HTTP/1.1\r\nhost: x\r\n{UPGRADE}{framing}\r\n\r\n"
+            await stream.send_all(head.encode() + hidden)
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 400 ")
+        port = int(running.supervisor.servers["a"].model.proxy.rpartition(":")[2])
+        assert (await ask(port, "GET", "/stats")).json()["slept"] == 0
+
+
+async def test_an_upgrade_header_alone_is_no_websocket() -> None:
+    """Without Connection: upgrade nobody has asked for one."""
+    async with daemon({"a": stub()}) as running:
+        reply = await asked(running, "/upstream/a/ws", upgrade="websocket")
+        assert reply.status == 200
 
 
 async def test_websockets_may_be_kept_from_starting_a_model() -> None:

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+import attrs
 import trio
 
+from configschema.fields import AnySeconds
 from tests.client import Client, ask
 from tests.proxy.daemon import Daemon, daemon, free_port, stub
 
@@ -89,6 +91,19 @@ async def test_a_peer_that_is_not_there_is_a_502() -> None:
         assert "no connection to 127.0.0.1" in reply["error"]["message"]
     async with with_peer(timeouts={"responseHeader": 1}) as (near, _):
         status, reply = await asked(near, "far", delay=3)
+        assert (status, "timeouts.responseHeader" in reply["error"]["message"]) == (502, True)
+
+
+async def test_other_time_limits_hold_at_once_after_a_reload() -> None:
+    """Of models as of peers: the next request has a connection of the new kind."""
+    async with daemon({"a": stub(timeouts={"responseHeader": 60})}) as running:
+        assert (await asked(running, "a"))[0] == 200
+        config = running.supervisor.config
+        model = config.models["a"]
+        timeouts = attrs.evolve(model.timeouts, response_header=AnySeconds(1))
+        changed = attrs.evolve(config, models={"a": attrs.evolve(model, timeouts=timeouts)})
+        assert running.supervisor.reload(changed).adjusted == ("a",)
+        status, reply = await asked(running, "a", delay=3)
         assert (status, "timeouts.responseHeader" in reply["error"]["message"]) == (502, True)
 
 

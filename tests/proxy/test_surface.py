@@ -182,7 +182,9 @@ async def test_selectors_and_profiles_say_who_answers() -> None:
         assert [await asked(name) for name in ("gpt-4", "b", "a")] == ["b", "404", "a"]
         listed = (await ask(running.port, "GET", "/api/profiles")).json()
         assert listed["profiles"][0]["pins"] == {"gpt-4": "any", "b": None}
-        for body, status in (({"name": "nobody"}, 404), ({}, 400), ([], 400), ({"name": 1}, 400)):
+        wrong: list[tuple[Any, int]] = [({"name": "nobody"}, 404), ({}, 400), ([], 400)]
+        wrong += [({"name": 1}, 400), (b"\xff\xfe\0\1", 400), (b"[" * 60_000, 400)]
+        for body, status in wrong:
             assert (await ask(running.port, "PUT", active, body, JSON)).status == status
         running.supervisor.reload(attrs.evolve(running.supervisor.config))
         assert (await ask(running.port, "GET", "/api/profiles")).json()["active"] is None
@@ -223,6 +225,10 @@ async def test_errors_come_in_the_form_that_is_asked_for() -> None:
             page = await ask(running.port, "POST", path, {"model": "<b>"}, {"accept": "text/html"})
             assert page.headers["content-type"].startswith("text/html")
             assert b"<b>" not in page.body
+            odd = b'{"model": "\\ud800"}'
+            for kind in ("text/plain", "text/html", "*/*"):
+                reply = await ask(running.port, "POST", path, odd, {"accept": kind})
+                assert reply.status in (404, 405)
 
 
 async def test_an_operator_cancels_a_request() -> None:
@@ -238,6 +244,8 @@ async def test_an_operator_cancels_a_request() -> None:
         nursery.start_soon(wait)
         await trio.sleep(0.1)
         assert (await ask(running.port, "POST", "/api/inflight/2/cancel")).json() == {"msg": "ok"}
-        assert (await ask(running.port, "POST", "/api/inflight/99/cancel")).status == 404
+        for number in ("99", "x", "9" * 5000):
+            path = f"/api/inflight/{number}/cancel"
+            assert (await ask(running.port, "POST", path)).status == 404
         await trio.sleep(2)
         raise AssertionError("it was not cancelled")

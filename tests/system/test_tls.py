@@ -72,6 +72,20 @@ def test_a_client_that_leaves_stops_the_model_server(folder: Path, daemon: Proce
     other.close()
 
 
+def test_a_client_that_leaves_in_mid_upload_leaves_nothing(folder: Path, daemon: Process) -> None:
+    """Neither a request nor a fault in the log."""
+    client = connection(folder, daemon)
+    client.putrequest("POST", "/upstream/a/x")
+    client.putheader("content-length", "1000000")
+    client.endheaders(b"x" * 1000)
+    other = connection(folder, daemon)
+    wait_for(lambda: in_flight(other) == 1)
+    client.close()
+    wait_for(lambda: in_flight(other) == 0, 3)
+    other.close()
+    assert not any("Traceback" in line or "Error in ASGI" in line for line in daemon.lines)
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_http_2_is_served(folder: Path, daemon: Process) -> None:
     """Where the client can."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from typing import Any, Protocol, cast
 
-import trio
-from quart.wrappers import Request
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 from proxy.access import preflight
@@ -35,15 +33,8 @@ class Gateway(Protocol):
     resolver: Resolver
 
 
-class Connection(TrioASGIHTTPConnection):
-    """Serve one request.
-
-    quart-trio cancels a request when the connection reports its end; hypercorn reports it while
-    the last message is still being sent, and the connection would stay open for ever. So the end
-    is noted first, and what comes after it cancels nothing.
-    """
-
-    _finished = False
+class Entry(TrioASGIHTTPConnection):
+    """Serve one request. It is cancelled when its client leaves, by the server beneath."""
 
     async def __call__(self, receive: Asgi, send: Asgi) -> None:
         """Forward the request, or let the application's views serve it."""
@@ -77,22 +68,12 @@ class Connection(TrioASGIHTTPConnection):
         return route_of(method, path) or route_below(self.scope, gateway.resolver)
 
     async def _serve_view(self, receive: Asgi, send: Asgi, request_id: str) -> None:
-        async def watched(message: Asgi) -> None:
+        async def named(message: Asgi) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (REQUEST_ID, request_id.encode())]
-            elif not message.get("more_body", False):
-                self._finished = True
             await send(message)
 
-        await super().__call__(receive, watched)
-
-    async def handle_messages(  # type: ignore[override] # quart-trio overrides it so, too
-        self, nursery: trio.Nursery, request: Request, receive: Asgi
-    ) -> None:
-        """Read until the client is gone; cancel the view if it is still at work."""
-        await super(TrioASGIHTTPConnection, self).handle_messages(request, receive)
-        if not self._finished:
-            nursery.cancel_scope.cancel()
+        await super().__call__(receive, named)
 
 
 async def _say(

@@ -1,0 +1,105 @@
+"""A connected socket without trio's turns."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+
+import pytest
+import trio
+
+from proxy.logbook import LogBook
+from proxy.wire import READ_SIZE, Plain
+
+
+def pair() -> tuple[Plain, socket.socket]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    return Plain(ours), theirs
+
+
+async def test_bytes_come_as_they_arrived_and_then_the_end() -> None:
+    """Nothing is waited for that is there."""
+    wire, other = pair()
+    other.sendall(b"one")
+    assert await wire.receive() == b"one"
+    assert wire.is_quiet()
+    other.sendall(b"two")
+    assert not wire.is_quiet()
+    other.close()
+    assert [await wire.receive(), await wire.receive()] == [b"two", b""]
+    wire.close()
+
+
+async def test_a_read_that_is_cancelled_takes_nothing() -> None:
+    """Whatever turn it was in."""
+    wire, other = pair()
+    other.setblocking(False)
+    sent = taken = 0
+    for _ in range(300):
+        with suppress(BlockingIOError):
+            sent += other.send(b"x" * READ_SIZE)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            for _ in range(100):
+                taken += len(await wire.receive())
+    other.close()
+    while data := await wire.receive():
+        taken += len(data)
+    assert taken == sent
+    wire.close()
+
+
+async def test_who_waits_learns_that_it_was_closed() -> None:
+    """Reading or writing."""
+    wire, other = pair()
+
+    async def read() -> None:
+        with pytest.raises((OSError, trio.ClosedResourceError)):
+            await wire.receive()
+
+    async def write() -> None:
+        with pytest.raises((OSError, trio.ClosedResourceError)):
+            await wire.send(b"x" * 10_000_000)
+
+    with trio.fail_after(2):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            nursery.start_soon(write)
+            await trio.sleep(0.05)
+            wire.close()
+    other.close()
+
+
+async def test_one_that_is_always_ready_lets_others_in() -> None:
+    """Every so many turns."""
+    wire, other = pair()
+    other.sendall(b"x" * 100_000)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        for _ in range(200):
+            await wire.send(b"y")
+        nursery.cancel_scope.cancel()
+    assert turns >= 2
+    other.close()
+    wire.close()
+
+
+async def test_a_reader_of_the_log_that_is_too_slow_is_told_what_it_missed() -> None:
+    """Once, and the right number."""
+    book = LogBook()
+    with book.followed("proxy") as reader:
+        for _ in range(300):
+            book.tell("x" * 9)
+        await reader.read()
+        book.tell("again")
+        text = await reader.read()
+    assert text == b"\n[440 bytes dropped: this reader is too slow]\nagain\n"
