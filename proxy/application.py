@@ -64,7 +64,6 @@ class Application(QuartTrio):
         self.forwarder = Forwarder(
             supervisor, self.resolver, self.pools, self.in_flight, self._account
         )
-        metrics.follow(supervisor, self.in_flight)
         reloader.on_reload = self._reloaded
         # Quart cuts every response after 60 s by default, a stream or a slow wake in its middle.
         self.config.update(
@@ -91,8 +90,9 @@ class Application(QuartTrio):
 
     def _account(self, call: Call, answer: Answer) -> None:
         """Log and count a request that has ended."""
-        self.metrics.count(call, answer, trio.current_time())
-        report(call, answer)
+        now = trio.current_time()
+        self.metrics.count(call, answer, now)
+        report(call, answer, now)
 
     def stepped(self, model: str, event: Event, state: State, took: float) -> None:
         """Tell of a step; what ended with a process is closed."""

@@ -36,7 +36,8 @@ def daemon_views(
 ) -> Blueprint:
     """Return the routes of the daemon."""
     views = Blueprint("daemon", __name__)
-    _add_health(views, resolver, metrics, stop)
+    _add_health(views, resolver, stop)
+    _add_metrics(views, resolver, metrics, in_flight)
     _add_profiles(views, resolver)
     _add_control(views, resolver, reloader)
 
@@ -53,7 +54,7 @@ def daemon_views(
     return views
 
 
-def _add_health(views: Blueprint, resolver: Resolver, metrics: Metrics, stop: trio.Event) -> None:
+def _add_health(views: Blueprint, resolver: Resolver, stop: trio.Event) -> None:
     @views.get("/health")
     @views.get("/wol-health")
     async def health() -> Response:
@@ -79,9 +80,16 @@ def _add_health(views: Blueprint, resolver: Resolver, metrics: Metrics, stop: tr
     async def about() -> dict[str, str]:
         return {"version": _version(), "commit": "unknown", "build_date": "unknown"}
 
+
+def _add_metrics(
+    views: Blueprint, resolver: Resolver, metrics: Metrics, in_flight: InFlight
+) -> None:
     @views.get("/metrics")
     async def read_metrics() -> Response:
-        return Response(metrics.text(), content_type=PROMETHEUS)
+        from proxy.exposition import exposed
+
+        text = exposed(metrics, resolver.supervisor, in_flight)
+        return Response(text, content_type=PROMETHEUS)
 
 
 def _add_profiles(views: Blueprint, resolver: Resolver) -> None:

@@ -112,8 +112,9 @@ class Exchange:
     def end(self) -> None:
         """Take nothing more."""
         self.ended = True
-        self._connection.taken(sum(map(len, self._pieces)))
-        self._pieces.clear()
+        if self._pieces:
+            self._connection.taken(sum(map(len, self._pieces)))
+            self._pieces.clear()
 
     def header(self, name: bytes) -> bytes:
         """Return a header's value, of several the last; nothing if it is not there."""
@@ -192,8 +193,9 @@ class Exchange:
             self.wanted_since = trio.current_time()
             await self._connection.more()
         self.wanted_since = None
-        body = b"".join(self._pieces)
-        self._pieces.clear()
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
         self._connection.taken(len(body))
         self._told_all = self.complete
         return {"type": "http.request", "body": body, "more_body": not self.complete}

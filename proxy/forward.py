@@ -14,7 +14,7 @@ import trio
 
 from configschema import Filters
 from proxy.answer import Answer, Send
-from proxy.bodies import Incoming, Limits, Receive
+from proxy.bodies import Incoming, Receive
 from proxy.directory import Local
 from proxy.errors import EXPECTED, BadRequest, problem_of
 from proxy.exchange import CANCELS, UPGRADES
@@ -87,8 +87,7 @@ class _Errand:
     async def run(self) -> None:
         """Answer it, with the model's words or with why there are none."""
         try:
-            config = self.of.resolver.config
-            limits = Limits.of(config.max_body, config.max_upload)
+            limits = self.of.resolver.limits
             question = await read_question(self.route, self.scope, self.incoming, limits)
             self.answer.call.model = question.model
             try:

@@ -114,7 +114,8 @@ class Connection:
         with trio.CancelScope(deadline=deadline) as self._patience:
             while data := await self._receive():
                 self._take(data)
-                self._arrived.unpark_all()
+                if self._arrived:
+                    self._arrived.unpark_all()
                 while self._is_full:
                     if not await self._find_room():
                         return True
@@ -163,10 +164,11 @@ class Connection:
             if self._raw is not None:
                 self._add(self._raw, data)
                 return
-            if not self._head_size:
-                self._head_began = trio.current_time()
+            is_first = not self._head_size
             self._head_size += len(data)
             data = self._parse(data)
+            if is_first and self._head_size:  # it is not whole
+                self._head_began = trio.current_time()
         if self._head_size > LONGEST_HEAD and not self._raw:  # or a body's trailer without end
             self._reject(TOO_LONG)
 
@@ -214,7 +216,11 @@ class Connection:
     def taken(self, size: int) -> None:
         """Go on reading: the application has taken so many bytes."""
         self._buffered -= size
-        self._room.unpark_all()
+        self._tell_of_room()
+
+    def _tell_of_room(self) -> None:
+        if self._room:  # else nobody waits for it
+            self._room.unpark_all()
 
     async def more(self) -> None:
         """Wait until something has arrived."""
@@ -289,7 +295,7 @@ class Connection:
             while not self._waiting:
                 await self._arrived.park()
             self._current = exchange = self._waiting.popleft()
-            self._room.unpark_all()
+            self._tell_of_room()
             await exchange.run(self.app)
             if not exchange.may_be_followed or self._closing:
                 return

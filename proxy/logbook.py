@@ -72,9 +72,14 @@ class LogBook:
     shown: frozenset[str] = frozenset({PROXY})
     proxy: LogRing = attrs.field(factory=LogRing, init=False)
     upstream: LogRing = attrs.field(factory=LogRing, init=False)
-    combined: LogRing = attrs.field(factory=LogRing, init=False)
+    _mixed: LogRing = attrs.field(factory=LogRing, init=False)
     _listeners: set[Listener] = attrs.field(factory=set, init=False)
     _readers: set[Reader] = attrs.field(factory=set, init=False)
+
+    @property
+    def combined(self) -> LogRing:
+        """What is shown, in the order it came."""
+        return self.proxy if self.shown == {PROXY} else self._mixed
 
     def tell(self, line: str) -> None:
         """Take one of the daemon's own lines."""
@@ -92,8 +97,8 @@ class LogBook:
                 sys.stdout.flush()
 
     def _tell_all(self, kind: str, source: str, data: bytes) -> None:
-        if kind in self.shown:
-            self.combined.write(data)
+        if kind in self.shown and UPSTREAM in self.shown:
+            self._mixed.write(data)
         for listener in tuple(self._listeners):
             listener(source, data)
 

@@ -9,8 +9,6 @@ import random
 import re
 from collections.abc import Sequence
 
-import trio
-
 from proxy.answer import Answer
 from proxy.headers import REQUEST_ID, Header, value_of
 from proxy.inflight import Call
@@ -27,9 +25,9 @@ def request_id_of(headers: Sequence[Header]) -> str:
     return given.decode() if GOOD_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
 
 
-def report(call: Call, answer: Answer) -> None:
+def report(call: Call, answer: Answer, now: float) -> None:
     """Write a request's line: served, refused with a reason, or ended early."""
-    took = round(trio.current_time() - call.began, 3)
+    took = round(now - call.began, 3)
     facts = {
         "model": call.model[:LONGEST],
         "status": answer.problem.status if answer.problem else answer.status,

@@ -14,6 +14,7 @@ import attrs
 
 from configschema import Config
 from proxy.access import Keys
+from proxy.bodies import Limits
 from proxy.directory import Directory, Target
 from proxy.errors import BadRequest
 from proxy.selectors import Selectors
@@ -36,6 +37,7 @@ class Resolver:
     _selectors: Selectors = attrs.field(factory=Selectors, init=False)
     _directory: Directory | None = attrs.field(default=None, init=False)
     _profile: str | None = attrs.field(default=None, init=False)
+    _limits: Limits = attrs.field(factory=Limits, init=False)
     _keys: Keys = attrs.field(factory=lambda: Keys(()), init=False)
 
     @property
@@ -49,6 +51,7 @@ class Resolver:
         if self._directory is None or self._directory.config is not config:
             self._directory, self._profile = Directory(config), None
             self._selectors, self._keys = Selectors(), Keys.of(config.api_keys)
+            self._limits = Limits.of(config.max_body, config.max_upload)
             self.on_profile()
         return self._directory
 
@@ -62,6 +65,12 @@ class Resolver:
         """The keys that clients must show one of."""
         self._look()
         return self._keys
+
+    @property
+    def limits(self) -> Limits:
+        """How long bodies may be."""
+        self._look()
+        return self._limits
 
     @property
     def profile(self) -> str | None:

@@ -61,7 +61,7 @@ class Turn:
 
     _scheduler: Scheduler
     server: ModelServer
-    since: float = attrs.field(factory=trio.current_time, init=False)
+    since: float = attrs.field(default=0.0, init=False)
     lease: Lease | None = attrs.field(default=None, init=False)
     answered: trio.Event = attrs.field(factory=trio.Event, init=False)
     refusal: SupervisorError | None = attrs.field(default=None, init=False)
@@ -132,6 +132,7 @@ class Scheduler:
         if not self._waiting and not self.paused and server.is_serving:
             turn.lease = server.usage.take()  # what `decide` says where nobody else waits
             return True
+        turn.since = trio.current_time()
         self._waiting.append(turn)
         server.usage.add_waiter()
         self.settle()
