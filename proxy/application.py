@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import trio
 from quart import Response, request
@@ -83,6 +84,10 @@ class Application(QuartTrio):
         await stop.wait()
         self.events.close()
         self.book.close()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 -- ASGI
+        """Serve one ASGI call; only requests come here, there is no lifespan."""
+        await Entry(self, scope)(receive, send)
 
     def _reloaded(self) -> None:
         """Take note of another configuration."""

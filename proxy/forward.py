@@ -19,7 +19,7 @@ from proxy.directory import Local
 from proxy.errors import EXPECTED, BadRequest, problem_of
 from proxy.exchange import CANCELS, UPGRADES
 from proxy.filters import apply_filters
-from proxy.headers import Header, to_peer, to_upstream
+from proxy.headers import Header, to_peer, to_upstream, value_of
 from proxy.inflight import Call, InFlight
 from proxy.loading import Narrated, Narration
 from proxy.parsing import ModelDied, UpstreamError
@@ -33,6 +33,7 @@ from supervisor.scheduler import Turn
 from supervisor.server import ModelServer
 from supervisor.states import ENDED
 
+WEBSOCKET = ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
 DEATH_IS_KNOWN = 0.5  # seconds from a broken connection until its process's end is seen
 
 Scope = Any
@@ -108,7 +109,12 @@ class _Errand:
             else:
                 self._rewrite(question, target.peer.filters, target.id, target.name)
                 upstream = self.of.pools.of_peer(target.peer_id, target.peer)
-                headers = to_peer(self._headers(), upstream.origin.authority, target.peer.api_key)
+                headers = to_peer(
+                    self._headers(),
+                    upstream.origin.authority,
+                    target.peer.api_key,
+                    call.request_id.encode(),
+                )
                 await self._exchange(upstream, headers, question)
 
     async def _ask_model(self, question: Question, target: Local) -> None:
@@ -175,32 +181,25 @@ class _Errand:
         return self.of.resolver.keys.without(self.scope["headers"])
 
     def _headers_of_ours(self, upstream: Upstream) -> list[Header]:
-        headers = to_upstream(self._headers(), self.answer.call.client or None)
-        if not any(name == b"host" for name, _ in headers):  # HTTP/1.0; HTTP/1.1 must have one
+        call = self.answer.call
+        headers = to_upstream(self._headers(), call.client, call.request_id.encode())
+        if not value_of(headers, b"host"):  # HTTP/1.0; HTTP/1.1 must have one
             headers.append((b"host", upstream.origin.authority.encode()))
         return headers
 
     async def _exchange(
         self, upstream: Upstream, headers: list[Header], question: Question
     ) -> None:
-        query = self.scope["query_string"]
+        query, upgrades = self.scope["query_string"], self._wants_websocket
         request = Request(
             method=self.scope["method"].encode(),
             target=self.route.target + (b"?" + query if query else b""),
-            headers=self._with_wishes(headers),
+            headers=[*headers, *WEBSOCKET] if upgrades else headers,
             body=question.body,
-            may_upgrade=self._wants_websocket,
+            may_upgrade=upgrades,
         )
         with await upstream.exchange(request) as response:
             await self.answer.relay(response, self.incoming)
-
-    def _with_wishes(self, headers: list[Header]) -> list[Header]:
-        """Add the request's id, and the wish for another protocol, if it is a websocket's."""
-        request_id = (b"x-request-id", self.answer.call.request_id.encode())
-        kept = [pair for pair in headers if pair[0] != b"x-request-id"]
-        if self._wants_websocket:
-            kept += [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]
-        return [*kept, request_id]
 
 
 async def _cause(server: ModelServer, error: UpstreamError) -> UpstreamError:

@@ -25,13 +25,15 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-NOT_SENT_ON = HOP_BY_HOP | {b"content-length", b"expect"}
 FORWARDED_FOR = b"x-forwarded-for"
 REQUEST_ID = b"x-request-id"
+NOT_SENT_ON = HOP_BY_HOP | {b"content-length", b"expect", REQUEST_ID}
 CREDENTIALS = (b"authorization", b"x-api-key")
 
 
-def to_upstream(headers: Iterable[Header], client: str | None) -> list[Header]:
+def to_upstream(
+    headers: Iterable[Header], client: str | None, request_id: bytes = b""
+) -> list[Header]:
     """Return a client's headers as they go to a model server.
 
     The framing is left out, since the body's bytes are framed anew; the client's address is added
@@ -48,10 +50,12 @@ def to_upstream(headers: Iterable[Header], client: str | None) -> list[Header]:
         chain.append(client.encode("latin-1", "replace"))
     if chain:
         kept.append((FORWARDED_FOR, b", ".join(chain)))
+    if request_id:
+        kept.append((REQUEST_ID, request_id))
     return kept
 
 
-def to_peer(headers: Iterable[Header], authority: str, key: str) -> list[Header]:
+def to_peer(headers: Iterable[Header], authority: str, key: str, request_id: bytes) -> list[Header]:
     """Return a client's headers as they go to a peer: its own host and key, nobody's address."""
     replaced = {b"host", *(CREDENTIALS if key else ())}
     kept = [
@@ -59,7 +63,7 @@ def to_peer(headers: Iterable[Header], authority: str, key: str) -> list[Header]
         for pair in _end_to_end(headers, NOT_SENT_ON)
         if pair[0] not in replaced and not pair[0].startswith(b"x-forwarded-")
     ]
-    kept.append((b"host", authority.encode()))
+    kept += [(b"host", authority.encode()), (REQUEST_ID, request_id)]
     if key:
         kept += [(b"authorization", b"Bearer " + key.encode()), (b"x-api-key", key.encode())]
     return kept

@@ -5,12 +5,12 @@ Owns the form of the log. The events themselves are written where things happen.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import re
 import sys
+from datetime import UTC, datetime
 from functools import cache
 from typing import Literal, TextIO
 
@@ -41,22 +41,8 @@ def configure(form: Format, level: str, book: LogBook | None = None) -> None:
     lowest = LEVELS.get(level.lower(), logging.INFO)
     text = form == "text" or (form == "auto" and sys.stdout.isatty())
     colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)
-        if text
-        else structlog.processors.JSONRenderer(_encode)
-    )
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
-            *(
-                [_without_repetition, _on_one_line]
-                if text
-                else [structlog.processors.format_exc_info]
-            ),
-            renderer,
-        ],
+        processors=_text(colors=colors) if text else [_as_json],
         wrapper_class=structlog.make_filtering_bound_logger(lowest),
         logger_factory=lambda *_: _Lines(sys.stdout, book),
     )
@@ -68,8 +54,23 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 ENCODER = json.JSONEncoder(default=str)
 
 
-def _encode(event: structlog.typing.EventDict, **_: object) -> str:
-    """Write an event as JSON, without a new encoder for each."""
+def _text(*, colors: bool) -> list[structlog.typing.Processor]:
+    """Return the steps to a line of text."""
+    return [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+        _without_repetition,
+        _on_one_line,
+        structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0),
+    ]
+
+
+def _as_json(log: object, method: str, event: structlog.typing.EventDict) -> str:
+    """Return a line of JSON; in one step, since there is one for every request."""
+    if "exc_info" in event:
+        event = structlog.processors.format_exc_info(log, method, event)
+    event["level"] = "error" if method == "exception" else method
+    event["timestamp"] = f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z"
     return ENCODER.encode(event)
 
 
@@ -116,9 +117,11 @@ class _Lines:
             self.book.tell(line)
             if PROXY not in self.book.shown:
                 return
-        with contextlib.suppress(OSError, ValueError):
+        try:
             self.file.write(line + "\n")
             self.file.flush()
+        except (OSError, ValueError):  # nobody reads any more, or the disk is full
+            pass
 
     debug = info = warning = error = critical = msg
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
-
-import attrs
+from typing import Any, NamedTuple
 
 
-@attrs.frozen
-class Tokens:
+class Tokens(NamedTuple):
     """What one answer took; None is unknown."""
 
     prompt: int | None = None
     generated: int | None = None
     cached: int | None = None
 
-    def __or__(self, later: Tokens) -> Tokens:
+    def updated(self, later: Tokens) -> Tokens:
+        """Return what is known after more was said."""
+        if self is UNKNOWN:
+            return later
         return Tokens(
             later.prompt if later.prompt is not None else self.prompt,
             later.generated if later.generated is not None else self.generated,
@@ -47,10 +47,10 @@ def tokens_of(text: bytes) -> Tokens:
     for match in NAMED.finditer(text):
         data = _object_at(text, match.end())
         if match[1] == b"usage":
-            found |= _of_usage(data)
+            found = found.updated(_of_usage(data))
         else:
-            timed |= _of_timings(data)
-    return found | timed
+            timed = timed.updated(_of_timings(data))
+    return found if timed is UNKNOWN else found.updated(timed)
 
 
 def _object_at(text: bytes, place: int) -> dict[str, Any]:
