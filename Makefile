@@ -30,6 +30,7 @@ schema: $(READY)
 	$(BIN)/llamadoze schema > docs/config.schema.json
 
 bench: $(DEV_READY)
+	$(BIN)/python -m tests.bench_forwarding
 	$(BIN)/python -m tests.bench
 
 format: $(DEV_READY)

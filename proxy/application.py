@@ -32,13 +32,14 @@ from proxy.requestlog import report
 from proxy.resolving import Resolver
 from proxy.routes import methods_of
 from supervisor import Supervisor
+from supervisor.journal import Journal
 from supervisor.states import Event, State
 
 SLOWEST_BODY = 60  # seconds for a view's request body to arrive
 LONGEST_BODY = 1024 * 1024  # bytes; the views are asked in few words
 
 
-class Application(QuartTrio):
+class Application(QuartTrio, Journal):
     """Serve the models of a supervisor.
 
     It is the supervisor's journal, too, from when it is there.
@@ -104,12 +105,6 @@ class Application(QuartTrio):
         if event in (Event.ENDED, Event.GAVE_UP):
             self.pools.ended(model)
         self.events.stepped(model, event, state, took)
-
-    def failed(self, model: str, state: State) -> None:
-        """Say nothing: the step that follows is told of."""
-
-    def wrote(self, model: str, output: bytes) -> None:
-        """Say nothing: the log book tells of output."""
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from proxy import listing
 from proxy.inflight import Call, InFlight
 from proxy.logbook import PROXY, LogBook
 from proxy.resolving import Resolver
+from supervisor.journal import Journal
 from supervisor.states import Event, State
 
 MOST_UNREAD = 1024  # messages that a listener may be behind
@@ -56,7 +57,7 @@ class Listener:
 
 
 @attrs.define(eq=False)
-class Events:
+class Events(Journal):
     """Tell listeners what happens; also the supervisor's journal."""
 
     resolver: Resolver
@@ -144,12 +145,6 @@ class Events:
         """Tell of the models."""
         if self._listeners:
             self._tell(self._statuses())
-
-    def failed(self, model: str, state: State) -> None:
-        """Say nothing: the step that follows is told of."""
-
-    def wrote(self, model: str, output: bytes) -> None:
-        """Say nothing: the log book tells of output."""
 
 
 def _message(kind: str, data: Any) -> bytes:  # noqa: ANN401 -- JSON

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 import attrs
 import trio
 
+from supervisor.journal import Journal
 from supervisor.logs import LogRing
-from supervisor.states import Event, State
 
 PROXY, UPSTREAM = "proxy", "upstream"
 MOST_UNREAD = 256  # pieces that a slow reader may be behind
@@ -62,7 +62,7 @@ class Reader:
 
 
 @attrs.define(eq=False)
-class LogBook:
+class LogBook(Journal):
     """The log of a daemon; also the supervisor's journal.
 
     Attributes:
@@ -138,12 +138,6 @@ class LogBook:
             yield
         finally:
             self._listeners.discard(listener)
-
-    def stepped(self, model: str, event: Event, state: State, took: float) -> None:
-        """Log nothing: the models' steps have their own lines."""
-
-    def failed(self, model: str, state: State) -> None:
-        """Log nothing: failures have their own lines."""
 
 
 def shown_in(setting: str) -> frozenset[str]:

@@ -15,6 +15,7 @@ import attrs
 from proxy.answer import Answer
 from proxy.inflight import Call
 from supervisor import State
+from supervisor.journal import Journal
 from supervisor.states import Event
 
 CANCELLED = 499  # what the server beneath answers for us
@@ -67,7 +68,7 @@ def _distributions() -> Distributions:
 
 
 @attrs.define(eq=False)
-class Metrics:
+class Metrics(Journal):
     """What has happened so far; also the supervisor's journal."""
 
     requests: Counter[Labels] = attrs.field(factory=Counter, init=False)
@@ -110,6 +111,3 @@ class Metrics:
     def failed(self, model: str, state: State) -> None:
         """Count a failure by where it happened."""
         self.failures[model, FAILED_IN.get(state, "exit")] += 1
-
-    def wrote(self, model: str, output: bytes) -> None:
-        """Count nothing: what a model writes is no number."""

@@ -5,18 +5,19 @@ Owns the form. The log is not written from here; it has its own words.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import attrs
 
 from supervisor.states import Event, State
 
 
-class Journal(Protocol):
-    """Somebody who is told. Called from the model's own task: return at once, raise nothing."""
+class Journal:
+    """Somebody who is told; of what is not overridden, nothing is done.
+
+    Called from the model's own task: return at once, raise nothing.
+    """
 
     def stepped(self, model: str, event: Event, state: State, took: float) -> None:
-        """A model took a step.
+        """Take note of a model's step.
 
         Args:
             model: its id.
@@ -26,14 +27,14 @@ class Journal(Protocol):
         """
 
     def failed(self, model: str, state: State) -> None:
-        """A model, or a way to put it to sleep or to wake it, failed in this state."""
+        """Take note that a model, or a way to put it to sleep or to wake it, failed in a state."""
 
     def wrote(self, model: str, output: bytes) -> None:
-        """A model's process, or a command that belongs to it, wrote something."""
+        """Take note of what a model's process, or a command that belongs to it, wrote."""
 
 
 @attrs.define(eq=False)
-class Journals:
+class Journals(Journal):
     """Tells several; nobody, if there are none.
 
     Attributes:
