@@ -16,12 +16,14 @@ READ_SIZE = 65536
 TOKEN = b'data: {"sent":'
 LAST = b"data: [DONE]"
 
+KEY = "sk-traffic"  # that llamadoze asks for; to the others it means nothing
+
 
 def post(body: bytes) -> bytes:
     """Return a request as clients send it."""
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n"
-        "Authorization: Bearer none\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -24,7 +24,7 @@ from tests.conftest import STUB
 from tests.proxy.daemon import free_port
 from tests.system.daemon import LLAMADOZE as COMMAND
 from tests.system.daemon import Process, wait_for, write
-from tests.traffic_exchange import connect
+from tests.traffic_exchange import KEY, connect
 
 SERVER = STUB.with_name("traffic_server.py")
 CORES = sorted(os.sched_getaffinity(0))
@@ -111,7 +111,8 @@ def llamadoze(server_port: int | None) -> Iterator[tuple[Target, Target]]:
     model = {"cmd": command, "proxy": "http://127.0.0.1:${PORT}", "concurrencyLimit": 2000}
     with tempfile.TemporaryDirectory() as folder:
         start_port = server_port or free_port(1)
-        file = write(Path(folder), startPort=start_port, models={"m": model})
+        whole = {"startPort": start_port, "models": {"m": model}, "apiKeys": [KEY]}
+        file = write(Path(folder), **whole)
         with _logging_to_file(file, Path(folder) / "log") as daemon:
             status, answer = daemon.chat("m")
             assert status == 200, answer
@@ -131,7 +132,7 @@ def _logging_to_file(config: str, log: Path) -> Iterator[Process]:
         process = subprocess.Popen([COMMAND, *options], stdout=file, stderr=subprocess.STDOUT)
         try:
             wait_for(lambda: b"Listening on" in log.read_bytes())
-            yield Process(process, port)
+            yield Process(process, port, key=KEY)
         finally:
             process.terminate()
             process.wait(20)

@@ -35,6 +35,7 @@ class Process:
     process: subprocess.Popen[bytes]
     port: int
     lines: list[str] = attrs.field(factory=list)
+    key: str = ""
 
     def read(self) -> None:
         assert self.process.stdout
@@ -53,8 +54,9 @@ class Process:
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         data = None if body is None else json.dumps(body).encode()
         url = f"http://127.0.0.1:{self.port}{path}"
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         try:
-            with urlopen(Request(url, data, method=method), timeout=120) as reply:
+            with urlopen(Request(url, data, headers, method=method), timeout=120) as reply:
                 text = reply.read()
                 status = reply.status
         except HTTPError as error:
