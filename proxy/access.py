@@ -49,9 +49,9 @@ class Keys:
 
     def without(self, headers: list[Header]) -> list[Header]:
         """Return the headers without our own keys: they are no business of a model server."""
-        if not self.known or not any(name in CREDENTIALS for name, _ in headers):
+        if not self.known:
             return headers
-        return [pair for pair in headers if not self._is_ours(pair)]
+        return [pair for pair in headers if pair[0] not in CREDENTIALS or not self._is_ours(pair)]
 
     def _is_ours(self, header: Header) -> bool:
         return any(is_one_of(key, self.known) for key in keys_shown([header]).values())

@@ -87,11 +87,13 @@ def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def started(*arguments: str, wait: float = 15) -> Iterator[Process]:
+def started(
+    *arguments: str, wait: float = 15, host: str = "127.0.0.1"
+) -> Iterator[Process]:
     """Start the command and wait until it listens."""
     port = free_port(1)
     process = subprocess.Popen(
-        [LLAMADOZE, *arguments, "--listen", f"127.0.0.1:{port}"],
+        [LLAMADOZE, *arguments, "--listen", f"{host}:{port}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, "PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": STATE},

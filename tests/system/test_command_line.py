@@ -290,3 +290,17 @@ def test_the_daemon_serves_what_a_folder_says(tmp_path: Path) -> None:
         daemon.chat("b")
         assert daemon.running()["a"]["state"] == "asleep"
         assert daemon.chat("a")[1]["pid"] == first
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "warned"),
+    [("0.0.0.0", [], True), ("0.0.0.0", ["sk-1"], False), ("127.0.0.1", [], False)],
+)
+def test_who_listens_wide_without_keys_is_warned(
+    tmp_path: Path, host: str, keys: list[str], warned: bool
+) -> None:
+    """Whoever reaches the port may use and control everything."""
+    file = write(tmp_path, models={"a": stub()}, apiKeys=keys)
+    with started("--config", file, host=host) as daemon:
+        assert daemon.ask("GET", "/health")[0] == 200
+        assert daemon.said("without apiKeys") is warned
