@@ -87,9 +87,7 @@ def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def started(
-    *arguments: str, wait: float = 15, host: str = "127.0.0.1"
-) -> Iterator[Process]:
+def started(*arguments: str, wait: float = 15, host: str = "127.0.0.1") -> Iterator[Process]:
     """Start the command and wait until it listens."""
     port = free_port(1)
     process = subprocess.Popen(
