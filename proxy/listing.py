@@ -61,11 +61,14 @@ def _local(model: Model, supervisor: Supervisor, *, aliases: bool) -> Iterator[R
         {"aliases": list(model.other_names)} if model.other_names else {}
     )
     own, more = _of_model(model), _metadata(model)
-    yield {**_row(model.id, loaded=state in LOADED, facts=facts, more=more), **own}
-    if aliases:
-        for alias in model.other_names:
-            facts = {"type": "alias", "modelID": model.id}
-            yield {**_row(alias, loaded=state in LOADED, facts=facts, more=more), **own}
+    rows = [_row(model.id, loaded=state in LOADED, facts=facts, more=more)]
+    facts = {"type": "alias", "modelID": model.id}
+    for alias in model.other_names if aliases else ():
+        rows.append(_row(alias, loaded=state in LOADED, facts=facts, more=more))
+    for row in rows:
+        if model.capabilities.context:
+            row["meta"]["n_ctx"] = int(model.capabilities.context)
+        yield {**row, **own}
 
 
 def _metadata(model: Model) -> Row:

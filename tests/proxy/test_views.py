@@ -57,7 +57,7 @@ async def test_models_are_listed_with_all_that_is_known_of_them() -> None:
         assert rows["a"]["architecture"]["modality"] == "text+image->text"
         assert rows["a"]["capabilities"]["vision"] is True
         assert rows["a"]["supported_parameters"] == ["tools", "tool_choice"]
-        assert rows["a"]["context_length"] == 4096
+        assert (rows["a"]["context_length"], rows["a"]["meta"]["n_ctx"]) == (4096, 4096)
         assert (rows["b"]["context_length"], rows["b"]["status"]) == (7, {"value": "unloaded"})
         assert rows["x"]["meta"]["llamaswap"]["modelID"] == "a"
         assert (rows["s"]["name"], rows["s"]["status"]) == ("Any", {"value": "loaded"})
