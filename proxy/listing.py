@@ -63,8 +63,8 @@ def _local(model: Model, supervisor: Supervisor, *, aliases: bool) -> Iterator[R
     own, more = _of_model(model), _metadata(model)
     rows = [_row(model.id, loaded=state in LOADED, facts=facts, more=more)]
     facts = {"type": "alias", "modelID": model.id}
-    for alias in model.other_names if aliases else ():
-        rows.append(_row(alias, loaded=state in LOADED, facts=facts, more=more))
+    names = model.other_names if aliases else ()
+    rows += [_row(name, loaded=state in LOADED, facts=facts, more=more) for name in names]
     for row in rows:
         if model.capabilities.context:
             row["meta"]["n_ctx"] = int(model.capabilities.context)
