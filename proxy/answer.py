@@ -16,7 +16,7 @@ import trio
 
 from proxy.bodies import Incoming
 from proxy.dialects import Dialect
-from proxy.errors import Problem
+from proxy.errors import EVERYBODY, Problem
 from proxy.headers import REQUEST_ID, Header, is_event_stream, to_client, value_of
 from proxy.inflight import Call
 from proxy.parsing import UPGRADED, UpstreamError
@@ -32,6 +32,7 @@ BODY_FIRST_HEADERS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
+    *EVERYBODY,
 )
 
 
@@ -67,6 +68,11 @@ class Answer:
     _events: bool = False
     _first: bytes = b""
     _kept: deque[bytes] = attrs.field(factory=lambda: deque(maxlen=KEPT), init=False)
+
+    @property
+    def outcome(self) -> int:
+        """The status that the answer has or, of a stream that failed, would have to have."""
+        return self.problem.status if self.problem else self.status
 
     async def relay(self, response: Response, incoming: Incoming) -> None:
         """Pass a model server's answer on, as it arrives."""

@@ -54,7 +54,7 @@ class _Counted(Collector):
         yield _counter("tokens", "Tokens, as model servers count them.", counted.tokens, "kind")
         text = "Starts, stops, sleeps and wakes."
         yield _histogram("model_step_duration", text, counted.steps, "step")
-        text = "What failed of a model, which was stopped then."
+        text = "What failed of a model."
         yield _counter("model_failures", text, counted.failures, "reason")
 
 

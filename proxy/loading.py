@@ -20,7 +20,7 @@ WORDS = {
     State.STARTING: "starting",
     State.WAKING: "waking up",
     State.FALLING_ASLEEP: "falling asleep, and will wake up then",
-    State.STOPPING: "stopping, and will start again then",
+    State.STOPPING: "stopping",
     State.ASLEEP: "asleep, waiting for room",
     State.STOPPED: "not running yet",
     State.FAILED: "not running since it failed",

@@ -85,7 +85,7 @@ class Metrics(Journal):
         """Count a request that has ended."""
         model = call.model if call.known else NOBODY
         labels = (model,)
-        status = answer.status or (CANCELLED if call.cancelled else 0)
+        status = answer.outcome or (CANCELLED if call.cancelled else 0)
         self.requests[model, str(status)] += 1
         self.durations[labels].add(now - call.began)
         if call.first_byte is not None:

@@ -30,7 +30,7 @@ def report(call: Call, answer: Answer, now: float) -> None:
     took = round(now - call.began, 3)
     facts = {
         "model": call.model[:LONGEST],
-        "status": answer.problem.status if answer.problem else answer.status,
+        "status": answer.outcome,
         "duration_s": took,
         "request_id": call.request_id,
     }
