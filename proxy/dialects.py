@@ -125,7 +125,7 @@ def _responses_failure(problem: Problem) -> bytes:
     """Return an error event; its ``error`` is what makes OpenAI's client raise it."""
     error = problem.error()
     event = {"type": "error", "sequence_number": 0, "param": None, "error": error}
-    return _event({**event, "code": error["code"], "message": error["message"]}, "error")
+    return _event({**event, "code": error.get("code"), "message": error["message"]}, "error")
 
 
 PLAIN = Dialect(None, _openai_failure)

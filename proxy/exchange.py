@@ -172,7 +172,7 @@ class Exchange:
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": self.version,
             "method": self.method,
-            "scheme": "http",
+            "scheme": self._connection.scheme,
             "path": unquote(path.decode("latin-1")),
             "raw_path": path,
             "query_string": query,

@@ -140,7 +140,7 @@ class _Search:
             self._decoder.receive_data(piece)
             while not self.found and not self._step():
                 pass
-            if len(self._decoder.buffer) > LONGEST_HEAD:
+            if not self.found and len(self._decoder.buffer) > LONGEST_HEAD:
                 raise BadRequest("the form has a part whose head does not end")
         except ValueError as error:
             raise BadRequest(f"the form cannot be read: {error}") from None

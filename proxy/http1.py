@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from proxy.exchange import Exchange, Reject
-from proxy.wire import Plain
+from proxy.wire import Wire
 
 KEEP_ALIVE = 75.0  # seconds an idle connection stays open
 SLOWEST_HEAD = 30.0  # seconds from a request's first byte to the end of its headers
@@ -45,13 +45,15 @@ class Connection:
         client: the other side's address and port.
         server: ours.
         keep_alive: seconds it stays open without a request.
+        scheme: http, or https where it is encrypted.
     """
 
     app: Application
-    wire: Plain
+    wire: Wire
     client: tuple[str, int] | None
     server: tuple[str, int] | None
     keep_alive: float = KEEP_ALIVE
+    scheme: str = "http"
     _closing: bool = attrs.field(default=False, init=False)
     _waiting: deque[Exchange] = attrs.field(factory=deque, init=False)
     _current: Exchange | None = attrs.field(default=None, init=False)

@@ -86,7 +86,7 @@ def _tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
     if certificate is None or key is None:
         raise CannotRun("HTTPS needs both --tls-cert-file and --tls-key-file")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.set_alpn_protocols(["h2", "http/1.1"])
+    context.set_alpn_protocols(["http/1.1"])
     try:
         context.load_cert_chain(certificate, key)
     except OSError as error:  # ssl.SSLError is one, too

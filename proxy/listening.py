@@ -1,34 +1,29 @@
-"""Our accept loop: plain connections are served by `http1`, encrypted ones by hypercorn.
+"""Our accept loop: each connection is served by `http1`, over TLS where that is wanted.
 
-Owns listening sockets and open connections. hypercorn's own loop ends with the first connection
-that fails in it and waits without bound for a client that does not read; this one contains the
-failure, and closes what is still open when the grace is over.
+Owns listening sockets and open connections. hypercorn's own loop, whose settings these are, ends
+with the first connection that fails in it and waits without bound for a client that does not read;
+this one contains the failure, and closes what is still open when the grace is over.
 """
 
 from __future__ import annotations
 
-import logging
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
 
 import attrs
 import structlog
 import trio
 from hypercorn.config import Config
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
-from hypercorn.utils import wrap_app
 
 from proxy.http1 import KEEP_ALIVE, Application, Connection
-from proxy.hypercorns import Cancelling, Hypercorns
-from proxy.wire import Plain
+from proxy.wire import Encrypted, Plain, Wire
 
 BACKLOG = 4096  # with the default of 100, a burst of clients waits seconds for its handshakes
-GONE = (OSError, trio.ClosedResourceError, trio.BrokenResourceError)
+GONE = (OSError, trio.ClosedResourceError, trio.BrokenResourceError, trio.TooSlowError)
+SLOWEST_HANDSHAKE = 30.0  # seconds until a connection is encrypted
 DEAD_PEER = 60_000  # milliseconds without an acknowledgement until a connection is given up
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
@@ -51,45 +46,19 @@ def hypercorn_config() -> Config:
     """Return hypercorn's settings for a proxy of long answers."""
     config = Config()
     config.keep_alive_timeout = KEEP_ALIVE
-    config.keep_alive_max_requests = 1_000_000_000  # the default closes after a thousand
-    config.h11_max_incomplete_size = 64 * 1024
-    config.read_timeout = None  # it would cut long answers, too
-    config.include_server_header = False
-    config.accesslog = None
-    config.errorlog = logging.getLogger("hypercorn.error")
+    config.ssl_handshake_timeout = SLOWEST_HANDSHAKE
     return config
-
-
-class _Open(Protocol):
-    """A connection that can be ended."""
-
-    def finish(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-@attrs.frozen(eq=False)
-class _Encrypted:
-    """A connection that hypercorn serves: it learns of the end from its context."""
-
-    _stream: trio.SocketStream
-
-    def finish(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self._stream.socket.close()
 
 
 @attrs.define(eq=False)
 class _Connections:
     """What is open."""
 
-    _open: set[_Open] = attrs.field(factory=set)
+    _open: set[Connection] = attrs.field(factory=set)
     _changed: trio.Event = attrs.field(factory=trio.Event)
 
     @contextmanager
-    def listed(self, connection: _Open) -> Iterator[None]:
+    def listed(self, connection: Connection) -> Iterator[None]:
         self._open.add(connection)
         try:
             yield
@@ -115,41 +84,38 @@ class _Connections:
 
 @attrs.define(eq=False)
 class _Service:
-    """How connections are served: over plain TCP by `http1`, over TLS by hypercorn."""
+    """How connections are served."""
 
     app: Application
     config: Config
     tls: ssl.SSLContext | None
     connections: _Connections = attrs.field(factory=_Connections)
-    context: WorkerContext = attrs.field(factory=lambda: WorkerContext(None))
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection; whatever a client sends ends its own connection only."""
         try:
-            if self.tls:
-                await self._serve_encrypted(stream, self.tls)
-            else:
-                await self._serve_plain(stream)
-        except* GONE:  # before we could ask for its address, or at the end in a handshake
+            client, server = stream.socket.getpeername()[:2], stream.socket.getsockname()[:2]
+            wire = await self._encrypt(stream, self.tls) if self.tls else Plain.of(stream)
+            keep_alive, scheme = self.config.keep_alive_timeout, "https" if self.tls else "http"
+            connection = Connection(self.app, wire, client, server, keep_alive, scheme)
+            with self.connections.listed(connection):
+                await connection.run()
+        except* GONE:  # before we could ask for its address, or in the handshake
             stream.socket.close()
         except* Exception as errors:
             stream.socket.close()
             reason = repr(errors.exceptions[0])
             log.warning(f"A connection failed and was closed: {reason}", reason=reason)
 
-    async def _serve_plain(self, stream: trio.SocketStream) -> None:
-        client, server = stream.socket.getpeername()[:2], stream.socket.getsockname()[:2]
-        keep_alive = self.config.keep_alive_timeout
-        connection = Connection(self.app, Plain.of(stream), client, server, keep_alive)
-        with self.connections.listed(connection):
-            await connection.run()
-
-    async def _serve_encrypted(self, stream: trio.SocketStream, tls: ssl.SSLContext) -> None:
-        wrapped = wrap_app(Cancelling(self.app), self.config.wsgi_max_body_size, "asgi")
+    async def _encrypt(self, stream: trio.SocketStream, tls: ssl.SSLContext) -> Wire:
         encrypted = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
-        state = ConnectionState({})
-        with self.connections.listed(_Encrypted(stream)):
-            await Hypercorns(wrapped, self.config, self.context, state, encrypted)
+        try:
+            with trio.fail_after(self.config.ssl_handshake_timeout):
+                await encrypted.do_handshake()
+        except BaseException:  # whatever it is, the connection is of no use
+            stream.socket.close()
+            raise
+        return Encrypted(encrypted)
 
 
 async def serve_http(
@@ -169,7 +135,7 @@ async def serve_http(
         stop: set to take no more connections and requests.
         grace: seconds that requests then have to end.
         config: hypercorn's; by default `hypercorn_config`.
-        tls: to serve HTTPS, with HTTP/2 where the client can.
+        tls: to serve HTTPS.
 
     A connection that fails is logged and does no harm to others. Cancelling closes all at once.
     """
@@ -181,7 +147,6 @@ async def serve_http(
                 accepting.start_soon(serve)
                 await stop.wait()
                 accepting.cancel_scope.cancel()
-            await service.context.terminated.set()
             service.connections.finish()
             with trio.move_on_after(grace):
                 await service.connections.all_closed()

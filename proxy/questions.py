@@ -20,6 +20,7 @@ from proxy.headers import value_of
 from proxy.routes import NamedIn, Route
 from proxy.upstream import Upload
 
+MOST_FIELDS = 1000
 BOM = b"\xef\xbb\xbf"
 
 Scope = Any
@@ -82,8 +83,8 @@ async def read_question(route: Route, scope: Scope, incoming: Incoming, limits: 
 def _written(data: dict[str, Any]) -> bytes:
     try:
         return json.dumps(data, allow_nan=False).encode()
-    except ValueError:
-        text = "the body has a number that is too large to be written again"
+    except (ValueError, RecursionError):
+        text = "the body has a number too large, or is nested too deep, to be written again"
         raise BadRequest(text) from None
 
 
@@ -128,7 +129,10 @@ def _as_text(model: object) -> str:
 
 def _first(encoded: bytes) -> dict[str, str]:
     """Return the fields of a query, or of a URL-encoded form; of several values the first."""
-    return dict(reversed(parse_qsl(encoded.decode("latin-1"), max_num_fields=None)))
+    try:
+        return dict(reversed(parse_qsl(encoded.decode("latin-1"), max_num_fields=MOST_FIELDS)))
+    except ValueError:  # to read millions of them would hold up everybody
+        return {}
 
 
 def _object(body: bytes) -> dict[str, Any]:

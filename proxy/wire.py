@@ -37,6 +37,15 @@ class Wire(Protocol):
     def is_quiet(self) -> bool:
         """Whether nothing has arrived, not even the end."""
 
+    def has_left(self) -> bool:
+        """Whether the other side has closed, though what it sent was not read yet; if one can know.
+
+        Where that cannot be known, it will be once all was read.
+        """
+
+    def end_sending(self) -> None:
+        """Tell the other side that nothing more comes, if that is possible."""
+
     def close(self) -> None:
         """Close it at once; who reads or writes gets an error."""
 
@@ -103,16 +112,8 @@ class Plain:
         return False
 
     def has_left(self) -> bool:
-        """Whether the other side has closed, though what it sent was not read yet; if one can know.
-
-        Where that cannot be known, it will be once all was read.
-        """
-        if not hasattr(socket, "TCP_INFO"):
-            return False
-        try:
-            return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in CLOSED
-        except OSError:
-            return True
+        """Ask the system."""
+        return _has_left(self._socket)
 
     def end_sending(self) -> None:
         """Tell the other side that nothing more comes."""
@@ -150,9 +151,28 @@ class Encrypted:
         """Look without taking anything."""
         return not self._stream.transport_stream.socket.is_readable()
 
+    def has_left(self) -> bool:
+        """Ask the system."""
+        return _has_left(self._stream.transport_stream.socket)
+
+    def end_sending(self) -> None:
+        """Say it to the system only: TLS's goodbye would have to wait for an answer."""
+        with contextlib.suppress(OSError):
+            self._stream.transport_stream.socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         """Close it at once, without TLS's goodbye."""
         self._stream.transport_stream.socket.close()
+
+
+def _has_left(connection: socket.socket | trio.socket.SocketType) -> bool:
+    if not hasattr(socket, "TCP_INFO"):
+        return False
+    try:
+        state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    except OSError:
+        return True
+    return state in CLOSED
 
 
 def _reason(error: trio.BrokenResourceError) -> str:

@@ -133,6 +133,13 @@ def test_what_never_becomes_a_part_is_not_kept(body: bytes) -> None:
         drain(read_form(incoming(body, list(range(0, 10_000_000, 65536))), BOUNDARY, 1e9))
 
 
+def test_a_file_that_comes_with_the_model_in_one_piece_is_no_head() -> None:
+    """However large the piece."""
+    body = form((field("model"), b"whisper"), (FILE, b"x" * 1_000_000))
+    with closing(drain(read_form(incoming(body), BOUNDARY, 1e9))) as upload:
+        assert (upload.model, read_all(upload)) == ("whisper", body)
+
+
 def test_a_form_needs_its_boundary() -> None:
     """In quotes or not."""
     assert boundary_of(b'multipart/form-data; boundary="a b"') == b"a b"

@@ -126,6 +126,10 @@ async def test_a_refusal_of_the_model_server_is_an_event_too() -> None:
         await running.supervisor.unload("a")
         reply = await ask(running.port, "POST", "/v1/chat/completions", body)
         assert events(reply)[-1] == (None, {"error": body["error"]})
+        body["error"] = {"message": "too long"}
+        await running.supervisor.unload("a")
+        reply = await ask(running.port, "POST", "/v1/responses", body)
+        assert events(reply)[-1][1]["message"] == "too long"
 
 
 async def test_who_is_refused_at_once_gets_a_status() -> None:

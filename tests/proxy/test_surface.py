@@ -147,6 +147,18 @@ async def test_a_body_that_is_too_long_gets_413(chunked: bool) -> None:
         assert running.supervisor.servers["a"].snapshot().in_flight == 0
 
 
+async def test_millions_of_fields_hold_up_nobody() -> None:
+    """They are not read; nor is what cannot be written again."""
+    async with daemon({"a": stub(useModelName="b")}) as running:
+        with trio.fail_after(2):
+            reply = await ask(running.port, "POST", CHAT, b"a=b&" * 2_000_000)
+        assert reply.status == 404
+        for odd in ("[" * 970 + "]" * 970, "1e999"):
+            body = f'{{"model": "a", "x": {odd}}}'.encode()
+            reply = await ask(running.port, "POST", CHAT, body, JSON)
+            assert reply.status in (200, 400, 404)
+
+
 async def test_filters_hold_in_their_order() -> None:
     """The name, then what goes, then what is set, then what is set for the name asked for."""
     filters = {

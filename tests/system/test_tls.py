@@ -1,10 +1,9 @@
-"""HTTPS, served by hypercorn: HTTP/1.1 and HTTP/2, with the same application behind it."""
+"""HTTPS: the same as HTTP, with TLS beneath."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import shutil
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -62,7 +61,7 @@ def test_requests_views_and_streams_are_served(folder: Path, daemon: Process) ->
 
 
 def test_a_client_that_leaves_stops_the_model_server(folder: Path, daemon: Process) -> None:
-    """hypercorn tells of it in a message, where our own protocol cancels."""
+    """As without TLS."""
     client = connection(folder, daemon)
     client.request("POST", "/v1/chat/completions", json.dumps({**BODY, "delay": 30}))
     other = connection(folder, daemon)
@@ -84,18 +83,6 @@ def test_a_client_that_leaves_in_mid_upload_leaves_nothing(folder: Path, daemon:
     wait_for(lambda: in_flight(other) == 0, 3)
     other.close()
     assert not any("Traceback" in line or "Error in ASGI" in line for line in daemon.lines)
-
-
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_http_2_is_served(folder: Path, daemon: Process) -> None:
-    """Where the client can."""
-    url = f"https://localhost:{daemon.port}/v1/chat/completions"
-    options = ["-sS", "--http2", "--cacert", str(folder / "cert.pem"), "-w", "%{http_version}"]
-    data = ["-H", "content-type: application/json", "-d", json.dumps(BODY)]
-    found = subprocess.run(
-        ["curl", *options, *data, url], capture_output=True, check=True, text=True
-    )
-    assert found.stdout.endswith("}2")
 
 
 def test_bytes_that_are_no_tls_harm_nobody(folder: Path, daemon: Process) -> None:
