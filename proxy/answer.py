@@ -160,11 +160,7 @@ class Answer:
         # Otherwise the body stays without its end, which is how a client sees that it was cut.
 
     async def finish(self) -> None:
-        """Send the end of the body.
-
-        Call it where nothing cancels: hypercorn reports the end of a connection's use as a
-        disconnect, before it has put the connection back into order.
-        """
+        """Send the end of the body, if there was one; else the connection ends without it."""
         if self.complete:
             await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
