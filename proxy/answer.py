@@ -28,7 +28,7 @@ Send = Callable[[Any], Awaitable[None]]
 OK = 200
 KEPT = 8  # pieces of an answer's end; the counts of its tokens are in the last ones
 MOST_SAID = 16 * 1024  # bytes of a refusal that are passed on in an event
-BODY_FIRST_HEADERS: tuple[Header, ...] = (
+EVENTS_OF_OURS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
@@ -146,7 +146,7 @@ class Answer:
         """Begin a stream of events before there is anything to pass on."""
         self._events = True
         request_id = (REQUEST_ID, self.call.request_id.encode())
-        await self._begin(OK, [*BODY_FIRST_HEADERS, request_id])
+        await self._begin(OK, [*EVENTS_OF_OURS, request_id])
 
     async def refuse(self, problem: Problem) -> None:
         """Tell the client of a problem, in whatever form is still possible."""

@@ -16,7 +16,7 @@ from proxy.errors import BadRequest, problem_of
 from proxy.forward import Forwarder
 from proxy.headers import REQUEST_ID, Header, value_of
 from proxy.passthrough import route_below
-from proxy.requestlog import request_id_of
+from proxy.requestlog import report_refusal, request_id_of
 from proxy.resolving import Resolver
 from proxy.routes import Route, route_of
 
@@ -48,6 +48,8 @@ class Entry(TrioASGIHTTPConnection):
             route = self._admit(gateway)
         except BadRequest as error:
             problem = problem_of(error)
+            if problem.status >= 400:  # below that, it is only to ask elsewhere
+                report_refusal(scope["method"], scope["path"], problem, request_id)
             fields, body = problem.said_to(value_of(headers, b"accept"))
             await _say(send, problem.status, fields, body, request_id)
             return

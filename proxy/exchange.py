@@ -19,6 +19,7 @@ import trio
 
 from proxy.errors import Problem
 from proxy.headers import Header
+from proxy.parsing import BODILESS, UPGRADED
 
 if TYPE_CHECKING:
     from proxy.http1 import Application, Connection
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-BODILESS = {204, 304}
 CANCELS = "llamadoze.cancels"
 """The extension that says: a client that leaves cancels the application's call. ``cancel`` of it
 does so, too, and answers for the application if that has not begun to."""
@@ -35,7 +35,6 @@ UPGRADES = "llamadoze.upgrades"
 RAW: Message = {UPGRADES: {}}
 FRAMING = {b"content-length", b"transfer-encoding"}
 CANCELLED = "the request was cancelled by an operator"
-UPGRADED = 101
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 

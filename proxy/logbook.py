@@ -35,9 +35,9 @@ class Reader:
         """Take what was logged, if it is of what is followed."""
         if self._source is not None and not f"{source}/".startswith(f"{self._source}/"):
             return
-        lost = b"\n[%d bytes dropped: this reader is too slow]\n" % self._lost
+        notice = b"\n[%d bytes dropped: this reader is too slow]\n" % self._lost
         try:
-            self._send.send_nowait(lost + data if self._lost else data)
+            self._send.send_nowait(notice + data if self._lost else data)
             self._lost = 0
         except trio.WouldBlock:
             self._lost += len(data)

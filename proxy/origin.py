@@ -85,6 +85,6 @@ def _probe_when_idle(stream: trio.SocketStream, every: int) -> None:
                 stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), every)
 
 
-@cache  # reading the system's certificates takes 20 ms
+@cache  # reading the system's certificates takes 50 ms
 def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()

@@ -39,8 +39,8 @@ def route_below(scope: Any, resolver: Resolver) -> Route | None:  # noqa: ANN401
     """Return how a request below a model's path is forwarded; None for any other path.
 
     Raises:
-        BadRequest: it must not go there, or is to go there with a slash at its end.
-        UnknownModel: no model's name begins the path.
+        BadRequest: no model's name begins the path, it must not go there, or is to go there with a
+            slash at its end.
     """
     path: bytes = scope["raw_path"]
     if path.startswith(UPSTREAM) and len(path) > len(UPSTREAM):

@@ -9,11 +9,16 @@ import random
 import re
 from collections.abc import Sequence
 
+import structlog
+
 from proxy.answer import Answer
+from proxy.errors import Problem
 from proxy.headers import REQUEST_ID, Header, value_of
 from proxy.inflight import Call
 from proxy.operatorlog import bound
 from supervisor.durations import seconds
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 LONGEST = 200  # characters of a name or a path in the log
 GOOD_ID = re.compile(rb"[!-~]{1,128}")
@@ -23,6 +28,12 @@ def request_id_of(headers: Sequence[Header]) -> str:
     """Return the client's ``X-Request-Id``; a new one if there is none that a log can hold."""
     given = value_of(headers, REQUEST_ID)
     return given.decode() if GOOD_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
+
+
+def report_refusal(method: str, path: str, problem: Problem, request_id: str) -> None:
+    """Write the line of a request that was refused before anything of it was looked at."""
+    what = f"{method} {path[:LONGEST]} {problem.status}: {problem.message}"
+    log.warning(what, status=problem.status, reason=problem.message, request_id=request_id)
 
 
 def report(call: Call, answer: Answer, now: float) -> None:
@@ -37,12 +48,12 @@ def report(call: Call, answer: Answer, now: float) -> None:
     what = f"<{call.model[:LONGEST]}> " if call.model else ""
     what += f"{call.method} {call.path[:LONGEST]}"
     after = f"after {seconds(took)}"
-    log = bound("proxy")
+    write = bound("proxy")
     if answer.problem:
         reason = answer.problem.message
-        log.warning(f"{what} {answer.problem.status} {after}: {reason}", **facts, reason=reason)
+        write.warning(f"{what} {answer.problem.status} {after}: {reason}", **facts, reason=reason)
     elif answer.complete:
-        log.info(f"{what} {answer.status} {after}", **facts)
+        write.info(f"{what} {answer.status} {after}", **facts)
     else:
         why = "an operator cancelled it" if call.cancelled else "the client left, or was cut off"
-        log.info(f"{what} ended early {after}: {why}", **facts)
+        write.info(f"{what} ended early {after}: {why}", **facts)

@@ -10,6 +10,7 @@ import attrs
 import psutil
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from tests.client import Client, ask
 from tests.proxy.daemon import daemon, stub
@@ -203,7 +204,13 @@ async def test_selectors_and_profiles_say_who_answers() -> None:
 
 
 async def test_keys_guard_all_routes_and_go_no_further() -> None:
-    """Our own errors can be read by a page."""
+    """Our own errors can be read by a page; the log says who was refused, and why."""
+    with capture_logs() as lines:
+        async with daemon({"a": stub()}, apiKeys=["sk-1"]) as running:
+            await ask(running.port, "GET", "/logs", b"", {"x-request-id": "mine"})
+    (refused,) = [line for line in lines if line.get("request_id") == "mine"]
+    assert (refused["log_level"], refused["status"]) == ("warning", 401)
+    assert "an API key is required" in refused["event"]
     async with daemon({"a": stub()}, apiKeys=["sk-1"]) as running:
         for method, path in (("POST", CHAT), ("GET", "/logs"), ("GET", "/upstream/a/x")):
             reply = await ask(running.port, method, path, {"model": "a"})
