@@ -23,6 +23,7 @@ from configschema.sections import (
     Profile,
     Selector,
     Timeouts,
+    Verify,
 )
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "Sets",
     "Step",
     "Timeouts",
+    "Verify",
     "fields_of",
     "files_in",
     "is_reachable",

@@ -50,6 +50,9 @@ class Command:
         return tuple(argument.replace("${PID}", str(pid)) for argument in self.argv)
 
 
+NO_COMMAND = Command()
+
+
 def without_comments(text: str) -> str:
     """Drop the lines that begin with ``#``, as llama-swap does before it expands macros."""
     if "#" not in text:

@@ -26,9 +26,10 @@ COMMANDS = ("cmd", "cmdStop", "cmdSleep", "cmdWake")
 BUILT_IN = {
     "PORT": "a model has a port if its cmd uses ${PORT}",
     "MODEL_ID": "there is one in models only",
-    "PID": "there is one in cmdStop, cmdSleep and cmdWake only",
+    "PID": "there is one in cmdStop, cmdSleep, cmdWake and the cmd of a step only",
 }
 KNOWS_PID = frozenset({"cmdStop", "cmdSleep", "cmdWake"})
+STEPS_WITH_PID = frozenset({"sleepEndpoints", "wakeEndpoints", "verify"})
 LAST_PORT = 65535
 LONGEST_TEXT = 1_000_000  # characters; bounds macros that double each other
 LONGEST_FILE = 20_000_000  # characters that all macros together may add
@@ -271,7 +272,9 @@ def _unusable(name: str, value: object) -> str | None:
 
 
 def _knows_pid(path: Path) -> bool:
-    return len(path) == 3 and path[0] == "models" and path[2] in KNOWS_PID
+    if len(path) < 3 or path[0] != "models":
+        return False
+    return path[2] in KNOWS_PID or (path[-1] == "cmd" and path[2] in STEPS_WITH_PID)
 
 
 def _as_text(value: MacroValue) -> str:

@@ -22,6 +22,7 @@ Count = NewType("Count", int)
 Positive = NewType("Positive", int)
 Number = NewType("Number", int)
 AnySeconds = NewType("AnySeconds", int)
+Percent = NewType("Percent", int)
 
 Secret = NewType("Secret", str)
 """An API key: never shown, neither in a message nor in a log."""
@@ -31,6 +32,8 @@ LogOutputs = NewType("LogOutputs", str)
 """Whose log is shown: one word, or some of `LOG_OUTPUTS` with commas."""
 Pattern = NewType("Pattern", str)
 """A regular expression."""
+Expression = NewType("Expression", str)
+"""A JMESPath expression, which is true or false of a JSON value."""
 LOG_OUTPUTS = ("proxy", "upstream", "http")
 MacroValue = str | int | float | bool
 
@@ -65,6 +68,7 @@ WHOLE: dict[Any, Whole] = {
     Positive: Whole("a whole number, at least 1", 1),
     Number: Whole("a whole number"),
     AnySeconds: Whole("whole seconds"),
+    Percent: Whole("a whole number, 0 to 100", 0, 100, cut=False, clamp=False),
 }
 
 

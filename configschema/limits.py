@@ -31,6 +31,12 @@ class Limits:
         wake: seconds all steps out of it may take.
         sleep_call: seconds one HTTP step into sleep may take that has no limit of its own.
         wake_call: the same for waking.
+        check: seconds until a question that proves a sleep or a wake must be answered right, where
+            it has no limit of its own, and until the memory must be free.
+        canary: seconds until the token after a wake must be there.
+        sleep_failures: sleeps and wakes that may fail in a row before the model sleeps no more; 0
+            is no limit.
+        backoff: seconds until the next start of a model that fails again and again, at most.
         drain: seconds the model's requests may delay what was asked for, or others' turn; 0 is no
             limit.
         unload: seconds between the request to stop and SIGKILL.
@@ -44,6 +50,10 @@ class Limits:
     wake: float = DEFAULT_WAKE_TIMEOUT
     sleep_call: float = DEFAULT_SLEEP_TIMEOUT
     wake_call: float = DEFAULT_WAKE_TIMEOUT
+    check: float = 10
+    canary: float = 60
+    sleep_failures: int = 3
+    backoff: float = 60
     drain: float = 0
     unload: float = DEFAULT_UNLOAD_TIMEOUT
     sleep_ttl: float = 0
@@ -55,16 +65,19 @@ def resolve_limits(config: Config, model: Model) -> Limits:
     """Settle each limit: the model's own, else the global one, else the default."""
     sleep = _first(model.cmd_sleep_timeout, config.cmd_sleep_timeout, DEFAULT_SLEEP_TIMEOUT)
     wake = _first(model.cmd_wake_timeout, config.cmd_wake_timeout, DEFAULT_WAKE_TIMEOUT)
-    sleep_call = _first(config.sleep_request_timeout, sleep)
-    wake_call = _first(config.wake_request_timeout, wake)
     ready = max(config.health_check_timeout, SHORTEST_READY_TIMEOUT)
     sleep_ttl, stop_ttl = _ttls(config, model)
     return Limits(
         ready=_first(model.ready_timeout, ready),
-        sleep=_whole(model.recipe.sleep, sleep, sleep_call),
-        wake=_whole(model.recipe.wake, wake, wake_call),
-        sleep_call=sleep_call,
-        wake_call=wake_call,
+        sleep=model.cmd_sleep_timeout
+        or _whole(model.recipe.sleep, sleep, config.sleep_request_timeout),
+        wake=model.cmd_wake_timeout or _whole(model.recipe.wake, wake, config.wake_request_timeout),
+        sleep_call=_first(config.sleep_request_timeout, sleep),
+        wake_call=_first(config.wake_request_timeout, wake),
+        check=model.verify.timeout,
+        canary=model.verify.canary_timeout,
+        sleep_failures=_first(model.max_sleep_failures, config.max_sleep_failures),
+        backoff=config.max_backoff,
         drain=_first(model.drain_timeout, config.drain_timeout),
         unload=model.unload_timeout or config.unload_timeout or DEFAULT_UNLOAD_TIMEOUT,
         sleep_ttl=sleep_ttl,
@@ -83,10 +96,10 @@ def _ttls(config: Config, model: Model) -> tuple[int, int]:
     return (ttl, 0) if model.recipe.sleeps_at_ttl else (0, ttl)
 
 
-def _whole(steps: Sequence[Step], of_commands: int, of_a_call: int) -> int:
-    """Return the limit of all steps: HTTP steps have theirs each, a command has the whole."""
-    calls = [step for step in steps if isinstance(step, Call)]
-    return sum(_first(step.limit, of_a_call) for step in calls) if calls else of_commands
+def _whole(steps: Sequence[Step], everyones: int, of_a_call: int | None) -> int:
+    """Return the limit of all steps: everyone's, unless the steps' own together are more."""
+    own = (_first(step.limit, of_a_call if isinstance(step, Call) else None) for step in steps)
+    return max(everyones, sum(own))
 
 
 def _concurrency(model: Model) -> int:

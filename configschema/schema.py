@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import attrs
 
-from configschema.commandline import Command
+from configschema.commandline import NO_COMMAND, Command
 from configschema.fields import (
     AnySeconds,
     Count,
@@ -28,6 +28,7 @@ from configschema.fields import (
     key,
     keys,
 )
+from configschema.presets import PresetName
 from configschema.recipe import NO_RECIPE, Recipe
 from configschema.sections import (
     Capabilities,
@@ -46,9 +47,9 @@ from configschema.sections import (
     Timeouts,
     Ui,
     UpstreamPaths,
+    Verify,
 )
 
-NO_COMMAND = Command()
 DEFAULT_PROXY = "http://localhost:${PORT}"
 DEFAULT_START_PORT = Port(5800)
 GLOBAL_TTL = Ttl(-1)
@@ -69,11 +70,19 @@ class Model:
     cmd_wake: Command = key("wakes the model; needs cmdSleep", NO_COMMAND)
     cmd_sleep_timeout: Timeout | None = key("seconds cmdSleep may run; else the global value", None)
     cmd_wake_timeout: Timeout | None = key("seconds cmdWake may run; else the global value", None)
+    sleep: PresetName | None = key("how a known kind of model server sleeps", None)
     sleep_mode: Literal["enable", "disable"] = key(
         "whether sleepEndpoints and wakeEndpoints are used", "disable"
     )
     sleep_endpoints: tuple[Endpoint, ...] = key("requests that put the model to sleep", ())
     wake_endpoints: tuple[Endpoint, ...] = key("requests that wake the model", ())
+    verify: Verify = key("what a sleep and a wake must prove", Verify())
+    max_sleep_failures: Count | None = key(
+        "sleeps and wakes that may fail in a row; else the global value", None
+    )
+    control_headers: Mapping[str, Secret] = keys(
+        "headers of the daemon's own requests to the model server", repr=False
+    )
     proxy: str = key("where the model server listens", DEFAULT_PROXY)
     check_endpoint: str = key("path that answers 200 when the model is ready; or none", "/health")
     ready_timeout: Timeout | None = key(
@@ -136,10 +145,20 @@ class Config:
     wake_request_timeout: Timeout | None = key(
         "seconds each of wakeEndpoints may take; without it cmdWakeTimeout", None
     )
+    max_sleep_failures: Count = key(
+        "sleeps and wakes of a model that may fail in a row before it is stopped instead, and "
+        "sleeps no more; 0 is no limit",
+        Count(3),
+    )
+    max_backoff: Seconds = key(
+        "seconds until the next start of a model that fails again and again, at most; 0 starts it "
+        "at once",
+        Seconds(60),
+    )
     drain_timeout: Seconds = key(
         "seconds a model's requests may delay a sleep or a change that was asked for, or others' "
         "turn; 0 is no limit",
-        Seconds(0),
+        Seconds(3600),
     )
     unload_timeout: Seconds = key("seconds until SIGKILL; 0 is 10", Seconds(0))
     max_wait: Seconds = key(

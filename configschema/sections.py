@@ -10,15 +10,19 @@ from typing import Any, Literal
 
 import attrs
 
+from configschema.commandline import NO_COMMAND, Command
 from configschema.fields import (
     AnySeconds,
     Count,
     Duration,
+    Expression,
     Number,
     Pattern,
+    Percent,
     Positive,
     Seconds,
     Secret,
+    Timeout,
     key,
     keys,
 )
@@ -76,12 +80,55 @@ class Compat:
 
 @attrs.frozen(kw_only=True)
 class Endpoint:
-    """One HTTP request that puts a model to sleep or wakes it (llmsnap's form)."""
+    """One step that puts a model to sleep or wakes it: a request (llmsnap's form) or a command."""
 
     endpoint: str = key("path below the model's proxy address, or a whole address", "")
     method: Literal["POST", "GET", "PUT", "PATCH"] = key("the request's method", "POST")
+    query: Mapping[str, str] = keys("parameters added to the address")
+    headers: Mapping[str, Secret] = keys("headers of the request", repr=False)
     body: str = key("the request's body, sent as JSON", "", repr=False)
+    expect: tuple[Positive, ...] = key("statuses that are success; without any, 2xx", ())
+    holds: Expression = key("JMESPath; what must be true of the JSON answer", Expression(""))
     timeout: Seconds = key("seconds it may take; 0 is the global request timeout", Seconds(0))
+    repeat: bool = key("whether it is tried again until it succeeds, within its time", False)
+    optional: bool = key("whether the next step is taken even if this one fails", False)
+    cmd: Command = key("a command, instead of a request", NO_COMMAND)
+
+
+@attrs.frozen(kw_only=True)
+class Check:
+    """One question that is asked until its answer proves that a model sleeps, or is awake."""
+
+    endpoint: str = key("path below the model's proxy address, or a whole address", "")
+    method: Literal["GET", "POST"] = key("the request's method", "GET")
+    headers: Mapping[str, Secret] = keys("headers of the request", repr=False)
+    body: str = key("the request's body, sent as JSON", "", repr=False)
+    expect: tuple[Positive, ...] = key("statuses that are success; without any, 2xx", ())
+    holds: Expression = key("JMESPath; what must be true of the JSON answer", Expression(""))
+    timeout: Seconds = key("seconds until it must hold; 0 is verify.timeout", Seconds(0))
+    cmd: Command = key("a command that exits with 0, instead of a request", NO_COMMAND)
+
+
+@attrs.frozen(kw_only=True)
+class Verify:
+    """What a sleep and a wake must prove."""
+
+    asleep: tuple[Check, ...] = key("questions after a sleep; without any, the preset's", ())
+    awake: tuple[Check, ...] = key("questions after a wake; without any, the preset's", ())
+    timeout: Timeout = key(
+        "seconds until each question, and the memory, must be right", Timeout(10)
+    )
+    gpu_memory: bool = key("whether a sleep must free GPU memory, where that can be seen", True)
+    host_memory: bool | None = key("whether a sleep must free host memory; else the preset's", None)
+    freed: Percent = key("per cent of the memory that a sleep must free, at least", Percent(50))
+    max_residue: Count = key("MiB that may be left of the memory; 0 is no limit", Count(0))
+    max_growth: Count = key(
+        "MiB that what is left may grow from sleep to sleep, together; then the process is "
+        "replaced; 0 is no limit",
+        Count(1024),
+    )
+    canary: bool | None = key("whether a token is asked for after a wake; else the preset's", None)
+    canary_timeout: Timeout = key("seconds until that token must be there", Timeout(60))
 
 
 @attrs.frozen(kw_only=True)

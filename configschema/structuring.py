@@ -27,6 +27,7 @@ from configschema.fields import (
     LOG_OUTPUTS,
     WHOLE,
     Duration,
+    Expression,
     LogOutputs,
     MacroValue,
     Pattern,
@@ -36,8 +37,16 @@ from configschema.fields import (
     is_section,
     key_of,
 )
+from configschema.presets import PRESETS, Server
 from configschema.problems import Fault, Path
-from configschema.recipe import NO_RECIPE, Recipe, from_commands, from_endpoints
+from configschema.recipe import (
+    NO_RECIPE,
+    Recipe,
+    from_commands,
+    from_endpoints,
+    verified,
+    with_headers,
+)
 from configschema.schema import Config, Model
 from configschema.sections import Profile
 
@@ -73,13 +82,27 @@ def structure(data: Mapping[str, Any], ports: Mapping[str, int]) -> tuple[Config
 
 
 def _model(name: str, body: Mapping[str, Any], port: int | None, faults: list[Fault]) -> Model:
-    built = _build(Model, body, ("models", name), faults)
-    return attrs.evolve(built, id=name, port=port, recipe=_recipe(built))
+    built = attrs.evolve(_build(Model, body, ("models", name), faults), id=name, port=port)
+    if built.sleep and PRESETS[built.sleep].check_endpoint and not body.get("checkEndpoint"):
+        built = attrs.evolve(built, check_endpoint=PRESETS[built.sleep].check_endpoint)
+    return attrs.evolve(built, recipe=_recipe(built))
 
 
 def _recipe(model: Model) -> Recipe:
+    """Return how a model sleeps, and what proves it, in whichever words it is written."""
+    steps = _steps(model)
+    if not steps:
+        return NO_RECIPE
+    proven = verified(steps, model.proxy, model.verify.asleep, model.verify.awake)
+    return with_headers(proven, model.control_headers)
+
+
+def _steps(model: Model) -> Recipe:
     if model.cmd_sleep and model.cmd_wake:
         return from_commands(model.cmd_sleep, model.cmd_wake)
+    if model.sleep:
+        server = Server(model.proxy, model.use_model_name or model.id)
+        return PRESETS[model.sleep].build(server)
     if model.sleep_mode == "enable":
         return from_endpoints(model.proxy, model.sleep_endpoints, model.wake_endpoints)
     return NO_RECIPE
@@ -218,6 +241,18 @@ def _pattern(value: Any, _: Any) -> Pattern:  # noqa: ANN401 -- cattrs' hook sig
     return Pattern(text)
 
 
+def _expression(value: Any, _: Any) -> Expression:  # noqa: ANN401 -- cattrs' hook signature
+    text = _text(value, str)
+    if text:
+        import jmespath  # few files have one, and each start would wait for it
+
+        try:
+            jmespath.compile(text)
+        except (jmespath.exceptions.JMESPathError, RecursionError):
+            raise WrongValue("{} is no JMESPath expression", text) from None
+    return Expression(text)
+
+
 def _word(value: Any, kind: Any) -> Any:  # noqa: ANN401 -- cattrs' hook signature
     words = get_args(kind)
     if value == "" and words in MAY_BE_EMPTY:
@@ -287,6 +322,7 @@ for _kind, _hook in {str: _text, bool: _truth, Secret: _secret, Command: _comman
     _converter.register_structure_hook(_kind, _hook)
 _converter.register_structure_hook(Pattern, _pattern)
 _converter.register_structure_hook(Duration, _duration)
+_converter.register_structure_hook(Expression, _expression)
 _converter.register_structure_hook(LogOutputs, _log_outputs)
 for _whole_kind, _range in WHOLE.items():
     _converter.register_structure_hook(_whole_kind, _whole(_range))

@@ -7,7 +7,7 @@ is decided by the supervisor.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import quote, urlsplit
 
@@ -19,14 +19,17 @@ from proxy.headers import Header
 from proxy.origin import Origin
 from proxy.parsing import UpstreamError
 from proxy.upstream import Request, Response, Upstream
+from supervisor.contact import Contact, Token
 
 OK = 200  # llama-swap takes no other status for ready
 MOST_SAID = 200  # characters of an answer that are shown
-SLOWEST_TOKEN = 60  # seconds; compiling its kernels takes a model longer than it ever will again
+LONGEST_ANSWER = 1024 * 1024  # bytes that are looked at
+QUESTION = "What is 2 + 2? Answer with one digit."
 ONE_TOKEN: dict[str, dict[str, object]] = {
-    "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}]},
-    "/v1/completions": {"prompt": "hi"},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": QUESTION}]},
+    "/v1/completions": {"prompt": QUESTION},
 }
+NONE: Mapping[str, str] = {}
 LONGEST_WAIT = 1  # seconds for the body of an answer whose status says enough
 
 
@@ -34,7 +37,9 @@ async def ask_if_ready(model: Model) -> str | None:
     """Return None if the model server answers its check with 200, else what it did instead."""
     target = "/" + model.check_endpoint.lstrip("/")
     try:
-        async with _exchange("GET", Origin.of(model.proxy), target) as response:
+        async with _exchange(
+            "GET", Origin.of(model.proxy), target, "", model.control_headers
+        ) as response:
             if response.status == OK:
                 return None
             return f"{model.check_endpoint} answered {response.status}"
@@ -43,47 +48,84 @@ async def ask_if_ready(model: Model) -> str | None:
 
 
 async def make_call(step: Call) -> str | None:
-    """Make one step into sleep or out of it; return None for a 2xx answer, else what it was."""
+    """Make one step into sleep or out of it; return None for success, else what the answer was."""
     url = urlsplit(step.url)
     origin = attrs.evolve(Origin.of(step.url), base_path="")
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     try:
-        async with _exchange(step.method, origin, target, step.body) as response:
-            if not 200 <= response.status < 300:
+        async with _exchange(step.method, origin, target, step.body, step.headers) as response:
+            if not _is_expected(response.status, step.expect):
                 said = await _beginning(response)
                 return f"answered {response.status}" + (f" ({said})" if said else "")
-            while await response.read():
-                pass
-            return None
+            return await _judge(response, step.holds)
     except UpstreamError as error:
         return f"failed: {error}"
 
 
-async def answer_one_token(model: Model) -> str | None:
-    """Let a model answer one token, so that its first user need not wait for what it does then.
-
-    Returns why it did not, or None. A model of another kind than chat or text has nothing to say.
-    """
-    failure: str | None = None
-    with trio.move_on_after(SLOWEST_TOKEN) as scope:
-        for target, question in ONE_TOKEN.items():
-            failure = await _ask_for_a_token(model, target, question)
-            if failure is None:
-                return None
-    return f"no token within {SLOWEST_TOKEN}s" if scope.cancelled_caught else failure
+def _is_expected(status: int, expect: Sequence[int]) -> bool:
+    return status in expect if expect else 200 <= status < 300
 
 
-async def _ask_for_a_token(model: Model, target: str, question: Mapping[str, object]) -> str | None:
-    body = {"model": model.use_model_name or model.id, "max_tokens": 1, **question}
+async def _judge(response: Response, holds: str) -> str | None:
+    """Return what is wrong with an answer, of which an expression must hold, or None."""
+    text = await _whole(response)
+    if not holds or _is_true(holds, text):
+        return None
+    return f"answered {_line(text)}, of which does not hold: {holds}"
+
+
+async def _whole(response: Response) -> bytes:
+    """Read a body to its end, which says that it is done; return how it begins."""
+    text = b""
+    while piece := await response.read():
+        text += piece[: LONGEST_ANSWER - len(text)]
+    return text
+
+
+def _is_true(holds: str, text: bytes) -> bool:
+    import jmespath  # few configurations have an expression
+
     try:
-        async with _exchange("POST", Origin.of(model.proxy), target, json.dumps(body)) as response:
-            if not 200 <= response.status < 300:
-                return f"{target} answered {response.status}"
-            while await response.read():
-                pass
-            return None
+        return jmespath.search(holds, json.loads(text)) is True
+    except (ValueError, RecursionError, jmespath.exceptions.JMESPathError):
+        return False
+
+
+async def ask_for_one_token(model: Model) -> Token:
+    """Ask a model for one token, always in the same words.
+
+    A model of another kind than chat or text has nothing to say, which is a failure.
+    """
+    token = Token(failure="nothing was asked")
+    for target, question in ONE_TOKEN.items():
+        token = await _ask_for_a_token(model, target, question)
+        if token.failure is None:
+            return token
+    return token
+
+
+async def _ask_for_a_token(model: Model, target: str, question: Mapping[str, object]) -> Token:
+    name = model.use_model_name or model.id
+    body = json.dumps({"model": name, "max_tokens": 1, "temperature": 0, **question})
+    origin = Origin.of(model.proxy)
+    try:
+        async with _exchange("POST", origin, target, body, model.control_headers) as response:
+            if not _is_expected(response.status, ()):
+                return Token(failure=f"{target} answered {response.status}")
+            return _token_in(await _whole(response), target)
     except UpstreamError as error:
-        return f"{target} failed: {error}"
+        return Token(failure=f"{target} failed: {error}")
+
+
+def _token_in(text: bytes, target: str) -> Token:
+    """Return what stands in a completion; thoughts that are told apart count as well."""
+    try:
+        choice = json.loads(text)["choices"][0]
+        said = choice.get("message", choice)
+        parts = [said.get(name) for name in ("reasoning_content", "reasoning", "content", "text")]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return Token(failure=f"{target} answered without a choice: {_line(text)}")
+    return Token("".join(part for part in parts if isinstance(part, str)))
 
 
 async def _beginning(response: Response) -> str:
@@ -91,18 +133,31 @@ async def _beginning(response: Response) -> str:
     text = b""
     with trio.move_on_after(LONGEST_WAIT):
         text = await response.read()
+    return _line(text)
+
+
+def _line(text: bytes) -> str:
+    """Return how a text begins, as one line that a terminal can show."""
     printable = (sign if sign.isprintable() else " " for sign in text.decode(errors="replace"))
     return " ".join("".join(printable).split())[:MOST_SAID]
 
 
 @asynccontextmanager
 async def _exchange(
-    method: str, origin: Origin, target: str, body: str = ""
+    method: str,
+    origin: Origin,
+    target: str,
+    body: str = "",
+    more: Mapping[str, str] = NONE,
 ) -> AsyncIterator[Response]:
     headers: list[Header] = [(b"host", origin.authority.encode()), (b"connection", b"close")]
-    if body:
+    headers += [(name.lower().encode(), value.encode()) for name, value in more.items()]
+    if body and not any(name == b"content-type" for name, _ in headers):
         headers.append((b"content-type", b"application/json"))
     path = quote(target, safe="/?&=%:;,+@!$'()*~[]#").encode()
     request = Request(method=method.encode(), target=path, headers=headers, body=body.encode())
     with await Upstream(origin, most_kept=0).exchange(request) as response:
         yield response
+
+
+CONTACT = Contact(probe=ask_if_ready, call=make_call, one_token=ask_for_one_token)

@@ -20,7 +20,7 @@ import trio
 
 from configschema import Config
 from proxy.application import Application, open_application
-from proxy.contact import answer_one_token, ask_if_ready, make_call
+from proxy.contact import CONTACT, ask_if_ready
 from proxy.listening import open_listeners, serve_http
 from proxy.logbook import LogBook
 from proxy.metrics import Metrics
@@ -82,8 +82,7 @@ async def run_daemon(
         if not told.stop.is_set():  # else nothing is owned yet, and nothing must be noted
             async with open_supervisor(
                 config,
-                ask_if_ready,
-                make_call,
+                CONTACT,
                 records=records,
                 inherited=inherited,
                 journal=journals,
@@ -92,7 +91,7 @@ async def run_daemon(
                 root.start_soon(reloader.follow, told.hangups)
                 beside: list[Task] = [reloader.watch] if watch else []
                 if not inherited:  # or it would make those leave that were to be kept
-                    beside.append(partial(preload, supervisor, answer_one_token))
+                    beside.append(partial(preload, supervisor, CONTACT.one_token))
                 with open_application(supervisor, reloader, metrics, book, told.stop) as app:
                     journals.all = (metrics, book, app)
                     serve = partial(serve_http, app, listeners, grace=grace, tls=tls)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 import attrs
@@ -16,6 +17,7 @@ import attrs
 from proxy.headers import Header
 from proxy.parsing import ModelDied, Unsendable, UpstreamError
 from supervisor import (
+    BackingOff,
     CannotSleep,
     ModelFailed,
     NotRunning,
@@ -142,6 +144,9 @@ def problem_of(error: Exception) -> Problem:
             return Problem(429, message, "concurrency_limit", {"Retry-After": "1"})
         case QueueFull():
             return Problem(503, message, "queue_full", {"Retry-After": "5"})
+        case BackingOff():
+            wait = str(ceil(error.wait))
+            return Problem(503, message, "model_backing_off", {"Retry-After": wait})
         case CannotSleep() | NotRunning():
             return Problem(409, message)
         case ModelFailed() | ModelDied():

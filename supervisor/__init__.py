@@ -6,6 +6,7 @@ Knows nothing of HTTP: whether a model server answers is asked through a probe t
 from supervisor.changes import Changes
 from supervisor.daemon import Supervisor, open_supervisor
 from supervisor.errors import (
+    BackingOff,
     CannotSleep,
     ModelFailed,
     NotRunning,
@@ -21,6 +22,7 @@ from supervisor.snapshot import Snapshot
 from supervisor.states import State
 
 __all__ = [
+    "BackingOff",
     "CannotSleep",
     "Changes",
     "ModelFailed",

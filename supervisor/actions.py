@@ -1,4 +1,4 @@
-"""What is done to a model server from outside: its commands, its HTTP steps and its check.
+"""What is done to a model server from outside: its commands, its HTTP steps and its checks.
 
 Owns how the configuration's steps are taken for one model, each within its limit. Each action
 returns how it failed, in an operator's words, or None. What follows is not decided here.
@@ -7,19 +7,19 @@ returns how it failed, in an operator's words, or None. What follows is not deci
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import attrs
 import trio
 
-from configschema import Call, Limits, Model, Run, Step
-from supervisor.commands import run_command, run_limited
+from configschema import Limits, Model, Run, Step
+from supervisor.commands import run_command
+from supervisor.contact import Contact, Token
 from supervisor.durations import seconds
 from supervisor.logs import LogRing
-from supervisor.readiness import Probe, ReadyCheck
-
-Caller = Callable[[Call], Awaitable[str | None]]
-"""Make one HTTP step; return None if it succeeded, else what the server did instead."""
+from supervisor.memory import Held
+from supervisor.readiness import ReadyCheck
+from supervisor.steps import StepLimits, Steps
 
 
 @attrs.frozen
@@ -29,30 +29,60 @@ class Actions:
     Attributes:
         model: whose.
         limits: how long each may take.
-        probe: asks once whether the model is ready.
-        call: makes one HTTP request.
+        contact: how it is reached.
         output: takes what the commands write.
     """
 
     model: Model
     limits: Limits
-    probe: Probe
-    call: Caller
+    contact: Contact
     output: LogRing
 
     async def sleep(self, pid: int) -> str | None:
         """Take the steps into sleep, up to the first that fails."""
-        limits = self.limits
-        return await self._take(self.model.recipe.sleep, limits.sleep, limits.sleep_call, pid)
+        limit, limit_of_a_call = self.limits.sleep, self.limits.sleep_call
+        limits = StepLimits(whole=limit, call=limit_of_a_call, run=limit)
+        return await self._steps(pid).take(self.model.recipe.sleep, limits)
+
+    async def prove_asleep(self, pid: int) -> str | None:
+        """Ask the questions whose answers prove a sleep."""
+        return await self._prove(self.model.recipe.asleep, pid)
 
     async def wake(self, pid: int) -> str | None:
         """Take the steps out of sleep and wait until the model is ready."""
-        steps, limits = self.model.recipe.wake, self.limits
-        if failure := await self._take(steps, limits.wake, limits.wake_call, pid):
+        steps, limit, limit_of_a_call = (
+            self.model.recipe.wake,
+            self.limits.wake,
+            self.limits.wake_call,
+        )
+        limits = StepLimits(whole=limit, call=limit_of_a_call, run=limit)
+        if failure := await self._steps(pid).take(steps, limits):
             return failure
         if failure := await self.become_ready():
             return f"after {summary(steps, 'wake')} the model was {failure}"
         return None
+
+    async def prove_awake(self, pid: int) -> str | None:
+        """Ask the questions whose answers prove a wake."""
+        return await self._prove(self.model.recipe.awake, pid)
+
+    async def _prove(self, questions: Sequence[Step], pid: int) -> str | None:
+        each = self.limits.check
+        together = sum(one.limit or each for one in questions)
+        limits = StepLimits(whole=together, call=each, run=each)
+        return await self._steps(pid).take(questions, limits)
+
+    async def weigh(self, pid: int) -> Held | None:
+        """Measure the memory that the model holds; None if that takes too long."""
+        with trio.move_on_after(self.limits.check):
+            return await self.contact.weigh(pid)
+        return None
+
+    async def one_token(self) -> Token:
+        """Ask for one token."""
+        with trio.move_on_after(self.limits.canary):
+            return await self.contact.one_token(self.model)
+        return Token(failure=f"no token within {seconds(self.limits.canary)}")
 
     async def ask_to_stop(self, pid: int) -> str | None:
         """Run cmdStop; its limit is the grace it runs in."""
@@ -62,7 +92,7 @@ class Actions:
 
     async def become_ready(self) -> str | None:
         """Wait until the model answers its check."""
-        check = ReadyCheck(self.probe, self.model)
+        check = ReadyCheck(self.contact.probe, self.model)
         with trio.move_on_after(self.limits.ready) as scope:
             await check.passed()
         if scope.cancelled_caught:
@@ -73,34 +103,8 @@ class Actions:
         """Return the daemon's environment with the model's additions."""
         return environment_of(self.model)
 
-    async def _take(
-        self, steps: Sequence[Step], limit: float, limit_of_a_call: float, pid: int
-    ) -> str | None:
-        for step in steps:
-            if isinstance(step, Call):
-                failure = await self._call(step, step.limit or limit_of_a_call)
-            else:
-                failure = await self._run(step, limit, pid)
-            if failure:
-                return failure
-        return None
-
-    async def _run(self, step: Run, limit: float, pid: int) -> str | None:
-        return await run_limited(
-            step.name,
-            step.command.for_process(pid),
-            limit=limit,
-            env=self.environment(),
-            on_output=self.output.write,
-        )
-
-    async def _call(self, step: Call, limit: float) -> str | None:
-        failure: str | None = None
-        with trio.move_on_after(limit) as scope:
-            failure = await self.call(step)
-        if scope.cancelled_caught:
-            return f"{step.name} timed out after {seconds(limit)}"
-        return f"{step.name} {failure}" if failure else None
+    def _steps(self, pid: int) -> Steps:
+        return Steps(self.model.id, pid, self.contact.call, self.environment(), self.output.write)
 
 
 def environment_of(model: Model) -> dict[str, str]:
@@ -110,7 +114,8 @@ def environment_of(model: Model) -> dict[str, str]:
 
 
 def summary(steps: Sequence[Step], what: str) -> str:
-    """Name some steps in a few words: ``cmdSleep``, or ``2 sleep requests``."""
+    """Name some steps in a few words: ``cmdSleep``, ``2 sleep requests``, ``3 sleep steps``."""
     if len(steps) == 1 and isinstance(steps[0], Run):
         return steps[0].name
-    return f"{len(steps)} {what} request{'' if len(steps) == 1 else 's'}"
+    kind = "step" if any(isinstance(step, Run) for step in steps) else "request"
+    return f"{len(steps)} {what} {kind}{'' if len(steps) == 1 else 's'}"

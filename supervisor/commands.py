@@ -1,7 +1,7 @@
 """Short commands around a model: putting it to sleep, waking it, asking it to stop.
 
-Owns how long a command may run and how its end reads. A command's whole process group is gone when
-its time is up, when its caller is cancelled, and when it has ended.
+Owns how the end of a command reads. A command's whole process group is gone when it has ended, and
+when its caller is cancelled, which is how its time runs out.
 """
 
 from __future__ import annotations
@@ -9,39 +9,25 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping, Sequence
 
-import trio
-
 from supervisor.child import CannotStart, open_child
-from supervisor.durations import seconds
 from supervisor.logs import LogRing
 
 SAID = 2048  # bytes of a command's output that are looked at for its last line
 
 
-async def run_limited(
-    name: str,
-    argv: Sequence[str],
-    *,
-    limit: float,
-    env: Mapping[str, str],
-    on_output: Callable[[bytes], None],
+async def run_told(
+    argv: Sequence[str], *, env: Mapping[str, str], on_output: Callable[[bytes], None]
 ) -> str | None:
-    """Run a command for at most `limit` seconds; return how it failed, in a sentence, or None."""
+    """Run a command to its end; return why it failed, with the last line it wrote, or None."""
     said = LogRing(capacity=SAID)
 
     def hear(chunk: bytes) -> None:
         said.write(chunk)
         on_output(chunk)
 
-    failure: str | None = None
-    with trio.move_on_after(limit) as scope:
-        failure = await run_command(argv, env=env, on_output=hear)
-    if scope.cancelled_caught:
-        return f"{name} timed out after {seconds(limit)}"
-    if failure is None:
-        return None
+    failure = await run_command(argv, env=env, on_output=hear)
     last = "".join(said.tail(1))
-    return f"{name} {failure} ({last})" if last else f"{name} {failure}"
+    return f"{failure} ({last})" if failure and last else failure
 
 
 async def run_command(

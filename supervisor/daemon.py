@@ -14,9 +14,9 @@ import structlog
 import trio
 
 from configschema import Config, Limits, Model
-from supervisor.actions import Caller
 from supervisor.budget import BudgetKeeper, budget_for
 from supervisor.changes import Changes
+from supervisor.contact import Contact
 from supervisor.errors import (
     CannotSleep,
     ModelFailed,
@@ -30,7 +30,6 @@ from supervisor.fleet import Fleet
 from supervisor.journal import SILENT, Journal
 from supervisor.memory import Measure, held_by
 from supervisor.racing import race
-from supervisor.readiness import Probe
 from supervisor.records import Record, Records
 from supervisor.scheduler import Scheduler, Turn, rules_for
 from supervisor.server import ModelServer
@@ -119,6 +118,8 @@ class Supervisor:
     async def sleep(self, name: str) -> Snapshot:
         """Put a model to sleep once its requests have ended; new ones wait and wake it again.
 
+        A model whose sleep is switched off after failures is trusted again.
+
         Raises:
             CannotSleep: it has no way to sleep.
             NotRunning: it has no process.
@@ -129,6 +130,8 @@ class Supervisor:
         if server.snapshot().state is State.ASLEEP:
             return server.snapshot()
         log.info(f"<{server.model.id}> Sleep was asked for", model=server.model.id)
+        if not server.can_sleep:
+            server.forgive()
         server.wish(Wish.SLEEP)
         snapshot = await server.reached(ENDED | {State.ASLEEP})
         if snapshot.state in ENDED:
@@ -148,6 +151,7 @@ class Supervisor:
         self._to_wake.discard(server.model.id)
         self._scheduler.refuse(server.model.id, Unloaded(server.model.id))
         snapshot = await server.reached(ENDED)
+        server.start_at_once()
         self._scheduler.settle()
         return snapshot
 
@@ -243,7 +247,7 @@ class Supervisor:
     def _running_sleeper(self, name: str) -> ModelServer:
         server = self.server(name)
         snapshot = server.snapshot()
-        if not snapshot.can_sleep:
+        if not server.model.can_sleep:
             raise CannotSleep(snapshot.model)
         if snapshot.state in ENDED | {State.STOPPING}:
             raise NotRunning(snapshot.model, snapshot.state.value)
@@ -253,8 +257,7 @@ class Supervisor:
 @asynccontextmanager
 async def open_supervisor(
     config: Config,
-    probe: Probe,
-    call: Caller,
+    contact: Contact,
     limits: Mapping[str, Limits] | None = None,
     measure: Measure = held_by,
     records: Records | None = None,
@@ -265,8 +268,7 @@ async def open_supervisor(
 
     Args:
         config: what to run.
-        probe: asks a model server once whether it is ready.
-        call: makes one HTTP step into sleep or out of it.
+        contact: the ways to model servers.
         limits: per model id, instead of what the configuration resolves to.
         measure: tells how much host memory a process tree holds.
         records: what the next daemon is left.
@@ -275,7 +277,7 @@ async def open_supervisor(
     """
     async with trio.open_nursery() as nursery:
         fleet = Fleet(
-            config, probe, call, limits or {}, nursery, records, dict(inherited or {}), journal
+            config, contact, limits or {}, nursery, records, dict(inherited or {}), journal
         )
         scheduler = Scheduler(fleet.servers, rules_for(config))
         keeper = BudgetKeeper(fleet.servers, budget_for(config), measure)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from supervisor.durations import seconds
+
 LONGEST_SHOWN = 200  # characters of a name that anybody may have made up
 
 
@@ -48,6 +50,19 @@ class ModelFailed(SupervisorError):
     def __init__(self, model: str, reason: str) -> None:
         self.reason = reason
         super().__init__(model, f"model '{model}' failed: {reason}")
+
+
+class BackingOff(SupervisorError):
+    """The model fails again and again, and is not started yet: come back then."""
+
+    def __init__(self, model: str, wait: float, failures: int, reason: str) -> None:
+        self.wait = wait
+        times = f"{failures} times in a row" if failures > 1 else "once"
+        super().__init__(
+            model,
+            f"model '{model}' failed {times} and is started again in {seconds(wait)} at the "
+            f"earliest; last: {reason}",
+        )
 
 
 class Unloaded(SupervisorError):

@@ -14,10 +14,9 @@ import attrs
 import trio
 
 from configschema import Config, Limits, resolve_limits
-from supervisor.actions import Caller
 from supervisor.changes import Changes, changes
+from supervisor.contact import Contact
 from supervisor.journal import SILENT, Journal
-from supervisor.readiness import Probe
 from supervisor.records import Record, Records
 from supervisor.server import ModelServer
 from supervisor.states import ENDED
@@ -29,8 +28,7 @@ class Fleet:
 
     Attributes:
         config: the one in effect.
-        probe: asks a model server once whether it is ready.
-        call: makes one HTTP step into sleep or out of it.
+        contact: the ways to model servers.
         limits: per model id, instead of what the configuration resolves to.
         nursery: every model process lives in it.
         records: what the next daemon is left; None leaves nothing.
@@ -42,8 +40,7 @@ class Fleet:
     """
 
     config: Config
-    probe: Probe
-    call: Caller
+    contact: Contact
     limits: Mapping[str, Limits]
     nursery: trio.Nursery
     records: Records | None = None
@@ -76,6 +73,7 @@ class Fleet:
             reason = "its configuration has changed" if name in found.replaced else None
             server.change(config.models[name], limits, reason)
         for name in config.models:
+            self.servers[name].forgive()
             self.servers[name].log_file = self._log_file(name)  # from its next process on
         return found
 
@@ -98,7 +96,7 @@ class Fleet:
             return
         inherited = self.inherited.pop(name, None)
         server = ModelServer(
-            model, limits, self.probe, self.call, self._log_file(name), inherited, self.journal
+            model, limits, self.contact, self._log_file(name), inherited, self.journal
         )
         server.on_change = partial(self._changed, server)
         server.on_failure = partial(self.on_failure, name)

@@ -1,17 +1,43 @@
-"""How much host memory a model server holds, with everything it has started.
+"""How much memory a model server holds, with everything it has started: of the host, of the GPUs.
 
-Owns the measuring. What follows from too much of it is the budget's.
+Owns the measuring. What follows from too much of it is the budget's and the proof's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import contextlib
+import os
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 
+import attrs
 import psutil
 import trio
 
+from supervisor.gpu import held_on_gpus
+
 Measure = Callable[[int], Awaitable[int]]
 """Return the bytes that the process tree of a pid holds."""
+
+_RESIDENT = re.compile(rb"^(?:VmRSS|VmSwap):\s+(\d+) kB$", re.MULTILINE)
+
+
+@attrs.frozen
+class Held:
+    """Bytes that a process tree holds.
+
+    Attributes:
+        host: of host memory, swap included; pages that are shared count for each process.
+        gpu: of GPU memory; None where that cannot be seen.
+    """
+
+    host: int = 0
+    gpu: int | None = None
+
+
+Weigh = Callable[[int], Awaitable[Held]]
+"""Return what the process tree of a pid holds."""
 
 
 async def held_by(pid: int) -> int:
@@ -24,6 +50,44 @@ async def held_by(pid: int) -> int:
         return await trio.to_thread.run_sync(_measure, pid, abandon_on_cancel=True)
     except RuntimeError:  # there is no thread left; the next look has one
         return 0
+
+
+async def weigh(pid: int) -> Held:
+    """Return what a process and its descendants hold, from counters that cost next to nothing."""
+    try:
+        return await trio.to_thread.run_sync(_weigh, pid, abandon_on_cancel=True)
+    except RuntimeError:  # there is no thread left
+        return Held()
+
+
+def tree_of(pid: int) -> list[int]:
+    """Return a process and all it has started: its descendants, and who is left in its session."""
+    try:
+        found = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    except psutil.Error:
+        found = [pid]
+    return list(dict.fromkeys([*found, *_session(pid)]))
+
+
+def _session(leader: int) -> Iterable[int]:
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError):  # it has just ended
+            if os.getsid(pid) == leader:
+                yield pid
+
+
+def _weigh(pid: int) -> Held:
+    tree = tree_of(pid)
+    return Held(sum(map(_resident_of, tree)), held_on_gpus(tree))
+
+
+def _resident_of(pid: int) -> int:
+    """Return resident and swapped bytes (proc_pid_status(5)); 0 for one that has ended."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_bytes()
+    except OSError:
+        return 0
+    return sum(int(kilobytes) for kilobytes in _RESIDENT.findall(text)) * 1024
 
 
 def _measure(pid: int) -> int:

@@ -6,21 +6,19 @@ the next one sleeps, if it can; so the first user meets a wake, not a cold start
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import structlog
+import trio
 
 from configschema import Model
+from supervisor.contact import OneToken
 from supervisor.daemon import Supervisor
+from supervisor.durations import seconds
 from supervisor.errors import SupervisorError
-
-Answer = Callable[[Model], Awaitable[str | None]]
-"""Make a model answer one token; return why it did not, or None."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
 
-async def preload(supervisor: Supervisor, answer: Answer) -> None:
+async def preload(supervisor: Supervisor, one_token: OneToken) -> None:
     """Bring up the models that the configuration names, one after the other; the last stays awake.
 
     One that fails, or is unknown, does not keep the next from it.
@@ -28,15 +26,22 @@ async def preload(supervisor: Supervisor, answer: Answer) -> None:
     for name in supervisor.config.hooks.on_startup.preload:
         model = supervisor.config.find(name.strip())
         if model is not None:
-            await _preload(supervisor, model, answer)
+            await _preload(supervisor, model, one_token)
 
 
-async def _preload(supervisor: Supervisor, model: Model, answer: Answer) -> None:
+async def _preload(supervisor: Supervisor, model: Model, one_token: OneToken) -> None:
     try:
-        async with supervisor.lease(model.id):
-            failure = await answer(model)
+        async with supervisor.lease(model.id) as server:
+            failure = await _first_token(model, one_token, server.limits.canary)
     except SupervisorError as error:
         log.warning(f"<{model.id}> Not preloaded: {error}", model=model.id)
         return
     result = f"its first token failed: {failure}" if failure else "it has answered a token"
     log.info(f"<{model.id}> Model preloaded; {result}", model=model.id)
+
+
+async def _first_token(model: Model, one_token: OneToken, limit: float) -> str | None:
+    """Return why a model said nothing, or None. Its first user need not wait for what it does."""
+    with trio.move_on_after(limit):
+        return (await one_token(model)).failure
+    return f"no token within {seconds(limit)}"

@@ -14,11 +14,21 @@ import trio
 
 from configschema import Config
 from supervisor.durations import seconds
-from supervisor.errors import ModelFailed, Paused, QueueFull, SupervisorError, TooManyRequests
+from supervisor.errors import (
+    BackingOff,
+    ModelFailed,
+    Paused,
+    QueueFull,
+    SupervisorError,
+    TooManyRequests,
+)
 from supervisor.placement import MakeRoom, placement_of
 from supervisor.server import ModelServer
+from supervisor.states import State
 from supervisor.turns import NOTHING, Decision, Demand, Patience, decide
 from supervisor.usage import Lease
+
+LONGEST_HELD = 5.0  # seconds that a request waits for the next start of a model that failed
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
@@ -73,6 +83,7 @@ class Turn:
             TooManyRequests: the model's limit is reached; nothing was queued.
             QueueFull: as many wait as may; nothing was queued.
             Paused: nobody may wait now; nothing was queued.
+            BackingOff: it fails again and again; nothing was queued.
             ModelFailed: it could not be brought up.
             Unloaded, Removed: an operator stopped it, or took it away, meanwhile.
         """
@@ -142,6 +153,9 @@ class Scheduler:
         model, usage = server.model.id, server.usage
         if self.paused and self._refuses:
             raise Paused(model)
+        held = self._held_back(server)
+        if held > LONGEST_HELD:
+            raise BackingOff(model, held, server.backoff.failures, server.at.failure or "")
         if usage.in_flight + usage.waiting >= server.limits.concurrency:
             raise TooManyRequests(model, server.limits.concurrency)
         most, is_open = self.rules.max_queue, model not in self._decision.closed
@@ -175,16 +189,23 @@ class Scheduler:
     def _decide(self) -> Decision:
         if self.paused or not self._waiting:
             return NOTHING
-        demands = self._demands()
+        now = trio.current_time()
+        held = {name: self._held_back(self.servers[name]) for name in self._demands()}
+        demands = {name: one for name, one in self._demands().items() if held[name] <= 0}
         models = {
             name: server.snapshot()
             for name, server in self.servers.items()
             if name in demands or not server.is_at_rest
         }
         rules = self.rules
-        return decide(
-            demands.values(), models, rules.make_room, rules.patience, trio.current_time()
-        )
+        decision = decide(demands.values(), models, rules.make_room, rules.patience, now)
+        starts = [now + wait for wait in held.values() if wait > 0]
+        return attrs.evolve(decision, until=min([decision.until, *starts]))
+
+    def _held_back(self, server: ModelServer) -> float:
+        """Return the seconds that a model which has failed may not start yet."""
+        failed = server.at.state is State.FAILED
+        return server.backoff.until - trio.current_time() if failed else 0.0
 
     def _demands(self) -> dict[str, Demand]:
         """Return what is waited for; the list is in the order of their coming."""

@@ -1,7 +1,7 @@
 """One model server: the task that owns its process and is the only writer of its state.
 
-Owns the life of the process from start to end, the count of leases, sleep and wake, and what
-follows when they fail. Who should run is decided elsewhere and arrives as a wish.
+Owns how a process comes and goes, and what follows from its end. What happens while there is one is
+in `life`; who should run is decided elsewhere and arrives as a wish.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ import structlog
 import trio
 
 from configschema import Limits, Model
-from supervisor.actions import Actions, Caller, summary
+from supervisor.actions import Actions
 from supervisor.child import CannotStart, Child
-from supervisor.commands import describe_exit
+from supervisor.contact import Contact
 from supervisor.durations import seconds
 from supervisor.journal import SILENT, Journal
+from supervisor.life import Life
 from supervisor.logs import LogRing
 from supervisor.obstacles import obstacle
 from supervisor.processes import Ending, started, taken_over, why_not_writable
-from supervisor.racing import innermost, race
-from supervisor.readiness import Probe
+from supervisor.racing import innermost
 from supervisor.records import Record
+from supervisor.sleeping import Sleeping
 from supervisor.snapshot import UNKNOWN, Snapshot
 from supervisor.standing import Standing
 from supervisor.states import AT_REST, ENDED, Event, State, Wish
+from supervisor.trust import FULL_TRUST, NO_BACKOFF, Backoff
 from supervisor.usage import Usage
 from supervisor.wanted import Wanted
 
@@ -44,8 +46,7 @@ class ModelServer:
     Attributes:
         model: what to run.
         limits: how long each step may take, in seconds.
-        probe: how to ask whether it is ready.
-        call: how to make an HTTP step into sleep or out of it.
+        contact: how it is reached.
         log_file: what its process writes to, so that it can outlive the daemon; None is a pipe.
         inherited: a process of an earlier daemon, to begin with.
         journal: told what happens to it.
@@ -54,12 +55,13 @@ class ModelServer:
         output: what it and its commands wrote last.
         wanted: what others want of it, and who uses it.
         at: where it stands; written by its own task only.
+        sleeping: how it sleeps, and how far that is trusted.
+        backoff: when it may start again after it has failed.
     """
 
     model: Model
     limits: Limits
-    probe: Probe
-    call: Caller
+    contact: Contact
     log_file: Path | None = None
     inherited: Record | None = None
     journal: Journal = SILENT
@@ -68,6 +70,8 @@ class ModelServer:
     output: LogRing = attrs.field(factory=LogRing, init=False)
     wanted: Wanted = attrs.field(init=False)
     at: Standing = attrs.field(init=False)
+    sleeping: Sleeping = attrs.field(init=False)
+    backoff: Backoff = attrs.field(default=NO_BACKOFF, init=False)
     _child: Child | None = attrs.field(default=None, init=False)
     _next: tuple[Model, Limits] | None = attrs.field(default=None, init=False)
     _employment: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
@@ -75,6 +79,10 @@ class ModelServer:
     @at.default
     def _nowhere(self) -> Standing:
         return Standing(self.model.id, self.snapshot, lambda: self.on_change(), self.journal)
+
+    @sleeping.default
+    def _not_slept_yet(self) -> Sleeping:
+        return Sleeping(self.at.tell)
 
     @wanted.default
     def _nothing_wanted(self) -> Wanted:
@@ -92,7 +100,7 @@ class ModelServer:
 
     @property
     def _actions(self) -> Actions:
-        return Actions(self.model, self.limits, self.probe, self.call, self.output)
+        return Actions(self.model, self.limits, self.contact, self.output)
 
     @property
     def is_serving(self) -> bool:
@@ -110,7 +118,7 @@ class ModelServer:
             state=self.at.state,
             wish=self.wanted.wish,
             in_flight=self.usage.in_flight,
-            can_sleep=self.model.can_sleep,
+            can_sleep=self.can_sleep,
             pid=self.at.pid,
             failure=self.at.failure,
             leaving=self.wanted.told_to_end.is_set(),
@@ -118,7 +126,22 @@ class ModelServer:
             idle_since=self.usage.idle_since,
             costs=self.at.costs,
             drain_limit=self.limits.drain,
+            failures=self.backoff.failures,
+            retry_at=self.backoff.until,
         )
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether it makes room by sleeping: it knows how, and that is trusted."""
+        return self.model.can_sleep and self.sleeping.trust.holds
+
+    def forgive(self) -> None:
+        """Let it sleep and start again, whatever has failed before."""
+        self.sleeping.trust, self.backoff = FULL_TRUST, NO_BACKOFF
+
+    def start_at_once(self) -> None:
+        """Let its next start not wait, whatever has failed before."""
+        self.backoff = NO_BACKOFF
 
     def wish(self, wish: Wish) -> None:
         """Say what is wanted of it now.
@@ -192,6 +215,8 @@ class ModelServer:
     async def _live_once(self, inherited: Record | None = None) -> None:
         """Have a process, keep it while it is wanted, and see it gone."""
         self.wanted.begin_life()
+        self.sleeping.begin_life()
+        began = trio.current_time()
         self.output.clear()  # what its predecessor said explains nothing of this one
         ending = Ending()
         try:
@@ -203,7 +228,7 @@ class ModelServer:
             if self._child and self._child.is_let_go:
                 self.at.tell("info", "Process lives on; the next llamadoze can adopt it")
             else:
-                self._finish(ending)
+                self._finish(ending, served=self.at.served_since(began))
 
     async def _start(self) -> Ending:
         self.at.step(Event.START)
@@ -235,7 +260,8 @@ class ModelServer:
                 self._has(child)
                 if record.state == State.READY.value:
                     self.wish(Wish.SERVE)
-                    self._open(Event.ADOPTED_READY)
+                    self.usage.restart_idle_time()
+                    self.at.open(Event.ADOPTED_READY)
                 else:
                     self.wish(Wish.SLEEP)
                     self.at.step(Event.ADOPTED_ASLEEP)
@@ -252,16 +278,15 @@ class ModelServer:
         self.at.has(child.pid)
 
     async def _own(self, child: Child) -> Ending:
-        """Let a process serve until it ends, or is to end."""
+        """Let a process live until it ends, or is to end."""
         try:
-            return await race(
-                partial(self._serve, child), partial(self._exit_of, child), self._unwanted
-            )
+            life = Life(child, lambda: self._actions, self.at, self.wanted, self.sleeping)
+            return await life.run()
         finally:
             if not child.is_let_go:
                 self.at.begin_end()
 
-    def _finish(self, ending: Ending) -> None:
+    def _finish(self, ending: Ending, served: float | None) -> None:
         """The process is gone: say why, keep the reason, and step to where this leaves us."""
         self.at.begin_end()
         if self._child and self._child.was_killed:
@@ -272,79 +297,31 @@ class ModelServer:
             self._apply(*self._next, fresh=True)
         self.at.failure = ending.reason
         if ending.failed:
-            self._fail(f"{ending.reason}")
+            self._fail(f"{ending.reason}", served or 0)
         else:
+            if served is not None:
+                self.backoff = NO_BACKOFF
             self.at.step(Event.ENDED, "Process stopped in")
         self._child, self.at.pid = None, None
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, served: float) -> None:
         if last := " | ".join(self.output.tail(LINES_IN_A_REASON)):
             reason = f"{reason}; last output: {last}"
-        message = f"Model failed: {reason}. The next request starts it again"
-        self.at.tell("error", message, reason=reason)
+        now = trio.current_time()
+        self.backoff = self.backoff.failed(now, served, self.limits.backoff)
+        message = f"Model failed: {reason}. {self.backoff.next_start(now)}"
+        self.at.tell("error", message, reason=reason, failures=self.backoff.failures)
         self.at.failure = reason
         if self.wanted.wish is Wish.SERVE:
             self.on_failure(reason)
         self.wanted.wish = Wish.STOP
         self.at.step(Event.GAVE_UP)
 
-    async def _serve(self, child: Child) -> Ending:
-        """Bring the model up, then let it sleep and wake as wanted, until a step fails."""
-        if self.at.state is State.STARTING:
-            if failure := await self._actions.become_ready():
-                return Ending(failure, failed=True)
-            self._open(Event.BECAME_READY, "Model ready in")
-        while True:
-            if self.at.state is State.READY:
-                if failure := await self.wanted.until_rest_is_due():
-                    return self._report(failure, "falling back to Stop()")
-                if self.wanted.wish is Wish.DRAIN:
-                    self.wanted.told_to_end.set()
-                    return Ending()
-                if failure := await self._fall_asleep(child):
-                    return self._report(failure, "falling back to Stop()")
-            await self.wanted.until_serve()
-            if failure := await self._wake(child):
-                return self._report(failure, "restarting process")
-
-    def _report(self, failure: str, remedy: str) -> Ending:
-        self.at.report_failure(failure, remedy)
-        return Ending(failure)
-
-    async def _exit_of(self, child: Child) -> Ending:
-        status = await child.exited()
-        return Ending(f"process {describe_exit(status)} while {self.at.state.value}", failed=True)
-
-    async def _unwanted(self) -> Ending:
-        await self.wanted.told_to_end.wait()
-        return Ending()
-
-    async def _fall_asleep(self, child: Child) -> str | None:
-        """Put the model to sleep; return why it must be stopped instead, or None."""
-        self.at.begin(Event.SLEEP, summary(self.model.recipe.sleep, "sleep"), self.limits.sleep)
-        failure = await self._actions.sleep(child.pid)
-        if failure is None:
-            self.at.step(Event.SLEPT, "Model sleep completed in")
-        return failure
-
-    async def _wake(self, child: Child) -> str | None:
-        """Wake the model; return why it must be started afresh instead, or None."""
-        self.at.begin(Event.WAKE, summary(self.model.recipe.wake, "wake"), self.limits.wake)
-        failure = await self._actions.wake(child.pid)
-        if failure is None:
-            self._open(Event.WOKE, "Model wake completed in")
-        return failure
-
     async def _ask_to_stop(self, child: Child) -> None:
         if not self.model.cmd_stop:
             child.terminate()
         elif failure := await self._actions.ask_to_stop(child.pid):
             self.at.report_failure(failure, "killing the process after its grace")
-
-    def _open(self, event: Event, done: str | None = None) -> None:
-        """Begin to serve, and to count the idle time."""
-        self.usage.restart_idle_time()
-        self.at.open(event, done)
 
     def _tell_of_idleness(self, what: str, limit: float) -> None:
         self.at.tell("info", f"{what}, TTL of {seconds(limit)} reached", timeout_s=limit)

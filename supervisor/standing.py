@@ -79,6 +79,10 @@ class Standing:
         self.ready_since = trio.current_time()
         self.step(event, done)
 
+    def served_since(self, began: float) -> float | None:
+        """Return the seconds since it became ready, if it did at all after a time."""
+        return trio.current_time() - self.ready_since if self.ready_since >= began else None
+
     def begin_end(self) -> None:
         """Step to STOPPING, once, whatever way the end came."""
         if self.state in ENDED:  # it failed before its first step

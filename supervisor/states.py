@@ -54,6 +54,7 @@ ENDED = frozenset({State.STOPPED, State.FAILED})
 HAS_PROCESS = frozenset(State) - ENDED
 HOLDS_MEMORY = HAS_PROCESS - {State.ASLEEP}
 AT_REST = frozenset(State) - HOLDS_MEMORY
+BETWEEN_SLEEP_AND_WAKE = frozenset({State.FALLING_ASLEEP, State.ASLEEP, State.WAKING})
 IN_MOTION = frozenset({State.STARTING, State.WAKING})
 ON_THE_WAY_OUT = frozenset({State.FALLING_ASLEEP, State.STOPPING})
 

@@ -19,6 +19,7 @@ import trio
 
 from configschema import Call, Model
 from supervisor.child import CannotStart
+from supervisor.memory import Held
 
 
 @attrs.define(eq=False)
@@ -100,6 +101,20 @@ class FakePrograms:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("supervisor.processes.open_child", self.open_child)
         monkeypatch.setattr("supervisor.commands.open_child", self.open_child)
+        monkeypatch.setattr("supervisor.memory.weigh", FakeScales())
+
+
+@attrs.define(eq=False)
+class FakeScales:
+    """Says what is held, one after the other of what is given, and the last again and again."""
+
+    held: list[Held] = attrs.field(factory=lambda: [Held()])
+    asked: int = 0
+
+    async def __call__(self, pid: int) -> Held:
+        await trio.lowlevel.checkpoint()
+        self.asked += 1
+        return self.held.pop(0) if len(self.held) > 1 else self.held[0]
 
 
 @attrs.define(eq=False)

@@ -3,6 +3,11 @@
 ``python -I -S tests/stub.py --port P`` answers /health, and every POST with an echo of it. A JSON
 body may ask for more: ``chunks`` and ``pause`` stream events, ``delay`` waits, ``die`` ends the
 process in mid-answer. ``GET /stats`` tells what it saw. ``--ready-after`` counts from its exec.
+
+It sleeps by /sleep and /wake_up as vLLM does, and frees the ``--hold`` MiB that it holds meanwhile.
+``--faults`` is JSON, a path and what is wrong with it: ``status``, ``delay``, ``hang``, ``close``,
+``exit``, ``keep`` (a good answer and nothing done), ``garbage`` (what it says from then on) and
+``chance`` (1 without). POST /faults replaces them.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import signal
 import socket
 import sys
@@ -31,6 +37,10 @@ class Stub:
     def __init__(self, options: dict[str, str]) -> None:
         self.ready_at = started_at() + float(options.get("--ready-after", 0))
         self.asleep = False
+        self.hold = int(options.get("--hold", 0)) << 20
+        self.memory: bytearray | None = held(self.hold)
+        self.faults: dict[str, dict[str, Any]] = json.loads(options.get("--faults", "{}"))
+        self.word = "four"
         self.stats = {"requests": 0, "cancelled": 0, "slept": 0, "woken": 0}
 
     def serve(self, connection: socket.socket) -> None:
@@ -104,18 +114,48 @@ class Stub:
         self, connection: socket.socket, target: str, body: bytes, lines: list[bytes]
     ) -> None:
         path = target.partition("?")[0]
-        if path == "/health":
+        fault = self.faults.get(path, {})
+        if random.random() < fault.get("chance", 1 if fault else 0) and self.fails(
+            connection, fault
+        ):
+            return
+        if path == "/faults":
+            self.faults = json.loads(body)
+            self.send(connection, 200, b"{}")
+        elif path == "/is_sleeping":
+            self.send(connection, 200, json.dumps({"is_sleeping": self.asleep}).encode())
+        elif path == "/health":
             ready = time.clock_gettime(time.CLOCK_BOOTTIME) >= self.ready_at
             self.send(connection, 200 if ready else 503, b"{}")
         elif path == "/stats":
             self.send(connection, 200, json.dumps({**self.stats, "pid": os.getpid()}).encode())
         elif path in ("/sleep", "/wake_up"):
             self.asleep = path == "/sleep"
+            self.memory = None if self.asleep else self.memory or held(self.hold)
             self.stats["slept" if self.asleep else "woken"] += 1
             self.send(connection, 200, b"{}")
         else:
             self.stats["requests"] += 1
             self.generate(connection, target, body, lines)
+
+    def fails(self, connection: socket.socket, fault: dict[str, Any]) -> bool:
+        """Do what is wrong; return whether that is all the answer there is."""
+        time.sleep(fault.get("delay", 0))
+        self.word = fault.get("garbage", self.word)
+        while fault.get("hang"):
+            time.sleep(60)
+        if "exit" in fault:
+            os.write(1, b"the stub ends by a fault\n")
+            os._exit(fault["exit"])
+        if fault.get("close"):
+            connection.shutdown(socket.SHUT_RDWR)
+        elif fault.get("keep"):
+            self.send(connection, 200, b"{}")
+        elif "status" in fault:
+            self.send(connection, fault["status"], b'{"detail": "a fault"}')
+        else:
+            return False
+        return True
 
     def generate(
         self, connection: socket.socket, target: str, body: bytes, lines: list[bytes]
@@ -137,7 +177,8 @@ class Stub:
         else:
             echo = {"target": target, "body": body.decode("latin-1"), "pid": os.getpid()}
             headers = [line.decode("latin-1") for line in lines[1:]]
-            text = json.dumps({**echo, "headers": headers}).encode()
+            said = [{"message": {"role": "assistant", "content": self.word}}]
+            text = json.dumps({**echo, "headers": headers, "choices": said}).encode()
             self.send(connection, int(asked.get("status", 200)), text)
 
     def stream(self, connection: socket.socket, asked: dict[str, Any]) -> None:
@@ -159,6 +200,11 @@ class Stub:
         connection.sendall(head % (status, len(body)) + body)
 
 
+def held(size: int) -> bytearray | None:
+    """Take memory for good: zeros alone would not be there."""
+    return bytearray(b"x") * size if size else None
+
+
 def dechunk(connection: socket.socket, buffer: bytes) -> tuple[bytes, bytes]:
     """Read a chunked body; return it and what follows it."""
     body = b""
@@ -174,8 +220,21 @@ def dechunk(connection: socket.socket, buffer: bytes) -> tuple[bytes, bytes]:
             return body, buffer
 
 
+def flood(seconds: float) -> None:
+    """Write lines as fast as they are taken."""
+    lines, end = b"all work and no play\n" * 3000, time.monotonic() + seconds
+    while time.monotonic() < end:
+        os.write(1, lines)
+
+
 def main(arguments: list[str]) -> None:
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    if "--escape" in options and os.fork() == 0:
+        os.setsid()  # and hold the pipe that the parent writes to
+        time.sleep(float(options["--escape"]))
+        os._exit(0)
+    if "--flood" in options:
+        threading.Thread(target=flood, args=(float(options["--flood"]),), daemon=True).start()
     if "--ignore-term" in options:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "--exit" in options:

@@ -12,12 +12,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 STANDARD = set(sys.stdlib_module_names)
 MAY_IMPORT = {
-    "configschema": {"configschema", "attrs", "cattrs", "yaml"},
-    "supervisor": {"supervisor", "configschema", "trio", "attrs", "structlog", "psutil"},
+    "configschema": {"configschema", "attrs", "cattrs", "yaml", "jmespath"},
+    "supervisor": {
+        *("supervisor", "configschema", "trio", "attrs", "structlog", "psutil"),
+        "pynvml",
+    },
     "proxy": {
         *("proxy", "supervisor", "configschema", "trio", "attrs", "structlog"),
         *("hypercorn", "quart", "quart_trio", "werkzeug", "httptools"),
-        "prometheus_client",
+        *("prometheus_client", "jmespath"),
         *("xllamacpp", "gguf", "numpy"),
     },
 }

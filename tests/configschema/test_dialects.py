@@ -41,7 +41,12 @@ def test_llmsnaps_endpoints_become_calls() -> None:
     recipe = only(LLMSNAP).recipe
     base = "http://127.0.0.1:5800"
     assert recipe.sleep == (
-        Call("sleep step 1 (POST /sleep?level=2)", "POST", f"{base}/sleep?level=2", limit=120),
+        Call(
+            name="sleep step 1 (POST /sleep?level=2)",
+            method="POST",
+            url=f"{base}/sleep?level=2",
+            limit=120,
+        ),
     )
     assert [
         (call.method, call.url, call.body) for call in recipe.wake if isinstance(call, Call)
@@ -104,7 +109,7 @@ def test_endpoints_that_are_not_enabled_are_not_used() -> None:
         (
             "sleepEndpoints: [{endpoint: '/${PID}'}]",
             "models.m.sleepEndpoints.0.endpoint: unknown macro '${PID}': "
-            "there is one in cmdStop, cmdSleep and cmdWake only",
+            "there is one in cmdStop, cmdSleep, cmdWake and the cmd of a step only",
         ),
         (
             "sleepEndpoints: [{endpoint: 'http://h:99999/x'}]",
@@ -122,7 +127,7 @@ def test_endpoints_that_are_not_enabled_are_not_used() -> None:
         (
             "sleepEndpoints: [/sleep]",
             "models.m.sleepEndpoints.0: "
-            "expected settings such as endpoint, method, body, found '/sleep'",
+            "expected settings such as endpoint, method, query, found '/sleep'",
         ),
     ],
 )

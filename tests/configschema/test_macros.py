@@ -81,7 +81,7 @@ def test_pid_is_unknown_where_there_is_no_process_yet() -> None:
     text = "models: {m: {cmd: 'x ${PID}', proxy: 'http://x:1'}}"
     assert problem(text) == (
         "f:1:22: models.m.cmd: unknown macro '${PID}': "
-        "there is one in cmdStop, cmdSleep and cmdWake only"
+        "there is one in cmdStop, cmdSleep, cmdWake and the cmd of a step only"
     )
 
 

@@ -122,17 +122,39 @@ def test_a_sleep_that_is_never_reached_is_warned_of() -> None:
 
 
 def test_limits_of_http_steps_resolve_one_by_one() -> None:
-    """A step's own, else the global one of requests, else that of commands, else 60 s."""
+    """A step's own, else the global one of requests, else that of commands, else 60 s.
+
+    All together have what commands have, or what the steps have by themselves if that is more.
+    """
     steps = "sleepEndpoints: [{endpoint: /a, timeout: 5}, {endpoint: /b}]"
     for everyones, each, whole in (
-        ("", 60, 65),
-        ("sleepRequestTimeout: 20\n", 20, 25),
-        ("cmdSleepTimeout: 30\n", 30, 35),
-        ("cmdSleepTimeout: 30\nsleepRequestTimeout: 7\n", 7, 12),
+        ("", 60, 60),
+        ("sleepRequestTimeout: 20\n", 20, 60),
+        ("sleepRequestTimeout: 70\n", 70, 75),
+        ("cmdSleepTimeout: 30\n", 30, 30),
+        ("cmdSleepTimeout: 3\n", 3, 5),
+        ("cmdSleepTimeout: 30\nsleepRequestTimeout: 7\n", 7, 30),
     ):
         config = parse(everyones + ENDPOINTS % (steps, "")).config
         found = resolve_limits(config, config.models["m"])
         assert (found.sleep_call, found.sleep, found.wake) == (each, whole, 60)
+
+
+def test_a_models_own_limit_holds_for_all_its_steps() -> None:
+    """Whatever the single ones may take."""
+    steps = "sleepEndpoints: [{endpoint: /a, timeout: 50}, {endpoint: /b}]"
+    config = parse(ENDPOINTS % (steps, ", cmdSleepTimeout: 20")).config
+    assert resolve_limits(config, config.models["m"]).sleep == 20
+
+
+def test_what_a_sleep_must_prove_has_limits_of_its_own() -> None:
+    """And so has trust in it."""
+    found = limits()
+    assert (found.check, found.canary, found.sleep_failures, found.backoff) == (10, 60, 3, 60)
+    own = ", verify: {timeout: 3, canaryTimeout: 20}, maxSleepFailures: 1"
+    found = limits("maxSleepFailures: 9\nmaxBackoff: 5\n", own)
+    assert (found.check, found.canary, found.sleep_failures, found.backoff) == (3, 20, 1, 5)
+    assert limits("maxSleepFailures: 9\n", ", maxSleepFailures: 0").sleep_failures == 0
 
 
 def test_a_model_may_have_its_own_limit_to_become_ready() -> None:
@@ -143,8 +165,8 @@ def test_a_model_may_have_its_own_limit_to_become_ready() -> None:
 
 
 def test_drain_timeout_resolves_from_model_to_global() -> None:
-    """0 is no limit, also for a model against the global one."""
-    assert limits().drain == 0
+    """An hour; 0 is no limit, also for a model against the global one."""
+    assert limits().drain == 3600
     assert limits("drainTimeout: 30\n").drain == 30
     assert limits("drainTimeout: 30\n", ", drainTimeout: 0").drain == 0
 

@@ -16,7 +16,7 @@ import yaml
 
 from configschema import Limits, parse
 from proxy.application import open_application
-from proxy.contact import ask_if_ready, make_call
+from proxy.contact import CONTACT
 from proxy.listening import hypercorn_config, open_listeners, serve_http
 from proxy.logbook import LogBook
 from proxy.metrics import Metrics
@@ -87,7 +87,7 @@ async def daemon(
     stop = trio.Event()
     metrics, book, journals = Metrics(), LogBook(), Journals()
     async with (
-        open_supervisor(config, ask_if_ready, make_call, limits, journal=journals) as supervisor,
+        open_supervisor(config, CONTACT, limits, journal=journals) as supervisor,
         trio.open_nursery() as nursery,
     ):
         with open_application(supervisor, Reloader(None, supervisor), metrics, book, stop) as app:

@@ -69,8 +69,8 @@ async def test_a_call_is_sent_as_it_is_written() -> None:
     """Path, query, body; JSON is said to be JSON."""
     async with answering(b"HTTP/1.1 204 No Content\r\n\r\n") as (address, asked):
         url = f"{address}/base/ü?tags=weights&x=a%20b"
-        assert await make_call(Call("s", "PUT", url, '{"a": 1}')) is None
-        assert await make_call(Call("s", "GET", address)) is None
+        assert await make_call(Call(name="s", method="PUT", url=url, body='{"a": 1}')) is None
+        assert await make_call(Call(name="s", method="GET", url=address)) is None
     with_body, without = asked
     assert with_body.startswith(b"PUT /base/%C3%BC?tags=weights&x=a%20b HTTP/1.1\r\n")
     assert b"content-type: application/json\r\n" in with_body
@@ -95,7 +95,7 @@ async def test_a_call_is_sent_as_it_is_written() -> None:
 async def test_anything_but_a_2xx_answer_is_a_failure(answer: bytes, failure: str) -> None:
     """It says what the server did, and not all that it said."""
     async with answering(answer) as (address, _):
-        said = await make_call(Call("s", "POST", f"{address}/sleep"))
+        said = await make_call(Call(name="s", method="POST", url=f"{address}/sleep"))
     assert said is not None
     assert failure in said
     assert len(said) < 260
@@ -113,7 +113,9 @@ async def test_a_status_that_says_enough_does_not_wait_for_its_body() -> None:
         listeners = await nursery.start(partial(trio.serve_tcp, stall, 0, host="127.0.0.1"))
         port = listeners[0].socket.getsockname()[1]
         with trio.fail_after(5):
-            said = await make_call(Call("s", "POST", f"http://127.0.0.1:{port}/sleep"))
+            said = await make_call(
+                Call(name="s", method="POST", url=f"http://127.0.0.1:{port}/sleep")
+            )
         assert said == "answered 500"
         nursery.cancel_scope.cancel()
 
@@ -137,6 +139,6 @@ def test_the_host_header_has_the_port_that_is_not_the_usual_one(
 
 async def test_a_call_to_nobody_is_a_failure() -> None:
     """The model server may have ended."""
-    said = await make_call(Call("s", "POST", "http://127.0.0.1:9/sleep"))
+    said = await make_call(Call(name="s", method="POST", url="http://127.0.0.1:9/sleep"))
     assert said is not None
     assert said.startswith("failed: no connection to 127.0.0.1:9")

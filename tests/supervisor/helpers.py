@@ -8,8 +8,9 @@ import yaml
 
 from configschema import Config, Limits, parse
 from supervisor import Supervisor, open_supervisor
-from supervisor.actions import Caller
+from supervisor.contact import Contact
 from supervisor.readiness import Probe
+from supervisor.steps import Caller
 from tests.fakes import FakeCalls, FakeProbe
 
 
@@ -20,7 +21,8 @@ def supervise(
     limits: dict[str, Limits] | None = None,
 ) -> AbstractAsyncContextManager[Supervisor]:
     """Open a supervisor for a configuration given as text."""
-    return open_supervisor(parse(text).config, probe or FakeProbe(), calls or FakeCalls(), limits)
+    contact = Contact(probe=probe or FakeProbe(), call=calls or FakeCalls())
+    return open_supervisor(parse(text).config, contact, limits)
 
 
 def model(cmd: str, **keys: object) -> str:

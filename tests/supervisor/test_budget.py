@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from configschema import parse
 from supervisor import State, Supervisor, open_supervisor
 from supervisor.budget import GIB, Budget, Sleeper, too_many
+from supervisor.contact import Contact
 from supervisor.memory import _bytes_of, held_by
 from supervisor.snapshot import Costs
 from tests.fakes import FakeCalls, FakeProbe, FakePrograms
@@ -76,7 +77,7 @@ async def test_at_most_so_many_models_sleep(
 ) -> None:
     """The one that was used longest ago is stopped."""
     config = parse(configuration(maxSleepers=2)).config
-    async with open_supervisor(config, FakeProbe(), FakeCalls()) as supervisor:
+    async with open_supervisor(config, Contact(probe=FakeProbe(), call=FakeCalls())) as supervisor:
         await use_in_turn(supervisor, "abcd")
         assert states(supervisor) == {
             "a": State.STOPPED,
@@ -95,7 +96,9 @@ async def test_sleepers_hold_no_more_memory_than_they_may(
     async def measure(pid: int) -> int:
         return 3 * GIB if programs.running[pid].argv == ("serve", "b") else GIB
 
-    async with open_supervisor(config, FakeProbe(), FakeCalls(), measure=measure) as supervisor:
+    async with open_supervisor(
+        config, Contact(probe=FakeProbe(), call=FakeCalls()), measure=measure
+    ) as supervisor:
         await use_in_turn(supervisor, "abcd")
         assert states(supervisor) == {
             "a": State.ASLEEP,
@@ -115,7 +118,9 @@ async def test_a_sleeper_that_is_wanted_meanwhile_is_left_alone(
         await trio.sleep(1)
         return 3 * GIB
 
-    async with open_supervisor(config, FakeProbe(), FakeCalls(), measure=measure) as supervisor:
+    async with open_supervisor(
+        config, Contact(probe=FakeProbe(), call=FakeCalls()), measure=measure
+    ) as supervisor:
         async with supervisor.lease("a"):
             pid = supervisor.servers["a"].snapshot().pid
         await supervisor.sleep("a")

@@ -32,15 +32,18 @@ B = model("serve b")
 async def test_a_model_that_cannot_start_fails_its_waiters(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines, cmd: str, reason: str
 ) -> None:
-    """All who waited are told, once, and the next request tries again."""
+    """All who waited are told, once; another request tries again, a little later."""
     probe = FakeProbe({"a"})
     async with supervise(two(model(cmd), B), probe) as supervisor:
-        for _ in range(2):
+        for expected in (0, 1):
+            began = trio.current_time()
             with pytest.raises(ModelFailed, match=reason):
                 await use(supervisor, "a")
+            assert trio.current_time() - began == pytest.approx(expected, abs=0.2)
             assert state(supervisor, "a") is State.FAILED
-    failed = f"<a> Model failed: {reason}. The next request starts it again"
-    assert events(log_lines).count(failed) == 2
+    failed = f"<a> Model failed: {reason}. A request in"
+    assert f"{failed} 1s or later starts it again" in events(log_lines)
+    assert f"{failed} 2s or later starts it again after 2 failures in a row" in events(log_lines)
 
 
 async def test_a_model_that_is_never_ready_fails_with_its_last_answer(

@@ -47,7 +47,7 @@ async def test_the_steps_are_taken_in_their_order(
     ]
     for message in (
         "<a> Executing 1 sleep request (timeout: 60s)",
-        "<a> Executing 2 wake requests (timeout: 120s)",
+        "<a> Executing 2 wake requests (timeout: 60s)",
     ):
         assert message in events(log_lines)
 

@@ -254,8 +254,11 @@ async def test_a_request_that_ends_with_the_limit_is_not_cut(
 async def test_without_a_limit_requests_may_take_their_time(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """As in llama-swap: what runs is never cut for another."""
-    async with supervise(two(sleeper(), B)) as supervisor, trio.open_nursery() as nursery:
+    """As in llama-swap: what runs is never cut for another. 0 says that there is none."""
+    async with (
+        supervise("drainTimeout: 0\n" + two(sleeper(), B)) as supervisor,
+        trio.open_nursery() as nursery,
+    ):
         nursery.start_soon(use, supervisor, "a", 50_000)
         await trio.sleep(1)
         assert (await supervisor.sleep("a")).state is State.ASLEEP

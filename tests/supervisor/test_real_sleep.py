@@ -11,6 +11,7 @@ import trio
 
 from configschema import Limits, parse
 from supervisor import ModelFailed, State, Supervisor, open_supervisor
+from supervisor.contact import Contact
 from tests.conftest import processes_with
 from tests.fakes import FakeCalls, FakeProbe
 from tests.supervisor.helpers import parse_models
@@ -39,7 +40,9 @@ async def test_a_sleep_of_half_a_second_against_less_and_more(
 ) -> None:
     """Its time up, the model is stopped; in time, it sleeps."""
     config = models(sleep="sleep 0.5")
-    async with open_supervisor(config, FakeProbe(), FakeCalls(), limits(sleep=limit)) as supervisor:
+    async with open_supervisor(
+        config, Contact(probe=FakeProbe(), call=FakeCalls()), limits(sleep=limit)
+    ) as supervisor:
         await swap(supervisor)
         assert state(supervisor, "a") is expected
         assert bool(processes_with("sleep 1001")) is (expected is State.ASLEEP)
@@ -53,7 +56,9 @@ async def test_a_wake_of_half_a_second_against_less_and_more(
 ) -> None:
     """Its time up, the model is restarted; in time, it is the same process."""
     config = models(wake="sleep 0.5")
-    async with open_supervisor(config, FakeProbe(), FakeCalls(), limits(wake=limit)) as supervisor:
+    async with open_supervisor(
+        config, Contact(probe=FakeProbe(), call=FakeCalls()), limits(wake=limit)
+    ) as supervisor:
         first = await use(supervisor, "a")
         await use(supervisor, "b")
         assert (await use(supervisor, "a") == first) is same
@@ -64,7 +69,9 @@ async def test_a_wake_of_half_a_second_against_less_and_more(
 async def test_a_sleep_command_of_a_shell_is_ended_with_all_its_children() -> None:
     """`sh -c 'curl ... & wait'`: the child in the background must not go on."""
     config = models(sleep="sh -c 'sleep 1003 & wait'")
-    async with open_supervisor(config, FakeProbe(), FakeCalls(), limits(sleep=0.2)) as supervisor:
+    async with open_supervisor(
+        config, Contact(probe=FakeProbe(), call=FakeCalls()), limits(sleep=0.2)
+    ) as supervisor:
         await swap(supervisor)
         assert processes_with("sleep 1003") == []
         assert processes_with("sleep 1001") == []
@@ -81,7 +88,7 @@ async def test_the_commands_know_the_models_pid_and_environment() -> None:
         },
         b={"cmd": "sleep 1002"},
     )
-    async with open_supervisor(config, FakeProbe(), FakeCalls()) as supervisor:
+    async with open_supervisor(config, Contact(probe=FakeProbe(), call=FakeCalls())) as supervisor:
         pid = await use(supervisor, "a")
         await use(supervisor, "b")
         assert supervisor.servers["a"].output.tail(1) == [f"pid {pid} answer 42"]
@@ -93,7 +100,9 @@ async def test_cmd_stop_asks_instead_of_sigterm() -> None:
     config = parse_models(
         a={"cmd": f'sh -c "{trap}"', "cmdStop": "kill -USR1 ${PID}"}, b={"cmd": "sleep 1002"}
     )
-    async with open_supervisor(config, FakeProbe(), FakeCalls(), limits()) as supervisor:
+    async with open_supervisor(
+        config, Contact(probe=FakeProbe(), call=FakeCalls()), limits()
+    ) as supervisor:
         await use(supervisor, "a")
         await trio.sleep(0.1)  # the shell sets its traps
         await supervisor.unload("a")
@@ -104,7 +113,9 @@ async def test_a_cmd_stop_that_does_nothing_ends_in_sigkill(log_lines: LogLines)
     """After the model's grace."""
     config = parse_models(a={"cmd": "sleep 1001", "cmdStop": "false"}, b={"cmd": "sleep 1002"})
     short = {"a": Limits(unload=0.3)}
-    async with open_supervisor(config, FakeProbe(), FakeCalls(), short) as supervisor:
+    async with open_supervisor(
+        config, Contact(probe=FakeProbe(), call=FakeCalls()), short
+    ) as supervisor:
         await use(supervisor, "a")
         await supervisor.unload("a")
         assert processes_with("sleep 1001") == []
@@ -119,7 +130,9 @@ async def test_a_crash_names_its_last_words(log_lines: LogLines) -> None:
         a={"cmd": "sh -c 'echo out of memory; exit 3'", "checkEndpoint": "/health"},
         b={"cmd": "sleep 1002"},
     )
-    async with open_supervisor(config, FakeProbe({"a"}), FakeCalls()) as supervisor:
+    async with open_supervisor(
+        config, Contact(probe=FakeProbe({"a"}), call=FakeCalls())
+    ) as supervisor:
         with pytest.raises(Exception, match="status 3 while starting; last output: out of memory"):
             await use(supervisor, "a")
 
@@ -131,7 +144,9 @@ async def test_a_port_that_a_stranger_holds_is_a_failure_and_never_ready() -> No
         port = stranger.getsockname()[1]
         model = attrs.evolve(config.models["a"], port=port)
         held = attrs.evolve(config, models={"a": model})
-        async with open_supervisor(held, FakeProbe(), FakeCalls()) as supervisor:
+        async with open_supervisor(
+            held, Contact(probe=FakeProbe(), call=FakeCalls())
+        ) as supervisor:
             with pytest.raises(ModelFailed, match=f"another process listens on its port {port}"):
                 await use(supervisor, "a")
             stranger.close()
@@ -141,7 +156,9 @@ async def test_a_port_that_a_stranger_holds_is_a_failure_and_never_ready() -> No
 async def test_what_a_failing_command_said_is_part_of_the_reason(log_lines: LogLines) -> None:
     """It is the first thing an operator would ask."""
     config = models(sleep="sh -c 'echo trying; echo no such route >&2; exit 22'")
-    async with open_supervisor(config, FakeProbe(), FakeCalls(), limits()) as supervisor:
+    async with open_supervisor(
+        config, Contact(probe=FakeProbe(), call=FakeCalls()), limits()
+    ) as supervisor:
         await swap(supervisor)
     said = "<a> cmdSleep exited with status 22 (no such route), falling back to Stop()"
     assert said in events(log_lines)
@@ -153,7 +170,9 @@ async def test_the_last_words_are_those_of_this_process_and_no_other() -> None:
     config = parse_models(
         a={"cmd": f"sh -c '{script}'", "checkEndpoint": "/health"}, b={"cmd": "sleep 1002"}
     )
-    async with open_supervisor(config, FakeProbe({"a"}), FakeCalls()) as supervisor:
+    async with open_supervisor(
+        config, Contact(probe=FakeProbe({"a"}), call=FakeCalls())
+    ) as supervisor:
         for _ in range(2):
             with pytest.raises(ModelFailed, match=r"last output: starting \| no CUDA$"):
                 await use(supervisor, "a")
@@ -164,7 +183,7 @@ async def test_a_process_that_had_to_be_killed_is_named(log_lines: LogLines) -> 
     trap = "trap : TERM; while :; do sleep 0.01; done"
     config = parse_models(a={"cmd": f'sh -c "{trap}"'}, b={"cmd": "sleep 1002"})
     async with open_supervisor(
-        config, FakeProbe(), FakeCalls(), {"a": Limits(unload=0.2)}
+        config, Contact(probe=FakeProbe(), call=FakeCalls()), {"a": Limits(unload=0.2)}
     ) as supervisor:
         await use(supervisor, "a")
         await trio.sleep(0.1)  # the shell sets its trap

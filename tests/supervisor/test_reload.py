@@ -19,6 +19,7 @@ from supervisor import (
     open_supervisor,
 )
 from supervisor.changes import changes
+from supervisor.contact import Contact
 from tests.fakes import FakeCalls, FakeProbe, FakePrograms
 from tests.supervisor.helpers import parse_models
 
@@ -53,7 +54,7 @@ async def test_what_has_not_changed_keeps_its_process(
 ) -> None:
     """Awake and asleep."""
     async with open_supervisor(
-        parse_models(a=SLEEPER, b=B), FakeProbe(), FakeCalls()
+        parse_models(a=SLEEPER, b=B), Contact(probe=FakeProbe(), call=FakeCalls())
     ) as supervisor:
         await supervisor.load("a")
         await supervisor.load("b")
@@ -70,7 +71,9 @@ async def test_other_idle_times_hold_at_once(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
     """Also for a model that is idle already."""
-    async with open_supervisor(parse_models(a=A), FakeProbe(), FakeCalls()) as supervisor:
+    async with open_supervisor(
+        parse_models(a=A), Contact(probe=FakeProbe(), call=FakeCalls())
+    ) as supervisor:
         await supervisor.load("a")
         await trio.sleep(100)
         supervisor.reload(parse_models(a={**A, "ttl": 60}))
@@ -82,7 +85,9 @@ async def test_a_changed_model_is_replaced_when_its_requests_have_ended(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
     """Who comes meanwhile is served by the new one."""
-    async with open_supervisor(parse_models(a=A), FakeProbe(), FakeCalls()) as supervisor:
+    async with open_supervisor(
+        parse_models(a=A), Contact(probe=FakeProbe(), call=FakeCalls())
+    ) as supervisor:
         async with trio.open_nursery() as nursery, supervisor.lease("a"):
             supervisor.reload(parse_models(a={"cmd": "serve new"}))
             nursery.start_soon(supervisor.load, "a")
@@ -97,7 +102,9 @@ async def test_a_changed_model_that_was_awake_comes_back_by_itself(
 ) -> None:
     """One that slept is started when it is asked for."""
     models = {"a": SLEEPER, "b": B}
-    async with open_supervisor(parse_models(**models), FakeProbe(), FakeCalls()) as supervisor:
+    async with open_supervisor(
+        parse_models(**models), Contact(probe=FakeProbe(), call=FakeCalls())
+    ) as supervisor:
         await supervisor.load("a")
         await supervisor.load("b")
         supervisor.reload(parse_models(a={**SLEEPER, "env": ["X=1"]}, b={"cmd": "serve new"}))
@@ -110,7 +117,9 @@ async def test_a_removed_model_ends_after_its_requests(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
     """Nobody else gets in; who waited is told; then it is forgotten."""
-    async with open_supervisor(parse_models(a=A, b=B), FakeProbe(), FakeCalls()) as supervisor:
+    async with open_supervisor(
+        parse_models(a=A, b=B), Contact(probe=FakeProbe(), call=FakeCalls())
+    ) as supervisor:
         refused: list[type[BaseException]] = []
 
         async def wait_for_b() -> None:
@@ -141,7 +150,9 @@ async def test_a_model_that_comes_back_while_it_leaves_is_started_anew(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
     """Its old process ends first."""
-    async with open_supervisor(parse_models(a=A), FakeProbe(), FakeCalls()) as supervisor:
+    async with open_supervisor(
+        parse_models(a=A), Contact(probe=FakeProbe(), call=FakeCalls())
+    ) as supervisor:
         async with supervisor.lease("a"):
             supervisor.reload(parse_models(b=B))
             await trio.sleep(1)
@@ -158,7 +169,9 @@ async def test_a_drain_for_a_change_is_bounded_by_drain_timeout(
     """Where the operator has set one."""
     bounded = {**A, "drainTimeout": 30}
     async with (
-        open_supervisor(parse_models(a=bounded), FakeProbe(), FakeCalls()) as supervisor,
+        open_supervisor(
+            parse_models(a=bounded), Contact(probe=FakeProbe(), call=FakeCalls())
+        ) as supervisor,
         supervisor.lease("a"),
     ):
         supervisor.reload(parse_models(a={**bounded, "cmd": "serve new"}))
@@ -171,7 +184,7 @@ async def test_other_rules_hold_at_once(autojump_clock: MockClock, programs: Fak
     alone = parse_models(a=A, b=B)
     together = attrs.evolve(alone, groups={"g": Group(swap=False, members=("a", "b"))})
     async with (
-        open_supervisor(alone, FakeProbe(), FakeCalls()) as supervisor,
+        open_supervisor(alone, Contact(probe=FakeProbe(), call=FakeCalls())) as supervisor,
         supervisor.lease("a"),
         trio.open_nursery() as nursery,
     ):
@@ -190,7 +203,7 @@ async def test_nothing_turns_a_change_into_a_sleep(
 ) -> None:
     """A process that has to end after its requests does, whatever else is asked meanwhile."""
     before = parse_models(a=SLEEPER, b=B)
-    async with open_supervisor(before, FakeProbe(), FakeCalls()) as supervisor:
+    async with open_supervisor(before, Contact(probe=FakeProbe(), call=FakeCalls())) as supervisor:
         async with supervisor.lease("a"), trio.open_nursery() as nursery:
             supervisor.reload(parse_models(**left))
             if how == "pause":
@@ -218,7 +231,9 @@ async def test_quick_changes_of_mind_do_no_harm(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
     """A model that goes, comes and goes again before anything has moved."""
-    async with open_supervisor(parse_models(a=A, b=B), FakeProbe(), FakeCalls()) as supervisor:
+    async with open_supervisor(
+        parse_models(a=A, b=B), Contact(probe=FakeProbe(), call=FakeCalls())
+    ) as supervisor:
         await supervisor.load("a")
         for models in ({"b": B}, {"a": A, "b": B}, {"b": B}):
             supervisor.reload(parse_models(**models))
@@ -232,7 +247,7 @@ async def test_a_command_to_stop_that_is_taken_away_is_not_missed(
 ) -> None:
     """The process is asked to end by a signal then."""
     async with open_supervisor(
-        parse_models(a={**A, "cmdStop": "sleep 1"}), FakeProbe(), FakeCalls()
+        parse_models(a={**A, "cmdStop": "sleep 1"}), Contact(probe=FakeProbe(), call=FakeCalls())
     ) as supervisor:
         await supervisor.load("a")
         supervisor.reload(parse_models(a=A))

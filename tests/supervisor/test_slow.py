@@ -8,6 +8,7 @@ import trio
 
 from configschema.fields import Timeout
 from supervisor import State, open_supervisor
+from supervisor.contact import Contact
 from tests.fakes import FakeCalls, FakeProbe
 from tests.supervisor.helpers import parse_models
 from tests.supervisor.test_sleep_and_wake import LogLines, events, state, use
@@ -28,7 +29,7 @@ async def test_a_sleep_of_15_seconds_against_10_and_20(
 ) -> None:
     """10 s: timed out, stopped. 20 s: asleep."""
     models = parse_models(a=config(sleep="sleep 15", cmdSleepTimeout=timeout), b=B)
-    async with open_supervisor(models, FakeProbe(), FakeCalls()) as supervisor:
+    async with open_supervisor(models, Contact(probe=FakeProbe(), call=FakeCalls())) as supervisor:
         await use(supervisor, "a")
         began = trio.current_time()
         await use(supervisor, "b")
@@ -44,7 +45,7 @@ async def test_a_wake_of_45_seconds_against_30_and_60(
 ) -> None:
     """30 s: timed out, restarted. 60 s: the same process."""
     models = parse_models(a=config(wake="sleep 45", cmdWakeTimeout=timeout), b=B)
-    async with open_supervisor(models, FakeProbe(), FakeCalls()) as supervisor:
+    async with open_supervisor(models, Contact(probe=FakeProbe(), call=FakeCalls())) as supervisor:
         first = await use(supervisor, "a")
         await use(supervisor, "b")
         began = trio.current_time()
@@ -58,7 +59,7 @@ async def test_the_models_90_seconds_hold_against_a_global_30() -> None:
     """A sleep of 40 s completes."""
     whole = parse_models(a=config(sleep="sleep 40", cmdSleepTimeout=90), b=B)
     whole = attrs.evolve(whole, cmd_sleep_timeout=Timeout(30))
-    async with open_supervisor(whole, FakeProbe(), FakeCalls()) as supervisor:
+    async with open_supervisor(whole, Contact(probe=FakeProbe(), call=FakeCalls())) as supervisor:
         await use(supervisor, "a")
         await use(supervisor, "b")
         assert state(supervisor, "a") is State.ASLEEP

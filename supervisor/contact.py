@@ -1,0 +1,55 @@
+"""How model servers are reached and measured: what the supervisor is given for it.
+
+Owns the form of these ways. HTTP itself is the proxy's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+from configschema import Model
+from supervisor import memory
+from supervisor.memory import Weigh
+from supervisor.readiness import Probe
+from supervisor.steps import Caller
+
+
+@attrs.frozen
+class Token:
+    """What a model said when it was asked for one token.
+
+    Attributes:
+        text: the token; nothing may be a token, too.
+        failure: why there is none; None if there is one.
+    """
+
+    text: str = ""
+    failure: str | None = None
+
+
+OneToken = Callable[[Model], Awaitable[Token]]
+"""Ask a model for one token, always with the same question; cancel it when it takes too long."""
+
+
+async def no_token(_: Model) -> Token:
+    """Have no way to ask."""
+    return Token(failure="nobody asks")
+
+
+@attrs.frozen(kw_only=True)
+class Contact:
+    """The ways to model servers.
+
+    Attributes:
+        probe: asks once whether a model is ready.
+        call: makes one HTTP step into sleep or out of it.
+        one_token: asks for a token.
+        weigh: tells what memory a process tree holds.
+    """
+
+    probe: Probe
+    call: Caller
+    one_token: OneToken = no_token
+    weigh: Weigh = attrs.field(factory=lambda: memory.weigh)
