@@ -13,6 +13,7 @@ from configschema.addresses import is_reachable
 from configschema.commandadvice import advise_on_commands
 from configschema.limits import resolve_limits
 from configschema.ports import advise_on_ports
+from configschema.presetadvice import advise_on_preset
 from configschema.problems import Fault, Path
 from configschema.routing import rules_of
 from configschema.schema import Config, Model
@@ -42,6 +43,8 @@ def advise(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
         path = ("models", name)
         yield from _model(model, path, config)
         yield from advise_on_commands(model, path)
+        yield from advise_on_preset(model, path)
+        yield from _verification(model, data["models"][name], path)
     yield from advise_on_ports(config)
     for number, name in enumerate(config.hooks.on_startup.preload):
         if name.strip() and config.find(name.strip()) is None:
@@ -66,6 +69,8 @@ def _model(model: Model, path: Path, config: Config) -> Iterator[Fault]:
     if model.cmd and "${" not in model.proxy and not is_reachable(model.proxy):
         message = "leads nowhere: expected an address such as http://127.0.0.1:8000, found {}"
         yield Fault((*path, "proxy"), message, (model.proxy,))
+    if model.sleep_mode == "enable" and model.sleep:
+        yield Fault((*path, "sleepMode"), "not used: sleep says how this model sleeps")
     if model.sleep_mode == "disable" and (model.sleep_endpoints or model.wake_endpoints):
         key = "sleepEndpoints" if model.sleep_endpoints else "wakeEndpoints"
         yield Fault((*path, key), "not used: sleepMode is not enable")
@@ -73,6 +78,14 @@ def _model(model: Model, path: Path, config: Config) -> Iterator[Fault]:
     if limits.stop_ttl and limits.sleep_ttl >= limits.stop_ttl:
         message = "is not reached: the model is stopped after {} seconds without use"
         yield Fault((*path, "sleepTtl"), message, (limits.stop_ttl,))
+
+
+def _verification(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]:
+    """Name what would prove a sleep of a model that never sleeps."""
+    if not model.can_sleep:
+        for key in ("verify", "maxSleepFailures"):
+            if keys.get(key):
+                yield Fault((*path, key), "has no effect: the model has no way to sleep")
 
 
 def _not_yet(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as File
 from typing import Any
 
@@ -17,6 +17,7 @@ from configschema.names import check_names
 from configschema.problems import Fault, Path
 from configschema.routing import check_routing
 from configschema.schema import Config, Model
+from configschema.sections import Check, Endpoint
 
 SHORTEST_SAMPLE = 5  # seconds; llama-swap's
 LONGEST_DURATION = 100  # characters
@@ -24,6 +25,9 @@ _NUMBER, _UNIT = r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+", "ns|us|µs|μs|ms|s|m|h"
 _DURATION = re.compile(rf"[-+]?(?:(?:{_NUMBER})(?:{_UNIT}))+|[-+]?0")
 _DURATION_PART = re.compile(rf"({_NUMBER})({_UNIT})")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+LOWEST_STATUS, HIGHEST_STATUS = 200, 599
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_UNSENDABLE = re.compile("[^\t\x20-\x7e]")
 NO_ADDRESS = "expected an address such as http://127.0.0.1:8000, found {}"
 
 
@@ -46,6 +50,7 @@ def check(config: Config, written: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _sleep(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]:
+    yield from _one_way_to_sleep(model, keys, path)
     for one, other in (("cmdSleep", "cmdWake"), ("cmdWake", "cmdSleep")):
         if keys.get(one) and not keys.get(other):
             yield Fault((*path, one), f"{other} is required where {one} is given")
@@ -53,20 +58,63 @@ def _sleep(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]
         if command.open_quote:
             yield Fault((*path, name), f"a {command.open_quote} is begun and not ended")
     endpoints = [key for key in ("sleepEndpoints", "wakeEndpoints") if keys.get(key)]
-    for key in endpoints:
-        if keys.get("cmdSleep"):
-            message = "cmdSleep and endpoints are two ways to sleep: keep one"
-            yield Fault((*path, key), message, also=(*path, "cmdSleep"))
-    if model.sleep_mode == "enable" and not keys.get("cmdSleep"):
+    if model.sleep_mode == "enable" and not (keys.get("cmdSleep") or model.sleep):
         for key in ("sleepEndpoints", "wakeEndpoints"):
             if key not in endpoints:
                 yield Fault((*path, "sleepMode"), f"{key} is required where sleepMode is enable")
-    steps = {"sleepEndpoints": model.sleep_endpoints, "wakeEndpoints": model.wake_endpoints}
-    for key in endpoints:
-        for number, step in enumerate(steps[key]):
-            if not _leads_somewhere(step.endpoint):
-                message = "expected a path such as /sleep?level=1, found {}"
-                yield Fault((*path, key, number, "endpoint"), message, (step.endpoint,))
+    yield from _all_steps(model, path)
+
+
+def _one_way_to_sleep(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]:
+    """Name the ways to sleep beside the first; lists that are not used are none beside a preset."""
+    commands, preset = bool(keys.get("cmdSleep")), model.sleep is not None
+    if commands and preset:
+        message = "sleep and cmdSleep are two ways to sleep: keep one"
+        yield Fault((*path, "sleep"), message, also=(*path, "cmdSleep"))
+    for key in ("sleepEndpoints", "wakeEndpoints"):
+        if keys.get(key) and commands:
+            message = "cmdSleep and endpoints are two ways to sleep: keep one"
+            yield Fault((*path, key), message, also=(*path, "cmdSleep"))
+        elif keys.get(key) and preset and model.sleep_mode == "enable":
+            message = "sleep and endpoints are two ways to sleep: keep one"
+            yield Fault((*path, key), message, also=(*path, "sleep"))
+
+
+def _all_steps(model: Model, path: Path) -> Iterator[Fault]:
+    steps: dict[Path, Sequence[Endpoint | Check]] = {
+        ("sleepEndpoints",): model.sleep_endpoints,
+        ("wakeEndpoints",): model.wake_endpoints,
+        ("verify", "asleep"): model.verify.asleep,
+        ("verify", "awake"): model.verify.awake,
+    }
+    for place, found in steps.items():
+        for number, step in enumerate(found):
+            yield from _one_step(step, (*path, *place, number))
+    for name in model.control_headers:
+        yield from _header(name, model.control_headers[name], (*path, "controlHeaders", name))
+
+
+def _one_step(step: Endpoint | Check, path: Path) -> Iterator[Fault]:
+    if step.cmd.open_quote:
+        yield Fault((*path, "cmd"), f"a {step.cmd.open_quote} is begun and not ended")
+    if step.cmd and step.endpoint:
+        yield Fault((*path, "cmd"), "a step is a request or a command: keep endpoint or cmd")
+    elif not step.cmd and not _leads_somewhere(step.endpoint):
+        message = "expected a path such as /sleep?level=1, found {}"
+        yield Fault((*path, "endpoint"), message, (step.endpoint,))
+    for number, status in enumerate(step.expect):
+        if not LOWEST_STATUS <= status <= HIGHEST_STATUS:
+            yield Fault((*path, "expect", number), "{} is no HTTP status", (status,))
+    for name, value in step.headers.items():
+        yield from _header(name, value, (*path, "headers", name))
+
+
+def _header(name: str, value: str, path: Path) -> Iterator[Fault]:
+    """Name what would break a request's head (RFC 9110, 5.1 and 5.5)."""
+    if not _TOKEN.fullmatch(name):
+        yield Fault(path, "{} is no name of a header", (name,))
+    if _UNSENDABLE.search(value):
+        yield Fault(path, "the value holds characters that cannot be in a header")
 
 
 def _leads_somewhere(endpoint: str) -> bool:
@@ -89,7 +137,7 @@ def _server(model: Model, path: Path) -> Iterator[Fault]:
 
 def _limits(model: Model, path: Path) -> Iterator[Fault]:
     if model.sleep_ttl and not model.recipe:
-        ways = "give it cmdSleep and cmdWake, or endpoints with sleepMode: enable"
+        ways = "give it sleep, cmdSleep and cmdWake, or endpoints with sleepMode: enable"
         yield Fault((*path, "sleepTtl"), f"the model cannot sleep: {ways}")
 
 

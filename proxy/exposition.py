@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import attrs
+import trio
 from prometheus_client import (
     CollectorRegistry,
     PlatformCollector,
@@ -74,11 +75,38 @@ class _Standings(Collector):
                 states.add_metric([name, state.value], state is server.at.state)
             running.add_metric([name], server.usage.in_flight)
             waiting.add_metric([name], server.usage.waiting)
+        yield from _sleep(self.supervisor)
         forwarded = _gauge("requests_open", "Requests that have not ended.")
         forwarded.add_metric([], len(list(self.in_flight)))
         paused = _gauge("paused", "Whether all models were told to make room for others.")
         paused.add_metric([], self.supervisor.is_paused)
-        yield from (states, running, waiting, forwarded, paused)
+        tasks = _gauge("tasks", "Tasks of the daemon: what it does and waits for at once.")
+        tasks.add_metric([], trio.lowlevel.current_statistics().tasks_living)
+        yield from (states, running, waiting, forwarded, paused, tasks)
+
+
+def _sleep(supervisor: Supervisor) -> Iterator[Metric]:
+    """Yield what is known of each model's sleep, and of the starts of those that fail."""
+    trusted = _gauge("sleep_trusted", "Whether a model that can sleep may, or has failed.", "model")
+    failed = _gauge("sleep_failures", "Sleeps and wakes that failed in a row.", "model")
+    freed = _gauge("sleep_freed_bytes", "Memory that the last sleep freed.", "model", "memory")
+    left = _gauge("sleep_left_bytes", "Memory that the last sleep left.", "model", "memory")
+    text = "Memory that sleep leaves more each time, on average over a process."
+    trend = _gauge("sleep_trend_bytes", text, "model", "memory")
+    crashes = _gauge("start_failures", "Failures in a row; each doubles the backoff.", "model")
+    for name, server in sorted(supervisor.servers.items()):
+        crashes.add_metric([name], server.backoff.failures)
+        if not server.model.can_sleep:
+            continue
+        trusted.add_metric([name], server.sleeping.trust.holds)
+        failed.add_metric([name], server.sleeping.trust.failures)
+        for kind, amount in server.sleeping.amounts.items():
+            labels = [name, kind.lower()]
+            freed.add_metric(labels, amount.freed)
+            left.add_metric(labels, amount.asleep)
+        for kind, history in server.sleeping.histories.items():
+            trend.add_metric([name, kind.lower()], history.trend)
+    yield from (trusted, failed, freed, left, trend, crashes)
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

@@ -9,10 +9,14 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import trio
+
 from configschema import Capabilities, Model, Selector
 from proxy.directory import Directory, Local, Remote
 from proxy.resolving import Resolver
 from supervisor import Snapshot, State, Supervisor
+from supervisor.proof import History
+from supervisor.server import ModelServer
 
 LOADED = frozenset(State) - {State.STOPPED, State.FAILED}
 COMING = {State.READY, State.STARTING, State.WAKING}
@@ -173,6 +177,34 @@ def standing(supervisor: Supervisor, snapshot: Snapshot) -> Row:
         "in_flight": snapshot.in_flight,
         "waiting": server.usage.waiting,
         "failure": snapshot.failure,
+        "failures": snapshot.failures,
+        "retryIn": _retry_in(snapshot),
+        "sleep": _sleep(server),
+    }
+
+
+def _retry_in(snapshot: Snapshot) -> float:
+    """Return the seconds until a model that failed may start again."""
+    wait = snapshot.retry_at - trio.current_time() if snapshot.state is State.FAILED else 0
+    return round(max(0.0, wait), 1)
+
+
+def _sleep(server: ModelServer) -> Row | None:
+    """Return what is known of a model's sleep; None for one that has no way to sleep."""
+    if not server.model.can_sleep:
+        return None
+    known = server.sleeping
+    return {
+        "trusted": known.trust.holds,
+        "failures": known.trust.failures,
+        "memory": {
+            kind.lower(): {
+                "freed": amount.freed,
+                "left": amount.asleep,
+                "trend": round(known.histories.get(kind, History()).trend),
+            }
+            for kind, amount in known.amounts.items()
+        },
     }
 
 

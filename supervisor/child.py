@@ -23,6 +23,7 @@ from supervisor.groups import signal_group
 from supervisor.output import LogFile, Output, Pipe
 
 ESCAPEE_GRACE = 1.0  # seconds for a pipe to close after its group was killed
+LONGEST_DEATH = 60.0  # seconds for the kernel to take apart what was killed, memory and all
 
 AskToStop = Callable[[], Awaitable[None]]
 
@@ -57,6 +58,7 @@ class Child:
         ask: how it is asked to end; None sends SIGTERM to the group.
         was_killed: whether its grace passed without its end; a grace given up does not count.
         is_let_go: whether it goes on when its owner ends.
+        is_stuck: whether it has outlived even SIGKILL, as what hangs in a driver does.
     """
 
     leader: Leader
@@ -65,6 +67,7 @@ class Child:
     ask: AskToStop | None = None
     was_killed: bool = attrs.field(default=False, init=False)
     is_let_go: bool = attrs.field(default=False, init=False)
+    is_stuck: bool = attrs.field(default=False, init=False)
     _grace_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
     @property
@@ -101,7 +104,9 @@ class Child:
             self._signal(signal.SIGKILL)
         cut_off = self._grace_scope.cancelled_caught
         self.was_killed = cut_off and trio.current_time() >= self._grace_scope.deadline
-        await self.leader.wait()
+        with trio.move_on_after(LONGEST_DEATH) as death:
+            await self.leader.wait()
+        self.is_stuck = death.cancelled_caught
         with trio.move_on_after(ESCAPEE_GRACE):
             await self.output.drained(self.pid)
 

@@ -90,7 +90,7 @@ class CannotSleep(SupervisorError):
     """The model has no way to sleep: configure one, or unload it."""
 
     def __init__(self, model: str) -> None:
-        remedy = "give it cmdSleep and cmdWake, or endpoints"
+        remedy = "give it sleep, cmdSleep and cmdWake, or endpoints"
         super().__init__(model, f"model '{model}' cannot sleep: {remedy}")
 
 

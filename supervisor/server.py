@@ -16,7 +16,7 @@ import trio
 
 from configschema import Limits, Model
 from supervisor.actions import Actions
-from supervisor.child import CannotStart, Child
+from supervisor.child import LONGEST_DEATH, CannotStart, Child
 from supervisor.contact import Contact
 from supervisor.durations import seconds
 from supervisor.journal import SILENT, Journal
@@ -35,6 +35,10 @@ from supervisor.usage import Usage
 from supervisor.wanted import Wanted
 
 LINES_IN_A_REASON = 3
+STUCK = (
+    f"did not end within {seconds(LONGEST_DEATH)} of SIGKILL, so it hangs in the kernel and may "
+    "hold its memory; look at its driver (dmesg)"
+)
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
@@ -292,6 +296,8 @@ class ModelServer:
         if self._child and self._child.was_killed:
             grace = seconds(self.limits.unload)
             self.at.tell("warning", f"Process did not end within {grace} and was killed")
+        if self._child and self._child.is_stuck:
+            ending = Ending(f"process {self._child.pid} {STUCK}", failed=True)
         self.usage.end_life()
         if self._next is not None:
             self._apply(*self._next, fresh=True)

@@ -32,6 +32,7 @@ class FakeChild:
     status: int | None = None
     was_killed: bool = False
     is_let_go: bool = False
+    is_stuck: bool = False
 
     async def exited(self) -> int:
         match self.argv:
