@@ -213,7 +213,10 @@ def test_what_llama_swap_refuses_at_the_top_is_refused(keys: str, problem: str) 
         ("cmdStop: [a]", "cmdStop: expected a command as text, found a list"),
         ("filters: {setParamsByID: {x: 1}}", "filters.setParamsByID.x: expected names and values"),
         ("readyTimeout: 0", "readyTimeout: expected whole seconds, at least 1, found 0"),
-        ("sleepTtl: 5", "sleepTtl: the model cannot sleep: give it sleep, cmdSleep and cmdWake, or "),
+        (
+            "sleepTtl: 5",
+            "sleepTtl: the model cannot sleep: give it sleep, cmdSleep and cmdWake, or ",
+        ),
     ],
 )
 def test_what_is_refused_in_a_model(keys: str, problem: str) -> None:
