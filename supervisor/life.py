@@ -71,9 +71,11 @@ class Life:
 
     async def _exit(self) -> Ending:
         status = await self.child.exited()
-        if self.at.state in BETWEEN_SLEEP_AND_WAKE:
+        reason = f"process {describe_exit(status)} while {self.at.state.value}"
+        by_sleep = self.at.state in BETWEEN_SLEEP_AND_WAKE
+        if by_sleep:
             self.sleeping.failed(self.actions())
-        return Ending(f"process {describe_exit(status)} while {self.at.state.value}", failed=True)
+        return Ending(reason, failed=True, retried=by_sleep)
 
     async def _unwanted(self) -> Ending:
         await self.wanted.told_to_end.wait()

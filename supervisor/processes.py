@@ -26,10 +26,17 @@ Hear = Callable[[bytes], None]
 
 @attrs.frozen
 class Ending:
-    """Why a process's life is over; `failed` tells its waiters so instead of starting it anew."""
+    """Why a process's life is over.
+
+    Attributes:
+        reason: in an operator's words, if there is one.
+        failed: whether the model has failed, and its next start has to wait.
+        retried: whether who waits for it goes on to wait for that start, instead of being told.
+    """
 
     reason: str | None = None
     failed: bool = False
+    retried: bool = False
 
 
 @asynccontextmanager

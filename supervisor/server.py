@@ -303,14 +303,15 @@ class ModelServer:
             self._apply(*self._next, fresh=True)
         self.at.failure = ending.reason
         if ending.failed:
-            self._fail(f"{ending.reason}", served or 0)
+            self._fail(ending, served or 0)
         else:
             if served is not None:
                 self.backoff = NO_BACKOFF
             self.at.step(Event.ENDED, "Process stopped in")
         self._child, self.at.pid = None, None
 
-    def _fail(self, reason: str, served: float) -> None:
+    def _fail(self, ending: Ending, served: float) -> None:
+        reason = f"{ending.reason}"
         if last := " | ".join(self.output.tail(LINES_IN_A_REASON)):
             reason = f"{reason}; last output: {last}"
         now = trio.current_time()
@@ -318,7 +319,7 @@ class ModelServer:
         message = f"Model failed: {reason}. {self.backoff.next_start(now)}"
         self.at.tell("error", message, reason=reason, failures=self.backoff.failures)
         self.at.failure = reason
-        if self.wanted.wish is Wish.SERVE:
+        if self.wanted.wish is Wish.SERVE and not ending.retried:
             self.on_failure(reason)
         self.wanted.wish = Wish.STOP
         self.at.step(Event.GAVE_UP)

@@ -66,11 +66,22 @@ async def test_models_are_loaded_put_to_sleep_woken_and_unloaded() -> None:
         assert running.state("org/a") == "stopped"
 
 
+NO_WAY = "model 'b' cannot sleep: give it sleep, cmdSleep and cmdWake, or endpoints"
+
+
 @pytest.mark.parametrize(
     ("action", "status", "message"),
     [
-        ("sleep/b", 409, "model 'b' cannot sleep: give it cmdSleep and cmdWake, or endpoints"),
-        ("wake/b", 409, "model 'b' cannot sleep: give it cmdSleep and cmdWake, or endpoints"),
+        (
+            "sleep/b",
+            409,
+            NO_WAY,
+        ),
+        (
+            "wake/b",
+            409,
+            NO_WAY,
+        ),
         ("sleep/a", 409, "model 'a' is stopped: load it first"),
         ("wake/a", 409, "model 'a' is stopped: load it first"),
         ("load/no/such", 404, "no model is called 'no/such'"),

@@ -1,0 +1,100 @@
+"""A machine that has run out of something: descriptors, disk; and a clock that jumps."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import trio
+
+from tests.client import chat
+from tests.proxy.daemon import daemon, free_port, stub
+from tests.system.daemon import LLAMADOZE, Process, started, wait_for, write
+
+
+def test_without_descriptors_requests_fail_and_come_back_with_them(tmp_path: Path) -> None:
+    """The daemon goes on, and so does what runs already."""
+    models = {"a": stub(sleep="vllm"), "b": stub()}
+    with started("--config", write(tmp_path, models=models)) as running:
+        assert running.chat("a")[0] == 200
+        process = psutil.Process(running.process.pid)
+        soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
+        process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 1, hard))
+        status, answer = running.chat("b")
+        assert status == 502, answer
+        assert "Too many open files" in str(answer)
+        process.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
+        wait_for(lambda: running.chat("b")[0] == 200)
+        assert running.chat("a")[0] == 200
+        assert running.running()["a"]["in_flight"] == 0
+
+
+def test_a_full_disk_under_the_state_file_is_told_once_and_hurts_nobody(tmp_path: Path) -> None:
+    """What is written there ends in /dev/full, which has no room."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "state.new").symlink_to("/dev/full")
+    file = write(tmp_path, models={"a": stub(sleep="vllm"), "b": stub()})
+    with started("--config", file, "--state-dir", str(state)) as running:
+        for model in ("a", "b", "a"):
+            assert running.chat(model)[0] == 200
+        told = [line for line in running.events() if "No space left on device" in line]
+        assert len(told) == 1
+        assert running.running()["b"]["state"] == "stopped" if "b" in running.running() else True
+
+
+def test_a_full_disk_under_a_models_log_file_hurts_the_daemon_not(tmp_path: Path) -> None:
+    """With adopt, the model's output goes to a file; the limit stands for a disk without room."""
+    file = write(tmp_path, models={"a": stub(sleep="vllm"), "b": stub()}, adopt=True)
+    with started("--config", file, "--state-dir", str(tmp_path / "state")) as running:
+        psutil.Process(running.process.pid).rlimit(psutil.RLIMIT_FSIZE, (0, 0))
+        for model in ("a", "b", "a"):
+            assert running.chat(model)[0] == 200
+
+
+def test_a_full_disk_under_the_daemons_own_log_hurts_nobody(tmp_path: Path) -> None:
+    """Its lines are lost, and requests are served."""
+    port = free_port(1)
+    file = write(tmp_path, models={"a": stub(sleep="vllm"), "b": stub()})
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.Popen(
+            [LLAMADOZE, "--config", file, "--listen", f"127.0.0.1:{port}"],
+            stdout=full,
+            stderr=full,
+        )
+    running = Process(process, port)
+    try:
+        wait_for(lambda: answers(running))
+        for model in ("a", "b", "a"):
+            assert running.chat(model)[0] == 200
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(running: Process) -> bool:
+    try:
+        return running.ask("GET", "/health")[0] == 200
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("jump", [-86_400.0, 86_400.0])
+async def test_a_clock_that_jumps_by_a_day_changes_nothing(
+    jump: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All times are measured on the monotonic clock."""
+    true_time = time.time
+    models = {"a": stub(sleep="vllm", sleepTtl=3600, ttl=7200), "b": stub(ttl=3600)}
+    async with daemon(models) as running:
+        first = (await chat(running.port, "a")).json()["pid"]
+        monkeypatch.setattr(time, "time", lambda: true_time() + jump)
+        assert (await chat(running.port, "b")).status == 200
+        monkeypatch.setattr(time, "time", lambda: true_time() - jump)
+        with trio.fail_after(2):
+            assert (await chat(running.port, "a")).json()["pid"] == first

@@ -1,0 +1,214 @@
+"""Real processes that die, hang, flood, or do not let go: what follows, and how soon."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from typing import Any
+
+import attrs
+import psutil
+import pytest
+import trio
+
+from configschema import Limits
+from tests.client import Client, ask, chat
+from tests.conftest import processes_with
+from tests.proxy.daemon import Daemon, daemon, stub
+
+SHORT = Limits(sleep=0.4, sleep_call=0.4, wake=0.4, wake_call=0.4, check=0.3, ready=1, unload=0.3)
+MARGIN = 1.0  # second beyond its deadline, in which each fault has ended
+Lines = list[dict[str, Any]]
+
+
+def said(lines: Lines, words: str) -> bool:
+    return any(words in line["event"] for line in lines)
+
+
+def kill(running: Daemon, model: str, number: signal.Signals = signal.SIGKILL) -> None:
+    pid = running.pid(model)
+    assert pid
+    os.kill(pid, number)
+
+
+async def until(running: Daemon, model: str, state: str, limit: float = 2) -> None:
+    with trio.fail_after(limit):
+        while running.state(model) != state:
+            await trio.sleep(0.01)
+
+
+def nothing_is_left(running: Daemon) -> None:
+    for server in running.supervisor.servers.values():
+        assert (server.usage.in_flight, server.usage.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("state", ["starting", "ready", "sleepPending", "asleep", "waking"])
+async def test_a_process_that_is_killed_in_any_state_is_replaced(
+    state: str, log_lines: Lines
+) -> None:
+    """By the next request, or for who waits; the reason is kept."""
+    slow = {"/sleep": {"delay": 0.3}, "/wake_up": {"delay": 0.3}}
+    start = ("--ready-after", "0.3") if state == "starting" else ()
+    a = stub("--faults", json.dumps(slow), *start, sleep="vllm")
+    async with daemon({"a": a, "b": stub()}) as running, trio.open_nursery() as nursery:
+        replies: list[int] = []
+
+        async def want(model: str) -> None:
+            replies.append((await chat(running.port, model)).status)
+
+        if state != "starting":
+            await want("a")
+        if state in ("asleep", "waking"):
+            await want("b")
+        if state in ("starting", "waking"):
+            nursery.start_soon(want, "a")
+        if state == "sleepPending":
+            nursery.start_soon(want, "b")
+        await until(running, "a", state)
+        replies.clear()
+        kill(running, "a")
+        if state == "ready":
+            await until(running, "a", "failed")  # or the request is on its way to the dead one
+        if state != "starting":  # then who waits is told at once
+            assert (await chat(running.port, "a")).status == 200
+            with trio.fail_after(3):
+                while state in ("sleepPending", "waking") and not replies:
+                    await trio.sleep(0.01)
+        else:
+            with trio.fail_after(2):
+                while not replies:
+                    await trio.sleep(0.01)
+    assert replies == {"starting": [502], "sleepPending": [200], "waking": [200]}.get(state, [])
+    assert said(log_lines, f"process was killed by SIGKILL while {state}")
+    nothing_is_left(running)
+
+
+async def test_a_process_that_is_frozen_when_it_should_sleep_is_killed(log_lines: Lines) -> None:
+    """SIGSTOP: it answers nothing, and SIGTERM does not reach it."""
+    async with daemon(
+        {"a": stub(sleep="vllm"), "b": stub()}, limits={"a": SHORT, "b": SHORT}
+    ) as running:
+        await chat(running.port, "a")
+        frozen = running.pid("a")
+        kill(running, "a", signal.SIGSTOP)
+        began = time.monotonic()
+        assert (await chat(running.port, "b")).status == 200
+        assert time.monotonic() - began < SHORT.sleep + SHORT.unload + MARGIN
+        assert not psutil.pid_exists(frozen or 0)
+    assert said(log_lines, "sleep (POST /sleep?level=1) timed out after 0.400s")
+    assert said(log_lines, "Process did not end within 0.300s and was killed")
+
+
+async def test_a_process_that_is_frozen_while_it_sleeps_is_restarted(log_lines: Lines) -> None:
+    """The wake has its limit."""
+    async with daemon(
+        {"a": stub(sleep="vllm"), "b": stub()}, limits={"a": SHORT, "b": SHORT}
+    ) as running:
+        await chat(running.port, "a")
+        await chat(running.port, "b")
+        kill(running, "a", signal.SIGSTOP)
+        began = time.monotonic()
+        assert (await chat(running.port, "a")).status == 200
+        assert time.monotonic() - began < SHORT.wake + SHORT.unload + MARGIN
+    assert said(log_lines, "wake (POST /wake_up) timed out after 0.400s, restarting process")
+
+
+async def test_a_health_check_that_hangs_is_a_start_that_fails(log_lines: Lines) -> None:
+    """And the next start waits a little longer each time, as /running tells."""
+    faults = json.dumps({"/health": {"hang": True}})
+    async with daemon({"a": stub("--faults", faults)}, limits={"a": SHORT}) as running:
+        for wait in (0, 1):
+            began = time.monotonic()
+            reply = await chat(running.port, "a")
+            assert (reply.status, reply.json()["error"]["code"]) == (502, "model_failed")
+            assert time.monotonic() - began < SHORT.ready + SHORT.unload + wait + MARGIN
+        (row,) = (await ask(running.port, "GET", "/running")).json()["running"]
+        assert (row["state"], row["failures"]) == ("failed", 2)
+        assert 1 < row["retryIn"] <= 2
+    assert said(log_lines, "Model failed: not ready within 1s")
+    assert said(log_lines, "A request in 2s or later starts it again after 2 failures in a row")
+    assert not processes_with("--faults")
+
+
+async def test_a_model_that_fails_again_and_again_says_when_to_come_back() -> None:
+    """503 with Retry-After, as soon as the wait is a long one."""
+    async with daemon({"a": stub("--exit", "3")}) as running:
+        server = running.supervisor.servers["a"]
+        for _ in range(3):
+            assert (await chat(running.port, "a")).status == 502
+            server.backoff = type(server.backoff)(server.backoff.failures)
+        assert (await chat(running.port, "a")).status == 502
+        reply = await chat(running.port, "a")
+        assert (reply.status, reply.json()["error"]["code"]) == (503, "model_backing_off")
+        assert int(reply.headers["retry-after"]) == 8
+        assert "failed 4 times in a row" in reply.json()["error"]["message"]
+        await ask(running.port, "POST", "/api/models/unload/a")
+        assert (await chat(running.port, "a")).status == 502
+
+
+async def test_requests_that_never_end_hold_up_a_sleep_for_no_longer_than_they_may(
+    log_lines: Lines,
+) -> None:
+    """Their streams end with an error event; the sleep's place is taken by a stop."""
+    limits = attrs.evolve(SHORT, drain=0.4)
+    async with daemon({"a": stub(sleep="vllm"), "b": stub()}, limits={"a": limits}) as running:
+        client = await Client.connect(running.port)
+        async with client.stream:
+            body = json.dumps({"model": "a", "stream": True, "chunks": 9, "pause": 60})
+            await client.send("POST", "/v1/chat/completions", body.encode())
+            await until(running, "a", "ready")
+            await trio.sleep(0.1)
+            began = time.monotonic()
+            slept = await ask(running.port, "POST", "/api/models/sleep/a")
+            assert slept.status == 502
+            assert time.monotonic() - began < limits.drain + limits.unload + MARGIN
+            reply = await client.receive()
+        assert b"event: error" in reply.body or b'"error"' in reply.body
+    assert said(log_lines, "requests were still running after 0.400s (drainTimeout)")
+
+
+async def test_a_pipe_that_an_escaped_process_holds_does_not_hold_up_the_end() -> None:
+    """It left the group, and keeps the log's pipe open for half a minute."""
+    async with daemon({"a": stub("--escape", "30")}, limits={"a": SHORT}) as running:
+        await chat(running.port, "a")
+        began = time.monotonic()
+        await ask(running.port, "POST", "/api/models/unload/a")
+        assert time.monotonic() - began < 1 + MARGIN  # the second that such a pipe is waited for
+        assert running.state("a") == "stopped"
+    for line in processes_with("--escape"):
+        assert line  # it is none of ours any more
+    for process in psutil.process_iter(["cmdline"]):
+        if "--escape" in (process.info["cmdline"] or []):
+            process.kill()
+
+
+async def test_a_model_that_floods_its_log_holds_up_nobody() -> None:
+    """It writes as fast as it can, and another model is asked meanwhile."""
+    models = {"a": stub("--flood", "2"), "b": stub()}
+    groups = {"g": {"swap": False, "members": ["a", "b"]}}
+    async with daemon(models, groups=groups) as running:
+        await chat(running.port, "b")
+        before = psutil.Process().memory_info().rss
+        await chat(running.port, "a")
+        slowest = 0.0
+        for _ in range(20):
+            began = time.monotonic()
+            assert (await chat(running.port, "b")).status == 200
+            slowest = max(slowest, time.monotonic() - began)
+            await trio.sleep(0.02)
+        assert slowest < 0.5
+        assert psutil.Process().memory_info().rss - before < 64 << 20
+
+
+async def test_a_port_that_is_taken_is_a_failure_that_says_so() -> None:
+    """Whoever listens there would be taken for the model."""
+    async with daemon({"a": stub()}) as running:
+        port = running.supervisor.config.models["a"].port or 0
+        with socket.create_server(("127.0.0.1", port)):
+            reply = await chat(running.port, "a")
+            assert reply.status == 502
+            assert f"listens on its port {port}" in reply.json()["error"]["message"]
+        assert (await chat(running.port, "a")).status == 200
