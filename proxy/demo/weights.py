@@ -58,11 +58,11 @@ def write_model(path: Path, *, name: str, seed: int, shape: Shape | None = None)
     import gguf
 
     shape = shape or Shape()
-    tokens = [*_byte_tokens(), "Ġt", *("Ġ" + word for word in WORDS), *CONTROL]
+    tokens = vocabulary()
     partial = path.with_suffix(".partial")
     out = gguf.GGUFWriter(str(partial), "llama")
     _describe(out, gguf, name, shape, tokens)
-    for tensor, values in _weights(shape, len(tokens), seed).items():
+    for tensor, values in make_weights(shape, len(tokens), seed).items():
         out.add_tensor(tensor, values.astype("float16" if values.ndim > 1 else "float32"))
     out.write_header_to_file()
     out.write_kv_data_to_file()
@@ -97,6 +97,11 @@ def _describe(out: Any, gguf: Any, name: str, shape: Shape, tokens: list[str]) -
     out.add_chat_template(CHAT_TEMPLATE)
 
 
+def vocabulary() -> list[str]:
+    """Return the tokens in the order of their numbers; the last ones control."""
+    return [*_byte_tokens(), "Ġt", *("Ġ" + word for word in WORDS), *CONTROL]
+
+
 def _byte_tokens() -> list[str]:
     """Return GPT-2's printable character for each byte."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
@@ -104,7 +109,8 @@ def _byte_tokens() -> list[str]:
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
-def _weights(shape: Shape, vocabulary: int, seed: int) -> Weights:
+def make_weights(shape: Shape, vocabulary: int, seed: int) -> Weights:
+    """Return the weights under llama.cpp's names; the same seed makes the same."""
     import numpy as np
 
     random = np.random.default_rng(seed)

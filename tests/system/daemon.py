@@ -54,7 +54,8 @@ class Process:
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         data = None if body is None else json.dumps(body).encode()
         url = f"http://127.0.0.1:{self.port}{path}"
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        headers |= {"Authorization": f"Bearer {self.key}"} if self.key else {}
         try:
             with urlopen(Request(url, data, headers, method=method), timeout=120) as reply:
                 text = reply.read()

@@ -1,0 +1,200 @@
+"""The preset ``vllm`` against a real vLLM on a CPU, where it has all routes and frees nothing.
+
+``make test-vllm`` installs it and runs this. LLAMADOZE_VLLM is the Python that has it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.proxy.daemon import stub
+from tests.real.huggingface import write_model
+from tests.system.daemon import Process, started, wait_for, write
+
+PYTHON = os.environ.get("LLAMADOZE_VLLM", "")
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not PYTHON, reason="LLAMADOZE_VLLM names no Python with vLLM"),
+]
+ENVIRONMENT = ["HF_HUB_OFFLINE=1", "VLLM_NO_USAGE_STATS=1", "VLLM_CPU_KVCACHE_SPACE=1"]
+DEV = "VLLM_SERVER_DEV_MODE=1"
+
+
+def vllm(model: Path, *env: str, **keys: Any) -> dict[str, Any]:
+    """Return a model that vLLM serves; --enable-sleep-mode would not start on a CPU."""
+    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    options = "--host 127.0.0.1 --port ${PORT} --served-model-name tiny --max-model-len 2048"
+    return {
+        "cmd": f"{' '.join(command)} {options} --enforce-eager",
+        "proxy": "http://127.0.0.1:${PORT}",
+        "env": [*ENVIRONMENT, *env],
+        "useModelName": "tiny",
+        "readyTimeout": 300,
+        **keys,
+    }
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    folder = tmp_path_factory.mktemp("vllm")
+    write_model(folder / "tiny")
+    tiny = folder / "tiny"
+    models = {
+        "level1": vllm(tiny, DEV, sleep="vllm", verify={"canary": True}),
+        "level2": vllm(tiny, DEV, sleep="vllm-level2"),
+        "proved": vllm(tiny, DEV, sleep="vllm", verify={"hostMemory": True, "timeout": 1}),
+        "nodev": vllm(tiny, sleep="vllm"),
+        "other": stub(),
+    }
+    with started("--config", write(folder, models=models, maxSleepFailures=1)) as running:
+        yield running
+
+
+def served(daemon: Process, model: str) -> int:
+    """Chat with a model; return its pid."""
+    status, answer = daemon.chat(model)
+    assert status == 200, answer
+    pid = daemon.running()[model]["pid"]
+    assert isinstance(pid, int)
+    return pid
+
+
+def ask(daemon: Process, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    """Ask vLLM itself, past the daemon."""
+    port = int(daemon.running()["level1"]["proxy"].rpartition(":")[2])
+    return Process(daemon.process, port).ask(method, path, body)
+
+
+def is_sleeping(daemon: Process) -> bool:
+    return bool(ask(daemon, "GET", "/is_sleeping")[1]["is_sleeping"])
+
+
+def test_a_swap_puts_vllm_to_sleep_and_wakes_the_same_process(daemon: Process) -> None:
+    """By the preset's steps, with its questions, and with a token that is the same as before."""
+    first = served(daemon, "level1")
+    served(daemon, "other")
+    assert daemon.running()["level1"]["state"] == "asleep"
+    assert is_sleeping(daemon)
+    assert served(daemon, "level1") == first
+    assert not is_sleeping(daemon)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_levels_and_repetition_are_answered_as_the_preset_expects(
+    daemon: Process, level: int
+) -> None:
+    """Twice to sleep and twice awake is no error."""
+    served(daemon, "level1")
+    for _ in range(2):
+        assert ask(daemon, "POST", f"/sleep?level={level}")[0] == 200
+        assert is_sleeping(daemon)
+    for _ in range(2):
+        assert ask(daemon, "POST", "/wake_up")[0] == 200
+        assert not is_sleeping(daemon)
+
+
+def test_it_sleeps_until_all_tags_are_awake(daemon: Process) -> None:
+    """So the preset's question after a wake tells a half wake from a whole one."""
+    served(daemon, "level1")
+    ask(daemon, "POST", "/sleep?level=2")
+    ask(daemon, "POST", "/wake_up?tags=weights")
+    assert is_sleeping(daemon)
+    ask(daemon, "POST", "/wake_up?tags=kv_cache")
+    assert not is_sleeping(daemon)
+
+
+def test_a_request_past_the_daemon_hangs_while_it_sleeps(daemon: Process) -> None:
+    """Which is why the daemon lets nobody in; a health check says nothing of it."""
+    served(daemon, "level1")
+    ask(daemon, "POST", "/sleep?level=1")
+    answers: list[int] = []
+    chat = {"model": "tiny", "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}]}
+
+    def hang() -> None:
+        answers.append(ask(daemon, "POST", "/v1/chat/completions", chat)[0])
+
+    waiting = threading.Thread(target=hang)
+    waiting.start()
+    time.sleep(1)
+    assert answers == []
+    assert ask(daemon, "GET", "/health")[0] == 200
+    ask(daemon, "POST", "/wake_up")
+    waiting.join(30)
+    assert answers == [200]
+
+
+@pytest.mark.parametrize("mode", ["abort", "wait", "keep"])
+def test_the_modes_do_to_a_running_stream_what_they_say(daemon: Process, mode: str) -> None:
+    """``abort`` ends it at once; it is the default, and why the daemon drains before."""
+    served(daemon, "level1")
+    chat = {"model": "tiny", "max_tokens": 400, "ignore_eos": True, "stream": True}
+    chat |= {"messages": [{"role": "user", "content": "hi"}]}
+    text: list[bytes] = []
+
+    def stream() -> None:
+        text.append(ask(daemon, "POST", "/v1/chat/completions", chat)[1])
+
+    running = threading.Thread(target=stream)
+    running.start()
+    time.sleep(0.4)
+    assert ask(daemon, "POST", f"/sleep?level=1&mode={mode}")[0] == 200
+    if mode == "keep":
+        time.sleep(0.5)
+        assert not text
+    ask(daemon, "POST", "/wake_up")
+    running.join(60)
+    assert text[0].rstrip().endswith(b"data: [DONE]")
+    assert (b'"finish_reason":"abort"' in text[0]) is (mode == "abort")
+
+
+def test_a_stream_through_the_daemon_is_whole_before_vllm_sleeps(daemon: Process) -> None:
+    """Whoever else asks for another model meanwhile."""
+    served(daemon, "level1")
+    replies: list[Any] = []
+
+    def stream() -> None:
+        replies.append(daemon.chat("level1", max_tokens=300, ignore_eos=True, stream=True))
+
+    running = threading.Thread(target=stream)
+    running.start()
+    wait_for(lambda: daemon.running()["level1"]["in_flight"] == 1)
+    served(daemon, "other")
+    running.join(60)
+    ((status, text),) = replies
+    assert status == 200
+    assert b'"finish_reason":"length"' in text
+    assert text.rstrip().endswith(b"data: [DONE]")
+
+
+def test_level_2_wakes_in_the_right_order_with_its_weights(daemon: Process) -> None:
+    """Its canary says the same as before."""
+    first = served(daemon, "level2")
+    served(daemon, "other")
+    assert daemon.running()["level2"]["state"] == "asleep"
+    assert served(daemon, "level2") == first
+
+
+def test_memory_that_vllm_does_not_free_on_a_cpu_is_noticed(daemon: Process) -> None:
+    """It answers 200, it says that it sleeps, and holds all it had: it is stopped instead."""
+    first = served(daemon, "proved")
+    served(daemon, "other")
+    assert daemon.running().get("proved", {"state": "stopped"})["state"] == "stopped"
+    assert daemon.said("<proved> the model still holds")
+    assert daemon.said("<proved> Sleep is switched off after 1 failure")
+    assert served(daemon, "proved") != first
+
+
+def test_without_its_development_mode_the_failure_names_the_route(daemon: Process) -> None:
+    """Plain curl would have taken the 404 for a sleep."""
+    served(daemon, "nodev")
+    served(daemon, "other")
+    assert "nodev" not in daemon.running()
+    assert daemon.said("<nodev> sleep (POST /sleep?level=1) answered 404")
