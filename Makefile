@@ -24,7 +24,7 @@ test-vllm: $(DEV_READY) $(VLLM)/.ready
 
 # VLLM_PYTHON names a Python that has vLLM for the GPU of this machine.
 test-gpu: $(DEV_READY)
-	LLAMADOZE_VLLM=$(VLLM_PYTHON) $(BIN)/pytest -m gpu tests/real
+	LLAMADOZE_VLLM=$(VLLM_PYTHON) $(BIN)/pytest -m gpu -s tests/real
 
 soak: $(DEV_READY)
 	$(BIN)/python -m tests.soak

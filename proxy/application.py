@@ -101,9 +101,9 @@ class Application(QuartTrio, Journal):
         report(call, answer, now)
 
     def stepped(self, model: str, event: Event, state: State, took: float) -> None:
-        """Tell of a step; what ended with a process is closed."""
-        if event in (Event.ENDED, Event.GAVE_UP):
-            self.pools.ended(model)
+        """Tell of a step; connections to what has ended, or is to sleep, are closed."""
+        if event in (Event.ENDED, Event.GAVE_UP, Event.SLEEP):
+            self.pools.let_go(model)
         self.events.stepped(model, event, state, took)
 
 

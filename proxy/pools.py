@@ -37,8 +37,8 @@ class Pools:
         for name in [name for name in self._peers if name not in present]:
             self._peers.pop(name)[1].close()
 
-    def ended(self, model: str) -> None:
-        """Close what was kept to a process that has ended."""
+    def let_go(self, model: str) -> None:
+        """Close what was kept to a process that has ended, or sleeps."""
         if known := self._models.pop(model, None):
             known[1].close()
 

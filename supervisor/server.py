@@ -220,7 +220,7 @@ class ModelServer:
         """Have a process, keep it while it is wanted, and see it gone."""
         self.wanted.begin_life()
         self.sleeping.begin_life()
-        began = trio.current_time()
+        self.at.up_since = None
         self.output.clear()  # what its predecessor said explains nothing of this one
         ending = Ending()
         try:
@@ -232,7 +232,7 @@ class ModelServer:
             if self._child and self._child.is_let_go:
                 self.at.tell("info", "Process lives on; the next llamadoze can adopt it")
             else:
-                self._finish(ending, served=self.at.served_since(began))
+                self._finish(ending)
 
     async def _start(self) -> Ending:
         self.at.step(Event.START)
@@ -290,7 +290,7 @@ class ModelServer:
             if not child.is_let_go:
                 self.at.begin_end()
 
-    def _finish(self, ending: Ending, served: float | None) -> None:
+    def _finish(self, ending: Ending) -> None:
         """The process is gone: say why, keep the reason, and step to where this leaves us."""
         self.at.begin_end()
         if self._child and self._child.was_killed:
@@ -303,18 +303,19 @@ class ModelServer:
             self._apply(*self._next, fresh=True)
         self.at.failure = ending.reason
         if ending.failed:
-            self._fail(ending, served or 0)
+            self._fail(ending)
         else:
-            if served is not None:
+            if self.at.up_since is not None:
                 self.backoff = NO_BACKOFF
             self.at.step(Event.ENDED, "Process stopped in")
         self._child, self.at.pid = None, None
 
-    def _fail(self, ending: Ending, served: float) -> None:
+    def _fail(self, ending: Ending) -> None:
         reason = f"{ending.reason}"
         if last := " | ".join(self.output.tail(LINES_IN_A_REASON)):
             reason = f"{reason}; last output: {last}"
         now = trio.current_time()
+        served = 0.0 if self.at.up_since is None else now - self.at.up_since
         self.backoff = self.backoff.failed(now, served, self.limits.backoff)
         message = f"Model failed: {reason}. {self.backoff.next_start(now)}"
         self.at.tell("error", message, reason=reason, failures=self.backoff.failures)

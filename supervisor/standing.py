@@ -34,6 +34,7 @@ class Standing:
         pid: of its process, if there is one.
         failure: why it last failed; None once it was ready again.
         ready_since: when it last began to serve, on Trio's clock.
+        up_since: when its present process first did; None if that did not come to it.
         costs: how long its steps take.
     """
 
@@ -45,6 +46,7 @@ class Standing:
     pid: int | None = attrs.field(default=None, init=False)
     failure: str | None = attrs.field(default=None, init=False)
     ready_since: float = attrs.field(default=0.0, init=False)
+    up_since: float | None = attrs.field(default=None, init=False)
     costs: Costs = attrs.field(default=UNKNOWN, init=False)
     _since: float = attrs.field(default=0.0, init=False)
     _watchers: Watchers = attrs.field(factory=Watchers, init=False)
@@ -77,11 +79,8 @@ class Standing:
         """Step to READY: leases may be given."""
         self.failure = None
         self.ready_since = trio.current_time()
+        self.up_since = self.ready_since if self.up_since is None else self.up_since
         self.step(event, done)
-
-    def served_since(self, began: float) -> float | None:
-        """Return the seconds since it became ready, if it did at all after a time."""
-        return trio.current_time() - self.ready_since if self.ready_since >= began else None
 
     def begin_end(self) -> None:
         """Step to STOPPING, once, whatever way the end came."""

@@ -6,14 +6,15 @@ process in mid-answer. ``GET /stats`` tells what it saw. ``--ready-after`` count
 
 It sleeps by /sleep and /wake_up as vLLM does, and frees the ``--hold`` MiB that it holds meanwhile.
 ``--faults`` is JSON, a path and what is wrong with it: ``status``, ``delay``, ``hang``, ``close``,
-``exit``, ``keep`` (a good answer and nothing done), ``garbage`` (what it says from then on) and
-``chance`` (1 without). POST /faults replaces them.
+``exit``, ``keep`` (a good answer and nothing done), ``garbage`` (what it says from then on),
+``chance`` (1 without) and ``any`` (faults to choose from). POST /faults replaces them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import random
 import signal
@@ -23,6 +24,7 @@ import threading
 import time
 from typing import Any
 
+PAGE = os.sysconf("SC_PAGESIZE")
 BOOT = time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -38,7 +40,7 @@ class Stub:
         self.ready_at = started_at() + float(options.get("--ready-after", 0))
         self.asleep = False
         self.hold = int(options.get("--hold", 0)) << 20
-        self.memory: bytearray | None = held(self.hold)
+        self.memory = held(self.hold)
         self.faults: dict[str, dict[str, Any]] = json.loads(options.get("--faults", "{}"))
         self.word = "four"
         self.stats = {"requests": 0, "cancelled": 0, "slept": 0, "woken": 0}
@@ -131,6 +133,8 @@ class Stub:
             self.send(connection, 200, json.dumps({**self.stats, "pid": os.getpid()}).encode())
         elif path in ("/sleep", "/wake_up"):
             self.asleep = path == "/sleep"
+            if self.asleep and self.memory:
+                self.memory.close()
             self.memory = None if self.asleep else self.memory or held(self.hold)
             self.stats["slept" if self.asleep else "woken"] += 1
             self.send(connection, 200, b"{}")
@@ -140,6 +144,7 @@ class Stub:
 
     def fails(self, connection: socket.socket, fault: dict[str, Any]) -> bool:
         """Do what is wrong; return whether that is all the answer there is."""
+        fault = random.choice(fault["any"]) if "any" in fault else fault
         time.sleep(fault.get("delay", 0))
         self.word = fault.get("garbage", self.word)
         while fault.get("hang"):
@@ -200,9 +205,14 @@ class Stub:
         connection.sendall(head % (status, len(body)) + body)
 
 
-def held(size: int) -> bytearray | None:
-    """Take memory for good: zeros alone would not be there."""
-    return bytearray(b"x") * size if size else None
+def held(size: int) -> mmap.mmap | None:
+    """Take memory for good, which goes back when it is closed: zeros alone would not be there."""
+    if not size:
+        return None
+    memory = mmap.mmap(-1, size)
+    for start in range(0, size, PAGE):
+        memory[start] = 1
+    return memory
 
 
 def dechunk(connection: socket.socket, buffer: bytes) -> tuple[bytes, bytes]:

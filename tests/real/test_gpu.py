@@ -1,0 +1,61 @@
+"""NVML on a real GPU: memory falls and returns across sleep and wake of a real vLLM.
+
+``make test-gpu VLLM_PYTHON=...`` runs this. It skips where there is no GPU, or no vLLM for it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.gpu import held_on_gpus
+from supervisor.memory import tree_of
+from tests.proxy.daemon import stub
+from tests.real.huggingface import write_model
+from tests.system.daemon import started, wait_for, write
+
+PYTHON = os.environ.get("LLAMADOZE_VLLM", "")
+MIB = 1 << 20
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(held_on_gpus([]) is None, reason="no NVIDIA GPU: NVML is not there"),
+    pytest.mark.skipif(not PYTHON, reason="VLLM_PYTHON names no Python with vLLM"),
+]
+
+
+@pytest.mark.parametrize("preset", ["vllm", "vllm-level2"])
+def test_gpu_memory_falls_with_a_sleep_and_returns_with_a_wake(preset: str, tmp_path: Path) -> None:
+    """As NVML tells it of the model's process tree, and as the daemon says."""
+    write_model(tmp_path / "tiny")
+    options = "--port ${PORT} --served-model-name tiny --max-model-len 2048 --enable-sleep-mode"
+    command = f"{PYTHON} -m vllm.entrypoints.openai.api_server --model {tmp_path / 'tiny'}"
+    model: dict[str, Any] = {
+        "cmd": f"{command} {options} --gpu-memory-utilization 0.3 --enforce-eager",
+        "proxy": "http://127.0.0.1:${PORT}",
+        "env": ["HF_HUB_OFFLINE=1", "VLLM_NO_USAGE_STATS=1", "VLLM_SERVER_DEV_MODE=1"],
+        "useModelName": "tiny",
+        "readyTimeout": 600,
+        "sleep": preset,
+    }
+    with started("--config", write(tmp_path, models={"a": model, "b": stub()})) as running:
+        assert running.chat("a")[0] == 200
+        pid = running.running()["a"]["pid"]
+        awake = held_on_gpus(tree_of(pid)) or 0
+        assert awake > 1024 * MIB
+        began = time.monotonic()
+        assert running.chat("b")[0] == 200
+        asleep = held_on_gpus(tree_of(pid)) or 0
+        print(f"{preset}: {awake / MIB:.0f} MiB, asleep {asleep / MIB:.0f} MiB, ", end="")
+        print(f"swap {time.monotonic() - began:.2f} s")
+        assert asleep < awake / 2
+        row = running.running()["a"]
+        assert row["state"] == "asleep"
+        assert row["sleep"]["memory"]["gpu"]["left"] == pytest.approx(asleep, rel=0.2)
+        assert running.chat("a")[0] == 200
+        assert running.running()["a"]["pid"] == pid
+        wait_for(lambda: (held_on_gpus(tree_of(pid)) or 0) > awake * 0.8)

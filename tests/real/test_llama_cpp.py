@@ -1,0 +1,97 @@
+"""Sleep with a real llama.cpp, where memory is really freed.
+
+The demo's server and idle sleep run everywhere; the router needs the program llama-server, which
+LLAMADOZE_LLAMA_SERVER names.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from proxy.demo.weights import Shape, write_model
+from supervisor.memory import weigh
+from tests.client import ask, chat
+from tests.proxy.daemon import daemon, stub
+from tests.supervisor.test_sleep_and_wake import LogLines, events
+
+LLAMA_SERVER = os.environ.get("LLAMADOZE_LLAMA_SERVER", "")
+SHAPE = Shape(width=512, heads=8, layers=8, inner=2048)
+HI: dict[str, Any] = {"max_tokens": 4, "messages": [{"role": "user", "content": "hi"}]}
+SIZE = 67 << 20  # bytes of the model
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a model of 67 MB."""
+    folder = tmp_path_factory.mktemp("gguf")
+    write_model(folder / "big.gguf", name="big", seed=1, shape=SHAPE)
+    return folder
+
+
+def python(module: str, gguf: Path, options: str = "", **keys: Any) -> dict[str, Any]:
+    command = f"{sys.executable} -m {module} --model {gguf / 'big.gguf'} --port ${{PORT}} {options}"
+    return {"cmd": command, "proxy": "http://127.0.0.1:${PORT}", **keys}
+
+
+async def test_the_demos_server_frees_its_memory_and_that_is_verified(
+    gguf: Path, log_lines: LogLines
+) -> None:
+    """The model's 67 MB go and come back, in the same process."""
+    verify = {"hostMemory": True, "freed": 30, "canary": True}
+    sleeper = python("proxy.demo.server", gguf, sleep="vllm", verify=verify)
+    async with daemon({"a": sleeper, "b": stub()}) as running:
+        await chat(running.port, "a", **HI)
+        first = running.pid("a")
+        await chat(running.port, "b")
+        assert running.state("a") == "asleep"
+        freed = running.supervisor.servers["a"].sleeping.amounts["host"].freed
+        assert freed > SIZE * 0.9
+        assert (await chat(running.port, "a", **HI)).status == 200
+        assert running.pid("a") == first
+    assert any("<a> Sleep freed" in line for line in events(log_lines))
+
+
+async def test_a_server_that_sleeps_by_itself_is_left_alone_and_wakes_for_a_request(
+    gguf: Path,
+) -> None:
+    """llama.cpp's idle sleep: its checks do not wake it, and no sleep of ours is needed."""
+    sleeper = python("tests.real.llama_cpp", gguf, "--sleep-idle-seconds 1")
+    async with daemon({"a": sleeper}) as running:
+        await chat(running.port, "a", **HI)
+        pid = running.pid("a") or 0
+        awake = (await weigh(pid)).host
+        with trio.fail_after(8):
+            while (await weigh(pid)).host > awake - SIZE * 0.8:
+                await trio.sleep(0.1)
+        props = (await ask(running.port, "GET", "/upstream/a/props")).json()
+        assert props["is_sleeping"] is True
+        assert (await ask(running.port, "GET", "/upstream/a/health")).status == 200
+        assert (await weigh(pid)).host < awake - SIZE * 0.8
+        assert (await chat(running.port, "a", **HI)).status == 200
+        assert running.pid("a") == pid
+
+
+@pytest.mark.skipif(not LLAMA_SERVER, reason="LLAMADOZE_LLAMA_SERVER names no llama-server")
+async def test_the_router_unloads_and_loads_by_its_preset(gguf: Path, log_lines: LogLines) -> None:
+    """The process of the model ends, that of the router stays; a model with a dot in its name."""
+    write_model(gguf / "tiny.v1.gguf", name="tiny", seed=2)
+    router = f"{LLAMA_SERVER} --port ${{PORT}} --models-dir {gguf} --models-max 1"
+    both = {"cmd": router, "proxy": "http://127.0.0.1:${PORT}", "sleep": "llama.cpp-router"}
+    small = {**both, "useModelName": "tiny.v1"}
+    async with daemon({"big": both, "small": small, "b": stub()}) as running:
+        for model in ("big", "small"):
+            assert (await chat(running.port, model, **HI)).status == 200
+            first = running.pid(model)
+            await chat(running.port, "b")
+            assert running.state(model) == "asleep"
+            assert (await chat(running.port, model, **HI)).status == 200
+            assert running.pid(model) == first
+        await chat(running.port, "b")
+        assert running.supervisor.servers["big"].sleeping.amounts["host"].freed > SIZE
+    assert not any("falling back" in line or "restarting" in line for line in events(log_lines))
