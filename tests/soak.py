@@ -1,7 +1,7 @@
 """A thousand swaps among four models, with clients that stream or leave, and faults.
 
-``make soak`` runs it. The daemon is a process of its own. At the end nothing may be left over of a request, a process or a
-descriptor, its memory must be flat, and each error must be explained by a fault.
+``make soak`` runs it. The daemon is a process of its own. At the end nothing may be left over of a
+request, a process or a descriptor, its memory must be flat, and a fault must explain each error.
 """
 
 from __future__ import annotations
@@ -207,10 +207,6 @@ def main(arguments: Sequence[str]) -> int:
             found = wrongs(seen, before)
             status, seconds = daemon.end()
         left = processes_with("stub.py")
-        reasons = Counter(
-            line["reason"] for line in daemon.log() if "<m" in line["event"] and line.get("reason")
-        )
-        print(reasons.most_common(20))
     print(f"answers: {dict(sorted(seen.outcomes.items()))}")
     print(f"memory: {slope(seen.samples):+.2f} MB in 1,000 swaps")
     print(f"ended with {status} after {seconds:.1f} s")

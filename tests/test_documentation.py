@@ -23,6 +23,8 @@ TABLES: dict[str, type[attrs.AttrsInstance]] = {
     "## Global keys": Config,
     "## Keys of a model": Model,
     "### Requests for sleep and wake": sections.Endpoint,
+    "### Verify": sections.Verify,
+    "### Questions": sections.Check,
     "### Filters": sections.Filters,
     "### Timeouts": sections.Timeouts,
     "### Capabilities": sections.Capabilities,
