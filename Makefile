@@ -12,8 +12,9 @@ VLLM := .venv-vllm
 demo: $(DEMO_READY)
 	@exec $(BIN)/llamadoze demo --folder .demo
 
+# Two at a time: they mostly wait. A file is one's own, as its tests may look at all processes.
 test: $(DEV_READY)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: $(DEV_READY)
 	$(BIN)/pytest -m slow --timeout 300

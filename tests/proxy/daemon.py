@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 from collections.abc import AsyncIterator
@@ -25,6 +26,8 @@ from supervisor import Supervisor, open_supervisor
 from supervisor.journal import Journals
 from tests.conftest import stub_command
 
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+PORTS_EACH = 4_000
 CURL = "curl -fsS -X POST http://127.0.0.1:${PORT}"
 
 
@@ -48,9 +51,13 @@ class Daemon:
 
 
 def free_port(count: int = 8) -> int:
-    """Return the first of some free ports, below those that clients' connections are given."""
+    """Return the first of some free ports, below those that clients' connections are given.
+
+    They are taken later, so tests that run at the same time are given ports far from each other.
+    """
+    lowest = 15_000 + WORKER * PORTS_EACH
     while True:
-        first = random.randrange(15_000, 32_000)
+        first = random.randrange(lowest, lowest + PORTS_EACH - count)
         with contextlib.suppress(OSError), contextlib.ExitStack() as held:
             for port in range(first, first + count):
                 held.enter_context(socket.create_server(("127.0.0.1", port)))

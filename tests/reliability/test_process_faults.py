@@ -130,7 +130,7 @@ async def test_a_health_check_that_hangs_is_a_start_that_fails(log_lines: Lines)
         assert 1 < row["retryIn"] <= 2
     assert said(log_lines, "Model failed: not ready within 1s")
     assert said(log_lines, "A request in 2s or later starts it again after 2 failures in a row")
-    assert not processes_with("--faults")
+    assert not processes_with(f"--port {running.supervisor.config.models['a'].port} ")
 
 
 async def test_a_model_that_fails_again_and_again_says_when_to_come_back() -> None:
