@@ -1,0 +1,249 @@
+"""Known kinds of model servers: their steps, what proves them, and what they need."""
+
+from __future__ import annotations
+
+import jmespath
+import pytest
+
+from configschema import Call, ConfigError, Model, Recipe, Run, parse
+from configschema.presets import PRESETS
+
+VLLM = "cmd: 'vllm serve x --port ${PORT} --enable-sleep-mode', env: [VLLM_SERVER_DEV_MODE=1]"
+
+
+def only(keys: str) -> Model:
+    (model,) = parse(f"models: {{m: {{{keys}}}}}").config.models.values()
+    return model
+
+
+def warnings(keys: str) -> list[str]:
+    return [one.message for one in parse(f"models: {{m: {{{keys}}}}}").warnings]
+
+
+def problems(keys: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(f"models: {{m: {{cmd: 'x ${{PORT}}', {keys}}}}}")
+    return [f"{one.path}: {one.message}" for one in caught.value.problems]
+
+
+def shown(recipe: Recipe) -> dict[str, list[str]]:
+    """Return the steps and questions in short."""
+    return {
+        part: [_short(step) for step in getattr(recipe, part)]
+        for part in ("sleep", "wake", "asleep", "awake")
+        if getattr(recipe, part)
+    }
+
+
+def _short(step: Call | Run) -> str:
+    if isinstance(step, Run):
+        return step.command.text
+    path = step.url.partition(":5800")[2]
+    return " ".join(filter(None, [step.method, path, step.body, step.holds]))
+
+
+def test_vllm_sleeps_at_level_1() -> None:
+    """The level stands in the address, where vLLM reads it."""
+    assert shown(only(f"{VLLM}, sleep: vllm").recipe) == {
+        "sleep": ["POST /sleep?level=1"],
+        "wake": ["POST /wake_up"],
+        "asleep": ["GET /is_sleeping is_sleeping"],
+        "awake": ["GET /is_sleeping !is_sleeping"],
+    }
+
+
+def test_vllm_at_level_2_wakes_weights_then_loads_them_then_the_cache() -> None:
+    """The order of vLLM's documentation; resetting the cache may fail."""
+    model = only(f"{VLLM}, sleep: vllm-level2")
+    assert shown(model.recipe)["wake"] == [
+        "POST /wake_up?tags=weights",
+        'POST /collective_rpc {"method": "reload_weights"}',
+        "POST /wake_up?tags=kv_cache",
+        "POST /reset_prefix_cache",
+    ]
+    assert [step.optional for step in model.recipe.wake] == [False, False, False, True]
+    assert model.recipe.canary
+
+
+def test_sglang_is_flushed_before_its_memory_is_released() -> None:
+    """A release while something runs kills the server; a flush is only refused."""
+    recipe = only("cmd: 'x ${PORT}', sleep: sglang").recipe
+    assert shown(recipe) == {
+        "sleep": ["POST /flush_cache", "POST /release_memory_occupation {}"],
+        "wake": ["POST /resume_memory_occupation {}"],
+    }
+    assert recipe.sleep[0].repeat
+    assert recipe.canary
+
+
+@pytest.mark.parametrize("name", ["a", "org/a-b:Q4", "it's"])
+def test_the_routers_questions_find_the_model_by_its_name(name: str) -> None:
+    """Whatever is in it."""
+    key = name.replace("'", "''")
+    recipe = only(f"cmd: 'x ${{PORT}}', sleep: llama.cpp-router, useModelName: '{key}'").recipe
+    (asleep,) = recipe.asleep
+    _, loaded = recipe.wake
+    assert isinstance(asleep, Call)
+    assert isinstance(loaded, Call)
+    others = [{"id": "other", "status": {"value": "loaded"}}]
+    for value in ("loaded", "unloaded", "loading"):
+        answer = {"data": [*others, {"id": name, "status": {"value": value}}]}
+        assert jmespath.search(asleep.holds, answer) is (value == "unloaded")
+        assert jmespath.search(loaded.holds, answer) is (value == "loaded")
+    assert recipe.host_memory
+
+
+@pytest.mark.parametrize(("name", "tagged"), [("a", "a:latest"), ("a:7b", "a:7b")])
+def test_ollama_is_asked_for_the_name_with_its_tag(name: str, tagged: str) -> None:
+    """As /api/ps lists it. It has no /health."""
+    model = only(f"cmd: 'x ${{PORT}}', sleep: ollama, useModelName: '{name}'")
+    assert model.check_endpoint == "/api/version"
+    (asleep,), (awake,) = model.recipe.asleep, model.recipe.awake
+    assert isinstance(asleep, Call)
+    assert isinstance(awake, Call)
+    gone: dict[str, list[str]] = {"models": []}
+    there = {"models": [{"name": tagged}]}
+    assert jmespath.search(asleep.holds, gone)
+    assert not jmespath.search(asleep.holds, there)
+    assert jmespath.search(awake.holds, there)
+
+
+def test_a_check_endpoint_of_ones_own_wins_over_the_presets() -> None:
+    """It was written for a reason."""
+    model = only("cmd: 'x ${PORT}', sleep: ollama, checkEndpoint: /mine")
+    assert model.check_endpoint == "/mine"
+
+
+def test_every_request_of_a_preset_has_the_control_headers() -> None:
+    """A server that wants a key wants it for its questions, too; it is never shown."""
+    keys = "cmd: 'x ${PORT}', sleep: tabbyapi, controlHeaders: {Authorization: Bearer s3cret}"
+    model = only(keys)
+    steps = [*model.recipe.sleep, *model.recipe.wake, *model.recipe.asleep, *model.recipe.awake]
+    for step in steps:
+        assert isinstance(step, Call)
+        assert step.headers == {"Authorization": "Bearer s3cret"}
+    assert "s3cret" not in repr(model)
+    assert warnings(keys) == []
+
+
+def test_cuda_checkpoint_takes_each_process_with_cuda() -> None:
+    """All are locked before the first is checkpointed."""
+    recipe = only("cmd: 'x ${PORT}', sleep: cuda-checkpoint").recipe
+    assert shown(recipe) == {
+        "sleep": [
+            "cuda-checkpoint --action lock --timeout 10000 --pid ${PID}",
+            "cuda-checkpoint --action checkpoint --pid ${PID}",
+        ],
+        "wake": [
+            "cuda-checkpoint --action restore --pid ${PID}",
+            "cuda-checkpoint --action unlock --pid ${PID}",
+        ],
+    }
+    assert all(isinstance(step, Run) and step.where for step in recipe.sleep)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_sleeps_and_lets_ttl_mean_sleep(preset: str) -> None:
+    """As a command does."""
+    model = only(f"cmd: 'x ${{PORT}}', sleep: {preset}")
+    assert model.can_sleep
+    assert model.recipe.sleeps_at_ttl
+
+
+@pytest.mark.parametrize(
+    ("keys", "missing"),
+    [
+        (f"{VLLM}, sleep: vllm", []),
+        ("cmd: 'vllm serve --port ${PORT} --enable_sleep_mode', sleep: vllm", ["DEV_MODE=1"]),
+        (
+            "cmd: 'env VLLM_SERVER_DEV_MODE=1 vllm serve --port ${PORT}', sleep: vllm",
+            ["--enable-sleep-mode"],
+        ),
+        (
+            "cmd: \"sh -c 'vllm serve --port ${PORT} --enable-sleep-mode'\", sleep: vllm",
+            ["DEV_MODE=1"],
+        ),
+        (
+            "cmd: 'sglang --port ${PORT} --enable-memory-saver', sleep: sglang",
+            ["--enable-weights-cpu-backup"],
+        ),
+        ("cmd: 'x ${PORT}', sleep: tabbyapi", ["authorization"]),
+        ("cmd: 'x ${PORT}', sleep: cuda-checkpoint", ["cuda-checkpoint"]),
+        ("cmd: 'x ${PORT}', sleep: llama.cpp-router", []),
+    ],
+)
+def test_what_a_preset_needs_and_is_not_there_is_warned_of(keys: str, missing: list[str]) -> None:
+    """As far as cmd, env and headers show it."""
+    found = warnings(keys)
+    assert len(found) == len(missing)
+    for warning, name in zip(found, missing, strict=True):
+        assert name in warning
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("sleep: vlm", "sleep: expected vllm or vllm-level2 or"),
+        ("sleep: vllm, cmdSleep: a, cmdWake: b", "sleep: sleep and cmdSleep are two ways to sleep"),
+        (
+            "sleep: vllm, sleepMode: enable, sleepEndpoints: [{endpoint: /a}]",
+            "sleepEndpoints: sleep and endpoints are two ways to sleep",
+        ),
+        ("verify: {asleep: [{}]}, sleep: vllm", "verify.asleep.0.endpoint: expected a path"),
+        (
+            "verify: {asleep: [{endpoint: /a, cmd: b}]}, sleep: vllm",
+            "verify.asleep.0.cmd: a step is a request or a command",
+        ),
+        (
+            "verify: {asleep: [{endpoint: /a, holds: 'a ='}]}, sleep: vllm",
+            "verify.asleep.0.holds: 'a =' is no JMESPath expression",
+        ),
+        (
+            "verify: {awake: [{endpoint: /a, expect: [99]}]}, sleep: vllm",
+            "verify.awake.0.expect.0: 99 is no HTTP status",
+        ),
+        ("verify: {freed: 101}, sleep: vllm", "verify.freed: expected a whole number, 0 to 100"),
+        ("controlHeaders: {'a b': c}, sleep: vllm", "controlHeaders.a b: 'a b' is no name of a"),
+        (
+            'controlHeaders: {a: "b\\nc"}, sleep: vllm',
+            "controlHeaders.a: the value holds characters",
+        ),
+    ],
+)
+def test_mistakes_in_what_sleep_must_prove_are_refused(keys: str, message: str) -> None:
+    """With the place they are at."""
+    (found,) = problems(keys)
+    assert found.startswith(f"models.m.{message}")
+
+
+def test_what_would_prove_the_sleep_of_a_model_that_never_sleeps_is_warned_of() -> None:
+    """Its author expects something of it."""
+    found = warnings("cmd: 'x ${PORT}', verify: {freed: 90}, maxSleepFailures: 1")
+    assert found == ["has no effect: the model has no way to sleep"] * 2
+
+
+def test_steps_of_ones_own_have_all_that_a_preset_has() -> None:
+    """Query, headers, expected statuses, what must hold; and commands among them."""
+    keys = """
+      cmd: 'x ${PORT}'
+      sleepMode: enable
+      controlHeaders: {key: k, other: o}
+      sleepEndpoints:
+        - {endpoint: '/s?a=1', query: {b: 2 3}, headers: {key: mine}, expect: [202], holds: ok}
+        - {cmd: 'after ${PID}', timeout: 5, optional: true}
+      wakeEndpoints: [{endpoint: /w, repeat: true}]
+      verify: {asleep: [{endpoint: /q, method: POST, body: '{}', timeout: 3}, {cmd: 'test x'}]}
+    """
+    recipe = parse(f"models:\n    m: {keys}").config.models["m"].recipe
+    first, second = recipe.sleep
+    assert isinstance(first, Call)
+    assert first.url.endswith("/s?a=1&b=2+3")
+    assert first.headers == {"key": "mine", "other": "o"}
+    assert (first.expect, first.holds) == ((202,), "ok")
+    assert isinstance(second, Run)
+    assert (second.limit, second.optional) == (5, True)
+    assert second.command.for_process(7) == ("after", "7")
+    assert recipe.wake[0].repeat
+    question, command = recipe.asleep
+    assert (question.repeat, question.limit) == (True, 3)
+    assert isinstance(command, Run)

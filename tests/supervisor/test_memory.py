@@ -1,0 +1,135 @@
+"""What a process tree holds: host memory from /proc, GPU memory from a fake NVML."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from supervisor import gpu
+from supervisor.child import open_child
+from supervisor.gpu import held_on_gpus
+from supervisor.memory import tree_of, weigh
+
+MIB = 1 << 20
+HOLDS = "import mmap, time; m = mmap.mmap(-1, 64 << 20); m.write(b'x' * len(m)); print(1, flush=1)"
+
+
+class NVMLError(Exception):
+    pass
+
+
+class Process:
+    def __init__(self, pid: int, held: int | None) -> None:
+        self.pid = pid
+        self.usedGpuMemory = held
+
+
+class FakeNvml(types.ModuleType):
+    """Two GPUs; the processes that compute and those that draw, by GPU."""
+
+    def __init__(self) -> None:
+        super().__init__("pynvml")
+        self.NVMLError = NVMLError
+        self.compute: list[list[Process]] = [[], []]
+        self.graphics: list[list[Process]] = [[], []]
+        self.broken = False
+
+    def nvmlInit(self) -> None:  # noqa: N802 -- NVML's name
+        if self.broken:
+            raise NVMLError("driver not loaded")
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802 -- NVML's name
+        if self.broken:
+            raise NVMLError("GPU is lost")
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, number: int) -> int:  # noqa: N802 -- NVML's name
+        return number
+
+    def nvmlDeviceGetComputeRunningProcesses(self, device: int) -> list[Process]:  # noqa: N802 -- NVML's name
+        return self.compute[device]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, device: int) -> list[Process]:  # noqa: N802 -- NVML's name
+        return self.graphics[device]
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNvml]:
+    fake = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    gpu._nvml.cache_clear()
+    yield fake
+    gpu._nvml.cache_clear()
+
+
+def test_the_memory_of_a_tree_is_summed_over_all_gpus(nvml: FakeNvml) -> None:
+    """Without that of strangers."""
+    nvml.compute = [[Process(1, 10), Process(2, 20), Process(9, 1000)], [Process(2, 5)]]
+    assert held_on_gpus([1, 2, 3]) == 35
+
+
+def test_a_process_that_computes_and_draws_counts_once(nvml: FakeNvml) -> None:
+    """It is on both lists of a GPU with all that it holds."""
+    nvml.compute[0] = nvml.graphics[0] = [Process(1, 10)]
+    assert held_on_gpus([1]) == 10
+
+
+def test_nothing_is_a_number_too(nvml: FakeNvml) -> None:
+    """A model that holds no GPU memory is known to hold none."""
+    assert held_on_gpus([1]) == 0
+
+
+def test_what_a_driver_does_not_count_is_not_known(nvml: FakeNvml) -> None:
+    """It names the process and no size."""
+    nvml.compute[0] = [Process(1, None)]
+    assert held_on_gpus([1]) is None
+    assert held_on_gpus([2]) == 0
+
+
+def test_a_gpu_that_is_lost_is_not_known(nvml: FakeNvml) -> None:
+    """And known again when it is back."""
+    assert held_on_gpus([1]) == 0
+    nvml.broken = True
+    assert held_on_gpus([1]) is None
+    nvml.broken = False
+    assert held_on_gpus([1]) == 0
+
+
+def test_without_a_driver_nothing_is_known(nvml: FakeNvml) -> None:
+    """The library alone does not help."""
+    nvml.broken = True
+    assert held_on_gpus([1]) is None
+
+
+def test_without_the_library_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra is not installed."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    gpu._nvml.cache_clear()
+    assert held_on_gpus([1]) is None
+    gpu._nvml.cache_clear()
+
+
+@pytest.mark.parametrize("far", [False, True], ids=["child", "left its parent"])
+async def test_a_tree_is_a_process_with_all_it_has_started(far: bool) -> None:
+    """Also what its parent has left behind in the session."""
+    child = f'{sys.executable} -c "{HOLDS}; time.sleep(60)"'
+    script = f"({child} &) ; sleep 60" if far else f"{child}; sleep 1"
+    holds = trio.Event()
+    async with open_child(
+        ["sh", "-c", script], env=dict(os.environ), on_output=lambda _: holds.set(), grace=0
+    ) as process:
+        await holds.wait()
+        assert len(tree_of(process.pid)) == 2 + (1 if far else 0)
+        assert (await weigh(process.pid)).host > 64 * MIB
+
+
+async def test_a_process_that_is_gone_holds_nothing() -> None:
+    """It may end at any moment."""
+    async with open_child(["true"], env={}, on_output=lambda _: None, grace=0) as process:
+        await process.exited()
+    assert (await weigh(process.pid)).host == 0
