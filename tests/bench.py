@@ -101,6 +101,29 @@ def swaps() -> None:
     row("swap, sleep 0.2 s and wake 0.2 s: beyond their sum", (took - 0.4) * 1e3, "ms", "<= 40")
 
 
+def verification() -> None:
+    """Swap with and without all that proves a sleep, but for the token."""
+    steps: dict[str, Any] = {
+        "sleepMode": "enable",
+        "sleepEndpoints": [{"endpoint": "/sleep"}],
+        "wakeEndpoints": [{"endpoint": "/wake_up"}],
+        "verify": {"gpuMemory": False},
+    }
+    took = []
+    for keys in (steps, {"sleep": "vllm", "verify": {"hostMemory": True}}):
+        with serving(**{name: stub("--hold", "64", **keys) for name in "ab"}) as daemon:
+            for name in "abab":
+                first_byte(daemon.port, name)
+            names = iter("ab" * 20)
+
+            def measure(daemon: Process = daemon, names: Iterator[str] = names) -> float:
+                time.sleep(0.1)
+                return first_byte(daemon.port, next(names))
+
+            took.append(median(measure, 40))
+    row("verification of a swap, without a canary: added", (took[1] - took[0]) * 1e3, "ms", "< 20")
+
+
 def warm() -> None:
     with serving(a=stub()) as daemon:
         pid = first_byte(daemon.port, "a")
@@ -255,7 +278,9 @@ def simulation() -> None:
 
 def main() -> None:
     print(f"{LLAMADOZE}, Python {sys.version.split()[0]}, {os.cpu_count()} cores; medians")
-    for part in (cold_starts, swaps, warm, at_rest, first_answer, check, queue, matrix, simulation):
+    swapping = (cold_starts, swaps, verification)
+    alone = (warm, at_rest, first_answer, check)
+    for part in (*swapping, *alone, queue, matrix, simulation):
         part()
 
 
