@@ -20,7 +20,7 @@ import trio
 
 from configschema import Config
 from proxy.application import Application, open_application
-from proxy.contact import CONTACT, ask_if_ready
+from proxy.contact import CONTACT
 from proxy.listening import open_listeners, serve_http
 from proxy.logbook import LogBook
 from proxy.metrics import Metrics
@@ -105,7 +105,7 @@ async def run_daemon(
 
 async def _settle(config: Config, records: Records | None, told: Told) -> dict[str, Record]:
     """Return the processes to take over; of what was not settled, the state file still tells."""
-    settle = partial(settle_leftovers, records.found if records else (), config, ask_if_ready)
+    settle = partial(settle_leftovers, records.found if records else (), config, CONTACT)
 
     async def called_off() -> dict[str, Record]:
         await told.stop.wait()

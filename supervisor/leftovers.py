@@ -16,34 +16,36 @@ from configschema import Config, Limits, Model, resolve_limits
 from supervisor.actions import environment_of
 from supervisor.adopted import is_left_over, started_at
 from supervisor.commands import run_command
+from supervisor.contact import Contact
 from supervisor.durations import seconds
 from supervisor.groups import end_group
-from supervisor.readiness import Probe, ReadyCheck
+from supervisor.readiness import ReadyCheck
 from supervisor.records import Record, fingerprint
 from supervisor.states import State
+from supervisor.steps import StepLimits, Steps
 
-HEALTHY_WITHIN = 5.0  # seconds for a process that was ready to answer its check
+HEALTHY_WITHIN = 5.0  # seconds for a process to prove that it is ready, or asleep, as it was
 ADOPTABLE = frozenset({State.READY, State.ASLEEP})
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
 
 async def settle_leftovers(
-    records: Iterable[Record], config: Config, probe: Probe
+    records: Iterable[Record], config: Config, contact: Contact
 ) -> dict[str, Record]:
     """Return those processes that may be taken over, by model; when that is done, no other lives.
 
     Args:
         records: of the earlier daemon.
         config: of this one; `adopt` says whether anything is taken over.
-        probe: asks a model server once whether it is ready.
+        contact: the ways to model servers.
     """
     adopted: dict[str, Record] = {}
 
     async def settle(record: Record) -> None:
         if not is_left_over(record.pid, record.started):
             return
-        reason = await _why_not(record, config, probe)
+        reason = await _why_not(record, config, contact)
         if reason is None and record.model in adopted:
             reason = "another process of its model is taken over"
         if reason is None:
@@ -57,7 +59,7 @@ async def settle_leftovers(
     return adopted
 
 
-async def _why_not(record: Record, config: Config, probe: Probe) -> str | None:
+async def _why_not(record: Record, config: Config, contact: Contact) -> str | None:
     """Return why a process cannot be taken over, or None."""
     model = config.models.get(record.model)
     if not config.adopt:
@@ -72,11 +74,20 @@ async def _why_not(record: Record, config: Config, probe: Probe) -> str | None:
         return "it was started without adopt, and its output went to its daemon"
     if not started_at(record.pid, record.started):
         return "its first process has ended"
-    return await _unhealthy(model, probe) if record.state == State.READY.value else None
+    if record.state == State.READY.value:
+        return await _unhealthy(model, contact)
+    return await _not_asleep(record, model, contact)
 
 
-async def _unhealthy(model: Model, probe: Probe) -> str | None:
-    check = ReadyCheck(probe, model)
+async def _not_asleep(record: Record, model: Model, contact: Contact) -> str | None:
+    """Ask what proves a sleep; the process may have been woken by somebody else."""
+    limits = StepLimits(whole=HEALTHY_WITHIN, call=HEALTHY_WITHIN, run=HEALTHY_WITHIN)
+    steps = Steps(model.id, record.pid, contact.call, environment_of(model), lambda _: None)
+    return await steps.take(model.recipe.asleep, limits)
+
+
+async def _unhealthy(model: Model, contact: Contact) -> str | None:
+    check = ReadyCheck(contact.probe, model)
     with trio.move_on_after(HEALTHY_WITHIN) as scope:
         await check.passed()
     if scope.cancelled_caught:

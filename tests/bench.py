@@ -111,7 +111,7 @@ def verification() -> None:
     }
     took = []
     for keys in (steps, {"sleep": "vllm", "verify": {"hostMemory": True}}):
-        with serving(**{name: stub("--hold", "64", **keys) for name in "ab"}) as daemon:
+        with serving(a=stub("--hold", "64", **keys), b=stub("--hold", "64", **keys)) as daemon:
             for name in "abab":
                 first_byte(daemon.port, name)
             names = iter("ab" * 20)

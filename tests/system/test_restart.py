@@ -118,6 +118,24 @@ def test_a_process_that_does_not_answer_any_more_is_ended(tmp_path: Path) -> Non
         end(pids)
 
 
+def test_a_sleeper_that_was_woken_by_somebody_else_is_not_taken_over(tmp_path: Path) -> None:
+    """It holds the memory that a sleeper is taken not to hold."""
+    models = {"a": stub(sleep="vllm", verify={"timeout": 1}), "b": stub()}
+    file = write(tmp_path, models=models, unloadTimeout=1, adopt=True)
+    with started("--config", file) as daemon:
+        pids = use(daemon)
+        address = daemon.running()["a"]["proxy"]
+        daemon.end(signal.SIGTERM)
+    try:
+        Process(daemon.process, int(address.rpartition(":")[2])).ask("POST", "/wake_up")
+        with started("--config", file, wait=20) as daemon:
+            assert not is_alive(pids[0])
+            assert daemon.said("asleep (GET /is_sleeping) timed out")
+            assert daemon.running()["b"]["pid"] == pids[1]
+    finally:
+        end(pids)
+
+
 def test_what_it_wrote_is_known_of_an_adopted_process(tmp_path: Path) -> None:
     """Its last words explain its end."""
     file = write(tmp_path, models={"b": stub()}, adopt=True)
