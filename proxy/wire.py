@@ -16,6 +16,9 @@ import trio
 from trio.lowlevel import checkpoint, notify_closing, wait_readable, wait_writable
 
 READ_SIZE = 65536
+# All that arrives passes through this, one read after the other. Else each read would take that much
+# of the heap and give most of it back, and a busy daemon's heap would grow full of holes.
+_ARRIVED = memoryview(bytearray(READ_SIZE))
 CLOSED = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT of Linux
 TURNS = 64  # reads and writes that need no waiting, until others get their turn all the same
 
@@ -73,12 +76,12 @@ class Plain:
             elif self._is_greedy():  # before anything is taken: a cancellation must lose nothing
                 await checkpoint()
             try:
-                data = self._socket.recv(READ_SIZE)
+                size = self._socket.recv_into(_ARRIVED)
             except BlockingIOError:
                 self._drained = True
                 continue
-            self._drained = len(data) < READ_SIZE  # else there is more, most likely
-            return data
+            self._drained = size < READ_SIZE  # else there is more, most likely
+            return bytes(_ARRIVED[:size])
 
     async def send(self, data: bytes) -> None:
         """Send all of it."""
