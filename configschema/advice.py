@@ -82,7 +82,8 @@ def _model(model: Model, path: Path, config: Config) -> Iterator[Fault]:
 
 def _verification(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]:
     """Name what would prove a sleep of a model that never sleeps."""
-    if not model.can_sleep:
+    ways = ("sleep", "cmdSleep", "sleepEndpoints", "wakeEndpoints")
+    if not model.can_sleep and not any(map(keys.get, ways)):
         for key in ("verify", "maxSleepFailures"):
             if keys.get(key):
                 yield Fault((*path, key), "has no effect: the model has no way to sleep")

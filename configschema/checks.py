@@ -25,6 +25,9 @@ _NUMBER, _UNIT = r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+", "ns|us|µs|μs|ms|s|m|h"
 _DURATION = re.compile(rf"[-+]?(?:(?:{_NUMBER})(?:{_UNIT}))+|[-+]?0")
 _DURATION_PART = re.compile(rf"({_NUMBER})({_UNIT})")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+FRAMING = frozenset(
+    {"host", "connection", "content-length", "transfer-encoding", "expect", "te", "upgrade"}
+)
 LOWEST_STATUS, HIGHEST_STATUS = 200, 599
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNSENDABLE = re.compile("[^\t\x20-\x7e]")
@@ -57,7 +60,8 @@ def _sleep(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]
     for command, name in ((model.cmd_sleep, "cmdSleep"), (model.cmd_wake, "cmdWake")):
         if command.open_quote:
             yield Fault((*path, name), f"a {command.open_quote} is begun and not ended")
-    endpoints = [key for key in ("sleepEndpoints", "wakeEndpoints") if keys.get(key)]
+    lists = ("sleepEndpoints", "wakeEndpoints")
+    endpoints = [key for key in lists if any(one is not None for one in keys.get(key) or ())]
     if model.sleep_mode == "enable" and not (keys.get("cmdSleep") or model.sleep):
         for key in ("sleepEndpoints", "wakeEndpoints"):
             if key not in endpoints:
@@ -97,8 +101,13 @@ def _all_steps(model: Model, path: Path) -> Iterator[Fault]:
 def _one_step(step: Endpoint | Check, path: Path) -> Iterator[Fault]:
     if step.cmd.open_quote:
         yield Fault((*path, "cmd"), f"a {step.cmd.open_quote} is begun and not ended")
+    of_requests = ("query", "headers", "body", "expect", "holds")
     if step.cmd and step.endpoint:
         yield Fault((*path, "cmd"), "a step is a request or a command: keep endpoint or cmd")
+    elif step.cmd:
+        for key in of_requests:
+            if getattr(step, key, None):
+                yield Fault((*path, key), "belongs to a request, and this step is a command")
     elif not step.cmd and not _leads_somewhere(step.endpoint):
         message = "expected a path such as /sleep?level=1, found {}"
         yield Fault((*path, "endpoint"), message, (step.endpoint,))
@@ -110,7 +119,9 @@ def _one_step(step: Endpoint | Check, path: Path) -> Iterator[Fault]:
 
 
 def _header(name: str, value: str, path: Path) -> Iterator[Fault]:
-    """Name what would break a request's head (RFC 9110, 5.1 and 5.5)."""
+    """Name what would break a request's head (RFC 9110, 5.1 and 5.5; RFC 9112, 6)."""
+    if name.lower() in FRAMING:
+        yield Fault(path, "{} belongs to the request itself and cannot be set", (name,))
     if not _TOKEN.fullmatch(name):
         yield Fault(path, "{} is no name of a header", (name,))
     if _UNSENDABLE.search(value):

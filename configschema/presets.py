@@ -188,8 +188,8 @@ def _cuda(action: str, options: str = "") -> Run:
 
 
 def _literal(text: str) -> str:
-    """Return a text as a JMESPath raw string."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """Return a text as a JMESPath literal, which is JSON between backticks."""
+    return "`" + json.dumps(text).replace("`", "\\`") + "`"
 
 
 _NEEDS_OF_VLLM = Needs(flags=("--enable-sleep-mode",), env=("VLLM_SERVER_DEV_MODE=1",))
@@ -200,7 +200,11 @@ PRESETS: Mapping[PresetName, Preset] = {
         build=_sglang, needs=Needs(flags=("--enable-memory-saver", "--enable-weights-cpu-backup"))
     ),
     "llama.cpp-router": Preset(build=_llama_cpp_router),
-    "ollama": Preset(build=_ollama, check_endpoint="/api/version"),
+    "ollama": Preset(
+        build=_ollama,
+        needs=Needs(env=("OLLAMA_KEEP_ALIVE=-1",)),
+        check_endpoint="/api/version",
+    ),
     "tabbyapi": Preset(build=_tabbyapi, needs=Needs(headers=("authorization",))),
     "cuda-checkpoint": Preset(build=_cuda_checkpoint, needs=Needs(program="cuda-checkpoint")),
 }

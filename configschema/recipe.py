@@ -96,6 +96,15 @@ class Recipe:
         """Whether the model can sleep at all."""
         return bool(self.sleep and self.wake)
 
+    @property
+    def way(self) -> object:
+        """Return what a process must be started anew for, if it changes: the steps, but no keys."""
+        bare = [
+            attrs.evolve(step, headers={}) if isinstance(step, Call) else step
+            for step in (*self.sleep, *self.wake)
+        ]
+        return len(self.sleep), bare
+
 
 NO_RECIPE = Recipe()
 NO_QUERY: Mapping[str, str] = {}
@@ -119,18 +128,22 @@ def verified(recipe: Recipe, proxy: str, asleep: Sequence[Check], awake: Sequenc
     """Return a recipe with questions of the operator's own, where there are any."""
     return attrs.evolve(
         recipe,
-        asleep=_steps("sleep check", proxy, asleep) or recipe.asleep,
-        awake=_steps("wake check", proxy, awake) or recipe.awake,
+        asleep=_steps("verify.asleep", proxy, asleep) or recipe.asleep,
+        awake=_steps("verify.awake", proxy, awake) or recipe.awake,
     )
 
 
-def with_headers(recipe: Recipe, headers: Mapping[str, str]) -> Recipe:
-    """Return a recipe whose requests have these headers, too; a step's own win."""
+def with_headers(recipe: Recipe, proxy: str, headers: Mapping[str, str]) -> Recipe:
+    """Return a recipe whose requests to the model server have these headers, too.
+
+    A step's own win. What goes to another address does not get them: one may be a key.
+    """
+    home = _host(proxy)
 
     def put(steps: tuple[Step, ...]) -> tuple[Step, ...]:
         return tuple(
-            attrs.evolve(step, headers={**headers, **step.headers})
-            if isinstance(step, Call)
+            attrs.evolve(step, headers=_merged(headers, step.headers))
+            if isinstance(step, Call) and _host(step.url) == home
             else step
             for step in steps
         )
@@ -142,6 +155,18 @@ def with_headers(recipe: Recipe, headers: Mapping[str, str]) -> Recipe:
         asleep=put(recipe.asleep),
         awake=put(recipe.awake),
     )
+
+
+def _merged(everyones: Mapping[str, str], own: Mapping[str, str]) -> Mapping[str, str]:
+    return {name.lower(): value for given in (everyones, own) for name, value in given.items()}
+
+
+def _host(url: str) -> tuple[str, str]:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # it is refused for it
+        return "", ""
+    return parts.scheme, parts.netloc
 
 
 def address(proxy: str, reference: str, query: Mapping[str, str] = NO_QUERY) -> str:

@@ -94,7 +94,7 @@ def _recipe(model: Model) -> Recipe:
     if not steps:
         return NO_RECIPE
     proven = verified(steps, model.proxy, model.verify.asleep, model.verify.awake)
-    return with_headers(proven, model.control_headers)
+    return with_headers(proven, model.proxy, model.control_headers)
 
 
 def _steps(model: Model) -> Recipe:

@@ -87,21 +87,29 @@ def _is_true(holds: str, text: bytes) -> bool:
 
     try:
         return jmespath.search(holds, json.loads(text)) is True
-    except (ValueError, RecursionError, jmespath.exceptions.JMESPathError):
+    except jmespath.exceptions.JMESPathError:
+        return False
+    # It is no JSON, or nested beyond measure; or a function is not made for what it is given.
+    except (ValueError, TypeError, ArithmeticError, RecursionError):
         return False
 
 
-async def ask_for_one_token(model: Model) -> Token:
+async def ask_for_one_token(model: Model, route: str = "") -> Token:
     """Ask a model for one token, always in the same words.
 
     A model of another kind than chat or text has nothing to say, which is a failure.
+
+    Args:
+        model: who is asked.
+        route: where; else at the first route that answers.
     """
-    token = Token(failure="nothing was asked")
-    for target, question in ONE_TOKEN.items():
-        token = await _ask_for_a_token(model, target, question)
+    failures: list[str] = []
+    for target in [route] if route else ONE_TOKEN:
+        token = await _ask_for_a_token(model, target, ONE_TOKEN[target])
         if token.failure is None:
             return token
-    return token
+        failures.append(token.failure)
+    return Token(failure="; ".join(failures))
 
 
 async def _ask_for_a_token(model: Model, target: str, question: Mapping[str, object]) -> Token:
@@ -125,7 +133,7 @@ def _token_in(text: bytes, target: str) -> Token:
         parts = [said.get(name) for name in ("reasoning_content", "reasoning", "content", "text")]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Token(failure=f"{target} answered without a choice: {_line(text)}")
-    return Token("".join(part for part in parts if isinstance(part, str)))
+    return Token("".join(part for part in parts if isinstance(part, str)), target)
 
 
 async def _beginning(response: Response) -> str:
@@ -138,8 +146,9 @@ async def _beginning(response: Response) -> str:
 
 def _line(text: bytes) -> str:
     """Return how a text begins, as one line that a terminal can show."""
-    printable = (sign if sign.isprintable() else " " for sign in text.decode(errors="replace"))
-    return " ".join("".join(printable).split())[:MOST_SAID]
+    beginning = text[: 4 * MOST_SAID].decode(errors="replace")
+    line = " ".join("".join(sign if sign.isprintable() else " " for sign in beginning).split())
+    return line if len(line) <= MOST_SAID else f"{line[:MOST_SAID]}..."
 
 
 @asynccontextmanager

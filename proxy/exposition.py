@@ -103,7 +103,7 @@ def _sleep(supervisor: Supervisor) -> Iterator[Metric]:
         for kind, amount in server.sleeping.amounts.items():
             labels = [name, kind.lower()]
             freed.add_metric(labels, amount.freed)
-            left.add_metric(labels, amount.asleep)
+            left.add_metric(labels, amount.left)
         for kind, history in server.sleeping.histories.items():
             trend.add_metric([name, kind.lower()], history.trend)
     yield from (trusted, failed, freed, left, trend, crashes)

@@ -197,10 +197,11 @@ def _sleep(server: ModelServer) -> Row | None:
     return {
         "trusted": known.trust.holds,
         "failures": known.trust.failures,
+        "lastFailure": known.last_failure,
         "memory": {
             kind.lower(): {
                 "freed": amount.freed,
-                "left": amount.asleep,
+                "left": amount.left,
                 "trend": round(known.histories.get(kind, History()).trend),
             }
             for kind, amount in known.amounts.items()

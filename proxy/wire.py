@@ -16,7 +16,7 @@ import trio
 from trio.lowlevel import checkpoint, notify_closing, wait_readable, wait_writable
 
 READ_SIZE = 65536
-# All that arrives passes through this, one read after the other. Else each read would take that much
+# All that arrives passes through this, one read after the other. Else each read would take as much
 # of the heap and give most of it back, and a busy daemon's heap would grow full of holes.
 _ARRIVED = memoryview(bytearray(READ_SIZE))
 CLOSED = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT of Linux

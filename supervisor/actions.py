@@ -48,13 +48,15 @@ class Actions:
         """Ask the questions whose answers prove a sleep."""
         return await self._prove(self.model.recipe.asleep, pid)
 
+    async def sleeps_already(self, pid: int) -> bool:
+        """Ask once what proves a sleep, before there was one."""
+        once = [attrs.evolve(one, repeat=False) for one in self.model.recipe.asleep]
+        return await self._prove(once, pid) is None
+
     async def wake(self, pid: int) -> str | None:
         """Take the steps out of sleep and wait until the model is ready."""
-        steps, limit, limit_of_a_call = (
-            self.model.recipe.wake,
-            self.limits.wake,
-            self.limits.wake_call,
-        )
+        steps = self.model.recipe.wake
+        limit, limit_of_a_call = self.limits.wake, self.limits.wake_call
         limits = StepLimits(whole=limit, call=limit_of_a_call, run=limit)
         if failure := await self._steps(pid).take(steps, limits):
             return failure
@@ -78,10 +80,10 @@ class Actions:
             return await self.contact.weigh(pid)
         return None
 
-    async def one_token(self) -> Token:
-        """Ask for one token."""
+    async def one_token(self, route: str = "") -> Token:
+        """Ask for one token, at a route if it is given."""
         with trio.move_on_after(self.limits.canary):
-            return await self.contact.one_token(self.model)
+            return await self.contact.one_token(self.model, route)
         return Token(failure=f"no token within {seconds(self.limits.canary)}")
 
     async def ask_to_stop(self, pid: int) -> str | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from supervisor.groups import group_lives, is_dead, members_of
+from supervisor.groups import BETWEEN_LOOKS, group_lives, is_dead, members_of
 
 STARTTIME = 19  # its place behind the name of the program
 
@@ -40,7 +40,11 @@ class AdoptedLeader:
 
     async def wait(self) -> int | None:
         """Wait for its end; how it ended only its parent is told."""
-        await trio.lowlevel.wait_readable(self.handle)
+        while self.returncode is None:
+            try:
+                await trio.lowlevel.wait_readable(self.handle)
+            except trio.BusyResourceError:  # somebody else waits here, and they are told alone
+                await trio.sleep(BETWEEN_LOOKS)
         return None
 
 

@@ -70,4 +70,4 @@ def _effective(config: Config, name: str) -> object:
 
 def _process(model: Model) -> object:
     """Return what a running process was started with, and how it is put to sleep and woken."""
-    return model.cmd, model.env, model.port, model.proxy, model.check_endpoint, model.recipe
+    return model.cmd, model.env, model.port, model.proxy, model.check_endpoint, model.recipe.way

@@ -22,18 +22,23 @@ class Token:
 
     Attributes:
         text: the token; nothing may be a token, too.
+        route: where it was asked.
         failure: why there is none; None if there is one.
     """
 
     text: str = ""
+    route: str = ""
     failure: str | None = None
 
 
-OneToken = Callable[[Model], Awaitable[Token]]
-"""Ask a model for one token, always with the same question; cancel it when it takes too long."""
+OneToken = Callable[[Model, str], Awaitable[Token]]
+"""Ask a model for one token at a route, or at the first that answers if that is empty.
+
+It is always the same question. Cancel it when it takes too long.
+"""
 
 
-async def no_token(_: Model) -> Token:
+async def no_token(_: Model, __: str) -> Token:
     """Have no way to ask."""
     return Token(failure="nobody asks")
 

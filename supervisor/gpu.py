@@ -21,25 +21,27 @@ def held_on_gpus(pids: Iterable[int]) -> int | None:
         return None
     wanted = set(pids)
     try:
-        # A process that computes and draws is on both lists, with all it holds on each.
-        found = {
-            (device, process.pid): process.usedGpuMemory
-            for device, process in _processes(nvml)
-            if process.pid in wanted
-        }
+        found = [one.usedGpuMemory for one in _processes(nvml) if one.pid in wanted]
     except nvml.NVMLError:  # the GPU has fallen off the bus, or the driver is being replaced
         return None
-    return None if None in found.values() else sum(found.values())
+    return None if None in found else sum(found)
 
 
-def _processes(nvml: Any) -> Iterator[tuple[int, Any]]:  # noqa: ANN401 -- it ships no types
+def _processes(nvml: Any) -> Iterator[Any]:  # noqa: ANN401 -- it ships no types
+    """Yield the processes of each GPU; one that computes and draws is on both lists with all."""
     for number in range(nvml.nvmlDeviceGetCount()):
         device = nvml.nvmlDeviceGetHandleByIndex(number)
-        for processes in (
-            nvml.nvmlDeviceGetComputeRunningProcesses(device),
-            nvml.nvmlDeviceGetGraphicsRunningProcesses(device),
-        ):
-            yield from ((number, process) for process in processes)
+        compute = nvml.nvmlDeviceGetComputeRunningProcesses(device)
+        yield from compute
+        known = {one.pid for one in compute}
+        yield from (one for one in _drawing(nvml, device) if one.pid not in known)
+
+
+def _drawing(nvml: Any, device: Any) -> Iterable[Any]:  # noqa: ANN401 -- it ships no types
+    try:
+        return nvml.nvmlDeviceGetGraphicsRunningProcesses(device)  # type: ignore[no-any-return]
+    except nvml.NVMLError_NotSupported:  # a GPU that only computes
+        return ()
 
 
 @cache

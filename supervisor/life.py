@@ -72,10 +72,10 @@ class Life:
     async def _exit(self) -> Ending:
         status = await self.child.exited()
         reason = f"process {describe_exit(status)} while {self.at.state.value}"
-        by_sleep = self.at.state in BETWEEN_SLEEP_AND_WAKE
-        if by_sleep:
-            self.sleeping.failed(self.actions())
-        return Ending(reason, failed=True, retried=by_sleep)
+        if self.at.state in (State.FALLING_ASLEEP, State.WAKING):
+            self.sleeping.failed(self.actions(), reason)
+        retried = self.at.state in BETWEEN_SLEEP_AND_WAKE
+        return Ending(reason, failed=True, retried=retried)
 
     async def _unwanted(self) -> Ending:
         await self.wanted.told_to_end.wait()
@@ -92,7 +92,7 @@ class Life:
         self.at.step(Event.SLEPT, "Model sleep completed in")
         if slept.worn and not self.wanted.usage.waiting:
             self.at.tell("warning", f"Stopping process, as nobody uses it now: {slept.worn}")
-            return Ending(slept.worn)
+            return Ending()
         return None
 
     async def _wake(self) -> Ending | None:
@@ -110,8 +110,9 @@ class Life:
             await self.child.exited()
         if not moment.cancelled_caught:
             await trio.sleep_forever()  # the other rival tells of the end
-        self.sleeping.failed(self.actions())
-        return self._report(failure, remedy)
+        ending = self._report(failure, remedy)
+        self.sleeping.failed(self.actions(), failure)
+        return ending
 
     @property
     def _may_sleep(self) -> bool:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 import psutil
@@ -17,9 +18,12 @@ import trio
 
 from supervisor.gpu import held_on_gpus
 
+T = TypeVar("T")
 Measure = Callable[[int], Awaitable[int]]
 """Return the bytes that the process tree of a pid holds."""
 
+# A driver that hangs keeps the thread that asks it; it must not keep all that the daemon has.
+_SCALES = trio.CapacityLimiter(4)
 _RESIDENT = re.compile(rb"^(?:VmRSS|VmSwap):\s+(\d+) kB$", re.MULTILINE)
 
 
@@ -28,11 +32,12 @@ class Held:
     """Bytes that a process tree holds.
 
     Attributes:
-        host: of host memory, swap included; pages that are shared count for each process.
-        gpu: of GPU memory; None where that cannot be seen.
+        host: of host memory, swap included; pages that are shared count for each process. None
+            where that cannot be seen.
+        gpu: the same of GPU memory.
     """
 
-    host: int = 0
+    host: int | None = None
     gpu: int | None = None
 
 
@@ -47,17 +52,22 @@ async def held_by(pid: int) -> int:
     """
     try:
         # Walking the pages of a large process takes the kernel a tenth of a second.
-        return await trio.to_thread.run_sync(_measure, pid, abandon_on_cancel=True)
-    except RuntimeError:  # there is no thread left; the next look has one
+        return await beside(_measure, pid)
+    except (RuntimeError, OSError):  # there is no thread or descriptor left; the next look has one
         return 0
 
 
 async def weigh(pid: int) -> Held:
-    """Return what a process and its descendants hold, from counters that cost next to nothing."""
+    """Return what a process and its descendants hold, as the kernel and the driver count it."""
     try:
-        return await trio.to_thread.run_sync(_weigh, pid, abandon_on_cancel=True)
-    except RuntimeError:  # there is no thread left
+        return await beside(_weigh, pid)
+    except (RuntimeError, OSError):  # there is no thread or descriptor left
         return Held()
+
+
+async def beside(look: Callable[[int], T], pid: int) -> T:
+    """Look at a process in a thread, which is given up if it takes too long."""
+    return await trio.to_thread.run_sync(look, pid, abandon_on_cancel=True, limiter=_SCALES)
 
 
 def tree_of(pid: int) -> list[int]:
@@ -85,7 +95,7 @@ def _resident_of(pid: int) -> int:
     """Return resident and swapped bytes (proc_pid_status(5)); 0 for one that has ended."""
     try:
         text = Path(f"/proc/{pid}/status").read_bytes()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return 0
     return sum(int(kilobytes) for kilobytes in _RESIDENT.findall(text)) * 1024
 

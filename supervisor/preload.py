@@ -43,5 +43,5 @@ async def _preload(supervisor: Supervisor, model: Model, one_token: OneToken) ->
 async def _first_token(model: Model, one_token: OneToken, limit: float) -> str | None:
     """Return why a model said nothing, or None. Its first user need not wait for what it does."""
     with trio.move_on_after(limit):
-        return (await one_token(model)).failure
+        return (await one_token(model, "")).failure
     return f"no token within {seconds(limit)}"

@@ -21,20 +21,25 @@ class Amount:
     Attributes:
         kind: the memory's name: ``GPU`` or ``host``.
         awake: before a sleep.
-        asleep: after it.
+        asleep: after it; None if it cannot be measured any more.
     """
 
     kind: str
     awake: int
-    asleep: int
+    asleep: int | None
+
+    @property
+    def left(self) -> int:
+        """What the sleep has left; all, as far as nothing else is known."""
+        return self.awake if self.asleep is None else self.asleep
 
     @property
     def freed(self) -> int:
         """What the sleep has freed; negative if it took more."""
-        return self.awake - self.asleep
+        return self.awake - self.left
 
     def __str__(self) -> str:
-        left = f"{size(self.asleep)} of {size(self.awake)} {self.kind} memory"
+        left = f"{size(self.left)} of {size(self.awake)} {self.kind} memory"
         return f"freed {size(self.freed)}, left {left}"
 
 
@@ -44,19 +49,25 @@ def amounts(verify: Verify, recipe: Recipe, awake: Held, asleep: Held) -> list[A
     GPU memory counts where some was held. Host memory counts where the operator asks for it, or a
     preset does and there was no GPU memory: what a GPU sleeps on is the host's.
     """
-    found = []
-    if verify.gpu_memory and awake.gpu and asleep.gpu is not None:
-        found.append(Amount("GPU", awake.gpu, asleep.gpu))
     asked = verify.host_memory
-    if asked or (asked is None and recipe.host_memory and not awake.gpu):
-        found.append(Amount("host", awake.host, asleep.host))
-    return found
+    of_host = recipe.host_memory and not awake.gpu if asked is None else asked
+    pairs = {
+        "GPU": (awake.gpu or None, asleep.gpu, verify.gpu_memory),
+        "host": (awake.host, asleep.host, of_host),
+    }
+    return [
+        Amount(kind, before, after)
+        for kind, (before, after, counts) in pairs.items()
+        if counts and before is not None
+    ]
 
 
 def shortfall(verify: Verify, amount: Amount) -> str | None:
     """Return what is wrong with what a sleep has left, in an operator's words, or None."""
+    if amount.asleep is None:
+        return f"the {amount.kind} memory that the model holds cannot be measured any more"
     held = f"still holds {size(amount.asleep)} of {size(amount.awake)} {amount.kind} memory"
-    if amount.freed * 100 < verify.freed * amount.awake:
+    if verify.freed and amount.freed * 100 < verify.freed * amount.awake:
         return f"the model {held}, and verify.freed is {verify.freed} %"
     if verify.max_residue and amount.asleep > verify.max_residue * MIB:
         return f"the model {held}, and verify.maxResidue is {verify.max_residue} MiB"

@@ -126,8 +126,8 @@ class Records:
 def fingerprint(model: Model) -> str:
     """Return what stands for all that a process was started with, and how it sleeps and wakes."""
     facts = attrs.asdict(model, recurse=True)
-    known = ("cmd", "env", "port", "proxy", "check_endpoint", "recipe")
-    text = repr([facts[name] for name in known])
+    known = [facts[name] for name in ("cmd", "env", "port", "proxy", "check_endpoint")]
+    text = repr([*known, model.recipe.way])
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 

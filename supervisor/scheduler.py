@@ -25,10 +25,9 @@ from supervisor.errors import (
 from supervisor.placement import MakeRoom, placement_of
 from supervisor.server import ModelServer
 from supervisor.states import State
+from supervisor.trust import LONGEST_HELD
 from supervisor.turns import NOTHING, Decision, Demand, Patience, decide
 from supervisor.usage import Lease
-
-LONGEST_HELD = 5.0  # seconds that a request waits for the next start of a model that failed
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 

@@ -220,7 +220,7 @@ class ModelServer:
         """Have a process, keep it while it is wanted, and see it gone."""
         self.wanted.begin_life()
         self.sleeping.begin_life()
-        self.at.up_since = None
+        self.at.served = None
         self.output.clear()  # what its predecessor said explains nothing of this one
         ending = Ending()
         try:
@@ -305,7 +305,7 @@ class ModelServer:
         if ending.failed:
             self._fail(ending)
         else:
-            if self.at.up_since is not None:
+            if self.at.served is not None:
                 self.backoff = NO_BACKOFF
             self.at.step(Event.ENDED, "Process stopped in")
         self._child, self.at.pid = None, None
@@ -315,12 +315,11 @@ class ModelServer:
         if last := " | ".join(self.output.tail(LINES_IN_A_REASON)):
             reason = f"{reason}; last output: {last}"
         now = trio.current_time()
-        served = 0.0 if self.at.up_since is None else now - self.at.up_since
-        self.backoff = self.backoff.failed(now, served, self.limits.backoff)
+        self.backoff = self.backoff.failed(now, self.at.served or 0.0, self.limits.backoff)
         message = f"Model failed: {reason}. {self.backoff.next_start(now)}"
         self.at.tell("error", message, reason=reason, failures=self.backoff.failures)
         self.at.failure = reason
-        if self.wanted.wish is Wish.SERVE and not ending.retried:
+        if self.wanted.wish is Wish.SERVE and not (ending.retried and self.backoff.is_short):
             self.on_failure(reason)
         self.wanted.wish = Wish.STOP
         self.at.step(Event.GAVE_UP)

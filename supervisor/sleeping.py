@@ -6,7 +6,7 @@ Nothing here stops the model; what a failure leads to is the model server's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import attrs
@@ -19,8 +19,6 @@ from supervisor.memory import Held
 from supervisor.proof import MIB, Amount, History, amounts, shortfall, size
 from supervisor.readiness import pause_after
 from supervisor.trust import FULL_TRUST, Trust
-
-UNMEASURED = "the memory that the model holds cannot be measured any more"
 
 
 class Tell(Protocol):
@@ -45,14 +43,17 @@ class Sleeping:
     Attributes:
         tell: writes an operator's line.
         trust: whether it may sleep.
+        last_failure: why a sleep or a wake failed last.
         amounts: the memory that the last sleep has freed and left, by kind.
         histories: what the sleeps of the present process have left, by kind of memory.
     """
 
     tell: Tell
     trust: Trust = FULL_TRUST
+    last_failure: str | None = attrs.field(default=None, init=False)
     amounts: Mapping[str, Amount] = attrs.field(factory=dict, init=False)
     histories: Mapping[str, History] = attrs.field(factory=dict, init=False)
+    _said_unproved: bool = attrs.field(default=False, init=False)
     _said_before: Token | None = attrs.field(default=None, init=False)
 
     def begin_life(self) -> None:
@@ -62,7 +63,7 @@ class Sleeping:
     async def fall_asleep(self, actions: Actions, pid: int) -> Slept:
         """Put the model to sleep and prove it."""
         await self._ask_before(actions)
-        awake = await actions.weigh(pid)
+        awake = await self._held_before(actions, pid)
         failure = (
             await actions.sleep(pid)
             or await actions.prove_asleep(pid)
@@ -81,20 +82,29 @@ class Sleeping:
             self.trust = self.trust.proved()
         return failure
 
-    def failed(self, actions: Actions) -> None:
+    def failed(self, actions: Actions, reason: str) -> None:
         """Count a failure; enough of them end the trust."""
         held, self.trust = self.trust.holds, self.trust.failed(actions.limits.sleep_failures)
+        self.last_failure = reason
         if held and not self.trust.holds:
             count, name = self.trust.failures, actions.model.id
+            times = "a failure" if count == 1 else f"{count} failures in a row"
             self.tell(
                 "error",
-                f"Sleep is switched off after {count} failures in a row (maxSleepFailures): the "
-                "model is stopped to make room. A reload, or POST /api/models/sleep/"
-                f"{name}, lets it sleep again",
+                f"Sleep is switched off after {times} (maxSleepFailures): the model is stopped to "
+                "make room. A reload lets it sleep again, and so does POST /api/models/sleep/"
+                f"{name} while it is loaded",
+                reason=reason,
                 failures=count,
             )
 
     # Memory.
+
+    async def _held_before(self, actions: Actions, pid: int) -> Held | None:
+        """Measure what a sleep can free: nothing, if the model has nothing loaded yet."""
+        if actions.model.recipe.host_memory and await actions.sleeps_already(pid):
+            return Held()
+        return await actions.weigh(pid)
 
     async def _prove_freed(self, actions: Actions, pid: int, awake: Held | None) -> str | None:
         """Measure until enough is freed; return why it is not, or None."""
@@ -102,7 +112,13 @@ class Sleeping:
             self.tell("warning", "The memory could not be measured in time; it is not verified")
             return None
         found, failure = await self._until_freed(actions, pid, awake)
-        self.amounts = {one.kind: one for one in found}
+        if not found and not actions.model.recipe.asleep and not self._said_unproved:
+            self._said_unproved = True
+            text = (
+                "Nothing proves this sleep: no question (verify.asleep), no memory to be measured"
+            )
+            self.tell("info", text)
+        self.amounts = {one.kind: one for one in found if one.asleep is not None}
         if failure:
             return failure
         for one in found:
@@ -113,22 +129,19 @@ class Sleeping:
         self, actions: Actions, pid: int, awake: Held
     ) -> tuple[list[Amount], str | None]:
         verify, recipe = actions.model.verify, actions.model.recipe
-        found = amounts(verify, recipe, awake, awake)
-        failure = UNMEASURED if found else None
+        found = amounts(verify, recipe, awake, Held())
+        failure = _first(shortfall(verify, one) for one in found)
         began = trio.current_time()
         with trio.move_on_after(actions.limits.check):
             while failure:
-                asleep = await actions.contact.weigh(pid)
-                if awake.gpu and asleep.gpu is None and verify.gpu_memory:
-                    return [], UNMEASURED
-                found = amounts(verify, recipe, awake, asleep)
-                failure = next(filter(None, (shortfall(verify, one) for one in found)), None)
+                found = amounts(verify, recipe, awake, await actions.contact.weigh(pid))
+                failure = _first(shortfall(verify, one) for one in found)
                 if failure:
                     await trio.sleep(pause_after(trio.current_time() - began))
         return found, failure
 
     def _note(self, amount: Amount) -> None:
-        history = self.histories.get(amount.kind, History()).then(amount.asleep)
+        history = self.histories.get(amount.kind, History()).then(amount.left)
         self.histories = {**self.histories, amount.kind: history}
         more = f"; {size(history.trend)} more with each sleep" if history.trend >= MIB else ""
         self.tell(
@@ -136,7 +149,7 @@ class Sleeping:
             f"Sleep {amount}{more}",
             memory=amount.kind,
             freed_bytes=amount.freed,
-            left_bytes=amount.asleep,
+            left_bytes=amount.left,
             cycles=history.cycles,
             trend_bytes=round(history.trend),
         )
@@ -160,19 +173,27 @@ class Sleeping:
         if self._said_before is None and _has_canary(actions.model):
             self._said_before = await actions.one_token()
             if reason := self._said_before.failure:
-                self.tell("warning", f"No token is asked for after a wake: {reason}", reason=reason)
+                text = f"No token is asked for after wakes of this process: {reason}"
+                self.tell("warning", text, reason=reason)
 
     async def _ask_after(self, actions: Actions) -> str | None:
         """Return what is wrong with what the model says after a wake, or None."""
-        before = self._said_before or Token()
-        if not _has_canary(actions.model) or before.failure:
+        before = self._said_before
+        if not _has_canary(actions.model) or (before and before.failure):
             return None
-        now = await actions.one_token()
+        if before is None:  # another daemon put it to sleep, or nothing was to be asked then
+            await self._ask_before(actions)
+            return None
+        now = await actions.one_token(before.route)
         if now.failure:
             return f"after the wake no token came: {now.failure}"
-        if self._said_before and now.text != before.text:
+        if now.text != before.text:
             return f"after the wake the model said {now.text!r}, and {before.text!r} before"
         return None
+
+
+def _first(failures: Iterable[str | None]) -> str | None:
+    return next(filter(None, failures), None)
 
 
 def _has_canary(model: Model) -> bool:

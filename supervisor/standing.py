@@ -34,7 +34,7 @@ class Standing:
         pid: of its process, if there is one.
         failure: why it last failed; None once it was ready again.
         ready_since: when it last began to serve, on Trio's clock.
-        up_since: when its present process first did; None if that did not come to it.
+        served: seconds that its present process has; None if that did not come to it.
         costs: how long its steps take.
     """
 
@@ -46,7 +46,7 @@ class Standing:
     pid: int | None = attrs.field(default=None, init=False)
     failure: str | None = attrs.field(default=None, init=False)
     ready_since: float = attrs.field(default=0.0, init=False)
-    up_since: float | None = attrs.field(default=None, init=False)
+    served: float | None = attrs.field(default=None, init=False)
     costs: Costs = attrs.field(default=UNKNOWN, init=False)
     _since: float = attrs.field(default=0.0, init=False)
     _watchers: Watchers = attrs.field(factory=Watchers, init=False)
@@ -54,6 +54,8 @@ class Standing:
     def step(self, event: Event, done: str | None = None) -> None:
         """Apply an event; `done` says what was completed by it, for the log."""
         took = trio.current_time() - self._since
+        if self.state is State.READY:
+            self.served = (self.served or 0.0) + took
         self.state = step(self.state, event)
         self.costs = self.costs.learn(event, took)
         self._since = trio.current_time()
@@ -79,7 +81,7 @@ class Standing:
         """Step to READY: leases may be given."""
         self.failure = None
         self.ready_since = trio.current_time()
-        self.up_since = self.ready_since if self.up_since is None else self.up_since
+        self.served = self.served or 0.0
         self.step(event, done)
 
     def begin_end(self) -> None:

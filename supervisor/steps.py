@@ -14,13 +14,15 @@ import structlog
 import trio
 
 from configschema import Call, Command, Run, Step
-from supervisor.commands import run_command, run_told
+from supervisor.commands import run_told
 from supervisor.durations import seconds
-from supervisor.memory import tree_of
-from supervisor.readiness import pause_after
+from supervisor.memory import beside, tree_of
+from supervisor.readiness import SLOWEST_ANSWER, pause_after
 
 Caller = Callable[[Call], Awaitable[str | None]]
 """Make one HTTP step; return None if it succeeded, else what the server did instead."""
+
+LONGEST_OPTIONAL = 10.0  # seconds for a step that may fail and has no limit of its own
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
@@ -80,21 +82,19 @@ class Steps:
     async def _run(self, step: Run) -> str | None:
         if not step.where:
             return await self._command(step.command, self.pid)
-        found = [pid for pid in await self._tree() if await self._holds(step.where, pid)]
+        others = {pid: await self._command(step.where, pid) for pid in await self._tree()}
+        found = [pid for pid, failure in others.items() if failure is None]
         for pid in found:
             if failure := await self._command(step.command, pid):
                 return f"{failure}, for process {pid}"
-        return None if found else f"has nothing to do: for no process holds: {step.where.text}"
+        last = "; ".join(dict.fromkeys(filter(None, others.values())))
+        return None if found else f"has nothing to do: {step.where.text} {last}"
 
     async def _tree(self) -> list[int]:
-        return await trio.to_thread.run_sync(tree_of, self.pid, abandon_on_cancel=True)
+        return await beside(tree_of, self.pid)
 
     async def _command(self, command: Command, pid: int) -> str | None:
         return await run_told(command.for_process(pid), env=self.env, on_output=self.hear)
-
-    async def _holds(self, where: Command, pid: int) -> bool:
-        argv = where.for_process(pid)
-        return await run_command(argv, env=self.env, on_output=lambda _: None) is None
 
 
 @attrs.define(eq=False)
@@ -107,6 +107,8 @@ class _Trial:
 
     async def within(self, limits: StepLimits) -> str | None:
         usual = limits.call if isinstance(self.step, Call) else limits.run
+        if self.step.optional:  # it must leave the others their time
+            usual = min(usual, LONGEST_OPTIONAL, limits.whole / 2)
         limit = self.step.limit or usual
         with trio.move_on_after(limit):
             await (self._until_right() if self.step.repeat else self._once())
@@ -122,7 +124,13 @@ class _Trial:
 
     async def _until_right(self) -> None:
         began = trio.current_time()
-        while (failure := await self.attempt()) is not None:
+        while (failure := await self._attempt_soon()) is not None:
             self.last = failure
             await trio.sleep(pause_after(trio.current_time() - began))
         self.last = None
+
+    async def _attempt_soon(self) -> str | None:
+        """Try once; a question that is accepted and never answered is asked again."""
+        with trio.move_on_after(SLOWEST_ANSWER):
+            return await self.attempt()
+        return f"no answer within {SLOWEST_ANSWER:g}s"

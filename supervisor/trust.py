@@ -8,12 +8,14 @@ from __future__ import annotations
 from math import inf
 
 import attrs
+import trio
 
 from supervisor.durations import seconds
 
 FIRST_BACKOFF = 1.0  # seconds; each further failure doubles it
 GOOD_RUN = 60.0  # seconds of serving after which earlier failures do not count any more
 MOST_DOUBLINGS = 30
+LONGEST_HELD = 5.0  # seconds that a request waits for the next start of a model that failed
 
 
 @attrs.frozen
@@ -49,6 +51,11 @@ class Backoff:
 
     failures: int = 0
     until: float = -inf
+
+    @property
+    def is_short(self) -> bool:
+        """Whether requests wait for it."""
+        return self.until - trio.current_time() <= LONGEST_HELD
 
     def failed(self, now: float, served: float, most: float) -> Backoff:
         """Return it after a failure.

@@ -22,7 +22,7 @@ import psutil
 import trio
 
 from tests.client import Client, Reply
-from tests.conftest import processes_with
+from tests.conftest import STUB, processes_with
 from tests.proxy.daemon import stub
 from tests.system.daemon import Process, started, write
 
@@ -206,7 +206,7 @@ def main(arguments: Sequence[str]) -> int:
             seen = trio.run(soak, daemon, options.clients, options.swaps)
             found = wrongs(seen, before)
             status, seconds = daemon.end()
-        left = processes_with("stub.py")
+        left = processes_with(str(STUB))
     print(f"answers: {dict(sorted(seen.outcomes.items()))}")
     print(f"memory: {slope(seen.samples):+.2f} MB in 1,000 swaps")
     print(f"ended with {status} after {seconds:.1f} s")

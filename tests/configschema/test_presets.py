@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import jmespath
 import pytest
 
@@ -93,6 +95,16 @@ def test_the_routers_questions_find_the_model_by_its_name(name: str) -> None:
     assert recipe.host_memory
 
 
+@pytest.mark.parametrize("name", ["a`b", "a\\b", 'a"b', "a'b"])
+def test_whatever_is_in_a_name_is_text_in_a_question(name: str) -> None:
+    """No sign of it ends the text."""
+    quoted = json.dumps(name)
+    recipe = only(f"cmd: 'x ${{PORT}}', sleep: tabbyapi, useModelName: {quoted}").recipe
+    (awake,) = recipe.awake
+    assert isinstance(awake, Call)
+    assert jmespath.search(awake.holds, {"id": name}) is True
+
+
 @pytest.mark.parametrize(("name", "tagged"), [("a", "a:latest"), ("a:7b", "a:7b")])
 def test_ollama_is_asked_for_the_name_with_its_tag(name: str, tagged: str) -> None:
     """As /api/ps lists it. It has no /health."""
@@ -121,9 +133,23 @@ def test_every_request_of_a_preset_has_the_control_headers() -> None:
     steps = [*model.recipe.sleep, *model.recipe.wake, *model.recipe.asleep, *model.recipe.awake]
     for step in steps:
         assert isinstance(step, Call)
-        assert step.headers == {"Authorization": "Bearer s3cret"}
+        assert step.headers == {"authorization": "Bearer s3cret"}
     assert "s3cret" not in repr(model)
     assert warnings(keys) == []
+
+
+def test_no_other_host_gets_the_control_headers() -> None:
+    """One may be a key; and a step's own header wins, however it is written."""
+    keys = """
+      cmd: 'x ${PORT}'
+      sleepMode: enable
+      controlHeaders: {Authorization: mine}
+      sleepEndpoints: [{endpoint: 'http://elsewhere.test/hook'}, {endpoint: /s}]
+      wakeEndpoints: [{endpoint: /w, headers: {authorization: its}}]
+    """
+    recipe = parse(f"models:\n    m: {keys}").config.models["m"].recipe
+    found = [step.headers for step in (*recipe.sleep, *recipe.wake) if isinstance(step, Call)]
+    assert found == [{}, {"authorization": "mine"}, {"authorization": "its"}]
 
 
 def test_cuda_checkpoint_takes_each_process_with_cuda() -> None:
@@ -170,6 +196,8 @@ def test_every_preset_sleeps_and_lets_ttl_mean_sleep(preset: str) -> None:
         ("cmd: 'x ${PORT}', sleep: tabbyapi", ["authorization"]),
         ("cmd: 'x ${PORT}', sleep: cuda-checkpoint", ["cuda-checkpoint"]),
         ("cmd: 'x ${PORT}', sleep: llama.cpp-router", []),
+        ("cmd: 'x ${PORT}', sleep: ollama", ["OLLAMA_KEEP_ALIVE=-1"]),
+        ("cmd: 'x ${PORT}', sleep: ollama, env: [OLLAMA_KEEP_ALIVE=-1]", []),
     ],
 )
 def test_what_a_preset_needs_and_is_not_there_is_warned_of(keys: str, missing: list[str]) -> None:
@@ -203,6 +231,15 @@ def test_what_a_preset_needs_and_is_not_there_is_warned_of(keys: str, missing: l
             "verify.awake.0.expect.0: 99 is no HTTP status",
         ),
         ("verify: {freed: 101}, sleep: vllm", "verify.freed: expected a whole number, 0 to 100"),
+        ("controlHeaders: {Host: c}, sleep: vllm", "controlHeaders.Host: 'Host' belongs to the"),
+        (
+            "verify: {asleep: [{cmd: x, holds: y}]}, sleep: vllm",
+            "verify.asleep.0.holds: belongs to a request, and this step is a command",
+        ),
+        (
+            "sleepMode: enable, sleepEndpoints: [null], wakeEndpoints: [{endpoint: /w}]",
+            "sleepMode: sleepEndpoints is required where sleepMode is enable",
+        ),
         ("controlHeaders: {'a b': c}, sleep: vllm", "controlHeaders.a b: 'a b' is no name of a"),
         (
             'controlHeaders: {a: "b\\nc"}, sleep: vllm',

@@ -86,7 +86,7 @@ async def test_a_call_is_sent_as_it_is_written() -> None:
         (b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n", "answered 500"),
         (b"HTTP/1.1 500 X\r\ncontent-length: 9\r\n\r\na\x1b[31m\nb", "answered 500 (a [31m b)"),
         (b"HTTP/1.1 302 X\r\nlocation: /\r\ncontent-length: 0\r\n\r\n", "answered 302"),
-        (b"HTTP/1.1 500 X\r\ncontent-length: 900\r\n\r\n" + b"x" * 900, "x" * 200 + ")"),
+        (b"HTTP/1.1 500 X\r\ncontent-length: 900\r\n\r\n" + b"x" * 900, "x" * 200 + "...)"),
         (b"", "failed: "),
         (b"nonsense\r\n\r\n", "failed: "),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", "failed: "),

@@ -34,6 +34,10 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+async def held(pid: int) -> int:
+    return (await weigh(pid)).host or 0
+
+
 def python(module: str, gguf: Path, options: str = "", **keys: Any) -> dict[str, Any]:
     command = f"{sys.executable} -m {module} --model {gguf / 'big.gguf'} --port ${{PORT}} {options}"
     return {"cmd": command, "proxy": "http://127.0.0.1:${PORT}", **keys}
@@ -65,14 +69,14 @@ async def test_a_server_that_sleeps_by_itself_is_left_alone_and_wakes_for_a_requ
     async with daemon({"a": sleeper}) as running:
         await chat(running.port, "a", **HI)
         pid = running.pid("a") or 0
-        awake = (await weigh(pid)).host
+        awake = await held(pid)
         with trio.fail_after(8):
-            while (await weigh(pid)).host > awake - SIZE * 0.8:
+            while await held(pid) > awake - SIZE * 0.8:
                 await trio.sleep(0.1)
         props = (await ask(running.port, "GET", "/upstream/a/props")).json()
         assert props["is_sleeping"] is True
         assert (await ask(running.port, "GET", "/upstream/a/health")).status == 200
-        assert (await weigh(pid)).host < awake - SIZE * 0.8
+        assert await held(pid) < awake - SIZE * 0.8
         assert (await chat(running.port, "a", **HI)).status == 200
         assert running.pid("a") == pid
 

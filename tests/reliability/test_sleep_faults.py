@@ -108,8 +108,8 @@ ROWS = {
         f"after the wake the model said '!!!!', and 'four' before{AGAIN}", garbage="!!!!"
     ),
     "wake is good and completions answer 500": awake(
-        "after the wake no token came: /v1/completions answered 500",
-        path="/v1/chat/completions and /v1/completions",
+        "after the wake no token came: /v1/chat/completions answered 500",
+        path="/v1/chat/completions",
         status=500,
     ),
     "wake is good and completions hang": awake(

@@ -25,6 +25,7 @@ ON_HOST = Recipe(host_memory=True)
         (Verify(), PLAIN, Held(9, None), []),
         (Verify(), PLAIN, Held(9, 0), []),
         (Verify(gpu_memory=False), PLAIN, Held(9, 9), []),
+        (Verify(host_memory=True), PLAIN, Held(None, None), []),
         (Verify(host_memory=True), PLAIN, Held(9, 9), ["GPU", "host"]),
         (Verify(host_memory=True), PLAIN, Held(9, None), ["host"]),
         (Verify(), ON_HOST, Held(9, None), ["host"]),
@@ -47,7 +48,7 @@ def test_which_memory_a_sleep_must_free(
         (Verify(), 6, "still holds 6.0 GiB of 10.0 GiB GPU memory, and verify.freed is 50 %"),
         (Verify(freed=Percent(0)), 10, None),
         (Verify(freed=Percent(100)), 0, None),
-        (Verify(freed=Percent(0)), 11, "still holds 11.0 GiB"),
+        (Verify(freed=Percent(0)), 11, None),
         (Verify(max_residue=Count(2048)), 2, None),
         (Verify(max_residue=Count(2048)), 3, "and verify.maxResidue is 2048 MiB"),
     ],
@@ -56,6 +57,16 @@ def test_how_much_may_be_left(verify: Verify, asleep: int, words: str | None) ->
     """A share of what was held, and no more than a size where one is given."""
     found = shortfall(verify, Amount("GPU", 10 * GIB, asleep * GIB))
     assert (found is None) if words is None else (found and words in found)
+
+
+def test_memory_that_cannot_be_measured_any_more_is_not_taken_for_freed() -> None:
+    """Of either kind."""
+    verify = Verify(host_memory=True)
+    for one in amounts(verify, PLAIN, Held(9 * GIB, 9 * GIB), Held()):
+        assert (one.left, one.freed) == (9 * GIB, 0)
+        said = shortfall(verify, one)
+        assert said
+        assert "cannot be measured any more" in said
 
 
 @given(st.lists(st.integers(0, 1 << 40), min_size=1))

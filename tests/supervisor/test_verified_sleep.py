@@ -41,9 +41,9 @@ class FakeServer:
             await trio.sleep_forever()
         return answer
 
-    async def say(self, _: Model) -> Token:
+    async def say(self, _: Model, route: str) -> Token:
         await trio.lowlevel.checkpoint()
-        self.made.append("token")
+        self.made.append(f"token {route}".strip())
         return self.words.pop(0) if len(self.words) > 1 else self.words[0]
 
 
@@ -100,7 +100,7 @@ async def test_a_question_is_asked_again_until_its_answer_is_right(
     ("answer", "words"),
     [
         ("answered 404", "asleep (GET /is_sleeping) timed out after 10s (answered 404)"),
-        ("hangs", "asleep (GET /is_sleeping) timed out after 10s"),
+        ("hangs", "asleep (GET /is_sleeping) timed out after 10s (no answer within 5s)"),
     ],
 )
 async def test_a_question_that_is_never_answered_right_is_a_failed_sleep(
@@ -222,7 +222,7 @@ async def test_a_model_that_says_nothing_before_is_not_asked_after(
         await use(supervisor, "b")
         assert await use(supervisor, "a") == first
     assert server.made.count("token") == 1
-    warning = "<a> No token is asked for after a wake: /v1/completions answered 404"
+    warning = "<a> No token is asked for after wakes of this process: /v1/completions answered 404"
     assert warning in events(log_lines)
 
 
@@ -247,7 +247,8 @@ async def test_sleep_is_switched_off_after_failures_in_a_row(
     off = [line for line in events(log_lines) if "Sleep is switched off" in line]
     assert off == [
         "<a> Sleep is switched off after 3 failures in a row (maxSleepFailures): the model is "
-        "stopped to make room. A reload, or POST /api/models/sleep/a, lets it sleep again"
+        "stopped to make room. A reload lets it sleep again, and so does POST /api/models/sleep/a "
+        "while it is loaded"
     ]
 
 
@@ -321,6 +322,90 @@ async def test_what_sleep_leaves_may_not_grow_without_end(
         "<a> Stopping process, as nobody uses it now: what sleep leaves of GPU memory has grown "
         "by 2.0 GiB, more than 1.0 GiB (verify.maxGrowth)" in events(log_lines)
     )
+
+
+async def test_a_reading_of_memory_that_fails_once_is_taken_again(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """A driver that is asked while it works may not answer."""
+    async with supervise(FakeServer(), AWAKE, Held(0, None), ASLEEP) as supervisor:
+        await use(supervisor, "a")
+        await use(supervisor, "b")
+        assert state(supervisor, "a") is State.ASLEEP
+
+
+async def test_a_router_that_has_loaded_nothing_has_nothing_to_free(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """It sleeps already."""
+    server, small = FakeServer(), Held(60 << 20)
+    async with supervise(server, small, sleep="llama.cpp-router") as supervisor:
+        await use(supervisor, "a")
+        await use(supervisor, "b")
+        assert state(supervisor, "a") is State.ASLEEP
+
+
+async def test_a_canary_that_is_switched_on_while_the_model_sleeps_begins_with_the_wake(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """There is nothing to compare with, so nothing can be wrong."""
+    server = FakeServer(words=[Token(failure="answered 404")])
+    async with supervise(server) as supervisor:
+        first = await use(supervisor, "a")
+        await use(supervisor, "b")
+        text = two(model("serve a", sleep="vllm", verify="{canary: true}"), B)
+        supervisor.reload(parse(text).config)
+        assert await use(supervisor, "a") == first
+
+
+async def test_a_sleeper_that_is_killed_has_not_failed_to_sleep(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Out of memory kills whoever holds most."""
+    async with supervise(FakeServer()) as supervisor:
+        for _ in range(3):
+            await use(supervisor, "a")
+            await use(supervisor, "b")
+            programs.of("serve", "a").exit(-9)
+            await trio.sleep(100)
+        assert supervisor.servers["a"].sleeping.trust.failures == 0
+
+
+async def test_an_optional_step_that_hangs_leaves_the_others_their_time(
+    autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
+) -> None:
+    """It is given up, and the wake is good."""
+    server = FakeServer({"/reset_prefix_cache": ["hangs"]})
+    async with supervise(server, sleep="vllm-level2") as supervisor:
+        first = await use(supervisor, "a")
+        await use(supervisor, "b")
+        assert await use(supervisor, "a") == first
+    said = "<a> reset cache (POST /reset_prefix_cache) timed out after 10s; going on, as this step"
+    assert f"{said} is optional" in events(log_lines)
+
+
+async def test_a_question_that_hangs_once_is_asked_again(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """It was accepted and not answered."""
+    async with supervise(FakeServer({"/is_sleeping": ["hangs", None]})) as supervisor:
+        await use(supervisor, "a")
+        await use(supervisor, "b")
+        assert state(supervisor, "a") is State.ASLEEP
+
+
+async def test_time_asleep_is_no_good_run(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """A model that only sleeps and dies is started ever later, too."""
+    async with supervise(FakeServer({}), text="maxSleepFailures: 0\n") as supervisor:
+        for failures in (1, 2, 3):
+            await use(supervisor, "a")
+            await use(supervisor, "b")
+            await trio.sleep(100)
+            programs.of("serve", "a").exit(-9)
+            await trio.sleep(10)
+            assert supervisor.servers["a"].backoff.failures == failures
 
 
 async def test_all_steps_together_have_one_limit(
