@@ -14,6 +14,7 @@ from configschema.expansion import BUILT_IN
 from configschema.problems import Fault, Path
 from configschema.recipe import Call, Step
 from configschema.schema import Model
+from configschema.sections import Check, Endpoint
 
 NO_SHELL = "as no shell runs it"
 _SUSPICIOUS = re.compile(r"[#&|;<>$~\\=]")  # what all oddities have one of
@@ -44,10 +45,28 @@ def advise_on_commands(model: Model, path: Path) -> Iterator[Fault]:
         for message, *values in _oddities(command):
             yield Fault((*path, name), message, tuple(values), source=command.text)
     for name, command in (("cmdSleep", model.cmd_sleep), ("cmdWake", model.cmd_wake)):
-        if any(not _fails_on_errors(call) for call in _curls(command)):
-            message = "curl without -f counts an HTTP error as success; add -f"
-            yield Fault((*path, name), message)
+        yield from _curl_without_f(command, (*path, name))
+    for place, command in _commands_of_steps(model):
+        for message, *values in _oddities(command):
+            yield Fault((*path, *place), message, tuple(values), source=command.text)
+        yield from _curl_without_f(command, (*path, *place))
     yield from _levels(model.recipe.sleep, path)
+
+
+def _commands_of_steps(model: Model) -> Iterator[tuple[Path, Command]]:
+    lists: dict[Path, Sequence[Endpoint | Check]] = {
+        ("sleepEndpoints",): model.sleep_endpoints,
+        ("wakeEndpoints",): model.wake_endpoints,
+        ("verify", "asleep"): model.verify.asleep,
+        ("verify", "awake"): model.verify.awake,
+    }
+    for place, steps in lists.items():
+        yield from (((*place, number, "cmd"), one.cmd) for number, one in enumerate(steps))
+
+
+def _curl_without_f(command: Command, path: Path) -> Iterator[Fault]:
+    if any(not _fails_on_errors(call) for call in _curls(command)):
+        yield Fault(path, "curl without -f counts an HTTP error as success; add -f")
 
 
 def _oddities(command: Command) -> Iterator[tuple[str, ...]]:

@@ -244,12 +244,10 @@ def _pattern(value: Any, _: Any) -> Pattern:  # noqa: ANN401 -- cattrs' hook sig
 def _expression(value: Any, _: Any) -> Expression:  # noqa: ANN401 -- cattrs' hook signature
     text = _text(value, str)
     if text:
-        import jmespath  # few files have one, and each start would wait for it
+        from configschema.expressions import wrong_with  # each start would wait for it
 
-        try:
-            jmespath.compile(text)
-        except (jmespath.exceptions.JMESPathError, RecursionError):
-            raise WrongValue("{} is no JMESPath expression", text) from None
+        if reason := wrong_with(text):
+            raise WrongValue(reason, text)
     return Expression(text)
 
 

@@ -81,6 +81,9 @@ class Reader:
         if node.tag not in EXPLICIT:
             if node.tag.startswith("tag:yaml.org,2002:"):
                 self.faults.append(Fault(path, "its tag is not supported"))
+            elif len(node.tag) > 1 and not text:
+                message = "{} is a tag to YAML, and no text: put it in quotes"
+                self.faults.append(Fault(path, message, (node.tag,)))
             return text
         try:
             return EXPLICIT[node.tag](text)

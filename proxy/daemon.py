@@ -27,6 +27,7 @@ from proxy.metrics import Metrics
 from proxy.reloading import Files, Reloader
 from proxy.signals import Told
 from supervisor import Supervisor, open_supervisor
+from supervisor.gpu import why_not_known
 from supervisor.journal import Journals
 from supervisor.leftovers import settle_leftovers
 from supervisor.preload import preload
@@ -130,6 +131,7 @@ async def _serve(
         count = len(supervisor.config.models)
         log.info(f"Listening on {url}", address=where.netloc, models=count)
         _warn_if_open(where.hostname or "", supervisor.config)
+        _warn_if_blind(supervisor.config)
         serving.start_soon(application.end_streams_after, told.stop)
         for task in beside:
             serving.start_soon(task)
@@ -151,6 +153,12 @@ def _warn_if_open(host: str, config: Config) -> None:
             "unload models and read the log. Set apiKeys, or listen on 127.0.0.1",
             address=host,
         )
+
+
+def _warn_if_blind(config: Config) -> None:
+    """Say that nobody looks whether a sleep frees GPU memory."""
+    if any(model.can_sleep for model in config.models.values()) and (reason := why_not_known()):
+        log.warning(f"GPU memory is not measured, so no sleep is proved by it: {reason}")
 
 
 async def _hurry(told: Told, serving: trio.CancelScope, supervisor: Supervisor) -> None:

@@ -83,7 +83,8 @@ def bound(name: str) -> structlog.stdlib.BoundLogger:
 
 SAID_IN_THE_EVENT = (
     *("model", "duration_s", "timeout_s", "reason", "status", "left", "request_id"),
-    *("kept", "adjusted", "replaced", "removed", "added", "settings"),
+    *("kept", "adjusted", "replaced", "removed", "added", "settings", "failures"),
+    *("memory", "freed_bytes", "left_bytes", "cycles", "trend_bytes"),
 )
 
 

@@ -144,4 +144,7 @@ class Resolver:
         return next(iter(get_close_matches(name[:LONGEST_MEANT], names, 1)), None)
 
     def _state_of(self, model: str) -> State:
-        return self.supervisor.servers[model].snapshot().state
+        """Return how a model stands; one that may not start yet is of no more use than one that
+        leaves."""
+        server = self.supervisor.servers[model]
+        return State.STOPPING if server.held_back else server.at.state

@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def why_not_known() -> str | None:
+    """Return why GPU memory is not measured on a machine that has NVIDIA's driver, or None."""
+    if not DRIVER.exists() or _nvml() is not None:
+        return None
+    if find_spec("pynvml") is None:
+        return "install llamadoze with its extra 'gpu'"
+    return "NVML cannot be used (see nvidia-smi)"
 
 
 def held_on_gpus(pids: Iterable[int]) -> int | None:

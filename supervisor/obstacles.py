@@ -13,6 +13,6 @@ def obstacle(model: Model) -> str | None:
     if not is_reachable(model.proxy):
         return "proxy leads nowhere: it must be an address such as http://127.0.0.1:8000"
     if model.port is not None and not is_free(model.port):
-        taken = f"another process listens on its port {model.port}"
+        taken = f"its port {model.port} is in use by another process"
         return f"{taken}; end that process or change startPort"
     return None

@@ -24,7 +24,6 @@ from supervisor.errors import (
 )
 from supervisor.placement import MakeRoom, placement_of
 from supervisor.server import ModelServer
-from supervisor.states import State
 from supervisor.trust import LONGEST_HELD
 from supervisor.turns import NOTHING, Decision, Demand, Patience, decide
 from supervisor.usage import Lease
@@ -152,7 +151,7 @@ class Scheduler:
         model, usage = server.model.id, server.usage
         if self.paused and self._refuses:
             raise Paused(model)
-        held = self._held_back(server)
+        held = server.held_back
         if held > LONGEST_HELD:
             raise BackingOff(model, held, server.backoff.failures, server.at.failure or "")
         if usage.in_flight + usage.waiting >= server.limits.concurrency:
@@ -189,7 +188,7 @@ class Scheduler:
         if self.paused or not self._waiting:
             return NOTHING
         now = trio.current_time()
-        held = {name: self._held_back(self.servers[name]) for name in self._demands()}
+        held = {name: self.servers[name].held_back for name in self._demands()}
         demands = {name: one for name, one in self._demands().items() if held[name] <= 0}
         models = {
             name: server.snapshot()
@@ -200,11 +199,6 @@ class Scheduler:
         decision = decide(demands.values(), models, rules.make_room, rules.patience, now)
         starts = [now + wait for wait in held.values() if wait > 0]
         return attrs.evolve(decision, until=min([decision.until, *starts]))
-
-    def _held_back(self, server: ModelServer) -> float:
-        """Return the seconds that a model which has failed may not start yet."""
-        failed = server.at.state is State.FAILED
-        return server.backoff.until - trio.current_time() if failed else 0.0
 
     def _demands(self) -> dict[str, Demand]:
         """Return what is waited for; the list is in the order of their coming."""

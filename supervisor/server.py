@@ -139,6 +139,12 @@ class ModelServer:
         """Whether it makes room by sleeping: it knows how, and that is trusted."""
         return self.model.can_sleep and self.sleeping.trust.holds
 
+    @property
+    def held_back(self) -> float:
+        """The seconds that it may not start yet, because it has failed."""
+        failed = self.at.state is State.FAILED
+        return max(0.0, self.backoff.until - trio.current_time()) if failed else 0.0
+
     def forgive(self) -> None:
         """Let it sleep and start again, whatever has failed before."""
         self.sleeping.trust, self.backoff = FULL_TRUST, NO_BACKOFF

@@ -227,6 +227,22 @@ def test_what_a_preset_needs_and_is_not_there_is_warned_of(keys: str, missing: l
             "verify.asleep.0.holds: 'a =' is no JMESPath expression",
         ),
         (
+            "verify: {asleep: [{endpoint: /a, holds: 'a == true'}]}, sleep: vllm",
+            "verify.asleep.0.holds: in 'a == true', true is a field; write `true` in backticks",
+        ),
+        (
+            "verify: {asleep: [{endpoint: /a, holds: 'nosuch(a)'}]}, sleep: vllm",
+            "verify.asleep.0.holds: in 'nosuch(a)', there is no function nosuch",
+        ),
+        (
+            "verify: {asleep: [{endpoint: /a, holds: 'a == \"b\"'}]}, sleep: vllm",
+            'verify.asleep.0.holds: in \'a == "b"\', "b" is a field; write a text in single quotes',
+        ),
+        (
+            "verify: {asleep: [{endpoint: /a, holds: !is_sleeping }]}, sleep: vllm",
+            "verify.asleep.0.holds: '!is_sleeping' is a tag to YAML, and no text: put it in quotes",
+        ),
+        (
             "verify: {awake: [{endpoint: /a, expect: [99]}]}, sleep: vllm",
             "verify.awake.0.expect.0: 99 is no HTTP status",
         ),
@@ -257,6 +273,17 @@ def test_what_would_prove_the_sleep_of_a_model_that_never_sleeps_is_warned_of() 
     """Its author expects something of it."""
     found = warnings("cmd: 'x ${PORT}', verify: {freed: 90}, maxSleepFailures: 1")
     assert found == ["has no effect: the model has no way to sleep"] * 2
+
+
+def test_commands_among_steps_are_looked_at_as_others_are() -> None:
+    """No shell runs them either."""
+    steps = "[{cmd: 'a && b'}, {cmd: curl -X POST http://x}]"
+    found = warnings(
+        f"cmd: 'x ${{PORT}}', sleepMode: enable, sleepEndpoints: {steps}, wakeEndpoints: {steps}"
+    )
+    assert len(found) == 4
+    assert sum("is an argument here, as no shell runs it" in one for one in found) == 2
+    assert sum("curl without -f" in one for one in found) == 2
 
 
 def test_steps_of_ones_own_have_all_that_a_preset_has() -> None:

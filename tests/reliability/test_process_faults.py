@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from functools import partial
 from typing import Any
 
 import attrs
@@ -149,6 +150,20 @@ async def test_a_model_that_fails_again_and_again_says_when_to_come_back() -> No
         assert (await chat(running.port, "a")).status == 502
 
 
+async def test_a_selector_leaves_out_who_may_not_start_yet() -> None:
+    """Another target serves."""
+    models = {"a": stub(), "b": stub("--exit", "3")}
+    groups = {"g": {"swap": False, "members": ["a", "b"]}}
+    selectors = {"any": {"strategy": "spillover", "targets": ["a", "b"]}}
+    async with daemon(models, groups=groups, selectors=selectors) as running:
+        assert (await chat(running.port, "b")).status == 502
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(chat, running.port, "any", delay=0.5))
+            await trio.sleep(0.2)
+            for _ in range(3):
+                assert (await chat(running.port, "any")).status == 200
+
+
 async def test_requests_that_never_end_hold_up_a_sleep_for_no_longer_than_they_may(
     log_lines: Lines,
 ) -> None:
@@ -210,5 +225,7 @@ async def test_a_port_that_is_taken_is_a_failure_that_says_so() -> None:
         with socket.create_server(("127.0.0.1", port)):
             reply = await chat(running.port, "a")
             assert reply.status == 502
-            assert f"listens on its port {port}" in reply.json()["error"]["message"]
+            assert (
+                f"its port {port} is in use by another process" in reply.json()["error"]["message"]
+            )
         assert (await chat(running.port, "a")).status == 200

@@ -147,7 +147,7 @@ async def test_a_port_that_a_stranger_holds_is_a_failure_and_never_ready() -> No
         async with open_supervisor(
             held, Contact(probe=FakeProbe(), call=FakeCalls())
         ) as supervisor:
-            with pytest.raises(ModelFailed, match=f"another process listens on its port {port}"):
+            with pytest.raises(ModelFailed, match=f"its port {port} is in use"):
                 await use(supervisor, "a")
             stranger.close()
             await use(supervisor, "a")

@@ -136,6 +136,32 @@ def test_a_sleeper_that_was_woken_by_somebody_else_is_not_taken_over(tmp_path: P
         end(pids)
 
 
+@pytest.mark.parametrize("path", ["/sleep", "/wake_up"])
+def test_an_adopted_process_whose_sleep_or_wake_fails_is_replaced(
+    tmp_path: Path, path: str
+) -> None:
+    """As any other: it is counted, and who waits is served."""
+    models = {"a": stub(sleep="vllm"), "b": stub()}
+    file = write(tmp_path, models=models, unloadTimeout=1, adopt=True)
+    names = "ab" if path == "/wake_up" else "a"
+    with started("--config", file) as daemon:
+        pids = use(daemon, names)
+        port = int(daemon.running()["a"]["proxy"].rpartition(":")[2])
+        daemon.end(signal.SIGTERM)
+    try:
+        with started("--config", file, wait=20) as daemon:
+            assert daemon.running()["a"]["pid"] == pids[0]
+            Process(daemon.process, port).ask("POST", "/faults", {path: {"status": 500}})
+            assert daemon.chat("a" if path == "/wake_up" else "b")[0] == 200
+            assert not is_alive(pids[0])
+            assert daemon.said(f"(POST {path}")
+            assert not daemon.said("Internal error")
+            assert daemon.chat("a")[1]["pid"] != pids[0]
+            assert daemon.running()["a"]["sleep"]["failures"] == 1
+    finally:
+        end(pids)
+
+
 def test_what_it_wrote_is_known_of_an_adopted_process(tmp_path: Path) -> None:
     """Its last words explain its end."""
     file = write(tmp_path, models={"b": stub()}, adopt=True)
