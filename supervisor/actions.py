@@ -18,6 +18,7 @@ from supervisor.contact import Contact, Token
 from supervisor.durations import seconds
 from supervisor.logs import LogRing
 from supervisor.memory import Held
+from supervisor.proof import needs_host
 from supervisor.readiness import ReadyCheck
 from supervisor.steps import StepLimits, Steps
 
@@ -77,7 +78,8 @@ class Actions:
     async def weigh(self, pid: int) -> Held | None:
         """Measure the memory that the model holds; None if that takes too long."""
         with trio.move_on_after(self.limits.check):
-            return await self.contact.weigh(pid)
+            host = needs_host(self.model.verify, self.model.recipe)
+            return await self.contact.weigh(pid, host)
         return None
 
     async def one_token(self, route: str = "") -> Token:

@@ -6,7 +6,7 @@ is no failure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,17 +24,19 @@ def why_not_known() -> str | None:
     return "NVML cannot be used (see nvidia-smi)"
 
 
-def held_on_gpus(pids: Iterable[int]) -> int | None:
-    """Return the bytes that these processes hold on all GPUs together; None if that is not known.
+def held_on_gpus(counts: Callable[[int], bool]) -> int | None:
+    """Return the bytes that processes hold on all GPUs together; None if that is not known.
 
     A driver that counts for no process alone, such as one under a hypervisor, tells none.
+
+    Args:
+        counts: whether a process, by its pid, is one of them.
     """
     nvml = _nvml()
     if nvml is None:
         return None
-    wanted = set(pids)
     try:
-        found = [one.usedGpuMemory for one in _processes(nvml) if one.pid in wanted]
+        found = [one.usedGpuMemory for one in _processes(nvml) if counts(one.pid)]
     except nvml.NVMLError:  # the GPU has fallen off the bus, or the driver is being replaced
         return None
     return None if None in found else sum(found)

@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,8 +42,8 @@ class Held:
     gpu: int | None = None
 
 
-Weigh = Callable[[int], Awaitable[Held]]
-"""Return what the process tree of a pid holds."""
+Weigh = Callable[[int, bool], Awaitable[Held]]
+"""Return what the process tree of a pid holds; the flag says whether of host memory, too."""
 
 
 async def held_by(pid: int) -> int:
@@ -57,10 +58,10 @@ async def held_by(pid: int) -> int:
         return 0
 
 
-async def weigh(pid: int) -> Held:
+async def weigh(pid: int, host: bool) -> Held:
     """Return what a process and its descendants hold, as the kernel and the driver count it."""
     try:
-        return await beside(_weigh, pid)
+        return await beside(_weigh if host else _weigh_gpus, pid)
     except (RuntimeError, OSError):  # there is no thread or descriptor left
         return Held()
 
@@ -87,8 +88,25 @@ def _session(leader: int) -> Iterable[int]:
 
 
 def _weigh(pid: int) -> Held:
-    tree = tree_of(pid)
-    return Held(sum(map(_resident_of, tree)), held_on_gpus(tree))
+    return Held(sum(map(_resident_of, tree_of(pid))), _weigh_gpus(pid).gpu)
+
+
+def _weigh_gpus(pid: int) -> Held:
+    """Look at those that hold GPU memory alone: they are few, and processes may be thousands."""
+    return Held(gpu=held_on_gpus(partial(_belongs_to, pid)))
+
+
+def _belongs_to(leader: int, pid: int) -> bool:
+    """Whether a process is in a leader's session, or descends from it."""
+    try:
+        return os.getsid(pid) == leader or leader in (one.pid for one in _line_of(pid))
+    except (OSError, psutil.Error):  # it has just ended
+        return False
+
+
+def _line_of(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.parents()]
 
 
 def _resident_of(pid: int) -> int:

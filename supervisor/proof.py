@@ -43,14 +43,18 @@ class Amount:
         return f"freed {size(self.freed)}, left {left}"
 
 
+def needs_host(verify: Verify, recipe: Recipe) -> bool:
+    """Return whether host memory may count, and so must be measured."""
+    return recipe.host_memory if verify.host_memory is None else verify.host_memory
+
+
 def amounts(verify: Verify, recipe: Recipe, awake: Held, asleep: Held) -> list[Amount]:
     """Return the kinds of memory that a sleep must have freed.
 
     GPU memory counts where some was held. Host memory counts where the operator asks for it, or a
     preset does and there was no GPU memory: what a GPU sleeps on is the host's.
     """
-    asked = verify.host_memory
-    of_host = recipe.host_memory and not awake.gpu if asked is None else asked
+    of_host = needs_host(verify, recipe) and not (verify.host_memory is None and awake.gpu)
     pairs = {
         "GPU": (awake.gpu or None, asleep.gpu, verify.gpu_memory),
         "host": (awake.host, asleep.host, of_host),

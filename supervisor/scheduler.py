@@ -188,8 +188,9 @@ class Scheduler:
         if self.paused or not self._waiting:
             return NOTHING
         now = trio.current_time()
-        held = {name: self.servers[name].held_back for name in self._demands()}
-        demands = {name: one for name, one in self._demands().items() if held[name] <= 0}
+        waited_for = self._demands()
+        held = {name: self.servers[name].held_back for name in waited_for}
+        demands = {name: one for name, one in waited_for.items() if not held[name]}
         models = {
             name: server.snapshot()
             for name, server in self.servers.items()
@@ -197,7 +198,7 @@ class Scheduler:
         }
         rules = self.rules
         decision = decide(demands.values(), models, rules.make_room, rules.patience, now)
-        starts = [now + wait for wait in held.values() if wait > 0]
+        starts = [now + wait for wait in held.values() if wait]
         return attrs.evolve(decision, until=min([decision.until, *starts]))
 
     def _demands(self) -> dict[str, Demand]:

@@ -16,7 +16,7 @@ from configschema import Model
 from supervisor.actions import Actions
 from supervisor.contact import Token
 from supervisor.memory import Held
-from supervisor.proof import MIB, Amount, History, amounts, shortfall, size
+from supervisor.proof import MIB, Amount, History, amounts, needs_host, shortfall, size
 from supervisor.readiness import pause_after
 from supervisor.trust import FULL_TRUST, Trust
 
@@ -58,7 +58,8 @@ class Sleeping:
 
     def begin_life(self) -> None:
         """Forget what was known of the last process."""
-        self.amounts, self.histories, self._said_before = {}, {}, None
+        self.amounts, self.histories = {}, {}
+        self._said_before, self._said_unproved = None, False
 
     async def fall_asleep(self, actions: Actions, pid: int) -> Slept:
         """Put the model to sleep and prove it."""
@@ -134,7 +135,8 @@ class Sleeping:
         began = trio.current_time()
         with trio.move_on_after(actions.limits.check):
             while failure:
-                found = amounts(verify, recipe, awake, await actions.contact.weigh(pid))
+                asleep = await actions.contact.weigh(pid, needs_host(verify, recipe))
+                found = amounts(verify, recipe, awake, asleep)
                 failure = _first(shortfall(verify, one) for one in found)
                 if failure:
                     await trio.sleep(pause_after(trio.current_time() - began))

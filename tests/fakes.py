@@ -112,7 +112,7 @@ class FakeScales:
     held: list[Held] = attrs.field(factory=lambda: [Held()])
     asked: int = 0
 
-    async def __call__(self, pid: int) -> Held:
+    async def __call__(self, pid: int, host: bool) -> Held:
         await trio.lowlevel.checkpoint()
         self.asked += 1
         return self.held.pop(0) if len(self.held) > 1 else self.held[0]

@@ -35,7 +35,7 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def held(pid: int) -> int:
-    return (await weigh(pid)).host or 0
+    return (await weigh(pid, True)).host or 0
 
 
 def python(module: str, gguf: Path, options: str = "", **keys: Any) -> dict[str, Any]:

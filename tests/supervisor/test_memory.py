@@ -13,7 +13,7 @@ import trio
 from supervisor import gpu
 from supervisor.child import open_child
 from supervisor.gpu import held_on_gpus
-from supervisor.memory import tree_of, weigh
+from supervisor.memory import Held, tree_of, weigh
 
 MIB = 1 << 20
 HOLDS = "import mmap, time; m = mmap.mmap(-1, 64 << 20); m.write(b'x' * len(m)); print(1, flush=1)"
@@ -78,59 +78,59 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNvml]:
 def test_the_memory_of_a_tree_is_summed_over_all_gpus(nvml: FakeNvml) -> None:
     """Without that of strangers."""
     nvml.compute = [[Process(1, 10), Process(2, 20), Process(9, 1000)], [Process(2, 5)]]
-    assert held_on_gpus([1, 2, 3]) == 35
+    assert held_on_gpus([1, 2, 3].__contains__) == 35
 
 
 def test_a_process_that_computes_and_draws_counts_once(nvml: FakeNvml) -> None:
     """It is on both lists of a GPU with all that it holds."""
     nvml.compute[0] = nvml.graphics[0] = [Process(1, 10)]
-    assert held_on_gpus([1]) == 10
+    assert held_on_gpus([1].__contains__) == 10
 
 
 def test_a_process_with_parts_of_a_gpu_holds_their_sum(nvml: FakeNvml) -> None:
     """It is on the list once for each part."""
     nvml.compute[0] = [Process(1, 30), Process(1, 40)]
-    assert held_on_gpus([1]) == 70
+    assert held_on_gpus([1].__contains__) == 70
 
 
 def test_a_gpu_that_only_computes_is_counted(nvml: FakeNvml) -> None:
     """It has no list of those that draw."""
     nvml.compute[0], nvml.draws = [Process(1, 10)], False
-    assert held_on_gpus([1]) == 10
+    assert held_on_gpus([1].__contains__) == 10
 
 
 def test_nothing_is_a_number_too(nvml: FakeNvml) -> None:
     """A model that holds no GPU memory is known to hold none."""
-    assert held_on_gpus([1]) == 0
+    assert held_on_gpus([1].__contains__) == 0
 
 
 def test_what_a_driver_does_not_count_is_not_known(nvml: FakeNvml) -> None:
     """It names the process and no size."""
     nvml.compute[0] = [Process(1, None)]
-    assert held_on_gpus([1]) is None
-    assert held_on_gpus([2]) == 0
+    assert held_on_gpus([1].__contains__) is None
+    assert held_on_gpus([2].__contains__) == 0
 
 
 def test_a_gpu_that_is_lost_is_not_known(nvml: FakeNvml) -> None:
     """And known again when it is back."""
-    assert held_on_gpus([1]) == 0
+    assert held_on_gpus([1].__contains__) == 0
     nvml.broken = True
-    assert held_on_gpus([1]) is None
+    assert held_on_gpus([1].__contains__) is None
     nvml.broken = False
-    assert held_on_gpus([1]) == 0
+    assert held_on_gpus([1].__contains__) == 0
 
 
 def test_without_a_driver_nothing_is_known(nvml: FakeNvml) -> None:
     """The library alone does not help."""
     nvml.broken = True
-    assert held_on_gpus([1]) is None
+    assert held_on_gpus([1].__contains__) is None
 
 
 def test_without_the_library_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The extra is not installed."""
     monkeypatch.setitem(sys.modules, "pynvml", None)
     gpu._nvml.cache_clear()
-    assert held_on_gpus([1]) is None
+    assert held_on_gpus([1].__contains__) is None
     gpu._nvml.cache_clear()
 
 
@@ -145,11 +145,30 @@ async def test_a_tree_is_a_process_with_all_it_has_started(far: bool) -> None:
     ) as process:
         await holds.wait()
         assert len(tree_of(process.pid)) == 2 + (1 if far else 0)
-        assert ((await weigh(process.pid)).host or 0) > 64 * MIB
+        assert ((await weigh(process.pid, True)).host or 0) > 64 * MIB
+
+
+async def test_gpu_memory_counts_for_a_process_with_all_it_has_started(nvml: FakeNvml) -> None:
+    """Not for a stranger."""
+    argv = ["sh", "-c", "(sleep 60 &) ; setsid sleep 60 & sleep 60 & echo; wait"]
+    said = trio.Event()
+    async with open_child(
+        argv, env=dict(os.environ), on_output=lambda _: said.set(), grace=0
+    ) as process:
+        await said.wait()
+        tree = tree_of(process.pid)
+        with trio.fail_after(2):
+            while len(tree) < 4:
+                tree = tree_of(process.pid)
+                await trio.sleep(0.01)
+        nvml.compute[0] = [Process(pid, 1) for pid in (*tree, os.getpid(), 1 << 22)]
+        assert await weigh(process.pid, False) == Held(None, len(tree))
+        for pid in tree[1:]:
+            os.kill(pid, 9)
 
 
 async def test_a_process_that_is_gone_holds_nothing() -> None:
     """It may end at any moment."""
     async with open_child(["true"], env={}, on_output=lambda _: None, grace=0) as process:
         await process.exited()
-    assert (await weigh(process.pid)).host == 0
+    assert (await weigh(process.pid, True)).host == 0

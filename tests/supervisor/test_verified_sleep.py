@@ -161,7 +161,7 @@ async def test_scales_that_hang_are_a_failed_sleep(
 ) -> None:
     """A driver that hangs has not freed anything as far as we know."""
 
-    async def weigh(_: int) -> Held:
+    async def weigh(_: int, __: bool) -> Held:
         weighed.append(1)
         if len(weighed) > 1:
             await trio.sleep_forever()

@@ -132,6 +132,7 @@ def test_a_sleeper_that_was_woken_by_somebody_else_is_not_taken_over(tmp_path: P
             assert not is_alive(pids[0])
             assert daemon.said("asleep (GET /is_sleeping) timed out")
             assert daemon.running()["b"]["pid"] == pids[1]
+            daemon.end(signal.SIGINT)
     finally:
         end(pids)
 
@@ -158,6 +159,7 @@ def test_an_adopted_process_whose_sleep_or_wake_fails_is_replaced(
             assert not daemon.said("Internal error")
             assert daemon.chat("a")[1]["pid"] != pids[0]
             assert daemon.running()["a"]["sleep"]["failures"] == 1
+            daemon.end(signal.SIGINT)
     finally:
         end(pids)
 
