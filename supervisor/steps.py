@@ -126,7 +126,7 @@ class _Trial:
         self.last = await self.attempt()
 
     async def _until_right(self, limit: float) -> None:
-        # A question that is accepted and never answered is asked again; to do a thing may take long.
+        # A question that is accepted and never answered is asked again; to do a thing takes longer.
         asks = isinstance(self.step, Call) and self.step.method == "GET"
         longest = SLOWEST_ANSWER if asks else limit
         began = trio.current_time()
