@@ -6,36 +6,34 @@ is meant, a function that there is not. Imported where a file has an expression:
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from typing import Any
+from itertools import pairwise
 
 import jmespath
 from jmespath.functions import Functions
+from jmespath.lexer import Lexer
 
-_QUOTED = re.compile(r'(?:[=!]=|[<>]=?)\s*("[^"]*")')
+_COMPARES = frozenset({"eq", "ne", "lt", "lte", "gt", "gte"})
 _LITERALS = frozenset({"true", "false", "null"})
 
 
-def wrong_with(expression: str) -> str | None:
-    """Return what is wrong with an expression, with ``{}`` for itself, or None."""
+def wrong_with(expression: str) -> tuple[str, str] | None:
+    """Return what is wrong with an expression, and the word that is; None if it is good.
+
+    The message has ``{}`` for the expression and for the word.
+    """
     try:
-        tree = jmespath.compile(expression).parsed
+        jmespath.compile(expression)
+        tokens = list(Lexer().tokenize(expression))
     except (jmespath.exceptions.JMESPathError, RecursionError):
-        return "{} is no JMESPath expression"
-    for node in _nodes(tree):
-        name = node.get("value")
-        if node["type"] == "field" and name in _LITERALS:
-            return f"in {{}}, {name} is a field; write `{name}` in backticks"
-        if node["type"] == "function_expression" and name not in Functions.FUNCTION_TABLE:
-            return f"in {{}}, there is no function {name}"
-    if found := _QUOTED.search(expression):
-        return f"in {{}}, {found[1]} is a field; write a text in single quotes"
+        return "{} is no JMESPath expression", ""
+    for before, token in pairwise([{"type": "begin", "value": ""}, *tokens]):
+        kind, word = token["type"], str(token["value"])
+        if before["type"] in _COMPARES and kind == "unquoted_identifier" and word in _LITERALS:
+            return "in {}, {} is a field; write it in backticks", word
+        if before["type"] in _COMPARES and kind == "quoted_identifier":
+            return "in {}, {} is a field; write a text in single quotes", word
+        name = str(before["value"])
+        calls = kind == "lparen" and before["type"] == "unquoted_identifier"
+        if calls and name not in Functions.FUNCTION_TABLE:
+            return "in {}, there is no function {}", name
     return None
-
-
-def _nodes(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield tree
-    for child in tree["children"]:
-        if isinstance(child, dict):
-            yield from _nodes(child)

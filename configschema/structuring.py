@@ -246,8 +246,9 @@ def _expression(value: Any, _: Any) -> Expression:  # noqa: ANN401 -- cattrs' ho
     if text:
         from configschema.expressions import wrong_with  # each start would wait for it
 
-        if reason := wrong_with(text):
-            raise WrongValue(reason, text)
+        if wrong := wrong_with(text):
+            message, *word = filter(None, wrong)
+            raise WrongValue(message, text, *word)
     return Expression(text)
 
 

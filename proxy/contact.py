@@ -29,6 +29,7 @@ ONE_TOKEN: dict[str, dict[str, object]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": QUESTION}]},
     "/v1/completions": {"prompt": QUESTION},
 }
+UNSUITED = (400, 404, 405, 422, 501)  # what servers answer for a model that cannot do this
 NONE: Mapping[str, str] = {}
 LONGEST_WAIT = 1  # seconds for the body of an answer whose status says enough
 
@@ -103,13 +104,14 @@ async def ask_for_one_token(model: Model, route: str = "") -> Token:
         model: who is asked.
         route: where; else at the first route that answers.
     """
-    failures: list[str] = []
+    tokens: list[Token] = []
     for target in [route] if route else ONE_TOKEN:
         token = await _ask_for_a_token(model, target, ONE_TOKEN[target])
         if token.failure is None:
             return token
-        failures.append(token.failure)
-    return Token(failure="; ".join(failures))
+        tokens.append(token)
+    failure = "; ".join(f"{one.failure}" for one in tokens)
+    return Token(failure=failure, is_unsuited=all(one.is_unsuited for one in tokens))
 
 
 async def _ask_for_a_token(model: Model, target: str, question: Mapping[str, object]) -> Token:
@@ -119,7 +121,8 @@ async def _ask_for_a_token(model: Model, target: str, question: Mapping[str, obj
     try:
         async with _exchange("POST", origin, target, body, model.control_headers) as response:
             if not _is_expected(response.status, ()):
-                return Token(failure=f"{target} answered {response.status}")
+                failure = f"{target} answered {response.status}"
+                return Token(failure=failure, is_unsuited=response.status in UNSUITED)
             return _token_in(await _whole(response), target)
     except UpstreamError as error:
         return Token(failure=f"{target} failed: {error}")

@@ -30,6 +30,7 @@ from supervisor import Supervisor, open_supervisor
 from supervisor.gpu import why_not_known
 from supervisor.journal import Journals
 from supervisor.leftovers import settle_leftovers
+from supervisor.memory import OF_DRIVER
 from supervisor.preload import preload
 from supervisor.racing import race
 from supervisor.records import Record, Records
@@ -131,7 +132,7 @@ async def _serve(
         count = len(supervisor.config.models)
         log.info(f"Listening on {url}", address=where.netloc, models=count)
         _warn_if_open(where.hostname or "", supervisor.config)
-        _warn_if_blind(supervisor.config)
+        serving.start_soon(_warn_if_blind, supervisor.config)
         serving.start_soon(application.end_streams_after, told.stop)
         for task in beside:
             serving.start_soon(task)
@@ -155,9 +156,12 @@ def _warn_if_open(host: str, config: Config) -> None:
         )
 
 
-def _warn_if_blind(config: Config) -> None:
-    """Say that nobody looks whether a sleep frees GPU memory."""
-    if any(model.can_sleep for model in config.models.values()) and (reason := why_not_known()):
+async def _warn_if_blind(config: Config) -> None:
+    """Say that nobody looks whether a sleep frees GPU memory. A driver may take its time."""
+    if not any(model.can_sleep for model in config.models.values()):
+        return
+    reason = await trio.to_thread.run_sync(why_not_known, abandon_on_cancel=True, limiter=OF_DRIVER)
+    if reason:
         log.warning(f"GPU memory is not measured, so no sleep is proved by it: {reason}")
 
 

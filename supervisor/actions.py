@@ -22,6 +22,8 @@ from supervisor.proof import needs_host
 from supervisor.readiness import ReadyCheck
 from supervisor.steps import StepLimits, Steps
 
+LONGEST_LOOK = 1.0  # seconds that it may take to see that there is nothing to do
+
 
 @attrs.frozen
 class Actions:
@@ -52,7 +54,9 @@ class Actions:
     async def sleeps_already(self, pid: int) -> bool:
         """Ask once what proves a sleep, before there was one."""
         once = [attrs.evolve(one, repeat=False) for one in self.model.recipe.asleep]
-        return await self._prove(once, pid) is None
+        with trio.move_on_after(LONGEST_LOOK):
+            return await self._prove(once, pid) is None
+        return False
 
     async def wake(self, pid: int) -> str | None:
         """Take the steps out of sleep and wait until the model is ready."""

@@ -24,11 +24,13 @@ class Token:
         text: the token; nothing may be a token, too.
         route: where it was asked.
         failure: why there is none; None if there is one.
+        is_unsuited: whether the model is of another kind, and will never say anything.
     """
 
     text: str = ""
     route: str = ""
     failure: str | None = None
+    is_unsuited: bool = False
 
 
 OneToken = Callable[[Model, str], Awaitable[Token]]

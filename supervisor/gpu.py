@@ -59,15 +59,21 @@ def _drawing(nvml: Any, device: Any) -> Iterable[Any]:  # noqa: ANN401 -- it shi
         return ()
 
 
-@cache
 def _nvml() -> Any:  # noqa: ANN401 -- it ships no types
-    """Return NVML ready to use; None if it is not there."""
+    """Return NVML ready to use; None if it is not there, which may change."""
     try:
         import pynvml
     except ImportError:
         return None
     try:
-        pynvml.nvmlInit()
+        return _initialised()
     except pynvml.NVMLError:
         return None
+
+
+@cache
+def _initialised() -> Any:  # noqa: ANN401 -- it ships no types
+    import pynvml
+
+    pynvml.nvmlInit()
     return pynvml

@@ -23,8 +23,8 @@ T = TypeVar("T")
 Measure = Callable[[int], Awaitable[int]]
 """Return the bytes that the process tree of a pid holds."""
 
-# A driver that hangs keeps the thread that asks it; it must not keep all that the daemon has.
-_SCALES = trio.CapacityLimiter(4)
+# What hangs keeps its thread: a driver must keep neither those of the daemon nor those for /proc.
+OF_DRIVER, _OF_PROC = trio.CapacityLimiter(2), trio.CapacityLimiter(4)
 _RESIDENT = re.compile(rb"^(?:VmRSS|VmSwap):\s+(\d+) kB$", re.MULTILINE)
 
 
@@ -61,14 +61,15 @@ async def held_by(pid: int) -> int:
 async def weigh(pid: int, host: bool) -> Held:
     """Return what a process and its descendants hold, as the kernel and the driver count it."""
     try:
-        return await beside(_weigh if host else _weigh_gpus, pid)
+        gpu = await beside(_weigh_gpus, pid, OF_DRIVER)
+        return Held(await beside(_weigh_host, pid) if host else None, gpu)
     except (RuntimeError, OSError):  # there is no thread or descriptor left
         return Held()
 
 
-async def beside(look: Callable[[int], T], pid: int) -> T:
+async def beside(look: Callable[[int], T], pid: int, limiter: trio.CapacityLimiter = _OF_PROC) -> T:
     """Look at a process in a thread, which is given up if it takes too long."""
-    return await trio.to_thread.run_sync(look, pid, abandon_on_cancel=True, limiter=_SCALES)
+    return await trio.to_thread.run_sync(look, pid, abandon_on_cancel=True, limiter=limiter)
 
 
 def tree_of(pid: int) -> list[int]:
@@ -87,13 +88,13 @@ def _session(leader: int) -> Iterable[int]:
                 yield pid
 
 
-def _weigh(pid: int) -> Held:
-    return Held(sum(map(_resident_of, tree_of(pid))), _weigh_gpus(pid).gpu)
+def _weigh_host(pid: int) -> int:
+    return sum(map(_resident_of, tree_of(pid)))
 
 
-def _weigh_gpus(pid: int) -> Held:
+def _weigh_gpus(pid: int) -> int | None:
     """Look at those that hold GPU memory alone: they are few, and processes may be thousands."""
-    return Held(gpu=held_on_gpus(partial(_belongs_to, pid)))
+    return held_on_gpus(partial(_belongs_to, pid))
 
 
 def _belongs_to(leader: int, pid: int) -> bool:

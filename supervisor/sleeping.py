@@ -102,10 +102,17 @@ class Sleeping:
     # Memory.
 
     async def _held_before(self, actions: Actions, pid: int) -> Held | None:
-        """Measure what a sleep can free: nothing, if the model has nothing loaded yet."""
-        if actions.model.recipe.host_memory and await actions.sleeps_already(pid):
-            return Held()
-        return await actions.weigh(pid)
+        """Measure what a sleep can free: no host memory, if the model has nothing loaded yet."""
+        held, verify = await actions.weigh(pid), actions.model.verify
+        needed = needs_host(verify, actions.model.recipe)
+        if held is None or not needed:
+            return held
+        of_preset = verify.host_memory is None and not verify.asleep
+        if of_preset and await actions.sleeps_already(pid):
+            return Held(None, held.gpu)
+        if held.host is None:
+            self.tell("warning", "Host memory cannot be measured; it does not prove this sleep")
+        return held
 
     async def _prove_freed(self, actions: Actions, pid: int, awake: Held | None) -> str | None:
         """Measure until enough is freed; return why it is not, or None."""
@@ -172,24 +179,32 @@ class Sleeping:
 
     async def _ask_before(self, actions: Actions) -> None:
         """Hear what the model says while it is well, once for each process."""
-        if self._said_before is None and _has_canary(actions.model):
-            self._said_before = await actions.one_token()
-            if reason := self._said_before.failure:
-                text = f"No token is asked for after wakes of this process: {reason}"
-                self.tell("warning", text, reason=reason)
+        if self._said_before is not None or not _has_canary(actions.model):
+            return
+        if failure := self._hear_first(await actions.one_token()):
+            self.tell("warning", f"Before its sleep no token came: {failure}", reason=failure)
+
+    def _hear_first(self, token: Token) -> str | None:
+        """Take note of what the model says first; return why that is nothing, though it could."""
+        if token.failure is None or token.is_unsuited:
+            self._said_before = token
+        if token.is_unsuited:
+            text = f"No token is asked for after wakes of this process: {token.failure}"
+            self.tell("warning", text, reason=token.failure)
+            return None
+        return token.failure
 
     async def _ask_after(self, actions: Actions) -> str | None:
         """Return what is wrong with what the model says after a wake, or None."""
         before = self._said_before
         if not _has_canary(actions.model) or (before and before.failure):
             return None
-        if before is None:  # another daemon put it to sleep, or nothing was to be asked then
-            await self._ask_before(actions)
-            return None
-        now = await actions.one_token(before.route)
-        if now.failure:
-            return f"after the wake no token came: {now.failure}"
-        if now.text != before.text:
+        now = await actions.one_token(before.route if before else "")
+        # Nothing was heard if another daemon put it to sleep, or the canary was off then.
+        failure = self._hear_first(now) if before is None else now.failure
+        if failure:
+            return f"after the wake no token came: {failure}"
+        if before and now.text != before.text:
             return f"after the wake the model said {now.text!r}, and {before.text!r} before"
         return None
 

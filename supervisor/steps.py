@@ -35,11 +35,13 @@ class StepLimits:
         whole: all together.
         call: an HTTP step without a limit of its own.
         run: a command without one.
+        optional: how many steps may fail, and must leave the others their time.
     """
 
     whole: float
     call: float
     run: float
+    optional: int = 0
 
 
 @attrs.frozen
@@ -63,6 +65,7 @@ class Steps:
     async def take(self, steps: Sequence[Step], limits: StepLimits) -> str | None:
         """Take steps up to the first that fails; return how it failed, in a sentence, or None."""
         trials = [_Trial(step, partial(self._once, step)) for step in steps]
+        limits = attrs.evolve(limits, optional=sum(one.optional for one in steps))
         under_way: _Trial | None = None
         with trio.move_on_after(limits.whole):
             for under_way in trials:
@@ -110,8 +113,8 @@ class _Trial:
 
     async def within(self, limits: StepLimits) -> str | None:
         usual = limits.call if isinstance(self.step, Call) else limits.run
-        if self.step.optional:  # it must leave the others their time
-            usual = min(usual, LONGEST_OPTIONAL, limits.whole / 2)
+        if self.step.optional:
+            usual = min(usual, LONGEST_OPTIONAL, limits.whole / 2 / limits.optional)
         limit = self.step.limit or usual
         with trio.move_on_after(limit):
             await (self._until_right(limit) if self.step.repeat else self._once())
@@ -126,9 +129,10 @@ class _Trial:
         self.last = await self.attempt()
 
     async def _until_right(self, limit: float) -> None:
-        # A question that is accepted and never answered is asked again; to do a thing takes longer.
+        # A question that is accepted and never answered is asked again, unless its operator gave it
+        # a time; to do a thing may take that, too.
         asks = isinstance(self.step, Call) and self.step.method == "GET"
-        longest = SLOWEST_ANSWER if asks else limit
+        longest = SLOWEST_ANSWER if asks and self.step.limit is None else limit
         began = trio.current_time()
         while (failure := await self._attempt_within(longest)) is not None:
             self.last = failure

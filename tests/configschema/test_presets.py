@@ -228,15 +228,15 @@ def test_what_a_preset_needs_and_is_not_there_is_warned_of(keys: str, missing: l
         ),
         (
             "verify: {asleep: [{endpoint: /a, holds: 'a == true'}]}, sleep: vllm",
-            "verify.asleep.0.holds: in 'a == true', true is a field; write `true` in backticks",
+            "verify.asleep.0.holds: in 'a == true', 'true' is a field; write it in",
         ),
         (
             "verify: {asleep: [{endpoint: /a, holds: 'nosuch(a)'}]}, sleep: vllm",
-            "verify.asleep.0.holds: in 'nosuch(a)', there is no function nosuch",
+            "verify.asleep.0.holds: in 'nosuch(a)', there is no function 'nosuch'",
         ),
         (
             "verify: {asleep: [{endpoint: /a, holds: 'a == \"b\"'}]}, sleep: vllm",
-            'verify.asleep.0.holds: in \'a == "b"\', "b" is a field; write a text in single quotes',
+            "verify.asleep.0.holds: in 'a == \"b\"', 'b' is a field; write a text in single",
         ),
         (
             "verify: {asleep: [{endpoint: /a, holds: !is_sleeping }]}, sleep: vllm",

@@ -216,7 +216,8 @@ async def test_a_model_that_says_nothing_before_is_not_asked_after(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
     """It is of another kind, such as one for embeddings."""
-    server = FakeServer(words=[Token(failure="/v1/completions answered 404")])
+    unsuited = Token(failure="/v1/completions answered 404", is_unsuited=True)
+    server = FakeServer(words=[unsuited])
     async with supervise(server, verify="{canary: true}") as supervisor:
         first = await use(supervisor, "a")
         await use(supervisor, "b")
@@ -349,13 +350,88 @@ async def test_a_canary_that_is_switched_on_while_the_model_sleeps_begins_with_t
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
     """There is nothing to compare with, so nothing can be wrong."""
-    server = FakeServer(words=[Token(failure="answered 404")])
+    server = FakeServer(words=[Token(failure="answered 404", is_unsuited=True)])
     async with supervise(server) as supervisor:
         first = await use(supervisor, "a")
         await use(supervisor, "b")
         text = two(model("serve a", sleep="vllm", verify="{canary: true}"), B)
         supervisor.reload(parse(text).config)
         assert await use(supervisor, "a") == first
+
+
+@pytest.mark.parametrize("words", [2, 1], ids=["unwell before", "never asked before"])
+async def test_a_model_that_could_say_something_and_does_not_after_its_wake_is_restarted(
+    autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines, words: int
+) -> None:
+    """Also where there is nothing to compare with."""
+    server = FakeServer(words=[Token(failure="answered 500")] * words + [Token("four")])
+    canary = "{canary: true}" if words == 2 else "{}"
+    async with supervise(server, verify=canary) as supervisor:
+        first = await use(supervisor, "a")
+        await use(supervisor, "b")
+        text = two(model("serve a", sleep="vllm", verify="{canary: true}"), B)
+        supervisor.reload(parse(text).config)
+        assert await use(supervisor, "a") != first
+    said = "<a> after the wake no token came: answered 500, restarting process"
+    assert said in events(log_lines)
+    assert ("<a> Before its sleep no token came: answered 500" in events(log_lines)) is (words == 2)
+
+
+async def test_optional_steps_together_leave_the_others_half_of_the_time(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Two of them hang."""
+    steps = "[{endpoint: /x, optional: true}, {endpoint: /x, optional: true}, {endpoint: /s}]"
+    keys = {"sleepMode": "enable", "sleepEndpoints": steps, "wakeEndpoints": "[{endpoint: /w}]"}
+    server = FakeServer({"/x": ["hangs"]})
+    contact = Contact(probe=FakeProbe(), call=server, one_token=server.say)
+    text = "cmdSleepTimeout: 4\n" + two(model("serve a", **keys), B)
+    async with open_supervisor(parse(text).config, contact) as supervisor:
+        await use(supervisor, "a")
+        await use(supervisor, "b")
+        assert state(supervisor, "a") is State.ASLEEP
+
+
+async def test_a_question_with_a_time_of_its_own_may_take_it(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Some servers answer when they are done."""
+
+    async def slowly(step: Call) -> str | None:
+        await trio.sleep(6 if "slow" in step.url else 0)
+        return None
+
+    verify = "{asleep: [{endpoint: /slow, timeout: 20}]}"
+    text = two(model("serve a", sleep="vllm", verify=verify), B)
+    async with open_supervisor(
+        parse(text).config, Contact(probe=FakeProbe(), call=slowly)
+    ) as supervisor:
+        await use(supervisor, "a")
+        await use(supervisor, "b")
+        assert state(supervisor, "a") is State.ASLEEP
+
+
+async def test_host_memory_that_an_operator_asks_for_is_proved_whatever_a_router_says(
+    autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
+) -> None:
+    """Its questions may be weak."""
+    full, verify = Held(200 << 20), "{hostMemory: true, timeout: 1}"
+    async with supervise(FakeServer(), full, sleep="llama.cpp-router", verify=verify) as supervisor:
+        await use(supervisor, "a")
+        await use(supervisor, "b")
+        assert state(supervisor, "a") is State.STOPPED
+
+
+async def test_host_memory_that_cannot_be_measured_before_a_sleep_is_told(
+    autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
+) -> None:
+    """It proves nothing then."""
+    async with supervise(FakeServer(), Held(), verify="{hostMemory: true}") as supervisor:
+        await use(supervisor, "a")
+        await use(supervisor, "b")
+        assert state(supervisor, "a") is State.ASLEEP
+    said = "<a> Host memory cannot be measured; it does not prove this sleep"
+    assert said in events(log_lines)
 
 
 async def test_a_sleeper_that_is_killed_has_not_failed_to_sleep(
