@@ -29,7 +29,7 @@ ONE_TOKEN: dict[str, dict[str, object]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": QUESTION}]},
     "/v1/completions": {"prompt": QUESTION},
 }
-UNSUITED = (400, 404, 405, 422, 501)  # what servers answer for a model that cannot do this
+UNSUITED = (400, 401, 403, 404, 405, 422, 501)  # it will never answer this question, as it is asked
 NONE: Mapping[str, str] = {}
 LONGEST_WAIT = 1  # seconds for the body of an answer whose status says enough
 

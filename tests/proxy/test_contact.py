@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 import trio
 
-from configschema import Call
-from proxy.contact import make_call
+from configschema import Call, parse
+from proxy.contact import CONTACT, make_call
 from proxy.origin import Origin
 from tests.client import ask, chat
 from tests.proxy.daemon import daemon, stub
@@ -142,3 +143,89 @@ async def test_a_call_to_nobody_is_a_failure() -> None:
     said = await make_call(Call(name="s", method="POST", url="http://127.0.0.1:9/sleep"))
     assert said is not None
     assert said.startswith("failed: no connection to 127.0.0.1:9")
+
+
+def answer_of(body: bytes, status: int = 200) -> bytes:
+    return b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
+
+
+@pytest.mark.parametrize(
+    ("body", "holds", "good"),
+    [
+        (b'{"is_sleeping": true}', "is_sleeping", True),
+        (b'{"is_sleeping": false}', "is_sleeping", False),
+        (b'{"is_sleeping": false}', "!is_sleeping", True),
+        (b'{"is_sleeping": "true"}', "is_sleeping", False),
+        (b'{"is_sleeping": 1}', "is_sleeping", False),
+        (b"null", "is_sleeping", False),
+        (b"", "is_sleeping", False),
+        (b"no JSON", "is_sleeping", False),
+        (b"[" * 100_000, "is_sleeping", False),
+        (b'{"n": 1e999}', "ceil(n) < `5`", False),
+        (b'{"n": "text"}', "contains(n, `1`)", False),
+        (b'{"data": [{"id": "a", "ok": true}]}', "data[?id == 'a'].ok | [0]", True),
+    ],
+)
+async def test_what_must_hold_of_an_answer_is_true_and_nothing_else(
+    body: bytes, holds: str, good: bool
+) -> None:
+    """Whatever the server sends, there is an answer in words."""
+    async with answering(answer_of(body)) as (address, _):
+        said = await make_call(Call(name="s", method="GET", url=address, holds=holds))
+    assert (said is None) is good
+    assert said is None or (len(said) < 400 and f"does not hold: {holds}" in said)
+
+
+@pytest.mark.parametrize(("status", "good"), [(200, False), (202, True), (404, True), (500, False)])
+async def test_the_statuses_that_are_expected_are_good(status: int, good: bool) -> None:
+    """And no other, 200 neither."""
+    async with answering(answer_of(b"{}", status)) as (address, _):
+        call = Call(name="s", method="POST", url=address, expect=(202, 404))
+        assert (await make_call(call) is None) is good
+
+
+async def test_a_call_has_its_own_headers() -> None:
+    """In place of what would be sent."""
+    headers = {"content-type": "text/plain", "x-admin-key": "k"}
+    async with answering(answer_of(b"")) as (address, asked):
+        await make_call(Call(name="s", method="POST", url=address, body="x", headers=headers))
+    assert asked[0].count(b"content-type: text/plain\r\n") == 1
+    assert b"application/json" not in asked[0]
+    assert b"x-admin-key: k\r\n" in asked[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "token"),
+    [
+        (200, b'{"choices": [{"message": {"content": "4"}}]}', "4"),
+        (200, b'{"choices": [{"message": {"content": null, "reasoning": "So"}}]}', "So"),
+        (200, b'{"choices": [{"text": " four"}]}', " four"),
+        (200, b'{"choices": [{"message": {"content": ""}}]}', ""),
+        (200, b'{"choices": []}', None),
+        (200, b"[]", None),
+        (200, b"4", None),
+        (500, b"{}", None),
+        (404, b"{}", None),
+    ],
+)
+async def test_one_token_is_found_in_a_completion(
+    status: int, body: bytes, token: str | None
+) -> None:
+    """Or why there is none; a model that cannot do this is told from one that is ill."""
+    async with answering(answer_of(body, status)) as (address, asked):
+        keys = {"cmd": "x", "proxy": address, "controlHeaders": {"authorization": "Bearer k"}}
+        found = parse(json.dumps({"models": {"m": keys}})).config.models["m"]
+        said = await CONTACT.one_token(found, "")
+    assert b"authorization: Bearer k\r\n" in asked[0]
+    assert (said.text if said.failure is None else None) == token
+    assert said.is_unsuited is (status == 404)
+    assert said.route == ("" if token is None else "/v1/chat/completions")
+
+
+async def test_one_token_is_asked_for_at_the_route_that_answered_before() -> None:
+    """And at no other."""
+    async with answering(answer_of(b"{}", 500)) as (address, asked):
+        found = parse(json.dumps({"models": {"m": {"cmd": "x", "proxy": address}}})).config
+        said = await CONTACT.one_token(found.models["m"], "/v1/completions")
+    assert [one.split(b" ")[1] for one in asked] == [b"/v1/completions"]
+    assert said.failure == "/v1/completions answered 500"
