@@ -13,7 +13,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
+from statistics import linear_regression
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -34,6 +36,8 @@ FAULTS = {
 }
 FATAL = [{"exit": 3}, {"delay": 0.2}]
 FLAT = 4.0  # MB that memory may grow in a thousand swaps
+WARM = 300  # swaps after which caches and heap have their size
+ENOUGH = 20  # measurements
 PATIENCE = 60.0  # seconds for a client's answer
 Numbers = dict[str, float]
 
@@ -149,16 +153,15 @@ def _written(sample: Numbers) -> str:
 
 
 def slope(samples: Sequence[Numbers]) -> float:
-    """Return the MB that memory grows in a thousand swaps, by least squares, warmed up."""
-    late = samples[len(samples) // 4 :]
+    """Return the MB that memory grows in a thousand swaps, by least squares, once it is warm.
+
+    A soak that is too short for that has none, which is `nan`.
+    """
+    late = [one for one in samples if one["swaps"] >= WARM]
+    if len(late) < ENOUGH:
+        return nan
     swaps, memory = [one["swaps"] for one in late], [one["memory"] for one in late]
-    mean, middle = sum(swaps) / len(late), sum(memory) / len(late)
-    spread = sum((one - mean) ** 2 for one in swaps)
-    return (
-        1000
-        * sum((x - mean) * (y - middle) for x, y in zip(swaps, memory, strict=True))
-        / (spread or 1)
-    )
+    return 1000 * linear_regression(swaps, memory).slope
 
 
 def wrongs(seen: Soak, before: Numbers) -> list[str]:

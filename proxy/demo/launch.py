@@ -29,6 +29,9 @@ MODEL = """\
     cmdWake: ${{wake}}
     cmdSleepTimeout: 30
     cmdWakeTimeout: 30
+    verify:
+      asleep: [{{endpoint: /is_sleeping, holds: is_sleeping}}]
+      awake: [{{endpoint: /is_sleeping, holds: "!is_sleeping"}}]
 """
 ADVICE = """\
 Two llama.cpp servers with tiny random models, one awake at a time. Their words make no sense.
