@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path as File
 from typing import Any
 
@@ -85,13 +85,7 @@ def _one_way_to_sleep(model: Model, keys: Mapping[str, Any], path: Path) -> Iter
 
 
 def _all_steps(model: Model, path: Path) -> Iterator[Fault]:
-    steps: dict[Path, Sequence[Endpoint | Check]] = {
-        ("sleepEndpoints",): model.sleep_endpoints,
-        ("wakeEndpoints",): model.wake_endpoints,
-        ("verify", "asleep"): model.verify.asleep,
-        ("verify", "awake"): model.verify.awake,
-    }
-    for place, found in steps.items():
+    for place, found in model.written_steps.items():
         for number, step in enumerate(found):
             yield from _one_step(step, (*path, *place, number))
     for name in model.control_headers:
@@ -108,7 +102,7 @@ def _one_step(step: Endpoint | Check, path: Path) -> Iterator[Fault]:
         for key in of_requests:
             if getattr(step, key, None):
                 yield Fault((*path, key), "belongs to a request, and this step is a command")
-    elif not step.cmd and not _leads_somewhere(step.endpoint):
+    elif not _leads_somewhere(step.endpoint):
         message = "expected a path such as /sleep?level=1, found {}"
         yield Fault((*path, "endpoint"), message, (step.endpoint,))
     for number, status in enumerate(step.expect):

@@ -14,7 +14,6 @@ from configschema.expansion import BUILT_IN
 from configschema.problems import Fault, Path
 from configschema.recipe import Call, Step
 from configschema.schema import Model
-from configschema.sections import Check, Endpoint
 
 NO_SHELL = "as no shell runs it"
 _SUSPICIOUS = re.compile(r"[#&|;<>$~\\=]")  # what all oddities have one of
@@ -54,14 +53,10 @@ def advise_on_commands(model: Model, path: Path) -> Iterator[Fault]:
 
 
 def _commands_of_steps(model: Model) -> Iterator[tuple[Path, Command]]:
-    lists: dict[Path, Sequence[Endpoint | Check]] = {
-        ("sleepEndpoints",): model.sleep_endpoints,
-        ("wakeEndpoints",): model.wake_endpoints,
-        ("verify", "asleep"): model.verify.asleep,
-        ("verify", "awake"): model.verify.awake,
-    }
-    for place, steps in lists.items():
-        yield from (((*place, number, "cmd"), one.cmd) for number, one in enumerate(steps))
+    for place, steps in model.written_steps.items():
+        for number, one in enumerate(steps):
+            path: Path = (*place, number, "cmd")
+            yield path, one.cmd
 
 
 def _curl_without_f(command: Command, path: Path) -> Iterator[Fault]:

@@ -186,20 +186,20 @@ def _steps(what: str, proxy: str, given: Sequence[Endpoint | Check]) -> tuple[St
 
 
 def _step(name: str, proxy: str, given: Endpoint | Check) -> Step:
-    step: Step = Call(
-        name=f"{name} ({given.method} {given.endpoint})",
-        method=given.method,
-        url=address(proxy, given.endpoint),
-        headers=given.headers,
-        body=given.body,
-        expect=given.expect,
-        holds=given.holds,
-    )
-    if given.cmd:
-        step = Run(name=f"{name} (cmd)", command=given.cmd)
+    step: Step = Run(name=f"{name} (cmd)", command=given.cmd)
+    if not given.cmd:
+        step = Call(
+            name=f"{name} ({given.method} {given.endpoint})",
+            method=given.method,
+            url=address(
+                proxy, given.endpoint, given.query if isinstance(given, Endpoint) else NO_QUERY
+            ),
+            headers=given.headers,
+            body=given.body,
+            expect=given.expect,
+            holds=given.holds,
+        )
     step = attrs.evolve(step, limit=given.timeout or None)
     if isinstance(given, Check):
         return attrs.evolve(step, repeat=True)
-    if isinstance(step, Call):
-        step = attrs.evolve(step, url=address(proxy, given.endpoint, given.query))
     return attrs.evolve(step, optional=given.optional, repeat=given.repeat)

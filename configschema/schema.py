@@ -32,6 +32,7 @@ from configschema.presets import PresetName
 from configschema.recipe import NO_RECIPE, Recipe
 from configschema.sections import (
     Capabilities,
+    Check,
     Compat,
     Endpoint,
     Filters,
@@ -122,6 +123,16 @@ class Model:
     def can_sleep(self) -> bool:
         """Whether the model is put to sleep, rather than stopped, to make room."""
         return bool(self.recipe)
+
+    @property
+    def written_steps(self) -> Mapping[tuple[str, ...], tuple[Endpoint | Check, ...]]:
+        """The steps and questions of the file, by the keys below the model that hold them."""
+        return {
+            ("sleepEndpoints",): self.sleep_endpoints,
+            ("wakeEndpoints",): self.wake_endpoints,
+            ("verify", "asleep"): self.verify.asleep,
+            ("verify", "awake"): self.verify.awake,
+        }
 
     @property
     def other_names(self) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ It is always the same question. Cancel it when it takes too long.
 
 async def no_token(_: Model, __: str) -> Token:
     """Have no way to ask."""
-    return Token(failure="nobody asks")
+    return Token(failure="nobody asks", is_unsuited=True)
 
 
 @attrs.frozen(kw_only=True)

@@ -49,9 +49,18 @@ def group_lives(pid: int) -> bool:
 
 def members_of(group: int) -> Iterator[int]:
     """Yield the pids of a process group."""
+    return _those(os.getpgid, group)
+
+
+def session_of(leader: int) -> Iterator[int]:
+    """Yield the pids of a session, which may have several groups."""
+    return _those(os.getsid, leader)
+
+
+def _those(belongs_to: Callable[[int], int], number: int) -> Iterator[int]:
     for pid in psutil.pids():
         with contextlib.suppress(OSError):  # it has just ended
-            if os.getpgid(pid) == group:
+            if belongs_to(pid) == number:
                 yield pid
 
 

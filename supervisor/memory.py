@@ -5,10 +5,9 @@ Owns the measuring. What follows from too much of it is the budget's and the pro
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +17,7 @@ import psutil
 import trio
 
 from supervisor.gpu import held_on_gpus
+from supervisor.groups import session_of
 
 T = TypeVar("T")
 Measure = Callable[[int], Awaitable[int]]
@@ -78,14 +78,7 @@ def tree_of(pid: int) -> list[int]:
         found = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
     except psutil.Error:
         found = [pid]
-    return list(dict.fromkeys([*found, *_session(pid)]))
-
-
-def _session(leader: int) -> Iterable[int]:
-    for pid in psutil.pids():
-        with contextlib.suppress(OSError):  # it has just ended
-            if os.getsid(pid) == leader:
-                yield pid
+    return list(dict.fromkeys([*found, *session_of(pid)]))
 
 
 def _weigh_host(pid: int) -> int:

@@ -325,7 +325,7 @@ class ModelServer:
         message = f"Model failed: {reason}. {self.backoff.next_start(now)}"
         self.at.tell("error", message, reason=reason, failures=self.backoff.failures)
         self.at.failure = reason
-        if self.wanted.wish is Wish.SERVE and not (ending.retried and self.backoff.is_short):
+        if self.wanted.wish is Wish.SERVE and not (ending.retried and self.backoff.is_short(now)):
             self.on_failure(reason)
         self.wanted.wish = Wish.STOP
         self.at.step(Event.GAVE_UP)

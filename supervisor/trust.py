@@ -8,7 +8,6 @@ from __future__ import annotations
 from math import inf
 
 import attrs
-import trio
 
 from supervisor.durations import seconds
 
@@ -52,10 +51,9 @@ class Backoff:
     failures: int = 0
     until: float = -inf
 
-    @property
-    def is_short(self) -> bool:
+    def is_short(self, now: float) -> bool:
         """Whether requests wait for it."""
-        return self.until - trio.current_time() <= LONGEST_HELD
+        return self.until - now <= LONGEST_HELD
 
     def failed(self, now: float, served: float, most: float) -> Backoff:
         """Return it after a failure.

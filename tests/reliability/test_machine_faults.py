@@ -43,16 +43,19 @@ def test_a_full_disk_under_the_state_file_is_told_once_and_hurts_nobody(tmp_path
             assert running.chat(model)[0] == 200
         told = [line for line in running.events() if "No space left on device" in line]
         assert len(told) == 1
-        assert running.running()["b"]["state"] == "stopped" if "b" in running.running() else True
+        assert {name: row["state"] for name, row in running.running().items()} == {"a": "ready"}
 
 
 def test_a_full_disk_under_a_models_log_file_hurts_the_daemon_not(tmp_path: Path) -> None:
     """With adopt, the model's output goes to a file; the limit stands for a disk without room."""
-    file = write(tmp_path, models={"a": stub(sleep="vllm"), "b": stub()}, adopt=True)
-    with started("--config", file, "--state-dir", str(tmp_path / "state")) as running:
+    models = {"a": stub("--flood", "1", sleep="vllm"), "b": stub()}
+    state = tmp_path / "state"
+    file = write(tmp_path, models=models, adopt=True)
+    with started("--config", file, "--state-dir", str(state)) as running:
         psutil.Process(running.process.pid).rlimit(psutil.RLIMIT_FSIZE, (0, 0))
         for model in ("a", "b", "a"):
             assert running.chat(model)[0] == 200
+        assert [log.stat().st_size for log in state.glob("*.log")] == [0, 0]
 
 
 def test_a_full_disk_under_the_daemons_own_log_hurts_nobody(tmp_path: Path) -> None:
