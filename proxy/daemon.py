@@ -160,7 +160,11 @@ async def _warn_if_blind(config: Config) -> None:
     """Say that nobody looks whether a sleep frees GPU memory. A driver may take its time."""
     if not any(model.can_sleep for model in config.models.values()):
         return
-    reason = await trio.to_thread.run_sync(why_not_known, abandon_on_cancel=True, limiter=OF_DRIVER)
+    reason: str | None = None
+    with contextlib.suppress(RuntimeError):  # there is no thread left; that is no reason to end
+        reason = await trio.to_thread.run_sync(
+            why_not_known, abandon_on_cancel=True, limiter=OF_DRIVER
+        )
     if reason:
         log.warning(f"GPU memory is not measured, so no sleep is proved by it: {reason}")
 

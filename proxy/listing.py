@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import trio
-
 from configschema import Capabilities, Model, Selector
 from proxy.directory import Directory, Local, Remote
 from proxy.resolving import Resolver
@@ -177,16 +175,10 @@ def standing(supervisor: Supervisor, snapshot: Snapshot) -> Row:
         "in_flight": snapshot.in_flight,
         "waiting": server.usage.waiting,
         "failure": snapshot.failure,
-        "failures": snapshot.failures,
-        "retryIn": _retry_in(snapshot),
+        "failures": server.backoff.failures,
+        "retryIn": round(server.held_back, 1),
         "sleep": _sleep(server),
     }
-
-
-def _retry_in(snapshot: Snapshot) -> float:
-    """Return the seconds until a model that failed may start again."""
-    wait = snapshot.retry_at - trio.current_time() if snapshot.state is State.FAILED else 0
-    return round(max(0.0, wait), 1)
 
 
 def _sleep(server: ModelServer) -> Row | None:

@@ -130,8 +130,6 @@ class ModelServer:
             idle_since=self.usage.idle_since,
             costs=self.at.costs,
             drain_limit=self.limits.drain,
-            failures=self.backoff.failures,
-            retry_at=self.backoff.until,
         )
 
     @property

@@ -57,8 +57,6 @@ class Snapshot:
         ready_since: when it last began to serve, on Trio's clock.
         idle_since: when its last request ended, or it began to serve.
         costs: how long its steps take, as far as is known.
-        failures: how often it has failed in a row.
-        retry_at: when it may start again after that, on Trio's clock.
         drain_limit: seconds its requests may hold up others that waited too long; 0 is no limit.
     """
 
@@ -74,8 +72,6 @@ class Snapshot:
     idle_since: float = 0.0
     costs: Costs = UNKNOWN
     drain_limit: float = 0.0
-    failures: int = 0
-    retry_at: float = 0.0
 
     @property
     def serving(self) -> bool:
