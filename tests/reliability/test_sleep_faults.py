@@ -77,7 +77,7 @@ ROWS = {
         fault={"delay": 0.3},
         state="asleep",
         same=True,
-        says="Model sleep completed in 0.3",
+        says="Model sleep completed in ",
         deadline=0.3,
     ),
     "sleep ends the process": Row(
@@ -101,7 +101,7 @@ ROWS = {
         fault={"delay": 0.3},
         state="asleep",
         same=True,
-        says="Model wake completed in 0.3",
+        says="Model wake completed in ",
         deadline=0.3,
     ),
     "wake is good and the model talks garbage": awake(
@@ -151,7 +151,7 @@ async def test_whatever_sleep_does_both_models_are_served(row: Row, log_lines: L
         began = time.monotonic()
         assert (await chat(running.port, "b")).status == 200
         if row.path == "/sleep":
-            assert time.monotonic() - began < row.deadline + MARGIN
+            assert row.deadline <= time.monotonic() - began < row.deadline + MARGIN
         assert running.state("a") == row.state
         if row.path not in ("/sleep", "/wake_up"):
             await break_it(port, dict.fromkeys(row.path.split(" and "), row.fault))
@@ -159,7 +159,9 @@ async def test_whatever_sleep_does_both_models_are_served(row: Row, log_lines: L
         reply = await chat(running.port, "a")
         assert reply.status == 200
         start = 1.0 if row.state == "failed" else 0.0  # the backoff
-        assert time.monotonic() - began < row.deadline + MARGIN + start
+        took = time.monotonic() - began
+        assert took < row.deadline + MARGIN + start
+        assert row.path == "/sleep" or took >= row.deadline
         assert (reply.json()["pid"] == first) is row.same
         said = [line["event"] for line in log_lines]
         assert any(row.says in line for line in said), said
