@@ -3,17 +3,14 @@
 Owns reading, macros, structuring and the rules across keys. Knows nothing of processes or HTTP.
 """
 
-from configschema.addresses import is_reachable
-from configschema.commandline import Command
-from configschema.fields import fields_of
-from configschema.limits import Limits, resolve_limits
-from configschema.matrixsets import Sets
-from configschema.problems import ConfigError, Problem
-from configschema.reading import Loaded, files_in, load, parse
-from configschema.recipe import Call, Recipe, Run, Step
-from configschema.routing import rules_of, sets_of
-from configschema.schema import Config, Model
-from configschema.sections import (
+from configschema.keys.addresses import is_reachable
+from configschema.keys.commandline import Command
+from configschema.keys.fields import fields_of
+from configschema.keys.limits import Limits, resolve_limits
+from configschema.keys.matrixsets import Sets
+from configschema.keys.recipe import Call, Recipe, Run, Step
+from configschema.keys.schema import Config, Model
+from configschema.keys.sections import (
     DEFAULT_GROUP,
     Capabilities,
     Filters,
@@ -25,6 +22,9 @@ from configschema.sections import (
     Timeouts,
     Verify,
 )
+from configschema.reading import Loaded, files_in, load, parse
+from configschema.rules.routing import rules_of, sets_of
+from configschema.text.problems import ConfigError, Problem
 
 __all__ = [
     "DEFAULT_GROUP",

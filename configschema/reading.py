@@ -14,21 +14,21 @@ from pathlib import Path
 import attrs
 import yaml
 
-from configschema.advice import advise
-from configschema.checks import check
-from configschema.environment import MARK, Environment
-from configschema.expansion import NO_PORTS, Expansion, expand
-from configschema.merging import merge
-from configschema.nodes import Mapping as MappingNode
-from configschema.nodes import Node, Scalar, holds_shared, read_nodes
-from configschema.places import Source, place_of
-from configschema.ports import without_sleep_on_shared_ports
-from configschema.problems import HIDDEN, ConfigError, Fault, Problem, Report
-from configschema.schema import Config
-from configschema.structuring import structure
-from configschema.unknown import is_top_key, remarks, secrets_in
-from configschema.values import Reader
-from configschema.words import WORDS
+from configschema.advice.general import advise
+from configschema.keys.schema import Config
+from configschema.making.expansion import NO_PORTS, Expansion, expand
+from configschema.making.ports import without_sleep_on_shared_ports
+from configschema.making.structuring import structure
+from configschema.rules.checks import check
+from configschema.rules.unknown import is_top_key, remarks, secrets_in
+from configschema.text.environment import MARK, Environment
+from configschema.text.merging import merge
+from configschema.text.nodes import Mapping as MappingNode
+from configschema.text.nodes import Node, Scalar, holds_shared, read_nodes
+from configschema.text.places import Source, place_of
+from configschema.text.problems import HIDDEN, ConfigError, Fault, Problem, Report
+from configschema.text.values import Reader
+from configschema.text.words import WORDS
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # What mostly is behind the parser's own words.

@@ -4,8 +4,7 @@ Knows nothing of HTTP: whether a model server answers is asked through a probe t
 """
 
 from supervisor.changes import Changes
-from supervisor.daemon import Supervisor, open_supervisor
-from supervisor.errors import (
+from supervisor.states.errors import (
     BackingOff,
     CannotSleep,
     ModelFailed,
@@ -18,8 +17,9 @@ from supervisor.errors import (
     UnknownModel,
     Unloaded,
 )
-from supervisor.snapshot import Snapshot
-from supervisor.states import State
+from supervisor.states.snapshot import Snapshot
+from supervisor.states.table import State
+from supervisor.supervisor import Supervisor, open_supervisor
 
 __all__ = [
     "BackingOff",

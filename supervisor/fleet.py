@@ -15,11 +15,11 @@ import trio
 
 from configschema import Config, Limits, resolve_limits
 from supervisor.changes import Changes, changes
-from supervisor.contact import Contact
-from supervisor.journal import SILENT, Journal
-from supervisor.records import Record, Records
-from supervisor.server import ModelServer
-from supervisor.states import ENDED
+from supervisor.model.server import ModelServer
+from supervisor.sleep.contact import Contact
+from supervisor.states.journal import SILENT, Journal
+from supervisor.states.table import ENDED
+from supervisor.succession.records import Record, Records
 
 
 @attrs.define(eq=False)

@@ -10,10 +10,10 @@ import structlog
 import trio
 
 from configschema import Model
-from supervisor.contact import OneToken
-from supervisor.daemon import Supervisor
-from supervisor.durations import seconds
-from supervisor.errors import SupervisorError
+from supervisor.sleep.contact import OneToken
+from supervisor.states.durations import seconds
+from supervisor.states.errors import SupervisorError
+from supervisor.supervisor import Supervisor
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 

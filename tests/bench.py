@@ -26,9 +26,9 @@ import trio
 import yaml
 
 from configschema import parse
-from supervisor.placement import one_at_a_time, placement_of
-from supervisor.simulation import Durations, Simulation
-from supervisor.turns import Patience
+from supervisor.scheduling.placement import one_at_a_time, placement_of
+from supervisor.scheduling.simulation import Durations, Simulation
+from supervisor.scheduling.turns import Patience
 from tests.load import alternating, one_beside_a_stream
 from tests.proxy.daemon import stub
 from tests.supervisor.test_simulation import zipf

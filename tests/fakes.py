@@ -18,8 +18,8 @@ import pytest
 import trio
 
 from configschema import Call, Model
-from supervisor.child import CannotStart
-from supervisor.memory import Held
+from supervisor.processes.child import CannotStart
+from supervisor.processes.memory import Held
 
 
 @attrs.define(eq=False)
@@ -100,9 +100,9 @@ class FakePrograms:
         return next(child for child in self.running.values() if child.argv == argv)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("supervisor.processes.open_child", self.open_child)
-        monkeypatch.setattr("supervisor.commands.open_child", self.open_child)
-        monkeypatch.setattr("supervisor.memory.weigh", FakeScales())
+        monkeypatch.setattr("supervisor.model.birth.open_child", self.open_child)
+        monkeypatch.setattr("supervisor.processes.commands.open_child", self.open_child)
+        monkeypatch.setattr("supervisor.processes.memory.weigh", FakeScales())
 
 
 @attrs.define(eq=False)

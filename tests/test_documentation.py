@@ -10,11 +10,12 @@ from typing import Any
 import attrs
 import pytest
 
-from configschema import load, parse, sections
-from configschema.advice import NOT_YET, NOT_YET_OF_MODELS
-from configschema.commandline import Command
-from configschema.fields import fields_of, inside, is_section, types_of, without_none
-from configschema.schema import Config, Model
+from configschema import load, parse
+from configschema.advice.general import NOT_YET, NOT_YET_OF_MODELS
+from configschema.keys import sections
+from configschema.keys.commandline import Command
+from configschema.keys.fields import fields_of, inside, is_section, types_of, without_none
+from configschema.keys.schema import Config, Model
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -7,8 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from proxy.startup import CannotRun
-from supervisor.ports import is_free
+from proxy.lifecycle.startup import CannotRun
+from supervisor.processes.ports import is_free
 
 MODELS = {"doze-a": 1, "doze-b": 2}
 

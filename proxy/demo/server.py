@@ -20,16 +20,16 @@ import attrs
 import trio
 import xllamacpp
 
-from proxy.answer import Answer, Send
-from proxy.bodies import Incoming, Receive, hold
-from proxy.dialects import CHAT
-from proxy.errors import Problem, problem_of
-from proxy.headers import to_upstream
-from proxy.inflight import Call
-from proxy.listening import open_listeners, serve_http
-from proxy.origin import Origin
-from proxy.parsing import UpstreamError
-from proxy.upstream import Request, Upstream
+from proxy.forwarding.answer import Answer, Send
+from proxy.forwarding.inflight import Call
+from proxy.http.bodies import Incoming, Receive, hold
+from proxy.http.errors import Problem, problem_of
+from proxy.http.headers import to_upstream
+from proxy.http.listening import open_listeners, serve_http
+from proxy.http.origin import Origin
+from proxy.http.parsing import UpstreamError
+from proxy.http.upstream import Request, Upstream
+from proxy.naming.dialects import CHAT
 
 GRACE = 1.0  # seconds for open answers to end
 LONGEST_QUESTION = 64 * 1024 * 1024  # bytes

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configschema import ConfigError, Problem, parse
-from configschema.fields import inside, is_section, types_of, without_none
-from configschema.schema import Config
+from configschema.keys.fields import inside, is_section, types_of, without_none
+from configschema.keys.schema import Config
 
 EXAMPLE = (Path(__file__).parents[2] / "config.example.yaml").read_text()
 PIECES = (

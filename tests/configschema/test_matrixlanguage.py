@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configschema.matrixlanguage import (
+from configschema.keys.matrixlanguage import (
     Either,
     Expression,
     Name,
@@ -16,7 +16,7 @@ from configschema.matrixlanguage import (
     leaves,
     read,
 )
-from configschema.matrixsets import Sets
+from configschema.keys.matrixsets import Sets
 
 
 def written(expression: Expression) -> str:

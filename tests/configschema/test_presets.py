@@ -8,7 +8,7 @@ import jmespath
 import pytest
 
 from configschema import Call, ConfigError, Model, Recipe, Run, parse
-from configschema.presets import PRESETS
+from configschema.keys.presets import PRESETS
 
 VLLM = "cmd: 'vllm serve x --port ${PORT} --enable-sleep-mode', env: [VLLM_SERVER_DEV_MODE=1]"
 

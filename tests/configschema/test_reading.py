@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configschema import ConfigError, load, parse
-from configschema.commandline import split
+from configschema.keys.commandline import split
 
 MODEL = "models: {m: {cmd: 'x ${PORT}', %s}}"
 

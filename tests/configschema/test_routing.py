@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from configschema import Config, ConfigError, parse
-from configschema.routing import company_of, rules_of
+from configschema.rules.routing import company_of, rules_of
 
 MODELS = """\
 models:

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-from configschema.jsonschema import json_schema
+from configschema.keys.editorschema import json_schema
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json_schema()

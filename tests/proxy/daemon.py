@@ -16,14 +16,14 @@ import trio
 import yaml
 
 from configschema import Limits, parse
-from proxy.application import open_application
-from proxy.contact import CONTACT
-from proxy.listening import hypercorn_config, open_listeners, serve_http
-from proxy.logbook import LogBook
-from proxy.metrics import Metrics
-from proxy.reloading import Reloader
+from proxy.daemon.application import open_application
+from proxy.forwarding.contact import CONTACT
+from proxy.http.listening import hypercorn_config, open_listeners, serve_http
+from proxy.lifecycle.reloading import Reloader
+from proxy.observing.logbook import LogBook
+from proxy.observing.metrics import Metrics
 from supervisor import Supervisor, open_supervisor
-from supervisor.journal import Journals
+from supervisor.states.journal import Journals
 from tests.conftest import stub_command
 
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4

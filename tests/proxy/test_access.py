@@ -6,9 +6,9 @@ import base64
 
 import pytest
 
-from proxy.access import Keys, preflight
-from proxy.errors import BadRequest
-from proxy.headers import Header
+from proxy.http.errors import BadRequest
+from proxy.http.headers import Header
+from proxy.naming.access import Keys, preflight
 
 KEYS = Keys.of(["sk-one", "sk-two"])
 

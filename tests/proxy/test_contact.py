@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from configschema import Call, parse
-from proxy.contact import CONTACT, make_call
-from proxy.origin import Origin
+from proxy.forwarding.contact import CONTACT, make_call
+from proxy.http.origin import Origin
 from tests.client import ask, chat
 from tests.proxy.daemon import daemon, stub
 

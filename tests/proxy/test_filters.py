@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configschema import Filters
-from proxy.filters import apply_filters
+from proxy.forwarding.filters import apply_filters
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

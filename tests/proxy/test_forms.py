@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.bodies import Incoming
-from proxy.errors import BadRequest
-from proxy.forms import FormUpload, boundary_of, read_form
+from proxy.forwarding.forms import FormUpload, boundary_of, read_form
+from proxy.http.bodies import Incoming
+from proxy.http.errors import BadRequest
 
 BOUNDARY = b"xX--boundary"
 

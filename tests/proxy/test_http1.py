@@ -9,7 +9,7 @@ import time
 import pytest
 import trio
 
-from proxy import http1
+from proxy.http import http1
 from tests.client import ask, chat
 from tests.proxy.daemon import Daemon, daemon, stub
 

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import trio
 
-from configschema.fields import AnySeconds
+from configschema.keys.fields import AnySeconds
 from tests.client import Client, ask
 from tests.proxy.daemon import Daemon, daemon, free_port, stub
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.routes import NamedIn, methods_of, model_in_path, route_of
+from proxy.naming.routes import NamedIn, methods_of, model_in_path, route_of
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager
 import pytest
 
 from configschema import Selector, parse
-from proxy.directory import Directory, Target
-from proxy.selectors import Selectors, choose
+from proxy.naming.directory import Directory, Target
+from proxy.naming.selectors import Selectors, choose
 from supervisor import State
 
 CONFIG = parse(

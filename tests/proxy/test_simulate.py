@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from proxy.cli import main
+from proxy.command.cli import main
 
 CONFIG = """
 models:

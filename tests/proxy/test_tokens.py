@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from proxy.tokens import Tokens, tokens_of
+from proxy.forwarding.tokens import Tokens, tokens_of
 
 
 @pytest.mark.parametrize(

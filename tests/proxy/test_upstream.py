@@ -13,9 +13,9 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.origin import Origin
-from proxy.parsing import LONGEST_HEAD, ResponseParser, UpstreamError
-from proxy.upstream import Request, Upstream
+from proxy.http.origin import Origin
+from proxy.http.parsing import LONGEST_HEAD, ResponseParser, UpstreamError
+from proxy.http.upstream import Request, Upstream
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

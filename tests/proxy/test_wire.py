@@ -8,8 +8,8 @@ from contextlib import suppress
 import pytest
 import trio
 
-from proxy.logbook import LogBook
-from proxy.wire import READ_SIZE, Plain
+from proxy.http.wire import READ_SIZE, Plain
+from proxy.observing.logbook import LogBook
 
 
 def pair() -> tuple[Plain, socket.socket]:

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from proxy.demo.weights import Shape, write_model
-from supervisor.memory import weigh
+from supervisor.processes.memory import weigh
 from tests.client import ask, chat
 from tests.proxy.daemon import daemon, stub
 from tests.supervisor.test_sleep_and_wake import LogLines, events

@@ -8,9 +8,9 @@ import yaml
 
 from configschema import Config, Limits, parse
 from supervisor import Supervisor, open_supervisor
-from supervisor.contact import Contact
-from supervisor.readiness import Probe
-from supervisor.steps import Caller
+from supervisor.sleep.contact import Contact
+from supervisor.sleep.readiness import Probe
+from supervisor.sleep.steps import Caller
 from tests.fakes import FakeCalls, FakeProbe
 
 

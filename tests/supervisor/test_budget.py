@@ -11,10 +11,10 @@ from trio.testing import MockClock
 
 from configschema import parse
 from supervisor import State, Supervisor, open_supervisor
-from supervisor.budget import GIB, Budget, Sleeper, too_many
-from supervisor.contact import Contact
-from supervisor.memory import _bytes_of, held_by
-from supervisor.snapshot import Costs
+from supervisor.processes.memory import _bytes_of, held_by
+from supervisor.scheduling.budget import GIB, Budget, Sleeper, too_many
+from supervisor.sleep.contact import Contact
+from supervisor.states.snapshot import Costs
 from tests.fakes import FakeCalls, FakeProbe, FakePrograms
 from tests.supervisor.helpers import model
 

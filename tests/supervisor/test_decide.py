@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import attrs
 
-from supervisor.placement import one_at_a_time
-from supervisor.snapshot import Snapshot
-from supervisor.states import State, Wish
-from supervisor.turns import Decision, Demand, Patience, decide
+from supervisor.scheduling.placement import one_at_a_time
+from supervisor.scheduling.turns import Decision, Demand, Patience, decide
+from supervisor.states.snapshot import Snapshot
+from supervisor.states.table import State, Wish
 
 
 def stand(

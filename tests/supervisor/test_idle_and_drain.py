@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from supervisor import ModelFailed, State, Supervisor
-from supervisor.states import HOLDS_MEMORY, Wish
+from supervisor.states.table import HOLDS_MEMORY, Wish
 from tests.fakes import FakeProbe, FakePrograms
 from tests.supervisor.helpers import model, supervise, two
 

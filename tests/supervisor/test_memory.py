@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from supervisor import gpu
-from supervisor.child import open_child
-from supervisor.gpu import held_on_gpus
-from supervisor.memory import Held, tree_of, weigh
+from supervisor.processes import gpu
+from supervisor.processes.child import open_child
+from supervisor.processes.gpu import held_on_gpus
+from supervisor.processes.memory import Held, tree_of, weigh
 
 MIB = 1 << 20
 HOLDS = "import mmap, time; m = mmap.mmap(-1, 64 << 20); m.write(b'x' * len(m)); print(1, flush=1)"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from supervisor import output
-from supervisor.output import LogFile
+from supervisor.processes import output
+from supervisor.processes.output import LogFile
 
 
 async def test_a_file_is_followed_and_emptied_when_it_is_large(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import attrs
 
-from supervisor.placement import one_at_a_time
-from supervisor.snapshot import Costs, Snapshot
-from supervisor.states import State, Wish
-from supervisor.turns import Decision, Demand, Patience, decide
+from supervisor.scheduling.placement import one_at_a_time
+from supervisor.scheduling.turns import Decision, Demand, Patience, decide
+from supervisor.states.snapshot import Costs, Snapshot
+from supervisor.states.table import State, Wish
 
 TEN = Patience(max_wait=10)
 BUSY = Snapshot(model="a", state=State.READY, wish=Wish.SERVE, in_flight=1, can_sleep=True)

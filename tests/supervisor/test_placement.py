@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configschema import parse
-from configschema.matrixlanguage import Either, Expression, Name, read
-from supervisor import placement
-from supervisor.placement import MakeRoom, placement_of
+from configschema.keys.matrixlanguage import Either, Expression, Name, read
+from supervisor.scheduling import placement
+from supervisor.scheduling.placement import MakeRoom, placement_of
 
 MODELS = (
     "models: {" + ", ".join(f"{name}: {{cmd: x, proxy: 'http://h:9'}}" for name in "abcd") + "}\n"

@@ -10,10 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from supervisor.placement import MakeRoom
-from supervisor.snapshot import Costs, Snapshot
-from supervisor.states import HOLDS_MEMORY, Event, State, Wish, step
-from supervisor.turns import Demand, Patience, decide
+from supervisor.scheduling.placement import MakeRoom
+from supervisor.scheduling.turns import Demand, Patience, decide
+from supervisor.states.snapshot import Costs, Snapshot
+from supervisor.states.table import HOLDS_MEMORY, Event, State, Wish, step
 from tests.supervisor.test_placement import rules
 
 PLACEMENTS = {

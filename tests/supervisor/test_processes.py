@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from supervisor.child import open_child
-from supervisor.commands import run_told
-from supervisor.logs import LogRing
+from supervisor.processes.child import open_child
+from supervisor.processes.commands import run_told
+from supervisor.processes.logs import LogRing
 from tests.conftest import processes_with
 
 

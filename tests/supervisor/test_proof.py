@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configschema import Recipe, Verify
-from configschema.fields import Count, Percent
-from supervisor.memory import Held
-from supervisor.proof import GIB, MIB, Amount, History, amounts, shortfall, size
-from supervisor.trust import GOOD_RUN, NO_BACKOFF, Backoff, Trust
+from configschema.keys.fields import Count, Percent
+from supervisor.processes.memory import Held
+from supervisor.sleep.proof import GIB, MIB, Amount, History, amounts, shortfall, size
+from supervisor.sleep.trust import GOOD_RUN, NO_BACKOFF, Backoff, Trust
 
 PLAIN = Recipe()
 ON_HOST = Recipe(host_memory=True)

@@ -11,7 +11,7 @@ import trio
 
 from configschema import Limits, parse
 from supervisor import ModelFailed, State, Supervisor, open_supervisor
-from supervisor.contact import Contact
+from supervisor.sleep.contact import Contact
 from tests.conftest import processes_with
 from tests.fakes import FakeCalls, FakeProbe
 from tests.supervisor.helpers import parse_models

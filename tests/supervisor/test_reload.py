@@ -19,7 +19,7 @@ from supervisor import (
     open_supervisor,
 )
 from supervisor.changes import changes
-from supervisor.contact import Contact
+from supervisor.sleep.contact import Contact
 from tests.fakes import FakeCalls, FakeProbe, FakePrograms
 from tests.supervisor.helpers import parse_models
 

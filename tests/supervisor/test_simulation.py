@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.placement import MakeRoom, one_at_a_time
-from supervisor.simulation import Arrival, Durations, Outcome, Simulation
-from supervisor.states import State
-from supervisor.turns import Patience
+from supervisor.scheduling.placement import MakeRoom, one_at_a_time
+from supervisor.scheduling.simulation import Arrival, Durations, Outcome, Simulation
+from supervisor.scheduling.turns import Patience
+from supervisor.states.table import State
 from tests.supervisor.test_placement import rules
 from tests.supervisor.test_play import PLACEMENTS
 

@@ -6,9 +6,9 @@ import attrs
 import pytest
 import trio
 
-from configschema.fields import Timeout
+from configschema.keys.fields import Timeout
 from supervisor import State, open_supervisor
-from supervisor.contact import Contact
+from supervisor.sleep.contact import Contact
 from tests.fakes import FakeCalls, FakeProbe
 from tests.supervisor.helpers import parse_models
 from tests.supervisor.test_sleep_and_wake import LogLines, events, state, use

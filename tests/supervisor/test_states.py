@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.states import (
+from supervisor.states.table import (
     AT_REST,
     HAS_PROCESS,
     HOLDS_MEMORY,

@@ -12,9 +12,9 @@ from trio.testing import MockClock
 
 from configschema import Call, Model, parse
 from supervisor import BackingOff, ModelFailed, State, Supervisor, open_supervisor
-from supervisor.contact import Contact, Token
-from supervisor.memory import Held
-from supervisor.proof import GIB
+from supervisor.processes.memory import Held
+from supervisor.sleep.contact import Contact, Token
+from supervisor.sleep.proof import GIB
 from tests.fakes import FakeProbe, FakePrograms, FakeScales
 from tests.supervisor.helpers import model, two
 from tests.supervisor.test_sleep_and_wake import LogLines, events, state, use

@@ -51,7 +51,7 @@ def test_check_is_silent_about_a_good_file_but_for_one_line(tmp_path: Path) -> N
 def test_check_does_not_import_the_daemon(tmp_path: Path) -> None:
     """It answers at once because it loads no more than it needs."""
     code = (
-        "import sys; from proxy.cli import main; main(['check', sys.argv[1]]);"
+        "import sys; from proxy.command.cli import main; main(['check', sys.argv[1]]);"
         "sys.exit(bool({'trio', 'quart', 'hypercorn'} & set(sys.modules)))"
     )
     file = write(tmp_path, models={})

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from supervisor.adopted import is_left_over, start_of
-from supervisor.records import read_records
+from supervisor.succession.adopted import is_left_over, start_of
+from supervisor.succession.records import read_records
 from tests.proxy.daemon import stub
 from tests.system.daemon import (
     LLAMADOZE,

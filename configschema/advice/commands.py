@@ -1,0 +1,123 @@
+"""Mistakes in commands that look as if they worked: shell syntax without a shell, curl without -f.
+
+Owns what can be told from a command's text. Nothing here refuses a file. What stands in quotes is
+meant as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from configschema.keys.commandline import Command
+from configschema.keys.recipe import Call, Step
+from configschema.keys.schema import Model
+from configschema.making.expansion import BUILT_IN
+from configschema.text.problems import Fault, Path
+
+NO_SHELL = "as no shell runs it"
+_SUSPICIOUS = re.compile(r"[#&|;<>$~\\=]")  # what all oddities have one of
+_OPERATOR = re.compile(r"&&|\|\||\||;|&|<|[0-9&]?>{1,2}(?:&?[0-9])?")
+_REDIRECTION = re.compile(r"[0-9&]?>{1,2}\S+|\|\S+")
+_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+_VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)|\$\{([A-Za-z_][A-Za-z0-9_]*)[:%#/]")
+_QUOTED = re.compile(r"'[^']*'?|\"(?:[^\"\\]|\\.)*\"?", re.DOTALL)
+_WINDOWS_PATH = re.compile(r"(?<![A-Za-z])[A-Za-z]:\\\w")
+_FAIL_OPTION = re.compile(r"-[a-zA-Z]*f[a-zA-Z]*|--fail(?:-with-body)?")
+_CURL = re.compile(r"(?:.*[/\\])?curl(?:\.exe)?")
+_SHELL_ENDS = re.compile(r"&&|\|\||[;|\n&]")
+_LEVEL = re.compile(r"level[\\\"']*\s*:\s*[\\\"']*([0-9]+)")
+
+
+def advise_on_commands(model: Model, path: Path) -> Iterator[Fault]:
+    """Yield what is odd in a model's commands and in its requests for sleep."""
+    commands = {
+        "cmd": model.cmd,
+        "cmdStop": model.cmd_stop,
+        "cmdSleep": model.cmd_sleep,
+        "cmdWake": model.cmd_wake,
+    }
+    for name, command in commands.items():
+        if command.open_quote and name in ("cmd", "cmdStop"):  # in the others it is a fault
+            rest = "the last argument has all the rest"
+            yield Fault((*path, name), f"a {command.open_quote} is begun and not ended: {rest}")
+        for message, *values in _oddities(command):
+            yield Fault((*path, name), message, tuple(values), source=command.text)
+    for name, command in (("cmdSleep", model.cmd_sleep), ("cmdWake", model.cmd_wake)):
+        yield from _curl_without_f(command, (*path, name))
+    for place, command in _commands_of_steps(model):
+        for message, *values in _oddities(command):
+            yield Fault((*path, *place), message, tuple(values), source=command.text)
+        yield from _curl_without_f(command, (*path, *place))
+    yield from _levels(model.recipe.sleep, path)
+
+
+def _commands_of_steps(model: Model) -> Iterator[tuple[Path, Command]]:
+    for place, steps in model.written_steps.items():
+        for number, one in enumerate(steps):
+            path: Path = (*place, number, "cmd")
+            yield path, one.cmd
+
+
+def _curl_without_f(command: Command, path: Path) -> Iterator[Fault]:
+    if any(not _fails_on_errors(call) for call in _curls(command)):
+        yield Fault(path, "curl without -f counts an HTTP error as success; add -f")
+
+
+def _oddities(command: Command) -> Iterator[tuple[str, ...]]:
+    """Yield a message for each oddity, with the values in it."""
+    if not command.argv or not _SUSPICIOUS.search(command.text):
+        return
+    first, *_ = command.bare
+    if "#" in command.bare[1:]:
+        yield ("a '#' after arguments is no comment: it and what follows are arguments, too",)
+    if _ASSIGNMENT.match(first):
+        yield ("variable {} before a command needs a shell; use env", first.partition("=")[0])
+    sign = next((word for word in command.bare if _is_operator(word)), None)
+    if sign:
+        yield (f"{{}} is an argument here, {NO_SHELL}; write sh -c '...'", sign)
+    elif any(word.endswith(";") for word in command.bare[:-1]):
+        yield (f"';' is part of an argument here, {NO_SHELL}; write sh -c '...'",)
+    if "${" in command.text.replace("${PID}", "") and not _VARIABLE.search(command.text):
+        yield ("what begins with '${' is no macro: a name has letters, digits, '_' and '-'",)
+    if any("$(" in word for word in command.bare):
+        yield (f"'$(...)' is no substitution here, {NO_SHELL}; write sh -c '...'",)
+    elif used := next(filter(None, map(_VARIABLE.search, command.bare)), None):
+        name = used[1] or used[2]
+        instead = name if name in BUILT_IN else "env.NAME"
+        yield (f"{{}} is not replaced, {NO_SHELL}; write ${{{instead}}}", used[0])
+    if home := next((word for word in command.bare if word.startswith("~/")), None):
+        yield (f"{{}} is not replaced, {NO_SHELL}; write ${{env.HOME}}", home)
+    if found := _WINDOWS_PATH.search(_QUOTED.sub("''", command.text)):
+        yield ("a '\\' outside of quotes is dropped, as in {}; put the path in '...'", found[0])
+
+
+def _is_operator(word: str) -> bool:
+    return bool(_OPERATOR.fullmatch(word) or _REDIRECTION.fullmatch(word))
+
+
+def _curls(command: Command) -> Iterator[Sequence[str]]:
+    """Yield the arguments of each call of curl, also of those that a shell would make."""
+    if "curl" not in command.text:
+        return
+    scripts = [argument for argument in command.argv if " " in argument]
+    calls = [list(command.argv), *(part.split() for s in scripts for part in _SHELL_ENDS.split(s))]
+    for words in calls:
+        for number, word in enumerate(words):
+            if _CURL.fullmatch(word):
+                yield words[number + 1 :]
+
+
+def _fails_on_errors(arguments: Sequence[str]) -> bool:
+    return any(_FAIL_OPTION.fullmatch(argument) for argument in arguments)
+
+
+def _levels(steps: Sequence[Step], path: Path) -> Iterator[Fault]:
+    """Name a level of sleep that is in a body: vLLM reads it from the address only."""
+    for number, step in enumerate(steps):
+        text = f"{step.url} {step.body}" if isinstance(step, Call) else step.command.text
+        place: Path = ("sleepEndpoints", number) if isinstance(step, Call) else ("cmdSleep",)
+        level = _LEVEL.search(text)
+        if level and "/sleep" in text and "level=" not in text:
+            message = "vLLM reads the level from the address only, so this is level 1; write {}"
+            yield Fault((*path, *place), message, (f"/sleep?level={level[1]}",))

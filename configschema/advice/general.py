@@ -1,0 +1,104 @@
+"""What is allowed but hardly meant, and what a file asks for that has no effect.
+
+Owns the warnings that follow from the configuration as a whole. Commands have theirs in
+`commandadvice`, unknown keys in `unknown`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from configschema.advice.commands import advise_on_commands
+from configschema.advice.presetneeds import advise_on_preset
+from configschema.keys.addresses import is_reachable
+from configschema.keys.limits import resolve_limits
+from configschema.keys.schema import Config, Model
+from configschema.keys.sections import DEFAULT_GROUP
+from configschema.making.ports import advise_on_ports
+from configschema.rules.routing import rules_of
+from configschema.text.problems import Fault, Path
+
+LOG_LEVELS = ("debug", "info", "warn", "error")
+NOT_YET: dict[str, str] = {
+    "captureBuffer": "not in effect yet: nothing is captured",
+    "metricsMaxInMemory": "not in effect yet: no activity is kept",
+    "store": "not in effect yet: no activity is kept",
+    "ui": "not in effect yet: there is no user interface",
+    "performance": "not in effect yet: nothing is sampled",
+    "logTimeFormat": "not in effect: the log has its own form of time",
+    "logRequests": "ignored, as in llama-swap",
+}
+NOT_YET_OF_MODELS: dict[str, str] = {
+    "healthCheckTimeout": "ignored, as in llama-swap; readyTimeout is a model's own limit",
+}
+
+
+def advise(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield what its author should know; `data` is the file's, macros expanded."""
+    if config.log_level.lower() not in LOG_LEVELS:
+        message = f"{{}} is none of {', '.join(LOG_LEVELS)}, and counts as info"
+        yield Fault(("logLevel",), message, (config.log_level,))
+    for name, model in config.models.items():
+        path = ("models", name)
+        yield from _model(model, path, config)
+        yield from advise_on_commands(model, path)
+        yield from advise_on_preset(model, path)
+        yield from _verification(model, data["models"][name], path)
+    yield from advise_on_ports(config)
+    for number, name in enumerate(config.hooks.on_startup.preload):
+        if name.strip() and config.find(name.strip()) is None:
+            place: Path = ("hooks", "on_startup", "preload", number)
+            yield Fault(place, "there is no model {}; it is left out", (name,))
+    if DEFAULT_GROUP in rules_of(config).groups:
+        place = (*rules_of(config).path, DEFAULT_GROUP)
+        yield Fault(place, "this group is made of all models in no other group; yours is ignored")
+    yield from _not_yet(config, data)
+
+
+def _model(model: Model, path: Path, config: Config) -> Iterator[Fault]:
+    if not model.cmd:
+        yield Fault((*path, "cmd"), "there is no cmd: the model cannot be started")
+    for number, alias in enumerate(model.aliases):
+        if alias in config.models and alias != model.id:
+            message = "alias {} is also a model's id, which wins"
+            yield Fault((*path, "aliases", number), message, (alias,), also=("models", alias))
+    for number, entry in enumerate(model.env):
+        if "=" not in entry.lstrip("="):
+            yield Fault((*path, "env", number), "expected NAME=value; without it nothing is set")
+    if model.cmd and "${" not in model.proxy and not is_reachable(model.proxy):
+        message = "leads nowhere: expected an address such as http://127.0.0.1:8000, found {}"
+        yield Fault((*path, "proxy"), message, (model.proxy,))
+    if model.sleep_mode == "enable" and model.sleep:
+        yield Fault((*path, "sleepMode"), "not used: sleep says how this model sleeps")
+    if model.sleep_mode == "disable" and (model.sleep_endpoints or model.wake_endpoints):
+        key = "sleepEndpoints" if model.sleep_endpoints else "wakeEndpoints"
+        yield Fault((*path, key), "not used: sleepMode is not enable")
+    limits = resolve_limits(config, model)
+    if limits.stop_ttl and limits.sleep_ttl >= limits.stop_ttl:
+        message = "is not reached: the model is stopped after {} seconds without use"
+        yield Fault((*path, "sleepTtl"), message, (limits.stop_ttl,))
+
+
+def _verification(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]:
+    """Name what would prove a sleep of a model that never sleeps."""
+    ways = ("sleep", "cmdSleep", "sleepEndpoints", "wakeEndpoints")
+    if not model.can_sleep and not any(map(keys.get, ways)):
+        for key in ("verify", "maxSleepFailures"):
+            if keys.get(key):
+                yield Fault((*path, key), "has no effect: the model has no way to sleep")
+
+
+def _not_yet(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
+    """Say once for each key that it has no effect, however many models have it."""
+    for key, message in NOT_YET.items():
+        if data.get(key):
+            yield Fault((key,), message)
+    for key, message in NOT_YET_OF_MODELS.items():
+        users = [name for name in config.models if data["models"][name].get(key)]
+        if users:
+            yield Fault(("models", users[0], key), message + _and_others(len(users) - 1))
+
+
+def _and_others(models: int) -> str:
+    return f" (and {models} more {'model' if models == 1 else 'models'})" if models else ""

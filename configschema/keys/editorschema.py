@@ -1,0 +1,130 @@
+"""The configuration as a JSON Schema (draft 2020-12), for editors that complete and check.
+
+Owns how the classes and kinds become one. Meanings and defaults are those of the fields; what only
+a whole file can break (a name that is given twice) is beyond it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin
+
+import attrs
+
+from configschema.keys.commandline import Command
+from configschema.keys.fields import (
+    LOG_OUTPUTS,
+    WHOLE,
+    Duration,
+    Expression,
+    LogOutputs,
+    MacroValue,
+    Pattern,
+    Secret,
+    fields_of,
+    inside,
+    types_of,
+    without_none,
+)
+from configschema.keys.schema import Config
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+# Wherever a number or a truth value is wanted, a macro may stand for it.
+MACRO = {"macro": {"type": "string", "pattern": r"\$\{[^}]+\}", "description": "a macro"}}
+TEXT: dict[str, Any] = {"type": ["string", "number", "boolean"]}
+OUTPUT = f"({'|'.join(LOG_OUTPUTS)})"
+SCALARS: dict[Any, dict[str, Any]] = {
+    str: TEXT,
+    Secret: TEXT,
+    Command: TEXT,
+    Duration: {"type": "string"},
+    LogOutputs: {
+        "type": "string",
+        "pattern": f"^(both|none| *{OUTPUT}( *, *{OUTPUT})* *)$",
+    },
+    Pattern: {"type": "string", "format": "regex"},
+    Expression: {"type": "string"},
+    bool: {"type": "boolean"},
+    MacroValue: TEXT,
+    Any: {},
+}
+NAMES = "[a-zA-Z0-9_-]{1,63}"
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the schema of the whole file."""
+    classes: dict[str, Any] = dict(MACRO)
+    top = _section(Config, classes)
+    head = {"$schema": DRAFT, "title": "llamadoze configuration"}
+    return {**head, **top, "$defs": dict(sorted(classes.items()))}
+
+
+def _section(cls: type[attrs.AttrsInstance], classes: dict[str, Any]) -> dict[str, Any]:
+    types = types_of(cls)
+    properties = {
+        key: {
+            **_or_nothing(_of(types[key], classes)),
+            "description": field.metadata["doc"],
+            **_default(field),
+        }
+        for key, field in fields_of(cls).items()
+    }
+    doc = (cls.__doc__ or "").partition("\n")[0].replace("``", "`")
+    return {"type": "object", "description": doc, "properties": properties}
+
+
+def _or_nothing(schema: dict[str, Any]) -> dict[str, Any]:
+    """Let a key be without a value, which has its default."""
+    if "anyOf" in schema:
+        return {"anyOf": [*schema["anyOf"], {"type": "null"}]}
+    if "type" in schema:
+        types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        return {**schema, "type": [*types, "null"]}
+    return {"anyOf": [schema, {"type": "null"}]} if schema else {}
+
+
+def _default(field: attrs.Attribute[Any]) -> dict[str, Any]:
+    value = field.default
+    if isinstance(value, tuple):
+        return {"default": list(value)}
+    return {"default": value} if isinstance(value, (bool, int, str)) and value != "" else {}
+
+
+def _of(kind: Any, classes: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 -- any annotation
+    kind = without_none(kind)
+    if kind in WHOLE:
+        return _or_macro(_whole(kind))
+    if get_origin(kind) is Literal:
+        return _or_macro({"enum": list(get_args(kind))})
+    if kind in SCALARS:
+        return _or_macro(SCALARS[kind]) if kind in (bool, LogOutputs) else dict(SCALARS[kind])
+    if get_origin(kind) is tuple:
+        return {"type": "array", "items": _of(inside(kind), classes)}
+    if get_origin(kind) is Mapping:
+        return {"type": "object", **_names(inside(kind), classes)}
+    if kind.__name__ not in classes:
+        classes[kind.__name__] = {}  # known, before what is inside asks for it
+        classes[kind.__name__] = _section(kind, classes)
+    return {"$ref": f"#/$defs/{kind.__name__}"}
+
+
+def _or_macro(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"$ref": "#/$defs/macro"}]}
+
+
+def _names(held: Any, classes: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 -- any annotation
+    if held is Any:
+        return {}
+    if held == MacroValue:
+        return {"propertyNames": {"pattern": f"^{NAMES}$"}, "additionalProperties": TEXT}
+    values = _of(held, classes)
+    if without_none(held) is not held:
+        values = {"anyOf": [values, {"type": "null"}]}
+    return {"additionalProperties": values}
+
+
+def _whole(kind: Any) -> dict[str, Any]:  # noqa: ANN401 -- a kind of number
+    allowed = WHOLE[kind]
+    lowest = {} if allowed.lowest is None else {"minimum": allowed.lowest}
+    highest = {} if allowed.clamp else {"maximum": allowed.highest}
+    return {"type": "integer", **lowest, **highest}

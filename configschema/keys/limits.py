@@ -1,0 +1,111 @@
+"""The numbers that hold for one model, after "model, else global, else default" is settled.
+
+Owns the order of resolution. Who applies a limit is the supervisor's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from configschema.keys.recipe import Call, Step
+from configschema.keys.schema import Config, Model
+
+DEFAULT_SLEEP_TIMEOUT = 60
+DEFAULT_WAKE_TIMEOUT = 60
+DEFAULT_CONCURRENCY = 10
+SHORTEST_READY_TIMEOUT = 15  # llama-swap raises anything below to this
+DEFAULT_UNLOAD_TIMEOUT = 10
+# llama-swap gives this model more: its page opens many requests at once.
+COMFY_UI, COMFY_UI_CONCURRENCY = "comfyui_auto", 50
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What one model may take.
+
+    Attributes:
+        ready: seconds from a start (or from the end of a wake) until the model answers its check.
+        sleep: seconds all steps into sleep may take.
+        wake: seconds all steps out of it may take.
+        sleep_call: seconds one HTTP step into sleep may take that has no limit of its own.
+        wake_call: the same for waking.
+        check: seconds until a question that proves a sleep or a wake must be answered right, where
+            it has no limit of its own, and until the memory must be free.
+        canary: seconds until the token after a wake must be there.
+        sleep_failures: sleeps and wakes that may fail in a row before the model sleeps no more; 0
+            is no limit.
+        backoff: seconds until the next start of a model that fails again and again, at most.
+        drain: seconds the model's requests may delay what was asked for, or others' turn; 0 is no
+            limit.
+        unload: seconds between the request to stop and SIGKILL.
+        sleep_ttl: idle seconds until the model sleeps; 0 is never.
+        stop_ttl: idle seconds until the model stops, asleep or not; 0 is never.
+        concurrency: requests, running and waiting, that are admitted at once.
+    """
+
+    ready: float = 120
+    sleep: float = DEFAULT_SLEEP_TIMEOUT
+    wake: float = DEFAULT_WAKE_TIMEOUT
+    sleep_call: float = DEFAULT_SLEEP_TIMEOUT
+    wake_call: float = DEFAULT_WAKE_TIMEOUT
+    check: float = 10
+    canary: float = 60
+    sleep_failures: int = 3
+    backoff: float = 60
+    drain: float = 0
+    unload: float = DEFAULT_UNLOAD_TIMEOUT
+    sleep_ttl: float = 0
+    stop_ttl: float = 0
+    concurrency: int = DEFAULT_CONCURRENCY
+
+
+def resolve_limits(config: Config, model: Model) -> Limits:
+    """Settle each limit: the model's own, else the global one, else the default."""
+    sleep = _first(model.cmd_sleep_timeout, config.cmd_sleep_timeout, DEFAULT_SLEEP_TIMEOUT)
+    wake = _first(model.cmd_wake_timeout, config.cmd_wake_timeout, DEFAULT_WAKE_TIMEOUT)
+    ready = max(config.health_check_timeout, SHORTEST_READY_TIMEOUT)
+    sleep_ttl, stop_ttl = _ttls(config, model)
+    return Limits(
+        ready=_first(model.ready_timeout, ready),
+        sleep=model.cmd_sleep_timeout
+        or _whole(model.recipe.sleep, sleep, config.sleep_request_timeout),
+        wake=model.cmd_wake_timeout or _whole(model.recipe.wake, wake, config.wake_request_timeout),
+        sleep_call=_first(config.sleep_request_timeout, sleep),
+        wake_call=_first(config.wake_request_timeout, wake),
+        check=model.verify.timeout,
+        canary=model.verify.canary_timeout,
+        sleep_failures=_first(model.max_sleep_failures, config.max_sleep_failures),
+        backoff=config.max_backoff,
+        drain=_first(model.drain_timeout, config.drain_timeout),
+        unload=model.unload_timeout or config.unload_timeout or DEFAULT_UNLOAD_TIMEOUT,
+        sleep_ttl=sleep_ttl,
+        stop_ttl=stop_ttl,
+        concurrency=_concurrency(model),
+    )
+
+
+def _ttls(config: Config, model: Model) -> tuple[int, int]:
+    """Return the idle seconds until sleep and until the end of the process."""
+    ttl = config.global_ttl if model.ttl == -1 else model.ttl
+    if not model.recipe:
+        return 0, ttl
+    if model.sleep_ttl is not None:
+        return model.sleep_ttl, ttl
+    return (ttl, 0) if model.recipe.sleeps_at_ttl else (0, ttl)
+
+
+def _whole(steps: Sequence[Step], everyones: int, of_a_call: int | None) -> int:
+    """Return the limit of all steps: everyone's, unless the steps' own together are more."""
+    own = (_first(step.limit, of_a_call if isinstance(step, Call) else None) for step in steps)
+    return max(everyones, sum(own))
+
+
+def _concurrency(model: Model) -> int:
+    given = model.concurrency_limit if model.concurrency_limit > 0 else DEFAULT_CONCURRENCY
+    return max(given, COMFY_UI_CONCURRENCY) if model.id == COMFY_UI else given
+
+
+def _first(*candidates: int | None) -> int:
+    return next((number for number in candidates if number is not None), 0)

@@ -1,0 +1,241 @@
+"""The configuration as frozen facts: the top of the file and its models, one field per key.
+
+Owns names, types and defaults. A field ``some_name`` is the key ``someName``. What stands below
+them is in `sections`; rules across keys are in the checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Literal
+
+import attrs
+
+from configschema.keys.commandline import NO_COMMAND, Command
+from configschema.keys.fields import (
+    AnySeconds,
+    Count,
+    LogOutputs,
+    MacroValue,
+    Number,
+    Port,
+    Seconds,
+    Secret,
+    Timeout,
+    Ttl,
+    inner,
+    key,
+    keys,
+)
+from configschema.keys.presets import PresetName
+from configschema.keys.recipe import NO_RECIPE, Recipe
+from configschema.keys.sections import (
+    Capabilities,
+    Check,
+    Compat,
+    Endpoint,
+    Filters,
+    Group,
+    Hooks,
+    Matrix,
+    Peer,
+    Performance,
+    Profile,
+    Routing,
+    Selector,
+    Store,
+    Timeouts,
+    Ui,
+    UpstreamPaths,
+    Verify,
+)
+
+DEFAULT_PROXY = "http://localhost:${PORT}"
+DEFAULT_START_PORT = Port(5800)
+GLOBAL_TTL = Ttl(-1)
+
+
+@attrs.frozen(kw_only=True)
+class Model:
+    """One entry of ``models``. Defaults and meanings are llama-swap's where it has the key."""
+
+    id: str = inner("")
+    port: int | None = inner(None)
+    """The port that stands for ``${PORT}``; None if ``cmd`` does not use one."""
+    recipe: Recipe = inner(NO_RECIPE)
+    """How it sleeps and wakes, whichever keys say so."""
+    cmd: Command = key("starts the model server", NO_COMMAND)
+    cmd_stop: Command = key("run instead of sending SIGTERM", NO_COMMAND)
+    cmd_sleep: Command = key("puts the model to sleep; needs cmdWake", NO_COMMAND)
+    cmd_wake: Command = key("wakes the model; needs cmdSleep", NO_COMMAND)
+    cmd_sleep_timeout: Timeout | None = key("seconds cmdSleep may run; else the global value", None)
+    cmd_wake_timeout: Timeout | None = key("seconds cmdWake may run; else the global value", None)
+    sleep: PresetName | None = key("how a known kind of model server sleeps", None)
+    sleep_mode: Literal["enable", "disable"] = key(
+        "whether sleepEndpoints and wakeEndpoints are used", "disable"
+    )
+    sleep_endpoints: tuple[Endpoint, ...] = key("requests that put the model to sleep", ())
+    wake_endpoints: tuple[Endpoint, ...] = key("requests that wake the model", ())
+    verify: Verify = key("what a sleep and a wake must prove", Verify())
+    max_sleep_failures: Count | None = key(
+        "sleeps and wakes that may fail in a row; else the global value", None
+    )
+    control_headers: Mapping[str, Secret] = keys(
+        "headers of the daemon's own requests to the model server", repr=False
+    )
+    proxy: str = key("where the model server listens", DEFAULT_PROXY)
+    check_endpoint: str = key("path that answers 200 when the model is ready; or none", "/health")
+    ready_timeout: Timeout | None = key(
+        "seconds until the model is ready; else healthCheckTimeout", None
+    )
+    sleep_ttl: Seconds | None = key("idle seconds until it sleeps; 0 is never", None)
+    ttl: Ttl = key(
+        "idle seconds until it stops, or sleeps if it has cmdSleep and no sleepTtl; "
+        "0 is never, -1 is globalTTL",
+        GLOBAL_TTL,
+    )
+    drain_timeout: Seconds | None = key(
+        "seconds its requests may delay a sleep or a change that was asked for, or others' turn; "
+        "else the global value",
+        None,
+    )
+    unload_timeout: Seconds = key("seconds until SIGKILL; 0 is the global value", Seconds(0))
+    aliases: tuple[str, ...] = key("other names of the model", ())
+    env: tuple[str, ...] = key("NAME=value, added to the daemon's environment", (), repr=False)
+    name: str = key("shown in the list of models", "")
+    description: str = key("shown in the list of models", "")
+    unlisted: bool = key("whether it is left out of the list of models", False)
+    use_model_name: str = key("what the model server reads as model", "")
+    concurrency_limit: Number = key("requests, running and waiting; 0 is 10", Number(0))
+    filters: Filters = key("changes to the request body", Filters())
+    timeouts: Timeouts = key("time limits of the connection", Timeouts())
+    send_loading_state: bool | None = key("else the global value", None)
+    capabilities: Capabilities = key("for the list of models", Capabilities())
+    compat: Compat = key("ways around habits of model servers", Compat())
+    metadata: Mapping[str, Any] = keys("shown in the list of models")
+    macros: Mapping[str, MacroValue] = keys(
+        "macros of this model; they win over the global ones", repr=False
+    )
+    health_check_timeout: Any = key("ignored, as in llama-swap: use readyTimeout", None)
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether the model is put to sleep, rather than stopped, to make room."""
+        return bool(self.recipe)
+
+    @property
+    def written_steps(self) -> Mapping[tuple[str, ...], tuple[Endpoint | Check, ...]]:
+        """The steps and questions of the file, by the keys below the model that hold them."""
+        return {
+            ("sleepEndpoints",): self.sleep_endpoints,
+            ("wakeEndpoints",): self.wake_endpoints,
+            ("verify", "asleep"): self.verify.asleep,
+            ("verify", "awake"): self.verify.awake,
+        }
+
+    @property
+    def other_names(self) -> tuple[str, ...]:
+        """Its aliases, and the names that ``setParamsByID`` makes aliases."""
+        by_id = (name for name in self.filters.set_params_by_id if name != self.id)
+        return tuple(dict.fromkeys((*self.aliases, *by_id)))
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """The whole file."""
+
+    health_check_timeout: AnySeconds = key(
+        "seconds until a model is ready; below 15 is 15", AnySeconds(120)
+    )
+    cmd_sleep_timeout: Timeout | None = key("seconds cmdSleep may run; without it 60", None)
+    cmd_wake_timeout: Timeout | None = key("seconds cmdWake may run; without it 60", None)
+    sleep_request_timeout: Timeout | None = key(
+        "seconds each of sleepEndpoints may take; without it cmdSleepTimeout", None
+    )
+    wake_request_timeout: Timeout | None = key(
+        "seconds each of wakeEndpoints may take; without it cmdWakeTimeout", None
+    )
+    max_sleep_failures: Count = key(
+        "sleeps and wakes of a model that may fail in a row before it is stopped instead, and "
+        "sleeps no more; 0 is no limit",
+        Count(3),
+    )
+    max_backoff: Seconds = key(
+        "seconds until the next start of a model that fails again and again, at most; 0 starts it "
+        "at once",
+        Seconds(60),
+    )
+    drain_timeout: Seconds = key(
+        "seconds a model's requests may delay a sleep or a change that was asked for, or others' "
+        "turn; 0 is no limit",
+        Seconds(3600),
+    )
+    unload_timeout: Seconds = key("seconds until SIGKILL; 0 is 10", Seconds(0))
+    max_wait: Seconds = key(
+        "seconds a request waits behind another model in use until that one is closed for "
+        "newcomers; 0 is without end",
+        Seconds(10),
+    )
+    min_active: Seconds = key(
+        "seconds a model that came up is kept, even if others wait", Seconds(0)
+    )
+    max_queue: Count = key(
+        "requests that may wait, for all models together; 0 is no limit", Count(0)
+    )
+    max_body: Count = key(
+        "MiB of a request's JSON, which is held in memory; 0 is no limit", Count(256)
+    )
+    max_upload: Count = key(
+        "MiB of any other request's body, which is passed on as it arrives; 0 is no limit",
+        Count(0),
+    )
+    max_sleepers: Count = key(
+        "models that may sleep at once, the least valuable are stopped; 0 is no limit", Count(0)
+    )
+    max_sleep_memory: Count = key(
+        "GiB of host memory that sleeping models may hold together; 0 is no limit", Count(0)
+    )
+    global_ttl: Seconds = key(
+        "the ttl of models without one; 0 is never", Seconds(0), name="globalTTL"
+    )
+    adopt: bool = key(
+        "whether model processes outlive the daemon, for the next one to take over", False
+    )
+    start_port: Port = key("the first port for ${PORT}", DEFAULT_START_PORT)
+    log_level: str = key("debug, info, warn or error; anything else is info", "info")
+    log_time_format: str = key("how times are written in the log", "")
+    log_to_stdout: LogOutputs = key(
+        "whose log is shown: both, none, or some of proxy, upstream and http, with commas", "proxy"
+    )
+    log_requests: Any = key("ignored, as in llama-swap", None)
+    metrics_max_in_memory: Number = key("requests kept in the activity log", Number(1000))
+    capture_buffer: Number = key(
+        "MB of requests and answers kept for the user interface", Number(5)
+    )
+    send_loading_state: bool = key("whether a stream says that its model is loading", False)
+    include_aliases_in_list: bool = key("whether aliases are listed as models", False)
+    api_keys: tuple[Secret, ...] = key("keys that clients must show; none: anybody", (), repr=False)
+    macros: Mapping[str, MacroValue] = keys("texts and numbers to use as ${NAME}", repr=False)
+    models: Mapping[str, Model] = keys("the models by id")
+    groups: Mapping[str, Group] = keys("which models run together")
+    matrix: Matrix | None = key(
+        "which models run together, as expressions; instead of groups", None
+    )
+    routing: Routing = key("groups or matrix and the queue, in llama-swap's newer form", Routing())
+    selectors: Mapping[str, Selector] = keys("names that stand for one of several models")
+    profiles: Mapping[str, Profile] = keys("sets of names that can be switched on together")
+    peers: Mapping[str, Peer] = keys("other servers whose models are served, too")
+    hooks: Hooks = key("what is done at the start", Hooks())
+    upstream: UpstreamPaths = key("what /upstream/MODEL/... does", UpstreamPaths())
+    store: Store | None = key("where the activity log is kept; else in memory", None)
+    ui: Ui = key("the user interface", Ui())
+    performance: Performance = key("samples of CPU, memory and GPU", Performance())
+
+    def find(self, name: str) -> Model | None:
+        """Return the model with this id or, failing that, this alias."""
+        return self.models.get(name) or self._by_other_names.get(name)
+
+    @cached_property
+    def _by_other_names(self) -> Mapping[str, Model]:
+        return {other: model for model in self.models.values() for other in model.other_names}

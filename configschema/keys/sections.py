@@ -1,0 +1,299 @@
+"""The sections of the file below its top and its models: groups, matrix, filters, peers and so on.
+
+Owns names, types and defaults, which are llama-swap's. What must fit together is in the checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+from configschema.keys.commandline import NO_COMMAND, Command
+from configschema.keys.fields import (
+    AnySeconds,
+    Count,
+    Duration,
+    Expression,
+    Number,
+    Pattern,
+    Percent,
+    Positive,
+    Seconds,
+    Secret,
+    Timeout,
+    key,
+    keys,
+)
+
+Modality = Literal["text", "audio", "image"]
+Params = Mapping[str, Any]
+DEFAULT_GROUP = "(default)"
+IGNORED_PATHS = (r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$",)
+SESSION_HEADERS = ("X-Session-ID", "X-Litellm-Session-Id")
+
+
+@attrs.frozen(kw_only=True)
+class Timeouts:
+    """Time limits of the connection to a model server or a peer; 0 is no limit."""
+
+    connect: AnySeconds = key("seconds to connect", AnySeconds(30))
+    keepalive: AnySeconds = key("seconds between TCP keep-alive probes", AnySeconds(30))
+    response_header: AnySeconds = key("seconds until the answer begins", AnySeconds(0))
+    tls_handshake: AnySeconds = key("seconds for the TLS handshake", AnySeconds(10))
+    expect_continue: AnySeconds = key("seconds to wait for 100-continue", AnySeconds(1))
+    idle_conn: AnySeconds = key("seconds an unused connection is kept", AnySeconds(90))
+
+
+@attrs.frozen(kw_only=True)
+class Filters:
+    """What is changed in a request's JSON body; ``model`` never is."""
+
+    strip_params: str = key("parameters to remove, with commas between; dotted paths work", "")
+    legacy_strip_params: str = key("the old spelling of stripParams", "", name="strip_params")
+    set_params: Params = keys("parameters to set, by name or dotted path", repr=False)
+    set_params_by_id: Mapping[str, Params] = keys(
+        "parameters to set when this name was asked for; each name is an alias of the model",
+        name="setParamsByID",
+        repr=False,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Capabilities:
+    """What a model can do, for the list of models."""
+
+    input: tuple[Modality, ...] = key("what it takes", (), name="in")
+    output: tuple[Modality, ...] = key("what it makes", (), name="out")
+    tools: bool = key("whether it calls tools", False)
+    reranker: bool = key("whether it ranks documents", False)
+    context: Count = key("tokens of context; 0 is unknown", Count(0))
+
+
+@attrs.frozen(kw_only=True)
+class Compat:
+    """Ways around the habits of some model servers."""
+
+    ignore_websockets: bool = key("websockets neither start a model nor keep it busy", False)
+
+
+@attrs.frozen(kw_only=True)
+class Endpoint:
+    """One step that puts a model to sleep or wakes it: a request (llmsnap's form) or a command."""
+
+    endpoint: str = key("path below the model's proxy address, or a whole address", "")
+    method: Literal["POST", "GET", "PUT", "PATCH"] = key("the request's method", "POST")
+    query: Mapping[str, str] = keys("parameters added to the address")
+    headers: Mapping[str, Secret] = keys("headers of the request", repr=False)
+    body: str = key("the request's body, sent as JSON", "", repr=False)
+    expect: tuple[Positive, ...] = key("statuses that are success; without any, 2xx", ())
+    holds: Expression = key("JMESPath; what must be true of the JSON answer", Expression(""))
+    timeout: Seconds = key("seconds it may take; 0 is the global request timeout", Seconds(0))
+    repeat: bool = key("whether it is tried again until it succeeds, within its time", False)
+    optional: bool = key("whether the next step is taken even if this one fails", False)
+    cmd: Command = key("a command, instead of a request", NO_COMMAND)
+
+
+@attrs.frozen(kw_only=True)
+class Check:
+    """One question that is asked until its answer proves that a model sleeps, or is awake."""
+
+    endpoint: str = key("path below the model's proxy address, or a whole address", "")
+    method: Literal["GET", "POST"] = key("the request's method", "GET")
+    headers: Mapping[str, Secret] = keys("headers of the request", repr=False)
+    body: str = key("the request's body, sent as JSON", "", repr=False)
+    expect: tuple[Positive, ...] = key("statuses that are success; without any, 2xx", ())
+    holds: Expression = key("JMESPath; what must be true of the JSON answer", Expression(""))
+    timeout: Seconds = key("seconds until it must hold; 0 is verify.timeout", Seconds(0))
+    cmd: Command = key("a command that exits with 0, instead of a request", NO_COMMAND)
+
+
+@attrs.frozen(kw_only=True)
+class Verify:
+    """What a sleep and a wake must prove."""
+
+    asleep: tuple[Check, ...] = key("questions after a sleep; without any, the preset's", ())
+    awake: tuple[Check, ...] = key("questions after a wake; without any, the preset's", ())
+    timeout: Timeout = key(
+        "seconds until each question, and the memory, must be right", Timeout(10)
+    )
+    gpu_memory: bool = key("whether a sleep must free GPU memory, where that can be seen", True)
+    host_memory: bool | None = key("whether a sleep must free host memory; else the preset's", None)
+    freed: Percent = key("per cent of the memory that a sleep must free, at least", Percent(50))
+    max_residue: Count = key("MiB that may be left of the memory; 0 is no limit", Count(0))
+    max_growth: Count = key(
+        "MiB that what is left may grow from sleep to sleep, together; then the process is "
+        "replaced; 0 is no limit",
+        Count(1024),
+    )
+    canary: bool | None = key("whether a token is asked for after a wake; else the preset's", None)
+    canary_timeout: Timeout = key("seconds until that token must be there", Timeout(60))
+
+
+@attrs.frozen(kw_only=True)
+class Group:
+    """Models that share a rule about who runs beside whom."""
+
+    swap: bool = key("whether only one member runs at a time", True)
+    exclusive: bool = key("whether a member that runs stops the other groups", True)
+    persistent: bool = key("whether other groups leave its members alone", False)
+    members: tuple[str, ...] = key("ids of models", ())
+
+
+@attrs.frozen(kw_only=True)
+class Matrix:
+    """Which models may run together, as expressions over their names."""
+
+    vars: Mapping[str, str] = keys("short names of models")
+    evict_costs: Mapping[str, Positive] = keys(
+        "what it costs to make a model leave; 1 without", name="evict_costs"
+    )
+    sets: Mapping[str, str] = keys("expressions such as (a | b) & c; +name inlines another set")
+
+
+@attrs.frozen(kw_only=True)
+class RouterSettings:
+    """The rules the router may use."""
+
+    groups: Mapping[str, Group] = keys("as the top-level groups")
+    matrix: Matrix | None = key("as the top-level matrix", None)
+
+
+@attrs.frozen(kw_only=True)
+class Router:
+    """Which rule says who runs beside whom."""
+
+    use: Literal["group", "matrix"] | None = key("group (the default) or matrix", None)
+    settings: RouterSettings = key("the rules", RouterSettings())
+
+
+@attrs.frozen(kw_only=True)
+class Fifo:
+    """The queue's settings."""
+
+    priority: Mapping[str, Number] = keys("priority per model, higher first; 0 without")
+
+
+@attrs.frozen(kw_only=True)
+class SchedulerSettings:
+    """The settings of the schedulers."""
+
+    fifo: Fifo = key("of the only scheduler there is", Fifo())
+
+
+@attrs.frozen(kw_only=True)
+class SchedulerChoice:
+    """Which scheduler says who is served next."""
+
+    use: Literal["fifo"] = key("fifo, the only one there is", "fifo")
+    settings: SchedulerSettings = key("its settings", SchedulerSettings())
+
+
+@attrs.frozen(kw_only=True)
+class Routing:
+    """Router and scheduler."""
+
+    router: Router = key("who runs beside whom", Router())
+    scheduler: SchedulerChoice = key("who is served next", SchedulerChoice())
+
+
+@attrs.frozen(kw_only=True)
+class SelectorSettings:
+    """The settings of a selector."""
+
+    spillover: Positive = key("requests a target has before the next one is used", Positive(1))
+
+
+@attrs.frozen(kw_only=True)
+class Selector:
+    """A name that stands for one of several models, chosen for each request."""
+
+    strategy: Literal["warm", "pin", "spillover"] | None = key(
+        "pin: the first; warm: the first that runs; spillover: the least busy", None
+    )
+    targets: tuple[str, ...] = key("models, aliases or peers' models, in order", ())
+    settings: SelectorSettings = key("for spillover", SelectorSettings())
+    name: str = key("shown in the list of models", "")
+    description: str = key("shown in the list of models", "")
+    unlisted: bool = key("whether it is left out of the list of models", False)
+    metadata: Params = keys("shown in the list of models")
+
+
+@attrs.frozen(kw_only=True)
+class Profile:
+    """Names that stand for other models while the profile is active."""
+
+    description: str = key("what it is for", "")
+    pins: Mapping[str, str | None] = keys("name to model; without a value the name is switched off")
+
+
+PEER_TIMEOUTS = Timeouts(response_header=AnySeconds(60))
+
+
+@attrs.frozen(kw_only=True)
+class Peer:
+    """Another server with an OpenAI-style API, whose models are served as well."""
+
+    proxy: str = key("its address; required", "")
+    models: tuple[str, ...] = key("its models; at least one", ())
+    api_key: Secret = key("sent to it as Bearer and x-api-key", Secret(""), repr=False)
+    filters: Filters = key("changes to the request body", Filters())
+    timeouts: Timeouts = key("as a model's, but responseHeader is 60", PEER_TIMEOUTS)
+
+
+@attrs.frozen(kw_only=True)
+class OnStartup:
+    """What is done at the start."""
+
+    preload: tuple[str, ...] = key("models to load, one after the other", ())
+
+
+@attrs.frozen(kw_only=True)
+class Hooks:
+    """What is done when something happens."""
+
+    on_startup: OnStartup = key("at the start", OnStartup(), name="on_startup")
+
+
+@attrs.frozen(kw_only=True)
+class Store:
+    """Where the activity log is kept."""
+
+    path: str = key("file of the activity log; required", "")
+
+
+@attrs.frozen(kw_only=True)
+class Activity:
+    """How the activity page groups requests."""
+
+    session_id: tuple[str, ...] = key(
+        "request headers that name a session, first found first", SESSION_HEADERS, name="session_id"
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Ui:
+    """The user interface."""
+
+    activity: Activity = key("the activity page", Activity())
+
+
+@attrs.frozen(kw_only=True)
+class Performance:
+    """Samples of CPU, memory and GPU."""
+
+    disabled: bool = key("whether nothing is sampled", False)
+    every: Duration = key("time between samples, at least 5s", Duration("5s"))
+
+
+@attrs.frozen(kw_only=True)
+class UpstreamPaths:
+    """What ``/upstream/MODEL/...`` does."""
+
+    ignore_paths: tuple[Pattern, ...] = key(
+        "paths that do not start a stopped model", tuple(map(Pattern, IGNORED_PATHS))
+    )
+    allow_control: bool = key(
+        "whether paths that control a model server, such as /sleep, are reached this way", False
+    )

@@ -1,0 +1,298 @@
+"""Macros: ``${NAME}``, ``${MODEL_ID}``, ``${PORT}``, and the ports that models are given.
+
+Owns the order of expansion, which is llama-swap's: the last declared macro first, then MODEL_ID,
+then PORT. Works on plain data before it is structured, so a macro may stand for a number.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from configschema.keys.commandline import without_comments
+from configschema.keys.fields import MacroValue, fields_of
+from configschema.keys.schema import DEFAULT_PROXY, DEFAULT_START_PORT, Model
+from configschema.text.problems import Fault, Meant, Path
+
+_USE = re.compile(r"\$\{([a-zA-Z0-9_-]+)\}")
+_LIKE_PORT = re.compile(r"\$\{?\s*port\b(?:[^}\s]*\s*\})?|\{\s*port\s*\}", re.IGNORECASE)
+_NO_SPACE = re.compile(r"\w+:\S")
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,63}")
+COMMANDS = ("cmd", "cmdStop", "cmdSleep", "cmdWake")
+BUILT_IN = {
+    "PORT": "a model has a port if its cmd uses ${PORT}",
+    "MODEL_ID": "there is one in models only",
+    "PID": "there is one in cmdStop, cmdSleep, cmdWake and the cmd of a step only",
+}
+KNOWS_PID = frozenset({"cmdStop", "cmdSleep", "cmdWake"})
+STEPS_WITH_PID = frozenset({"sleepEndpoints", "wakeEndpoints", "verify"})
+LAST_PORT = 65535
+LONGEST_TEXT = 1_000_000  # characters; bounds macros that double each other
+LONGEST_FILE = 20_000_000  # characters that all macros together may add
+TOO_LONG = "\0 too long \0"  # stands for a text that would be longer
+TOO_MUCH = (
+    f"its macros expand to more than {LONGEST_TEXT} characters, "
+    f"or those of the file to more than {LONGEST_FILE}"
+)
+
+NO_PORTS: Mapping[str, int] = {}
+
+
+@attrs.define
+class Expansion:
+    """The expanded data of a file, the faults met on the way, and the ports given to models.
+
+    The data has names with settings under ``models`` and ``macros``, whatever the file has there.
+    `broken` are macros that have a fault of their own, `names` says by path how a name with macros
+    was written, `users` which macro uses another first, and `length` what macros have added.
+    """
+
+    environment: Mapping[str, str]
+    data: dict[str, Any] = attrs.field(factory=dict)
+    faults: list[Fault] = attrs.field(factory=list)
+    ports: dict[str, int] = attrs.field(factory=dict)
+    broken: set[str] = attrs.field(factory=set)
+    names: dict[Path, str] = attrs.field(factory=dict)
+    users: dict[str, Path] = attrs.field(factory=dict)
+    length: int = 0
+
+    def complain(self, path: Path, message: str, *values: object) -> None:
+        """Note a fault."""
+        self.faults.append(Fault(path, message, values))
+
+    def put(self, value: Any, macros: Mapping[str, MacroValue]) -> Any:  # noqa: ANN401 -- raw YAML
+        """Expand macros in every text of a tree, the last declared first; keys stay as they are."""
+        if isinstance(value, str):
+            return self.put_text(value, macros) if "${" in value else value
+        if isinstance(value, dict):
+            return {key: self.put(item, macros) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.put(item, macros) for item in value]
+        return value
+
+    def put_text(self, text: str, macros: Mapping[str, MacroValue]) -> MacroValue:
+        """Expand macros in one text; one that is nothing but a macro gets its type."""
+        for name in reversed(list(macros)):
+            use = f"${{{name}}}"
+            if use not in text:
+                continue
+            value = macros[name]
+            if text == use and not isinstance(value, str):
+                return value
+            grown = text.count(use) * len(_as_text(value))
+            self.length += grown
+            if len(text) + grown > LONGEST_TEXT or self.length > LONGEST_FILE:
+                return TOO_LONG
+            text = text.replace(use, _as_text(value))
+        return text
+
+    def find_unknown(self, value: object, path: Path, known: Iterable[str]) -> None:
+        """Note each macro that nothing was put in for."""
+        for place, name in _leftovers(value, path):
+            if name == TOO_LONG:
+                self.complain(place, TOO_MUCH)
+            elif name not in self.broken and not (name == "PID" and _knows_pid(place)):
+                self.faults.append(self._unknown(name, place, known))
+
+    def _unknown(self, name: str, path: Path, known: Iterable[str]) -> Fault:
+        use = f"${{{name}}}"
+        if name in BUILT_IN:
+            return Fault(path, f"unknown macro {{}}: {BUILT_IN[name]}", (use,), near=use)
+        if name in known:
+            late = "it is declared after the macro that uses it; declare it before"
+            user = self.users.get(use)
+            return Fault(path, f"unknown macro {{}}: {late}", (use,), near=use, also=user)
+        if name in self.environment:
+            instead = (use, f"${{env.{name}}}")
+            return Fault(path, "unknown macro {}; did you mean {}?", instead, near=use)
+        meant = Meant(name, [*known, "PORT", "MODEL_ID"], "${{}}", otherwise="declare it in macros")
+        return Fault(path, "unknown macro {}", (use,), near=use, meant=meant)
+
+
+def expand(
+    raw: Mapping[str, Any], environment: Mapping[str, str], ports: Mapping[str, int] = NO_PORTS
+) -> Expansion:
+    """Expand every macro of a file and give each model that uses ``${PORT}`` a port of its own.
+
+    `ports` are those that models have already: they keep them, and no other model is given one.
+    """
+    result = Expansion(environment)
+    everyones = _declared(raw.get("macros"), ("macros",), result)
+    for key, value in raw.items():
+        if key not in ("models", "macros"):
+            result.data[key] = result.put(value, everyones)
+            result.find_unknown(result.data[key], (key,), everyones)
+    result.data["macros"] = everyones
+    models = raw.get("models") or {}
+    if not isinstance(models, dict):
+        result.complain(("models",), "expected model names, each with its settings")
+        models = {}
+    result.data["models"] = _expand_models(models, everyones, result, ports)
+    return result
+
+
+def _expand_models(
+    models: Mapping[str, Any],
+    everyones: Mapping[str, MacroValue],
+    result: Expansion,
+    ports: Mapping[str, int],
+) -> dict[str, dict[str, Any]]:
+    port = result.data.get("startPort", DEFAULT_START_PORT)
+    number = isinstance(port, (int, float)) and not isinstance(port, bool)
+    port = int(port) if number and 0 < port <= LAST_PORT else DEFAULT_START_PORT
+    near = range(port, port + len(models) + len(ports))  # or startPort has changed
+    kept = {name: number for name, number in ports.items() if number in near}
+    taken = frozenset(kept.values())
+    free = (number for number in itertools.count(port) if number not in taken)
+    port = next(free)
+    expanded: dict[str, dict[str, Any]] = {}
+    for name in sorted(models):
+        body = models[name]
+        if body is not None and not isinstance(body, dict):
+            result.complain(("models", name), _no_settings(name, body), body)
+            body = None
+        if body is None:
+            expanded[name] = {"proxy": ""}  # as llama-swap has it: it cannot be started anyway
+            continue
+        given = kept.get(name, port)
+        expanded[name], uses_port = _expand_model(name, body, everyones, given, result)
+        if uses_port and given > LAST_PORT:
+            text = f"no port is left for it: startPort is too near to {LAST_PORT}"
+            result.complain(("models", name), text)
+        elif uses_port:
+            result.ports[name] = given
+            port = next(free) if given == port else port
+    return {name: expanded[name] for name in models}
+
+
+def _no_settings(name: str, body: object) -> str:
+    """Say what is wrong with a model that has no settings, and what was probably meant."""
+    message = "expected the model's settings, found {}"
+    if name in fields_of(Model):
+        return f"{message}; this is a key of a model: indent it below the model's name"
+    if isinstance(body, str) and _NO_SPACE.match(body):
+        return f"{message}; a key needs a space behind its colon"
+    return message
+
+
+def _expand_model(
+    name: str,
+    body: Mapping[str, Any],
+    everyones: Mapping[str, MacroValue],
+    port: int,
+    result: Expansion,
+) -> tuple[dict[str, Any], bool]:
+    """Return the model's expanded data, and whether it took the port."""
+    path = ("models", name)
+    own = _declared(body.get("macros"), (*path, "macros"), result)
+    expanded = {
+        key: without_comments(value) if key in COMMANDS and isinstance(value, str) else value
+        for key, value in body.items()
+        if key != "macros"
+    }
+    macros = {"MODEL_ID": name, **everyones, **own}
+    command = str(result.put(expanded.get("cmd"), macros))
+    uses_port = "${PORT}" in command or command == TOO_LONG  # which may hold anything
+    if expanded.get("proxy") is None or (uses_port and not expanded["proxy"]):
+        expanded["proxy"] = DEFAULT_PROXY
+    known = {"PORT": port, **macros} if uses_port else macros
+    expanded = result.put(expanded, known)
+    _expand_names(expanded, known, path, result)
+    if "${PORT}" in str(expanded.get("proxy", "")):
+        result.faults.append(_no_port(body, str(expanded.get("cmd", "")), path))
+        expanded["proxy"] = ""
+    result.find_unknown(expanded, path, macros)
+    return {**expanded, "macros": own}, uses_port
+
+
+def _no_port(body: Mapping[str, Any], command: str, path: Path) -> Fault:
+    """Say that the address needs a port and the command does not take one."""
+    what = "proxy uses ${PORT} but cmd does not" if body.get("proxy") else "proxy is missing"
+    if slip := _LIKE_PORT.search(command):
+        message = f"{what}: write ${{PORT}} for {{}}"
+        return Fault((*path, "proxy"), message, (slip[0],), source=command)
+    return Fault((*path, "proxy"), f"{what}: use ${{PORT}} in cmd, or name the address")
+
+
+def _expand_names(
+    model: dict[str, Any], macros: Mapping[str, MacroValue], path: Path, result: Expansion
+) -> None:
+    """Expand the one place where keys may hold macros: the names of ``setParamsByID``."""
+    filters = model.get("filters")
+    by_id = filters.get("setParamsByID") if isinstance(filters, dict) else None
+    if not isinstance(by_id, dict) or not any("${" in name for name in by_id):
+        return
+    path = (*path, "filters", "setParamsByID")
+    found: dict[str, str] = {}
+    for name in by_id:
+        meant = _as_text(result.put_text(name, macros))
+        if meant in found:
+            message, other = "means {}, and so does {}", found[meant]
+            fault = Fault((*path, name), message, (meant, other), also=(*path, other))
+            result.faults.append(fault)
+        found.setdefault(meant, name)
+    result.names |= {(*path, meant): name for meant, name in found.items()}
+    values = {meant: by_id[name] for meant, name in found.items()}
+    model["filters"] = {**model["filters"], "setParamsByID": values}
+
+
+def _declared(macros: Any, path: Path, result: Expansion) -> dict[str, MacroValue]:  # noqa: ANN401 -- raw YAML
+    """Return the macros that may be used; the others become faults."""
+    if macros is None:
+        return {}
+    if not isinstance(macros, dict):
+        result.complain(path, "expected names with values")
+        return {}
+    good: dict[str, MacroValue] = {}
+    for name, value in macros.items():
+        if reason := _unusable(name, value):
+            result.broken.add(name)
+            result.complain((*path, name), reason, *([name] if "{}" in reason else []))
+        else:
+            good[name] = value
+            for use in _USE.finditer(value) if isinstance(value, str) else ():
+                result.users.setdefault(use[0], (*path, name))
+    return good
+
+
+def _unusable(name: str, value: object) -> str | None:
+    if name in BUILT_IN:
+        return "macro name {} is reserved"
+    if not _NAME.fullmatch(name):
+        return "a macro name is 1 to 63 letters, digits, '_' or '-'"
+    if not isinstance(value, MacroValue):
+        return "a macro's value is a text, a number, or true or false"
+    if isinstance(value, str) and f"${{{name}}}" in value:
+        return "macro {} contains itself"
+    return None
+
+
+def _knows_pid(path: Path) -> bool:
+    if len(path) < 3 or path[0] != "models":
+        return False
+    return path[2] in KNOWS_PID or (path[-1] == "cmd" and path[2] in STEPS_WITH_PID)
+
+
+def _as_text(value: MacroValue) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _leftovers(value: Any, path: Path) -> Iterator[tuple[Path, str]]:  # noqa: ANN401 -- raw YAML
+    """Yield the macros still in a tree, with their paths."""
+    if isinstance(value, str):
+        if value == TOO_LONG:
+            yield path, TOO_LONG
+        elif "${" in value:
+            yield from ((path, name) for name in dict.fromkeys(_USE.findall(value)))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leftovers(item, (*path, key))
+            if "${" in key and path[2:] == ("filters", "setParamsByID"):
+                yield from (((*path, key), name) for name in _USE.findall(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _leftovers(item, (*path, index))

@@ -1,0 +1,61 @@
+"""Models on one port of this machine: whoever answers there would be taken for all of them.
+
+Owns who shares a port with whom, and that such a model makes room by stopping: one that sleeps
+keeps its port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import attrs
+
+from configschema.keys.addresses import local_port
+from configschema.keys.recipe import NO_RECIPE
+from configschema.keys.schema import Config, Model
+from configschema.rules.routing import company_of
+from configschema.text.problems import Fault
+
+
+def holders_of_ports(config: Config) -> Mapping[int, list[Model]]:
+    """Return the models that can be started by the port of this machine that they listen on."""
+    holders: dict[int, list[Model]] = {}
+    for model in config.models.values():
+        port = local_port(model.proxy) if model.cmd else None
+        if port is not None:
+            holders.setdefault(port, []).append(model)
+    return holders
+
+
+def without_sleep_on_shared_ports(config: Config) -> Config:
+    """Return the configuration with models that stop instead of sleeping where they must."""
+    sharing = [models for models in holders_of_ports(config).values() if len(models) > 1]
+    sleepers = {model.id: model for models in sharing for model in models if model.can_sleep}
+    awake = {name: attrs.evolve(model, recipe=NO_RECIPE) for name, model in sleepers.items()}
+    return attrs.evolve(config, models={**config.models, **awake}) if awake else config
+
+
+def advise_on_ports(config: Config) -> Iterator[Fault]:
+    """Yield who loses its sleep by a shared port, and who cannot run beside whom for it."""
+    company = company_of(config)
+    for port, models in holders_of_ports(config).items():
+        seen: dict[str, Model] = {}
+        for model in models:
+            others = [other for other in seen.values() if company.may_meet(model.id, other.id)]
+            if model.can_sleep and len(models) > 1:
+                other = next(one for one in models if one is not model)
+                message = (
+                    "model {} listens on port {}, too, so this one is stopped to make room, "
+                    "and does not sleep: use ${PORT}"
+                )
+                yield _on(model, message, other, port)
+            elif others:
+                message = "model {} listens on port {}, too, and may run beside it: use ${PORT}"
+                yield _on(model, message, others[0], port)
+            # One model stands for all that follow the same rules.
+            seen.setdefault(company.home(model.id), model)
+
+
+def _on(model: Model, message: str, other: Model, port: int) -> Fault:
+    place, also = (("models", one.id, "proxy") for one in (model, other))
+    return Fault(place, message, (other.id, port), also=also)

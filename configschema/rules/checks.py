@@ -1,0 +1,183 @@
+"""Rules for a configuration whose every key is right by itself: numbers, addresses, sleep, files.
+
+Owns what must fit within a model and at the top of the file. Names are checked in `names`, groups
+and matrix in `routing`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path as File
+from typing import Any
+
+from configschema.keys.addresses import FORBIDDEN, is_malformed, is_reachable
+from configschema.keys.schema import Config, Model
+from configschema.keys.sections import Check, Endpoint
+from configschema.rules.names import check_names
+from configschema.rules.routing import check_routing
+from configschema.text.problems import Fault, Path
+
+SHORTEST_SAMPLE = 5  # seconds; llama-swap's
+LONGEST_DURATION = 100  # characters
+_NUMBER, _UNIT = r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+", "ns|us|µs|μs|ms|s|m|h"
+_DURATION = re.compile(rf"[-+]?(?:(?:{_NUMBER})(?:{_UNIT}))+|[-+]?0")
+_DURATION_PART = re.compile(rf"({_NUMBER})({_UNIT})")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+FRAMING = frozenset(
+    {"host", "connection", "content-length", "transfer-encoding", "expect", "te", "upgrade"}
+)
+LOWEST_STATUS, HIGHEST_STATUS = 200, 599
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_UNSENDABLE = re.compile("[^\t\x20-\x7e]")
+NO_ADDRESS = "expected an address such as http://127.0.0.1:8000, found {}"
+
+
+def check(config: Config, written: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield each rule that is broken; `written` is the file's data, macros expanded."""
+    for name, model in config.models.items():
+        path = ("models", name)
+        yield from _sleep(model, written["models"][name], path)
+        yield from _server(model, path)
+        yield from _limits(model, path)
+    yield from _globals(config)
+    for name, peer in config.peers.items():
+        where = ("peers", name, "proxy")
+        if not peer.proxy:
+            yield Fault(where, "a peer needs an address such as http://10.0.0.2:8080")
+        elif is_malformed(peer.proxy):
+            yield Fault(where, NO_ADDRESS, (peer.proxy,))
+    yield from check_names(config)
+    yield from check_routing(config)
+
+
+def _sleep(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]:
+    yield from _one_way_to_sleep(model, keys, path)
+    for one, other in (("cmdSleep", "cmdWake"), ("cmdWake", "cmdSleep")):
+        if keys.get(one) and not keys.get(other):
+            yield Fault((*path, one), f"{other} is required where {one} is given")
+    for command, name in ((model.cmd_sleep, "cmdSleep"), (model.cmd_wake, "cmdWake")):
+        if command.open_quote:
+            yield Fault((*path, name), f"a {command.open_quote} is begun and not ended")
+    lists = ("sleepEndpoints", "wakeEndpoints")
+    endpoints = [key for key in lists if any(one is not None for one in keys.get(key) or ())]
+    if model.sleep_mode == "enable" and not (keys.get("cmdSleep") or model.sleep):
+        for key in ("sleepEndpoints", "wakeEndpoints"):
+            if key not in endpoints:
+                yield Fault((*path, "sleepMode"), f"{key} is required where sleepMode is enable")
+    yield from _all_steps(model, path)
+
+
+def _one_way_to_sleep(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]:
+    """Name the ways to sleep beside the first; lists that are not used are none beside a preset."""
+    commands, preset = bool(keys.get("cmdSleep")), model.sleep is not None
+    if commands and preset:
+        message = "sleep and cmdSleep are two ways to sleep: keep one"
+        yield Fault((*path, "sleep"), message, also=(*path, "cmdSleep"))
+    for key in ("sleepEndpoints", "wakeEndpoints"):
+        if keys.get(key) and commands:
+            message = "cmdSleep and endpoints are two ways to sleep: keep one"
+            yield Fault((*path, key), message, also=(*path, "cmdSleep"))
+        elif keys.get(key) and preset and model.sleep_mode == "enable":
+            message = "sleep and endpoints are two ways to sleep: keep one"
+            yield Fault((*path, key), message, also=(*path, "sleep"))
+
+
+def _all_steps(model: Model, path: Path) -> Iterator[Fault]:
+    for place, found in model.written_steps.items():
+        for number, step in enumerate(found):
+            yield from _one_step(step, (*path, *place, number))
+    for name in model.control_headers:
+        yield from _header(name, model.control_headers[name], (*path, "controlHeaders", name))
+
+
+def _one_step(step: Endpoint | Check, path: Path) -> Iterator[Fault]:
+    if step.cmd.open_quote:
+        yield Fault((*path, "cmd"), f"a {step.cmd.open_quote} is begun and not ended")
+    of_requests = ("query", "headers", "body", "expect", "holds")
+    if step.cmd and step.endpoint:
+        yield Fault((*path, "cmd"), "a step is a request or a command: keep endpoint or cmd")
+    elif step.cmd:
+        for key in of_requests:
+            if getattr(step, key, None):
+                yield Fault((*path, key), "belongs to a request, and this step is a command")
+    elif not _leads_somewhere(step.endpoint):
+        message = "expected a path such as /sleep?level=1, found {}"
+        yield Fault((*path, "endpoint"), message, (step.endpoint,))
+    for number, status in enumerate(step.expect):
+        if not LOWEST_STATUS <= status <= HIGHEST_STATUS:
+            yield Fault((*path, "expect", number), "{} is no HTTP status", (status,))
+    for name, value in step.headers.items():
+        yield from _header(name, value, (*path, "headers", name))
+
+
+def _header(name: str, value: str, path: Path) -> Iterator[Fault]:
+    """Name what would break a request's head (RFC 9110, 5.1 and 5.5; RFC 9112, 6)."""
+    if name.lower() in FRAMING:
+        yield Fault(path, "{} belongs to the request itself and cannot be set", (name,))
+    if not _TOKEN.fullmatch(name):
+        yield Fault(path, "{} is no name of a header", (name,))
+    if _UNSENDABLE.search(value):
+        yield Fault(path, "the value holds characters that cannot be in a header")
+
+
+def _leads_somewhere(endpoint: str) -> bool:
+    """Whether an endpoint is a path, or an address that requests can be sent to."""
+    if not endpoint or FORBIDDEN.search(endpoint):
+        return False
+    return (endpoint.startswith("/") and endpoint[1:2] != "/") or is_reachable(endpoint)
+
+
+def _server(model: Model, path: Path) -> Iterator[Fault]:
+    # One that lacks a macro's value has a fault of its own.
+    if "${" not in model.proxy and is_malformed(model.proxy):
+        yield Fault((*path, "proxy"), NO_ADDRESS, (model.proxy,))
+    if FORBIDDEN.search(model.check_endpoint):
+        yield Fault((*path, "checkEndpoint"), "expected a path, found {}", (model.check_endpoint,))
+    for number, entry in enumerate(model.env):
+        if "\0" in entry:
+            yield Fault((*path, "env", number), "holds a NUL character, which no variable can")
+
+
+def _limits(model: Model, path: Path) -> Iterator[Fault]:
+    if model.sleep_ttl and not model.recipe:
+        ways = "give it sleep, cmdSleep and cmdWake, or endpoints with sleepMode: enable"
+        yield Fault((*path, "sleepTtl"), f"the model cannot sleep: {ways}")
+
+
+def _globals(config: Config) -> Iterator[Fault]:
+    seconds = _duration(config.performance.every)
+    if seconds is None:
+        message = "expected a time such as 5s or 1m30s, found {}"
+        yield Fault(("performance", "every"), message, (config.performance.every,))
+    elif seconds and seconds < SHORTEST_SAMPLE:
+        yield Fault(("performance", "every"), f"must be at least {SHORTEST_SAMPLE}s")
+    for number, secret in enumerate(config.api_keys):
+        if not secret:
+            yield Fault(("apiKeys", number), "the key is empty")
+        elif " " in secret:
+            yield Fault(("apiKeys", number), "a key cannot contain spaces")
+    if config.store is not None and (reason := _unusable_file(config.store.path)):
+        yield Fault(("store", "path"), reason, (config.store.path,))
+
+
+def _duration(text: str) -> float | None:
+    """Return the seconds of a time as Go writes it, or None if it is none."""
+    if len(text) > LONGEST_DURATION or not _DURATION.fullmatch(text):
+        return None
+    total = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
+    return -total if text.startswith("-") else total
+
+
+def _unusable_file(path: str) -> str | None:
+    if not path.strip():
+        return "is required where store is given"
+    if "\0" in path:
+        return "{} is no path"
+    file = File(path)
+    if file.is_dir():
+        return "{} is a folder, not a file"
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        return "{} cannot be written"
+    return None

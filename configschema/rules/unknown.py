@@ -1,0 +1,108 @@
+"""Raw data beside the classes of the schema: keys that mean nothing, and where secrets are.
+
+Owns the walk of the one along the other. Nothing that is found on it refuses a file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from configschema.keys.fields import (
+    WHOLE,
+    holds_secrets,
+    inside,
+    is_section,
+    types_of,
+    without_none,
+)
+from configschema.keys.schema import Config, Model
+from configschema.text.problems import Fault, Meant, Path
+
+ADDRESS = frozenset({"listen", "listenAddr", "listenAddress", "host", "port"})
+
+
+def remarks(data: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield what is worth a warning in the data of a file, macros expanded."""
+    yield from _section(data, Config, ())
+
+
+def is_top_key(key: object) -> bool:
+    """Whether a key at the top of the file means something."""
+    return key in types_of(Config)
+
+
+def secrets_in(value: Any, kind: Any = Config) -> Iterator[str]:  # noqa: ANN401 -- raw YAML
+    """Yield the values of a file that are secret by their kind, however they are written."""
+    kind = without_none(kind)
+    if not holds_secrets(kind) or value is None:
+        return
+    held = inside(kind)
+    if is_section(kind):
+        for name, inner in types_of(kind).items() if isinstance(value, dict) else ():
+            yield from secrets_in(value.get(name), inner)
+    elif is_section(held):
+        for _, item in _items(value):
+            yield from secrets_in(item, held)
+    else:
+        yield from _texts_in(value)
+
+
+def _texts_in(value: Any) -> Iterator[str]:  # noqa: ANN401 -- raw YAML
+    """Yield all words in a value, whatever its shape should have been."""
+    if isinstance(value, (dict, list)):
+        for _, item in _items(value):
+            yield from _texts_in(item)
+    elif value is not None:
+        yield str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _section(
+    data: Mapping[str, Any], cls: type[attrs.AttrsInstance], path: Path
+) -> Iterator[Fault]:
+    known = types_of(cls)
+    for name, value in data.items():
+        if name in known:
+            yield from _value(value, without_none(known[name]), (*path, name))
+        else:
+            yield _unknown(name, known, path)
+
+
+def _unknown(name: str, known: Mapping[str, Any], path: Path) -> Fault:
+    if name in ADDRESS and not path:
+        instead = "; the address to listen on is given with --listen HOST:PORT"
+        return Fault((*path, name), f"unknown key, ignored{instead}")
+    if name in ADDRESS and path[0] == "models" and len(path) == 2:
+        instead = "; the model server's address is proxy, and ${PORT} in cmd its port"
+        return Fault((*path, name), f"unknown key, ignored{instead}")
+    if not path and name in types_of(Model):
+        return Fault((name,), "unknown key, ignored; it is a key of a model: put it below its name")
+    if path[:1] == ("models",) and len(path) == 2 and name in types_of(Config):
+        return Fault((*path, name), "unknown key, ignored; it belongs to the top of the file")
+    return Fault((*path, name), "unknown key, ignored", meant=Meant(name, known, likeness=0.8))
+
+
+def _value(value: Any, kind: Any, path: Path) -> Iterator[Fault]:  # noqa: ANN401 -- raw YAML
+    held = inside(kind)
+    if value is None:
+        if is_section(kind) or held is not None:
+            yield Fault(path, "is empty, which is the same as leaving it out")
+    elif is_section(kind):
+        if isinstance(value, dict):
+            yield from _section(value, kind, path)
+    elif held is not None:
+        if is_section(held) or held in WHOLE or inside(held) is not None:
+            for step, item in _items(value):
+                if item is not None:  # an empty one of many names
+                    yield from _value(item, held, (*path, step))
+    elif kind in WHOLE and isinstance(value, float) and math.isfinite(value) and value % 1:
+        yield Fault(path, "{} loses its fraction: only whole numbers are meant", (value,))
+
+
+def _items(value: Any) -> Iterable[tuple[str | int, Any]]:  # noqa: ANN401 -- raw YAML
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()

@@ -1,0 +1,192 @@
+"""The root: one nursery for signals, the supervisor, and serving, closed in the right order.
+
+Owns how the daemon begins and ends. At the end first no more connections, then a grace for open
+answers, then the model servers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import ipaddress
+import resource
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from urllib.parse import urlsplit
+
+import structlog
+import trio
+
+from configschema import Config
+from proxy.daemon.application import Application, open_application
+from proxy.forwarding.contact import CONTACT
+from proxy.http.listening import open_listeners, serve_http
+from proxy.lifecycle.reloading import Files, Reloader
+from proxy.lifecycle.signals import Told
+from proxy.observing.logbook import LogBook
+from proxy.observing.metrics import Metrics
+from supervisor import Supervisor, open_supervisor
+from supervisor.preload import preload
+from supervisor.processes.gpu import why_not_known
+from supervisor.processes.memory import OF_DRIVER
+from supervisor.states.journal import Journals
+from supervisor.states.racing import race
+from supervisor.succession.leftovers import settle_leftovers
+from supervisor.succession.records import Record, Records
+
+DEFAULT_GRACE = 10.0
+Task = Callable[[], Awaitable[None]]
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
+
+
+async def run_daemon(
+    config: Config,
+    host: str,
+    port: int,
+    grace: float = DEFAULT_GRACE,
+    files: Files | None = None,
+    records: Records | None = None,
+    *,
+    watch: bool = False,
+    book: LogBook | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; a second signal ends everything at once.
+
+    After SIGTERM, models live on for the next daemon, if the configuration says so.
+
+    Args:
+        config: the models.
+        host: address to listen on.
+        port: port to listen on; 0 takes any, and the log says which.
+        grace: seconds that open answers have to end.
+        files: where the configuration is read again.
+        records: of the processes, for the next daemon.
+        watch: whether the files are read whenever they change.
+        book: keeps the last lines of the log.
+        tls: to serve HTTPS.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    listeners = await open_listeners(host, port)
+    _raise_file_limit()
+    _spare_pauses()
+    told = Told()
+    async with trio.open_nursery() as root:
+        await root.start(told.follow, grace)
+        inherited = await _settle(config, records, told)
+        metrics, journals = Metrics(), Journals()
+        book = book or LogBook()
+        journals.all = (metrics, book)
+        if not told.stop.is_set():  # else nothing is owned yet, and nothing must be noted
+            async with open_supervisor(
+                config,
+                CONTACT,
+                records=records,
+                inherited=inherited,
+                journal=journals,
+            ) as supervisor:
+                reloader = Reloader(files, supervisor)
+                root.start_soon(reloader.follow, told.hangups)
+                beside: list[Task] = [reloader.watch] if watch else []
+                if not inherited:  # or it would make those leave that were to be kept
+                    beside.append(partial(preload, supervisor, CONTACT.one_token))
+                with open_application(supervisor, reloader, metrics, book, told.stop) as app:
+                    journals.all = (metrics, book, app)
+                    serve = partial(serve_http, app, listeners, grace=grace, tls=tls)
+                    await _serve(root, app, _url(listeners, tls), serve, told, beside)
+                left = supervisor.let_go() if told.lets_go else 0
+                others = f"; {left} live on for the next llamadoze (adopt)" if left else ""
+                log.info(f"Stopping all models{others}", left=left)
+        root.cancel_scope.cancel()
+    log.info("Stopped")
+
+
+async def _settle(config: Config, records: Records | None, told: Told) -> dict[str, Record]:
+    """Return the processes to take over; of what was not settled, the state file still tells."""
+    settle = partial(settle_leftovers, records.found if records else (), config, CONTACT)
+
+    async def called_off() -> dict[str, Record]:
+        await told.stop.wait()
+        return {}
+
+    return await race(settle, called_off)
+
+
+async def _serve(
+    root: trio.Nursery,
+    application: Application,
+    url: str,
+    serve: Callable[..., Awaitable[None]],
+    told: Told,
+    beside: Iterable[Task],
+) -> None:
+    """Serve until told to stop, and do what goes on beside it."""
+    supervisor = application.resolver.supervisor
+    async with trio.open_nursery() as serving:
+        root.start_soon(_hurry, told, serving.cancel_scope, supervisor)
+        where = urlsplit(url)
+        count = len(supervisor.config.models)
+        log.info(f"Listening on {url}", address=where.netloc, models=count)
+        _warn_if_open(where.hostname or "", supervisor.config)
+        serving.start_soon(_warn_if_blind, supervisor.config)
+        serving.start_soon(application.end_streams_after, told.stop)
+        for task in beside:
+            serving.start_soon(task)
+        await serve(stop=told.stop)
+        serving.cancel_scope.cancel()
+
+
+def _url(listeners: list[trio.SocketListener], tls: ssl.SSLContext | None) -> str:
+    host, port = listeners[0].socket.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if tls else 'http'}://{shown}:{port}"
+
+
+def _warn_if_open(host: str, config: Config) -> None:
+    """Say that whoever reaches the port may use and control everything."""
+    if not config.api_keys and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        log.warning(
+            f"Listening on {host} without apiKeys: whoever reaches the port is served, and may "
+            "unload models and read the log. Set apiKeys, or listen on 127.0.0.1",
+            address=host,
+        )
+
+
+async def _warn_if_blind(config: Config) -> None:
+    """Say that nobody looks whether a sleep frees GPU memory. A driver may take its time."""
+    if not any(model.can_sleep for model in config.models.values()):
+        return
+    reason: str | None = None
+    with contextlib.suppress(RuntimeError):  # there is no thread left; that is no reason to end
+        reason = await trio.to_thread.run_sync(
+            why_not_known, abandon_on_cancel=True, limiter=OF_DRIVER
+        )
+    if reason:
+        log.warning(f"GPU memory is not measured, so no sleep is proved by it: {reason}")
+
+
+async def _hurry(told: Told, serving: trio.CancelScope, supervisor: Supervisor) -> None:
+    """End everything at once, at whatever point of the end a second signal comes."""
+    await told.hurry.wait()
+    serving.cancel()
+    supervisor.cut()
+
+
+def _spare_pauses() -> None:
+    """Let the garbage collector not look again and again at what stays for ever.
+
+    Its look at all modules takes 50 ms, in which no stream moves on.
+    """
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: each stream takes two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # a container may refuse; we can do with less
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

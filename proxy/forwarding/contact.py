@@ -1,0 +1,175 @@
+"""What the daemon itself asks of a model server: whether it is ready, and to sleep or to wake.
+
+Owns the form of these requests and which answers are good. How often and for how long they are made
+is decided by the supervisor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import quote, urlsplit
+
+import attrs
+import trio
+
+from configschema import Call, Model
+from proxy.http.headers import Header
+from proxy.http.origin import Origin
+from proxy.http.parsing import UpstreamError
+from proxy.http.upstream import Request, Response, Upstream
+from supervisor.sleep.contact import Contact, Token
+
+OK = 200  # llama-swap takes no other status for ready
+MOST_SAID = 200  # characters of an answer that are shown
+LONGEST_ANSWER = 1024 * 1024  # bytes that are looked at
+QUESTION = "What is 2 + 2? Answer with one digit."
+ONE_TOKEN: dict[str, dict[str, object]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": QUESTION}]},
+    "/v1/completions": {"prompt": QUESTION},
+}
+UNSUITED = (400, 401, 403, 404, 405, 422, 501)  # it will never answer this question, as it is asked
+NONE: Mapping[str, str] = {}
+LONGEST_WAIT = 1  # seconds for the body of an answer whose status says enough
+
+
+async def ask_if_ready(model: Model) -> str | None:
+    """Return None if the model server answers its check with 200, else what it did instead."""
+    target = "/" + model.check_endpoint.lstrip("/")
+    try:
+        async with _exchange(
+            "GET", Origin.of(model.proxy), target, "", model.control_headers
+        ) as response:
+            if response.status == OK:
+                return None
+            return f"{model.check_endpoint} answered {response.status}"
+    except UpstreamError as error:
+        return str(error)
+
+
+async def make_call(step: Call) -> str | None:
+    """Make one step into sleep or out of it; return None for success, else what the answer was."""
+    url = urlsplit(step.url)
+    origin = attrs.evolve(Origin.of(step.url), base_path="")
+    target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    try:
+        async with _exchange(step.method, origin, target, step.body, step.headers) as response:
+            if not _is_expected(response.status, step.expect):
+                said = await _beginning(response)
+                return f"answered {response.status}" + (f" ({said})" if said else "")
+            return await _judge(response, step.holds)
+    except UpstreamError as error:
+        return f"failed: {error}"
+
+
+def _is_expected(status: int, expect: Sequence[int]) -> bool:
+    return status in expect if expect else 200 <= status < 300
+
+
+async def _judge(response: Response, holds: str) -> str | None:
+    """Return what is wrong with an answer, of which an expression must hold, or None."""
+    text = await _whole(response)
+    if not holds or _is_true(holds, text):
+        return None
+    return f"answered {_line(text)}, of which does not hold: {holds}"
+
+
+async def _whole(response: Response) -> bytes:
+    """Read a body to its end, which says that it is done; return how it begins."""
+    text = b""
+    while piece := await response.read():
+        text += piece[: LONGEST_ANSWER - len(text)]
+    return text
+
+
+def _is_true(holds: str, text: bytes) -> bool:
+    import jmespath  # few configurations have an expression
+
+    try:
+        return jmespath.search(holds, json.loads(text)) is True
+    except jmespath.exceptions.JMESPathError:
+        return False
+    # It is no JSON, or nested beyond measure; or a function is not made for what it is given.
+    except (ValueError, TypeError, ArithmeticError, RecursionError):
+        return False
+
+
+async def ask_for_one_token(model: Model, route: str = "") -> Token:
+    """Ask a model for one token, always in the same words.
+
+    A model of another kind than chat or text has nothing to say, which is a failure.
+
+    Args:
+        model: who is asked.
+        route: where; else at the first route that answers.
+    """
+    tokens: list[Token] = []
+    for target in [route] if route else ONE_TOKEN:
+        token = await _ask_for_a_token(model, target, ONE_TOKEN[target])
+        if token.failure is None:
+            return token
+        tokens.append(token)
+    failure = "; ".join(f"{one.failure}" for one in tokens)
+    return Token(failure=failure, is_unsuited=all(one.is_unsuited for one in tokens))
+
+
+async def _ask_for_a_token(model: Model, target: str, question: Mapping[str, object]) -> Token:
+    name = model.use_model_name or model.id
+    body = json.dumps({"model": name, "max_tokens": 1, "temperature": 0, **question})
+    origin = Origin.of(model.proxy)
+    try:
+        async with _exchange("POST", origin, target, body, model.control_headers) as response:
+            if not _is_expected(response.status, ()):
+                failure = f"{target} answered {response.status}"
+                return Token(failure=failure, is_unsuited=response.status in UNSUITED)
+            return _token_in(await _whole(response), target)
+    except UpstreamError as error:
+        return Token(failure=f"{target} failed: {error}")
+
+
+def _token_in(text: bytes, target: str) -> Token:
+    """Return what stands in a completion; thoughts that are told apart count as well."""
+    try:
+        choice = json.loads(text)["choices"][0]
+        said = choice.get("message", choice)
+        parts = [said.get(name) for name in ("reasoning_content", "reasoning", "content", "text")]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return Token(failure=f"{target} answered without a choice: {_line(text)}")
+    return Token("".join(part for part in parts if isinstance(part, str)), target)
+
+
+async def _beginning(response: Response) -> str:
+    """Return how a body begins, as one line that a terminal can show; it may never come."""
+    text = b""
+    with trio.move_on_after(LONGEST_WAIT):
+        text = await response.read()
+    return _line(text)
+
+
+def _line(text: bytes) -> str:
+    """Return how a text begins, as one line that a terminal can show."""
+    beginning = text[: 4 * MOST_SAID].decode(errors="replace")
+    line = " ".join("".join(sign if sign.isprintable() else " " for sign in beginning).split())
+    return line if len(line) <= MOST_SAID else f"{line[:MOST_SAID]}..."
+
+
+@asynccontextmanager
+async def _exchange(
+    method: str,
+    origin: Origin,
+    target: str,
+    body: str = "",
+    more: Mapping[str, str] = NONE,
+) -> AsyncIterator[Response]:
+    headers: list[Header] = [(b"host", origin.authority.encode()), (b"connection", b"close")]
+    headers += [(name.lower().encode(), value.encode()) for name, value in more.items()]
+    if body and not any(name == b"content-type" for name, _ in headers):
+        headers.append((b"content-type", b"application/json"))
+    path = quote(target, safe="/?&=%:;,+@!$'()*~[]#").encode()
+    request = Request(method=method.encode(), target=path, headers=headers, body=body.encode())
+    with await Upstream(origin, most_kept=0).exchange(request) as response:
+        yield response
+
+
+CONTACT = Contact(probe=ask_if_ready, call=make_call, one_token=ask_for_one_token)

@@ -1,0 +1,166 @@
+"""A multipart form on its way to a model server: read up to its model, passed on as it is.
+
+Owns finding the field ``model`` and putting another name there; all other bytes stay what they
+were. What comes before the model is kept in memory, and in a file once there is much of it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from typing import IO, cast
+
+import attrs
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.http import parse_options_header
+from werkzeug.sansio.multipart import Data, Epilogue, Field, MultipartDecoder, NeedData
+
+from proxy.http.bodies import Incoming, too_long
+from proxy.http.errors import BadRequest
+
+IN_MEMORY = 1024 * 1024  # bytes of a form that are kept in memory
+PIECE = 65536
+MOST_PARTS = 1000
+LONGEST_NAME = 4096  # bytes
+LONGEST_HEAD = 256 * 1024  # bytes of a part, or before the first
+
+
+def boundary_of(content_type: bytes) -> bytes:
+    """Return what separates a form's parts.
+
+    Raises:
+        BadRequest: it is not said.
+    """
+    _, options = parse_options_header(content_type.decode("latin-1"))
+    if not (boundary := options.get("boundary")):
+        raise BadRequest("the form's Content-Type has no boundary")
+    return boundary.encode("latin-1", "replace")
+
+
+def _check(size: int, limit: float) -> None:
+    if size > limit:
+        raise too_long(limit, "maxUpload")
+
+
+@attrs.define(eq=False)
+class FormUpload:
+    """A form of which the beginning was read.
+
+    Attributes:
+        model: what its field ``model`` says; nothing if it has none.
+    """
+
+    model: str
+    _incoming: Incoming
+    _read: IO[bytes]
+    _limit: float
+    _start: int
+    _end: int
+    _size: int
+    _place: int = attrs.field(default=0, init=False)
+    _name: bytes | None = attrs.field(default=None, init=False)
+
+    @property
+    def length(self) -> int | None:
+        """Its size in bytes, if the client has said it."""
+        if self._incoming.length is None:
+            return None
+        added = len(self._name) - (self._end - self._start) if self._name is not None else 0
+        return self._incoming.length + added
+
+    def rename(self, model: str) -> None:
+        """Let the field ``model`` say something else."""
+        self._name = model.encode()
+
+    def close(self) -> None:
+        """Let go of what was kept."""
+        self._read.close()
+
+    async def read(self) -> bytes:
+        """Return the next part; nothing at the end."""
+        if self._name is not None and self._place == self._start:
+            self._place = self._end
+            return self._name
+        if kept := self._kept():
+            return kept
+        piece = await self._incoming.read()
+        self._size += len(piece)
+        _check(self._size, self._limit)
+        return piece
+
+    def _kept(self) -> bytes:
+        """Return a piece of what was read before, up to the name that is replaced."""
+        most = PIECE
+        if self._name is not None and self._place < self._start:
+            most = min(PIECE, self._start - self._place)
+        self._read.seek(self._place)
+        kept = self._read.read(most)
+        self._place += len(kept)
+        return kept
+
+
+async def read_form(incoming: Incoming, boundary: bytes, limit: float) -> FormUpload:
+    """Read a form until its model is found, or to its end.
+
+    Raises:
+        BadRequest: it is no form, or too long.
+    """
+    _check(incoming.length or 0, limit)
+    kept = cast("IO[bytes]", tempfile.SpooledTemporaryFile(IN_MEMORY))  # noqa: SIM115 -- kept
+    search = _Search(MultipartDecoder(boundary, max_parts=MOST_PARTS))
+    size = 0
+    try:
+        while not search.found and (piece := await incoming.read()):
+            kept.write(piece)
+            size += len(piece)
+            _check(size, limit)
+            search.feed(piece)
+    except BaseException:  # whatever it is, nobody else closes the file
+        kept.close()
+        raise
+    # Where a delimiter comes in two pieces, the decoder leaves its first byte with the value.
+    value = bytes(search.value).removesuffix(b"\r") if search.found else b""
+    name, end = value.decode("utf-8", "replace"), search.start + len(value)
+    return FormUpload(name, incoming, kept, limit, search.start, end, size)
+
+
+@attrs.define(eq=False)
+class _Search:
+    """Looks for the field ``model`` in what is fed to it."""
+
+    _decoder: MultipartDecoder
+    found: bool = False
+    start: int = 0
+    value: bytearray = attrs.field(factory=bytearray)
+    _fed: int = 0
+    _inside: bool = False
+
+    def feed(self, piece: bytes) -> None:
+        self._fed += len(piece)
+        try:
+            self._decoder.receive_data(piece)
+            while not self.found and not self._step():
+                pass
+            if not self.found and len(self._decoder.buffer) > LONGEST_HEAD:
+                raise BadRequest("the form has a part whose head does not end")
+        except ValueError as error:
+            raise BadRequest(f"the form cannot be read: {error}") from None
+        except RequestEntityTooLarge:
+            raise BadRequest(f"the form has more than {MOST_PARTS} parts", status=413) from None
+
+    def _step(self) -> bool:
+        """Take one event; return whether more data is needed."""
+        match self._decoder.next_event():
+            case Field(name="model"):
+                self._inside = True
+                rest = self._decoder.buffer  # the line break before the value is still in it
+                self.start = self._fed - len(rest) + (2 if rest.startswith(b"\r\n") else 1)
+            case Data(data=data, more_data=more) if self._inside:
+                self.value += data
+                self.found = not more
+                if len(self.value) > LONGEST_NAME:
+                    raise BadRequest("the form's model is no name: it is too long")
+            case NeedData() | Epilogue():
+                return True
+            case _:
+                pass
+        return False

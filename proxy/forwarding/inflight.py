@@ -1,0 +1,125 @@
+"""The requests that are being forwarded now: what is known of each, and a way to cancel one.
+
+Owns the list and who is told of its changes. What becomes of a request is not decided here.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import attrs
+import trio
+
+from proxy.http.headers import CREDENTIALS, Header
+
+DECIMAL = re.compile("[0-9]{1,15}")
+HIDDEN = {*CREDENTIALS, b"cookie", b"set-cookie", b"proxy-authorization"}
+
+
+@attrs.define(eq=False)
+class Call:
+    """One request, as the log, the metrics and ``/api/events`` see it.
+
+    Attributes:
+        request_id: the client's, or ours.
+        method: as it was sent.
+        path: without the query.
+        headers: the request's.
+        client: where it comes from.
+        began: on Trio's clock.
+        timestamp: the same, in seconds since 1970.
+        model: who answers; the name that was asked for, until that is known.
+        known: whether `model` is one of ours or of a peer, and not just any text.
+        first_byte: when the answer's first byte was sent on; None before.
+        waited: seconds until the model could be asked; None before.
+        size: bytes of the answer's body so far.
+        cancel: ends the request, once its model is being asked.
+        cancelled: whether that was done.
+        number: in the order of their coming.
+    """
+
+    request_id: str
+    method: str
+    path: str
+    headers: Sequence[Header]
+    client: str
+    began: float = attrs.field(factory=trio.current_time)
+    timestamp: float = attrs.field(factory=time.time)
+    model: str = ""
+    known: bool = False
+    first_byte: float | None = None
+    waited: float | None = None
+    size: int = 0
+    response_headers: Sequence[Header] = ()
+    cancel: Callable[[], None] = lambda: None
+    cancelled: bool = False
+    number: int = 0
+
+    def entry(self) -> dict[str, Any]:
+        """Return it as llama-swap lists it."""
+        elapsed = trio.current_time() - self.began
+        return {
+            "id": str(self.number),
+            "timestamp": _rfc3339(self.timestamp),
+            "model": self.model,
+            "req_path": self.path,
+            "method": self.method,
+            "req_headers": _shown(self.headers),
+            "remote_ip": self.client,
+            "resp_headers": _shown(self.response_headers),
+            "resp_bytes": self.size,
+            "elapsed_ms": round(elapsed * 1000),
+            "metadata": {"request_id": self.request_id},
+        }
+
+
+def _rfc3339(seconds: float) -> str:
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+
+
+def _shown(headers: Sequence[Header]) -> dict[str, str]:
+    """Return headers without what lets somebody in."""
+    return {
+        name.decode("latin-1"): "[redacted]" if name in HIDDEN else value.decode("latin-1")
+        for name, value in headers
+    }
+
+
+@attrs.define(eq=False)
+class InFlight:
+    """The requests whose model is known and that have not ended.
+
+    Attributes:
+        on_change: called with ``upsert`` or ``remove`` and the request.
+    """
+
+    on_change: Callable[[str, Call], None] = lambda _, __: None
+    _calls: dict[int, Call] = attrs.field(factory=dict, init=False)
+    _count: int = attrs.field(default=0, init=False)
+
+    def add(self, call: Call) -> None:
+        """List a request."""
+        self._count += 1
+        call.number = self._count
+        self._calls[call.number] = call
+        self.on_change("upsert", call)
+
+    def remove(self, call: Call) -> None:
+        """List it no more, if it was."""
+        if self._calls.pop(call.number, None):
+            self.on_change("remove", call)
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(tuple(self._calls.values()))
+
+    def cancel(self, number: str) -> bool:
+        """End a request; return whether there was one."""
+        call = self._calls.get(int(number)) if DECIMAL.fullmatch(number) else None
+        if call is not None:
+            call.cancelled = True
+            call.cancel()
+        return call is not None

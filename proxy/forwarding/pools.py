@@ -1,0 +1,66 @@
+"""The connections to all model servers and peers: one pool for each process, one for each peer.
+
+Owns which pool belongs to whom, and that a process's connections end with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import attrs
+
+from configschema import Peer, Timeouts
+from proxy.http.origin import Origin
+from proxy.http.upstream import Upstream
+from supervisor.model.server import ModelServer
+
+
+@attrs.define(eq=False)
+class Pools:
+    """Connections by model and by peer."""
+
+    _models: dict[str, tuple[object, Upstream]] = attrs.field(factory=dict, init=False)
+    _peers: dict[str, tuple[object, Upstream]] = attrs.field(factory=dict, init=False)
+
+    def of_model(self, server: ModelServer) -> Upstream:
+        """Return the connections to a model's present process, as it is configured now."""
+        model = server.model
+        present = server.at.pid, model.proxy, model.timeouts
+        return _known(self._models, model.id, present, model.proxy, model.timeouts)
+
+    def of_peer(self, name: str, peer: Peer) -> Upstream:
+        """Return the connections to a peer, as it is configured now."""
+        return _known(self._peers, name, peer, peer.proxy, peer.timeouts)
+
+    def forget_peers(self, present: Container[str]) -> None:
+        """Close what was kept to all peers but the present ones."""
+        for name in [name for name in self._peers if name not in present]:
+            self._peers.pop(name)[1].close()
+
+    def let_go(self, model: str) -> None:
+        """Close what was kept to a process that has ended, or sleeps."""
+        if known := self._models.pop(model, None):
+            known[1].close()
+
+    def close(self) -> None:
+        """Close all that is kept."""
+        for _, upstream in (*self._models.values(), *self._peers.values()):
+            upstream.close()
+
+
+def _known(
+    pools: dict[str, tuple[object, Upstream]],
+    name: str,
+    present: object,
+    proxy: str,
+    timeouts: Timeouts,
+) -> Upstream:
+    """Return the connections of a name, new ones if anything about it is another now."""
+    known = pools.get(name)
+    if known is not None and known[0] == present:
+        return known[1]
+    upstream = Upstream(Origin.of(proxy), timeouts)
+    pools[name] = present, upstream
+    if known is not None:
+        known[1].close()
+    return upstream

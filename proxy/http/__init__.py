@@ -1,0 +1,1 @@
+"""(what this wing owns, and what it knows nothing of)"""

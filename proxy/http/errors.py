@@ -1,0 +1,165 @@
+"""Errors as clients see them: a status, and llama-swap's form of OpenAI's JSON, made in this place.
+
+Owns which error has which status and what it is called. In which form an API's streams carry an
+error is in `dialects`.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from math import ceil
+from typing import Any
+
+import attrs
+
+from proxy.http.headers import Header
+from proxy.http.parsing import ModelDied, Unsendable, UpstreamError
+from supervisor import (
+    BackingOff,
+    CannotSleep,
+    ModelFailed,
+    NotRunning,
+    Paused,
+    QueueFull,
+    Removed,
+    SupervisorError,
+    TooManyRequests,
+    UnknownModel,
+    Unloaded,
+)
+
+KINDS: dict[int, tuple[str, str]] = {
+    400: ("invalid_request_error", "bad_request"),
+    401: ("authentication_error", "unauthorized"),
+    403: ("authentication_error", "forbidden"),
+    404: ("invalid_request_error", "not_found"),
+    405: ("invalid_request_error", "method_not_allowed"),
+    409: ("invalid_request_error", "conflict"),
+    413: ("invalid_request_error", "body_too_large"),
+    429: ("rate_limit_error", "rate_limit_exceeded"),
+    499: ("invalid_request_error", "cancelled"),
+    502: ("server_error", "bad_gateway"),
+    503: ("server_error", "service_unavailable"),
+    504: ("server_error", "gateway_timeout"),
+}
+"""Type and code by status, as llama-swap has them."""
+EVERYBODY: tuple[Header, ...] = ((b"access-control-allow-origin", b"*"),)
+"""Lets a page read our own errors, whatever its origin; a model server's answers have its own."""
+
+
+class BadRequest(Unsendable):
+    """The client sent what cannot be served: it must send something else."""
+
+    def __init__(
+        self,
+        message: str,
+        status: int = 400,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        param: str | None = None,
+    ) -> None:
+        self.status = status
+        self.param = param
+        self.code = code
+        self.headers = headers or {}
+        super().__init__(message)
+
+
+@attrs.frozen
+class Problem:
+    """One error response."""
+
+    status: int
+    message: str
+    code: str | None = None
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    param: str | None = None
+    kind: str | None = None
+    given: Mapping[str, Any] | None = None
+
+    def error(self) -> Mapping[str, Any]:
+        """Return what OpenAI's clients turn into an exception; a model server's own, if given."""
+        if self.given is not None:
+            return self.given
+        kind, code = KINDS.get(
+            self.status,
+            ("server_error", "internal_error") if self.status >= 500 else KINDS[400],
+        )
+        code = self.code or code
+        return {
+            "message": self.message,
+            "type": self.kind or kind,
+            "param": self.param,
+            "code": code,
+        }
+
+    def body(self) -> bytes:
+        """Return the error as JSON; ``type`` is Anthropic's mark of one."""
+        return json.dumps({"type": "error", "src": "llamadoze", "error": self.error()}).encode()
+
+    def fields(self) -> list[Header]:
+        """Return the headers that go with the body."""
+        extra = [_header(name, value) for name, value in self.headers.items()]
+        return [(b"content-type", b"application/json"), *EVERYBODY, *extra]
+
+    def said_to(self, accept: bytes) -> tuple[list[Header], bytes]:
+        """Return headers and body in the form a client asks for: text, HTML, or JSON.
+
+        A client that is to come back later gets JSON, as from llama-swap.
+        """
+        fields, body = self.fields(), self.body()
+        text = f"llamadoze: {self.message}"
+        if self.status == 429:
+            kind = b"application/json"
+        elif b"text/plain" in accept:
+            kind, body = b"text/plain; charset=utf-8", text.encode(errors="replace")
+        elif b"text/html" in accept:
+            kind, body = b"text/html; charset=utf-8", _page(self.status, text)
+        else:
+            kind = b"application/json"
+        return [(b"content-type", kind), *fields[1:]], body
+
+
+def _header(name: str, value: str) -> Header:
+    return name.lower().encode(), value.encode("latin-1", "replace")
+
+
+def _page(status: int, text: str) -> bytes:
+    said = html.escape(text)
+    page = f"<!doctype html><title>{status}</title><h1>{status}</h1><p>{said}</p>\n"
+    return page.encode(errors="replace")
+
+
+def problem_of(error: Exception) -> Problem:
+    """Say an error to a client."""
+    message = str(error)
+    match error:
+        case BadRequest():
+            return Problem(error.status, message, error.code, error.headers, error.param)
+        case UnknownModel() | Removed():
+            return Problem(404, message, param="model")
+        case TooManyRequests():
+            return Problem(429, message, "concurrency_limit", {"Retry-After": "1"})
+        case QueueFull():
+            return Problem(503, message, "queue_full", {"Retry-After": "5"})
+        case BackingOff():
+            wait = str(ceil(error.wait))
+            return Problem(503, message, "model_backing_off", {"Retry-After": wait})
+        case CannotSleep() | NotRunning():
+            return Problem(409, message)
+        case ModelFailed() | ModelDied():
+            return Problem(502, message, "model_failed")
+        case UpstreamError():
+            return Problem(502, message)
+        case Paused():
+            return Problem(503, message, "paused", {"Retry-After": "30"})
+        case Unloaded():
+            return Problem(500, message, "model_unloaded")
+        case _:
+            return Problem(500, "internal error; the daemon's log has more")
+
+
+EXPECTED = (BadRequest, SupervisorError, UpstreamError)
+"""What `problem_of` has words for; anything else is a fault of the program."""

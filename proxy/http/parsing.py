@@ -1,0 +1,122 @@
+"""Reading a model server's answer: httptools' callbacks as one object's state.
+
+Owns what counts as the answer to one request: interim responses, trailers and anything after its
+end do not. Does no I/O.
+"""
+
+from __future__ import annotations
+
+import attrs
+import httptools
+
+from proxy.http.headers import Header
+
+LONGEST_HEAD = 256 * 1024  # bytes of status line and headers
+BODILESS = (204, 304)
+UPGRADED = 101
+
+
+class UpstreamError(Exception):
+    """The model server could not be reached, or broke off; the text says which."""
+
+
+class Unsendable(Exception):
+    """A body that arrives cannot be sent to its end; who raises it says why."""
+
+
+class ModelDied(UpstreamError):
+    """The model's process ended in mid-answer: the next request starts it again."""
+
+
+@attrs.define(eq=False)
+class ResponseParser:
+    """What httptools tells of one response; what follows its end is not listened to."""
+
+    _method: bytes = b"GET"
+    _may_upgrade: bool = False
+    status: int = 0
+    headers: list[Header] = attrs.field(factory=list)
+    head_done: bool = False
+    done: bool = False
+    keep_alive: bool = False
+    size: int = 0
+    _body: list[bytes] = attrs.field(factory=list)
+    _may_keep: bool = True
+    _parser: httptools.HttpResponseParser = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+
+    def on_message_begin(self) -> None:
+        """An answer begins; a second one means that the connection is out of step."""
+        if self.done:
+            self.keep_alive = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer, which comes too late to be one."""
+        if not self.head_done:
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        if not self.done:
+            self.status = self._parser.get_status_code()
+            self.head_done = self.status >= 200 or self._is_upgrade()
+            if self._method == b"HEAD" or self.status in BODILESS:
+                self._finish()
+
+    def on_body(self, data: bytes) -> None:
+        """A part of the body, free of its framing."""
+        if not self.done:
+            self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        """The end of the answer, or of an interim one before it (RFC 9110, 15.2)."""
+        if not self.head_done:
+            self.headers.clear()
+        elif not self.done and not self.upgraded:
+            self._finish()
+
+    def _is_upgrade(self) -> bool:
+        return self.status == UPGRADED and self._may_upgrade
+
+    def _finish(self) -> None:
+        self.done = True
+        self.keep_alive = self._may_keep and self._parser.should_keep_alive()
+
+    @property
+    def upgraded(self) -> bool:
+        """Whether another protocol follows: its bytes are passed on as they are."""
+        return self.head_done and self.status == UPGRADED
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes in; return what they hold of the body."""
+        self.size += len(data)
+        if self.upgraded:
+            return data
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if self.upgraded:
+                return data[error.args[0] :]
+            self.keep_alive = False
+            if not self.done:
+                reason = f"the model server's answer is not HTTP: {error}"
+                raise UpstreamError(reason) from error
+        if not self.head_done and self.size > LONGEST_HEAD:
+            raise UpstreamError("the model server's answer has too long a head")
+        parts = self._body
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        return body
+
+    def ended(self) -> None:
+        """Take note that the connection was closed: the end of a body without a length."""
+        framed = {name for name, _ in self.headers}
+        if not self.head_done or framed & {b"content-length", b"transfer-encoding"}:
+            raise UpstreamError("the model server closed the connection in mid-answer")
+        self.done = True
+
+    def close_after(self) -> None:
+        """Let no other exchange follow on this connection: its request was not sent whole."""
+        self._may_keep = self.keep_alive = False

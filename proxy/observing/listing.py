@@ -1,0 +1,233 @@
+"""The models as clients and pages read them: rows of ``/v1/models``, ``/running`` and events.
+
+Owns the form of the rows, which is llama-swap's, with more where it has no word for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from configschema import Capabilities, Model, Selector
+from proxy.naming.directory import Directory, Local, Remote
+from proxy.naming.resolving import Resolver
+from supervisor import Snapshot, State, Supervisor
+from supervisor.model.server import ModelServer
+from supervisor.sleep.proof import History
+
+LOADED = frozenset(State) - {State.STOPPED, State.FAILED}
+COMING = {State.READY, State.STARTING, State.WAKING}
+WITH_CAPABILITIES = ("architecture", "capabilities", "supported_parameters", "context_length")
+
+Row = dict[str, Any]
+
+
+def models(resolver: Resolver) -> Row:
+    """Return what ``/v1/models`` answers: everything a request may name, but what is unlisted."""
+    return {"object": "list", "data": sorted(_rows(resolver), key=lambda row: str(row["id"]))}
+
+
+def model(resolver: Resolver, name: str) -> Row:
+    """Return the row of one name; one that is unlisted, or an alias, has a row, too.
+
+    Raises:
+        UnknownModel: nobody has this name.
+    """
+    rows = {row["id"]: row for row in _rows(resolver, everything=True)}
+    if name not in rows:
+        resolver.find(name)
+    return rows.get(name) or rows[resolver.find(name).id]
+
+
+def _rows(resolver: Resolver, *, everything: bool = False) -> Iterator[Row]:
+    config, supervisor = resolver.config, resolver.supervisor
+    for model in config.models.values():
+        if everything or not model.unlisted:
+            aliases = everything or config.include_aliases_in_list
+            yield from _local(model, supervisor, aliases=aliases)
+    for remote in resolver.directory.remote():
+        yield _remote(remote)
+    for name, selector in config.selectors.items():
+        if everything or not selector.unlisted:
+            yield _selector(name, selector, resolver.directory, supervisor)
+    known = {*resolver.directory.names(), *config.selectors}
+    for pin, target in resolver.pins.items():
+        if target and pin not in known:
+            yield _row(pin, loaded=False, facts={"type": "profile", "target": target})
+
+
+def _local(model: Model, supervisor: Supervisor, *, aliases: bool) -> Iterator[Row]:
+    state = supervisor.servers[model.id].at.state
+    facts: Row = {"type": "model"} | (
+        {"aliases": list(model.other_names)} if model.other_names else {}
+    )
+    own, more = _of_model(model), _metadata(model)
+    rows = [_row(model.id, loaded=state in LOADED, facts=facts, more=more)]
+    facts = {"type": "alias", "modelID": model.id}
+    names = model.other_names if aliases else ()
+    rows += [_row(name, loaded=state in LOADED, facts=facts, more=more) for name in names]
+    for row in rows:
+        if model.capabilities.context:
+            row["meta"]["n_ctx"] = int(model.capabilities.context)
+        yield {**row, **own}
+
+
+def _metadata(model: Model) -> Row:
+    """Return a model's metadata, without what its capabilities say better."""
+    if model.capabilities == Capabilities():
+        return dict(model.metadata)
+    return {key: value for key, value in model.metadata.items() if key not in WITH_CAPABILITIES}
+
+
+def _remote(remote: Remote) -> Row:
+    facts = {"type": "peer", "peerID": remote.peer_id}
+    return _row(remote.id, loaded=False, facts=facts)
+
+
+def _selector(name: str, selector: Selector, directory: Directory, supervisor: Supervisor) -> Row:
+    targets = [found for target in selector.targets if (found := directory.find(target))]
+    asked = targets[:1] if selector.strategy == "pin" else targets
+    local = [target for target in asked if isinstance(target, Local)]
+    loaded = any(supervisor.servers[one.model.id].at.state in COMING for one in local)
+    facts: Row = {
+        "type": "selector",
+        "strategy": selector.strategy,
+        "targets": list(selector.targets),
+    }
+    if selector.strategy == "spillover":
+        facts["spillover"] = selector.settings.spillover
+    row = _row(name, loaded=loaded, facts=facts, more=selector.metadata)
+    return {**row, **_said(selector.name, selector.description)}
+
+
+def _row(name: str, *, loaded: bool, facts: Row, more: Mapping[str, Any] | None = None) -> Row:
+    return {
+        "id": name,
+        "object": "model",
+        "created": int(time.time()),
+        "owned_by": "llamadoze",
+        "meta": {"llamaswap": {**(more or {}), **facts}},
+        "status": {"value": "loaded" if loaded else "unloaded"},
+    }
+
+
+def _said(name: str, description: str) -> Row:
+    both = {"name": name, "description": description}
+    return {key: text for key, text in both.items() if text}
+
+
+def _of_model(model: Model) -> Row:
+    """Return what is known of a model itself: its names, and what it can do."""
+    row = _said(model.name, model.description)
+    if model.capabilities != Capabilities():
+        row |= _capabilities(model.capabilities)
+    else:  # a file's own words, where it does not use the keys that are made for them
+        row |= {key: model.metadata[key] for key in WITH_CAPABILITIES if key in model.metadata}
+    return row
+
+
+def _capabilities(known: Capabilities) -> Row:
+    takes, makes = list(known.input), list(known.output)
+    row: Row = {}
+    if takes or makes:
+        row["architecture"] = {
+            "input_modalities": takes,
+            "output_modalities": makes,
+            "modality": f"{'+'.join(takes)}->{'+'.join(makes)}",
+        }
+    row["capabilities"] = {
+        "vision": "image" in takes and "text" in makes,
+        "audio_transcriptions": "audio" in takes and "text" in makes,
+        "audio_speech": "audio" in makes,
+        "image_generation": "image" in makes,
+        "image_to_image": "image" in takes and "image" in makes,
+        "function_calling": known.tools,
+        "reranker": known.reranker,
+    }
+    if known.tools:
+        row["supported_parameters"] = ["tools", "tool_choice"]
+    if known.context:
+        row["context_length"] = int(known.context)
+    return row
+
+
+def standings(supervisor: Supervisor, snapshots: list[Snapshot]) -> list[Row]:
+    """Return the models that are not stopped."""
+    shown = [one for one in snapshots if one.state is not State.STOPPED]
+    return [standing(supervisor, one) for one in shown if one.model in supervisor.servers]
+
+
+def standing(supervisor: Supervisor, snapshot: Snapshot) -> Row:
+    """Return a model as ``/running`` shows it: llama-swap's keys, and what it has not."""
+    server = supervisor.servers[snapshot.model]
+    model, limits = server.model, server.limits
+    return {
+        "model": model.id,
+        "state": snapshot.state.value,
+        "cmd": model.cmd.text,
+        "proxy": model.proxy,
+        "ttl": limits.stop_ttl or limits.sleep_ttl,
+        "sleepTtl": limits.sleep_ttl,
+        "name": model.name,
+        "description": model.description,
+        "pid": snapshot.pid,
+        "in_flight": snapshot.in_flight,
+        "waiting": server.usage.waiting,
+        "failure": snapshot.failure,
+        "failures": server.backoff.failures,
+        "retryIn": round(server.held_back, 1),
+        "sleep": _sleep(server),
+    }
+
+
+def _sleep(server: ModelServer) -> Row | None:
+    """Return what is known of a model's sleep; None for one that has no way to sleep."""
+    if not server.model.can_sleep:
+        return None
+    known = server.sleeping
+    return {
+        "trusted": known.trust.holds,
+        "failures": known.trust.failures,
+        "lastFailure": known.last_failure,
+        "memory": {
+            kind.lower(): {
+                "freed": amount.freed,
+                "left": amount.left,
+                "trend": round(known.histories.get(kind, History()).trend),
+            }
+            for kind, amount in known.amounts.items()
+        },
+    }
+
+
+def statuses(resolver: Resolver) -> list[Row]:
+    """Return all models as ``/api/events`` tells of them."""
+    supervisor = resolver.supervisor
+    rows: list[Row] = []
+    for model in resolver.config.models.values():
+        row = _status(model.id, model.name, model.description, unlisted=model.unlisted)
+        row["state"] = supervisor.servers[model.id].at.state.value
+        if model.other_names:
+            row["aliases"] = list(model.other_names)
+        if model.capabilities != Capabilities():
+            row |= {k: v for k, v in _capabilities(model.capabilities).items() if k in SHOWN}
+        rows.append(row)
+    rows += [_status(one.id, "", "", peer=one.peer_id) for one in resolver.directory.remote()]
+    return sorted(rows, key=lambda row: str(row["id"]))
+
+
+SHOWN = ("capabilities", "context_length")
+
+
+def _status(
+    name: str, title: str, description: str, *, unlisted: bool = False, peer: str = ""
+) -> Row:
+    return {
+        "id": name,
+        "name": title,
+        "description": description,
+        "state": "",
+        "unlisted": unlisted,
+        "peerID": peer,
+    }

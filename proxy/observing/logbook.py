@@ -1,0 +1,146 @@
+"""What was logged last, and what is being logged: for ``/logs``, ``/logs/stream`` and events.
+
+Owns the histories of the daemon's own lines and of all models' output, and who listens. Writing
+the log is `operatorlog`'s; a model's own history is kept with the model.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import attrs
+import trio
+
+from supervisor.processes.logs import LogRing
+from supervisor.states.journal import Journal
+
+PROXY, UPSTREAM = "proxy", "upstream"
+MOST_UNREAD = 256  # pieces that a slow reader may be behind
+
+Listener = Callable[[str, bytes], None]
+
+
+@attrs.define(eq=False)
+class Reader:
+    """Follows one log; what it was too slow for is counted and said."""
+
+    _receive: trio.MemoryReceiveChannel[bytes]
+    _send: trio.MemorySendChannel[bytes]
+    _source: str | None
+    _lost: int = attrs.field(default=0, init=False)
+
+    def hear(self, source: str, data: bytes) -> None:
+        """Take what was logged, if it is of what is followed."""
+        if self._source is not None and not f"{source}/".startswith(f"{self._source}/"):
+            return
+        notice = b"\n[%d bytes dropped: this reader is too slow]\n" % self._lost
+        try:
+            self._send.send_nowait(notice + data if self._lost else data)
+            self._lost = 0
+        except trio.WouldBlock:
+            self._lost += len(data)
+        except trio.ClosedResourceError:
+            pass
+
+    def close(self) -> None:
+        """Hear nothing more."""
+        self._send.close()
+
+    async def read(self) -> bytes:
+        """Return what was logged since.
+
+        Raises:
+            trio.EndOfChannel: nothing more comes.
+        """
+        parts = [await self._receive.receive()]
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                parts.append(self._receive.receive_nowait())
+        return b"".join(parts)
+
+
+@attrs.define(eq=False)
+class LogBook(Journal):
+    """The log of a daemon; also the supervisor's journal.
+
+    Attributes:
+        shown: whose lines are in the combined log: proxy, upstream, both or neither.
+    """
+
+    shown: frozenset[str] = frozenset({PROXY})
+    proxy: LogRing = attrs.field(factory=LogRing, init=False)
+    upstream: LogRing = attrs.field(factory=LogRing, init=False)
+    _mixed: LogRing = attrs.field(factory=LogRing, init=False)
+    _listeners: set[Listener] = attrs.field(factory=set, init=False)
+    _readers: set[Reader] = attrs.field(factory=set, init=False)
+
+    @property
+    def combined(self) -> LogRing:
+        """What is shown, in the order it came."""
+        return self.proxy if self.shown == {PROXY} else self._mixed
+
+    def tell(self, line: str) -> None:
+        """Take one of the daemon's own lines."""
+        data = line.encode("utf-8", "replace") + b"\n"
+        self.proxy.write(data)
+        self._tell_all(PROXY, PROXY, data)
+
+    def wrote(self, model: str, output: bytes) -> None:
+        """Take a model's output; show it, if that is wanted."""
+        self.upstream.write(output)
+        self._tell_all(UPSTREAM, f"{UPSTREAM}/{model}", output)
+        if UPSTREAM in self.shown:
+            with suppress(OSError, ValueError):  # as for our own lines: nobody reads, or disk full
+                sys.stdout.write(output.decode("utf-8", "replace"))
+                sys.stdout.flush()
+
+    def _tell_all(self, kind: str, source: str, data: bytes) -> None:
+        if kind in self.shown and UPSTREAM in self.shown:
+            self._mixed.write(data)
+        for listener in tuple(self._listeners):
+            listener(source, data)
+
+    @contextmanager
+    def followed(self, source: str | None) -> Iterator[Reader]:
+        """Follow the log.
+
+        Args:
+            source: ``proxy``, ``upstream``, ``upstream/MODEL``; None for what the combined log has.
+        """
+        send, receive = trio.open_memory_channel[bytes](MOST_UNREAD)
+        reader = Reader(receive, send, source)
+        self._readers.add(reader)
+        try:
+            with self.listening(reader.hear if source else self._combined(reader)):
+                yield reader
+        finally:
+            self._readers.discard(reader)
+
+    def close(self) -> None:
+        """Let all readers go."""
+        for reader in tuple(self._readers):
+            reader.close()
+
+    def _combined(self, reader: Reader) -> Listener:
+        def hear(source: str, data: bytes) -> None:
+            if source.partition("/")[0] in self.shown:
+                reader.hear(source, data)
+
+        return hear
+
+    @contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """Tell somebody of all that is logged, and by whom: ``proxy`` or ``upstream/MODEL``."""
+        self._listeners.add(listener)
+        try:
+            yield
+        finally:
+            self._listeners.discard(listener)
+
+
+def shown_in(setting: str) -> frozenset[str]:
+    """Return whose lines ``logToStdout`` shows; llama-swap's words, and several with commas."""
+    words = {word.strip() for word in setting.split(",")}
+    return frozenset({PROXY, UPSTREAM} if "both" in words else words & {PROXY, UPSTREAM})

@@ -1,0 +1,141 @@
+"""The views of the daemon itself: health, metrics, events, profiles, reload and pause.
+
+Owns these routes. What they ask for is done elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import attrs
+import trio
+from quart import Blueprint, Response, request
+
+from proxy.forwarding.inflight import InFlight
+from proxy.http.errors import BadRequest
+from proxy.lifecycle.reloading import Reloader
+from proxy.naming.resolving import Resolver
+from proxy.observing import listing
+from proxy.observing.events import Events
+from proxy.observing.metrics import Metrics
+from proxy.views.models import endless, plain
+
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def daemon_views(
+    reloader: Reloader,
+    resolver: Resolver,
+    metrics: Metrics,
+    in_flight: InFlight,
+    events: Events,
+    stop: trio.Event,
+) -> Blueprint:
+    """Return the routes of the daemon."""
+    views = Blueprint("daemon", __name__)
+    _add_health(views, resolver, stop)
+    _add_metrics(views, resolver, metrics, in_flight)
+    _add_profiles(views, resolver)
+    _add_control(views, resolver, reloader)
+
+    @views.get("/api/events")
+    async def stream() -> Response:
+        return endless(events.stream(), "text/event-stream")
+
+    @views.post("/api/inflight/<number>/cancel")
+    async def cancel(number: str) -> dict[str, str]:
+        if not in_flight.cancel(number):
+            raise BadRequest(f"no request {number} is in flight", status=404)
+        return {"msg": "ok"}
+
+    return views
+
+
+def _add_health(views: Blueprint, resolver: Resolver, stop: trio.Event) -> None:
+    @views.get("/health")
+    @views.get("/wol-health")
+    async def health() -> Response:
+        return plain("OK")
+
+    @views.get("/ready")
+    async def ready() -> tuple[dict[str, Any], int]:
+        """Say whether a request would be served: models may all be stopped, that is no fault."""
+        paused, ending = resolver.supervisor.is_paused, stop.is_set()
+        good = not (paused or ending)
+        facts = {"ready": good, "paused": paused, "ending": ending}
+        return {**facts, "models": len(resolver.config.models)}, 200 if good else 503
+
+    @views.get("/")
+    async def root() -> Response:
+        return plain(f"llamadoze {_version()}\n")
+
+    @views.get("/favicon.ico")
+    async def icon() -> tuple[str, int]:
+        return "", 204
+
+    @views.get("/api/version")
+    async def about() -> dict[str, str]:
+        return {"version": _version(), "commit": "unknown", "build_date": "unknown"}
+
+
+def _add_metrics(
+    views: Blueprint, resolver: Resolver, metrics: Metrics, in_flight: InFlight
+) -> None:
+    @views.get("/metrics")
+    async def read_metrics() -> Response:
+        from proxy.observing.exposition import exposed
+
+        text = exposed(metrics, resolver.supervisor, in_flight)
+        return Response(text, content_type=PROMETHEUS)
+
+
+def _add_profiles(views: Blueprint, resolver: Resolver) -> None:
+    @views.get("/api/profiles")
+    async def profiles() -> dict[str, Any]:
+        return resolver.profiles()
+
+    @views.put("/api/profiles/active")
+    async def activate() -> dict[str, Any]:
+        try:
+            data = json.loads(await request.get_data())
+        except (ValueError, RecursionError):
+            data = None
+        if not isinstance(data, dict) or "name" not in data:
+            raise BadRequest('expected {"name": PROFILE}, or {"name": null} for none')
+        if not isinstance(data["name"], str | None):
+            raise BadRequest("name: expected a text or null")
+        resolver.profile = data["name"] or None
+        return {"active": resolver.profile}
+
+
+def _add_control(views: Blueprint, resolver: Resolver, reloader: Reloader) -> None:
+    supervisor = resolver.supervisor
+
+    @views.post("/api/reload")
+    async def reload() -> dict[str, Any]:
+        return attrs.asdict(await reloader.reload())
+
+    @views.get("/api/pause")
+    async def paused() -> dict[str, Any]:
+        return {"paused": supervisor.is_paused}
+
+    @views.post("/api/pause")
+    async def pause() -> dict[str, Any]:
+        requests = request.args.get("requests", "hold")
+        if requests not in ("hold", "refuse"):
+            raise BadRequest(f"requests={requests}: expected hold or refuse", code="bad_value")
+        stand = await supervisor.pause(refuse=requests == "refuse")
+        return {"paused": supervisor.is_paused, "models": listing.standings(supervisor, stand)}
+
+    @views.post("/api/resume")
+    async def resume() -> dict[str, Any]:
+        stand = await supervisor.resume()
+        return {"paused": supervisor.is_paused, "models": listing.standings(supervisor, stand)}
+
+
+@cache
+def _version() -> str:
+    return version("llamadoze")

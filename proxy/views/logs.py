@@ -1,0 +1,67 @@
+"""The views of the log: what was written last, and what is being written.
+
+Owns these routes, which are llama-swap's. The log itself is the log book's, and each model's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import trio
+from quart import Blueprint, Response, request
+
+from proxy.http.errors import BadRequest
+from proxy.naming.resolving import Resolver
+from proxy.observing.logbook import PROXY, UPSTREAM, LogBook
+from proxy.views.models import endless, plain
+from supervisor.processes.logs import LogRing
+
+TEXT = "text/plain; charset=utf-8"
+
+
+def log_views(resolver: Resolver, book: LogBook) -> Blueprint:
+    """Return the routes of the log."""
+    views = Blueprint("logs", __name__)
+
+    @views.get("/logs")
+    async def logs() -> Response:
+        return plain(book.combined.text())
+
+    @views.get("/logs/stream")
+    @views.get("/logs/stream/<path:source>")
+    async def stream(source: str | None = None) -> Response:
+        followed, ring = _source(source, resolver, book)
+        pieces = _follow(book, followed, None if "no-history" in request.args else ring)
+        response = endless(pieces, TEXT)
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    return views
+
+
+def _source(name: str | None, resolver: Resolver, book: LogBook) -> tuple[str | None, LogRing]:
+    """Return what is followed, and where the last of it is kept.
+
+    Raises:
+        BadRequest: there is no such log.
+    """
+    if name is None:
+        return None, book.combined
+    if name in (PROXY, UPSTREAM):
+        return name, book.proxy if name == PROXY else book.upstream
+    if (model := resolver.config.find(name)) is None:
+        raise BadRequest(f"no log is called '{name}': expected proxy, upstream or a model")
+    return f"{UPSTREAM}/{model.id}", resolver.supervisor.servers[model.id].output
+
+
+async def _follow(
+    book: LogBook, source: str | None, history: LogRing | None
+) -> AsyncIterator[bytes]:
+    with book.followed(source) as reader:
+        if history is not None and (text := history.text()):
+            yield text
+        try:
+            while True:
+                yield await reader.read()
+        except trio.EndOfChannel:
+            return

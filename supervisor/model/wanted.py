@@ -1,0 +1,129 @@
+"""What is wanted of one model server, and when it may rest.
+
+Owns the latest wish, the word to end that is never taken back, and the waiting for either: for the
+last request to end, for the idle times, for a drain that takes too long. The steps that follow are
+the model server's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import attrs
+import trio
+
+from configschema import Limits
+from supervisor.model.usage import Stir, Usage
+from supervisor.states.durations import seconds
+from supervisor.states.racing import race
+from supervisor.states.table import Wish
+
+RESTING = frozenset({Wish.SLEEP, Wish.DRAIN})
+
+
+@attrs.define(eq=False)
+class Wanted:
+    """What others want of a model server.
+
+    Attributes:
+        limits: the idle times and the longest drain, in seconds.
+        tell: says to the operator that an idle time is over.
+        wish: the latest.
+        told_to_end: set once the present process must end.
+        stir: told of every change.
+        usage: the leases, and since when there are none.
+    """
+
+    limits: Limits
+    tell: Callable[[str, float], None]
+    wish: Wish = attrs.field(default=Wish.STOP, init=False)
+    told_to_end: trio.Event = attrs.field(factory=trio.Event, init=False)
+    stir: Stir = attrs.field(factory=Stir, init=False)
+    usage: Usage = attrs.field(init=False)
+
+    @usage.default
+    def _new_usage(self) -> Usage:
+        return Usage(self.stir)
+
+    def ask(self, wish: Wish) -> None:
+        """Note a wish. STOP, and DRAIN without a lease, end the present process for certain."""
+        self.wish = wish
+        if wish is Wish.STOP or (wish is Wish.DRAIN and not self.usage.in_flight):
+            self.told_to_end.set()
+        self.stir()
+
+    def begin_life(self) -> None:
+        """Forget what the last process was told."""
+        self.told_to_end = trio.Event()
+
+    def change(self, limits: Limits) -> None:
+        """Let other limits hold from now on."""
+        self.limits = limits
+        self.stir()
+
+    async def until_rest_is_due(self) -> str | None:
+        """Return in the very step in which the model should rest and has no lease.
+
+        Returns why it must be stopped instead, or None.
+        """
+        while not self._rest_is_due():
+            limits = self.limits
+            late: str | None = await race(
+                partial(self.stir.when, self._rest_is_due),
+                partial(self._changed_from, limits),
+                partial(self.usage.idle_for, limits.sleep_ttl),
+                partial(self.usage.idle_for, limits.stop_ttl),
+                self._drain_too_long,
+            )
+            if late and self._is_draining():
+                return late
+            self._rest_if_idle()
+        return None
+
+    async def until_serve(self) -> None:
+        """Return in the very step in which the sleeping model should serve."""
+        while not self._is_wanted():
+            limits = self.limits
+            await race(
+                partial(self.stir.when, self._is_wanted),
+                partial(self._changed_from, limits),
+                partial(self.usage.idle_for, limits.stop_ttl),
+            )
+            self._rest_if_idle()
+
+    async def until_start(self) -> None:
+        """Return when a process is wanted."""
+        await self.stir.when(lambda: self.wish is Wish.SERVE)
+
+    async def _changed_from(self, limits: Limits) -> None:
+        await self.stir.when(lambda: self.limits is not limits)
+
+    def _is_wanted(self) -> bool:
+        return self.wish is Wish.SERVE and not self.told_to_end.is_set()
+
+    def _rest_is_due(self) -> bool:
+        return self.wish in RESTING and self.usage.in_flight == 0
+
+    def _is_draining(self) -> bool:
+        return self.wish in RESTING and self.usage.in_flight > 0
+
+    def _rest_if_idle(self) -> None:
+        """Let the model sleep or its process end, if nobody has used it for the time of either."""
+        sleep, stop = self.limits.sleep_ttl, self.limits.stop_ttl
+        if self.wish is not Wish.STOP and self.usage.is_idle_for(stop):
+            self.tell("Unloading model", stop)
+            self.ask(Wish.STOP)
+        elif self.wish is Wish.SERVE and self.usage.is_idle_for(sleep):
+            self.tell("Sleeping model", sleep)
+            self.ask(Wish.SLEEP)
+
+    async def _drain_too_long(self) -> str:
+        """Return what to say of requests that hold up a rest for longer than they may."""
+        while True:
+            await self.stir.when(lambda: bool(self.limits.drain) and self._is_draining())
+            limit = self.limits.drain
+            with trio.move_on_after(limit) as scope:
+                await self.stir.when(lambda: not self._is_draining())
+            if scope.cancelled_caught:
+                return f"requests were still running after {seconds(limit)} (drainTimeout)"

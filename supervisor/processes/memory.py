@@ -1,0 +1,141 @@
+"""How much memory a model server holds, with everything it has started: of the host, of the GPUs.
+
+Owns the measuring. What follows from too much of it is the budget's and the proof's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import attrs
+import psutil
+import trio
+
+from supervisor.processes.gpu import held_on_gpus
+from supervisor.processes.groups import session_of
+
+T = TypeVar("T")
+Measure = Callable[[int], Awaitable[int]]
+"""Return the bytes that the process tree of a pid holds."""
+
+# What hangs keeps its thread: a driver must keep neither those of the daemon nor those for /proc.
+OF_DRIVER, _OF_PROC = trio.CapacityLimiter(2), trio.CapacityLimiter(4)
+_RESIDENT = re.compile(rb"^(?:VmRSS|VmSwap):\s+(\d+) kB$", re.MULTILINE)
+
+
+@attrs.frozen
+class Held:
+    """Bytes that a process tree holds.
+
+    Attributes:
+        host: of host memory, swap included; pages that are shared count for each process. None
+            where that cannot be seen.
+        gpu: the same of GPU memory.
+    """
+
+    host: int | None = None
+    gpu: int | None = None
+
+
+Weigh = Callable[[int, bool], Awaitable[Held]]
+"""Return what the process tree of a pid holds; the flag says whether of host memory, too."""
+
+
+async def held_by(pid: int) -> int:
+    """Return the bytes of host memory, swap included, that a process and its descendants hold.
+
+    Pages that several processes share are counted in parts (PSS), so that nothing counts twice.
+    """
+    try:
+        # Walking the pages of a large process takes the kernel a tenth of a second.
+        return await beside(_measure, pid)
+    except (RuntimeError, OSError):  # there is no thread or descriptor left; the next look has one
+        return 0
+
+
+async def weigh(pid: int, host: bool) -> Held:
+    """Return what a process and its descendants hold, as the kernel and the driver count it."""
+    try:
+        gpu = await beside(_weigh_gpus, pid, OF_DRIVER)
+        return Held(await beside(_weigh_host, pid) if host else None, gpu)
+    except (RuntimeError, OSError):  # there is no thread or descriptor left
+        return Held()
+
+
+async def beside(look: Callable[[int], T], pid: int, limiter: trio.CapacityLimiter = _OF_PROC) -> T:
+    """Look at a process in a thread, which is given up if it takes too long."""
+    return await trio.to_thread.run_sync(look, pid, abandon_on_cancel=True, limiter=limiter)
+
+
+def tree_of(pid: int) -> list[int]:
+    """Return a process and all it has started: its descendants, and who is left in its session."""
+    try:
+        found = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    except psutil.Error:
+        found = [pid]
+    return list(dict.fromkeys([*found, *session_of(pid)]))
+
+
+def _weigh_host(pid: int) -> int:
+    return sum(map(_resident_of, tree_of(pid)))
+
+
+def _weigh_gpus(pid: int) -> int | None:
+    """Look at those that hold GPU memory alone: they are few, and processes may be thousands."""
+    return held_on_gpus(partial(_belongs_to, pid))
+
+
+def _belongs_to(leader: int, pid: int) -> bool:
+    """Whether a process is in a leader's session, or descends from it."""
+    try:
+        return os.getsid(pid) == leader or leader in (one.pid for one in _line_of(pid))
+    except (OSError, psutil.Error):  # it has just ended
+        return False
+
+
+def _line_of(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.parents()]
+
+
+def _resident_of(pid: int) -> int:
+    """Return resident and swapped bytes (proc_pid_status(5)); 0 for one that has ended."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(kilobytes) for kilobytes in _RESIDENT.findall(text)) * 1024
+
+
+def _measure(pid: int) -> int:
+    try:
+        leader = psutil.Process(pid)
+        tree = [leader, *leader.children(recursive=True)]
+    except psutil.Error:
+        return 0
+    return sum(map(_bytes_of, tree))
+
+
+def _bytes_of(process: psutil.Process) -> int:
+    for measured in (_proportional, _resident):
+        try:
+            return measured(process)
+        except psutil.NoSuchProcess:
+            return 0
+        except (psutil.Error, AttributeError):  # of another user; or the kernel does not tell
+            continue
+    return 0
+
+
+def _proportional(process: psutil.Process) -> int:
+    facts = process.memory_full_info()
+    return int(facts.pss + facts.swap)
+
+
+def _resident(process: psutil.Process) -> int:
+    return int(process.memory_info().rss)

@@ -1,0 +1,141 @@
+"""How many may sleep, and in how much host memory; who is stopped when there are too many.
+
+`too_many` is pure. The keeper's task measures and acts when a model has fallen asleep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import attrs
+import structlog
+import trio
+
+from configschema import Config
+from supervisor.model.server import ModelServer
+from supervisor.processes.memory import Measure
+from supervisor.states.snapshot import UNKNOWN, Costs
+from supervisor.states.table import State, Wish
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
+
+GIB = 1 << 30
+
+
+@attrs.frozen(kw_only=True)
+class Budget:
+    """What all sleeping models may take together; 0 is no limit.
+
+    Attributes:
+        sleepers: how many there may be.
+        memory: bytes of host memory.
+    """
+
+    sleepers: int = 0
+    memory: int = 0
+
+
+def budget_for(config: Config) -> Budget:
+    """Return the budget of a configuration."""
+    return Budget(sleepers=config.max_sleepers, memory=config.max_sleep_memory * GIB)
+
+
+@attrs.frozen(kw_only=True)
+class Sleeper:
+    """One sleeping model.
+
+    Attributes:
+        model: its id.
+        idle: seconds since it was last used.
+        costs: what is known of its steps; a wake saves the difference to a start.
+        memory: bytes that it holds.
+    """
+
+    model: str
+    idle: float
+    costs: Costs = UNKNOWN
+    memory: int = 0
+
+
+def too_many(sleepers: Sequence[Sleeper], budget: Budget) -> list[str]:
+    """Return who must be stopped, the least valuable first, until the rest fits."""
+    by_memory = _takes(sleepers) > budget.memory > 0
+    left = sorted(sleepers, key=lambda one: _value(one, by_memory=by_memory))
+    stopped: list[str] = []
+    while left and (len(left) > budget.sleepers > 0 or _takes(left) > budget.memory > 0):
+        stopped.append(left.pop(0).model)
+    return stopped
+
+
+def _takes(sleepers: Iterable[Sleeper]) -> int:
+    return sum(one.memory for one in sleepers)
+
+
+def _value(sleeper: Sleeper, *, by_memory: bool) -> float:
+    """Return the seconds that its sleep is likely to save, for each byte if those are scarce.
+
+    What was used lately is used again soon; what was never measured counts as a second.
+    """
+    start, wake = sleeper.costs.start, sleeper.costs.wake
+    saved = max(start - (wake or 0), 0.001) if start else 1.0
+    value = saved / (1 + sleeper.idle)
+    return value / max(sleeper.memory, 1) if by_memory else value
+
+
+@attrs.define(eq=False)
+class BudgetKeeper:
+    """Stop sleepers that are too many.
+
+    Attributes:
+        servers: all model servers by id.
+        budget: what they may take.
+        measure: how much memory a process tree holds.
+    """
+
+    servers: Mapping[str, ModelServer]
+    budget: Budget
+    measure: Measure
+    _look: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def look(self) -> None:
+        """Look again: a model has fallen asleep, or the budget has changed."""
+        self._look.set()
+
+    async def run(self) -> None:
+        """Keep to the budget for as long as the daemon runs."""
+        while True:
+            await self._look.wait()
+            self._look = trio.Event()
+            if self.budget.sleepers or self.budget.memory:
+                await self._keep()
+
+    async def _keep(self) -> None:
+        sleepers = [await self._weigh(server) for server in self._asleep()]
+        for model in too_many(sleepers, self.budget):
+            server = self.servers.get(model)
+            if server in self._asleep():  # it may have been called while others were measured
+                self._stop(server, sleepers)
+
+    def _asleep(self) -> list[ModelServer]:
+        """Return the sleepers that nobody wants awake."""
+        return [
+            server
+            for server in self.servers.values()
+            if server.snapshot().state is State.ASLEEP and not server.usage.waiting
+        ]
+
+    async def _weigh(self, server: ModelServer) -> Sleeper:
+        snapshot = server.snapshot()
+        return Sleeper(
+            model=snapshot.model,
+            idle=server.usage.idle_seconds(),
+            costs=snapshot.costs,
+            memory=await self.measure(snapshot.pid) if self.budget.memory and snapshot.pid else 0,
+        )
+
+    def _stop(self, server: ModelServer, sleepers: Sequence[Sleeper]) -> None:
+        model, count, held = server.model.id, len(sleepers), _takes(sleepers)
+        memory = f" with {held / GIB:.1f} GiB" if held else ""
+        reason = f"{count} models sleep{memory}, more than maxSleepers or maxSleepMemory allows"
+        log.info(f"<{model}> Stopping sleeping model: {reason}", model=model, reason=reason)
+        server.wish(Wish.STOP)

@@ -1,0 +1,274 @@
+"""Whose turn it is: who is let in, who makes room, who comes up. Pure functions of what is known.
+
+Owns the order among those who wait, and how long what is loaded may keep them waiting. Who must
+make room for whom is placement's; doing it is the scheduler's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import inf
+
+import attrs
+
+from supervisor.scheduling.placement import MakeRoom
+from supervisor.states.snapshot import Snapshot
+from supervisor.states.table import AT_REST, HOLDS_MEMORY, IN_MOTION, ON_THE_WAY_OUT, State, Wish
+
+WORTH_OF_A_SWAP = 10
+"""What came up serves for this many times the cost of the swap that others press for, or for the
+longest wait, whichever is less."""
+WORTH_OF_A_GAP = 0.05
+"""A model that has just become idle is kept for this part of that cost."""
+
+
+@attrs.frozen(kw_only=True)
+class Demand:
+    """All who wait for one model.
+
+    Attributes:
+        model: its id.
+        since: when the first of them came, on Trio's clock.
+        count: how many they are.
+        priority: of the model; higher goes first.
+    """
+
+    model: str
+    since: float
+    count: int = 1
+    priority: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Patience:
+    """How long those who wait, and those who are served, bear with each other, in seconds.
+
+    Attributes:
+        max_wait: behind a model in use, until that is closed for newcomers; 0 is without end, as in
+            llama-swap.
+        min_active: that a model which came up is kept, even if it is idle and others wait.
+    """
+
+    max_wait: float = 10
+    min_active: float = 0
+
+
+@attrs.frozen(kw_only=True)
+class Decision:
+    """What should happen now.
+
+    Attributes:
+        admit: models whose waiters all get a lease.
+        wishes: what to ask of which model server.
+        closed: models that serve, but let nobody in any more.
+        cut: models whose requests have held up others for longer than they may.
+        until: when to decide again, even if nothing has happened by then.
+    """
+
+    admit: frozenset[str] = frozenset()
+    wishes: Mapping[str, Wish] = attrs.field(factory=dict)
+    closed: frozenset[str] = frozenset()
+    cut: frozenset[str] = frozenset()
+    until: float = inf
+
+
+NOTHING = Decision()
+
+
+def decide(
+    demands: Iterable[Demand],
+    models: Mapping[str, Snapshot],
+    make_room: MakeRoom,
+    patience: Patience,
+    now: float,
+) -> Decision:
+    """Decide from who waits and how the models stand.
+
+    What serves goes on serving, also to newcomers, until somebody else has waited too long. A model
+    in use is never asked to rest. One that comes up for somebody is let come up. Models that can
+    run together come up side by side; of those that cannot, the one whose turn it is goes first.
+
+    Args:
+        demands: who waits; one for each model.
+        models: all that are waited for, and all that claim memory.
+        make_room: who must leave for whom.
+        patience: the operator's settings.
+        now: on Trio's clock.
+    """
+    waiting = {demand.model: demand for demand in demands}
+    if all(models[name].serving for name in waiting):
+        return Decision(admit=frozenset(waiting)) if waiting else NOTHING
+    table = _Table(waiting, models, make_room, patience, now)
+    for demand in sorted(waiting.values(), key=table.rank):
+        table.seat(demand)
+    return table.decision()
+
+
+@attrs.define(eq=False)
+class _Table:
+    """One decision in the making: each demand in turn takes what those before it have left.
+
+    A demand whose turn has come claims its place. From then on `plan` is who will run when all
+    claims are fulfilled, and `leaving` who must not come back before that.
+    """
+
+    waiting: Mapping[str, Demand]
+    models: Mapping[str, Snapshot]
+    make_room: MakeRoom
+    patience: Patience
+    now: float
+    admit: set[str] = attrs.field(init=False)
+    staying: set[str] = attrs.field(init=False)
+    holding: set[str] = attrs.field(init=False)
+    coming: set[str] = attrs.field(init=False)
+    called_back: set[str] = attrs.field(init=False)
+    plan: set[str] = attrs.field(init=False)
+    claimed: set[str] = attrs.field(factory=set, init=False)
+    leaving: set[str] = attrs.field(factory=set, init=False)
+    wishes: dict[str, Wish] = attrs.field(factory=dict, init=False)
+    closed: set[str] = attrs.field(factory=set, init=False)
+    cut: set[str] = attrs.field(factory=set, init=False)
+    until: float = attrs.field(default=inf, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.admit = {name for name in self.waiting if self.models[name].serving}
+        self.staying = {name for name, model in self.models.items() if model.stays}
+        self.holding = {name for name, model in self.models.items() if model.state in HOLDS_MEMORY}
+        self.coming = {name for name, model in self.models.items() if self._is_coming(model)}
+        self.called_back = {n for n in self.staying if self.models[n].state in ON_THE_WAY_OUT}
+        self.plan = set(self.staying)
+
+    def decision(self) -> Decision:
+        return Decision(
+            admit=frozenset(self.admit),
+            wishes=self.wishes,
+            closed=frozenset(self.closed),
+            cut=frozenset(self.cut),
+            until=self.until,
+        )
+
+    def rank(self, demand: Demand) -> tuple[bool, float, float, float]:
+        """Order those who waited too long by age; before that, priority and cost count first."""
+        if self._overdue_at(demand) <= self.now:
+            return False, demand.since, 0, 0
+        cost = self.models[demand.model].cost_to_serve / demand.count
+        return True, -demand.priority, cost, demand.since
+
+    def seat(self, demand: Demand) -> None:
+        """Give a demand its turn, as far as those before it allow."""
+        name = demand.model
+        if name in self.admit or name in self.closed or name in self.leaving:
+            return
+        self._look_again(self._overdue_at(demand))
+        names = self._rivals(name)
+        if names & self.claimed or self._disturbs_a_claim(name):
+            return
+        rivals = [self.models[rival] for rival in names]
+        closing = max((self._closing_time(demand, rival) for rival in rivals), default=-inf)
+        self._look_again(closing)
+        if closing <= self.now or self._overdue_at(demand) <= self.now:
+            self._claim(name, names)
+        if closing <= self.now:
+            cleared = [self._clear(rival, closing) for rival in rivals]  # each, then asked
+            if all(cleared):
+                self._call(name)
+
+    def _rivals(self, name: str) -> frozenset[str]:
+        """Return who must leave for a model, and who is called already and would make it leave."""
+        callers = (
+            other
+            for other in (self.coming | self.called_back) & self.staying - {name}
+            if name in self.make_room(other, frozenset({name}))
+        )
+        return self.make_room(name, frozenset(self.plan - {name})).union(callers)
+
+    def _disturbs_a_claim(self, name: str) -> bool:
+        """Whether somebody whose turn it is would make this model leave."""
+        together = self.plan | {name}
+        return any(
+            name in self.make_room(claim, frozenset(together - {claim})) for claim in self.claimed
+        )
+
+    def _claim(self, name: str, rivals: frozenset[str]) -> None:
+        self.claimed.add(name)
+        self.leaving |= rivals
+        self.plan = (self.plan - rivals) | {name}
+
+    def _call(self, name: str) -> None:
+        """Bring a model up as soon as the memory is free."""
+        self.staying.add(name)
+        in_the_way = self.make_room(name, frozenset((self.holding | self.staying) - {name}))
+        if not in_the_way and _can_be_called(self.models[name]):
+            self.holding.add(name)
+            self.wishes[name] = Wish.SERVE
+
+    def _clear(self, rival: Snapshot, closing: float) -> bool:
+        """Let a rival's requests end and then let it rest; return whether it has none."""
+        if not self._is_fresh(rival):
+            self.admit.discard(rival.model)
+        if not (rival.in_flight or rival.model in self.admit):
+            self.staying.discard(rival.model)
+            self.wishes[rival.model] = _rest(rival)
+            return True
+        self.closed.add(rival.model)
+        if rival.drain_limit and rival.serving:
+            self._bound_drain(rival, closing + rival.drain_limit)
+        return False
+
+    def _bound_drain(self, rival: Snapshot, end: float) -> None:
+        self._look_again(end)
+        if end <= self.now:
+            self.cut.add(rival.model)
+            self.wishes[rival.model] = Wish.STOP
+
+    def _closing_time(self, demand: Demand, rival: Snapshot) -> float:
+        """Return when a rival may be closed for newcomers: minus infinity is at once."""
+        if rival.model in self.waiting and rival.model in self.coming:
+            return inf
+        if not rival.serving:
+            return -inf
+        cost = self._cost_of_swap(demand, rival)
+        behind_it = max(demand.since, rival.ready_since)
+        closing = behind_it + min(self.patience.max_wait or inf, WORTH_OF_A_SWAP * cost)
+        if not rival.in_flight and rival.model not in self.admit:
+            # Who uses it one request after the other may be about to send the next.
+            closing = min(closing, rival.idle_since + (0 if cost == inf else WORTH_OF_A_GAP * cost))
+        return max(closing, rival.ready_since + self.patience.min_active)
+
+    def _cost_of_swap(self, demand: Demand, rival: Snapshot) -> float:
+        """Return the seconds from a rival to a wanted model; infinity if they are not measured."""
+        wanted = self.models[demand.model]
+        if not (wanted.cost_to_serve and rival.cost_to_rest) or not self.patience.max_wait:
+            return inf
+        return wanted.cost_to_serve + rival.cost_to_rest
+
+    def _is_coming(self, model: Snapshot) -> bool:
+        """Whether it comes up for somebody, or was called and has not moved yet."""
+        moves = model.state in IN_MOTION and model.model in self.waiting
+        return model.wish is Wish.SERVE and (moves or model.state in AT_REST)
+
+    def _is_fresh(self, rival: Snapshot) -> bool:
+        """Whether it came up just now: who waited for that gets in, whoever else waits."""
+        mine = self.waiting.get(rival.model)
+        return mine is not None and rival.model in self.admit and mine.since <= rival.ready_since
+
+    def _overdue_at(self, demand: Demand) -> float:
+        return demand.since + (self.patience.max_wait or inf)
+
+    def _look_again(self, when: float) -> None:
+        if when > self.now:
+            self.until = min(self.until, when)
+
+
+def _rest(rival: Snapshot) -> Wish:
+    """Ask it to sleep if it can, else to stop; a start that nobody waits for is broken off."""
+    if rival.can_sleep and rival.state not in (State.STARTING, State.STOPPED):
+        return Wish.STOP if rival.wish in (Wish.STOP, Wish.DRAIN) else Wish.SLEEP
+    return Wish.STOP
+
+
+def _can_be_called(model: Snapshot) -> bool:
+    """Whether a wish to serve makes sense: not while it is on its way to a sleep asked for."""
+    return model.state in AT_REST | {State.STOPPING, State.FALLING_ASLEEP} or (
+        model.wish is Wish.STOP
+    )

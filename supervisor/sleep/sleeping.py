@@ -1,0 +1,218 @@
+"""A model's sleep and wake with their proof: taken, verified, and trusted no further than that.
+
+Owns what is known of it: how far sleep is trusted, what memory it left, what the model said before.
+Nothing here stops the model; what a failure leads to is the model server's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import attrs
+import trio
+
+from configschema import Model
+from supervisor.processes.memory import Held
+from supervisor.sleep.actions import Actions
+from supervisor.sleep.contact import Token
+from supervisor.sleep.proof import MIB, Amount, History, amounts, needs_host, shortfall, size
+from supervisor.sleep.readiness import pause_after
+from supervisor.sleep.trust import FULL_TRUST, Trust
+
+
+class Tell(Protocol):
+    """Write an operator's line."""
+
+    def __call__(self, level: str, message: str, **facts: object) -> None:
+        """Write it."""
+
+
+@attrs.frozen
+class Slept:
+    """What came of a sleep: why it failed, if it did; why the process should be replaced."""
+
+    failure: str | None = None
+    worn: str | None = None
+
+
+@attrs.define(eq=False)
+class Sleeping:
+    """The sleep of one model, from process to process.
+
+    Attributes:
+        tell: writes an operator's line.
+        trust: whether it may sleep.
+        last_failure: why a sleep or a wake failed last.
+        amounts: the memory that the last sleep has freed and left, by kind.
+        histories: what the sleeps of the present process have left, by kind of memory.
+    """
+
+    tell: Tell
+    trust: Trust = FULL_TRUST
+    last_failure: str | None = attrs.field(default=None, init=False)
+    amounts: Mapping[str, Amount] = attrs.field(factory=dict, init=False)
+    histories: Mapping[str, History] = attrs.field(factory=dict, init=False)
+    _said_unproved: bool = attrs.field(default=False, init=False)
+    _said_before: Token | None = attrs.field(default=None, init=False)
+
+    def begin_life(self) -> None:
+        """Forget what was known of the last process."""
+        self.amounts, self.histories = {}, {}
+        self._said_before, self._said_unproved = None, False
+
+    async def fall_asleep(self, actions: Actions, pid: int) -> Slept:
+        """Put the model to sleep and prove it."""
+        await self._ask_before(actions)
+        awake = await self._held_before(actions, pid)
+        failure = (
+            await actions.sleep(pid)
+            or await actions.prove_asleep(pid)
+            or await self._prove_freed(actions, pid, awake)
+        )
+        return Slept(failure, None if failure else self._worn(actions.model))
+
+    async def wake(self, actions: Actions, pid: int) -> str | None:
+        """Wake the model and prove it; return how that failed, or None."""
+        failure = (
+            await actions.wake(pid)
+            or await actions.prove_awake(pid)
+            or await self._ask_after(actions)
+        )
+        if failure is None:
+            self.trust = self.trust.proved()
+        return failure
+
+    def failed(self, actions: Actions, reason: str) -> None:
+        """Count a failure; enough of them end the trust."""
+        held, self.trust = self.trust.holds, self.trust.failed(actions.limits.sleep_failures)
+        self.last_failure = reason
+        if held and not self.trust.holds:
+            count, name = self.trust.failures, actions.model.id
+            times = "a failure" if count == 1 else f"{count} failures in a row"
+            self.tell(
+                "error",
+                f"Sleep is switched off after {times} (maxSleepFailures): the model is stopped to "
+                "make room. A reload lets it sleep again, and so does POST /api/models/sleep/"
+                f"{name} while it is loaded",
+                reason=reason,
+                failures=count,
+            )
+
+    # Memory.
+
+    async def _held_before(self, actions: Actions, pid: int) -> Held | None:
+        """Measure what a sleep can free: no host memory, if the model has nothing loaded yet."""
+        held, verify = await actions.weigh(pid), actions.model.verify
+        needed = needs_host(verify, actions.model.recipe)
+        if held is None or not needed:
+            return held
+        of_preset = verify.host_memory is None and not verify.asleep
+        if of_preset and await actions.sleeps_already(pid):
+            return Held(None, held.gpu)
+        if held.host is None:
+            self.tell("warning", "Host memory cannot be measured; it does not prove this sleep")
+        return held
+
+    async def _prove_freed(self, actions: Actions, pid: int, awake: Held | None) -> str | None:
+        """Measure until enough is freed; return why it is not, or None."""
+        if awake is None:
+            self.tell("warning", "The memory could not be measured in time; it is not verified")
+            return None
+        found, failure = await self._until_freed(actions, pid, awake)
+        if not found and not actions.model.recipe.asleep and not self._said_unproved:
+            self._said_unproved = True
+            text = (
+                "Nothing proves this sleep: no question (verify.asleep), no memory to be measured"
+            )
+            self.tell("info", text)
+        self.amounts = {one.kind: one for one in found if one.asleep is not None}
+        if failure:
+            return failure
+        for one in found:
+            self._note(one)
+        return None
+
+    async def _until_freed(
+        self, actions: Actions, pid: int, awake: Held
+    ) -> tuple[list[Amount], str | None]:
+        verify, recipe = actions.model.verify, actions.model.recipe
+        found = amounts(verify, recipe, awake, Held())
+        failure = _first(shortfall(verify, one) for one in found)
+        began = trio.current_time()
+        with trio.move_on_after(actions.limits.check):
+            while failure:
+                asleep = await actions.contact.weigh(pid, needs_host(verify, recipe))
+                found = amounts(verify, recipe, awake, asleep)
+                failure = _first(shortfall(verify, one) for one in found)
+                if failure:
+                    await trio.sleep(pause_after(trio.current_time() - began))
+        return found, failure
+
+    def _note(self, amount: Amount) -> None:
+        history = self.histories.get(amount.kind, History()).then(amount.left)
+        self.histories = {**self.histories, amount.kind: history}
+        more = f"; {size(history.trend)} more with each sleep" if history.trend >= MIB else ""
+        self.tell(
+            "info",
+            f"Sleep {amount}{more}",
+            memory=amount.kind,
+            freed_bytes=amount.freed,
+            left_bytes=amount.left,
+            cycles=history.cycles,
+            trend_bytes=round(history.trend),
+        )
+
+    def _worn(self, model: Model) -> str | None:
+        """Return why the process should be replaced, or None."""
+        most = model.verify.max_growth * MIB
+        for kind, history in self.histories.items():
+            if 0 < most < history.growth:
+                grown, limit = size(history.growth), size(most)
+                return (
+                    f"what sleep leaves of {kind} memory has grown by {grown}, more than {limit} "
+                    "(verify.maxGrowth)"
+                )
+        return None
+
+    # The canary.
+
+    async def _ask_before(self, actions: Actions) -> None:
+        """Hear what the model says while it is well, once for each process."""
+        if self._said_before is not None or not _has_canary(actions.model):
+            return
+        if failure := self._hear_first(await actions.one_token()):
+            self.tell("warning", f"Before its sleep no token came: {failure}", reason=failure)
+
+    def _hear_first(self, token: Token) -> str | None:
+        """Take note of what the model says first; return why that is nothing, though it could."""
+        if token.failure is None or token.is_unsuited:
+            self._said_before = token
+        if token.is_unsuited:
+            text = f"No token is asked for after wakes of this process: {token.failure}"
+            self.tell("warning", text, reason=token.failure)
+            return None
+        return token.failure
+
+    async def _ask_after(self, actions: Actions) -> str | None:
+        """Return what is wrong with what the model says after a wake, or None."""
+        before = self._said_before
+        if not _has_canary(actions.model) or (before and before.failure):
+            return None
+        now = await actions.one_token(before.route if before else "")
+        # Nothing was heard if another daemon put it to sleep, or the canary was off then.
+        failure = self._hear_first(now) if before is None else now.failure
+        if failure:
+            return f"after the wake no token came: {failure}"
+        if before and now.text != before.text:
+            return f"after the wake the model said {now.text!r}, and {before.text!r} before"
+        return None
+
+
+def _first(failures: Iterable[str | None]) -> str | None:
+    return next(filter(None, failures), None)
+
+
+def _has_canary(model: Model) -> bool:
+    own = model.verify.canary
+    return model.recipe.canary if own is None else own

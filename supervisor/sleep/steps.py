@@ -1,0 +1,145 @@
+"""The steps into sleep and out of it, and the questions that prove either: how each is taken.
+
+Owns the limits of a step and of all of them together, and repetition. Which steps there are is the
+configuration's; what follows from a failure is decided by the model server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+
+import attrs
+import structlog
+import trio
+
+from configschema import Call, Command, Run, Step
+from supervisor.processes.commands import run_told
+from supervisor.processes.memory import beside, tree_of
+from supervisor.sleep.readiness import SLOWEST_ANSWER, pause_after
+from supervisor.states.durations import seconds
+
+Caller = Callable[[Call], Awaitable[str | None]]
+"""Make one HTTP step; return None if it succeeded, else what the server did instead."""
+
+LONGEST_OPTIONAL = 10.0  # seconds for a step that may fail and has no limit of its own
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
+
+
+@attrs.frozen(kw_only=True)
+class StepLimits:
+    """Seconds that steps may take.
+
+    Attributes:
+        whole: all together.
+        call: an HTTP step without a limit of its own.
+        run: a command without one.
+        optional: how many steps may fail, and must leave the others their time.
+    """
+
+    whole: float
+    call: float
+    run: float
+    optional: int = 0
+
+
+@attrs.frozen
+class Steps:
+    """Takes steps for one process of one model.
+
+    Attributes:
+        model: its id.
+        pid: of its process.
+        call: makes one HTTP request.
+        env: of the commands.
+        hear: takes what the commands write.
+    """
+
+    model: str
+    pid: int
+    call: Caller
+    env: Mapping[str, str]
+    hear: Callable[[bytes], None]
+
+    async def take(self, steps: Sequence[Step], limits: StepLimits) -> str | None:
+        """Take steps up to the first that fails; return how it failed, in a sentence, or None."""
+        trials = [_Trial(step, partial(self._once, step)) for step in steps]
+        limits = attrs.evolve(limits, optional=sum(one.optional for one in steps))
+        under_way: _Trial | None = None
+        with trio.move_on_after(limits.whole):
+            for under_way in trials:
+                failure = await under_way.within(limits)
+                if failure and not under_way.step.optional:
+                    return failure
+                if failure:
+                    text = f"<{self.model}> {failure}; going on, as this step is optional"
+                    log.info(text, model=self.model, reason=failure)
+            return None
+        together = "" if len(steps) == 1 else ", the time of all steps"
+        return f"{under_way.timed_out(limits.whole)}{together}" if under_way else None
+
+    async def _once(self, step: Step) -> str | None:
+        return await (self.call(step) if isinstance(step, Call) else self._run(step))
+
+    async def _run(self, step: Run) -> str | None:
+        if not step.where:
+            return await self._command(step.command, self.pid)
+        others = {pid: await self._command(step.where, pid) for pid in await self._tree()}
+        found = [pid for pid, failure in others.items() if failure is None]
+        for pid in found:
+            if failure := await self._command(step.command, pid):
+                return f"{failure}, for process {pid}"
+        last = "; ".join(dict.fromkeys(filter(None, others.values())))
+        return None if found else f"has nothing to do: {step.where.text} {last}"
+
+    async def _tree(self) -> list[int]:
+        try:
+            return await beside(tree_of, self.pid)
+        except (RuntimeError, OSError):  # there is no thread or descriptor left to look with
+            return [self.pid]
+
+    async def _command(self, command: Command, pid: int) -> str | None:
+        return await run_told(command.for_process(pid), env=self.env, on_output=self.hear)
+
+
+@attrs.define(eq=False)
+class _Trial:
+    """A step that is tried, once or again and again; `last` is how it failed last."""
+
+    step: Step
+    attempt: Callable[[], Awaitable[str | None]]
+    last: str | None = attrs.field(default=None, init=False)
+
+    async def within(self, limits: StepLimits) -> str | None:
+        usual = limits.call if isinstance(self.step, Call) else limits.run
+        if self.step.optional:
+            usual = min(usual, LONGEST_OPTIONAL, limits.whole / 2 / limits.optional)
+        limit = self.step.limit or usual
+        with trio.move_on_after(limit):
+            await (self._until_right(limit) if self.step.repeat else self._once())
+            return f"{self.step.name} {self.last}" if self.last else None
+        return self.timed_out(limit)
+
+    def timed_out(self, limit: float) -> str:
+        last = f" ({self.last})" if self.last else ""
+        return f"{self.step.name} timed out after {seconds(limit)}{last}"
+
+    async def _once(self) -> None:
+        self.last = await self.attempt()
+
+    async def _until_right(self, limit: float) -> None:
+        # A question that is accepted and never answered is asked again, unless its operator gave it
+        # a time; to do a thing may take that, too.
+        asks = isinstance(self.step, Call) and self.step.method == "GET"
+        longest = SLOWEST_ANSWER if asks and self.step.limit is None else limit
+        began = trio.current_time()
+        while (failure := await self._attempt_within(longest)) is not None:
+            self.last = failure
+            await trio.sleep(pause_after(trio.current_time() - began))
+        self.last = None
+
+    async def _attempt_within(self, limit: float) -> str | None:
+        with trio.move_on_after(limit):
+            return await self.attempt()
+        return f"no answer within {seconds(limit)}"

@@ -1,0 +1,101 @@
+"""What can go wrong for a caller, named by what the caller can do about it."""
+
+from __future__ import annotations
+
+from supervisor.states.durations import seconds
+
+LONGEST_SHOWN = 200  # characters of a name that anybody may have made up
+
+
+class SupervisorError(Exception):
+    """The base of all; `model` is the id or, for an unknown model, the name asked for."""
+
+    def __init__(self, model: str, message: str) -> None:
+        self.model = model
+        super().__init__(message)
+
+
+class UnknownModel(SupervisorError):
+    """No model has this id or alias: ask for another."""
+
+    def __init__(self, name: str, like: str | None = None) -> None:
+        meant = f"; did you mean '{like}'?" if like else ""
+        shown = name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}..."
+        super().__init__(name, f"no model is called '{shown}'{meant}")
+
+
+class TooManyRequests(SupervisorError):
+    """The model's ``concurrencyLimit`` is reached: come back later."""
+
+    def __init__(self, model: str, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            model, f"model '{model}' has {limit} requests, its concurrencyLimit; try again later"
+        )
+
+
+class QueueFull(SupervisorError):
+    """As many requests wait as ``maxQueue`` allows: come back later."""
+
+    def __init__(self, model: str, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            model, f"{limit} requests wait for their models, which is maxQueue; try again later"
+        )
+
+
+class ModelFailed(SupervisorError):
+    """The model could not be brought up, or died: the next request tries again."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(model, f"model '{model}' failed: {reason}")
+
+
+class BackingOff(SupervisorError):
+    """The model fails again and again, and is not started yet: come back then."""
+
+    def __init__(self, model: str, wait: float, failures: int, reason: str) -> None:
+        self.wait = wait
+        times = f"{failures} times in a row" if failures > 1 else "once"
+        super().__init__(
+            model,
+            f"model '{model}' failed {times} and is started again in {seconds(wait)} at the "
+            f"earliest; last: {reason}",
+        )
+
+
+class Unloaded(SupervisorError):
+    """An operator stopped the model while the caller waited for it."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model, f"model '{model}' was unloaded while the request waited for it")
+
+
+class Removed(SupervisorError):
+    """The model was taken out of the configuration while the caller waited for it."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model, f"model '{model}' was removed while the request waited for it")
+
+
+class Paused(SupervisorError):
+    """An operator has yielded the memory to something else: come back later."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model, f"model '{model}' cannot be used now: llamadoze is paused")
+
+
+class CannotSleep(SupervisorError):
+    """The model has no way to sleep: configure one, or unload it."""
+
+    def __init__(self, model: str) -> None:
+        remedy = "give it sleep, cmdSleep and cmdWake, or endpoints"
+        super().__init__(model, f"model '{model}' cannot sleep: {remedy}")
+
+
+class NotRunning(SupervisorError):
+    """The model has no process that could sleep or wake: load it first."""
+
+    def __init__(self, model: str, state: str) -> None:
+        super().__init__(model, f"model '{model}' is {state}: load it first")

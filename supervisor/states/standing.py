@@ -1,0 +1,110 @@
+"""Where one model server stands: the one place where its state is written, and what is said of it.
+
+Owns the state, since when it holds, what is known of the steps' durations, and who waits for a
+state. Which step is taken, and why, is the model server's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import structlog
+import trio
+
+from supervisor.states.durations import seconds
+from supervisor.states.journal import SILENT, Journal
+from supervisor.states.snapshot import UNKNOWN, Costs, Snapshot
+from supervisor.states.table import ENDED, Event, State, step
+from supervisor.states.watching import Watchers
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
+
+
+@attrs.define(eq=False)
+class Standing:
+    """The state of one model server.
+
+    Attributes:
+        model: its id.
+        snapshot: returns all that is known of it.
+        on_change: called after every step.
+        journal: told of every step and every failure.
+        state: where it stands.
+        pid: of its process, if there is one.
+        failure: why it last failed; None once it was ready again.
+        ready_since: when it last began to serve, on Trio's clock.
+        served: seconds that its present process has; None if that did not come to it.
+        costs: how long its steps take.
+    """
+
+    model: str
+    snapshot: Callable[[], Snapshot]
+    on_change: Callable[[], None]
+    journal: Journal = SILENT
+    state: State = attrs.field(default=State.STOPPED, init=False)
+    pid: int | None = attrs.field(default=None, init=False)
+    failure: str | None = attrs.field(default=None, init=False)
+    ready_since: float = attrs.field(default=0.0, init=False)
+    served: float | None = attrs.field(default=None, init=False)
+    costs: Costs = attrs.field(default=UNKNOWN, init=False)
+    _since: float = attrs.field(default=0.0, init=False)
+    _watchers: Watchers = attrs.field(factory=Watchers, init=False)
+
+    def step(self, event: Event, done: str | None = None) -> None:
+        """Apply an event; `done` says what was completed by it, for the log."""
+        took = trio.current_time() - self._since
+        if self.state is State.READY:
+            self.served = (self.served or 0.0) + took
+        self.state = step(self.state, event)
+        self.costs = self.costs.learn(event, took)
+        self._since = trio.current_time()
+        if done:
+            self.tell("info", f"{done} {seconds(took)}", duration_s=round(took, 3))
+        else:
+            self.tell("debug", f"State is {self.state.value}")
+        self.journal.stepped(self.model, event, self.state, took)
+        self._watchers.tell(self.snapshot())
+        self.on_change()
+
+    def has(self, pid: int) -> None:
+        """Note the process, before anything else happens: it must be known if the daemon dies."""
+        self.pid = pid
+        self.on_change()
+
+    def begin(self, event: Event, steps: str, limit: float) -> None:
+        """Step to where something is done, and say so."""
+        self.step(event)
+        self.tell("info", f"Executing {steps} (timeout: {seconds(limit)})", timeout_s=limit)
+
+    def open(self, event: Event, done: str | None = None) -> None:
+        """Step to READY: leases may be given."""
+        self.failure = None
+        self.ready_since = trio.current_time()
+        self.served = self.served or 0.0
+        self.step(event, done)
+
+    def begin_end(self) -> None:
+        """Step to STOPPING, once, whatever way the end came."""
+        if self.state in ENDED:  # it failed before its first step
+            self.step(Event.START)
+        if self.state is not State.STOPPING:
+            self.step(Event.STOP)
+
+    async def reached(self, states: frozenset[State]) -> Snapshot:
+        """Wait for one of these states; return how it stood in it, even if it has moved on."""
+        if self.state in states:
+            return self.snapshot()
+        return await self._watchers.reached(states)
+
+    def tell(self, level: str, message: str, **facts: object) -> None:
+        """Write an operator's line."""
+        pid = {"pid": self.pid} if self.pid else {}
+        known = {"model": self.model, "state": self.state.value, **pid, **facts}
+        getattr(log, level)(f"<{self.model}> {message}", **known)
+
+    def report_failure(self, failure: str, remedy: str) -> None:
+        """Say what failed in the present state, and what is done next."""
+        took = round(trio.current_time() - self._since, 3)
+        self.journal.failed(self.model, self.state)
+        self.tell("error", f"{failure}, {remedy}", reason=failure, duration_s=took)

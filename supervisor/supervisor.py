@@ -1,0 +1,297 @@
+"""The supervisor as the daemon holds it: all model servers, and what may be asked of them.
+
+Owns what an operator asks for: loading, waking, putting to sleep, unloading, a reload, a pause.
+Leaving its block ends all processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import attrs
+import structlog
+import trio
+
+from configschema import Config, Limits, Model
+from supervisor.changes import Changes
+from supervisor.fleet import Fleet
+from supervisor.model.server import ModelServer
+from supervisor.processes.memory import Measure, held_by
+from supervisor.scheduling.budget import BudgetKeeper, budget_for
+from supervisor.scheduling.scheduler import Scheduler, Turn, rules_for
+from supervisor.sleep.contact import Contact
+from supervisor.states.errors import (
+    CannotSleep,
+    ModelFailed,
+    NotRunning,
+    Removed,
+    SupervisorError,
+    UnknownModel,
+    Unloaded,
+)
+from supervisor.states.journal import SILENT, Journal
+from supervisor.states.racing import race
+from supervisor.states.snapshot import Snapshot
+from supervisor.states.table import AT_REST, ENDED, State, Wish
+from supervisor.succession.records import Record, Records
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
+
+
+@attrs.define(eq=False)
+class Supervisor:
+    """All models of a configuration, and what may be asked of them. Names may be ids or aliases."""
+
+    _fleet: Fleet
+    _scheduler: Scheduler
+    _keeper: BudgetKeeper
+    _to_wake: set[str] = attrs.field(factory=set, init=False)
+
+    @property
+    def config(self) -> Config:
+        """The configuration in effect."""
+        return self._fleet.config
+
+    @property
+    def servers(self) -> Mapping[str, ModelServer]:
+        """By id; one whose model was removed stays until its process has ended."""
+        return self._fleet.servers
+
+    def find(self, name: str) -> Model:
+        """Return the model of this name.
+
+        Raises:
+            UnknownModel: there is none.
+        """
+        model = self.config.find(name)
+        if model is None:
+            raise UnknownModel(name)
+        return model
+
+    def server(self, name: str) -> ModelServer:
+        """Return the model server of this name.
+
+        Raises:
+            UnknownModel: there is none.
+        """
+        return self.servers[self.find(name).id]
+
+    def lease(self, name: str) -> Turn:
+        """Use a model: wait until it serves, keep it serving for as long as the block lasts.
+
+        Raises:
+            UnknownModel: there is none; for what entering the block raises, see `Turn`.
+        """
+        return self._scheduler.lease(self.find(name).id)
+
+    def place(self, model: str) -> int:
+        """Return the place in the queue of a model's id, in the order of coming; 0 if nobody waits
+        for it."""
+        return self._scheduler.place(model)
+
+    def snapshots(self) -> list[Snapshot]:
+        """Return how every model stands, in the order of their ids."""
+        return [self.servers[name].snapshot() for name in sorted(self.servers)]
+
+    async def load(self, name: str) -> Snapshot:
+        """Bring a model up, as a request would.
+
+        Raises:
+            SupervisorError: unknown, refused by a limit or a pause, failed, unloaded or removed.
+        """
+        async with self.lease(name) as server:
+            snapshot = server.snapshot()
+            return attrs.evolve(snapshot, in_flight=max(0, snapshot.in_flight - 1))  # without this
+
+    async def wake(self, name: str) -> Snapshot:
+        """Wake a model that sleeps; one that is awake stays so.
+
+        Raises:
+            CannotSleep: it has no way to sleep.
+            NotRunning: it has no process.
+            SupervisorError: unknown, refused by a limit or a pause, failed, unloaded or removed.
+        """
+        self._running_sleeper(name)
+        return await self.load(name)
+
+    async def sleep(self, name: str) -> Snapshot:
+        """Put a model to sleep once its requests have ended; new ones wait and wake it again.
+
+        A model whose sleep is switched off after failures is trusted again.
+
+        Raises:
+            CannotSleep: it has no way to sleep.
+            NotRunning: it has no process.
+            ModelFailed: it did not fall asleep and was stopped.
+            UnknownModel: there is no such model.
+        """
+        server = self._running_sleeper(name)
+        if server.snapshot().state is State.ASLEEP:
+            return server.snapshot()
+        log.info(f"<{server.model.id}> Sleep was asked for", model=server.model.id)
+        if not server.can_sleep:
+            server.forgive()
+        server.wish(Wish.SLEEP)
+        snapshot = await server.reached(ENDED | {State.ASLEEP})
+        if snapshot.state in ENDED:
+            reason = snapshot.failure or "it was told to stop"
+            raise ModelFailed(snapshot.model, f"{reason}; it was stopped and does not sleep")
+        return snapshot
+
+    async def unload(self, name: str) -> Snapshot:
+        """Stop a model now; its requests are cut, those that wait for it are sent away.
+
+        Raises:
+            UnknownModel: there is no such model.
+        """
+        server = self.server(name)
+        log.info(f"<{server.model.id}> Unload was asked for", model=server.model.id)
+        server.wish(Wish.STOP)
+        self._to_wake.discard(server.model.id)
+        self._scheduler.refuse(server.model.id, Unloaded(server.model.id))
+        snapshot = await server.reached(ENDED)
+        server.start_at_once()
+        self._scheduler.settle()
+        return snapshot
+
+    # All models at once: another configuration, a pause, the end.
+
+    def reload(self, config: Config) -> Changes:
+        """Put another configuration into effect; requests that run are not cut by it.
+
+        Models that need no other process keep theirs. Those that do are drained and replaced, and
+        brought up again if they were in use; those that are gone are drained and stopped.
+        """
+        before = {name: server.snapshot().serving for name, server in self.servers.items()}
+        found = self._fleet.change(config)
+        for name in found.removed:
+            self._scheduler.refuse(name, Removed(name))
+        self._scheduler.rules = rules_for(config)
+        self._keeper.budget = budget_for(config)
+        self._keeper.look()
+        self._scheduler.settle()
+        for name in found.replaced:
+            if before[name]:
+                self._bring_back(name)
+        return found
+
+    def _bring_back(self, name: str) -> trio.Event:
+        """Bring a model up, whoever leaves meanwhile; return what is set when that has ended."""
+        done = trio.Event()
+
+        async def bring() -> None:
+            try:
+                await self.load(name)
+            except SupervisorError as error:
+                log.warning(f"<{name}> Was not brought up again: {error}", model=name)
+            done.set()
+
+        self._fleet.nursery.start_soon(bring)
+        return done
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the memory was yielded, and no model is brought up."""
+        return self._scheduler.paused
+
+    async def pause(self, *, refuse: bool = False) -> list[Snapshot]:
+        """Yield the memory: let all requests end, then all models sleep, or stop if they cannot.
+
+        Returns how they stand when that is done, or when it is called off.
+
+        Args:
+            refuse: send away who asks for a model meanwhile, instead of letting them wait.
+        """
+        held = [one for one in self.snapshots() if one.stays]
+        self._to_wake |= {one.model for one in held}
+        what = "are refused" if refuse else "wait"
+        log.info(f"Pause was asked for: all models sleep or stop, requests {what} until a resume")
+        self._scheduler.pause(refuse=refuse)
+        for snapshot in held:
+            asleep_soon = snapshot.can_sleep and snapshot.state is not State.STARTING
+            self.servers[snapshot.model].wish(Wish.SLEEP if asleep_soon else Wish.DRAIN)
+        await race(self._all_at_rest, self._scheduler.resumed)
+        return self.snapshots()
+
+    async def _all_at_rest(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for server in self.servers.values():
+                nursery.start_soon(server.reached, AT_REST)
+
+    async def resume(self) -> list[Snapshot]:
+        """Serve again, and bring up what was awake when the memory was yielded.
+
+        Returns how the models stand when that is done.
+        """
+        names, self._to_wake = sorted(self._to_wake), set()
+        for server in self.servers.values():
+            snapshot = server.snapshot()
+            if snapshot.state is State.READY and not snapshot.leaving:
+                server.wish(Wish.SERVE)  # it still drains for the pause
+        log.info(f"Resume was asked for; bringing up: {', '.join(names) or 'nothing'}")
+        self._scheduler.resume()
+        back = [self._bring_back(name) for name in names if name in self.config.models]
+        for done in back:
+            await done.wait()
+        return self.snapshots()
+
+    def let_go(self) -> int:
+        """Let processes live on when this ends, where that is wanted; return how many can."""
+        return self._fleet.let_go()
+
+    def cut(self) -> None:
+        """End every model process without its grace."""
+        self._fleet.cut()
+
+    def _running_sleeper(self, name: str) -> ModelServer:
+        server = self.server(name)
+        snapshot = server.snapshot()
+        if not server.model.can_sleep:
+            raise CannotSleep(snapshot.model)
+        if snapshot.state in ENDED | {State.STOPPING}:
+            raise NotRunning(snapshot.model, snapshot.state.value)
+        return server
+
+
+@asynccontextmanager
+async def open_supervisor(
+    config: Config,
+    contact: Contact,
+    limits: Mapping[str, Limits] | None = None,
+    measure: Measure = held_by,
+    records: Records | None = None,
+    inherited: Mapping[str, Record] | None = None,
+    journal: Journal = SILENT,
+) -> AsyncIterator[Supervisor]:
+    """Run the model servers of a configuration for as long as the block lasts.
+
+    Args:
+        config: what to run.
+        contact: the ways to model servers.
+        limits: per model id, instead of what the configuration resolves to.
+        measure: tells how much host memory a process tree holds.
+        records: what the next daemon is left.
+        inherited: processes of an earlier daemon, by model; see `leftovers`.
+        journal: told what happens to the models.
+    """
+    async with trio.open_nursery() as nursery:
+        fleet = Fleet(
+            config, contact, limits or {}, nursery, records, dict(inherited or {}), journal
+        )
+        scheduler = Scheduler(fleet.servers, rules_for(config))
+        keeper = BudgetKeeper(fleet.servers, budget_for(config), measure)
+
+        def changed(server: ModelServer) -> None:
+            scheduler.settle()
+            if server.snapshot().state is State.ASLEEP:
+                keeper.look()
+
+        fleet.on_change, fleet.on_failure = changed, scheduler.fail
+        fleet.open()
+        nursery.start_soon(scheduler.run)
+        nursery.start_soon(keeper.run)
+        try:
+            yield Supervisor(fleet, scheduler, keeper)
+        finally:
+            nursery.cancel_scope.cancel()
