@@ -1,7 +1,7 @@
 """What a key of the file is: its name, its meaning, and the kinds of value there are.
 
 Owns the kinds (a port, a time limit, a word of a few) and how a class's fields become keys. Which
-keys there are is said in `schema` and `sections`; whether a value fits its kind in `structuring`.
+keys there are is said in `schema` and `sections`; whether a value fits its kind in `kinds`.
 """
 
 from __future__ import annotations

@@ -6,12 +6,9 @@ whether it is served is the connection's.
 
 from __future__ import annotations
 
-import time
-from email.utils import formatdate
-from functools import lru_cache
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+from urllib.parse import unquote
 
 import attrs
 import structlog
@@ -19,12 +16,11 @@ import trio
 
 from proxy.http.errors import Problem
 from proxy.http.headers import Header
+from proxy.http.heads import Reject, check_head, path_and_query, request_head, response_head
 from proxy.http.parsing import BODILESS, UPGRADED
 
-if TYPE_CHECKING:
-    from proxy.http.http1 import Application, Connection
-
 Message = dict[str, Any]
+Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CANCELS = "llamadoze.cancels"
@@ -33,21 +29,42 @@ does so, too, and answers for the application if that has not begun to."""
 UPGRADES = "llamadoze.upgrades"
 """The extension that says: after status 101, bodies are another protocol's bytes, both ways."""
 RAW: Message = {UPGRADES: {}}
-FRAMING = {b"content-length", b"transfer-encoding"}
 CANCELLED = "the request was cancelled by an operator"
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 
-class Reject(Exception):
-    """A request that no application sees: what the client is told, and the status."""
-
-    def __init__(self, status: int, message: str) -> None:
-        self.status = status
-        super().__init__(message)
-
-
 FAULT = Reject(500, "internal error; the daemon's log has more")
+
+
+class ClientConnection(Protocol):
+    """What an exchange needs of the connection that it is on.
+
+    Attributes:
+        client: the other side's address and port.
+        server: ours.
+        scheme: http, or https where it is encrypted.
+    """
+
+    client: tuple[str, int] | None
+    server: tuple[str, int] | None
+    scheme: str
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether no more requests are taken."""
+
+    async def more(self) -> None:
+        """Wait until something has arrived."""
+
+    def taken(self, size: int) -> None:
+        """Go on reading: the application has taken so many bytes."""
+
+    async def write(self, data: bytes) -> None:
+        """Send all of it; if the client has left, end the connection and with it this call."""
+
+    def break_off(self, exchange: Exchange) -> None:
+        """Cancel the application's call for an exchange, if that is the present one."""
 
 
 @attrs.define(eq=False)
@@ -62,7 +79,7 @@ class Exchange:
         wanted_since: since when the application waits for more of the request; None if it does not.
     """
 
-    _connection: Connection
+    _connection: ClientConnection
     method: str
     target: bytes
     headers: list[Header]
@@ -83,7 +100,7 @@ class Exchange:
     _bodiless: bool = attrs.field(default=False, init=False)
 
     @classmethod
-    def rejected(cls, connection: Connection, reason: Reject) -> Exchange:
+    def rejected(cls, connection: ClientConnection, reason: Reject) -> Exchange:
         """Return what stands for a request that could not be read."""
         exchange = cls(connection, "GET", b"/", [], "1.1", keep_alive=False)
         exchange._reject = reason
@@ -126,36 +143,9 @@ class Exchange:
 
     def head_without_upgrade(self) -> bytes:
         """Return the request's head as if no other protocol had been asked for."""
-        line = (self.method.encode(), self.target, self.version.encode())
-        lines = [b"%b %b HTTP/%b" % line]
-        if not self._keep_alive:
-            lines.append(b"connection: close")
-        lines += [
-            b"%b: %b" % pair for pair in self.headers if pair[0] not in (b"upgrade", b"connection")
-        ]
-        return b"\r\n".join(lines) + b"\r\n\r\n"
-
-    def _check(self) -> None:
-        """Refuse what the parser lets through and we do not serve.
-
-        Raises:
-            Reject: the framing could be read in two ways, or the host is missing.
-        """
-        if self.version not in ("1.0", "1.1"):
-            raise Reject(505, f"HTTP/{self.version} is not spoken here")
-        if b"#" in self.target:
-            raise Reject(400, "a target has no fragment")
-        lengths = [name for name, _ in self.headers if name in FRAMING]
-        if self.is_raw and lengths:
-            raise Reject(400, "the request for a websocket has no body")
-        coding = [value for name, value in self.headers if name == b"transfer-encoding"]
-        if coding and (len(coding) > 1 or coding[0].lower() != b"chunked"):
-            raise Reject(501, "the only transfer coding is chunked")
-        if coding and self.version == "1.0":
-            raise Reject(400, "HTTP/1.0 has no transfer coding")
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (hosts == 0 and self.version != "1.0"):
-            raise Reject(400, "expected one Host header")
+        return request_head(
+            self.method, self.target, self.version, self.headers, keep_alive=self._keep_alive
+        )
 
     def _waits_for_100(self) -> bool:
         """Whether the body comes once it is asked for (RFC 9110, 10.1.1)."""
@@ -163,9 +153,7 @@ class Exchange:
         return asks and self.version == "1.1" and not self.complete
 
     def _asgi_scope(self) -> Message:
-        path, _, query = self.target.partition(b"?")
-        if not path.startswith(b"/") and path != b"*":
-            path = _path_of(path)
+        path, query = path_and_query(self.target)
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -187,7 +175,7 @@ class Exchange:
         """Return the next part of the request; after its end, wait for the client to leave."""
         if self._expects and not self._pieces and not self._status:
             self._expects = False
-            await self._write(CONTINUE)
+            await self._connection.write(CONTINUE)
         while not self._pieces and (self._told_all or not self.complete):
             self.wanted_since = trio.current_time()
             await self._connection.more()
@@ -210,7 +198,7 @@ class Exchange:
         """Let the application answer; answer for it if it does not."""
         try:
             if self._reject is None:
-                self._check()
+                check_head(self.version, self.target, self.headers, is_raw=self.is_raw)
                 scope = self._asgi_scope()
                 self._expects = self._waits_for_100()
                 await self._call(app, scope)
@@ -248,7 +236,7 @@ class Exchange:
             self._begin(message["status"], message["headers"])
             if self._chunked or self._status == UPGRADED:
                 head, self._head = self._head, b""
-                await self._write(head)
+                await self._connection.write(head)
         elif not self.answered:
             await self._send_body(message.get("body", b""), message.get("more_body", False))
 
@@ -260,7 +248,7 @@ class Exchange:
         if self._head and (data or not more):
             data, self._head = self._head + data, b""
         if data:
-            await self._write(data)
+            await self._connection.write(data)
         self.answered = not more
 
     def _begin(self, status: int, headers: list[Header]) -> None:
@@ -272,41 +260,14 @@ class Exchange:
             self._chunked = self._keep_alive = False
         if self._connection.is_closing or (status >= 400 and not self.complete):
             self._keep_alive = False
-        lines = [b"HTTP/1.1 %d %b" % (status, _phrase(status)), b"date: " + _date(int(time.time()))]
-        lines += [b"%b: %b" % header for header in headers]
-        if self._chunked:
-            lines.append(b"transfer-encoding: chunked")
-        if status != UPGRADED:
-            if not self._keep_alive:
-                lines.append(b"connection: close")
-            elif self.version == "1.0":
-                lines.append(b"connection: keep-alive")
-        self._head = b"\r\n".join(lines) + b"\r\n\r\n"
+        self._head = response_head(status, headers, self._framing())
 
-    async def _write(self, data: bytes) -> None:
-        try:
-            await self._connection.wire.send(data)
-        except (OSError, trio.ClosedResourceError):
-            self._connection.close()
-            await trio.sleep_forever()
-
-
-def _path_of(address: bytes) -> bytes:
-    """Return the path of a target that is a whole address (RFC 9112, 3.2.2)."""
-    try:
-        return urlsplit(address).path or b"/"
-    except ValueError as error:
-        raise Reject(400, f"the request's target is no address: {error}") from None
-
-
-@lru_cache(64)
-def _phrase(status: int) -> bytes:
-    try:
-        return HTTPStatus(status).phrase.encode()
-    except ValueError:
-        return b""
-
-
-@lru_cache(1)
-def _date(second: int) -> bytes:
-    return formatdate(second, usegmt=True).encode()
+    def _framing(self) -> list[bytes]:
+        lines = [b"transfer-encoding: chunked"] if self._chunked else []
+        if self._status == UPGRADED:
+            return lines
+        if not self._keep_alive:
+            lines.append(b"connection: close")
+        elif self.version == "1.0":
+            lines.append(b"connection: keep-alive")
+        return lines

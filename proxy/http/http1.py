@@ -8,29 +8,23 @@ application's call is cancelled.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import attrs
 import httptools
 import structlog
 import trio
 
-from proxy.http.exchange import Exchange, Reject
+from proxy.http.exchange import Application, Exchange
+from proxy.http.heads import LONGEST_HEAD, TOO_LONG, Reject, size_of_head
 from proxy.http.wire import Wire
 
 KEEP_ALIVE = 75.0  # seconds an idle connection stays open
 SLOWEST_HEAD = 30.0  # seconds from a request's first byte to the end of its headers
 SLOWEST_PIECE = 60.0  # seconds without a byte of a body that is waited for
 LINGER = 30.0  # seconds in which the rest of a refused request is read and dropped
-LONGEST_HEAD = 64 * 1024  # bytes
 MOST_BUFFERED = 256 * 1024  # bytes that wait for the application
 MOST_WAITING = 32  # requests that wait for those before them
 BETWEEN_LOOKS = 1.0  # seconds between two looks for a client of which nothing is read
-
-TOO_LONG = Reject(431, f"the head has more than {LONGEST_HEAD} bytes")
-
-Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
@@ -184,9 +178,6 @@ class Connection:
             self._reject(Reject(400, f"the request is not HTTP/1.1: {error}"))
         return b""
 
-    def _size_of_head(self) -> int:
-        return len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
-
     def _after_upgrade(self, rest: bytes) -> bytes:
         """Let a websocket's bytes through as they are; ignore any other wish (RFC 9110, 7.8)."""
         asking = self._waiting[-1]
@@ -245,7 +236,8 @@ class Connection:
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        too_long = self._head_size > LONGEST_HEAD and self._size_of_head() > LONGEST_HEAD
+        is_long = self._head_size > LONGEST_HEAD  # some of it may be the body's
+        too_long = is_long and size_of_head(self._url, self._headers) > LONGEST_HEAD
         self._head_size = 0
         parser = self._parser
         exchange = Exchange(
@@ -275,6 +267,14 @@ class Connection:
             self._arriving = None
 
     # What is answered.
+
+    async def write(self, data: bytes) -> None:
+        """Send all of it; if the client has left, end, and with it this call."""
+        try:
+            await self.wire.send(data)
+        except (OSError, trio.ClosedResourceError):
+            self.close()
+            await trio.sleep_forever()
 
     def break_off(self, exchange: Exchange) -> None:
         """Cancel the application's call for an exchange, if that is the present one."""

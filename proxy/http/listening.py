@@ -18,7 +18,8 @@ import structlog
 import trio
 from hypercorn.config import Config
 
-from proxy.http.http1 import KEEP_ALIVE, Application, Connection
+from proxy.http.exchange import Application
+from proxy.http.http1 import KEEP_ALIVE, Connection
 from proxy.http.wire import Encrypted, Plain, Wire
 
 BACKLOG = 4096  # with the default of 100, a burst of clients waits seconds for its handshakes

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from supervisor.model.birth import Ending
+from supervisor.model.ending import Ending
 from supervisor.model.wanted import Wanted
 from supervisor.processes.child import Child
 from supervisor.processes.commands import describe_exit

@@ -15,17 +15,18 @@ import structlog
 import trio
 
 from configschema import Limits, Model
-from supervisor.model.birth import Ending, started, taken_over, why_not_writable
+from supervisor.model.birth import Adoption, Birth, NoProcess, Start
+from supervisor.model.ending import LINES_IN_A_REASON, Ending
 from supervisor.model.life import Life
 from supervisor.model.usage import Usage
 from supervisor.model.wanted import Wanted
-from supervisor.processes.child import LONGEST_DEATH, CannotStart, Child
+from supervisor.processes.child import Child
 from supervisor.processes.logs import LogRing
-from supervisor.processes.obstacles import obstacle
 from supervisor.sleep.actions import Actions
 from supervisor.sleep.contact import Contact
 from supervisor.sleep.sleeping import Sleeping
-from supervisor.sleep.trust import FULL_TRUST, NO_BACKOFF, Backoff
+from supervisor.sleep.trust import FULL_TRUST
+from supervisor.states.backoff import NO_BACKOFF, Backoff
 from supervisor.states.durations import seconds
 from supervisor.states.journal import SILENT, Journal
 from supervisor.states.racing import innermost
@@ -33,12 +34,6 @@ from supervisor.states.snapshot import UNKNOWN, Snapshot
 from supervisor.states.standing import Standing
 from supervisor.states.table import AT_REST, ENDED, Event, State, Wish
 from supervisor.succession.records import Record
-
-LINES_IN_A_REASON = 3
-STUCK = (
-    f"did not end within {seconds(LONGEST_DEATH)} of SIGKILL, so it hangs in the kernel and may "
-    "hold its memory; look at its driver (dmesg)"
-)
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
@@ -215,12 +210,13 @@ class ModelServer:
         """Follow the wishes for as long as the daemon runs; cancel it to end the process."""
         with self._employment:
             if self.inherited:
-                await self._live_once(self.inherited)
+                record, file = self.inherited, self.log_file
+                await self._live_once(Adoption(record, self.limits, file, self.at, self.wanted))
             while True:
                 await self.wanted.until_start()
-                await self._live_once()
+                await self._live_once(Start(self.model, self.limits, self.log_file, self.at))
 
-    async def _live_once(self, inherited: Record | None = None) -> None:
+    async def _live_once(self, birth: Birth) -> None:
         """Have a process, keep it while it is wanted, and see it gone."""
         self.wanted.begin_life()
         self.sleeping.begin_life()
@@ -228,7 +224,7 @@ class ModelServer:
         self.output.clear()  # what its predecessor said explains nothing of this one
         ending = Ending()
         try:
-            ending = await (self._inherit(inherited) if inherited else self._start())
+            ending = await self._live(birth)
         except* Exception as errors:  # a fault of ours ends this model, not the daemon
             log.exception(f"<{self.model.id}> Internal error", model=self.model.id)
             ending = Ending(f"internal error: {innermost(errors)!r}", failed=True)
@@ -238,47 +234,14 @@ class ModelServer:
             else:
                 self._finish(ending)
 
-    async def _start(self) -> Ending:
-        self.at.step(Event.START)
-        if reason := obstacle(self.model):
-            return Ending(reason, failed=True)
-        file = self._usable_log_file()
+    async def _live(self, birth: Birth) -> Ending:
         try:
-            async with started(self.model, self.limits, file, self.output.write) as child:
+            async with birth.process(self.output.write) as child:
                 self._has(child)
-                limit = self.limits.ready
-                text = f"Starting process (timeout: {seconds(limit)})"
-                self.at.tell("info", text, timeout_s=limit)
+                birth.announce()
                 return await self._own(child)
-        except CannotStart as error:
-            return Ending(f"cmd cannot be started: {error}", failed=True)
-
-    def _usable_log_file(self) -> Path | None:
-        """Return the log file, or None where there can be none: then a pipe must do."""
-        reason = self.log_file and why_not_writable(self.log_file)
-        if reason:
-            text = f"Cannot write {self.log_file}: {reason}; the process will not outlive llamadoze"
-            self.at.tell("warning", text)
-        return None if reason else self.log_file
-
-    async def _inherit(self, record: Record) -> Ending:
-        """Go on with a process of an earlier daemon from where it was."""
-        try:
-            async with taken_over(record, self.limits, self.log_file, self.output.write) as child:
-                self._has(child)
-                if record.state == State.READY.value:
-                    self.wish(Wish.SERVE)
-                    self.usage.restart_idle_time()
-                    self.at.open(Event.ADOPTED_READY)
-                else:
-                    self.wish(Wish.SLEEP)
-                    self.at.step(Event.ADOPTED_ASLEEP)
-                text = f"Adopted process of an earlier llamadoze ({self.at.state.value})"
-                self.at.tell("info", text)
-                return await self._own(child)
-        except CannotStart as error:
-            self.at.tell("warning", str(error))
-            return Ending()
+        except NoProcess as error:
+            return birth.failed(str(error))
 
     def _has(self, child: Child) -> None:
         self._child = child
@@ -300,8 +263,8 @@ class ModelServer:
         if self._child and self._child.was_killed:
             grace = seconds(self.limits.unload)
             self.at.tell("warning", f"Process did not end within {grace} and was killed")
-        if self._child and self._child.is_stuck:
-            ending = Ending(f"process {self._child.pid} {STUCK}", failed=True)
+        if self._child:
+            ending = ending.seen_in(self._child)
         self.usage.end_life()
         if self._next is not None:
             self._apply(*self._next, fresh=True)
@@ -315,9 +278,7 @@ class ModelServer:
         self._child, self.at.pid = None, None
 
     def _fail(self, ending: Ending) -> None:
-        reason = f"{ending.reason}"
-        if last := " | ".join(self.output.tail(LINES_IN_A_REASON)):
-            reason = f"{reason}; last output: {last}"
+        reason = ending.with_output(self.output.tail(LINES_IN_A_REASON))
         now = trio.current_time()
         self.backoff = self.backoff.failed(now, self.at.served or 0.0, self.limits.backoff)
         message = f"Model failed: {reason}. {self.backoff.next_start(now)}"

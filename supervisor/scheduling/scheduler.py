@@ -17,7 +17,7 @@ from supervisor.model.server import ModelServer
 from supervisor.model.usage import Lease
 from supervisor.scheduling.placement import MakeRoom, placement_of
 from supervisor.scheduling.turns import NOTHING, Decision, Demand, Patience, decide
-from supervisor.sleep.trust import LONGEST_HELD
+from supervisor.states.backoff import LONGEST_HELD
 from supervisor.states.durations import seconds
 from supervisor.states.errors import (
     BackingOff,

@@ -12,7 +12,8 @@ from configschema import Recipe, Verify
 from configschema.keys.fields import Count, Percent
 from supervisor.processes.memory import Held
 from supervisor.sleep.proof import GIB, MIB, Amount, History, amounts, shortfall, size
-from supervisor.sleep.trust import GOOD_RUN, NO_BACKOFF, Backoff, Trust
+from supervisor.sleep.trust import Trust
+from supervisor.states.backoff import GOOD_RUN, NO_BACKOFF, Backoff
 
 PLAIN = Recipe()
 ON_HOST = Recipe(host_memory=True)
