@@ -28,7 +28,7 @@ test-gpu: $(DEV_READY)
 	LLAMADOZE_VLLM=$(VLLM_PYTHON) $(BIN)/pytest -m gpu -s tests/real
 
 soak: $(DEV_READY)
-	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.bench.soak
 
 lint: $(DEV_READY)
 	$(BIN)/ruff check .
@@ -43,8 +43,8 @@ schema: $(READY)
 	$(BIN)/llamadoze schema > docs/config.schema.json
 
 bench: $(DEV_READY)
-	$(BIN)/python -m tests.bench_forwarding
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.forwarding
+	$(BIN)/python -m tests.bench.swaps
 
 format: $(DEV_READY)
 	$(BIN)/ruff format .

@@ -17,7 +17,7 @@ import yaml
 from configschema.advice.general import advise
 from configschema.keys.schema import Config
 from configschema.making.expansion import NO_PORTS, Expansion, expand
-from configschema.making.ports import without_sleep_on_shared_ports
+from configschema.making.sharedports import without_sleep_on_shared_ports
 from configschema.making.structuring import structure
 from configschema.rules.checks import check
 from configschema.rules.unknown import is_top_key, remarks, secrets_in

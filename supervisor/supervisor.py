@@ -18,8 +18,8 @@ from supervisor.changes import Changes
 from supervisor.fleet import Fleet
 from supervisor.model.server import ModelServer
 from supervisor.processes.memory import Measure, held_by
-from supervisor.scheduling.budget import BudgetKeeper, budget_for
 from supervisor.scheduling.scheduler import Scheduler, Turn, rules_for
+from supervisor.scheduling.sleepers import BudgetKeeper, budget_for
 from supervisor.sleep.contact import Contact
 from supervisor.states.errors import (
     CannotSleep,

@@ -9,12 +9,13 @@ import pytest
 import structlog
 from hypothesis import settings
 
+from tests import ports
 from tests.fakes import FakePrograms
 
 settings.register_profile("steady", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("steady")
 
-STUB = Path(__file__).with_name("stub.py")
+STUB = Path(__file__).parent / "peers/stub.py"
 
 
 def stub_command(*options: str) -> str:
@@ -22,6 +23,10 @@ def stub_command(*options: str) -> str:
     return shlex.join([sys.executable, "-I", "-S", str(STUB), *options]).replace(
         "'${PORT}'", "${PORT}"
     )
+
+
+ports_of_a_module = pytest.fixture(ports.given_back, scope="module", autouse=True)
+ports_of_a_test = pytest.fixture(ports.given_back, autouse=True)
 
 
 @pytest.fixture

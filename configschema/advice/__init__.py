@@ -1,1 +1,4 @@
-"""(what this wing owns, and what it knows nothing of)"""
+"""What is allowed but hardly meant.
+
+Owns the warnings. Nothing here refuses a file, or knows how it was read.
+"""

@@ -15,7 +15,7 @@ from configschema.keys.addresses import is_reachable
 from configschema.keys.limits import resolve_limits
 from configschema.keys.schema import Config, Model
 from configschema.keys.sections import DEFAULT_GROUP
-from configschema.making.ports import advise_on_ports
+from configschema.making.sharedports import advise_on_ports
 from configschema.rules.routing import rules_of
 from configschema.text.problems import Fault, Path
 

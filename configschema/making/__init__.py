@@ -1,1 +1,4 @@
-"""(what this wing owns, and what it knows nothing of)"""
+"""Plain data to frozen facts: macros and ports are put in, classes are built.
+
+Owns both steps and the faults of either. Knows nothing of files.
+"""

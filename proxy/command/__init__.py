@@ -1,1 +1,4 @@
-"""(what this wing owns, and what it knows nothing of)"""
+"""The command ``llamadoze``: its options, and what each of its commands prints.
+
+Owns what happens before there is a daemon. Imports of the daemon wait until it is wanted.
+"""

@@ -118,15 +118,16 @@ def _simulate(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from proxy.demo.launch import prepare
-    from supervisor.processes.ports import is_free
+    from proxy.demo.prepare import MODELS, prepare
+    from supervisor.processes.ports import is_free, kept_free
 
     _, port = _address(options.listen)
     if port and not is_free(port):  # said before the advice of what to try there
         raise CannotRun(f"cannot listen on {options.listen}: {TAKEN}")
-    file = prepare(Path(options.folder), options.listen)
-    options.state_dir = options.state_dir or str(file.parent / "state")
-    return _run(options, lambda: [file], grace=1.0)
+    with kept_free(len(MODELS)) as first_port:
+        file = prepare(Path(options.folder), options.listen, first_port)
+        options.state_dir = options.state_dir or str(file.parent / "state")
+        return _run(options, lambda: [file], grace=1.0)
 
 
 def _sources(files: Sequence[str], folder: str | None) -> list[Path]:

@@ -1,1 +1,5 @@
-"""(what this wing owns, and what it knows nothing of)"""
+"""The daemon as a whole: its parts put together, begun, and ended in the right order.
+
+Owns the root nursery and a request's way into the application. Knows nothing of the command line's
+words.
+"""

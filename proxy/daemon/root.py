@@ -20,7 +20,7 @@ import trio
 
 from configschema import Config
 from proxy.daemon.application import Application, open_application
-from proxy.forwarding.contact import CONTACT
+from proxy.forwarding.modelcalls import CONTACT
 from proxy.http.listening import open_listeners, serve_http
 from proxy.lifecycle.reloading import Files, Reloader
 from proxy.lifecycle.signals import Told

@@ -1,1 +1,4 @@
-"""The demo: two tiny random models, served by real llama.cpp servers that can sleep."""
+"""The demo: two tiny models and a real llama.cpp server that can sleep.
+
+Owns what ``llamadoze demo`` serves, and nothing that the daemon needs.
+"""

@@ -1,1 +1,4 @@
-"""(what this wing owns, and what it knows nothing of)"""
+"""HTTP on the wire: connections of clients, connections to model servers, headers, errors.
+
+Owns framing and limits, and every status that a client is told. Knows nothing of models.
+"""

@@ -1,1 +1,4 @@
-"""(what this wing owns, and what it knows nothing of)"""
+"""What tells the daemon to go on, to read its files again, or to end.
+
+Owns signals and reloads. Knows nothing of requests.
+"""

@@ -1,1 +1,4 @@
-"""(what this wing owns, and what it knows nothing of)"""
+"""From a request to the model that it names: routes, names, keys, and each API's own forms.
+
+Owns what is decided from a request's head and a configuration. Knows nothing of bodies.
+"""

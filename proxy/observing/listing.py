@@ -1,6 +1,7 @@
-"""The models as clients and pages read them: rows of ``/v1/models``, ``/running`` and events.
+"""The models that clients may name: rows of ``/v1/models`` and of the events for pages.
 
-Owns the form of the rows, which is llama-swap's, with more where it has no word for it.
+Owns the form of the rows, which is llama-swap's, with more where it has no word for it. How each
+model stands is told by `running`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ from typing import Any
 from configschema import Capabilities, Model, Selector
 from proxy.naming.directory import Directory, Local, Remote
 from proxy.naming.resolving import Resolver
-from supervisor import Snapshot, State, Supervisor
-from supervisor.model.server import ModelServer
-from supervisor.sleep.proof import History
+from supervisor import State, Supervisor
 
 LOADED = frozenset(State) - {State.STOPPED, State.FAILED}
 COMING = {State.READY, State.STARTING, State.WAKING}
@@ -150,55 +149,6 @@ def _capabilities(known: Capabilities) -> Row:
     if known.context:
         row["context_length"] = int(known.context)
     return row
-
-
-def standings(supervisor: Supervisor, snapshots: list[Snapshot]) -> list[Row]:
-    """Return the models that are not stopped."""
-    shown = [one for one in snapshots if one.state is not State.STOPPED]
-    return [standing(supervisor, one) for one in shown if one.model in supervisor.servers]
-
-
-def standing(supervisor: Supervisor, snapshot: Snapshot) -> Row:
-    """Return a model as ``/running`` shows it: llama-swap's keys, and what it has not."""
-    server = supervisor.servers[snapshot.model]
-    model, limits = server.model, server.limits
-    return {
-        "model": model.id,
-        "state": snapshot.state.value,
-        "cmd": model.cmd.text,
-        "proxy": model.proxy,
-        "ttl": limits.stop_ttl or limits.sleep_ttl,
-        "sleepTtl": limits.sleep_ttl,
-        "name": model.name,
-        "description": model.description,
-        "pid": snapshot.pid,
-        "in_flight": snapshot.in_flight,
-        "waiting": server.usage.waiting,
-        "failure": snapshot.failure,
-        "failures": server.backoff.failures,
-        "retryIn": round(server.held_back, 1),
-        "sleep": _sleep(server),
-    }
-
-
-def _sleep(server: ModelServer) -> Row | None:
-    """Return what is known of a model's sleep; None for one that has no way to sleep."""
-    if not server.model.can_sleep:
-        return None
-    known = server.sleeping
-    return {
-        "trusted": known.trust.holds,
-        "failures": known.trust.failures,
-        "lastFailure": known.last_failure,
-        "memory": {
-            kind.lower(): {
-                "freed": amount.freed,
-                "left": amount.left,
-                "trend": round(known.histories.get(kind, History()).trend),
-            }
-            for kind, amount in known.amounts.items()
-        },
-    }
 
 
 def statuses(resolver: Resolver) -> list[Row]:

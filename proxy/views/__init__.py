@@ -1,1 +1,4 @@
-"""(what this wing owns, and what it knows nothing of)"""
+"""The daemon's own routes, beside those that are forwarded.
+
+Owns which path answers with what. What it asks for is done elsewhere.
+"""

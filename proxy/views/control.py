@@ -18,7 +18,7 @@ from proxy.forwarding.inflight import InFlight
 from proxy.http.errors import BadRequest
 from proxy.lifecycle.reloading import Reloader
 from proxy.naming.resolving import Resolver
-from proxy.observing import listing
+from proxy.observing import running
 from proxy.observing.events import Events
 from proxy.observing.metrics import Metrics
 from proxy.views.models import endless, plain
@@ -128,12 +128,12 @@ def _add_control(views: Blueprint, resolver: Resolver, reloader: Reloader) -> No
         if requests not in ("hold", "refuse"):
             raise BadRequest(f"requests={requests}: expected hold or refuse", code="bad_value")
         stand = await supervisor.pause(refuse=requests == "refuse")
-        return {"paused": supervisor.is_paused, "models": listing.standings(supervisor, stand)}
+        return {"paused": supervisor.is_paused, "models": running.standings(supervisor, stand)}
 
     @views.post("/api/resume")
     async def resume() -> dict[str, Any]:
         stand = await supervisor.resume()
-        return {"paused": supervisor.is_paused, "models": listing.standings(supervisor, stand)}
+        return {"paused": supervisor.is_paused, "models": running.standings(supervisor, stand)}
 
 
 @cache

@@ -12,7 +12,7 @@ import trio
 from quart import Blueprint, Response, request
 
 from proxy.naming.resolving import Resolver
-from proxy.observing import listing
+from proxy.observing import listing, running
 from supervisor import Supervisor
 
 
@@ -33,20 +33,20 @@ def model_views(resolver: Resolver) -> Blueprint:
         return listing.model(resolver, name)
 
     @views.get("/running")
-    async def running() -> dict[str, Any]:
-        return {"running": listing.standings(supervisor, supervisor.snapshots())}
+    async def which_run() -> dict[str, Any]:
+        return {"running": running.standings(supervisor, supervisor.snapshots())}
 
     @views.post("/api/models/load/<path:name>")
     async def load(name: str) -> dict[str, Any]:
-        return listing.standing(supervisor, await supervisor.load(name))
+        return running.standing(supervisor, await supervisor.load(name))
 
     @views.post("/api/models/wake/<path:name>")
     async def wake(name: str) -> dict[str, Any]:
-        return listing.standing(supervisor, await supervisor.wake(name))
+        return running.standing(supervisor, await supervisor.wake(name))
 
     @views.post("/api/models/sleep/<path:name>")
     async def sleep(name: str) -> dict[str, Any]:
-        return listing.standing(supervisor, await supervisor.sleep(name))
+        return running.standing(supervisor, await supervisor.sleep(name))
 
     @views.post("/api/models/unload/<path:name>")
     async def unload(name: str) -> Response:

@@ -1,1 +1,4 @@
-"""(what this wing owns, and what it knows nothing of)"""
+"""Processes of this machine: started, listened to, measured, and ended with all they started.
+
+Owns process groups, pipes, ports and memory. Knows nothing of models' states.
+"""

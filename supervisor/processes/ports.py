@@ -1,8 +1,15 @@
-"""Whether a port of this machine is free, so that a stranger's answer is never taken for ours."""
+"""Ports of this machine: whether one is free, and keeping some free for servers of ours.
+
+Owns both questions to the system. Which port a model has is the configuration's.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from collections.abc import Iterator
+
+HOST = "127.0.0.1"
 
 
 def is_free(port: int) -> bool:
@@ -10,8 +17,38 @@ def is_free(port: int) -> bool:
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            trial.bind(("127.0.0.1", port))
+            trial.bind((HOST, port))
             trial.listen(1)
         except OSError:
             return False
         return True
+
+
+@contextlib.contextmanager
+def kept_free(count: int) -> Iterator[int]:
+    """Keep ports that follow each other free for our servers; yield the first.
+
+    The system gives a port that is bound to nobody else, but a server that sets SO_REUSEADDR, as
+    servers do, may listen on one that is only bound (socket(7), Linux).
+
+    Args:
+        count: how many ports.
+    """
+    while True:
+        with contextlib.ExitStack() as held:
+            first = _bound(0, held)
+            if first and all(_bound(first + more, held) for more in range(1, count)):
+                yield first
+                return
+
+
+def _bound(port: int, held: contextlib.ExitStack) -> int:
+    """Bind a port, or any for 0; return which, or 0 if it is taken."""
+    holder = held.enter_context(socket.socket())
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # llama.cpp sets the other
+        holder.setsockopt(socket.SOL_SOCKET, option, 1)
+    try:
+        holder.bind((HOST, port))
+    except (OSError, OverflowError):
+        return 0
+    return int(holder.getsockname()[1])

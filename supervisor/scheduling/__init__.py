@@ -1,1 +1,4 @@
-"""(what this wing owns, and what it knows nothing of)"""
+"""All models together: who waits for which, whose turn it is, who must make room.
+
+Owns the queue, the leases' order and the number of sleepers. Knows nothing of how a model sleeps.
+"""

@@ -1,1 +1,4 @@
-"""(what this wing owns, and what it knows nothing of)"""
+"""The life of a model server as facts: its states, what is seen of it, what can go wrong.
+
+Owns the table of steps and the one place where a state is written. Knows nothing of processes.
+"""

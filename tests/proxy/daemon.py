@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import random
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,7 +13,7 @@ import yaml
 
 from configschema import Limits, parse
 from proxy.daemon.application import open_application
-from proxy.forwarding.contact import CONTACT
+from proxy.forwarding.modelcalls import CONTACT
 from proxy.http.listening import hypercorn_config, open_listeners, serve_http
 from proxy.lifecycle.reloading import Reloader
 from proxy.observing.logbook import LogBook
@@ -25,9 +21,8 @@ from proxy.observing.metrics import Metrics
 from supervisor import Supervisor, open_supervisor
 from supervisor.states.journal import Journals
 from tests.conftest import stub_command
+from tests.ports import free_port
 
-WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
-PORTS_EACH = 4_000
 CURL = "curl -fsS -X POST http://127.0.0.1:${PORT}"
 
 
@@ -48,20 +43,6 @@ class Daemon:
 
     def state(self, model: str) -> str:
         return self.supervisor.servers[model].snapshot().state.value
-
-
-def free_port(count: int = 8) -> int:
-    """Return the first of some free ports, below those that clients' connections are given.
-
-    They are taken later, so tests that run at the same time are given ports far from each other.
-    """
-    lowest = 15_000 + WORKER * PORTS_EACH
-    while True:
-        first = random.randrange(lowest, lowest + PORTS_EACH - count)
-        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
-            for port in range(first, first + count):
-                held.enter_context(socket.create_server(("127.0.0.1", port)))
-            return first
 
 
 def stub(*options: str, sleeps: bool = False, **keys: object) -> dict[str, object]:

@@ -16,9 +16,9 @@ import trio
 
 from proxy.demo.weights import Shape, write_model
 from supervisor.processes.memory import weigh
-from tests.client import ask, chat
+from tests.peers.client import ask, chat
 from tests.proxy.daemon import daemon, stub
-from tests.supervisor.test_sleep_and_wake import LogLines, events
+from tests.supervisor.sleep.test_sleep_and_wake import LogLines, events
 
 LLAMA_SERVER = os.environ.get("LLAMADOZE_LLAMA_SERVER", "")
 SHAPE = Shape(width=512, heads=8, layers=8, inner=2048)

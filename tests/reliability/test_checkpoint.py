@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.client import ask, chat
+from tests.peers.client import ask, chat
 from tests.proxy.daemon import daemon, stub
-from tests.supervisor.test_sleep_and_wake import LogLines, events
+from tests.supervisor.sleep.test_sleep_and_wake import LogLines, events
 
 PROGRAM = """#!/bin/sh
 # Only the stub itself has CUDA; its shell has none. States are files, and so is the history.

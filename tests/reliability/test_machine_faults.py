@@ -10,8 +10,9 @@ import psutil
 import pytest
 import trio
 
-from tests.client import chat
-from tests.proxy.daemon import daemon, free_port, stub
+from tests.peers.client import chat
+from tests.ports import free_port
+from tests.proxy.daemon import daemon, stub
 from tests.system.daemon import LLAMADOZE, Process, started, wait_for, write
 
 

@@ -16,8 +16,8 @@ import pytest
 import trio
 
 from configschema import Limits
-from tests.client import Client, ask, chat
 from tests.conftest import processes_with
+from tests.peers.client import Client, ask, chat
 from tests.proxy.daemon import Daemon, daemon, stub
 
 SHORT = Limits(sleep=0.4, sleep_call=0.4, wake=0.4, wake_call=0.4, check=0.3, ready=1, unload=0.3)
@@ -37,7 +37,7 @@ def kill(running: Daemon, model: str, number: signal.Signals = signal.SIGKILL) -
 
 async def until(running: Daemon, model: str, state: str, limit: float = 2) -> None:
     with trio.fail_after(limit):
-        while running.state(model) != state:
+        while running.state(model) != state or (state == "starting" and not running.pid(model)):
             await trio.sleep(0.01)
 
 

@@ -15,8 +15,8 @@ import pytest
 import trio
 
 from configschema import Limits
-from tests.client import ask, chat
 from tests.conftest import processes_with
+from tests.peers.client import ask, chat
 from tests.proxy.daemon import daemon, stub
 
 LIMITS = Limits(sleep=0.6, sleep_call=0.6, wake=0.6, wake_call=0.6, check=0.4, canary=0.5, ready=5)

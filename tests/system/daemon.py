@@ -23,7 +23,7 @@ import attrs
 import psutil
 import yaml
 
-from tests.proxy.daemon import free_port
+from tests.ports import free_port
 
 STATE = tempfile.mkdtemp(prefix="llamadoze-tests-")
 atexit.register(shutil.rmtree, STATE, ignore_errors=True)

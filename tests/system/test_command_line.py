@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.client import chat as chat_async
 from tests.conftest import processes_with
-from tests.proxy.daemon import free_port, stub
+from tests.peers.client import chat as chat_async
+from tests.ports import free_port
+from tests.proxy.daemon import stub
 from tests.system.daemon import LLAMADOZE, run, started, write
 
 BAD = "cmdSleepTimeout: 0\nmodels:\n  m: {cmd: x, proxy: 'http://x:1', cmdSleep: y}\nfoo: 1\n"

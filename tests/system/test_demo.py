@@ -18,7 +18,7 @@ import yaml
 
 from proxy.demo.weights import Shape, write_model
 from tests.conftest import processes_with
-from tests.proxy.daemon import free_port
+from tests.ports import free_port
 from tests.system.daemon import (
     LLAMADOZE,
     Process,

@@ -11,8 +11,9 @@ from typing import Any
 import trio
 import yaml
 
-from tests.client import ask, chat
-from tests.proxy.daemon import free_port, stub
+from tests.peers.client import ask, chat
+from tests.ports import free_port
+from tests.proxy.daemon import stub
 from tests.system.daemon import Process, started, wait_for
 
 

@@ -1,0 +1,164 @@
+"""What each kind of value accepts: a text, a truth value, a number, a command, a pattern.
+
+Owns the one function of each kind. It takes what llama-swap's YAML library takes for its types: a
+number where a text is wanted, ``yes`` where a truth value is, but no text for a number. What holds
+other values is in `structuring`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from configschema.keys.commandline import Command, split
+from configschema.keys.fields import (
+    LOG_OUTPUTS,
+    WHOLE,
+    Duration,
+    Expression,
+    LogOutputs,
+    Pattern,
+    Secret,
+    Whole,
+)
+
+MAY_BE_EMPTY = (("group", "matrix"), ("fifo",))  # for llama-swap the same as leaving it out
+YES, NO = frozenset({"y", "Y", "yes", "on"}), frozenset({"n", "N", "no", "off"})
+_NOT_IN_RE2 = re.compile(
+    r"\(\?(?:<?[=!]|P=|>|\#|[a-zA-Z]*x)|(?<!\\)(?:\\\\)*\\(?:[1-9]|Z|N\{)|[*+?}]\+"
+)
+_ONLY_IN_RE2 = re.compile(r"\\[pPQEzC]|\\x\{|\[\[:|\(\?(?:<[a-zA-Z]|[a-zA-Z-]*U)|.\(\?[a-zA-Z-]+\)")
+
+
+class WrongValue(ValueError):
+    """A value is not of its kind; `values` are what the message's ``{}`` stand for."""
+
+    def __init__(self, message: str, *values: object) -> None:
+        self.message = message
+        self.values = values
+        super().__init__(message)
+
+
+# What each kind accepts. Each hook has the signature that cattrs wants: the value and its type.
+
+
+def _text(value: Any, _: Any) -> str:  # noqa: ANN401 -- cattrs' hook signature
+    if type(value) is str:
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return str(value)
+    raise WrongValue("expected a text, found {}", value)
+
+
+def _secret(value: Any, _: Any) -> Secret:  # noqa: ANN401 -- cattrs' hook signature
+    if isinstance(value, (dict, list)):
+        raise WrongValue("expected a key as text")
+    return Secret(_text(value, str))
+
+
+def _truth(value: Any, _: Any) -> bool:  # noqa: ANN401 -- cattrs' hook signature
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value in YES | NO:
+        return value in YES
+    raise WrongValue("expected true or false, found {}", value)
+
+
+def _duration(value: Any, _: Any) -> Duration:  # noqa: ANN401 -- cattrs' hook signature
+    if not isinstance(value, str):
+        raise WrongValue("expected a time such as 5s or 1m30s, found {}", value)
+    return Duration(value)
+
+
+def _log_outputs(value: Any, _: Any) -> LogOutputs:  # noqa: ANN401 -- cattrs' hook signature
+    outputs = [part.strip() for part in value.split(",")] if isinstance(value, str) else [""]
+    if outputs not in (["both"], ["none"]) and not set(outputs) <= set(LOG_OUTPUTS):
+        words = "both, none, or some of proxy, upstream and http, with commas"
+        raise WrongValue(f"expected {words}, found {{}}", value)
+    return LogOutputs(value)
+
+
+def _whole(kind: Whole) -> Callable[[Any, Any], int]:
+    def hook(value: Any, _: Any) -> int:  # noqa: ANN401 -- cattrs' hook signature
+        number = _number(value, kind.cut)
+        too_low = kind.lowest is not None and number is not None and number < kind.lowest
+        if number is None or too_low or (number > kind.highest and not kind.clamp):
+            digits = isinstance(value, str) and value.strip("-").isdecimal()
+            way = "; write it without quotes" if digits else ""
+            raise WrongValue(f"expected {kind.expected}, found {{}}{way}", value)
+        return min(number, kind.highest)
+
+    return hook
+
+
+def _number(value: object, cut: bool) -> int | None:
+    """Return a whole number, or None for what is none; nothing, under a name, is 0."""
+    if value is None:
+        return 0
+    if isinstance(value, float) and math.isfinite(value) and (cut or value.is_integer()):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _command(value: Any, _: Any) -> Command:  # noqa: ANN401 -- cattrs' hook signature
+    if isinstance(value, (dict, list)):
+        raise WrongValue("expected a command as text, found {}", value)
+    text = _text(value, str)
+    if "\0" in text:
+        raise WrongValue("holds a NUL character, which no argument can")
+    return split(text)
+
+
+def _pattern(value: Any, _: Any) -> Pattern:  # noqa: ANN401 -- cattrs' hook signature
+    text = _text(value, str)
+    if _NOT_IN_RE2.search(text):
+        raise WrongValue("{} has what RE2, llama-swap's regular expressions, does not know", text)
+    if not _ONLY_IN_RE2.search(text):
+        try:
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):
+                re.compile(text)
+        except (re.error, RecursionError, OverflowError):
+            raise WrongValue("{} is no regular expression", text) from None
+    return Pattern(text)
+
+
+def _expression(value: Any, _: Any) -> Expression:  # noqa: ANN401 -- cattrs' hook signature
+    text = _text(value, str)
+    if text:
+        from configschema.keys.expressions import wrong_with  # each start would wait for it
+
+        if wrong := wrong_with(text):
+            message, *word = filter(None, wrong)
+            raise WrongValue(message, text, *word)
+    return Expression(text)
+
+
+def word(value: Any, kind: Any) -> Any:  # noqa: ANN401 -- cattrs' hook signature
+    """Return a word of those that a ``Literal`` lists."""
+    words = get_args(kind)
+    if value == "" and words in MAY_BE_EMPTY:
+        return words[0]
+    if not isinstance(value, str) or value not in words:
+        raise WrongValue(f"expected {' or '.join(words)}, found {{}}", value)
+    return value
+
+
+KINDS: Mapping[Any, Callable[[Any, Any], Any]] = {
+    str: _text,
+    bool: _truth,
+    Secret: _secret,
+    Command: _command,
+    Pattern: _pattern,
+    Duration: _duration,
+    Expression: _expression,
+    LogOutputs: _log_outputs,
+    **{kind: _whole(numbers) for kind, numbers in WHOLE.items()},
+}
+"""The function of each kind, for cattrs: it takes the value and its type."""

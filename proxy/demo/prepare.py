@@ -1,0 +1,97 @@
+"""The demo's start: check the machine, write two models and a configuration, say what to try."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+from proxy.lifecycle.startup import CannotRun
+
+MODELS = {"doze-a": 1, "doze-b": 2}
+
+CONFIG = """\
+# Written by the demo. The sleep commands are what you would write for vLLM, too.
+macros:
+  serve: "'{python}' -m proxy.demo.server --port ${{PORT}} --model"
+  sleep: "curl -fsS -X POST http://127.0.0.1:${{PORT}}/sleep?level=1"
+  wake: "curl -fsS -X POST http://127.0.0.1:${{PORT}}/wake_up"
+startPort: {port}
+models:
+"""
+MODEL = """\
+  {name}:
+    cmd: ${{serve}} "{file}"
+    proxy: http://127.0.0.1:${{PORT}}
+    cmdSleep: ${{sleep}}
+    cmdWake: ${{wake}}
+    cmdSleepTimeout: 30
+    cmdWakeTimeout: 30
+    verify:
+      asleep: [{{endpoint: /is_sleeping, holds: is_sleeping}}]
+      awake: [{{endpoint: /is_sleeping, holds: "!is_sleeping"}}]
+"""
+ADVICE = """\
+Two llama.cpp servers with tiny random models, one awake at a time. Their words make no sense.
+In another terminal, try these in turn, and watch the log here:
+
+  curl -s http://{listen}/v1/chat/completions -H 'Content-Type: application/json' -d '{{"model": "doze-a", "messages": [{{"role": "user", "content": "hi"}}]}}'
+  curl -s http://{listen}/v1/chat/completions -H 'Content-Type: application/json' -d '{{"model": "doze-b", "messages": [{{"role": "user", "content": "hi"}}]}}'
+  curl -s http://{listen}/running
+
+The first starts doze-a; the second puts it to sleep and starts doze-b. Repeat the first: doze-a
+wakes, under the same pid. Ctrl-C ends it all.
+
+"""  # noqa: E501 -- lines to copy whole
+
+
+def prepare(folder: Path, listen: str, first_port: int) -> Path:
+    """Write what the demo needs and is not there yet, print what to try, return its file.
+
+    Args:
+        folder: where its files go.
+        listen: where the daemon will serve.
+        first_port: of its models, which have one each.
+
+    Raises:
+        CannotRun: something is missing on the machine.
+    """
+    _require()
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, seed in MODELS.items():
+        _write_model(folder / f"{name}.gguf", name, seed)
+    file = folder / "config.yaml"
+    file.write_text(_config(folder, first_port))
+    sys.stdout.write(f"Configuration: {file}\n\n" + ADVICE.format(listen=listen))
+    sys.stdout.flush()
+    return file
+
+
+def _require() -> None:
+    if shutil.which("curl") is None:
+        raise CannotRun(
+            "the demo needs curl for its sleep and wake commands; install it "
+            "(Debian and Ubuntu: apt install curl) and try again"
+        )
+    missing = [m for m in ("xllamacpp", "gguf", "numpy") if importlib.util.find_spec(m) is None]
+    if missing:
+        raise CannotRun(
+            f"the demo needs {', '.join(missing)}; install llamadoze with its extra 'demo', "
+            "such as by: pip install '.[demo]'"
+        )
+
+
+def _write_model(file: Path, name: str, seed: int) -> None:
+    if file.exists():
+        return
+    from proxy.demo.weights import write_model
+
+    write_model(file, name=name, seed=seed)
+    sys.stdout.write(f"Wrote {file} ({file.stat().st_size:,} bytes of random weights)\n")
+
+
+def _config(folder: Path, first_port: int) -> str:
+    models = [MODEL.format(name=name, file=folder / f"{name}.gguf") for name in MODELS]
+    return CONFIG.format(python=sys.executable, port=first_port) + "".join(models)

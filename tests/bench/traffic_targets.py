@@ -1,0 +1,184 @@
+"""What the load benchmark measures: llamadoze, its model server, haproxy, and others by hand.
+
+Owns their processes, the cores they run on, and what they use. With fewer than four cores
+nothing is pinned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+
+from tests.bench.traffic_exchange import KEY, connect
+from tests.ports import free_port
+from tests.system.daemon import LLAMADOZE as COMMAND
+from tests.system.daemon import Process, wait_for, write
+
+SERVER = Path(__file__).with_name("traffic_server.py")
+CORES = sorted(os.sched_getaffinity(0))
+LLAMADOZE, OTHERS, MODEL_SERVER, CLIENT = CORES[:1], CORES[:2], CORES[2:3], CORES[3:4]
+BENCHMARK = CORES[1:2]
+HAPROXY = """
+global
+    nbthread {threads}
+    maxconn 4096
+defaults
+    mode http
+    option http-no-delay
+    option abortonclose
+    option http-keep-alive
+    http-reuse always
+    timeout connect 10s
+    timeout client 1h
+    timeout server 1h
+    timeout http-request 1h
+    timeout http-keep-alive 1h
+frontend clients
+    bind 127.0.0.1:{port}
+    default_backend servers
+backend servers
+    server m 127.0.0.1:{server_port}
+"""
+
+
+@attrs.frozen
+class Target:
+    """Where a load is sent to.
+
+    Attributes:
+        name: in the tables.
+        port: on this machine.
+        pid: of the process that listens there.
+    """
+
+    name: str
+    port: int
+    pid: int
+
+    @classmethod
+    def read(cls, text: str) -> Target:
+        """Read ``NAME=PORT:PID``."""
+        name, _, rest = text.partition("=")
+        port, _, pid = rest.partition(":")
+        return cls(name, int(port), int(pid))
+
+    def cpu_seconds(self) -> float:
+        """Return what all threads of the process have used.
+
+        From its CPU clock, see clock_getcpuclockid(3): what ``/proc/PID/stat`` tells, but that is
+        in ticks of 10 ms, too coarse for what haproxy uses in a short load.
+        """
+        return time.clock_gettime(~self.pid << 3 | 2)
+
+    def memory(self) -> float:
+        """Return the bytes that the process holds in memory."""
+        with open(f"/proc/{self.pid}/status") as file:
+            (kilobytes,) = (int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+        return kilobytes * 1024
+
+
+def pin(pid: int, cores: Sequence[int]) -> None:
+    """Keep all threads of a process on these cores."""
+    if len(CORES) >= 4:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores)
+
+
+def worked_and_stolen() -> tuple[int, int]:
+    """Return the ticks that the cores have worked, and those that the host took from them."""
+    user, nice, system, _, _, irq, softirq, stolen = map(
+        int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+    )
+    return user + nice + system + irq + softirq, stolen
+
+
+@contextmanager
+def llamadoze(server_port: int | None) -> Iterator[tuple[Target, Target]]:
+    """Start the daemon with one model; yield it and the model's server."""
+    command = f"{sys.executable} -I -S {SERVER} --port ${{PORT}}"
+    model = {"cmd": command, "proxy": "http://127.0.0.1:${PORT}", "concurrencyLimit": 2000}
+    with tempfile.TemporaryDirectory() as folder:
+        start_port = server_port or free_port(1)
+        whole = {"startPort": start_port, "models": {"m": model}, "apiKeys": [KEY]}
+        file = write(Path(folder), **whole)
+        with _logging_to_file(file, Path(folder) / "log") as daemon:
+            status, answer = daemon.chat("m")
+            assert status == 200, answer
+            running = daemon.running()["m"]
+            server = Target("direct", int(running["proxy"].rpartition(":")[2]), running["pid"])
+            pin(server.pid, MODEL_SERVER)
+            pin(daemon.process.pid, LLAMADOZE)
+            yield Target("llamadoze", daemon.port, daemon.process.pid), server
+
+
+@contextmanager
+def _logging_to_file(config: str, log: Path) -> Iterator[Process]:
+    """Start the daemon; nobody else must wake up for each line of its log."""
+    port = free_port(1)
+    options = ["--config", config, "--listen", f"127.0.0.1:{port}", "--state-dir", str(log.parent)]
+    with log.open("wb") as file:
+        process = subprocess.Popen([COMMAND, *options], stdout=file, stderr=subprocess.STDOUT)
+        try:
+            wait_for(lambda: b"Listening on" in log.read_bytes())
+            yield Process(process, port, key=KEY)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+@contextmanager
+def haproxy(server_port: int, threads: int) -> Iterator[Target | None]:
+    """Start haproxy in front of the same model server; yield none where it is not installed."""
+    program = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if not program:
+        yield None
+        return
+    port = free_port(1)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "haproxy.cfg"
+        file.write_text(HAPROXY.format(threads=threads, port=port, server_port=server_port))
+        with subprocess.Popen([program, "-db", "-q", "-f", str(file)]) as process:
+            try:
+                wait_for(lambda: process.poll() is not None or listens(port))
+                assert process.poll() is None, "haproxy has ended"
+                pin(process.pid, OTHERS)
+                yield Target("haproxy", port, process.pid)
+            finally:
+                process.terminate()
+
+
+def listens(port: int) -> bool:
+    """Whether a connection to this port is accepted."""
+    with contextlib.suppress(OSError), connect(port):
+        return True
+    return False
+
+
+def play(load: Sequence[str], target: Target, server_port: int) -> dict[str, float]:
+    """Let the load generator's process play a load; add what the target used for it."""
+    program = [sys.executable, "-m", "tests.bench.traffic_client"]
+    command = [*program, *load, "--port", str(target.port)]
+    if load[0] == "disconnects":
+        command += ["--server-port", str(server_port)]
+    before = target.cpu_seconds()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        pin(process.pid, CLIENT)
+        text, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{target.name} cannot be measured: {' '.join(load)} failed")
+    time.sleep(0.05)  # for the end of its connections, which is work, too
+    used = target.cpu_seconds() - before
+    figures: dict[str, float] = json.loads(text)
+    figures["cpu"] = used / (figures["count"] or 1)
+    return {**figures, "memory": target.memory()}

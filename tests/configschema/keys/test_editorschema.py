@@ -1,0 +1,95 @@
+"""The JSON Schema: current, true to the classes, and of use to an editor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from configschema.keys.editorschema import json_schema
+
+ROOT = Path(__file__).parents[3]
+SCHEMA = json_schema()
+
+
+def faults(data: object) -> list[str]:
+    """Return the paths at which data does not fit the schema."""
+    checker = jsonschema.Draft202012Validator(SCHEMA)
+    return sorted(".".join(map(str, error.path)) for error in checker.iter_errors(data))
+
+
+def test_the_committed_schema_is_the_one_that_is_made() -> None:
+    """Run `make schema` after a change of the keys."""
+    assert json.loads((ROOT / "docs/config.schema.json").read_text()) == SCHEMA
+
+
+def test_it_is_a_schema() -> None:
+    """By its own draft's rules."""
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_the_example_fits() -> None:
+    """It is what people begin with."""
+    assert faults(yaml.safe_load((ROOT / "config.example.yaml").read_text())) == []
+
+
+def descriptions(schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        f"{name}.{key}": described
+        for name, section in {"": schema, **schema["$defs"]}.items()
+        for key, described in section.get("properties", {}).items()
+    }
+
+
+def test_every_key_is_described() -> None:
+    """An editor shows it beside the key."""
+    found = descriptions(SCHEMA)
+    assert len(found) > 90
+    assert [key for key, described in found.items() if not described.get("description")] == []
+
+
+def test_defaults_are_those_of_the_classes() -> None:
+    """For editors that fill them in."""
+    found = descriptions(SCHEMA)
+    assert found[".startPort"]["default"] == 5800
+    assert found["Group.swap"]["default"] is True
+    assert found["Model.checkEndpoint"]["default"] == "/health"
+    assert "default" not in found["Model.cmd"]
+
+
+@pytest.mark.parametrize(
+    ("data", "path"),
+    [
+        ({"startPort": 0}, "startPort"),
+        ({"logToStdout": "all"}, "logToStdout"),
+        ({"models": {"m": {"ttl": "soon"}}}, "models.m.ttl"),
+        ({"models": {"m": {"unlisted": 1}}}, "models.m.unlisted"),
+        ({"models": {"m": {"aliases": "x"}}}, "models.m.aliases"),
+        ({"groups": {"g": {"members": [{}]}}}, "groups.g.members.0"),
+        ({"macros": {"a b": 1}}, "macros"),
+        ({"macros": {"a": [1]}}, "macros.a"),
+        (
+            {"models": {"m": {"sleepEndpoints": [{"method": "DELETE"}]}}},
+            "models.m.sleepEndpoints.0",
+        ),
+    ],
+)
+def test_what_the_daemon_refuses_of_one_key_does_not_fit(data: object, path: str) -> None:
+    """The commonest slips are seen while typing."""
+    (found,) = faults(data)
+    assert found.startswith(path)
+
+
+def test_macros_may_stand_for_numbers() -> None:
+    """An editor that underlines them would be switched off."""
+    model = {"cmd": "x", "ttl": "${T}", "unlisted": "${U}", "capabilities": {"context": "${C}"}}
+    assert faults({"models": {"m": model}, "startPort": "${env.P}"}) == []
+
+
+def test_keys_of_other_programs_do_not_disturb() -> None:
+    """They warn, in the daemon; real files have them."""
+    assert faults({"x-anchors": {"a": 1}, "models": {"m": {"recommended_use": "x"}}}) == []

@@ -1,0 +1,263 @@
+"""A scriptable model server of plain sockets and threads: it starts in a few milliseconds.
+
+``python -I -S tests/peers/stub.py --port P`` answers /health, and every POST with an echo of it. A
+JSON body may ask for more: ``chunks`` and ``pause`` stream events, ``delay`` waits, ``die`` ends
+the process in mid-answer. ``GET /stats`` tells what it saw. ``--ready-after`` counts from its exec.
+
+It sleeps by /sleep and /wake_up as vLLM does, and frees the ``--hold`` MiB that it holds meanwhile.
+``--faults`` is JSON, a path and what is wrong with it: ``status``, ``delay``, ``hang``, ``close``,
+``exit``, ``keep`` (a good answer and nothing done), ``garbage`` (what it says from then on),
+``chance`` (1 without) and ``any`` (faults to choose from). POST /faults replaces them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+PAGE = os.sysconf("SC_PAGESIZE")
+BOOT = time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def started_at() -> float:
+    """Return when the process was started, on the boot clock; to 10 ms."""
+    with open("/proc/self/stat") as file:
+        ticks = file.read().rpartition(")")[2].split()[19]
+    return int(ticks) / os.sysconf("SC_CLK_TCK")
+
+
+class Stub:
+    def __init__(self, options: dict[str, str]) -> None:
+        self.ready_at = started_at() + float(options.get("--ready-after", 0))
+        self.asleep = False
+        self.hold = int(options.get("--hold", 0)) << 20
+        self.memory = held(self.hold)
+        self.faults: dict[str, dict[str, Any]] = json.loads(options.get("--faults", "{}"))
+        self.word = "four"
+        self.stats = {"requests": 0, "cancelled": 0, "slept": 0, "woken": 0}
+
+    def serve(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            buffer = b""
+            while True:
+                while b"\r\n\r\n" not in buffer:
+                    piece = connection.recv(65536)
+                    if not piece:
+                        return
+                    buffer += piece
+                head, _, buffer = buffer.partition(b"\r\n\r\n")
+                lines = head.split(b"\r\n")
+                headers = dict(line.lower().split(b": ", 1) for line in lines[1:])
+                target = lines[0].decode().split()[1]
+                if headers.get(b"upgrade") == b"websocket":
+                    self.echo_raw(connection, target, buffer)
+                    return
+                length = int(headers.get(b"content-length", 0))
+                if "?count" in target:
+                    self.count(connection, length, buffer, target)
+                    buffer = b""
+                    continue
+                if headers.get(b"transfer-encoding") == b"chunked":
+                    body, buffer = dechunk(connection, buffer)
+                    self.answer(connection, target, body, lines)
+                    continue
+                while len(buffer) < length:
+                    piece = connection.recv(1 << 20)
+                    if not piece:
+                        return
+                    buffer += piece
+                body, buffer = buffer[:length], buffer[length:]
+                self.answer(connection, target, body, lines)
+                if headers.get(b"connection") == b"close":
+                    return
+        except OSError:
+            self.stats["cancelled"] += 1
+        finally:
+            connection.close()
+
+    def echo_raw(self, connection: socket.socket, target: str, buffer: bytes) -> None:
+        """Agree to a websocket, or not, and send back whatever comes."""
+        self.stats["requests"] += 1
+        if "refuse" in target:
+            self.send(connection, 403, b'{"error": "no websocket here"}')
+            return
+        connection.sendall(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: x\r\n\r\nhello "
+        )
+        while buffer or (buffer := connection.recv(65536)):
+            connection.sendall(buffer)
+            if b"bye" in buffer:
+                return
+            buffer = b""
+
+    def count(self, connection: socket.socket, length: int, buffer: bytes, target: str) -> None:
+        """Read a body at its own pace; say how long it was, and its digest."""
+        digest, size = hashlib.sha256(buffer), len(buffer)
+        pause = float(target.partition("pause=")[2] or 0)
+        while size < length and (piece := connection.recv(1 << 20)):
+            size += len(piece)
+            digest.update(piece)
+            time.sleep(pause)
+        text = json.dumps({"size": size, "digest": digest.hexdigest()})
+        self.send(connection, 200, text.encode())
+
+    def answer(
+        self, connection: socket.socket, target: str, body: bytes, lines: list[bytes]
+    ) -> None:
+        path = target.partition("?")[0]
+        fault = self.faults.get(path, {})
+        if random.random() < fault.get("chance", 1 if fault else 0) and self.fails(
+            connection, fault
+        ):
+            return
+        if path == "/faults":
+            self.faults = json.loads(body)
+            self.send(connection, 200, b"{}")
+        elif path == "/is_sleeping":
+            self.send(connection, 200, json.dumps({"is_sleeping": self.asleep}).encode())
+        elif path == "/health":
+            ready = time.clock_gettime(time.CLOCK_BOOTTIME) >= self.ready_at
+            self.send(connection, 200 if ready else 503, b"{}")
+        elif path == "/stats":
+            self.send(connection, 200, json.dumps({**self.stats, "pid": os.getpid()}).encode())
+        elif path in ("/sleep", "/wake_up"):
+            self.asleep = path == "/sleep"
+            if self.asleep and self.memory:
+                self.memory.close()
+            self.memory = None if self.asleep else self.memory or held(self.hold)
+            self.stats["slept" if self.asleep else "woken"] += 1
+            self.send(connection, 200, b"{}")
+        else:
+            self.stats["requests"] += 1
+            self.generate(connection, target, body, lines)
+
+    def fails(self, connection: socket.socket, fault: dict[str, Any]) -> bool:
+        """Do what is wrong; return whether that is all the answer there is."""
+        fault = random.choice(fault["any"]) if "any" in fault else fault
+        time.sleep(fault.get("delay", 0))
+        self.word = fault.get("garbage", self.word)
+        while fault.get("hang"):
+            time.sleep(60)
+        if "exit" in fault:
+            os.write(1, b"the stub ends by a fault\n")
+            os._exit(fault["exit"])
+        if fault.get("close"):
+            connection.shutdown(socket.SHUT_RDWR)
+        elif fault.get("keep"):
+            self.send(connection, 200, b"{}")
+        elif "status" in fault:
+            self.send(connection, fault["status"], b'{"detail": "a fault"}')
+        else:
+            return False
+        return True
+
+    def generate(
+        self, connection: socket.socket, target: str, body: bytes, lines: list[bytes]
+    ) -> None:
+        try:
+            asked: dict[str, Any] = json.loads(body)
+        except ValueError:
+            asked = {}
+        time.sleep(asked.get("delay", 0))
+        if self.asleep:
+            self.send(connection, 500, b'{"error": "asleep"}')
+        elif "chunks" in asked:
+            self.stream(connection, asked)
+        elif asked.get("die"):
+            os.write(1, b"the stub was told to die\n")
+            os._exit(int(asked["die"]))
+        elif asked.get("raw"):
+            self.send(connection, int(asked.get("status", 200)), body)
+        else:
+            echo = {"target": target, "body": body.decode("latin-1"), "pid": os.getpid()}
+            headers = [line.decode("latin-1") for line in lines[1:]]
+            said = [{"message": {"role": "assistant", "content": self.word}}]
+            text = json.dumps({**echo, "headers": headers, "choices": said}).encode()
+            self.send(connection, int(asked.get("status", 200)), text)
+
+    def stream(self, connection: socket.socket, asked: dict[str, Any]) -> None:
+        kind = asked.get("kind", "text/event-stream").encode()
+        connection.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % kind
+        )
+        for number in range(asked["chunks"]):
+            data = b'data: {"n": %d}\n\n' % number
+            connection.sendall(b"%x\r\n%b\r\n" % (len(data), data))
+            if asked.get("die_after") == number:
+                os._exit(1)
+            time.sleep(asked.get("pause", 0))
+        connection.sendall(b"0\r\n\r\n")
+        return
+
+    def send(self, connection: socket.socket, status: int, body: bytes) -> None:
+        head = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        connection.sendall(head % (status, len(body)) + body)
+
+
+def held(size: int) -> mmap.mmap | None:
+    """Take memory for good, which goes back when it is closed: zeros alone would not be there."""
+    if not size:
+        return None
+    memory = mmap.mmap(-1, size)
+    for start in range(0, size, PAGE):
+        memory[start] = 1
+    return memory
+
+
+def dechunk(connection: socket.socket, buffer: bytes) -> tuple[bytes, bytes]:
+    """Read a chunked body; return it and what follows it."""
+    body = b""
+    while True:
+        while b"\r\n" not in buffer:
+            buffer += connection.recv(65536)
+        size, _, buffer = buffer.partition(b"\r\n")
+        wanted = int(size, 16)
+        while len(buffer) < wanted + 2:
+            buffer += connection.recv(65536)
+        body, buffer = body + buffer[:wanted], buffer[wanted + 2 :]
+        if not wanted:
+            return body, buffer
+
+
+def flood(seconds: float) -> None:
+    """Write lines as fast as they are taken."""
+    lines, end = b"all work and no play\n" * 3000, time.monotonic() + seconds
+    while time.monotonic() < end:
+        os.write(1, lines)
+
+
+def main(arguments: list[str]) -> None:
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    if "--escape" in options and os.fork() == 0:
+        os.setsid()  # and hold the pipe that the parent writes to
+        time.sleep(float(options["--escape"]))
+        os._exit(0)
+    if "--flood" in options:
+        threading.Thread(target=flood, args=(float(options["--flood"]),), daemon=True).start()
+    if "--ignore-term" in options:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "--exit" in options:
+        sys.stdout.write("the stub gives up\n")
+        sys.stdout.flush()
+        time.sleep(float(options.get("--exit-after", 0)))
+        os._exit(int(options["--exit"]))
+    stub = Stub(options)
+    listener = socket.create_server(("127.0.0.1", int(options["--port"])), backlog=128)
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=stub.serve, args=(connection,), daemon=True).start()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

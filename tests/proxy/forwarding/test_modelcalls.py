@@ -1,0 +1,231 @@
+"""What the daemon asks of model servers over real sockets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+
+from configschema import Call, parse
+from proxy.forwarding.modelcalls import CONTACT, make_call
+from proxy.http.origin import Origin
+from tests.peers.client import ask, chat
+from tests.proxy.daemon import daemon, stub
+
+SLEEPS: dict[str, Any] = {
+    "sleepMode": "enable",
+    "sleepEndpoints": [{"endpoint": "/sleep?level=2"}],
+    "wakeEndpoints": [{"endpoint": "/wake_up", "body": "{}"}],
+}
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Serve one answer to everybody; yield the address and what was asked."""
+    asked: list[bytes] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += await stream.receive_some()
+        asked.append(data)
+        await stream.send_all(answer)
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}", asked
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_model_with_llmsnaps_endpoints_sleeps_and_wakes() -> None:
+    """Under its pid, without any command."""
+    async with daemon({"a": stub(**SLEEPS), "b": stub()}) as running:
+        first = (await chat(running.port, "a")).json()["pid"]
+        await chat(running.port, "b")
+        assert running.state("a") == "asleep"
+        again = (await chat(running.port, "a")).json()["pid"]
+        assert again == first
+        slept = (await ask(running.port, "POST", "/api/models/sleep/a")).json()
+        assert slept["state"] == "asleep"
+
+
+async def test_a_model_that_does_not_know_the_endpoint_is_stopped() -> None:
+    """A 404 is no sleep, as it is with plain curl."""
+    async with answering(b"HTTP/1.1 404 X\r\ncontent-length: 0\r\n\r\n") as (address, asked):
+        unknown = {**SLEEPS, "sleepEndpoints": [{"endpoint": f"{address}/sleep"}]}
+        async with daemon({"a": stub(**unknown), "b": stub()}) as running:
+            await chat(running.port, "a")
+            await chat(running.port, "b")
+            assert running.state("a") == "stopped"
+    assert asked[0].startswith(b"POST /sleep HTTP/1.1\r\n")
+
+
+async def test_a_call_is_sent_as_it_is_written() -> None:
+    """Path, query, body; JSON is said to be JSON."""
+    async with answering(b"HTTP/1.1 204 No Content\r\n\r\n") as (address, asked):
+        url = f"{address}/base/ü?tags=weights&x=a%20b"
+        assert await make_call(Call(name="s", method="PUT", url=url, body='{"a": 1}')) is None
+        assert await make_call(Call(name="s", method="GET", url=address)) is None
+    with_body, without = asked
+    assert with_body.startswith(b"PUT /base/%C3%BC?tags=weights&x=a%20b HTTP/1.1\r\n")
+    assert b"content-type: application/json\r\n" in with_body
+    assert b"content-length: 8\r\n" in with_body
+    assert without.startswith(b"GET / HTTP/1.1\r\n")
+    assert b"content-type" not in without
+
+
+@pytest.mark.parametrize(
+    ("answer", "failure"),
+    [
+        (b"HTTP/1.1 404 X\r\ncontent-length: 2\r\n\r\nno", "answered 404 (no)"),
+        (b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n", "answered 500"),
+        (b"HTTP/1.1 500 X\r\ncontent-length: 9\r\n\r\na\x1b[31m\nb", "answered 500 (a [31m b)"),
+        (b"HTTP/1.1 302 X\r\nlocation: /\r\ncontent-length: 0\r\n\r\n", "answered 302"),
+        (b"HTTP/1.1 500 X\r\ncontent-length: 900\r\n\r\n" + b"x" * 900, "x" * 200 + "...)"),
+        (b"", "failed: "),
+        (b"nonsense\r\n\r\n", "failed: "),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", "failed: "),
+    ],
+)
+async def test_anything_but_a_2xx_answer_is_a_failure(answer: bytes, failure: str) -> None:
+    """It says what the server did, and not all that it said."""
+    async with answering(answer) as (address, _):
+        said = await make_call(Call(name="s", method="POST", url=f"{address}/sleep"))
+    assert said is not None
+    assert failure in said
+    assert len(said) < 260
+
+
+async def test_a_status_that_says_enough_does_not_wait_for_its_body() -> None:
+    """The body may never come, and the limit of the step is a minute."""
+
+    async def stall(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 500 X\r\ncontent-length: 9\r\n\r\n")
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, stall, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        with trio.fail_after(5):
+            said = await make_call(
+                Call(name="s", method="POST", url=f"http://127.0.0.1:{port}/sleep")
+            )
+        assert said == "answered 500"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("address", "authority"),
+    [
+        ("http://h:8000", "h:8000"),
+        ("http://h", "h"),
+        ("https://h:443/x", "h"),
+        ("http://[::1]:80", "[::1]"),
+        ("http://[::1]:81", "[::1]:81"),
+    ],
+)
+def test_the_host_header_has_the_port_that_is_not_the_usual_one(
+    address: str, authority: str
+) -> None:
+    """As RFC 9110 has it; strict servers look at it."""
+    assert Origin.of(address).authority == authority
+
+
+async def test_a_call_to_nobody_is_a_failure() -> None:
+    """The model server may have ended."""
+    said = await make_call(Call(name="s", method="POST", url="http://127.0.0.1:9/sleep"))
+    assert said is not None
+    assert said.startswith("failed: no connection to 127.0.0.1:9")
+
+
+def answer_of(body: bytes, status: int = 200) -> bytes:
+    return b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
+
+
+@pytest.mark.parametrize(
+    ("body", "holds", "good"),
+    [
+        (b'{"is_sleeping": true}', "is_sleeping", True),
+        (b'{"is_sleeping": false}', "is_sleeping", False),
+        (b'{"is_sleeping": false}', "!is_sleeping", True),
+        (b'{"is_sleeping": "true"}', "is_sleeping", False),
+        (b'{"is_sleeping": 1}', "is_sleeping", False),
+        (b"null", "is_sleeping", False),
+        (b"", "is_sleeping", False),
+        (b"no JSON", "is_sleeping", False),
+        (b"[" * 100_000, "is_sleeping", False),
+        (b'{"n": 1e999}', "ceil(n) < `5`", False),
+        (b'{"n": "text"}', "contains(n, `1`)", False),
+        (b'{"data": [{"id": "a", "ok": true}]}', "data[?id == 'a'].ok | [0]", True),
+    ],
+)
+async def test_what_must_hold_of_an_answer_is_true_and_nothing_else(
+    body: bytes, holds: str, good: bool
+) -> None:
+    """Whatever the server sends, there is an answer in words."""
+    async with answering(answer_of(body)) as (address, _):
+        said = await make_call(Call(name="s", method="GET", url=address, holds=holds))
+    assert (said is None) is good
+    assert said is None or (len(said) < 400 and f"does not hold: {holds}" in said)
+
+
+@pytest.mark.parametrize(("status", "good"), [(200, False), (202, True), (404, True), (500, False)])
+async def test_the_statuses_that_are_expected_are_good(status: int, good: bool) -> None:
+    """And no other, 200 neither."""
+    async with answering(answer_of(b"{}", status)) as (address, _):
+        call = Call(name="s", method="POST", url=address, expect=(202, 404))
+        assert (await make_call(call) is None) is good
+
+
+async def test_a_call_has_its_own_headers() -> None:
+    """In place of what would be sent."""
+    headers = {"content-type": "text/plain", "x-admin-key": "k"}
+    async with answering(answer_of(b"")) as (address, asked):
+        await make_call(Call(name="s", method="POST", url=address, body="x", headers=headers))
+    assert asked[0].count(b"content-type: text/plain\r\n") == 1
+    assert b"application/json" not in asked[0]
+    assert b"x-admin-key: k\r\n" in asked[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "token"),
+    [
+        (200, b'{"choices": [{"message": {"content": "4"}}]}', "4"),
+        (200, b'{"choices": [{"message": {"content": null, "reasoning": "So"}}]}', "So"),
+        (200, b'{"choices": [{"text": " four"}]}', " four"),
+        (200, b'{"choices": [{"message": {"content": ""}}]}', ""),
+        (200, b'{"choices": []}', None),
+        (200, b"[]", None),
+        (200, b"4", None),
+        (500, b"{}", None),
+        (404, b"{}", None),
+    ],
+)
+async def test_one_token_is_found_in_a_completion(
+    status: int, body: bytes, token: str | None
+) -> None:
+    """Or why there is none; a model that cannot do this is told from one that is ill."""
+    async with answering(answer_of(body, status)) as (address, asked):
+        keys = {"cmd": "x", "proxy": address, "controlHeaders": {"authorization": "Bearer k"}}
+        found = parse(json.dumps({"models": {"m": keys}})).config.models["m"]
+        said = await CONTACT.one_token(found, "")
+    assert b"authorization: Bearer k\r\n" in asked[0]
+    assert (said.text if said.failure is None else None) == token
+    assert said.is_unsuited is (status == 404)
+    assert said.route == ("" if token is None else "/v1/chat/completions")
+
+
+async def test_one_token_is_asked_for_at_the_route_that_answered_before() -> None:
+    """And at no other."""
+    async with answering(answer_of(b"{}", 500)) as (address, asked):
+        found = parse(json.dumps({"models": {"m": {"cmd": "x", "proxy": address}}})).config
+        said = await CONTACT.one_token(found.models["m"], "/v1/completions")
+    assert [one.split(b" ")[1] for one in asked] == [b"/v1/completions"]
+    assert said.failure == "/v1/completions answered 500"

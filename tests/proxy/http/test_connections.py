@@ -1,0 +1,162 @@
+"""The clients' connections: kept, closed, stalled, and cut at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+
+import pytest
+import trio
+
+from tests.peers.client import Client, ask, chat
+from tests.proxy.daemon import daemon, stub
+
+HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+CHAT = b'POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n\r\n{"model": "a"}'
+
+
+async def closed_after(port: int, data: bytes, limit: float) -> float | None:
+    """Return the seconds until the daemon closes the connection; None if it does not."""
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    async with stream:
+        await stream.send_all(data)
+        began = time.monotonic()
+        with trio.move_on_after(limit):
+            while await stream.receive_some():
+                pass
+            return time.monotonic() - began
+    return None
+
+
+@pytest.mark.parametrize("data", [HEALTH, CHAT], ids=["view", "forwarded"])
+async def test_an_idle_connection_is_closed_after_its_time(data: bytes) -> None:
+    """Not at once, and not never."""
+    async with daemon({"a": stub()}, keep_alive=0.4) as running:
+        await chat(running.port, "a")
+        took = await closed_after(running.port, data, 3)
+        assert took is not None
+        assert 0.3 < took < 1.5
+
+
+@pytest.mark.parametrize("data", [HEALTH, CHAT], ids=["view", "forwarded"])
+@pytest.mark.parametrize("how", ["close", "1.0"])
+async def test_a_client_that_asks_for_the_end_gets_it(data: bytes, how: str) -> None:
+    """Connection: close, or HTTP/1.0."""
+    if how == "close":
+        data = data.replace(b"Host: x", b"Host: x\r\nConnection: close")
+    else:
+        data = data.replace(b"HTTP/1.1\r\nHost: x", b"HTTP/1.0")
+    async with daemon({"a": stub()}) as running:
+        await chat(running.port, "a")
+        took = await closed_after(running.port, data, 3)
+        assert took is not None
+        assert took < 0.5
+
+
+async def test_clients_that_go_away_leave_no_descriptor() -> None:
+    """Not even for the time an idle connection would be kept."""
+    async with daemon({"a": stub()}) as running:
+        await chat(running.port, "a")
+        before = len(os.listdir("/proc/self/fd"))
+
+        async def visit(number: int) -> None:
+            client = await Client.connect(running.port)
+            async with client.stream:
+                await client.ask("GET", "/health")
+                await trio.sleep(number % 5 / 1000)
+
+        for _ in range(5):
+            async with trio.open_nursery() as nursery:
+                for number in range(30):
+                    nursery.start_soon(visit, number)
+        await trio.sleep(0.3)
+        assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+async def test_clients_that_leave_at_any_moment_leave_no_lease() -> None:
+    """Two hundred of them, after 0 to 20 ms, some with a reset."""
+    async with daemon({"a": stub(concurrencyLimit=500)}) as running:
+        await chat(running.port, "a")
+
+        async def leave(number: int) -> None:
+            client = await Client.connect(running.port)
+            if number % 3 == 0:
+                linger = b"\1\0\0\0\0\0\0\0"
+                client.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            body = json.dumps({"model": "a", "chunks": 5, "pause": 0.002}).encode()
+            await client.send("POST", "/v1/completions", body)
+            await trio.sleep(number % 20 / 1000)
+            await client.stream.aclose()
+
+        for _ in range(10):
+            async with trio.open_nursery() as nursery:
+                for number in range(20):
+                    nursery.start_soon(leave, number)
+        with trio.fail_after(2):
+            while running.supervisor.servers["a"].snapshot().in_flight:
+                await trio.sleep(0.01)
+        assert (await chat(running.port, "a")).status == 200
+
+
+async def test_the_end_waits_for_streams_and_not_for_idle_connections() -> None:
+    """A stream that ends within the grace is whole; an idle client delays nothing."""
+    async with daemon({"a": stub()}, grace=5) as running, trio.open_nursery() as nursery:
+        await chat(running.port, "a")
+        idle = await trio.open_tcp_stream("127.0.0.1", running.port)
+        await idle.send_all(HEALTH)
+        ends: list[float] = []
+
+        async def stream() -> None:
+            reply = await chat(running.port, "a", chunks=10, pause=0.03)
+            assert reply.complete
+            assert reply.body.count(b"data:") == 10
+            ends.append(time.monotonic())
+
+        nursery.start_soon(stream)
+        await trio.sleep(0.1)
+        began = time.monotonic()
+        running.stop.set()
+        await trio.sleep(0.05)
+        with pytest.raises(OSError, match="connect"):
+            await trio.open_tcp_stream("127.0.0.1", running.port)
+        assert await idle.receive_some()
+        with trio.fail_after(1):
+            while await idle.receive_some():
+                pass
+        await idle.aclose()
+        assert time.monotonic() - began < 1
+    assert ends
+
+
+@pytest.mark.parametrize("graceful", [True, False])
+async def test_a_client_that_does_not_read_cannot_hold_up_the_end(graceful: bool) -> None:
+    """Its connection is closed when the grace is over, or at once."""
+    async with daemon({"a": stub()}, grace=0.3) as running:
+        await chat(running.port, "a")
+        client = await Client.connect(running.port)
+        client.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        body = json.dumps({"model": "a", "raw": True, "x": "y" * 30_000_000}).encode()
+        await client.send("POST", "/v1/completions", body)
+        await trio.sleep(0.3)
+        assert running.supervisor.servers["a"].snapshot().in_flight == 1
+        if graceful:
+            running.stop.set()
+            with trio.fail_after(2):
+                while running.supervisor.servers["a"].snapshot().in_flight:
+                    await trio.sleep(0.01)
+        began = time.monotonic()
+    assert time.monotonic() - began < 2
+    await client.stream.aclose()
+
+
+async def test_many_clients_at_once_are_all_accepted() -> None:
+    """Five hundred connects in one moment."""
+    async with daemon({"a": stub()}) as running, trio.open_nursery() as nursery:
+
+        async def visit() -> None:
+            assert (await ask(running.port, "GET", "/health")).body == b"OK"
+
+        for _ in range(500):
+            nursery.start_soon(visit)
