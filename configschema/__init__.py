@@ -8,7 +8,7 @@ from configschema.keys.commandline import Command
 from configschema.keys.fields import fields_of
 from configschema.keys.limits import Limits, resolve_limits
 from configschema.keys.matrixsets import Sets
-from configschema.keys.recipe import Call, Recipe, Run, Step
+from configschema.keys.recipe import Call, Checkpoint, Recipe, Run, Step
 from configschema.keys.schema import Config, Model
 from configschema.keys.sections import (
     DEFAULT_GROUP,
@@ -30,6 +30,7 @@ __all__ = [
     "DEFAULT_GROUP",
     "Call",
     "Capabilities",
+    "Checkpoint",
     "Command",
     "Config",
     "ConfigError",

@@ -9,13 +9,24 @@ from typing import Any
 
 import attrs
 import pytest
+import trio
 
 from configschema import load, parse
 from configschema.advice.general import NOT_YET, NOT_YET_OF_MODELS
 from configschema.keys import sections
 from configschema.keys.commandline import Command
 from configschema.keys.fields import fields_of, inside, is_section, types_of, without_none
+from configschema.keys.presets import PRESETS
 from configschema.keys.schema import Config, Model
+from proxy.daemon.application import Application
+from proxy.forwarding.inflight import InFlight
+from proxy.forwarding.modelcalls import CONTACT
+from proxy.lifecycle.reloading import Reloader
+from proxy.naming.routes import ASKED, POSTED
+from proxy.observing.exposition import exposed
+from proxy.observing.logbook import LogBook
+from proxy.observing.metrics import Metrics
+from supervisor import open_supervisor
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,6 +53,9 @@ TABLES: dict[str, type[attrs.AttrsInstance]] = {
     "## Ui": sections.Ui,
     "## Performance": sections.Performance,
 }
+HTTP = (ROOT / "docs/http.md").read_text()
+SLEEP = (ROOT / "docs/sleep.md").read_text()
+DEVELOPMENT = (ROOT / "docs/development.md").read_text()
 NESTED = ("## Routing", "## Selectors", "## Hooks", "## Ui")  # tables with dotted keys
 
 
@@ -135,6 +149,79 @@ def test_the_commands_for_vllm_are_split_as_meant() -> None:
     assert model.cmd_wake.argv[:2] == ("sh", "-ec")
     assert len(model.cmd_wake.argv) == 3
     assert '-d "{\\"method\\": \\"reload_weights\\"}"' in model.cmd_wake.argv[2]
+
+
+def first_cells(text: str) -> list[str]:
+    """Return the first cell of every row of every table."""
+    return re.findall(r"^\| (.+?) \|", text, re.MULTILINE)
+
+
+def documented_routes() -> set[tuple[str, str]]:
+    """Return method and path of each route in the tables; a method holds until the next one."""
+    found = set()
+    for cell in first_cells(HTTP.partition("\n## Keys\n")[0]):
+        method = ""
+        for words in re.findall(r"`([^`]+)`", cell):
+            *given, path = words.split()
+            method = given[0] if given else method
+            if method:  # without one, it is any
+                found.add((method, re.sub(r"[A-Z]+", "*", path)))
+    return found
+
+
+async def test_every_route_is_in_its_table() -> None:
+    """And no other: those that are forwarded, and the daemon's own."""
+    forwarded = {("POST", path) for path in POSTED} | {("GET", path) for path in ASKED}
+    async with open_supervisor(parse("models: {}").config, CONTACT) as supervisor:
+        reloader = Reloader(None, supervisor)
+        application = Application(supervisor, reloader, Metrics(), LogBook(), trio.Event())
+    own = {
+        (method, re.sub(r"<[^>]+>", "*", rule.rule))
+        for rule in application.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert documented_routes() == forwarded | own
+
+
+async def test_every_metric_is_in_its_table() -> None:
+    """And no other of ours."""
+    async with open_supervisor(parse("models: {}").config, CONTACT) as supervisor:
+        text = exposed(Metrics(), supervisor, InFlight()).decode()
+    told = set(re.findall(r"^# TYPE (llamadoze_\w+)", text, re.MULTILINE))
+    cells = first_cells(HTTP.partition("\n## Metrics\n")[2])
+    assert {name for cell in cells for name in re.findall(r"`(llamadoze_\w+)`", cell)} == told
+
+
+@pytest.mark.parametrize("page", ["docs/sleep.md", "docs/configuration.md", "config.example.yaml"])
+def test_every_preset_is_in_its_pages(page: str) -> None:
+    """As a word of its own: `vllm` is not found in `vllm-level2`."""
+    text = (ROOT / page).read_text()
+    for preset in PRESETS:
+        assert re.search(rf"(?<![\w.-]){re.escape(preset)}(?![\w-])", text), preset
+
+
+def test_every_preset_has_its_rows() -> None:
+    """One for what it does, one for what it needs, what proves it and what it cannot do."""
+    cells = first_cells(SLEEP.partition("\n## Presets\n")[2].partition("\n## ")[0])
+    assert [cell for cell in cells if cell.strip("`") in PRESETS] == [f"`{p}`" for p in PRESETS] * 2
+
+
+@pytest.mark.parametrize("package", ["configschema", "supervisor", "proxy"])
+def test_where_things_are_names_every_module(package: str) -> None:
+    """And none that there is not."""
+    table = DEVELOPMENT.partition(f"| to change in `{package}` |")[2].partition("\n\n")[0]
+    modules = {str(file.relative_to(ROOT / package)) for file in (ROOT / package).rglob("*.py")}
+    named = set(re.findall(r"`([\w/]+\.py)`", table))
+    assert named == {module for module in modules if not module.endswith("__init__.py")}
+
+
+def test_the_pages_name_no_module_that_is_gone() -> None:
+    """Wherever a path of ours is written."""
+    for page in PAGES:
+        for path in re.findall(
+            r"`((?:configschema|supervisor|proxy|tests)/[\w/.]*)`", page.read_text()
+        ):
+            assert (ROOT / path).exists(), f"{page.name}: {path}"
 
 
 def anchor_of(heading: str) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from configschema.keys.commandline import Command
-from configschema.keys.recipe import Call, Step
+from configschema.keys.recipe import Call, Checkpoint, Step
 from configschema.keys.schema import Model
 from configschema.making.expansion import BUILT_IN
 from configschema.text.problems import Fault, Path
@@ -115,6 +115,8 @@ def _fails_on_errors(arguments: Sequence[str]) -> bool:
 def _levels(steps: Sequence[Step], path: Path) -> Iterator[Fault]:
     """Name a level of sleep that is in a body: vLLM reads it from the address only."""
     for number, step in enumerate(steps):
+        if isinstance(step, Checkpoint):
+            continue
         text = f"{step.url} {step.body}" if isinstance(step, Call) else step.command.text
         place: Path = ("sleepEndpoints", number) if isinstance(step, Call) else ("cmdSleep",)
         level = _LEVEL.search(text)

@@ -6,13 +6,17 @@ Owns these warnings. Nothing here refuses a file: a script may give what its cal
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path as FilePath
 
 from configschema.keys.presets import PRESETS
 from configschema.keys.schema import Model
 from configschema.text.problems import Fault, Path
 
+DRIVER = FilePath("/proc/driver/nvidia/version")
+_VERSION = re.compile(r"Kernel Module.*?\s(\d+)\.\d")
 TRUE = frozenset({"1", "true", "yes", "on"})
 
 
@@ -33,8 +37,18 @@ def advise_on_preset(model: Model, path: Path) -> Iterator[Fault]:
         if header not in (name.lower() for name in model.control_headers):
             message = f"{preset} needs the header {{}} in controlHeaders, unless it asks for no key"
             yield Fault((*path, "sleep"), message, (header,))
-    if needs.program and shutil.which(needs.program) is None:
-        yield Fault((*path, "sleep"), f"{preset} needs the program {{}} on PATH", (needs.program,))
+    if needs.driver > _driver() and shutil.which(needs.program) is None:
+        way = f"{preset} needs NVIDIA's driver {needs.driver} or newer, or the program {{}} on PATH"
+        yield Fault((*path, "sleep"), way, (needs.program,))
+
+
+def _driver() -> int:
+    """Return the version of NVIDIA's driver, as its kernel module tells it; 0 without one."""
+    try:
+        found = _VERSION.search(DRIVER.read_text())
+    except (OSError, ValueError):
+        return 0
+    return int(found[1]) if found else 0
 
 
 def _words(model: Model) -> Iterator[str]:

@@ -12,8 +12,7 @@ from typing import Literal
 
 import attrs
 
-from configschema.keys.commandline import split
-from configschema.keys.recipe import Call, Recipe, Run, Step, address
+from configschema.keys.recipe import Call, Checkpoint, Recipe, Step, address
 
 PresetName = Literal[
     "vllm",
@@ -61,12 +60,14 @@ class Needs:
         flags: options of its command.
         env: variables of its environment.
         headers: of the daemon's own requests.
-        program: that is run.
+        driver: the oldest of NVIDIA's drivers that will do; 0 is none.
+        program: that does in its place.
     """
 
     flags: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
+    driver: int = 0
     program: str = ""
 
 
@@ -172,19 +173,12 @@ def _tabbyapi(server: Server) -> Recipe:
 
 
 def _cuda_checkpoint(_: Server) -> Recipe:
-    """All processes are locked before the first is checkpointed, as the driver wants it."""
     return Recipe(
-        sleep=(_cuda("lock", "--action lock --timeout 10000"), _cuda("checkpoint")),
-        wake=(_cuda("restore"), _cuda("unlock")),
+        sleep=(Checkpoint(name="cuda-checkpoint suspend", action="suspend"),),
+        wake=(Checkpoint(name="cuda-checkpoint resume", action="resume"),),
         canary=True,
         sleeps_at_ttl=True,
     )
-
-
-def _cuda(action: str, options: str = "") -> Run:
-    command = f"cuda-checkpoint {options or f'--action {action}'} --pid ${{PID}}"
-    has_cuda = split("cuda-checkpoint --get-state --pid ${PID}")
-    return Run(name=f"cuda-checkpoint {action}", command=split(command), where=has_cuda)
 
 
 def _literal(text: str) -> str:
@@ -206,5 +200,7 @@ PRESETS: Mapping[PresetName, Preset] = {
         check_endpoint="/api/version",
     ),
     "tabbyapi": Preset(build=_tabbyapi, needs=Needs(headers=("authorization",))),
-    "cuda-checkpoint": Preset(build=_cuda_checkpoint, needs=Needs(program="cuda-checkpoint")),
+    "cuda-checkpoint": Preset(
+        build=_cuda_checkpoint, needs=Needs(driver=570, program="cuda-checkpoint")
+    ),
 }

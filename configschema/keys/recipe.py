@@ -7,11 +7,12 @@ endpoint lists become both. Presets are in `presets`; running any of it is the s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 import attrs
 
-from configschema.keys.commandline import NO_COMMAND, Command
+from configschema.keys.commandline import Command
 from configschema.keys.sections import Check, Endpoint
 
 
@@ -25,8 +26,6 @@ class Run:
         limit: seconds it may take; None is the limit of the whole.
         optional: whether the next step is taken even if this one fails.
         repeat: whether it is tried again until it succeeds, within its limit.
-        where: if there is one, the command runs for each process of the model, as ``${PID}``, for
-            which this other command succeeds; there must be one.
     """
 
     name: str
@@ -34,7 +33,6 @@ class Run:
     limit: int | None = None
     optional: bool = False
     repeat: bool = False
-    where: Command = NO_COMMAND
 
 
 @attrs.frozen(kw_only=True)
@@ -66,7 +64,26 @@ class Call:
     repeat: bool = False
 
 
-Step = Run | Call
+@attrs.frozen(kw_only=True)
+class Checkpoint:
+    """A step that NVIDIA's driver takes with all processes of the model that use CUDA.
+
+    Attributes:
+        name: of the step, for the log.
+        action: whether they are suspended or go on.
+        limit: seconds it may take; None is the limit of the whole.
+        optional: whether the next step is taken even if this one fails.
+        repeat: whether it is tried again until it succeeds, within its limit.
+    """
+
+    name: str
+    action: Literal["suspend", "resume"]
+    limit: int | None = None
+    optional: bool = False
+    repeat: bool = False
+
+
+Step = Run | Call | Checkpoint
 
 
 @attrs.frozen(kw_only=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from configschema import Limits, Model, Run, Step
+from configschema import Call, Limits, Model, Step
 from supervisor.processes.commands import run_command
 from supervisor.processes.logs import LogRing
 from supervisor.processes.memory import Held
@@ -123,7 +123,7 @@ def environment_of(model: Model) -> dict[str, str]:
 
 def summary(steps: Sequence[Step], what: str) -> str:
     """Name some steps in a few words: ``cmdSleep``, ``2 sleep requests``, ``3 sleep steps``."""
-    if len(steps) == 1 and isinstance(steps[0], Run):
+    if len(steps) == 1 and not isinstance(steps[0], Call):
         return steps[0].name
-    kind = "step" if any(isinstance(step, Run) for step in steps) else "request"
+    kind = "request" if all(isinstance(step, Call) for step in steps) else "step"
     return f"{len(steps)} {what} {kind}{'' if len(steps) == 1 else 's'}"

@@ -13,7 +13,8 @@ import attrs
 import structlog
 import trio
 
-from configschema import Call, Command, Run, Step
+from configschema import Call, Checkpoint, Step
+from supervisor.processes import cudacheckpoint
 from supervisor.processes.commands import run_told
 from supervisor.processes.memory import beside, tree_of
 from supervisor.sleep.readiness import SLOWEST_ANSWER, pause_after
@@ -80,18 +81,11 @@ class Steps:
         return f"{under_way.timed_out(limits.whole)}{together}" if under_way else None
 
     async def _once(self, step: Step) -> str | None:
-        return await (self.call(step) if isinstance(step, Call) else self._run(step))
-
-    async def _run(self, step: Run) -> str | None:
-        if not step.where:
-            return await self._command(step.command, self.pid)
-        others = {pid: await self._command(step.where, pid) for pid in await self._tree()}
-        found = [pid for pid, failure in others.items() if failure is None]
-        for pid in found:
-            if failure := await self._command(step.command, pid):
-                return f"{failure}, for process {pid}"
-        last = "; ".join(dict.fromkeys(filter(None, others.values())))
-        return None if found else f"has nothing to do: {step.where.text} {last}"
+        if isinstance(step, Call):
+            return await self.call(step)
+        if isinstance(step, Checkpoint):
+            return await self._run(cudacheckpoint.command(step.action, await self._tree()))
+        return await self._run(step.command.for_process(self.pid))
 
     async def _tree(self) -> list[int]:
         try:
@@ -99,8 +93,8 @@ class Steps:
         except (RuntimeError, OSError):  # there is no thread or descriptor left to look with
             return [self.pid]
 
-    async def _command(self, command: Command, pid: int) -> str | None:
-        return await run_told(command.for_process(pid), env=self.env, on_output=self.hear)
+    async def _run(self, argv: Sequence[str]) -> str | None:
+        return await run_told(argv, env=self.env, on_output=self.hear)
 
 
 @attrs.define(eq=False)

@@ -1,77 +1,139 @@
-"""The preset for cuda-checkpoint with a stand-in for NVIDIA's program, and real processes."""
+"""The preset for cuda-checkpoint: real processes, and stand-ins for NVIDIA's driver and program."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trio
 
+from configschema import Limits
+from tests.conftest import processes_with
 from tests.peers.client import ask, chat
-from tests.proxy.daemon import daemon, stub
+from tests.proxy.daemon import Daemon, daemon, stub
 from tests.supervisor.sleep.test_sleep_and_wake import LogLines, events
 
+LIBRARY = Path(__file__).parents[1] / "peers/libcuda.c"
+COMPILER = shutil.which("cc") or ""
 PROGRAM = """#!/bin/sh
-# Only the stub itself has CUDA; its shell has none. States are files, and so is the history.
+# Files hold the states of processes, as the driver's stand-in has them.
 while [ $# -gt 0 ]; do
     case $1 in
         --get-state) action=get-state ;;
         --action) action=$2; shift ;;
         --pid) pid=$2; shift ;;
-        --timeout) shift ;;
+        --timeout) limit=$2; shift ;;
     esac
     shift
 done
-tr '\\0' '\\n' < /proc/$pid/cmdline | head -1 | grep -q python ||
-    { echo "no CUDA state" >&2; exit 1; }
-[ $action = get-state ] && exit 0
-echo "$action $pid" >> %(folder)s/history
-[ ! -e %(folder)s/$action-fails ] || { echo "an error occurred" >&2; exit 1; }
+cd %(folder)s
+[ -e $pid ] || { echo "no CUDA state" >&2; exit 1; }
+case $action in
+    get-state) case $(cat $pid) in 0) echo running ;; 1) echo locked ;; *) echo checkpointed ;; esac
+        exit 0 ;;
+    lock) state=1 ;; checkpoint) state=2 ;; restore) state=1 ;; unlock) state=0 ;;
+esac
+[ ! -e $action-fails ] || { echo "an error occurred" >&2; exit 1; }
+echo "$action $pid ${limit:-0}" >> history
+printf $state > $pid
 """
+SLEPT = ["lock", "checkpoint", "restore", "unlock"]
 
 
-@pytest.fixture
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder that cuda-checkpoint writes its history to."""
-    file = tmp_path / "cuda-checkpoint"
-    file.write_text(PROGRAM % {"folder": tmp_path})
+def make_program(folder: Path) -> None:
+    file = folder / "cuda-checkpoint"
+    file.write_text(PROGRAM % {"folder": folder})
     file.chmod(0o700)
+
+
+def make_library(folder: Path) -> None:
+    target = folder / "libcuda.so.1"
+    subprocess.run([COMPILER, "-shared", "-fPIC", "-o", target, LIBRARY], check=True)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(
+            make_library,
+            id="driver",
+            marks=pytest.mark.skipif(not COMPILER, reason="no C compiler for the stand-in"),
+        ),
+        pytest.param(make_program, id="program"),
+    ]
+)
+def cuda(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder where the stand-in keeps states and its history."""
+    make: Callable[[Path], None] = request.param
+    make(tmp_path)
+    monkeypatch.setenv("CUDA_STAND_IN", str(tmp_path))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     return tmp_path
 
 
 def below_a_shell() -> dict[str, object]:
-    """Return a model whose first process is a shell."""
+    """Return a model whose first process is a shell, which has no CUDA."""
     model = stub(sleep="cuda-checkpoint")
     return {**model, "cmd": f"sh -c '{model['cmd']} & wait'"}
 
 
-async def test_each_process_with_cuda_is_locked_and_checkpointed(program: Path) -> None:
-    """And restored and unlocked under the same pid."""
+async def started(running: Daemon, cuda: Path) -> int:
+    """Bring the model up; return the pid of the process that has CUDA."""
+    pid = int((await chat(running.port, "a")).json()["pid"])
+    assert pid != running.pid("a")
+    (cuda / str(pid)).write_text("0")
+    return pid
+
+
+async def test_each_process_with_cuda_is_suspended_and_resumed(cuda: Path) -> None:
+    """Under the same pid, with ten seconds for what it has given to the GPU."""
     async with daemon({"a": below_a_shell(), "b": stub()}) as running:
-        pid = (await chat(running.port, "a")).json()["pid"]
-        assert pid != running.pid("a")
+        pid = await started(running, cuda)
         await chat(running.port, "b")
         assert running.state("a") == "asleep"
+        assert (cuda / str(pid)).read_text() == "2"
         assert (await chat(running.port, "a")).json()["pid"] == pid
-    actions = ("lock", "checkpoint", "restore", "unlock")
-    assert (program / "history").read_text().split("\n")[:-1] == [f"{one} {pid}" for one in actions]
+    limits = ["10000", "0", "0", "0"]
+    told = [f"{action} {pid} {limit}" for action, limit in zip(SLEPT, limits, strict=True)]
+    assert (cuda / "history").read_text().splitlines() == told
 
 
-async def test_a_checkpoint_that_fails_stops_the_model(program: Path, log_lines: LogLines) -> None:
-    """With what the program said, and for which process."""
-    (program / "checkpoint-fails").touch()
+@pytest.mark.parametrize("action", ["lock", "checkpoint"])
+async def test_a_suspension_that_fails_stops_the_model(
+    cuda: Path, log_lines: LogLines, action: str
+) -> None:
+    """With what the driver said, and of which process."""
+    (cuda / f"{action}-fails").touch()
     async with daemon({"a": below_a_shell(), "b": stub()}) as running:
-        pid = (await chat(running.port, "a")).json()["pid"]
+        pid = await started(running, cuda)
         assert (await chat(running.port, "b")).status == 200
         assert running.state("a") == "stopped"
+        (cuda / f"{action}-fails").unlink()
         assert (await chat(running.port, "a")).status == 200
-    said = f"cuda-checkpoint checkpoint exited with status 1 (an error occurred), for process {pid}"
-    assert f"<a> {said}, falling back to Stop()" in events(log_lines)
+    said = f"cuda-checkpoint suspend exited with status 1 (cannot {action} process {pid}: "
+    (line,) = [line for line in events(log_lines) if said in line]
+    assert line.endswith("falling back to Stop()")
+
+
+async def test_a_process_that_cannot_be_restored_is_replaced(
+    cuda: Path, log_lines: LogLines
+) -> None:
+    """It never can be again, so the request is served by another."""
+    async with daemon({"a": below_a_shell(), "b": stub()}) as running:
+        pid = await started(running, cuda)
+        await chat(running.port, "b")
+        (cuda / "restore-fails").touch()
+        reply = await chat(running.port, "a")
+        assert (reply.status, reply.json()["pid"] != pid) == (200, True)
+    assert any(f"cannot restore process {pid}: " in line for line in events(log_lines))
 
 
 async def test_a_model_without_cuda_does_not_sleep_this_way(
-    program: Path, log_lines: LogLines
+    cuda: Path, log_lines: LogLines
 ) -> None:
     """The log says what was looked for."""
     a: dict[str, object] = {
@@ -84,4 +146,25 @@ async def test_a_model_without_cuda_does_not_sleep_this_way(
         await ask(running.port, "POST", "/api/models/load/a")
         assert (await chat(running.port, "b")).status == 200
         assert running.state("a") == "stopped"
-    assert any("cuda-checkpoint lock has nothing to do" in line for line in events(log_lines))
+    assert any("no process of the model uses CUDA" in line for line in events(log_lines))
+
+
+@pytest.mark.skipif(not COMPILER, reason="no C compiler for the stand-in")
+async def test_a_driver_that_hangs_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines
+) -> None:
+    """It has the time of the sleep; its helper is killed, and the model stopped."""
+    make_library(tmp_path)
+    monkeypatch.setenv("CUDA_STAND_IN", str(tmp_path))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    (tmp_path / "hangs").touch()
+    limits = {"a": Limits(sleep=0.3, unload=0.5)}
+    async with daemon({"a": below_a_shell(), "b": stub()}, limits=limits) as running:
+        await started(running, tmp_path)
+        shell = running.pid("a")
+        with trio.fail_after(5):
+            assert (await chat(running.port, "b")).status == 200
+        assert running.state("a") == "stopped"
+    said = "<a> cuda-checkpoint suspend timed out after 0.300s, falling back to Stop()"
+    assert said in events(log_lines)
+    assert processes_with(f"suspend {shell} ") == []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import jmespath
 import pytest
 
-from configschema import Call, ConfigError, Model, Recipe, Run, parse
+from configschema import Call, Checkpoint, ConfigError, Model, Recipe, Run, Step, parse
+from configschema.advice import presetneeds
 from configschema.keys.presets import PRESETS
 
 VLLM = "cmd: 'vllm serve x --port ${PORT} --enable-sleep-mode', env: [VLLM_SERVER_DEV_MODE=1]"
@@ -37,7 +39,9 @@ def shown(recipe: Recipe) -> dict[str, list[str]]:
     }
 
 
-def _short(step: Call | Run) -> str:
+def _short(step: Step) -> str:
+    if isinstance(step, Checkpoint):
+        return step.action
     if isinstance(step, Run):
         return step.command.text
     path = step.url.partition(":5800")[2]
@@ -152,20 +156,11 @@ def test_no_other_host_gets_the_control_headers() -> None:
     assert found == [{}, {"authorization": "mine"}, {"authorization": "its"}]
 
 
-def test_cuda_checkpoint_takes_each_process_with_cuda() -> None:
-    """All are locked before the first is checkpointed."""
+def test_cuda_checkpoint_takes_one_step_each_way() -> None:
+    """Nothing tells that it sleeps but memory; a token tells that it is awake."""
     recipe = only("cmd: 'x ${PORT}', sleep: cuda-checkpoint").recipe
-    assert shown(recipe) == {
-        "sleep": [
-            "cuda-checkpoint --action lock --timeout 10000 --pid ${PID}",
-            "cuda-checkpoint --action checkpoint --pid ${PID}",
-        ],
-        "wake": [
-            "cuda-checkpoint --action restore --pid ${PID}",
-            "cuda-checkpoint --action unlock --pid ${PID}",
-        ],
-    }
-    assert all(isinstance(step, Run) and step.where for step in recipe.sleep)
+    assert shown(recipe) == {"sleep": ["suspend"], "wake": ["resume"]}
+    assert recipe.canary
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -206,6 +201,27 @@ def test_what_a_preset_needs_and_is_not_there_is_warned_of(keys: str, missing: l
     assert len(found) == len(missing)
     for warning, name in zip(found, missing, strict=True):
         assert name in warning
+
+
+@pytest.mark.parametrize(
+    ("driver", "is_enough"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.159.04  Wed Mar 18", True),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release", True),
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar 5", False),
+        ("something else", False),
+    ],
+)
+def test_a_new_driver_needs_no_program(
+    driver: str, is_enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its kernel module tells its version."""
+    (tmp_path / "version").write_text(f"{driver}\nGCC version: 12.2.0\n")
+    monkeypatch.setattr(presetneeds, "DRIVER", tmp_path / "version")
+    found = warnings("cmd: 'x ${PORT}', sleep: cuda-checkpoint")
+    program = "or the program 'cuda-checkpoint' on PATH"
+    needed = f"cuda-checkpoint needs NVIDIA's driver 570 or newer, {program}"
+    assert found == ([] if is_enough else [needed])
 
 
 @pytest.mark.parametrize(
