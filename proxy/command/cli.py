@@ -20,7 +20,7 @@ import attrs
 
 from configschema import ConfigError, Loaded, Problem, files_in, load
 from proxy.command.arguments import DEFAULT_LISTEN, parser_of_all
-from proxy.lifecycle.startup import CannotRun
+from proxy.lifecycle.startup import CannotRun, refuse_strangers
 
 REMEDY = "choose another with --listen"
 TAKEN = f"Address already in use; {REMEDY}"
@@ -31,8 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name must not end the daemon
-    options = parser_of_all().parse_args(arguments)
     try:
+        refuse_strangers()
+        options = parser_of_all().parse_args(arguments)
         status = COMMANDS[options.command](options)
     except CannotRun as error:
         _complain(f"llamadoze: {error}")
