@@ -6,8 +6,9 @@ READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.ready-demo
 DEV_READY := $(VENV)/.ready-dev
 VLLM := .venv-vllm
+GPU_CHECK := .gpu-check
 
-.PHONY: demo test test-slow test-vllm test-gpu soak lint types check schema bench format clean
+.PHONY: demo test test-slow test-vllm test-gpu wheels gpu-check soak lint types check schema bench format clean
 
 demo: $(DEMO_READY)
 	@exec $(BIN)/llamadoze demo --folder .demo
@@ -26,6 +27,19 @@ test-vllm: $(DEV_READY) $(VLLM)/.ready
 # VLLM_PYTHON names a Python that has vLLM for the GPU of this machine.
 test-gpu: $(DEV_READY)
 	LLAMADOZE_VLLM=$(VLLM_PYTHON) $(BIN)/pytest -m gpu -s tests/real
+
+# For a machine without a network: `make wheels WHEELS=folder` here, then there, with its Python that has
+# torch, transformers and CUDA, `make gpu-check WHEELS=folder`.
+wheels: $(VENV)/bin/python
+	$(BIN)/pip download --quiet --disable-pip-version-check -c constraints.txt -d $(WHEELS) \
+		--only-binary=:all: --implementation cp --python-version 3.12 \
+		--platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 '.[gpu]'
+
+gpu-check:
+	rm -rf $(GPU_CHECK)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile --target $(GPU_CHECK) \
+		$(if $(WHEELS),--no-index --no-deps $(WHEELS)/*.whl,-c constraints.txt '.[gpu]')
+	PYTHONPATH=$(CURDIR):$(CURDIR)/$(GPU_CHECK) $(PYTHON) -m tests.real.gpu_check $(GPU_CHECK_OPTIONS)
 
 soak: $(DEV_READY)
 	$(BIN)/python -m tests.bench.soak
@@ -51,7 +65,7 @@ format: $(DEV_READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VLLM) .demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) $(GPU_CHECK) .demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

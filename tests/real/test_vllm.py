@@ -5,18 +5,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
 from tests.proxy.daemon import stub
 from tests.real.huggingface import write_model
-from tests.system.daemon import Process, started, wait_for, write
+from tests.system.daemon import Process, started, write
 
 PYTHON = os.environ.get("LLAMADOZE_VLLM", "")
 pytestmark = [
@@ -26,14 +28,16 @@ pytestmark = [
 ]
 ENVIRONMENT = ["HF_HUB_OFFLINE=1", "VLLM_NO_USAGE_STATS=1", "VLLM_CPU_KVCACHE_SPACE=1"]
 DEV = "VLLM_SERVER_DEV_MODE=1"
+LENGTH = 2048  # tokens that the model has room for
+TOKENS = LENGTH - 100  # of a stream that must not end before its time, however fast the machine is
 
 
 def vllm(model: Path, *env: str, **keys: Any) -> dict[str, Any]:
     """Return a model that vLLM serves; --enable-sleep-mode would not start on a CPU."""
     command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
-    options = "--host 127.0.0.1 --port ${PORT} --served-model-name tiny --max-model-len 2048"
+    options = "--host 127.0.0.1 --port ${PORT} --served-model-name tiny"
     return {
-        "cmd": f"{' '.join(command)} {options} --enforce-eager",
+        "cmd": f"{' '.join(command)} {options} --max-model-len {LENGTH} --enforce-eager",
         "proxy": "http://127.0.0.1:${PORT}",
         "env": [*ENVIRONMENT, *env],
         "useModelName": "tiny",
@@ -75,6 +79,42 @@ def ask(daemon: Process, method: str, path: str, body: object = None) -> tuple[i
 
 def is_sleeping(daemon: Process) -> bool:
     return bool(ask(daemon, "GET", "/is_sleeping")[1]["is_sleeping"])
+
+
+@pytest.fixture(autouse=True)
+def left_awake(daemon: Process) -> Iterator[None]:
+    """Wake what a test has put to sleep past the daemon, or the next one would wait for it."""
+    yield
+    row = daemon.running().get("level1")
+    if row and row["state"] == "ready" and is_sleeping(daemon):
+        ask(daemon, "POST", "/wake_up")
+
+
+class Stream(threading.Thread):
+    """A chat that is read as it comes: all the tokens that there is room for."""
+
+    def __init__(self, port: int, model: str) -> None:
+        super().__init__(daemon=True)
+        chat = {"model": model, "max_tokens": TOKENS, "ignore_eos": True, "stream": True}
+        body = json.dumps(chat | {"messages": [{"role": "user", "content": "hi"}]}).encode()
+        headers = {"Content-Type": "application/json"}
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        self.request = Request(url, body, headers)
+        self.text = b""
+        self.has_begun, self.is_over = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        with urlopen(self.request, timeout=120) as reply:
+            for line in reply:
+                self.text += line
+                if b'"content":"' in line:
+                    self.has_begun.set()
+        self.is_over.set()
+
+    def begin(self) -> None:
+        """Return once it has said its first word: it is far from its last."""
+        self.start()
+        assert self.has_begun.wait(60)
 
 
 def test_a_swap_puts_vllm_to_sleep_and_wakes_the_same_process(daemon: Process) -> None:
@@ -135,43 +175,27 @@ def test_a_request_past_the_daemon_hangs_while_it_sleeps(daemon: Process) -> Non
 def test_the_modes_do_to_a_running_stream_what_they_say(daemon: Process, mode: str) -> None:
     """``abort`` ends it at once; it is the default, and why the daemon drains before."""
     served(daemon, "level1")
-    chat = {"model": "tiny", "max_tokens": 400, "ignore_eos": True, "stream": True}
-    chat |= {"messages": [{"role": "user", "content": "hi"}]}
-    text: list[bytes] = []
-
-    def stream() -> None:
-        text.append(ask(daemon, "POST", "/v1/chat/completions", chat)[1])
-
-    running = threading.Thread(target=stream)
-    running.start()
-    time.sleep(0.4)
+    stream = Stream(int(daemon.running()["level1"]["proxy"].rpartition(":")[2]), "tiny")
+    stream.begin()
     assert ask(daemon, "POST", f"/sleep?level=1&mode={mode}")[0] == 200
     if mode == "keep":
-        time.sleep(0.5)
-        assert not text
+        assert not stream.is_over.wait(0.5)
     ask(daemon, "POST", "/wake_up")
-    running.join(60)
-    assert text[0].rstrip().endswith(b"data: [DONE]")
-    assert (b'"finish_reason":"abort"' in text[0]) is (mode == "abort")
+    assert stream.is_over.wait(60)
+    assert stream.text.rstrip().endswith(b"data: [DONE]")
+    assert (b'"finish_reason":"abort"' in stream.text) is (mode == "abort")
 
 
 def test_a_stream_through_the_daemon_is_whole_before_vllm_sleeps(daemon: Process) -> None:
     """Whoever else asks for another model meanwhile."""
     served(daemon, "level1")
-    replies: list[Any] = []
-
-    def stream() -> None:
-        replies.append(daemon.chat("level1", max_tokens=300, ignore_eos=True, stream=True))
-
-    running = threading.Thread(target=stream)
-    running.start()
-    wait_for(lambda: daemon.running()["level1"]["in_flight"] == 1)
+    stream = Stream(daemon.port, "level1")
+    stream.begin()
     served(daemon, "other")
-    running.join(60)
-    ((status, text),) = replies
-    assert status == 200
-    assert b'"finish_reason":"length"' in text
-    assert text.rstrip().endswith(b"data: [DONE]")
+    assert stream.is_over.wait(60)
+    assert b'"finish_reason":"length"' in stream.text
+    assert stream.text.rstrip().endswith(b"data: [DONE]")
+    assert daemon.running()["level1"]["state"] == "asleep"
 
 
 def test_level_2_wakes_in_the_right_order_with_its_weights(daemon: Process) -> None:

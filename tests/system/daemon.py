@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,11 +88,16 @@ def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def started(*arguments: str, wait: float = 15, host: str = "127.0.0.1") -> Iterator[Process]:
+def started(
+    *arguments: str,
+    wait: float = 15,
+    host: str = "127.0.0.1",
+    command: Sequence[str] = (LLAMADOZE,),
+) -> Iterator[Process]:
     """Start the command and wait until it listens."""
     port = free_port(1)
     process = subprocess.Popen(
-        [LLAMADOZE, *arguments, "--listen", f"{host}:{port}"],
+        [*command, *arguments, "--listen", f"{host}:{port}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, "PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": STATE},

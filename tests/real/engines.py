@@ -1,0 +1,198 @@
+"""What a model server of the GPU check runs: a random language model on torch, or a stand-in.
+
+Owns the weights and the cache: where they are, and what becomes of them in a sleep. The stand-in
+holds ordinary memory and says nothing of worth; it lets all of the check run without torch.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+VOCABULARY = 512
+CONTEXT = 2048  # tokens
+CACHE = 16  # a part of the weights' size: what the cache of keys and values takes, here without use
+
+
+class Engine(Protocol):
+    """A model that can give its memory back."""
+
+    def say(self, prompt: Sequence[int], count: int) -> Iterator[int]:
+        """Yield tokens, always the same for the same prompt and weights."""
+
+    def drop_weights(self, *, keep: bool) -> None:
+        """Give the weights' memory of the device back; `keep` copies them to host memory first."""
+
+    def make_room(self) -> None:
+        """Take the memory of the weights again, and fill it if a copy was kept."""
+
+    def fill(self) -> None:
+        """Make the weights from the seed, as when the model was loaded."""
+
+    def drop_cache(self) -> None:
+        """Give the cache's memory back."""
+
+    def make_cache(self) -> None:
+        """Take it again."""
+
+
+def note_held(count: int) -> None:
+    """Tell a GPU that is made up what this process holds of it, in bytes."""
+    if folder := os.environ.get("CUDA_STAND_IN"):
+        state = Path(folder, f"{os.getpid()}")
+        if not state.exists():
+            state.write_text("0")
+        state.with_suffix(".bytes").write_text(str(count))
+
+
+class Torch:
+    """A Llama with random weights in bf16, of transformers."""
+
+    def __init__(self, gigabytes: float, seed: int, device: str) -> None:
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        self._torch, self._seed, self._device = torch, seed, device
+        shape = _shape(gigabytes)
+        config = LlamaConfig(
+            vocab_size=VOCABULARY,
+            max_position_embeddings=CONTEXT,
+            tie_word_embeddings=False,
+            **shape,
+        )
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.bfloat16)
+        with torch.device(device):  # made there, with no copy on the host
+            self._model: Any = LlamaForCausalLM(config).eval().requires_grad_(False)
+        torch.set_default_dtype(default)
+        self._shapes = [one.shape for one in self._model.parameters()]
+        self._kept: list[Any] = []
+        self._cache: Any = None
+        self.fill()
+        self.make_cache()
+
+    def say(self, prompt: Sequence[int], count: int) -> Iterator[int]:
+        torch = self._torch
+        tokens, past = torch.tensor([list(prompt)], device=self._device), None
+        for _ in range(count):
+            with torch.inference_mode():
+                answer = self._model(tokens, past_key_values=past, use_cache=True)
+            past = answer.past_key_values
+            tokens = answer.logits[:, -1:].argmax(-1)
+            yield int(tokens.item())
+
+    def drop_weights(self, *, keep: bool) -> None:
+        weights = list(self._model.parameters())
+        if keep:
+            # The host memory stays for the next sleep: to pin it takes longer than to fill it.
+            self._kept = self._kept or [self._on_host(one) for one in weights]
+            for copy, one in zip(self._kept, weights, strict=True):
+                copy.copy_(one.data, non_blocking=True)
+            self._wait()
+        else:
+            self._kept = []
+        for one in weights:
+            one.data = self._torch.empty(0, dtype=one.dtype, device=self._device)
+        self._give_back()
+
+    def _on_host(self, weight: Any) -> Any:
+        is_pinned = self._device != "cpu"
+        return self._torch.empty(weight.shape, dtype=weight.dtype, pin_memory=is_pinned)
+
+    def make_room(self) -> None:
+        weights = list(self._model.parameters())
+        for one, shape in zip(weights, self._shapes, strict=True):
+            one.data = self._torch.empty(shape, dtype=one.dtype, device=self._device)
+        for one, copy in zip(weights, self._kept, strict=bool(self._kept)):
+            one.data.copy_(copy, non_blocking=True)
+        self._wait()
+        self._note()
+
+    def fill(self) -> None:
+        source = self._torch.Generator(self._device).manual_seed(self._seed)
+        for one in self._model.parameters():
+            one.data.normal_(0, 0.02, generator=source)
+        self._wait()
+        self._note()
+
+    def drop_cache(self) -> None:
+        self._cache = None
+        self._give_back()
+
+    def make_cache(self) -> None:
+        size = 2 * sum(one.numel() for one in self._shapes) // CACHE
+        self._cache = self._torch.zeros(size, dtype=self._torch.uint8, device=self._device)
+        self._wait()
+        self._note()
+
+    def _give_back(self) -> None:
+        if self._device != "cpu":
+            self._torch.cuda.empty_cache()
+        self._note()
+
+    def _wait(self) -> None:
+        if self._device != "cpu":
+            self._torch.cuda.synchronize()
+
+    def _note(self) -> None:
+        held = sum(one.nbytes for one in self._model.parameters())
+        note_held(held + (0 if self._cache is None else self._cache.nbytes))
+
+
+def _shape(gigabytes: float) -> dict[str, int]:
+    """Return the shape of a Llama whose weights take about so many GB."""
+    width = 4096 if gigabytes >= 1 else 256
+    inner, heads = width * 11 // 4, width // 64
+    of_a_layer = 2 * (4 * width * width + 3 * width * inner)  # bytes
+    return {
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "num_hidden_layers": max(1, round(gigabytes * 1e9 / of_a_layer)),
+    }
+
+
+class StandIn:
+    """Ordinary memory instead of weights, and words that follow from the seed and the prompt."""
+
+    def __init__(self, gigabytes: float, seed: int, _: str = "") -> None:
+        self._size, self._seed = round(gigabytes * 1e9), seed
+        self._weights, self._cache, self._kept = bytearray(), bytearray(), b""
+        self.make_room()
+        self.fill()
+        self.make_cache()
+
+    def say(self, prompt: Sequence[int], count: int) -> Iterator[int]:
+        told = zlib.crc32(
+            bytes(one % 256 for one in prompt), self._weights[0] if self._weights else 0
+        )
+        for _ in range(count):
+            told = zlib.crc32(told.to_bytes(4, "big"))
+            yield told % VOCABULARY
+
+    def drop_weights(self, *, keep: bool) -> None:
+        self._kept = bytes(self._weights) if keep else b""
+        self._weights = bytearray()
+        self._note()
+
+    def make_room(self) -> None:
+        self._weights = bytearray(self._kept) if self._kept else bytearray(self._size)
+        self._note()
+
+    def fill(self) -> None:
+        self._weights[:] = bytes([self._seed % 256]) * self._size
+
+    def drop_cache(self) -> None:
+        self._cache = bytearray()
+        self._note()
+
+    def make_cache(self) -> None:
+        self._cache = bytearray(self._size // CACHE)
+        self._note()
+
+    def _note(self) -> None:
+        note_held(len(self._weights) + len(self._cache))

@@ -1,0 +1,368 @@
+"""What a GPU shows of llamadoze's sleep, as one report: ``make gpu-check``.
+
+Owns the parts of the check and what is good of each. It ends in eight minutes, and tells of what it
+has by then. The models are those of `torch_server`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import attrs
+
+from supervisor.processes.gpu import held_on_gpus, why_not_known
+from supervisor.processes.memory import tree_of
+from tests.system.daemon import Process, started, write
+
+GIB = 1 << 30
+MIB = 1 << 20
+GB = 1e9
+LIMIT = 440  # seconds for all parts; the rest of eight minutes is for the end of the models
+LEFT_AT_MOST = 2.0  # GiB: a CUDA context, its libraries, and what torch keeps
+CHAT: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "tell me of the night"}],
+    "max_tokens": 16,
+    "temperature": 0,
+}
+
+
+class TimeIsOver(Exception):
+    """The check has had all of its time."""
+
+
+@attrs.define
+class Report:
+    """What was found, as Markdown; `bad` counts what is not as it should be."""
+
+    lines: list[str] = attrs.field(factory=list)
+    bad: int = 0
+
+    def say(self, *lines: str) -> None:
+        self.lines += lines
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        self.say(_row(head), _row(["---"] * len(head)), *map(_row, rows), "")
+
+    def judge(self, is_good: bool, text: str) -> None:
+        self.bad += not is_good
+        self.say(f"- {'good' if is_good else '**BAD**'}: {text}")
+
+    def text(self) -> str:
+        verdict = "all good" if not self.bad else f"{self.bad} bad"
+        return "\n".join([*self.lines, "", f"Result: {verdict}.", ""])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+@attrs.define
+class Check:
+    """The daemon with its models, and the report that comes of it."""
+
+    report: Report
+    daemon: Process
+    gigabytes: float
+    cycles: int
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        status, answer = self.daemon.ask(method, path, body)
+        if status != 200:
+            raise RuntimeError(f"{method} {path} answered {status}: {answer}")
+        return answer
+
+    def say(self, model: str) -> str:
+        """Return what a model says, always to the same question."""
+        answer = self.ask("POST", "/v1/chat/completions", {"model": model, **CHAT})
+        return str(answer["choices"][0]["message"]["content"])
+
+    def first_token(self, model: str) -> float:
+        """Return the seconds from a request to the first token of its stream."""
+        body = json.dumps({"model": model, **CHAT, "stream": True}).encode()
+        url = f"http://127.0.0.1:{self.daemon.port}/v1/chat/completions"
+        headers = {"Content-Type": "application/json"}
+        began = time.monotonic()
+        with urlopen(Request(url, body, headers), timeout=300) as reply:
+            reply.readline()
+            took = time.monotonic() - began
+            reply.read()
+        return took
+
+    def pid(self, model: str) -> int:
+        return int(self.daemon.running()[model]["pid"])
+
+    def held(self, pid: int) -> int:
+        """Return the bytes of GPU memory that a model holds, as llamadoze measures it."""
+        return held_on_gpus(tree_of(pid).__contains__) or 0
+
+    def own_seconds(self, model: str) -> dict[str, float]:
+        """Return what the model server itself needed for its last sleep and wake."""
+        port = int(self.daemon.running()[model]["proxy"].rpartition(":")[2])
+        _, timings = Process(self.daemon.process, port).ask("GET", "/timings")
+        return dict(timings)
+
+    def told(self, model: str, key: str) -> list[dict[str, Any]]:
+        """Return the log's lines of a model that have a fact."""
+        lines = self.daemon.log()
+        return [line for line in lines if line.get("model") == model and key in line]
+
+    def sleep_and_wake(self, model: str) -> tuple[float, float, int]:
+        """Return the seconds of both, and what the model held between them."""
+        pid, began = self.pid(model), time.monotonic()
+        self.ask("POST", f"/api/models/sleep/{model}")
+        slept, held = time.monotonic(), self.held(pid)
+        woken_from = time.monotonic()
+        self.ask("POST", f"/api/models/wake/{model}")
+        return slept - began, time.monotonic() - woken_from, held
+
+
+def machine(report: Report) -> float:
+    """Tell of the machine; return how many GB of memory its GPU has."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        device = pynvml.nvmlDeviceGetHandleByIndex(0)
+        name, driver = pynvml.nvmlDeviceGetName(device), pynvml.nvmlSystemGetDriverVersion()
+        total = pynvml.nvmlDeviceGetMemoryInfo(device).total
+    except Exception as error:  # whatever NVML or its absence raises: there is no GPU to check
+        raise SystemExit(f"gpu-check needs an NVIDIA GPU: {why_not_known() or error}") from None
+    report.say("# GPU check", "")
+    rows = [
+        ("GPU", f"{name}, {total / GIB:.1f} GiB"),
+        ("driver", f"{driver}"),
+        ("kernel", platform.release()),
+        ("Python", platform.python_version()),
+        *((name, _version(name)) for name in ("torch", "transformers", "nvidia-ml-py", "trio")),
+    ]
+    report.table(("what", "version"), rows)
+    return float(total / GB)
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def configuration(folder: Path, gigabytes: float, engine: str, device: str) -> str:
+    """Write the models and return the file."""
+
+    def model(size: float, seed: int, *more: str, **keys: object) -> dict[str, object]:
+        size = round(size, 4)
+        options = f"--gigabytes {size} --seed {seed} --engine {engine} --device {device}"
+        program = f"{sys.executable} -m tests.real.torch_server --port ${{PORT}}"
+        return {
+            "cmd": f"{program} {options} {' '.join(more)}",
+            "proxy": "http://127.0.0.1:${PORT}",
+            "readyTimeout": 180,
+            "sleep": "vllm",
+            "verify": {"canary": True, "timeout": 5},
+            **keys,
+        }
+
+    models = {
+        "large": model(gigabytes, 1),
+        "second": model(gigabytes / 4, 2, sleep="vllm-level2"),
+        "left": model(gigabytes / 2, 3, verify={"canary": False}),
+        "right": model(gigabytes / 2, 4, verify={"canary": False}),
+        "liar": model(gigabytes / 8, 5, "--lies"),
+        "frozen": model(gigabytes / 2, 6, "--never-sleeps", sleep="cuda-checkpoint"),
+    }
+    return write(folder, models=models, maxSleepFailures=1)
+
+
+def figures(check: Check) -> None:
+    """What llamadoze measures is what nvidia-smi shows of the same processes."""
+    check.say("large")
+    pids = tree_of(check.pid("large"))
+    if (ours := held_on_gpus(pids.__contains__)) is None:
+        check.report.judge(False, "NVML tells nothing of single processes on this machine")
+        return
+    command = ["nvidia-smi", "--query-compute-apps=pid,used_memory"]
+    command += ["--format=csv,noheader,nounits"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    rows = [tuple(map(str.strip, line.split(","))) for line in lines if line.strip()]
+    theirs = sum(int(held) for pid, held in rows if int(pid) in pids)
+    text = f"llamadoze measures {ours / MIB:.0f} MiB, nvidia-smi shows {theirs} MiB"
+    check.report.judge(abs(ours / MIB - theirs) <= len(pids), text)
+    is_whole = ours > check.gigabytes * GB * 0.9
+    check.report.judge(is_whole, f"a model of {check.gigabytes:g} GB holds {ours / GIB:.2f} GiB")
+
+
+def cycles(check: Check) -> None:
+    """A model falls asleep and wakes again and again: what is freed, what is left, how fast."""
+    before, rows = check.say("large"), []
+    for number in range(1, check.cycles + 1):
+        sleep, wake, held = check.sleep_and_wake("large")
+        own, freed = check.own_seconds("large"), check.told("large", "freed_bytes")[-1]
+        moved = freed["freed_bytes"] / GB
+        seconds = (f"{one:.2f}" for one in (sleep, own["sleep"], wake, own["wake"]))
+        sizes = (f"{freed['freed_bytes'] / GIB:.2f}", f"{held / GIB:.2f}")
+        speeds = (f"{moved / own['sleep']:.1f}", f"{moved / own['wake']:.1f}")
+        rows.append([f"{number}", *seconds, *sizes, *speeds])
+        _same(check, "large", before)
+    head = ["cycle", "sleep s", "its own", "wake s", "its own", "freed GiB", "left GiB"]
+    check.report.table([*head, "GB/s out", "GB/s in"], rows)
+    told = check.told("large", "freed_bytes")
+    least = min(line["freed_bytes"] for line in told)
+    text = f"each sleep freed {least / GIB:.2f} GiB or more"
+    check.report.judge(least > check.gigabytes * GB * 0.9, text)
+    most = max(line["left_bytes"] for line in told)
+    check.report.judge(most < LEFT_AT_MOST * GIB, f"each left {most / GIB:.2f} GiB or less")
+    trend = told[-1]["trend_bytes"]
+    check.report.judge(trend < 8 * MIB, f"each left {trend / MIB:+.1f} MiB more than the last")
+
+
+def level_2(check: Check) -> None:
+    """Weights that are dropped and made again are the same."""
+    before = check.say("second")
+    for _ in range(2):
+        sleep, wake, held = check.sleep_and_wake("second")
+        check.report.say(f"- sleep {sleep:.2f} s, wake {wake:.2f} s, left {held / GIB:.2f} GiB")
+        _same(check, "second", before)
+    check.report.judge(True, "the same words after each wake")
+
+
+def _same(check: Check, model: str, before: str) -> None:
+    if (after := check.say(model)) != before:
+        raise RuntimeError(f"{model} said {before!r} before its sleep and {after!r} after its wake")
+
+
+def turns(check: Check) -> None:
+    """Two models that do not fit together: what a request waits beyond the servers' own time."""
+    check.say("left")
+    awake = min(check.first_token("left") for _ in range(3))
+    check.say("right")
+    others = {"left": "right", "right": "left"}
+    rows, added = [], []
+    for model in ("left", "right") * 3:
+        whole = check.first_token(model)
+        sleep = check.own_seconds(others[model])["sleep"]
+        wake = check.own_seconds(model)["wake"]
+        added.append(whole - sleep - wake - awake)
+        cells = (whole, sleep, wake, awake, added[-1])
+        rows.append([model, *(f"{seconds * 1000:.0f}" for seconds in cells)])
+    head = ["request for", "first token ms", "the other's sleep", "its wake", "a token awake"]
+    check.report.table([*head, "llamadoze"], rows)
+    median = statistics.median(added) * 1000
+    check.report.judge(median < 500, f"llamadoze adds {median:.0f} ms at the median")
+
+
+def lies(check: Check) -> None:
+    """A server that says that it sleeps and keeps its memory is stopped."""
+    check.say("liar")
+    pid = check.pid("liar")
+    status, _ = check.daemon.ask("POST", "/api/models/sleep/liar")
+    found = check.daemon.said("<liar> the model still holds")
+    check.report.judge(
+        status >= 400 and found, "the lie is found: the model still holds its memory"
+    )
+    is_gone = "liar" not in check.daemon.running() and not Path(f"/proc/{pid}").exists()
+    check.report.judge(is_gone, "the model is stopped, and its process is gone")
+
+
+def checkpoints(check: Check) -> None:
+    """A server that cannot sleep is suspended by the driver, and says the same when it goes on."""
+    before, pid = check.say("frozen"), check.pid("frozen")
+    awake, rows = check.held(pid), []
+    for number in range(1, 4):
+        sleep, wake, held = check.sleep_and_wake("frozen")
+        freed = (awake - held) / GB
+        cells = (f"{one:.2f}" for one in (sleep, wake, freed, held / GB))
+        rows.append([f"{number}", *cells, f"{freed / sleep:.1f}", f"{freed / wake:.1f}"])
+        _same(check, "frozen", before)
+    head = ["cycle", "sleep s", "wake s", "freed GB", "left GB", "GB/s out", "GB/s in"]
+    check.report.table(head, rows)
+    check.report.judge(check.pid("frozen") == pid, "the same words from the same process")
+    check.report.judge(held < awake / 100, f"{held / MIB:.0f} MiB stay on the GPU")
+
+
+Part = tuple[str, Callable[[Check], None], Sequence[str]]
+PARTS: Sequence[Part] = (
+    ("NVML against nvidia-smi", figures, ()),
+    ("Cycles of sleep and wake, level 1", cycles, ("large",)),
+    ("Level 2", level_2, ("second",)),
+    ("Two models in turns", turns, ("left", "right")),
+    ("A sleep that lies", lies, ()),
+    ("Sleep by the driver's checkpoint", checkpoints, ("frozen",)),
+)
+
+
+def play(check: Check, part: Part) -> None:
+    """Play one part; whatever goes wrong in it is told, and the others are played."""
+    title, run, models = part
+    check.report.say("", f"## {title}", "")
+    began = time.monotonic()
+    try:
+        run(check)
+    except TimeIsOver:
+        raise
+    except Exception as error:  # the report is there to tell of it, whatever it is
+        check.report.judge(False, f"{error!r}")
+        lines = [f"    {line}" for line in check.daemon.events()[-8:]]
+        check.report.say("", "The daemon's last lines:", "", *lines)
+    for model in models:
+        check.daemon.ask("POST", f"/api/models/unload/{model}")
+    check.report.say("", f"({time.monotonic() - began:.0f} s)")
+
+
+@contextlib.contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """Raise TimeIsOver in the block when its time is over."""
+
+    def ring(*_: object) -> None:
+        raise TimeIsOver
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+
+
+def main() -> int:
+    """Play all parts, print the report, and return 1 if something was bad."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gigabytes", type=float, help="of the largest model (default: 16)")
+    parser.add_argument("--cycles", type=int, default=10)
+    parser.add_argument("--engine", default="torch")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--limit", type=int, default=LIMIT, help="seconds")
+    options = parser.parse_args()
+    report = Report()
+    total = machine(report)
+    gigabytes = options.gigabytes or min(16.0, total * 0.6)
+    try:
+        with within(options.limit), tempfile.TemporaryDirectory() as folder:
+            file = configuration(Path(folder), gigabytes, options.engine, options.device)
+            state = ("--state-dir", f"{folder}/state")
+            command = (sys.executable, "-m", "proxy")
+            with started("--config", file, *state, command=command) as daemon:
+                check = Check(report, daemon, gigabytes, options.cycles)
+                for part in PARTS:
+                    play(check, part)
+    except TimeIsOver:
+        report.judge(False, f"the time was over after {options.limit} s")
+    print(report.text())
+    return 1 if report.bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The GPU check on a machine without a GPU: a made-up one shows what the report is made of."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from supervisor.processes.gpu import held_on_gpus
+
+PEERS = Path(__file__).parents[1] / "peers"
+COMPILER = shutil.which("cc") or ""
+PARTS = ("NVML against nvidia-smi", "level 1", "Level 2", "in turns", "lies", "checkpoint")
+
+
+def check(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the check with a GPU that is made up."""
+    environment = {
+        **os.environ,
+        "CUDA_STAND_IN": str(folder),
+        "LD_LIBRARY_PATH": str(folder),
+        "PYTHONPATH": os.pathsep.join(map(str, (PEERS / "nvml", PEERS.parents[1]))),
+        "PATH": os.pathsep.join(map(str, (PEERS / "nvml", Path(sys.executable).parent)))
+        + os.pathsep
+        + os.environ["PATH"],
+    }
+    command = [sys.executable, "-m", "tests.real.gpu_check", "--device", "cpu", *options]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def make_driver(folder: Path) -> None:
+    target = folder / "libcuda.so.1"
+    subprocess.run([COMPILER, "-shared", "-fPIC", "-o", target, PEERS / "libcuda.c"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("engine", "gigabytes"),
+    [
+        ("stand-in", "0.05"),
+        pytest.param(
+            "torch",
+            "0.1",
+            marks=[
+                pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed"),
+                pytest.mark.timeout(300),
+            ],
+        ),
+    ],
+)
+@pytest.mark.skipif(not COMPILER, reason="no C compiler for the driver's stand-in")
+def test_the_report_has_every_part_and_its_verdict(
+    tmp_path: Path, engine: str, gigabytes: str
+) -> None:
+    """All of it is good where the model servers do what they should."""
+    make_driver(tmp_path)
+    result = check(tmp_path, "--engine", engine, "--gigabytes", gigabytes, "--cycles", "2")
+    report = result.stdout
+    assert report.rstrip().endswith("Result: all good."), f"{report}\n{result.stderr}"
+    assert result.returncode == 0
+    titles = [line for line in report.splitlines() if line.startswith("## ")]
+    assert len(titles) == len(PARTS)
+    for title, part in zip(titles, PARTS, strict=True):
+        assert part in title
+    assert "| 2 |" in report
+    assert "good: the lie is found" in report
+    assert "good: the same words from the same process" in report
+
+
+def test_what_fails_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
+    """Here there is no driver that could checkpoint, and no time for more than a part."""
+    result = check(tmp_path, "--engine", "stand-in", "--gigabytes", "0.02", "--cycles", "2")
+    assert result.returncode == 1
+    assert "## Sleep by the driver's checkpoint" in result.stdout
+    assert "cuda-checkpoint suspend exited with status 1" in result.stdout
+    assert result.stdout.rstrip().endswith("Result: 1 bad.")
+
+
+def test_a_check_whose_time_is_over_tells_what_it_has(tmp_path: Path) -> None:
+    """And leaves no process."""
+    result = check(tmp_path, "--engine", "stand-in", "--gigabytes", "0.02", "--limit", "3")
+    assert result.returncode == 1
+    assert "the time was over after 3 s" in result.stdout
+    assert "good: llamadoze measures" in result.stdout
+    left = [file for file in tmp_path.glob("*.bytes") if Path("/proc", file.stem).exists()]
+    assert left == []
+
+
+@pytest.mark.skipif(held_on_gpus(lambda _: False) is not None, reason="this machine has a GPU")
+def test_without_a_gpu_the_check_says_so() -> None:
+    """In one line."""
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.real.gpu_check"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("gpu-check needs an NVIDIA GPU")
+    assert len(result.stderr.splitlines()) == 1
