@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,16 +46,22 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> FakePrograms:
     return fakes
 
 
+# Whatever these tests start has this in its environment, and nobody else's processes have.
+RUN = f"{uuid.uuid4()}"
+os.environ["LLAMADOZE_TESTS"] = RUN
+
+
 def processes_with(word: str) -> list[str]:
-    """Return the living processes whose command line holds this word."""
+    """Return the living processes that these tests have started, with this word in the command."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+                is_ours = RUN.encode() in (folder / "environ").read_bytes()
             except (OSError, IndexError):
                 continue
-            if word in line and state != "Z":
+            if word in line and state != "Z" and is_ours:
                 found.append(f"{folder.name} {line}")
     return found

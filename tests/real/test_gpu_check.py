@@ -82,10 +82,11 @@ def test_what_fails_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
 
 def test_a_check_whose_time_is_over_tells_what_it_has(tmp_path: Path) -> None:
     """And leaves no process."""
-    result = check(tmp_path, "--engine", "stand-in", "--gigabytes", "0.02", "--limit", "3")
+    endless = ("--gigabytes", "0.02", "--cycles", "1000000", "--limit", "3")
+    result = check(tmp_path, "--engine", "stand-in", *endless)
     assert result.returncode == 1
     assert "the time was over after 3 s" in result.stdout
-    assert "good: llamadoze measures" in result.stdout
+    assert "| GPU | a GPU that is made up" in result.stdout
     left = [file for file in tmp_path.glob("*.bytes") if Path("/proc", file.stem).exists()]
     assert left == []
 

@@ -193,13 +193,8 @@ async def test_a_pipe_that_an_escaped_process_holds_does_not_hold_up_the_end() -
         await ask(running.port, "POST", "/api/models/unload/a")
         assert time.monotonic() - began < 1 + MARGIN  # the second that such a pipe is waited for
         assert running.state("a") == "stopped"
-    escaped = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "--escape" in (process.info["cmdline"] or [])
-    ]
-    assert len(escaped) == 1  # it is none of ours any more
-    escaped[0].kill()
+    (escaped,) = processes_with("--escape")  # it is none of the daemon's any more
+    os.kill(int(escaped.split()[0]), signal.SIGKILL)
 
 
 async def test_a_model_that_floods_its_log_holds_up_nobody() -> None:

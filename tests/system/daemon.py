@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,13 +33,14 @@ LLAMADOZE = str(Path(sys.executable).with_name("llamadoze"))
 class Process:
     process: subprocess.Popen[bytes]
     port: int
-    lines: list[str] = attrs.field(factory=list)
+    output: Path | None = None
     key: str = ""
 
-    def read(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            self.lines.append(line.decode().rstrip())
+    @property
+    def lines(self) -> list[str]:
+        """The whole lines that it has written so far."""
+        text = self.output.read_bytes().decode() if self.output else ""
+        return text.split("\n")[:-1]
 
     def log(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.lines if line.startswith("{")]
@@ -96,15 +96,15 @@ def started(
 ) -> Iterator[Process]:
     """Start the command and wait until it listens."""
     port = free_port(1)
-    process = subprocess.Popen(
-        [*command, *arguments, "--listen", f"{host}:{port}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": STATE},
-    )
-    daemon = Process(process, port)
-    reader = threading.Thread(target=daemon.read, daemon=True)
-    reader.start()
+    # A file has all that was written before an answer came; a pipe's reader may be behind.
+    with tempfile.NamedTemporaryFile(dir=STATE, suffix=".log", delete=False) as file:
+        process = subprocess.Popen(
+            [*command, *arguments, "--listen", f"{host}:{port}"],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": STATE},
+        )
+    daemon = Process(process, port, Path(file.name))
     try:
         deadline = time.monotonic() + wait
         while not any("Listening on" in line for line in daemon.lines):
@@ -120,9 +120,6 @@ def started(
             except subprocess.TimeoutExpired:
                 process.kill()
         process.wait()
-        reader.join(5)
-        assert process.stdout
-        process.stdout.close()
 
 
 def write(folder: Path, **whole: Any) -> str:
@@ -137,6 +134,13 @@ def wait_for(condition: Callable[[], bool], limit: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def hears(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal: until then, it would just end."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (caught,) = (line for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
 def is_alive(pid: int) -> bool:

@@ -303,5 +303,5 @@ def test_who_listens_wide_without_keys_is_warned(
     """Whoever reaches the port may use and control everything."""
     file = write(tmp_path, models={"a": stub()}, apiKeys=keys)
     with started("--config", file, host=host) as daemon:
-        assert daemon.ask("GET", "/health")[0] == 200
+        assert daemon.ask("GET", "/health")[0] == 200  # the warning comes before the first answer
         assert daemon.said("without apiKeys") is warned

@@ -23,6 +23,7 @@ from tests.system.daemon import (
     STATE,
     Process,
     end,
+    hears,
     is_alive,
     started,
     wait_for,
@@ -406,7 +407,8 @@ def test_a_restart_that_is_called_off_forgets_nothing(tmp_path: Path) -> None:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "XDG_STATE_HOME": STATE},
         )
-        time.sleep(1.5)
+        wait_for(lambda: hears(process.pid, signal.SIGTERM))
+        time.sleep(0.2)  # it asks them now, and gets no answer
         process.send_signal(signal.SIGTERM)
         assert process.wait(3) == 0
         os.kill(pids[0], signal.SIGCONT)

@@ -34,7 +34,7 @@ def models(sleep: str = "true", wake: str = "true") -> Any:
     )
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(0.2, State.STOPPED), (0.8, State.ASLEEP)])
+@pytest.mark.parametrize(("limit", "expected"), [(0.2, State.STOPPED), (9, State.ASLEEP)])
 async def test_a_sleep_of_half_a_second_against_less_and_more(
     log_lines: LogLines, limit: float, expected: State
 ) -> None:
@@ -50,7 +50,7 @@ async def test_a_sleep_of_half_a_second_against_less_and_more(
     assert (timed_out in events(log_lines)) is (expected is State.STOPPED)
 
 
-@pytest.mark.parametrize(("limit", "same"), [(0.2, False), (0.8, True)])
+@pytest.mark.parametrize(("limit", "same"), [(0.2, False), (9, True)])
 async def test_a_wake_of_half_a_second_against_less_and_more(
     log_lines: LogLines, limit: float, same: bool
 ) -> None:
