@@ -4,7 +4,7 @@ Knows nothing of HTTP: whether a model server answers is asked through a probe t
 """
 
 from supervisor.changes import Changes
-from supervisor.states.errors import (
+from supervisor.states.refusals import (
     BackingOff,
     CannotSleep,
     ModelFailed,

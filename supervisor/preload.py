@@ -12,7 +12,7 @@ import trio
 from configschema import Model
 from supervisor.sleep.contact import OneToken
 from supervisor.states.durations import seconds
-from supervisor.states.errors import SupervisorError
+from supervisor.states.refusals import SupervisorError
 from supervisor.supervisor import Supervisor
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")

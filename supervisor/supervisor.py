@@ -19,9 +19,11 @@ from supervisor.fleet import Fleet
 from supervisor.model.server import ModelServer
 from supervisor.processes.memory import Measure, held_by
 from supervisor.scheduling.scheduler import Scheduler, Turn, rules_for
-from supervisor.scheduling.sleepers import BudgetKeeper, budget_for
+from supervisor.scheduling.sleepbudget import BudgetKeeper, budget_for
 from supervisor.sleep.contact import Contact
-from supervisor.states.errors import (
+from supervisor.states.journal import SILENT, Journal
+from supervisor.states.racing import race
+from supervisor.states.refusals import (
     CannotSleep,
     ModelFailed,
     NotRunning,
@@ -30,8 +32,6 @@ from supervisor.states.errors import (
     UnknownModel,
     Unloaded,
 )
-from supervisor.states.journal import SILENT, Journal
-from supervisor.states.racing import race
 from supervisor.states.snapshot import Snapshot
 from supervisor.states.table import AT_REST, ENDED, State, Wish
 from supervisor.succession.records import Record, Records

@@ -23,9 +23,9 @@ from proxy.forwarding.inflight import InFlight
 from proxy.forwarding.modelcalls import CONTACT
 from proxy.lifecycle.reloading import Reloader
 from proxy.naming.routes import ASKED, POSTED
-from proxy.observing.exposition import exposed
+from proxy.observing.counters import Metrics
 from proxy.observing.logbook import LogBook
-from proxy.observing.metrics import Metrics
+from proxy.observing.prometheus import exposed
 from supervisor import open_supervisor
 
 ROOT = Path(__file__).parents[1]

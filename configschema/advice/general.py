@@ -1,7 +1,7 @@
-"""What is allowed but hardly meant, and what a file asks for that has no effect.
+"""Warnings of the file as a whole: what is hardly meant, and what has no effect.
 
-Owns the warnings that follow from the configuration as a whole. Commands have theirs in
-`commandadvice`, unknown keys in `unknown`.
+Commands have theirs in
+`commands`, presets in `presetneeds`, unknown keys in `unknown`.
 """
 
 from __future__ import annotations

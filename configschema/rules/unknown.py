@@ -1,6 +1,6 @@
-"""Raw data beside the classes of the schema: keys that mean nothing, and where secrets are.
+"""Keys that mean nothing, with what was meant instead; and where in the file secrets are.
 
-Owns the walk of the one along the other. Nothing that is found on it refuses a file.
+Owns the walk of the raw data along the schema's classes. Nothing that is found refuses a file.
 """
 
 from __future__ import annotations

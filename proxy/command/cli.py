@@ -1,7 +1,7 @@
 """The command line: run the daemon, check a file, show the demo.
 
-Owns arguments and what is printed before there is a log. Imports of the daemon wait until it is
-wanted: ``check`` answers without them.
+Owns what each command does, and what is printed before there is a log. Imports of the daemon wait
+until it is wanted: ``check`` answers without them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Quart-Trio application: what its parts are, and how they know of each other.
 
-Owns the composition. The views are in `modelviews` and `daemonviews`; requests for models do not
-come this far, see `entry`.
+Owns the composition. The views are in the wing `views`; requests for models do not come this far,
+see `entry`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from proxy.http.errors import EXPECTED, Problem, problem_of
 from proxy.lifecycle.reloading import Reloader
 from proxy.naming.resolving import Resolver
 from proxy.naming.routes import methods_of
+from proxy.observing.counters import Metrics
 from proxy.observing.events import Events
 from proxy.observing.logbook import LogBook
-from proxy.observing.metrics import Metrics
 from proxy.observing.requestlog import report
 from proxy.views.control import daemon_views
 from proxy.views.logs import log_views

@@ -20,7 +20,7 @@ from proxy.daemon.root import DEFAULT_GRACE, run_daemon
 from proxy.lifecycle.reloading import Files
 from proxy.lifecycle.startup import CannotRun
 from proxy.observing.logbook import LogBook, shown_in
-from proxy.observing.operatorlog import configure
+from proxy.observing.logformat import configure
 from supervisor.succession.records import open_records, ports_of
 
 

@@ -24,8 +24,8 @@ from proxy.forwarding.modelcalls import CONTACT
 from proxy.http.listening import open_listeners, serve_http
 from proxy.lifecycle.reloading import Files, Reloader
 from proxy.lifecycle.signals import Told
+from proxy.observing.counters import Metrics
 from proxy.observing.logbook import LogBook
-from proxy.observing.metrics import Metrics
 from supervisor import Supervisor, open_supervisor
 from supervisor.preload import preload
 from supervisor.processes.gpu import why_not_known

@@ -1,4 +1,4 @@
-"""Which headers go on, and which belong to one connection only (RFC 9110, 7.6.1).
+"""Which headers go on to model servers, peers and clients (RFC 9110, 7.6.1), and which hold keys.
 
 Owns the rules. All names are in lower case, as both parsers and ASGI have them.
 """

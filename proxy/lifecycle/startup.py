@@ -1,6 +1,6 @@
-"""What keeps the command from doing what it was asked to.
+"""What keeps the command from running: the error, and other packages with the names of ours.
 
-Owns the error, and the look at distributions whose packages have the names of ours.
+Owns the look for such packages. What else can be wrong is found where it is needed.
 """
 
 from __future__ import annotations

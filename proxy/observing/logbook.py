@@ -1,7 +1,7 @@
 """What was logged last, and what is being logged: for ``/logs``, ``/logs/stream`` and events.
 
 Owns the histories of the daemon's own lines and of all models' output, and who listens. Writing
-the log is `operatorlog`'s; a model's own history is kept with the model.
+the log is `logformat`'s; a model's own history is kept with the model.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The log's line for each forwarded request, and the id that all lines of a request share.
 
-Owns the words. Where they go is `operatorlog`'s.
+Owns the words. Where they go is `logformat`'s.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from proxy.forwarding.answer import Answer
 from proxy.forwarding.inflight import Call
 from proxy.http.errors import Problem
 from proxy.http.headers import REQUEST_ID, Header, value_of
-from proxy.observing.operatorlog import bound
+from proxy.observing.logformat import bound
 from supervisor.states.durations import seconds
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")

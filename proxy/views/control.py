@@ -19,8 +19,8 @@ from proxy.http.errors import BadRequest
 from proxy.lifecycle.reloading import Reloader
 from proxy.naming.resolving import Resolver
 from proxy.observing import running
+from proxy.observing.counters import Metrics
 from proxy.observing.events import Events
-from proxy.observing.metrics import Metrics
 from proxy.views.models import endless, plain
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -86,7 +86,7 @@ def _add_metrics(
 ) -> None:
     @views.get("/metrics")
     async def read_metrics() -> Response:
-        from proxy.observing.exposition import exposed
+        from proxy.observing.prometheus import exposed
 
         text = exposed(metrics, resolver.supervisor, in_flight)
         return Response(text, content_type=PROMETHEUS)

@@ -15,8 +15,8 @@ import attrs
 import trio
 
 from configschema import Limits, Model
-from supervisor.model.ending import Ending
-from supervisor.model.wanted import Wanted
+from supervisor.model.reasons import Ending
+from supervisor.model.resting import Wanted
 from supervisor.processes.child import CannotStart, Child, open_child, own
 from supervisor.processes.groups import end_group
 from supervisor.processes.obstacles import obstacle

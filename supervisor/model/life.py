@@ -11,8 +11,8 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from supervisor.model.ending import Ending
-from supervisor.model.wanted import Wanted
+from supervisor.model.reasons import Ending
+from supervisor.model.resting import Wanted
 from supervisor.processes.child import Child
 from supervisor.processes.commands import describe_exit
 from supervisor.sleep.actions import Actions, summary

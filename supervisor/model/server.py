@@ -16,10 +16,10 @@ import trio
 
 from configschema import Limits, Model
 from supervisor.model.birth import Adoption, Birth, NoProcess, Start
-from supervisor.model.ending import LINES_IN_A_REASON, Ending
 from supervisor.model.life import Life
+from supervisor.model.reasons import LINES_IN_A_REASON, Ending, failure_told
+from supervisor.model.resting import Wanted
 from supervisor.model.usage import Usage
-from supervisor.model.wanted import Wanted
 from supervisor.processes.child import Child
 from supervisor.processes.logs import LogRing
 from supervisor.sleep.actions import Actions
@@ -281,7 +281,7 @@ class ModelServer:
         reason = ending.with_output(self.output.tail(LINES_IN_A_REASON))
         now = trio.current_time()
         self.backoff = self.backoff.failed(now, self.at.served or 0.0, self.limits.backoff)
-        message = f"Model failed: {reason}. {self.backoff.next_start(now)}"
+        message = failure_told(reason, self.backoff, now)
         self.at.tell("error", message, reason=reason, failures=self.backoff.failures)
         self.at.failure = reason
         if self.wanted.wish is Wish.SERVE and not (ending.retried and self.backoff.is_short(now)):

@@ -19,7 +19,7 @@ from supervisor.scheduling.placement import MakeRoom, placement_of
 from supervisor.scheduling.turns import NOTHING, Decision, Demand, Patience, decide
 from supervisor.states.backoff import LONGEST_HELD
 from supervisor.states.durations import seconds
-from supervisor.states.errors import (
+from supervisor.states.refusals import (
     BackingOff,
     ModelFailed,
     Paused,

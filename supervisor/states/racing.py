@@ -1,4 +1,4 @@
-"""Several things may happen; the first one counts."""
+"""Runs several tasks until the first of them ends, and cancels the others."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How a model server stands at one moment, as everybody but its own task sees it.
 
 Owns the facts that decisions are made from. The states themselves, and what follows which, are in
-`states`.
+`table`.
 """
 
 from __future__ import annotations

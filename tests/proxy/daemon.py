@@ -16,8 +16,8 @@ from proxy.daemon.application import open_application
 from proxy.forwarding.modelcalls import CONTACT
 from proxy.http.listening import hypercorn_config, open_listeners, serve_http
 from proxy.lifecycle.reloading import Reloader
+from proxy.observing.counters import Metrics
 from proxy.observing.logbook import LogBook
-from proxy.observing.metrics import Metrics
 from supervisor import Supervisor, open_supervisor
 from supervisor.states.journal import Journals
 from tests.conftest import stub_command

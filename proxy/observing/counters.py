@@ -1,4 +1,4 @@
-"""Counts of requests and of what the models did, for `exposition`.
+"""Counts of requests and of what the models did, for `prometheus`.
 
 Owns what is counted. Plain numbers will do: nobody else counts at the same time, and the counters
 of Prometheus' library take a lock for each.

@@ -1,8 +1,8 @@
-"""What is wanted of one model server, and when it may rest.
+"""When a model server rests or ends: by the latest wish, or when its idle times are over.
 
-Owns the latest wish, the word to end that is never taken back, and the waiting for either: for the
-last request to end, for the idle times, for a drain that takes too long. The steps that follow are
-the model server's.
+Owns the wish, the word to end that is never taken back, and the waiting: for the last request to
+end, for ``ttl`` and ``sleepTtl``, for a drain that takes too long. The steps that follow are the
+model server's.
 """
 
 from __future__ import annotations

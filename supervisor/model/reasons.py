@@ -1,4 +1,4 @@
-"""Why a process's life is over, and what an operator is told of it. Pure.
+"""Why a process's life is over, and what the log says of a model that failed. Pure.
 
 Owns the words. What follows for the model is the model server's.
 """
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import attrs
 
 from supervisor.processes.child import LONGEST_DEATH, Child
+from supervisor.states.backoff import Backoff
 from supervisor.states.durations import seconds
 
 LINES_IN_A_REASON = 3
@@ -41,3 +42,8 @@ class Ending:
         """Return the reason, with what the process has said last."""
         last = " | ".join(lines)
         return f"{self.reason}; last output: {last}" if last else f"{self.reason}"
+
+
+def failure_told(reason: str, backoff: Backoff, now: float) -> str:
+    """Return what the log says of a model that failed: why, and when it starts again."""
+    return f"Model failed: {reason}. {backoff.next_start(now)}"

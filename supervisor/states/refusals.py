@@ -1,4 +1,4 @@
-"""What can go wrong for a caller, named by what the caller can do about it."""
+"""Why a caller gets no model: errors, named by what the caller can do about it."""
 
 from __future__ import annotations
 

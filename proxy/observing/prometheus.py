@@ -25,7 +25,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from proxy.forwarding.inflight import InFlight
-from proxy.observing.metrics import Distributions, Labels, Metrics
+from proxy.observing.counters import Distributions, Labels, Metrics
 from supervisor import State, Supervisor
 
 
