@@ -8,7 +8,7 @@ DEV_READY := $(VENV)/.ready-dev
 VLLM := .venv-vllm
 GPU_CHECK := .gpu-check
 
-.PHONY: demo test test-slow test-vllm test-gpu wheels gpu-check soak lint types check schema bench format clean
+.PHONY: demo test test-slow test-vllm test-gpu wheels gpu-check attack soak lint types check schema bench format clean
 
 demo: $(DEMO_READY)
 	@exec $(BIN)/llamadoze demo --folder .demo
@@ -40,6 +40,10 @@ gpu-check:
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile --target $(GPU_CHECK) \
 		$(if $(WHEELS),--no-index --no-deps $(WHEELS)/*.whl,-c constraints.txt '.[gpu]')
 	PYTHONPATH=$(CURDIR):$(CURDIR)/$(GPU_CHECK) $(PYTHON) -m tests.real.gpu_check $(GPU_CHECK_OPTIONS)
+
+# Hostile inputs: how long others wait, what they cost, what is said. Fails on a breach.
+attack: $(DEV_READY)
+	$(BIN)/python -m tests.attack
 
 soak: $(DEV_READY)
 	$(BIN)/python -m tests.bench.soak

@@ -4,6 +4,7 @@ Owns reading, macros, structuring and the rules across keys. Knows nothing of pr
 """
 
 from configschema.keys.addresses import is_reachable
+from configschema.keys.clients import ApiKey, Cors, Security
 from configschema.keys.commandline import Command
 from configschema.keys.fields import fields_of
 from configschema.keys.limits import Limits, resolve_limits
@@ -22,20 +23,23 @@ from configschema.keys.sections import (
     Timeouts,
     Verify,
 )
-from configschema.reading import Loaded, files_in, load, parse
+from configschema.reading import Here, Loaded, files_in, load, parse
 from configschema.rules.routing import rules_of, sets_of
 from configschema.text.problems import ConfigError, Problem
 
 __all__ = [
     "DEFAULT_GROUP",
+    "ApiKey",
     "Call",
     "Capabilities",
     "Checkpoint",
     "Command",
     "Config",
     "ConfigError",
+    "Cors",
     "Filters",
     "Group",
+    "Here",
     "Limits",
     "Loaded",
     "Matrix",
@@ -45,6 +49,7 @@ __all__ = [
     "Profile",
     "Recipe",
     "Run",
+    "Security",
     "Selector",
     "Sets",
     "Step",

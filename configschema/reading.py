@@ -15,12 +15,14 @@ import attrs
 import yaml
 
 from configschema.advice.general import advise
+from configschema.advice.machine import advise_on_machine
 from configschema.keys.schema import Config
 from configschema.making.expansion import NO_PORTS, Expansion, expand
 from configschema.making.sharedports import without_sleep_on_shared_ports
 from configschema.making.structuring import structure
 from configschema.rules.checks import check
 from configschema.rules.unknown import is_top_key, remarks, secrets_in
+from configschema.text.content import content_of
 from configschema.text.environment import MARK, Environment
 from configschema.text.merging import merge
 from configschema.text.nodes import Mapping as MappingNode
@@ -30,6 +32,7 @@ from configschema.text.problems import HIDDEN, ConfigError, Fault, Problem, Repo
 from configschema.text.values import Reader
 from configschema.text.words import WORDS
 
+NOTHING = "nothing is served: there is no model below models:"
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # What mostly is behind the parser's own words.
 REMEDIES = {
@@ -39,6 +42,17 @@ REMEDIES = {
     "could not find expected ':'": "; look at the indentation, and for a colon that is missing",
     "unexpected end of stream": "; a quote is not closed",
 }
+
+
+@attrs.frozen
+class Here:
+    """Where a configuration will be served: on this machine.
+
+    Attributes:
+        port: that the daemon listens on.
+    """
+
+    port: int | None = None
 
 
 @attrs.frozen
@@ -53,6 +67,7 @@ def load(
     *paths: str | Path,
     environ: Mapping[str, str] = os.environ,
     ports: Mapping[str, int] = NO_PORTS,
+    place: Here | None = None,
 ) -> Loaded:
     """Read one file, or several that together are one configuration.
 
@@ -60,12 +75,14 @@ def load(
         paths: the files.
         environ: for ``${env.NAME}``.
         ports: that models have already, and keep.
+        place: where it will be served, if it is to be judged for that.
 
     Raises:
         ConfigError: with every problem of the files.
         OSError: a file cannot be read.
     """
-    return _parse({str(path): Path(path).read_bytes() for path in paths}, environ, ports)
+    contents = {str(path): content_of(Path(path)) for path in paths}
+    return _parse(contents, environ, ports, place)
 
 
 def parse(text: str, file: str = "config", environ: Mapping[str, str] = os.environ) -> Loaded:
@@ -94,6 +111,7 @@ def _parse(
     contents: Mapping[str, bytes],
     environ: Mapping[str, str],
     ports: Mapping[str, int] = NO_PORTS,
+    place: Here | None = None,
 ) -> Loaded:
     texts: dict[str, str] = {}
     roots: list[Node] = []
@@ -108,15 +126,21 @@ def _parse(
             roots += [root] if root else []
     if problems:
         raise ConfigError(problems)
-    return _check(roots, texts, environ, ports)
+    return _check(roots, texts, environ, ports, place)
 
 
 def _decoded(data: bytes, file: str) -> str:
+    if (
+        b"\0" in data[:2] and data[:2] != b"\0\0"
+    ):  # UTF-16 without its mark: the first letter takes two bytes
+        raise ConfigError([Problem(file, 1, 1, "", "not UTF-8 text, but UTF-16: save it as UTF-8")])
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Problem(file, line, 1, "", "not UTF-8 text")]) from None
+        is_utf_16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        what = "not UTF-8 text, but UTF-16" if is_utf_16 else "not UTF-8 text"
+        raise ConfigError([Problem(file, line, 1, "", f"{what}: save it as UTF-8")]) from None
 
 
 def _nodes(text: str, file: str) -> Node | None:
@@ -162,6 +186,7 @@ def _check(
     texts: Mapping[str, str],
     environ: Mapping[str, str],
     ports: Mapping[str, int],
+    here: Here | None,
 ) -> Loaded:
     environment = Environment(environ)
     root, faults = merge(roots, environment)
@@ -185,12 +210,30 @@ def _check(
     holders = _holders(root) if isinstance(root, MappingNode) else frozenset()
     warnings = report(
         fault
-        for fault in _others(_warnings(config, expansion, data), faults)
+        for fault in _others(_warnings(config, expansion, data, environ, here), faults)
         if fault.path != fault.path[:1] or fault.path[0] not in holders
     )
     if faults:
         raise ConfigError(report(faults), warnings)
-    return Loaded(without_sleep_on_shared_ports(config), warnings)
+    if here and not (config.models or config.peers):
+        nothing = Problem(next(iter(texts), ""), 1, 1, "", f"{NOTHING}{_misplaced(data)}")
+        raise ConfigError([nothing], warnings)
+    return Loaded(_with_shown(without_sleep_on_shared_ports(config), report), warnings)
+
+
+def _with_shown(config: Config, report: Report) -> Config:
+    """Return the configuration with what may be shown of its models."""
+    models = {
+        name: attrs.evolve(
+            model,
+            shown={
+                "cmd": report.without_secrets(model.cmd.text),
+                "proxy": report.without_secrets(model.proxy),
+            },
+        )
+        for name, model in config.models.items()
+    }
+    return attrs.evolve(config, models=models)
 
 
 def _holders(root: MappingNode) -> frozenset[str]:
@@ -227,8 +270,27 @@ def _others(found: Iterable[Fault], refused: Iterable[Fault]) -> list[Fault]:
     ]
 
 
-def _warnings(config: Config, expansion: Expansion, data: Mapping[str, object]) -> Iterable[Fault]:
+def _misplaced(data: Mapping[str, object]) -> str:
+    """Say which model stands where none is looked for, if one does."""
+    for name, body in data.items():
+        if not is_top_key(name) and isinstance(body, dict):
+            if "cmd" in body or "proxy" in body:
+                return f"; '{name}' stands at the left edge: indent it below models:"
+            if any(isinstance(inner, dict) and "cmd" in inner for inner in body.values()):
+                return f"; write models: for '{name}:'"
+    return ""
+
+
+def _warnings(
+    config: Config,
+    expansion: Expansion,
+    data: Mapping[str, object],
+    environ: Mapping[str, str],
+    here: Here | None,
+) -> Iterable[Fault]:
     # Macros are names and values of the operator's own, and were taken out of the models.
     macros = {"macros": data["macros"]} if "macros" in data else {}
     yield from remarks({**expansion.data, "macros": {}, **macros})
     yield from advise(config, expansion.data)
+    if here:
+        yield from advise_on_machine(config, environ, here.port)

@@ -77,6 +77,10 @@ class Supervisor:
         """
         return self.servers[self.find(name).id]
 
+    async def until_closed(self, model: str) -> None:
+        """Return when a model's id is closed for newcomers: its requests keep others out."""
+        await self._scheduler.until_closed(model)
+
     def lease(self, name: str) -> Turn:
         """Use a model: wait until it serves, keep it serving for as long as the block lasts.
 

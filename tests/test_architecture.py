@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 STANDARD = set(sys.stdlib_module_names)
 MAY_IMPORT = {
-    "configschema": {"configschema", "attrs", "cattrs", "yaml", "jmespath"},
+    "configschema": {"configschema", "attrs", "cattrs", "yaml", "jmespath", "re2"},
     "supervisor": {
         *("supervisor", "configschema", "trio", "attrs", "structlog", "psutil"),
         "pynvml",
@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "proxy": {
         *("proxy", "supervisor", "configschema", "trio", "attrs", "structlog"),
         *("hypercorn", "quart", "quart_trio", "werkzeug", "httptools"),
-        *("prometheus_client", "jmespath"),
+        *("prometheus_client", "jmespath", "msgspec", "re2"),
         *("xllamacpp", "gguf", "numpy"),
     },
 }

@@ -13,7 +13,7 @@ import trio
 
 from configschema import load, parse
 from configschema.advice.general import NOT_YET, NOT_YET_OF_MODELS
-from configschema.keys import sections
+from configschema.keys import clients, sections
 from configschema.keys.commandline import Command
 from configschema.keys.fields import fields_of, inside, is_section, types_of, without_none
 from configschema.keys.presets import PRESETS
@@ -41,6 +41,9 @@ TABLES: dict[str, type[attrs.AttrsInstance]] = {
     "### Timeouts": sections.Timeouts,
     "### Capabilities": sections.Capabilities,
     "### Compat": sections.Compat,
+    "### Api keys": clients.ApiKey,
+    "## Security": clients.Security,
+    "### Cors": clients.Cors,
     "## Groups": sections.Group,
     "## Matrix": sections.Matrix,
     "## Routing": sections.Routing,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from configschema.keys.addresses import local_port
 from configschema.keys.commandline import Command
 from configschema.keys.recipe import Call, Checkpoint, Step
 from configschema.keys.schema import Model
@@ -16,6 +17,7 @@ from configschema.making.expansion import BUILT_IN
 from configschema.text.problems import Fault, Path
 
 NO_SHELL = "as no shell runs it"
+_CURLY = re.compile("[\u2018\u2019\u201c\u201d\u00ab\u00bb]")
 _SUSPICIOUS = re.compile(r"[#&|;<>$~\\=]")  # what all oddities have one of
 _OPERATOR = re.compile(r"&&|\|\||\||;|&|<|[0-9&]?>{1,2}(?:&?[0-9])?")
 _REDIRECTION = re.compile(r"[0-9&]?>{1,2}\S+|\|\S+")
@@ -50,6 +52,16 @@ def advise_on_commands(model: Model, path: Path) -> Iterator[Fault]:
             yield Fault((*path, *place), message, tuple(values), source=command.text)
         yield from _curl_without_f(command, (*path, *place))
     yield from _levels(model.recipe.sleep, path)
+    yield from _another_port(model, path)
+
+
+def _another_port(model: Model, path: Path) -> Iterator[Fault]:
+    """Name a port of the command that is not the one where the model is asked."""
+    wanted = local_port(model.proxy)
+    for option, value in zip(model.cmd.argv, model.cmd.argv[1:], strict=False):
+        if option == "--port" and value.isdecimal() and wanted and int(value) != wanted:
+            message = "the command listens on port {}, and proxy leads to port {}"
+            yield Fault((*path, "proxy"), message, (int(value), wanted))
 
 
 def _commands_of_steps(model: Model) -> Iterator[tuple[Path, Command]]:
@@ -66,6 +78,8 @@ def _curl_without_f(command: Command, path: Path) -> Iterator[Fault]:
 
 def _oddities(command: Command) -> Iterator[tuple[str, ...]]:
     """Yield a message for each oddity, with the values in it."""
+    if found := _CURLY.search(command.text):
+        yield ("{} is no quote for a command: write a straight one", found[0])
     if not command.argv or not _SUSPICIOUS.search(command.text):
         return
     first, *_ = command.bare

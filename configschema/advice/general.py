@@ -1,20 +1,22 @@
 """Warnings of the file as a whole: what is hardly meant, and what has no effect.
 
-Commands have theirs in
-`commands`, presets in `presetneeds`, unknown keys in `unknown`.
+Commands have theirs in `commands`, presets in `presetneeds`, unknown keys in `unknown`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path as File
 from typing import Any
 
 from configschema.advice.commands import advise_on_commands
 from configschema.advice.presetneeds import advise_on_preset
+from configschema.advice.servednames import advise_on_names
 from configschema.keys.addresses import is_reachable
 from configschema.keys.limits import resolve_limits
 from configschema.keys.schema import Config, Model
-from configschema.keys.sections import DEFAULT_GROUP
+from configschema.keys.sections import DEFAULT_GROUP, MODALITIES
 from configschema.making.sharedports import advise_on_ports
 from configschema.rules.routing import rules_of
 from configschema.text.problems import Fault, Path
@@ -28,6 +30,7 @@ NOT_YET: dict[str, str] = {
     "performance": "not in effect yet: nothing is sampled",
     "logTimeFormat": "not in effect: the log has its own form of time",
     "logRequests": "ignored, as in llama-swap",
+    "tailcat": "not in effect: Tailcat is not spoken here; put its socks or Tailscale in front",
 }
 NOT_YET_OF_MODELS: dict[str, str] = {
     "healthCheckTimeout": "ignored, as in llama-swap; readyTimeout is a model's own limit",
@@ -44,16 +47,24 @@ def advise(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
         yield from _model(model, path, config)
         yield from advise_on_commands(model, path)
         yield from advise_on_preset(model, path)
+        yield from advise_on_names(model, path)
         yield from _verification(model, data["models"][name], path)
     yield from advise_on_ports(config)
     for number, name in enumerate(config.hooks.on_startup.preload):
         if name.strip() and config.find(name.strip()) is None:
             place: Path = ("hooks", "on_startup", "preload", number)
             yield Fault(place, "there is no model {}; it is left out", (name,))
+    if config.store is not None and not _is_writable(File(config.store.path)):
+        yield Fault(("store", "path"), "{} cannot be written", (config.store.path,))
     if DEFAULT_GROUP in rules_of(config).groups:
         place = (*rules_of(config).path, DEFAULT_GROUP)
         yield Fault(place, "this group is made of all models in no other group; yours is ignored")
+    yield from _bodies(config)
     yield from _not_yet(config, data)
+
+
+def _is_writable(file: File) -> bool:
+    return os.access(file if file.exists() else file.parent, os.W_OK)
 
 
 def _model(model: Model, path: Path, config: Config) -> Iterator[Fault]:
@@ -69,6 +80,11 @@ def _model(model: Model, path: Path, config: Config) -> Iterator[Fault]:
     if model.cmd and "${" not in model.proxy and not is_reachable(model.proxy):
         message = "leads nowhere: expected an address such as http://127.0.0.1:8000, found {}"
         yield Fault((*path, "proxy"), message, (model.proxy,))
+    for key, found in (("in", model.capabilities.input), ("out", model.capabilities.output)):
+        for number, word in enumerate(found):
+            if word not in MODALITIES:
+                message = f"{{}} is none of {', '.join(MODALITIES)}; it is only shown"
+                yield Fault((*path, "capabilities", key, number), message, (word,))
     if model.sleep_mode == "enable" and model.sleep:
         yield Fault((*path, "sleepMode"), "not used: sleep says how this model sleeps")
     if model.sleep_mode == "disable" and (model.sleep_endpoints or model.wake_endpoints):
@@ -78,6 +94,13 @@ def _model(model: Model, path: Path, config: Config) -> Iterator[Fault]:
     if limits.stop_ttl and limits.sleep_ttl >= limits.stop_ttl:
         message = "is not reached: the model is stopped after {} seconds without use"
         yield Fault((*path, "sleepTtl"), message, (limits.stop_ttl,))
+
+
+def _bodies(config: Config) -> Iterator[Fault]:
+    most = config.max_bodies
+    if most and not 0 < config.max_body <= most:
+        message = "one body may have {} MiB at most, which is maxBodies, whatever is said here"
+        yield Fault(("maxBody",), message, (most,))
 
 
 def _verification(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]:

@@ -37,8 +37,11 @@ def advise_on_preset(model: Model, path: Path) -> Iterator[Fault]:
         if header not in (name.lower() for name in model.control_headers):
             message = f"{preset} needs the header {{}} in controlHeaders, unless it asks for no key"
             yield Fault((*path, "sleep"), message, (header,))
-    if needs.driver > _driver() and shutil.which(needs.program) is None:
-        way = f"{preset} needs NVIDIA's driver {needs.driver} or newer, or the program {{}} on PATH"
+    driver = _driver()
+    has_program = driver >= needs.driver_with_program and shutil.which(needs.program) is not None
+    if needs.driver > driver and not has_program:
+        older = f"or {needs.driver_with_program} with the program {{}} on PATH"
+        way = f"{preset} needs NVIDIA's driver {needs.driver} or newer, {older}"
         yield Fault((*path, "sleep"), way, (needs.program,))
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
+from configschema.keys.clients import ApiKey
 from configschema.keys.commandline import Command
 from configschema.keys.fields import (
     LOG_OUTPUTS,
@@ -105,7 +106,8 @@ def _of(kind: Any, classes: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 -
     if kind.__name__ not in classes:
         classes[kind.__name__] = {}  # known, before what is inside asks for it
         classes[kind.__name__] = _section(kind, classes)
-    return {"$ref": f"#/$defs/{kind.__name__}"}
+    section = {"$ref": f"#/$defs/{kind.__name__}"}
+    return {"anyOf": [TEXT, section]} if kind is ApiKey else section
 
 
 def _or_macro(schema: dict[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,8 @@ class Needs:
         env: variables of its environment.
         headers: of the daemon's own requests.
         driver: the oldest of NVIDIA's drivers that will do; 0 is none.
-        program: that does in its place.
+        program: that helps an older one.
+        driver_with_program: the oldest that will do with it.
     """
 
     flags: tuple[str, ...] = ()
@@ -69,6 +70,7 @@ class Needs:
     headers: tuple[str, ...] = ()
     driver: int = 0
     program: str = ""
+    driver_with_program: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -201,6 +203,7 @@ PRESETS: Mapping[PresetName, Preset] = {
     ),
     "tabbyapi": Preset(build=_tabbyapi, needs=Needs(headers=("authorization",))),
     "cuda-checkpoint": Preset(
-        build=_cuda_checkpoint, needs=Needs(driver=570, program="cuda-checkpoint")
+        build=_cuda_checkpoint,
+        needs=Needs(driver=570, program="cuda-checkpoint", driver_with_program=550),
     ),
 }

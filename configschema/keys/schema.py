@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import attrs
 
+from configschema.keys.clients import ApiKey, Security
 from configschema.keys.commandline import NO_COMMAND, Command
 from configschema.keys.fields import (
     AnySeconds,
@@ -65,6 +66,9 @@ class Model:
     """The port that stands for ``${PORT}``; None if ``cmd`` does not use one."""
     recipe: Recipe = inner(NO_RECIPE)
     """How it sleeps and wakes, whichever keys say so."""
+    shown: Mapping[str, str] = inner(attrs.Factory(dict))
+    """``cmd`` and ``proxy`` as anybody may read them: without passwords, and without values that
+    only the environment has."""
     cmd: Command = key("starts the model server", NO_COMMAND)
     cmd_stop: Command = key("run instead of sending SIGTERM", NO_COMMAND)
     cmd_sleep: Command = key("puts the model to sleep; needs cmdWake", NO_COMMAND)
@@ -107,6 +111,7 @@ class Model:
     description: str = key("shown in the list of models", "")
     unlisted: bool = key("whether it is left out of the list of models", False)
     use_model_name: str = key("what the model server reads as model", "")
+    host_header: str = key("the Host that the model server reads; else the client's", "")
     concurrency_limit: Number = key("requests, running and waiting; 0 is 10", Number(0))
     filters: Filters = key("changes to the request body", Filters())
     timeouts: Timeouts = key("time limits of the connection", Timeouts())
@@ -186,9 +191,19 @@ class Config:
     max_body: Count = key(
         "MiB of a request's JSON, which is held in memory; 0 is no limit", Count(256)
     )
+    max_bodies: Count = key(
+        "MiB of JSON that all requests together may hold; 0 is no limit", Count(1024)
+    )
     max_upload: Count = key(
         "MiB of any other request's body, which is passed on as it arrives; 0 is no limit",
         Count(0),
+    )
+    global_concurrency_limit: Number = key(
+        "requests in service at once, of all models and peers together; 0 is no limit", Number(0)
+    )
+    client_timeout: Seconds = key(
+        "seconds a client may take nothing of its answer until it is cut; 0 is no limit",
+        Seconds(600),
     )
     max_sleepers: Count = key(
         "models that may sleep at once, the least valuable are stopped; 0 is no limit", Count(0)
@@ -215,7 +230,10 @@ class Config:
     )
     send_loading_state: bool = key("whether a stream says that its model is loading", False)
     include_aliases_in_list: bool = key("whether aliases are listed as models", False)
-    api_keys: tuple[Secret, ...] = key("keys that clients must show; none: anybody", (), repr=False)
+    api_keys: tuple[ApiKey, ...] = key(
+        "keys that clients must show, as texts or with a name; none: anybody", (), repr=False
+    )
+    security: Security = key("who may use the daemon by way of a browser", Security())
     macros: Mapping[str, MacroValue] = keys("texts and numbers to use as ${NAME}", repr=False)
     models: Mapping[str, Model] = keys("the models by id")
     groups: Mapping[str, Group] = keys("which models run together")
@@ -231,6 +249,7 @@ class Config:
     store: Store | None = key("where the activity log is kept; else in memory", None)
     ui: Ui = key("the user interface", Ui())
     performance: Performance = key("samples of CPU, memory and GPU", Performance())
+    tailcat: Any = key("ignored: Tailcat is not spoken here", None)
 
     def find(self, name: str) -> Model | None:
         """Return the model with this id or, failing that, this alias."""

@@ -27,7 +27,7 @@ from configschema.keys.fields import (
     keys,
 )
 
-Modality = Literal["text", "audio", "image"]
+MODALITIES = ("text", "audio", "image", "video")
 Params = Mapping[str, Any]
 DEFAULT_GROUP = "(default)"
 IGNORED_PATHS = (r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$",)
@@ -64,8 +64,8 @@ class Filters:
 class Capabilities:
     """What a model can do, for the list of models."""
 
-    input: tuple[Modality, ...] = key("what it takes", (), name="in")
-    output: tuple[Modality, ...] = key("what it makes", (), name="out")
+    input: tuple[str, ...] = key("what it takes", (), name="in")
+    output: tuple[str, ...] = key("what it makes", (), name="out")
     tools: bool = key("whether it calls tools", False)
     reranker: bool = key("whether it ranks documents", False)
     context: Count = key("tokens of context; 0 is unknown", Count(0))
@@ -240,6 +240,7 @@ class Peer:
     api_key: Secret = key("sent to it as Bearer and x-api-key", Secret(""), repr=False)
     filters: Filters = key("changes to the request body", Filters())
     timeouts: Timeouts = key("as a model's, but responseHeader is 60", PEER_TIMEOUTS)
+    tailcat_key: Any = key("ignored: Tailcat is not spoken here", None)
 
 
 @attrs.frozen(kw_only=True)
@@ -247,6 +248,7 @@ class OnStartup:
     """What is done at the start."""
 
     preload: tuple[str, ...] = key("models to load, one after the other", ())
+    profile: str = key("a profile that is in use from the start, and after each reload", "")
 
 
 @attrs.frozen(kw_only=True)

@@ -202,11 +202,28 @@ def _expand_model(
     known = {"PORT": port, **macros} if uses_port else macros
     expanded = result.put(expanded, known)
     _expand_names(expanded, known, path, result)
+    meant = set(fields_of(Model))
     if "${PORT}" in str(expanded.get("proxy", "")):
-        result.faults.append(_no_port(body, str(expanded.get("cmd", "")), path))
-        expanded["proxy"] = ""
-    result.find_unknown(expanded, path, macros)
+        if _is_begun_elsewhere(expanded):
+            meant -= {"proxy"}  # what is wrong is told where it is
+        else:
+            result.faults.append(_no_port(body, str(expanded.get("cmd", "")), path))
+            expanded["proxy"] = ""
+    looked_at = {key: item for key, item in expanded.items() if key in meant}
+    result.find_unknown(looked_at, path, macros)
     return {**expanded, "macros": own}, uses_port
+
+
+def _is_begun_elsewhere(model: Mapping[str, Any]) -> bool:
+    """Whether the port may be in what is not known: a macro that is none, another key."""
+    command = str(model.get("cmd") or "")
+    if not command:
+        return any("${PORT}" in str(item) for key, item in model.items() if key not in _WITH_PORT)
+    unknown = set(_USE.findall(command)) - {"PORT", "PID"}
+    return bool(unknown) and not _LIKE_PORT.search(command)
+
+
+_WITH_PORT = frozenset({"cmd", "proxy", *COMMANDS})
 
 
 def _no_port(body: Mapping[str, Any], command: str, path: Path) -> Fault:

@@ -8,8 +8,6 @@ other values is in `structuring`.
 from __future__ import annotations
 
 import math
-import re
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
@@ -27,10 +25,6 @@ from configschema.keys.fields import (
 
 MAY_BE_EMPTY = (("group", "matrix"), ("fifo",))  # for llama-swap the same as leaving it out
 YES, NO = frozenset({"y", "Y", "yes", "on"}), frozenset({"n", "N", "no", "off"})
-_NOT_IN_RE2 = re.compile(
-    r"\(\?(?:<?[=!]|P=|>|\#|[a-zA-Z]*x)|(?<!\\)(?:\\\\)*\\(?:[1-9]|Z|N\{)|[*+?}]\+"
-)
-_ONLY_IN_RE2 = re.compile(r"\\[pPQEzC]|\\x\{|\[\[:|\(\?(?:<[a-zA-Z]|[a-zA-Z-]*U)|.\(\?[a-zA-Z-]+\)")
 
 
 class WrongValue(ValueError):
@@ -92,7 +86,9 @@ def _whole(kind: Whole) -> Callable[[Any, Any], int]:
         if number is None or too_low or (number > kind.highest and not kind.clamp):
             digits = isinstance(value, str) and value.strip("-").isdecimal()
             way = "; write it without quotes" if digits else ""
-            raise WrongValue(f"expected {kind.expected}, found {{}}{way}", value)
+            is_high = number is not None and number > kind.highest and not kind.clamp
+            most = f", at most {kind.highest}" if is_high and "to" not in kind.expected else ""
+            raise WrongValue(f"expected {kind.expected}{most}, found {{}}{way}", value)
         return min(number, kind.highest)
 
     return hook
@@ -118,15 +114,23 @@ def _command(value: Any, _: Any) -> Command:  # noqa: ANN401 -- cattrs' hook sig
 
 def _pattern(value: Any, _: Any) -> Pattern:  # noqa: ANN401 -- cattrs' hook signature
     text = _text(value, str)
-    if _NOT_IN_RE2.search(text):
-        raise WrongValue("{} has what RE2, llama-swap's regular expressions, does not know", text)
-    if not _ONLY_IN_RE2.search(text):
+    if text:
+        import re2  # each start would wait for it
+
+        quiet = re2.Options()
+        quiet.log_errors = False
         try:
-            with warnings.catch_warnings(action="ignore", category=FutureWarning):
-                re.compile(text)
-        except (re.error, RecursionError, OverflowError):
-            raise WrongValue("{} is no regular expression", text) from None
+            re2.compile(text, quiet)
+        except re2.error as error:
+            reason = error.args[0].decode("utf-8", "replace")
+            message = f"{{}} is no regular expression ({_plain(reason)}); RE2 reads it"
+            raise WrongValue(f"{message}, as in llama-swap", text) from None
     return Pattern(text)
+
+
+def _plain(reason: str) -> str:
+    """Return what RE2 says without the part of the pattern that it quotes."""
+    return reason.partition(":")[0]
 
 
 def _expression(value: Any, _: Any) -> Expression:  # noqa: ANN401 -- cattrs' hook signature

@@ -37,6 +37,7 @@ def without_sleep_on_shared_ports(config: Config) -> Config:
 
 def advise_on_ports(config: Config) -> Iterator[Fault]:
     """Yield who loses its sleep by a shared port, and who cannot run beside whom for it."""
+    yield from _assigned(config)
     company = company_of(config)
     for port, models in holders_of_ports(config).items():
         seen: dict[str, Model] = {}
@@ -54,6 +55,18 @@ def advise_on_ports(config: Config) -> Iterator[Fault]:
                 yield _on(model, message, others[0], port)
             # One model stands for all that follow the same rules.
             seen.setdefault(company.home(model.id), model)
+
+
+def _assigned(config: Config) -> Iterator[Fault]:
+    """Yield the models whose own port is one that was given to another."""
+    given = {model.port: model for model in config.models.values() if model.port is not None}
+    for model in config.models.values():
+        port = local_port(model.proxy) if model.cmd else None
+        other = given.get(port) if port is not None else None
+        if model.port is None and other is not None:
+            message = "port {} is the one that model {} has for ${PORT}: change startPort, or use "
+            place, also = ("models", model.id, "proxy"), ("models", other.id)
+            yield Fault(place, f"{message}${{PORT}} here, too", (port, other.id), also=also)
 
 
 def _on(model: Model, message: str, other: Model, port: int) -> Fault:

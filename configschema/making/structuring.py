@@ -19,6 +19,7 @@ from cattrs import (
 )
 from cattrs.gen import make_dict_structure_fn, override
 
+from configschema.keys.clients import ApiKey
 from configschema.keys.fields import MacroValue, fields_of, is_section, key_of
 from configschema.keys.presets import PRESETS, Server
 from configschema.keys.recipe import (
@@ -37,6 +38,8 @@ from configschema.text.problems import Fault, Path
 OLDER_FORMS: dict[type, str] = {
     Profile: "a list of models was the form of older files: write pins, each a name and its model",
 }
+SHORT_FORMS: dict[type, str] = {ApiKey: "key"}
+"""Sections that may be written as the value of one of their keys."""
 _Section = TypeVar("_Section", Config, Model)
 
 
@@ -128,10 +131,11 @@ def _keys_by_name(cls: type) -> dict[str, str]:
 
 def _list(value: Any, kind: Any) -> tuple[Any, ...]:  # noqa: ANN401 -- cattrs' hook signature
     item = get_args(kind)[0]
+    is_wanted = (lambda _: True) if item in SHORT_FORMS else (lambda found: found is not None)
     if not isinstance(value, list):
         way = "write each as '- NAME=value'" if isinstance(value, dict) else "put it in [ ]"
         raise WrongValue(f"expected a list, found {{}}; {way}", value)
-    return tuple(_each(item, enumerate(value), lambda found: found is not None))
+    return tuple(_each(item, enumerate(value), is_wanted))
 
 
 def _names(value: Any, kind: Any) -> dict[str, Any]:  # noqa: ANN401 -- cattrs' hook signature
@@ -165,6 +169,8 @@ def _section(cls: type[attrs.AttrsInstance]) -> Callable[[Any, Any], Any]:
     build = make_dict_structure_fn(cls, _converter, **renames)  # type: ignore[arg-type]
 
     def hook(value: Any, kind: Any) -> Any:  # noqa: ANN401 -- cattrs' hook signature
+        if cls in SHORT_FORMS and not isinstance(value, (dict, list)):
+            value = {SHORT_FORMS[cls]: value}
         if value is None:
             value = {}
         if not isinstance(value, dict):

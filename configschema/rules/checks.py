@@ -6,7 +6,6 @@ and matrix in `routing`.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path as File
@@ -17,6 +16,7 @@ from configschema.keys.schema import Config, Model
 from configschema.keys.sections import Check, Endpoint
 from configschema.rules.names import check_names
 from configschema.rules.routing import check_routing
+from configschema.rules.security import check_security
 from configschema.text.problems import Fault, Path
 
 SHORTEST_SAMPLE = 5  # seconds; llama-swap's
@@ -31,6 +31,7 @@ FRAMING = frozenset(
 LOWEST_STATUS, HIGHEST_STATUS = 200, 599
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNSENDABLE = re.compile("[^\t\x20-\x7e]")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 NO_ADDRESS = "expected an address such as http://127.0.0.1:8000, found {}"
 
 
@@ -40,12 +41,18 @@ def check(config: Config, written: Mapping[str, Any]) -> Iterator[Fault]:
         path = ("models", name)
         yield from _sleep(model, written["models"][name], path)
         yield from _server(model, path)
+        if model.host_header and not _HOST.fullmatch(model.host_header):
+            message = "expected a name such as localhost:11434, found {}"
+            yield Fault((*path, "hostHeader"), message, (model.host_header,))
         yield from _limits(model, path)
     yield from _globals(config)
     for name, peer in config.peers.items():
         where = ("peers", name, "proxy")
         if not peer.proxy:
             yield Fault(where, "a peer needs an address such as http://10.0.0.2:8080")
+        elif peer.proxy.lower().startswith("tailcat:"):
+            way = "put `tailcat socks` or Tailscale in front, and name its http:// address"
+            yield Fault(where, f"Tailcat is not spoken here: {way}")
         elif is_malformed(peer.proxy):
             yield Fault(where, NO_ADDRESS, (peer.proxy,))
     yield from check_names(config)
@@ -153,13 +160,9 @@ def _globals(config: Config) -> Iterator[Fault]:
         yield Fault(("performance", "every"), message, (config.performance.every,))
     elif seconds and seconds < SHORTEST_SAMPLE:
         yield Fault(("performance", "every"), f"must be at least {SHORTEST_SAMPLE}s")
-    for number, secret in enumerate(config.api_keys):
-        if not secret:
-            yield Fault(("apiKeys", number), "the key is empty")
-        elif " " in secret:
-            yield Fault(("apiKeys", number), "a key cannot contain spaces")
+    yield from check_security(config)
     if config.store is not None and (reason := _unusable_file(config.store.path)):
-        yield Fault(("store", "path"), reason, (config.store.path,))
+        yield Fault(("store", "path"), reason, (config.store.path,) * ("{}" in reason))
 
 
 def _duration(text: str) -> float | None:
@@ -178,6 +181,4 @@ def _unusable_file(path: str) -> str | None:
     file = File(path)
     if file.is_dir():
         return "{} is a folder, not a file"
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
-        return "{} cannot be written"
     return None

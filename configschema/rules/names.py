@@ -5,23 +5,43 @@ Owns that each name means one thing and that each target is there.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 
 from configschema.keys.schema import Config
 from configschema.keys.sections import DEFAULT_GROUP, Selector
 from configschema.rules.routing import no_such, rules_of, sets_of
-from configschema.text.problems import Fault, Path
+from configschema.text.problems import Fault, Meant, Path
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def check_names(config: Config) -> Iterator[Fault]:
     """Yield each name that is given twice, and each that leads nowhere."""
+    yield from _unwritable(config)
     yield from _aliases(config)
     yield from _names_by_id(config)
     yield from _peers(config)
     for name, selector in config.selectors.items():
         yield from _selector(name, selector, config)
     yield from _profiles(config)
+    profile = config.hooks.on_startup.profile
+    if profile and profile not in config.profiles:
+        place = ("hooks", "on_startup", "profile")
+        meant = Meant(profile, config.profiles)
+        yield Fault(place, "there is no profile {}", (profile,), meant=meant)
+
+
+def _unwritable(config: Config) -> Iterator[Fault]:
+    """Name what no path and no log can hold as it is."""
+    what = "a name is one line of text: it holds a line break or another control character"
+    for name, model in config.models.items():
+        if _CONTROL.search(name):
+            yield Fault(("models", name), what)
+        for number, alias in enumerate(model.aliases):
+            if _CONTROL.search(alias):
+                yield Fault(("models", name, "aliases", number), what)
 
 
 def _profiles(config: Config) -> Iterator[Fault]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from configschema.keys.clients import ApiKey
 from configschema.keys.fields import (
     WHOLE,
     holds_secrets,
@@ -22,6 +23,8 @@ from configschema.keys.fields import (
 from configschema.keys.schema import Config, Model
 from configschema.text.problems import Fault, Meant, Path
 
+SLIPS = {"command": "cmd", "exec": "cmd", "run": "cmd", "environment": "env", "alias": "aliases"}
+"""Keys of a model as others call them."""
 ADDRESS = frozenset({"listen", "listenAddr", "listenAddress", "host", "port"})
 
 
@@ -41,10 +44,12 @@ def secrets_in(value: Any, kind: Any = Config) -> Iterator[str]:  # noqa: ANN401
     if not holds_secrets(kind) or value is None:
         return
     held = inside(kind)
-    if is_section(kind):
+    if kind is ApiKey and not isinstance(value, dict):
+        yield from _texts_in(value)
+    elif is_section(kind):
         for name, inner in types_of(kind).items() if isinstance(value, dict) else ():
             yield from secrets_in(value.get(name), inner)
-    elif is_section(held):
+    elif is_section(held) and isinstance(value, (dict, list)):
         for _, item in _items(value):
             yield from secrets_in(item, held)
     else:
@@ -78,6 +83,8 @@ def _unknown(name: str, known: Mapping[str, Any], path: Path) -> Fault:
     if name in ADDRESS and path[0] == "models" and len(path) == 2:
         instead = "; the model server's address is proxy, and ${PORT} in cmd its port"
         return Fault((*path, name), f"unknown key, ignored{instead}")
+    if path[:1] == ("models",) and len(path) == 2 and name in SLIPS:
+        return Fault((*path, name), f"unknown key, ignored; did you mean {SLIPS[name]}?")
     if not path and name in types_of(Model):
         return Fault((name,), "unknown key, ignored; it is a key of a model: put it below its name")
     if path[:1] == ("models",) and len(path) == 2 and name in types_of(Config):

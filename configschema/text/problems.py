@@ -178,7 +178,7 @@ class Report:
     def _piece(self, value: object, source: str) -> object:
         """Hide a value that is a piece of a text, if what may be shown of the text has it not."""
         whole = value == source or not source
-        return value if whole or str(value) in self._without_secrets(source) else HIDDEN
+        return value if whole or str(value) in self.without_secrets(source) else HIDDEN
 
     def _shown(self, value: object) -> str:
         match value:
@@ -195,11 +195,12 @@ class Report:
 
     def _word(self, text: str, form: Callable[[str], str]) -> str:
         """Return a word in short, and say so where the environment's name stands for its value."""
-        shown = self._without_secrets(text)
+        shown = self.without_secrets(text)
         hidden = shown != text and "${env." in shown
         return _short(form(shown)) + (" (its value is hidden)" if hidden else "")
 
-    def _without_secrets(self, text: str) -> str:
+    def without_secrets(self, text: str) -> str:
+        """Return a text as it may be shown to anybody: as the file has it, without passwords."""
         return _PASSWORD.sub(f"//{HIDDEN}@", self._replaced(text))
 
     def _replaced(self, text: str) -> str:

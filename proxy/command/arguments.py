@@ -32,7 +32,9 @@ def parser_of_all() -> argparse.ArgumentParser:
     parser.set_defaults(command="serve")
     commands = parser.add_subparsers(metavar="COMMAND")
     check = commands.add_parser("check", help="print every problem of a configuration")
-    check.add_argument("files", metavar="FILE", nargs="*")
+    check.add_argument(
+        "files", metavar="FILE", nargs="*", help="several are put together: one configuration"
+    )
     _add_folder(check, argparse.SUPPRESS)
     check.add_argument("--json", action="store_true", help="print them as JSON")
     check.set_defaults(command="check")

@@ -18,7 +18,7 @@ from typing import TextIO
 
 import attrs
 
-from configschema import ConfigError, Loaded, Problem, files_in, load
+from configschema import ConfigError, Here, Loaded, Problem, files_in, load
 from proxy.command.arguments import DEFAULT_LISTEN, parser_of_all
 from proxy.lifecycle.startup import CannotRun, refuse_strangers
 
@@ -59,7 +59,8 @@ def _run(options: argparse.Namespace, find: Callable[[], list[Path]], **more: fl
     def warn(loaded: Loaded) -> None:
         _complain(*_as_warnings(loaded.warnings))
 
-    launch(options, _address(options.listen), Files(find, _load), warn, **more)
+    read = partial(_load, listen=options.listen)
+    launch(options, _address(options.listen), Files(find, read), warn, **more)
     return 0
 
 
@@ -147,9 +148,13 @@ def _sources(files: Sequence[str], folder: str | None) -> list[Path]:
     return [*named, *found]
 
 
-def _load(files: Sequence[Path], ports: Mapping[str, int] | None = None) -> Loaded:
+def _load(
+    files: Sequence[Path],
+    ports: Mapping[str, int] | None = None,
+    listen: str = DEFAULT_LISTEN,
+) -> Loaded:
     try:
-        return load(*files, ports=ports or {})
+        return load(*files, ports=ports or {}, place=Here(_address(listen)[1]))
     except IsADirectoryError as error:
         raise CannotRun(f"{error.filename} is a folder: give it with --config-dir") from error
     except OSError as error:
@@ -161,7 +166,7 @@ def _address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdigit() or int(port) > 65535:
         raise CannotRun(f"--listen {text}: expected HOST:PORT, such as {DEFAULT_LISTEN}")
-    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 -- asked for by the operator
+    return host.strip("[]"), int(port)
 
 
 COMMANDS = {

@@ -36,7 +36,7 @@ from supervisor.states.journal import Journal
 from supervisor.states.table import Event, State
 
 SLOWEST_BODY = 60  # seconds for a view's request body to arrive
-LONGEST_BODY = 1024 * 1024  # bytes; the views are asked in few words
+LONGEST_BODY = 64 * 1024  # bytes; the views are asked in few words
 
 
 class Application(QuartTrio, Journal):

@@ -20,7 +20,7 @@ from proxy.daemon.root import DEFAULT_GRACE, run_daemon
 from proxy.lifecycle.reloading import Files
 from proxy.lifecycle.startup import CannotRun
 from proxy.observing.logbook import LogBook, shown_in
-from proxy.observing.logformat import configure
+from proxy.observing.logformat import configure, flush
 from supervisor.succession.records import open_records, ports_of
 
 
@@ -73,6 +73,8 @@ def launch(
             reason = error.strerror or str(error)
             where = f"cannot listen on {options.listen}: {reason}"
             raise CannotRun(f"{where}; choose another with --listen") from error
+        finally:
+            flush()
 
 
 def _tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:

@@ -13,6 +13,7 @@ import resource
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from math import inf
 from urllib.parse import urlsplit
 
 import structlog
@@ -96,7 +97,14 @@ async def run_daemon(
                     beside.append(partial(preload, supervisor, CONTACT.one_token))
                 with open_application(supervisor, reloader, metrics, book, told.stop) as app:
                     journals.all = (metrics, book, app)
-                    serve = partial(serve_http, app, listeners, grace=grace, tls=tls)
+                    serve = partial(
+                        serve_http,
+                        app,
+                        listeners,
+                        grace=grace,
+                        tls=tls,
+                        patience=lambda: supervisor.config.client_timeout or inf,
+                    )
                     await _serve(root, app, _url(listeners, tls), serve, told, beside)
                 left = supervisor.let_go() if told.lets_go else 0
                 others = f"; {left} live on for the next llamadoze (adopt)" if left else ""

@@ -22,7 +22,7 @@ import xllamacpp
 
 from proxy.forwarding.answer import Answer, Send
 from proxy.forwarding.inflight import Call
-from proxy.http.bodies import Incoming, Receive, hold
+from proxy.http.bodies import Budget, Incoming, Receive, hold
 from proxy.http.errors import Problem, problem_of
 from proxy.http.headers import to_upstream
 from proxy.http.listening import open_listeners, serve_http
@@ -140,13 +140,13 @@ class ModelServer:
             text = "the model sleeps; POST /wake_up wakes it"
             await answer.refuse(Problem(503, text, "asleep"))
             return
-        with self.engine.exchange() as exchange:
+        with self.engine.exchange() as exchange, Budget().holding() as holding:
             query = b"?" + scope["query_string"] if scope["query_string"] else b""
             request = Request(
                 method=scope["method"].encode(),
                 target=scope["raw_path"] + query,
                 headers=to_upstream(scope["headers"], None),
-                body=await hold(incoming, LONGEST_QUESTION),
+                body=await hold(incoming, LONGEST_QUESTION, holding),
             )
             try:
                 with await self.engine.upstream.exchange(request) as response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -16,23 +16,27 @@ import trio
 
 from proxy.forwarding.inflight import Call
 from proxy.forwarding.tokens import UNKNOWN, Tokens, tokens_of
+from proxy.forwarding.tunnel import CLOSING, NOBODY_ELSE, Courtesy, Tunnel
 from proxy.http.bodies import Incoming
-from proxy.http.errors import EVERYBODY, Problem
-from proxy.http.headers import REQUEST_ID, Header, is_event_stream, to_client, value_of
+from proxy.http.errors import NOT_FOR_CACHES, Problem
+from proxy.http.headers import Header, ids, is_event_stream, to_client, value_of
 from proxy.http.parsing import UPGRADED, UpstreamError
 from proxy.http.upstream import Response
 from proxy.naming.dialects import Dialect
+from supervisor.states.durations import seconds
 
 Send = Callable[[Any], Awaitable[None]]
 
+LAST_EVENTS = (b"data: [DONE]", b'{"type":"message_stop"}', b'{"type": "message_stop"}')
 OK = 200
+NO_CONTENT = 204
 KEPT = 8  # pieces of an answer's end; the counts of its tokens are in the last ones
+TO_SAY_GOODBYE = 1.0  # seconds
 MOST_SAID = 16 * 1024  # bytes of a refusal that are passed on in an event
 EVENTS_OF_OURS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-cache"),
+    NOT_FOR_CACHES,
     (b"x-accel-buffering", b"no"),
-    *EVERYBODY,
 )
 
 
@@ -45,6 +49,11 @@ def _error_in(body: bytes) -> Mapping[str, Any] | None:
     return error if isinstance(error, dict) and "message" in error else None
 
 
+async def _end_when_in_the_way(tunnel: Tunnel, scope: trio.CancelScope) -> None:
+    await tunnel.until_in_the_way()
+    scope.cancel()
+
+
 @attrs.define(eq=False)
 class Answer:
     """The response.
@@ -53,6 +62,7 @@ class Answer:
         send: the connection's ASGI send.
         call: the request.
         dialect: how its API says things in a stream.
+        cors: headers that say who may read it.
         status: of the response; 0 before it has begun.
         complete: whether all of the body but its end was sent.
         problem: what the client was, or would have to be, told of.
@@ -61,6 +71,7 @@ class Answer:
     send: Send
     call: Call
     dialect: Dialect
+    cors: Sequence[Header] = ()
     status: int = 0
     complete: bool = False
     problem: Problem | None = None
@@ -70,27 +81,44 @@ class Answer:
     _kept: deque[bytes] = attrs.field(factory=lambda: deque(maxlen=KEPT), init=False)
 
     @property
+    def first(self) -> bytes:
+        """The first piece of the body."""
+        return self._first
+
+    @property
     def outcome(self) -> int:
         """The status that the answer has or, of a stream that failed, would have to have."""
         return self.problem.status if self.problem else self.status
 
-    async def relay(self, response: Response, incoming: Incoming) -> None:
+    @property
+    def said_all(self) -> bool:
+        """Whether the client has all there is: it may close behind the last event of a stream."""
+        return self.complete or (
+            self._events and bool(self._kept) and self._kept[-1].rstrip().endswith(LAST_EVENTS)
+        )
+
+    async def relay(
+        self, response: Response, incoming: Incoming, courtesy: Courtesy = NOBODY_ELSE
+    ) -> None:
         """Pass a model server's answer on, as it arrives."""
         if self.status:
             await self._go_on(response)
             return
-        self._headers = headers = to_client(response.headers, self.call.request_id.encode())
+        request_id = self.call.request_id.encode()
+        self._headers = headers = to_client(response.headers, request_id, self.cors)
+        if response.status == NO_CONTENT:  # which has no length either (RFC 9110, 8.6)
+            headers[:] = [pair for pair in headers if pair[0] != b"content-length"]
         fixed = any(name in (b"content-length", b"content-encoding") for name, _ in headers)
         self._events = not fixed and is_event_stream(headers)
         if response.status == UPGRADED:
-            await self._tunnel(response, incoming)
+            await self._tunnel(Tunnel(response, incoming, courtesy))
         else:
             # Until there is a body, a server that fails can still be told of with a status.
             first = await response.read() if fixed else b""
             await self._begin(response.status, headers)
             await self._relay_body(response, first)
 
-    async def _relay_body(self, response: Response, first: bytes = b"") -> None:
+    async def _relay_body(self, response: Response | Tunnel, first: bytes = b"") -> None:
         call, send, kept = self.call, self.send, self._kept
         while piece := first or await response.read():
             first = b""
@@ -104,6 +132,11 @@ class Answer:
 
     async def _go_on(self, response: Response) -> None:
         """Follow what was said while the model loaded with its answer."""
+        coded = value_of(response.headers, b"content-encoding")
+        if coded:  # unasked: the stream that has begun is said to be plain
+            text = f"the model server has coded its answer ({coded.decode('latin-1')}) unasked"
+            await self.refuse(Problem(502, text))
+            return
         if response.status == OK and is_event_stream(response.headers):
             self._headers = list(response.headers)
             await self._relay_body(response)
@@ -115,38 +148,48 @@ class Answer:
         status = response.status if response.status >= 400 else 502
         await self.refuse(Problem(status, text[:MOST_SAID], given=_error_in(said)))
 
-    async def _tunnel(self, response: Response, incoming: Incoming) -> None:
+    async def _tunnel(self, tunnel: Tunnel) -> None:
         """Pass bytes both ways, until either side has enough."""
-        again = [(b"connection", b"upgrade"), (b"upgrade", value_of(response.headers, b"upgrade"))]
+        protocol = value_of(tunnel.response.headers, b"upgrade")
+        again = [(b"connection", b"upgrade"), (b"upgrade", protocol)]
         await self._begin(UPGRADED, [*self._headers, *again])
-
-        async def to_server() -> None:
-            while piece := await incoming.read():
-                await response.send(piece)
-
         failure: UpstreamError | None = None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(to_server)
+            nursery.start_soon(tunnel.to_server)
+            nursery.start_soon(_end_when_in_the_way, tunnel, nursery.cancel_scope)
             try:
-                await self._relay_body(response)
+                await self._relay_body(tunnel)
             except UpstreamError as error:
                 failure = error
             nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
+        if tunnel.is_in_the_way:
+            await self._make_room(tunnel)
+
+    async def _make_room(self, tunnel: Tunnel) -> None:
+        """Say to a silent websocket why it ends."""
+        silence = seconds(tunnel.courtesy.silence)
+        text = f"the websocket was silent for {silence} while others waited for another model"
+        self.problem = Problem(503, text)
+        if tunnel.is_between_pieces:
+            with trio.move_on_after(TO_SAY_GOODBYE):  # it may not even read
+                await self.write(CLOSING)
 
     async def say(self, status: int, headers: list[Header], body: bytes) -> None:
         """Answer with a whole body of our own."""
         length = (b"content-length", b"%d" % len(body))
-        await self._begin(status, [*headers, length, (REQUEST_ID, self.call.request_id.encode())])
+        await self._begin(status, [*headers, length, *self._marks()])
         await self.write(body)
         self.complete = True
 
     async def begin_events(self) -> None:
         """Begin a stream of events before there is anything to pass on."""
         self._events = True
-        request_id = (REQUEST_ID, self.call.request_id.encode())
-        await self._begin(OK, [*EVENTS_OF_OURS, request_id])
+        await self._begin(OK, [*EVENTS_OF_OURS, *self._marks()])
+
+    def _marks(self) -> list[Header]:
+        return [*ids(self.call.request_id.encode()), *self.cors]
 
     async def refuse(self, problem: Problem) -> None:
         """Tell the client of a problem, in whatever form is still possible."""

@@ -21,18 +21,24 @@ IN_MEMORY = 1024 * 1024  # bytes of a form that are kept in memory
 PIECE = 65536
 MOST_PARTS = 1000
 LONGEST_NAME = 4096  # bytes
-LONGEST_HEAD = 256 * 1024  # bytes of a part, or before the first
+LONGEST_HEAD = 16 * 1024  # bytes of a part, or before the first
+LONGEST_KIND = 1024  # bytes of the form's Content-Type
+LONGEST_BOUNDARY = 70  # bytes (RFC 2046, 5.1.1)
 
 
 def boundary_of(content_type: bytes) -> bytes:
     """Return what separates a form's parts.
 
     Raises:
-        BadRequest: it is not said.
+        BadRequest: it is not said, or too long.
     """
+    if len(content_type) > LONGEST_KIND:
+        raise BadRequest("the form's Content-Type is too long")
     _, options = parse_options_header(content_type.decode("latin-1"))
     if not (boundary := options.get("boundary")):
         raise BadRequest("the form's Content-Type has no boundary")
+    if len(boundary) > LONGEST_BOUNDARY:
+        raise BadRequest(f"the form's boundary has more than {LONGEST_BOUNDARY} characters")
     return boundary.encode("latin-1", "replace")
 
 
@@ -82,7 +88,7 @@ class FormUpload:
             return self._name
         if kept := self._kept():
             return kept
-        piece = await self._incoming.read()
+        piece = await self._incoming.flow()
         self._size += len(piece)
         _check(self._size, self._limit)
         return piece
@@ -135,17 +141,23 @@ class _Search:
     _inside: bool = False
 
     def feed(self, piece: bytes) -> None:
-        self._fed += len(piece)
         try:
-            self._decoder.receive_data(piece)
-            while not self.found and not self._step():
-                pass
-            if not self.found and len(self._decoder.buffer) > LONGEST_HEAD:
-                raise BadRequest("the form has a part whose head does not end")
+            for start in range(0, len(piece), LONGEST_HEAD):  # no head of a part is longer
+                self._feed(piece[start : start + LONGEST_HEAD])
         except ValueError as error:
             raise BadRequest(f"the form cannot be read: {error}") from None
         except RequestEntityTooLarge:
             raise BadRequest(f"the form has more than {MOST_PARTS} parts", status=413) from None
+
+    def _feed(self, piece: bytes) -> None:
+        if self.found:
+            return
+        self._fed += len(piece)
+        self._decoder.receive_data(piece)
+        while not self.found and not self._step():
+            pass
+        if not self.found and len(self._decoder.buffer) > LONGEST_HEAD:
+            raise BadRequest("the form has a part whose head does not end")
 
     def _step(self) -> bool:
         """Take one event; return whether more data is needed."""

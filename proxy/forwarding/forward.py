@@ -6,7 +6,10 @@ that leaves cancels all of it, wherever it stands. Nothing that is opened here o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import inf
 from typing import Any
 
 import attrs
@@ -14,15 +17,17 @@ import trio
 
 from configschema import Filters
 from proxy.forwarding.answer import Answer, Send
-from proxy.forwarding.filters import apply_filters
+from proxy.forwarding.filters import edits_of
 from proxy.forwarding.inflight import Call, InFlight
 from proxy.forwarding.loading import Narrated, Narration
+from proxy.forwarding.madeby import MadeBy
 from proxy.forwarding.pools import Pools
 from proxy.forwarding.questions import Question, read_question
-from proxy.http.bodies import Incoming, Receive
+from proxy.forwarding.tunnel import NOBODY_ELSE, Courtesy
+from proxy.http.bodies import Budget, Incoming, Receive
 from proxy.http.errors import EXPECTED, BadRequest, problem_of
 from proxy.http.exchange import CANCELS, UPGRADES
-from proxy.http.headers import Header, to_peer, to_upstream, value_of
+from proxy.http.headers import VIA, Header, to_peer, to_upstream, value_of
 from proxy.http.parsing import ModelDied, UpstreamError
 from proxy.http.upstream import Request, Upstream
 from proxy.naming.directory import Local
@@ -41,6 +46,21 @@ Scope = Any
 Report = Callable[[Call, Answer], None]
 
 
+@attrs.frozen
+class Visit:
+    """What was found out of a request before it is forwarded.
+
+    Attributes:
+        request_id: of its lines in the log.
+        key: the name of the API key that it showed.
+        cors: headers that say who may read the answer.
+    """
+
+    request_id: str
+    key: str
+    cors: Sequence[Header]
+
+
 @attrs.define(eq=False)
 class Forwarder:
     """Forward requests to models.
@@ -51,6 +71,9 @@ class Forwarder:
         pools: connections.
         in_flight: lists what is being forwarded.
         report: told of every request that has ended.
+        bodies: what all that are held take.
+        made_by: who has made what is asked for later by its id.
+        us: how this daemon calls itself in ``Via``, by which it knows its own requests.
     """
 
     supervisor: Supervisor
@@ -58,14 +81,19 @@ class Forwarder:
     pools: Pools
     in_flight: InFlight
     report: Report
+    bodies: Budget = attrs.field(factory=Budget, init=False)
+    made_by: MadeBy = attrs.field(factory=MadeBy, init=False)
+    us: bytes = attrs.field(factory=lambda: _pseudonym(), init=False)
 
     async def forward(
-        self, scope: Scope, receive: Receive, send: Send, route: Route, request_id: str
+        self, scope: Scope, receive: Receive, send: Send, route: Route, visit: Visit
     ) -> None:
         """Serve one request from its ASGI scope to the end of its response."""
         client = scope["client"][0] if scope.get("client") else ""
-        call = Call(request_id, scope["method"], scope["path"], scope["headers"], client)
-        answer = Answer(send, call, route.dialect)
+        call = Call(
+            visit.request_id, scope["method"], scope["path"], scope["headers"], client, visit.key
+        )
+        answer = Answer(send, call, route.dialect, visit.cors)
         errand = _Errand(self, scope, Incoming.of(scope["headers"], receive), answer, route)
         try:
             await errand.run()
@@ -84,40 +112,56 @@ class _Errand:
     incoming: Incoming
     answer: Answer
     route: Route
+    _before: bytes = attrs.field(default=b"", init=False)
 
     async def run(self) -> None:
         """Answer it, with the model's words or with why there are none."""
+        limits = self.of.resolver.now.limits
         try:
-            limits = self.of.resolver.limits
-            question = await read_question(self.route, self.scope, self.incoming, limits)
-            self.answer.call.model = question.model
-            try:
-                await self._ask(question)
-            finally:
-                question.close()
+            self._refuse_loop()
+            self.of.bodies.limit = limits.all_held
+            with self.of.bodies.holding() as holding:
+                question = await read_question(
+                    self._way(), self.scope, self.incoming, limits, holding
+                )
+                self.answer.call.model = question.model
+                try:
+                    await self._ask(question)
+                finally:
+                    question.close()
         except EXPECTED as error:
             await self.answer.refuse(problem_of(error))
+
+    def _way(self) -> Route:
+        """Return the route, with the model that made what is asked for by its id."""
+        if not self.route.made:
+            return self.route
+        return attrs.evolve(self.route, model=self.of.made_by.model_of(self.route.made))
 
     async def _ask(self, question: Question) -> None:
         with self.of.resolver.choose(question.model) as target:
             call = self.answer.call
             call.model, call.known = target.id, True
             call.cancel = self.scope["extensions"][CANCELS]["cancel"]
+            self._refuse_beyond_limit()
             self.of.in_flight.add(call)
             if isinstance(target, Local):
                 await self._ask_model(question, target)
             else:
-                self._rewrite(question, target.peer.filters, target.id, target.name)
+                await self._rewrite(question, target.peer.filters, target.id, target.name)
                 upstream = self.of.pools.of_peer(target.peer_id, target.peer)
                 headers = to_peer(
                     self._headers(),
                     upstream.origin.authority,
                     target.peer.api_key,
                     call.request_id.encode(),
+                    self._via(),
                 )
                 await self._exchange(upstream, headers, question)
 
     async def _ask_model(self, question: Question, target: Local) -> None:
+        if self.route.made:
+            self.of.resolver.now.refuse_control(target.model.id, self.route.target)
         server = self.of.supervisor.server(target.model.id)
         self._refuse_to_start(server)
         try:
@@ -125,14 +169,16 @@ class _Errand:
                 call = self.answer.call
                 call.waited = trio.current_time() - call.began
                 # A reload may have given it other settings meanwhile.
-                self._rewrite(
+                await self._rewrite(
                     question,
                     server.model.filters,
                     target.name,
                     server.model.use_model_name or target.name,
                 )
                 upstream = self.of.pools.of_model(server)
-                await self._exchange(upstream, self._headers_of_ours(upstream), question)
+                headers = self._headers_of_ours(server, upstream)
+                courtesy = self._courtesy(server) if self._wants_websocket else NOBODY_ELSE
+                await self._exchange(upstream, headers, question, courtesy)
         except UpstreamError as error:
             raise await _cause(server, error) from error
 
@@ -165,30 +211,70 @@ class _Errand:
         has_words = self.answer.dialect.note is not None
         return wanted and has_words and not server.is_serving
 
-    def _rewrite(self, question: Question, filters: Filters, asked: str, name: str) -> None:
+    async def _rewrite(self, question: Question, filters: Filters, asked: str, name: str) -> None:
         """Apply the filters, and let the body name the model as its server knows it."""
         if not self.route.filtered:
             return
-        changed = question.data is not None and apply_filters(question.data, filters, asked)
-        if changed or name != question.model:
-            question.rewrite(name)
+        edits = edits_of(filters, asked)
+        if edits or name != question.model:
+            await question.rewrite(edits, name)
 
     @property
     def _wants_websocket(self) -> bool:
-        return self.route.named_in is NamedIn.PATH and UPGRADES in self.scope["extensions"]
+        return self.route.named_in is not NamedIn.BODY and UPGRADES in self.scope["extensions"]
 
     def _headers(self) -> list[Header]:
-        return self.of.resolver.keys.without(self.scope["headers"])
+        return self.of.resolver.now.keys.without(self.scope["headers"])
 
-    def _headers_of_ours(self, upstream: Upstream) -> list[Header]:
+    def _headers_of_ours(self, server: ModelServer, upstream: Upstream) -> list[Header]:
         call = self.answer.call
-        headers = to_upstream(self._headers(), call.client, call.request_id.encode())
-        if not value_of(headers, b"host"):  # HTTP/1.0; HTTP/1.1 must have one
-            headers.append((b"host", upstream.origin.authority.encode()))
+        request_id, via = call.request_id.encode(), self._via()
+        headers = to_upstream(self._headers(), call.client, request_id, via)
+        own = server.model.host_header
+        if own or not value_of(headers, b"host"):  # HTTP/1.0; HTTP/1.1 must have one
+            host = (own or upstream.origin.authority).encode()
+            headers = [(b"host", host), *(pair for pair in headers if pair[0] != b"host")]
+        if self.answer.status:  # what was said while the model loaded is not coded
+            headers = [pair for pair in headers if pair[0] != b"accept-encoding"]
         return headers
 
+    def _courtesy(self, server: ModelServer) -> Courtesy:
+        others_wait = partial(self.of.supervisor.until_closed, server.model.id)
+        return Courtesy(others_wait, self.of.resolver.config.max_wait or inf)
+
+    def _via(self) -> bytes:
+        """Return the way of the request so far, with us at its end."""
+        return b"%b, %b" % (self._before, self.of.us) if self._before else self.of.us
+
+    def _refuse_beyond_limit(self) -> None:
+        """Refuse what is more than may be in service at once (``globalConcurrencyLimit``).
+
+        Raises:
+            BadRequest: as many are.
+        """
+        limit = self.of.resolver.config.global_concurrency_limit
+        if 0 < limit <= len(self.of.in_flight):
+            text = f"{limit} requests are in service, which is globalConcurrencyLimit"
+            again = {"Retry-After": "1"}
+            raise BadRequest(text, status=429, code="concurrency_limit", headers=again)
+
+    def _refuse_loop(self) -> None:
+        """Refuse a request that was here before: it would come again until nothing is left.
+
+        Raises:
+            BadRequest: a peer, or a model's ``proxy``, leads back here.
+        """
+        self._before = b", ".join([value for name, value in self.scope["headers"] if name == VIA])
+        if self.of.us in self._before:
+            text = "the request was here before: a peer, or a model's proxy, leads back here"
+            raise BadRequest(text, status=508)
+
     async def _exchange(
-        self, upstream: Upstream, headers: list[Header], question: Question
+        self,
+        upstream: Upstream,
+        headers: list[Header],
+        question: Question,
+        courtesy: Courtesy = NOBODY_ELSE,
     ) -> None:
         query, upgrades = self.scope["query_string"], self._wants_websocket
         request = Request(
@@ -199,7 +285,16 @@ class _Errand:
             may_upgrade=upgrades,
         )
         with await upstream.exchange(request) as response:
-            await self.answer.relay(response, self.incoming)
+            try:
+                await self.answer.relay(response, self.incoming, courtesy)
+            finally:
+                if self.route.makes:
+                    self.of.made_by.note(self.answer.first, self.answer.call.model)
+
+
+def _pseudonym() -> bytes:
+    """Return a name that no other daemon has (RFC 9110, 7.6.3)."""
+    return f"1.1 llamadoze-{random.getrandbits(48):012x}".encode()
 
 
 async def _cause(server: ModelServer, error: UpstreamError) -> UpstreamError:

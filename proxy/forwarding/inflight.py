@@ -13,10 +13,10 @@ from typing import Any
 import attrs
 import trio
 
-from proxy.http.headers import CREDENTIALS, Header
+from proxy.http.headers import CREDENTIALS, PROTOCOLS, Header
 
 DECIMAL = re.compile("[0-9]{1,15}")
-HIDDEN = {*CREDENTIALS, b"cookie", b"set-cookie", b"proxy-authorization"}
+HIDDEN = {*CREDENTIALS, PROTOCOLS, b"cookie", b"set-cookie", b"proxy-authorization"}
 
 
 @attrs.define(eq=False)
@@ -29,6 +29,7 @@ class Call:
         path: without the query.
         headers: the request's.
         client: where it comes from.
+        key: the name of the API key that it showed.
         began: on Trio's clock.
         timestamp: the same, in seconds since 1970.
         model: who answers; the name that was asked for, until that is known.
@@ -46,6 +47,7 @@ class Call:
     path: str
     headers: Sequence[Header]
     client: str
+    key: str = ""
     began: float = attrs.field(factory=trio.current_time)
     timestamp: float = attrs.field(factory=time.time)
     model: str = ""
@@ -115,6 +117,9 @@ class InFlight:
 
     def __iter__(self) -> Iterator[Call]:
         return iter(tuple(self._calls.values()))
+
+    def __len__(self) -> int:
+        return len(self._calls)
 
     def cancel(self, number: str) -> bool:
         """End a request; return whether there was one."""

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_plus
 
 import attrs
+import msgspec
+import trio
 
+from proxy.forwarding.filters import Edit, edited, rename
 from proxy.forwarding.forms import FormUpload, boundary_of, read_form
-from proxy.http.bodies import Incoming, Limits, hold
+from proxy.forwarding.jsontext import NotJson, Steps, T, look_into, root_of
+from proxy.http.bodies import Held, Holding, Incoming, Limits, hold
 from proxy.http.errors import BadRequest
 from proxy.http.exchange import UPGRADES
 from proxy.http.headers import value_of
@@ -21,7 +25,11 @@ from proxy.http.upstream import Upload
 from proxy.naming.routes import NamedIn, Route
 
 MOST_FIELDS = 1000
+LONGEST_FORM = 1024 * 1024  # bytes of a URL-encoded form in which its model is looked for
+AT_ONCE = 4 * 1024 * 1024  # bytes that are read in one go: some milliseconds
+LONGEST_NAME = 4096  # bytes of a model's name, as it is written
 BOM = b"\xef\xbb\xbf"
+IDENTITY = (b"", b"identity")
 
 Scope = Any
 """An ASGI scope."""
@@ -35,30 +43,58 @@ class Question:
         model: the name it asks for.
         body: what is passed on.
         stream: whether the answer is wanted as a stream of events.
-        data: the body's JSON, if that is what it is.
+        is_json: whether the body is JSON.
     """
 
     model: str
-    body: bytes | Upload
+    body: Held | Upload
     stream: bool = False
-    data: dict[str, Any] | None = None
+    is_json: bool = False
 
     def close(self) -> None:
         """Let go of what was kept of the body."""
         if isinstance(self.body, FormUpload):
             self.body.close()
 
-    def rewrite(self, model: str) -> None:
-        """Let the body name another model, and say what `data` has become."""
-        if self.data is not None:
-            self.data["model"] = model
-            self.body = _written(self.data)
-        elif isinstance(self.body, FormUpload):
-            self.body.rename(model)
+    async def rewrite(self, edits: list[Edit], model: str) -> None:
+        """Change the body, and let it name a model as its server does.
+
+        Raises:
+            BadRequest: it is not the JSON that it seemed to be.
+        """
+        if isinstance(self.body, FormUpload):
+            if model != self.model:
+                self.body.rename(model)
+        elif self.is_json and isinstance(self.body, Held):
+            wanted = [*edits, *([rename(model)] if model != self.model else [])]
+            try:
+                self.body = await gently(edited(self.body, wanted))
+            except NotJson as error:
+                raise BadRequest(f"the body is not JSON: {error}") from None
 
 
-async def read_question(route: Route, scope: Scope, incoming: Incoming, limits: Limits) -> Question:
+async def gently(steps: Steps[T]) -> T:
+    """Do work in steps, and let others have their turn between them."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        await trio.lowlevel.checkpoint()
+
+
+async def read_question(
+    route: Route, scope: Scope, incoming: Incoming, limits: Limits, holding: Holding
+) -> Question:
     """Read what is needed of a request.
+
+    Args:
+        route: how it is forwarded.
+        scope: its head.
+        incoming: its body.
+        limits: how long that may be.
+        holding: counts what is held of it.
 
     Raises:
         BadRequest: no model can be found in it, or it is too long.
@@ -68,24 +104,16 @@ async def read_question(route: Route, scope: Scope, incoming: Incoming, limits: 
     if route.named_in is NamedIn.QUERY:
         asked = _first(scope["query_string"])
         question = Question(
-            model=asked.get("model", ""),
+            model=asked.get("model", "") or route.model,
             body=await _pass_on(scope, incoming, limits),
             stream=asked.get("stream") == "true",
         )
     else:
-        question = await _read_body(scope, incoming, limits)
+        question = await _read_body(scope, incoming, limits, holding)
     if not question.model:
         question.close()
         raise no_model("give its name as 'model'")
     return question
-
-
-def _written(data: dict[str, Any]) -> bytes:
-    try:
-        return json.dumps(data, allow_nan=False).encode()
-    except (ValueError, RecursionError):
-        text = "the body has a number too large, or is nested too deep, to be written again"
-        raise BadRequest(text) from None
 
 
 def no_model(remedy: str) -> BadRequest:
@@ -102,7 +130,9 @@ async def _pass_on(scope: Scope, incoming: Incoming, limits: Limits) -> bytes | 
     return b"" if UPGRADES in scope["extensions"] else await incoming.read()
 
 
-async def _read_body(scope: Scope, incoming: Incoming, limits: Limits) -> Question:
+async def _read_body(
+    scope: Scope, incoming: Incoming, limits: Limits, holding: Holding
+) -> Question:
     kind = value_of(scope["headers"], b"content-type")
     lowered = kind.lower()
     if b"multipart/form-data" in lowered:
@@ -110,14 +140,27 @@ async def _read_body(scope: Scope, incoming: Incoming, limits: Limits) -> Questi
         return Question(
             model=form.model or _first(scope["query_string"]).get("model", ""), body=form
         )
-    body = await hold(incoming, limits.held)
+    _refuse_coded(scope)
+    body = await hold(incoming, limits.held, holding)
     # What curl -d sends says that it is a form, whatever it is.
-    if b"json" in lowered or body.lstrip().startswith((b"{", BOM)):
-        data = _object(body)
-        if (model := _as_text(data.get("model"))) or b"json" in lowered:
-            return Question(model=model, body=body, stream=data.get("stream") is True, data=data)
-    fields = _first(scope["query_string"]) | _first(body)
-    return Question(model=fields.get("model", ""), body=body)
+    if b"json" in lowered or _begins_like_json(body):
+        asked = await _asked(body)
+        if (model := _as_text(asked.model)) or b"json" in lowered:
+            return Question(model=model, body=body, stream=asked.stream is True, is_json=True)
+    model = _field(body[:LONGEST_FORM], b"model")
+    return Question(model=model or _first(scope["query_string"]).get("model", ""), body=body)
+
+
+def _refuse_coded(scope: Scope) -> None:
+    """Refuse a body that we would have to decode before we can read it (RFC 9110, 15.5.16)."""
+    coding = value_of(scope["headers"], b"content-encoding").strip().lower()
+    if coding not in IDENTITY:
+        text = f"the body is coded ({coding.decode('latin-1')}): send it as it is"
+        raise BadRequest(text, status=415, headers={"Accept-Encoding": "identity"})
+
+
+def _begins_like_json(body: Held) -> bool:
+    return body[:LONGEST_NAME].lstrip().startswith((b"{", BOM))
 
 
 def _as_text(model: object) -> str:
@@ -135,11 +178,85 @@ def _first(encoded: bytes) -> dict[str, str]:
         return {}
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def _field(encoded: Held, name: bytes) -> str:
+    """Return a field of a URL-encoded form; the others are not decoded."""
+    _, found, rest = (b"&" + encoded).partition(b"&" + name + b"=")
+    value = rest[:LONGEST_NAME].partition(b"&")[0] if found else b""
+    return unquote_plus(value.decode("latin-1"))
+
+
+class Asked(msgspec.Struct):
+    """What is needed of a body; all else is skipped, and not built."""
+
+    model: str | int | float | None = None
+    stream: bool | None = None
+
+
+class _Loosely(msgspec.Struct):
+    """The same, whatever kinds of values they are."""
+
+    model: msgspec.Raw = msgspec.Raw(b"null")
+    stream: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_STRICT, _LOOSE = msgspec.json.Decoder(Asked), msgspec.json.Decoder(_Loosely)
+_NAME = msgspec.json.Decoder(str | int | float)
+NAMES_BEGIN = b'"-0123456789'
+
+
+async def _asked(body: Held) -> Asked:
+    """Return what a JSON body asks for.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    if len(body) > AT_ONCE:
+        return await _asked_of_large(body)
+    text = body[len(BOM) :] if body.startswith(BOM) else body
     try:
-        data = json.loads(body.removeprefix(BOM).decode())  # UTF-8, by RFC 8259
-    except (ValueError, RecursionError) as error:
+        return _STRICT.decode(text)
+    except msgspec.ValidationError:
+        return _of_other_kinds(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Half an emoji, NaN, deep nesting: whether that is JSON, the model server may say.
+        return await _asked_of_large(body)
+
+
+def _of_other_kinds(text: Held) -> Asked:
+    """Return what a body asks for whose model is no name, or whose `stream` is no truth value."""
+    try:
+        found = _LOOSE.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise no_model("the body is not a JSON object") from None
+    return Asked(_name_in(bytes(found.model)), bytes(found.stream) == b"true")
+
+
+async def _asked_of_large(body: Held) -> Asked:
+    try:
+        start = await gently(root_of(body))
+        found = await gently(look_into(body, start, ("model", "stream").__contains__))
+    except NotJson as error:
         raise no_model(f"the body is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise no_model("the body is not a JSON object")
-    return data
+    # In their order, so that of several the last one counts, as for most readers of JSON.
+    values = {
+        json.loads(body[one.start : one.value].rstrip().removesuffix(b":")): bytes(
+            body[one.value : min(one.end, one.value + LONGEST_NAME)]
+        )
+        for one in found.found
+    }
+    return Asked(_name_in(values.get("model", b"")), values.get("stream") == b"true")
+
+
+def _name_in(value: bytes) -> str | int | float | None:
+    """Return a JSON value that may be a model's name; none of another kind is built.
+
+    Raises:
+        BadRequest: it is a name that cannot be read.
+    """
+    if not value or value[0] not in NAMES_BEGIN:
+        return None
+    try:
+        name: str | int | float = _NAME.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise no_model("the body's model is no name") from None
+    return name

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from typing import Any, NamedTuple
 
 
@@ -32,6 +33,7 @@ class Tokens(NamedTuple):
 UNKNOWN = Tokens()
 DECODER = json.JSONDecoder()
 NAMED = re.compile(rb'"(usage|timings)"\s*:\s*(?=\{)')
+MOST = 8  # objects of a text, the last ones
 LONGEST = 4096  # bytes of one such object
 
 
@@ -44,7 +46,7 @@ def tokens_of(text: bytes) -> Tokens:
     found = timed = UNKNOWN
     if b'"usage"' not in text and b'"timings"' not in text:  # quicker than to look for both
         return found
-    for match in NAMED.finditer(text):
+    for match in deque(NAMED.finditer(text), maxlen=MOST):
         data = _object_at(text, match.end())
         if match[1] == b"usage":
             found = found.updated(_of_usage(data))

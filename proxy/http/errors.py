@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
 import attrs
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
 
 from proxy.http.headers import Header
 from proxy.http.parsing import ModelDied, Unsendable, UpstreamError
@@ -36,17 +39,23 @@ KINDS: dict[int, tuple[str, str]] = {
     403: ("authentication_error", "forbidden"),
     404: ("invalid_request_error", "not_found"),
     405: ("invalid_request_error", "method_not_allowed"),
+    408: ("invalid_request_error", "request_timeout"),
     409: ("invalid_request_error", "conflict"),
     413: ("invalid_request_error", "body_too_large"),
+    415: ("invalid_request_error", "unsupported_media_type"),
     429: ("rate_limit_error", "rate_limit_exceeded"),
     499: ("invalid_request_error", "cancelled"),
     502: ("server_error", "bad_gateway"),
     503: ("server_error", "service_unavailable"),
     504: ("server_error", "gateway_timeout"),
+    508: ("server_error", "loop_detected"),
 }
 """Type and code by status, as llama-swap has them."""
-EVERYBODY: tuple[Header, ...] = ((b"access-control-allow-origin", b"*"),)
-"""Lets a page read our own errors, whatever its origin; a model server's answers have its own."""
+NOT_FOR_CACHES: Header = (b"cache-control", b"no-store")
+"""On all answers of our own: what one may read, another may not (RFC 9111, 5.2.2.5)."""
+JSON, TEXT, PAGE = "application/json", "text/plain", "text/html"
+PARAMETER = re.compile(r";(?!\s*[qQ]\s*=)[^;,]*")  # of a kind, such as its charset; q is none
+LONGEST_ACCEPT = 1024  # bytes; longer ones get JSON
 
 
 class BadRequest(Unsendable):
@@ -102,24 +111,29 @@ class Problem:
     def fields(self) -> list[Header]:
         """Return the headers that go with the body."""
         extra = [_header(name, value) for name, value in self.headers.items()]
-        return [(b"content-type", b"application/json"), *EVERYBODY, *extra]
+        return [(b"content-type", b"application/json"), NOT_FOR_CACHES, *extra]
 
     def said_to(self, accept: bytes) -> tuple[list[Header], bytes]:
-        """Return headers and body in the form a client asks for: text, HTML, or JSON.
+        """Return headers and body in the form a client likes best: JSON, text, or HTML.
 
         A client that is to come back later gets JSON, as from llama-swap.
         """
         fields, body = self.fields(), self.body()
         text = f"llamadoze: {self.message}"
-        if self.status == 429:
-            kind = b"application/json"
-        elif b"text/plain" in accept:
-            kind, body = b"text/plain; charset=utf-8", text.encode(errors="replace")
-        elif b"text/html" in accept:
-            kind, body = b"text/html; charset=utf-8", _page(self.status, text)
-        else:
-            kind = b"application/json"
-        return [(b"content-type", kind), *fields[1:]], body
+        liked = JSON if self.status == 429 else _liked_best(accept)
+        if liked == JSON:
+            return fields, body
+        body = _page(self.status, text) if liked == PAGE else text.encode(errors="replace")
+        return [(b"content-type", f"{liked}; charset=utf-8".encode()), *fields[1:]], body
+
+
+def _liked_best(accept: bytes) -> str:
+    """Return the form that a client prefers to JSON; JSON if there is none (RFC 9110, 12.5.1)."""
+    if not accept or len(accept) > LONGEST_ACCEPT:
+        return JSON
+    bare = PARAMETER.sub("", accept.decode("latin-1"))
+    wanted = parse_accept_header(bare, MIMEAccept)
+    return max((JSON, TEXT, PAGE), key=lambda kind: wanted.quality(kind))
 
 
 def _header(name: str, value: str) -> Header:

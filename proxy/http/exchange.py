@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
-from urllib.parse import unquote
 
 import attrs
 import structlog
 import trio
 
 from proxy.http.errors import Problem
+from proxy.http.escapes import as_text
 from proxy.http.headers import Header
-from proxy.http.heads import Reject, check_head, path_and_query, request_head, response_head
+from proxy.http.heads import Reject, check_head, read_target, request_head, response_head
 from proxy.http.parsing import BODILESS, UPGRADED
 
 Message = dict[str, Any]
@@ -26,6 +26,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CANCELS = "llamadoze.cancels"
 """The extension that says: a client that leaves cancels the application's call. ``cancel`` of it
 does so, too, and answers for the application if that has not begun to."""
+SMALL = 1024  # bytes of a body that do not come alone
 UPGRADES = "llamadoze.upgrades"
 """The extension that says: after status 101, bodies are another protocol's bytes, both ways."""
 RAW: Message = {UPGRADES: {}}
@@ -98,6 +99,7 @@ class Exchange:
     _head: bytes = attrs.field(default=b"", init=False)
     _chunked: bool = attrs.field(default=False, init=False)
     _bodiless: bool = attrs.field(default=False, init=False)
+    _ends_with_connection: bool = attrs.field(default=False, init=False)
 
     @classmethod
     def rejected(cls, connection: ClientConnection, reason: Reject) -> Exchange:
@@ -110,7 +112,10 @@ class Exchange:
 
     def add(self, data: bytes) -> None:
         """Take a part of the body."""
-        self._pieces.append(data)
+        if self._pieces and len(self._pieces[-1]) < SMALL:  # not each byte is a piece of its own
+            self._pieces[-1] += data
+        else:
+            self._pieces.append(data)
 
     def reopen(self) -> None:
         """Let raw bytes follow the head: the client wants another protocol."""
@@ -153,14 +158,14 @@ class Exchange:
         return asks and self.version == "1.1" and not self.complete
 
     def _asgi_scope(self) -> Message:
-        path, query = path_and_query(self.target)
+        path, query, self.headers = read_target(self.target, self.headers)
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": self.version,
             "method": self.method,
             "scheme": self._connection.scheme,
-            "path": unquote(path.decode("latin-1")),
+            "path": as_text(path),
             "raw_path": path,
             "query_string": query,
             "root_path": "",
@@ -193,6 +198,11 @@ class Exchange:
     def may_be_followed(self) -> bool:
         """Whether another request may follow on the connection."""
         return self.answered and self.complete and self._keep_alive
+
+    @property
+    def looks_whole(self) -> bool:
+        """Whether a client would take the end of the connection for the end of a cut answer."""
+        return self._ends_with_connection and not self.answered
 
     async def run(self, app: Application) -> None:
         """Let the application answer; answer for it if it does not."""
@@ -256,7 +266,8 @@ class Exchange:
         self._bodiless = self.method == "HEAD" or status in BODILESS
         has_length = any(name == b"content-length" for name, _ in headers)
         self._chunked = not (self._bodiless or has_length or status == UPGRADED)
-        if self._chunked and self.version == "1.0":
+        self._ends_with_connection = self._chunked and self.version == "1.0"
+        if self._ends_with_connection:
             self._chunked = self._keep_alive = False
         if self._connection.is_closing or (status >= 400 and not self.complete):
             self._keep_alive = False

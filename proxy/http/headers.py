@@ -27,12 +27,18 @@ HOP_BY_HOP = frozenset(
 )
 FORWARDED_FOR = b"x-forwarded-for"
 REQUEST_ID = b"x-request-id"
-NOT_SENT_ON = HOP_BY_HOP | {b"content-length", b"expect", REQUEST_ID}
-CREDENTIALS = (b"authorization", b"x-api-key")
+VIA = b"via"
+NOT_SENT_ON = HOP_BY_HOP | {b"content-length", b"expect", REQUEST_ID, VIA}
+CREDENTIALS = (b"authorization", b"x-api-key", b"api-key")  # the last one is Azure's
+PROTOCOLS = b"sec-websocket-protocol"
+PROTOCOL_KEY = b"openai-insecure-api-key."  # a browser can set no other header of a websocket
+ANTHROPICS_ID = b"request-id"
+OURS_TO_SAY = HOP_BY_HOP | {b"date", REQUEST_ID, ANTHROPICS_ID}
+CORS = b"access-control-"
 
 
 def to_upstream(
-    headers: Iterable[Header], client: str | None, request_id: bytes = b""
+    headers: Iterable[Header], client: str | None, request_id: bytes = b"", via: bytes = b""
 ) -> list[Header]:
     """Return a client's headers as they go to a model server.
 
@@ -52,10 +58,14 @@ def to_upstream(
         kept.append((FORWARDED_FOR, b", ".join(chain)))
     if request_id:
         kept.append((REQUEST_ID, request_id))
+    if via:
+        kept.append((VIA, via))
     return kept
 
 
-def to_peer(headers: Iterable[Header], authority: str, key: str, request_id: bytes) -> list[Header]:
+def to_peer(
+    headers: Iterable[Header], authority: str, key: str, request_id: bytes, via: bytes
+) -> list[Header]:
     """Return a client's headers as they go to a peer: its own host and key, nobody's address."""
     replaced = {b"host", *(CREDENTIALS if key else ())}
     kept = [
@@ -63,22 +73,35 @@ def to_peer(headers: Iterable[Header], authority: str, key: str, request_id: byt
         for pair in _end_to_end(headers, NOT_SENT_ON)
         if pair[0] not in replaced and not pair[0].startswith(b"x-forwarded-")
     ]
-    kept += [(b"host", authority.encode()), (REQUEST_ID, request_id)]
+    kept += [(b"host", authority.encode()), (REQUEST_ID, request_id), (VIA, via)]
     if key:
         kept += [(b"authorization", b"Bearer " + key.encode()), (b"x-api-key", key.encode())]
     return kept
 
 
-def to_client(headers: Iterable[Header], request_id: bytes) -> list[Header]:
+def to_client(
+    headers: Iterable[Header], request_id: bytes, ours: Iterable[Header] = ()
+) -> list[Header]:
     """Return a model server's headers as they go to the client.
 
-    ``Date`` is ours to write. An event stream asks proxies on its way not to hold it back.
+    ``Date`` is ours to write, and so is who may read the answer. An event stream asks proxies on
+    its way not to hold it back.
+
+    Args:
+        headers: the model server's.
+        request_id: of the request.
+        ours: headers that are added: CORS.
     """
-    kept = _end_to_end(headers, HOP_BY_HOP | {b"date", REQUEST_ID})
+    kept = [pair for pair in _end_to_end(headers, OURS_TO_SAY) if not pair[0].startswith(CORS)]
     if is_event_stream(kept) and not any(name == b"x-accel-buffering" for name, _ in kept):
         kept.append((b"x-accel-buffering", b"no"))
-    kept.append((REQUEST_ID, request_id))
+    kept += [*ids(request_id), *ours]
     return kept
+
+
+def ids(request_id: bytes) -> list[Header]:
+    """Return the headers of an answer that name its request; the second is Anthropic's."""
+    return [(REQUEST_ID, request_id), (ANTHROPICS_ID, request_id)]
 
 
 def is_event_stream(headers: Sequence[Header]) -> bool:
@@ -96,9 +119,8 @@ def value_of(headers: Iterable[Header], name: bytes) -> bytes:
 
 def _end_to_end(headers: Iterable[Header], dropped: frozenset[bytes]) -> list[Header]:
     given = list(headers)
-    for name, value in given:
-        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
-            dropped = dropped | {token.strip().lower() for token in value.split(b",")}
+    if said := [value for name, value in given if name == b"connection"]:
+        dropped = dropped.union(token.strip().lower() for token in b",".join(said).split(b","))
     return [pair for pair in given if pair[0] not in dropped]
 
 
@@ -109,8 +131,11 @@ def keys_shown(headers: Iterable[Header]) -> dict[bytes, bytes]:
     """
     shown: dict[bytes, bytes] = {}
     for name, value in headers:
-        if name == b"x-api-key":
+        if name in (b"x-api-key", b"api-key"):
             shown[name] = value
+        elif name == PROTOCOLS:
+            keys = (one for one in _tokens(value) if one.startswith(PROTOCOL_KEY))
+            shown.setdefault(name, next(keys, b"").removeprefix(PROTOCOL_KEY))
         elif name == b"authorization":
             scheme, _, rest = value.strip().partition(b" ")
             if scheme.lower() == b"bearer":
@@ -118,6 +143,16 @@ def keys_shown(headers: Iterable[Header]) -> dict[bytes, bytes]:
             elif scheme.lower() == b"basic":
                 shown[name] = _password(rest.strip())
     return shown
+
+
+def without_protocol_key(value: bytes, keys: Iterable[bytes]) -> bytes:
+    """Return a websocket's protocols without the key of ours that is among them."""
+    ours = [PROTOCOL_KEY + key for key in keys]
+    return b", ".join(one for one in _tokens(value) if not is_one_of(one, ours))
+
+
+def _tokens(value: bytes) -> list[bytes]:
+    return [one.strip() for one in value.split(b",")]
 
 
 def _password(encoded: bytes) -> bytes:

@@ -6,6 +6,7 @@ How long the body is, and whether another request may follow, is decided by the 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from email.utils import formatdate
@@ -16,6 +17,11 @@ from urllib.parse import urlsplit
 from proxy.http.headers import Header
 
 LONGEST_HEAD = 64 * 1024  # bytes
+MOST_HEADERS = 2000
+# RFC 9112, 3.2 with RFC 3986, 3.2.2: a name, an IPv4 address, or an IPv6 address; and a port.
+HOST = re.compile(
+    rb"(\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~%-]+)?\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(:[0-9]{0,5})?"
+)
 FRAMING = {b"content-length", b"transfer-encoding"}
 NOT_OF_HTTP = (b"upgrade", b"connection")
 
@@ -29,11 +35,27 @@ class Reject(Exception):
 
 
 TOO_LONG = Reject(431, f"the head has more than {LONGEST_HEAD} bytes")
+TOO_MANY = Reject(431, f"the head has more than {MOST_HEADERS} headers")
 
 
 def size_of_head(target: bytes, headers: Sequence[Header]) -> int:
     """Return how many bytes a request's head has at least."""
     return len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
+
+
+def too_large(size: int, target: bytes, headers: Sequence[Header]) -> Reject | None:
+    """Return why a head is refused for its size, if it is.
+
+    Args:
+        size: of all that has arrived, some of which may be the body's.
+        target: what the request is for.
+        headers: all of them, or more than there may be.
+    """
+    if len(headers) > MOST_HEADERS:
+        return TOO_MANY
+    if size > LONGEST_HEAD and size_of_head(target, headers) > LONGEST_HEAD:
+        return TOO_LONG
+    return None
 
 
 def check_head(version: str, target: bytes, headers: Sequence[Header], *, is_raw: bool) -> None:
@@ -59,24 +81,33 @@ def check_head(version: str, target: bytes, headers: Sequence[Header], *, is_raw
         raise Reject(501, "the only transfer coding is chunked")
     if coding and version == "1.0":
         raise Reject(400, "HTTP/1.0 has no transfer coding")
-    hosts = sum(name == b"host" for name, _ in headers)
-    if hosts > 1 or (hosts == 0 and version != "1.0"):
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) > 1 or (not hosts and version != "1.0"):
         raise Reject(400, "expected one Host header")
+    if hosts and not HOST.fullmatch(hosts[0]):
+        raise Reject(400, "the Host header holds what no host has")
 
 
-def path_and_query(target: bytes) -> tuple[bytes, bytes]:
-    """Return a target's path, of a whole address too (RFC 9112, 3.2.2), and its query.
+def read_target(target: bytes, headers: list[Header]) -> tuple[bytes, bytes, list[Header]]:
+    """Return a target's path, its query, and the headers that go with it.
+
+    A whole address has a host of its own, which counts instead of the header's (RFC 9112, 3.2.2).
 
     Raises:
         Reject: it is no address.
     """
     path, _, query = target.partition(b"?")
-    if not path.startswith(b"/") and path != b"*":
-        try:
-            path = urlsplit(path).path or b"/"
-        except ValueError as error:
-            raise Reject(400, f"the request's target is no address: {error}") from None
-    return path, query
+    if path.startswith(b"/") or path == b"*":
+        return path, query, headers
+    try:
+        parts = urlsplit(path)
+    except ValueError as error:
+        raise Reject(400, f"the request's target is no address: {error}") from None
+    host = parts.netloc.rpartition(b"@")[2]
+    if not HOST.fullmatch(host):
+        raise Reject(400, "the request's target has a host that none can be")
+    others = [pair for pair in headers if pair[0] != b"host"]
+    return parts.path or b"/", query, [(b"host", host), *others] if host else headers
 
 
 def request_head(

@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from proxy.http.exchange import Application, Exchange
-from proxy.http.heads import LONGEST_HEAD, TOO_LONG, Reject, size_of_head
+from proxy.http.heads import LONGEST_HEAD, MOST_HEADERS, TOO_LONG, Reject, too_large
 from proxy.http.wire import Wire
 
 KEEP_ALIVE = 75.0  # seconds an idle connection stays open
@@ -23,7 +23,7 @@ SLOWEST_HEAD = 30.0  # seconds from a request's first byte to the end of its hea
 SLOWEST_PIECE = 60.0  # seconds without a byte of a body that is waited for
 LINGER = 30.0  # seconds in which the rest of a refused request is read and dropped
 MOST_BUFFERED = 256 * 1024  # bytes that wait for the application
-MOST_WAITING = 32  # requests that wait for those before them
+MOST_WAITING = 4  # requests that wait for those before them
 BETWEEN_LOOKS = 1.0  # seconds between two looks for a client of which nothing is read
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
@@ -81,6 +81,8 @@ class Connection:
                     await self._read()
                     self.close()
         finally:
+            if self._current is not None and self._current.looks_whole:
+                self.wire.reset()
             self.wire.close()
 
     def close(self) -> None:
@@ -92,6 +94,14 @@ class Connection:
         self._closing = True
         if self._lingering or (self._current is None and not self._waiting):
             self.close()
+
+    def idle_for(self, now: float) -> float:
+        """Return the seconds since it was of use; a request that does not arrive is of none."""
+        if self._current is None and not self._waiting:
+            return now - self._idle_since
+        arriving = self._arriving
+        is_stuck = self._lingering or (arriving is not None and arriving.wanted_since is not None)
+        return now - max(self._progress_at, self._idle_since) if is_stuck else 0.0
 
     @property
     def is_closing(self) -> bool:
@@ -209,10 +219,7 @@ class Connection:
     def taken(self, size: int) -> None:
         """Go on reading: the application has taken so many bytes."""
         self._buffered -= size
-        self._tell_of_room()
-
-    def _tell_of_room(self) -> None:
-        if self._room:  # else nobody waits for it
+        if self._room:
             self._room.unpark_all()
 
     async def more(self) -> None:
@@ -231,27 +238,22 @@ class Connection:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; trailers are not listened to."""
-        if self._arriving is None:
-            self._headers.append((name.lower(), value))
+        if self._arriving is None and len(self._headers) <= MOST_HEADERS:
+            # Blanks at a value's end are no part of it (RFC 9110, 5.5).
+            self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        is_long = self._head_size > LONGEST_HEAD  # some of it may be the body's
-        too_long = is_long and size_of_head(self._url, self._headers) > LONGEST_HEAD
+        reason = too_large(self._head_size, self._url, self._headers)
         self._head_size = 0
         parser = self._parser
-        exchange = Exchange(
-            self,
-            parser.get_method().decode(),
-            self._url,
-            self._headers,
-            parser.get_http_version(),
-            parser.should_keep_alive(),
-        )
+        method, version = parser.get_method().decode(), parser.get_http_version()
+        keep_alive = parser.should_keep_alive()
+        exchange = Exchange(self, method, self._url, self._headers, version, keep_alive)
         self._arriving = exchange
         self._waiting.append(exchange)
-        if too_long:
-            exchange.fail(TOO_LONG)
+        if reason:
+            exchange.fail(reason)
 
     def on_body(self, data: bytes) -> None:
         """A part of the body, free of its framing."""
@@ -297,7 +299,8 @@ class Connection:
             while not self._waiting:
                 await self._arrived.park()
             self._current = exchange = self._waiting.popleft()
-            self._tell_of_room()
+            if self._room:
+                self._room.unpark_all()
             await exchange.run(self.app)
             if not exchange.may_be_followed or self._closing:
                 return

@@ -34,6 +34,8 @@ class ResponseParser:
 
     _method: bytes = b"GET"
     _may_upgrade: bool = False
+    _is_coded: bool = attrs.field(default=False, init=False)
+    _coding: str = attrs.field(default="", init=False)
     status: int = 0
     headers: list[Header] = attrs.field(factory=list)
     head_done: bool = False
@@ -55,15 +57,25 @@ class ResponseParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer, which comes too late to be one."""
         if not self.head_done:
-            self.headers.append((name.lower(), value))
+            lowered = name.lower()
+            self.headers.append((lowered, value))
+            self._is_coded |= lowered == b"transfer-encoding"
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
         if not self.done:
             self.status = self._parser.get_status_code()
             self.head_done = self.status >= 200 or self._is_upgrade()
+            if self._is_coded and self.head_done:
+                self._coding = self._coding_beside_chunks()
             if self._method == b"HEAD" or self.status in BODILESS:
                 self._finish()
+
+    def _coding_beside_chunks(self) -> str:
+        """Return the coding of a body that is coded for this connection only."""
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        found = b", ".join(codings).strip().lower()
+        return "" if found in (b"chunked", b"") else found.decode("latin-1")
 
     def on_body(self, data: bytes) -> None:
         """A part of the body, free of its framing."""
@@ -105,6 +117,9 @@ class ResponseParser:
                 raise UpstreamError(reason) from error
         if not self.head_done and self.size > LONGEST_HEAD:
             raise UpstreamError("the model server's answer has too long a head")
+        if self._coding:
+            reason = f"the model server's answer has the transfer coding {self._coding}, "
+            raise UpstreamError(f"{reason}which is not understood here")
         parts = self._body
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()

@@ -17,6 +17,7 @@ import attrs
 import trio
 
 from configschema import Timeouts
+from proxy.http.bodies import Held
 from proxy.http.headers import Header
 from proxy.http.origin import NO_TIMEOUTS, Origin
 from proxy.http.parsing import ResponseParser, Unsendable, UpstreamError
@@ -102,7 +103,7 @@ class Request:
     method: bytes
     target: bytes
     headers: Sequence[Header]
-    body: bytes | Upload = b""
+    body: Held | Upload = b""
     may_upgrade: bool = False
 
     def head(self, base_path: str) -> bytes:
@@ -110,7 +111,7 @@ class Request:
         target = base_path.encode() + self.target if base_path else self.target
         lines = [b"%b %b HTTP/1.1" % (self.method, target)]
         lines += [b"%b: %b" % header for header in self.headers]
-        length = len(self.body) if isinstance(self.body, bytes) else self.body.length
+        length = len(self.body) if isinstance(self.body, Held) else self.body.length
         if length is None:
             lines.append(b"transfer-encoding: chunked")
         elif length or self.method not in (b"GET", b"HEAD"):
@@ -139,7 +140,7 @@ class Upstream:
         Raises:
             UpstreamError: there is no answer.
         """
-        if isinstance(request.body, bytes) and (kept := self._pop_kept()):
+        if isinstance(request.body, Held) and (kept := self._pop_kept()):
             asked = trio.current_time()
             with contextlib.suppress(_NotAByte):
                 return await self._ask(kept, request)
@@ -180,7 +181,7 @@ class Upstream:
         parser = ResponseParser(request.method, request.may_upgrade)
         head, body = request.head(self.origin.base_path), request.body
         try:
-            if isinstance(body, bytes) and len(body) <= READ_SIZE:
+            if isinstance(body, Held) and len(body) <= READ_SIZE:
                 await _send(wire, head + body)
                 first = await self._head_of_answer(wire, parser)
             else:
@@ -191,7 +192,7 @@ class Upstream:
         return Response(parser.status, parser.headers, wire, parser, first, self)
 
     async def _ask_at_length(
-        self, wire: Wire, parser: ResponseParser, head: bytes, body: bytes | Upload
+        self, wire: Wire, parser: ResponseParser, head: bytes, body: Held | Upload
     ) -> bytes:
         """Send and read at once: a server may refuse a long request without having read it."""
         outcome: bytes | Exception = self._late()
@@ -202,7 +203,7 @@ class Upstream:
             nonlocal sent, outcome
             try:
                 await _send(wire, head)
-                await (_send(wire, body) if isinstance(body, bytes) else _pass_on(wire, body))
+                await (_send(wire, body) if isinstance(body, Held) else _pass_on(wire, body))
             except Unsendable as error:
                 outcome = error
                 waiting.cancel()
@@ -241,7 +242,7 @@ class _NotAByte(Exception):
     """The connection ended before an answer began."""
 
 
-async def _send(wire: Wire, data: bytes) -> None:
+async def _send(wire: Wire, data: Held) -> None:
     # A server may answer and close without having read all of it; then its answer decides.
     with contextlib.suppress(OSError):
         await wire.send(data)

@@ -7,8 +7,11 @@ that turn is most of the cost.
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
+import struct
+from math import inf
 from typing import Protocol
 
 import attrs
@@ -20,7 +23,9 @@ READ_SIZE = 65536
 # of the heap and give most of it back, and a busy daemon's heap would grow full of holes.
 _ARRIVED = memoryview(bytearray(READ_SIZE))
 CLOSED = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT of Linux
-TURNS = 64  # reads and writes that need no waiting, until others get their turn all the same
+AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER: nothing is waited for, the connection is reset
+READS = 8  # full ones, until others get their turn all the same
+TURNS = 64  # writes that need no waiting, until others get their turn all the same
 
 
 class Wire(Protocol):
@@ -34,7 +39,7 @@ class Wire(Protocol):
             trio.ClosedResourceError: it was closed here.
         """
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | bytearray) -> None:
         """Send all of it. Errors are those of `receive`."""
 
     def is_quiet(self) -> bool:
@@ -49,6 +54,9 @@ class Wire(Protocol):
     def end_sending(self) -> None:
         """Tell the other side that nothing more comes, if that is possible."""
 
+    def reset(self) -> None:
+        """Close it so that the other side gets an error, and not an end."""
+
     def close(self) -> None:
         """Close it at once; who reads or writes gets an error."""
 
@@ -58,22 +66,30 @@ class Plain:
     """A TCP connection."""
 
     _socket: socket.socket
+    _patience: float = inf
     _turns: int = attrs.field(default=0, init=False)
     _drained: bool = attrs.field(default=False, init=False)
 
     @classmethod
-    def of(cls, stream: trio.SocketStream) -> Plain:
-        """Take a connection over from trio's own class."""
+    def of(cls, stream: trio.SocketStream, patience: float = inf) -> Plain:
+        """Take a connection over from trio's own class.
+
+        Args:
+            stream: that has it.
+            patience: seconds the other side may take nothing of what is sent.
+        """
         plain = socket.socket(fileno=stream.socket.detach())
         plain.setblocking(False)
-        return cls(plain)
+        return cls(plain, patience)
 
     async def receive(self) -> bytes:
         """Return what has arrived."""
         while True:
             if self._drained:
                 await wait_readable(self._socket)
-            elif self._is_greedy():  # before anything is taken: a cancellation must lose nothing
+            elif self._is_greedy(
+                READS
+            ):  # before anything is taken: a cancellation must lose nothing
                 await checkpoint()
             try:
                 size = self._socket.recv_into(_ARRIVED)
@@ -83,26 +99,29 @@ class Plain:
             self._drained = size < READ_SIZE  # else there is more, most likely
             return bytes(_ARRIVED[:size])
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | bytearray) -> None:
         """Send all of it."""
         try:
             sent = self._socket.send(data)
         except BlockingIOError:
             sent = 0
         if sent == len(data):
-            if self._is_greedy():
+            if self._is_greedy(TURNS):
                 await checkpoint()
             return
         rest = memoryview(data)[sent:]
         while rest:
-            await wait_writable(self._socket)
+            with trio.move_on_after(self._patience) as scope:
+                await wait_writable(self._socket)
+            if scope.cancelled_caught:
+                raise TimeoutError(errno.ETIMEDOUT, "nothing is read of what is sent")
             with contextlib.suppress(BlockingIOError):
                 rest = rest[self._socket.send(rest) :]
 
-    def _is_greedy(self) -> bool:
+    def _is_greedy(self, most: int) -> bool:
         """Count a turn that was not given up; whether it is time for the others."""
         self._turns = (self._turns + 1) % TURNS
-        return self._turns == 0
+        return self._turns % most == 0
 
     def is_quiet(self) -> bool:
         """Look without taking anything."""
@@ -123,6 +142,11 @@ class Plain:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
+    def reset(self) -> None:
+        """Let the system send RST instead of FIN."""
+        _reset_at_end(self._socket)
+        self.close()
+
     def close(self) -> None:
         """Close it at once."""
         if self._socket.fileno() >= 0:
@@ -135,6 +159,7 @@ class Encrypted:
     """A TLS connection, over trio's stream."""
 
     _stream: trio.SSLStream[trio.SocketStream]
+    _patience: float = inf
 
     async def receive(self) -> bytes:
         """Return what has arrived."""
@@ -143,10 +168,13 @@ class Encrypted:
         except trio.BrokenResourceError as error:
             raise OSError(_reason(error)) from error
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | bytearray) -> None:
         """Send all of it."""
         try:
-            await self._stream.send_all(data)
+            with trio.fail_after(self._patience):
+                await self._stream.send_all(data)
+        except trio.TooSlowError:
+            raise TimeoutError(errno.ETIMEDOUT, "nothing is read of what is sent") from None
         except trio.BrokenResourceError as error:
             raise OSError(_reason(error)) from error
 
@@ -163,6 +191,11 @@ class Encrypted:
         with contextlib.suppress(OSError):
             self._stream.transport_stream.socket.shutdown(socket.SHUT_WR)
 
+    def reset(self) -> None:
+        """Let the system send RST instead of FIN."""
+        _reset_at_end(self._stream.transport_stream.socket)
+        self.close()
+
     def close(self) -> None:
         """Close it at once, without TLS's goodbye."""
         self._stream.transport_stream.socket.close()
@@ -176,6 +209,11 @@ def _has_left(connection: socket.socket | trio.socket.SocketType) -> bool:
     except OSError:
         return True
     return state in CLOSED
+
+
+def _reset_at_end(connection: socket.socket | trio.socket.SocketType) -> None:
+    with contextlib.suppress(OSError):  # it is closed already
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
 
 
 def _reason(error: trio.BrokenResourceError) -> str:

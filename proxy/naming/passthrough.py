@@ -5,34 +5,14 @@ Owns their rules, which are llama-swap's, and which paths of a model server nobo
 
 from __future__ import annotations
 
-import posixpath
-import re
 from typing import Any
-from urllib.parse import unquote
 
 from proxy.http.errors import BadRequest
+from proxy.http.escapes import as_text
 from proxy.naming.resolving import Resolver
 from proxy.naming.routes import COMFY, COMFY_MODEL, NamedIn, Route, model_in_path
 
 UPSTREAM = b"/upstream/"
-UNSEEN = re.compile(r"[\x00-\x20\x7f]")  # which a router may not look at
-CONTROL = frozenset(
-    {
-        # vLLM
-        *("/sleep", "/wake_up", "/collective_rpc", "/pause", "/resume", "/abort_requests"),
-        *("/init_weight_transfer_engine", "/update_weights", "/start_weight_update"),
-        *("/finish_weight_update", "/scale_elastic_ep", "/reset_prefix_cache", "/reset_mm_cache"),
-        *("/start_profile", "/stop_profile"),
-        # SGLang
-        *("/release_memory_occupation", "/resume_memory_occupation", "/pause_generation"),
-        *("/continue_generation", "/update_weights_from_disk", "/update_weights_from_tensor"),
-        *("/update_weights_from_distributed", "/init_weights_update_group", "/flush_cache"),
-        *("/set_internal_state",),
-        # llama.cpp
-        *("/models/load", "/models/unload"),
-    }
-)
-"""What puts a model server to sleep or changes it: only the daemon itself may ask for these."""
 
 
 def route_below(scope: Any, resolver: Resolver) -> Route | None:  # noqa: ANN401 -- ASGI
@@ -50,19 +30,21 @@ def route_below(scope: Any, resolver: Resolver) -> Route | None:  # noqa: ANN401
     return None
 
 
+def is_below_model(path: str) -> bool:
+    """Whether a path is passed on below a model's name, as it is."""
+    return path.startswith((f"{UPSTREAM.decode()}", f"{COMFY}/")) or path == COMFY
+
+
 def _below_upstream(scope: Any, path: bytes, resolver: Resolver) -> Route:  # noqa: ANN401 -- ASGI
     names = (*resolver.directory.names(), *resolver.pins)
     found = model_in_path(path, names)
     if found is None:
-        raise BadRequest(f"no model's name begins '{unquote(path.decode('latin-1'))}'", status=404)
+        raise BadRequest(f"no model's name begins '{as_text(path)}'", status=404)
     name, rest = found
     if not rest:
         raise _moved(scope)
-    settings = resolver.config.upstream
-    _refuse_control(rest, allowed=settings.allow_control)
-    plain = unquote(rest.decode("latin-1"))
-    ignored = any(re.search(pattern, plain) for pattern in settings.ignore_paths)
-    return _route(rest, name, patience=not ignored)
+    resolver.now.refuse_control(resolver.pins.get(name) or name, rest)
+    return _route(rest, name, patience=not resolver.now.is_ignored(as_text(rest)))
 
 
 def _below_comfy(scope: Any, rest: bytes, resolver: Resolver) -> Route:  # noqa: ANN401 -- ASGI
@@ -70,6 +52,7 @@ def _below_comfy(scope: Any, rest: bytes, resolver: Resolver) -> Route:  # noqa:
         raise BadRequest(f"there is no model '{COMFY_MODEL}'", status=404)
     if not rest:
         raise _moved(scope)
+    resolver.now.refuse_control(COMFY_MODEL, rest)
     return _route(rest, COMFY_MODEL, patience=rest == b"/")
 
 
@@ -79,17 +62,12 @@ def _route(rest: bytes, name: str, *, patience: bool) -> Route:
 
 
 def _moved(scope: Any) -> BadRequest:  # noqa: ANN401 -- ASGI
-    """Return the redirect to the same path with a slash: pages have relative links."""
+    """Return the redirect to the same path with a slash: pages have relative links.
+
+    It is relative itself, as a proxy in front may have taken off the beginning of the path.
+    """
     query = b"?" + scope["query_string"] if scope["query_string"] else b""
-    place = (scope["raw_path"] + b"/" + query).decode("latin-1")
+    last = scope["raw_path"].rpartition(b"/")[2]
+    place = (b"./" + last + b"/" + query).decode("latin-1")
     status = 301 if scope["method"] in ("GET", "HEAD") else 308
     return BadRequest(f"see {place}", status=status, headers={"Location": place})
-
-
-def _refuse_control(path: bytes, *, allowed: bool) -> None:
-    """Refuse a path that controls a model server, however it is written."""
-    written = UNSEEN.sub("", unquote(unquote(path.decode("latin-1"))))
-    plain = posixpath.normpath("/" + written.lstrip("/")).lower()
-    if not allowed and any(plain.endswith(control) for control in CONTROL):
-        text = f"{plain} controls the model server; it is reached only with upstream.allowControl"
-        raise BadRequest(text, status=403)

@@ -5,27 +5,82 @@ Owns the profile in use and the names of the configuration in effect.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from difflib import get_close_matches
 from typing import Any
 
 import attrs
+import re2
 
 from configschema import Config
 from proxy.http.bodies import Limits
 from proxy.http.errors import BadRequest
 from proxy.naming.access import Keys
+from proxy.naming.closedpaths import Controls
 from proxy.naming.directory import Directory, Target
+from proxy.naming.origins import Guard
 from proxy.naming.selectors import Selectors
 from supervisor import State, Supervisor, UnknownModel
 
 LONGEST_MEANT = 100  # characters; to compare takes the square of it
 
 
+@attrs.frozen
+class InEffect:
+    """What follows from one configuration for the way of requests.
+
+    Attributes:
+        config: the configuration.
+        directory: its names.
+        selectors: how their targets are chosen.
+        keys: what clients must show.
+        guard: whose browser may ask.
+        controls: the paths of model servers that are closed.
+        ignored: the paths below a model that do not start it.
+        limits: how long bodies may be.
+    """
+
+    config: Config
+    directory: Directory
+    selectors: Selectors
+    keys: Keys
+    guard: Guard
+    controls: Controls
+    ignored: Sequence[re2._Regexp[str]]
+    limits: Limits
+
+    @classmethod
+    def of(cls, config: Config) -> InEffect:
+        """Work it out."""
+        return cls(
+            config,
+            Directory(config),
+            Selectors(),
+            Keys.of(config),
+            Guard.of(config),
+            Controls.of(config),
+            [re2.compile(pattern) for pattern in config.upstream.ignore_paths],
+            Limits.of(config.max_body, config.max_upload, config.max_bodies),
+        )
+
+    def refuse_control(self, name: str, path: bytes) -> None:
+        """Refuse a path below a model that controls its server.
+
+        Raises:
+            BadRequest: it does.
+        """
+        model = self.config.find(name)
+        self.controls.refuse(model.id if model else "", path)
+
+    def is_ignored(self, path: str) -> bool:
+        """Whether a path below a model does not start it (``upstream.ignorePaths``)."""
+        return any(pattern.search(path) for pattern in self.ignored)
+
+
 @attrs.define(eq=False)
 class Resolver:
-    """Find who answers. A reload puts no profile into use, as in llama-swap.
+    """Find who answers. A reload puts ``hooks.on_startup.profile`` into use, as in llama-swap.
 
     Attributes:
         supervisor: has the configuration in effect.
@@ -34,48 +89,32 @@ class Resolver:
 
     supervisor: Supervisor
     on_profile: Callable[[], None] = attrs.field(default=lambda: None)
-    _selectors: Selectors = attrs.field(factory=Selectors, init=False)
-    _directory: Directory | None = attrs.field(default=None, init=False)
+    _now: InEffect | None = attrs.field(default=None, init=False)
     _profile: str | None = attrs.field(default=None, init=False)
-    _limits: Limits = attrs.field(factory=Limits, init=False)
-    _keys: Keys = attrs.field(factory=lambda: Keys(()), init=False)
+
+    @property
+    def now(self) -> InEffect:
+        """What is in effect; it begins anew if a reload has put another configuration into it."""
+        config = self.supervisor.config
+        if self._now is None or self._now.config is not config:
+            self._now, self._profile = InEffect.of(config), config.hooks.on_startup.profile or None
+            self.on_profile()
+        return self._now
 
     @property
     def directory(self) -> Directory:
         """The names of the configuration in effect."""
-        return self._look()
-
-    def _look(self) -> Directory:
-        """Begin anew if a reload has put another configuration into effect."""
-        config = self.supervisor.config
-        if self._directory is None or self._directory.config is not config:
-            self._directory, self._profile = Directory(config), None
-            self._selectors, self._keys = Selectors(), Keys.of(config.api_keys)
-            self._limits = Limits.of(config.max_body, config.max_upload)
-            self.on_profile()
-        return self._directory
+        return self.now.directory
 
     @property
     def config(self) -> Config:
         """The configuration in effect."""
-        return self.directory.config
-
-    @property
-    def keys(self) -> Keys:
-        """The keys that clients must show one of."""
-        self._look()
-        return self._keys
-
-    @property
-    def limits(self) -> Limits:
-        """How long bodies may be."""
-        self._look()
-        return self._limits
+        return self.now.config
 
     @property
     def profile(self) -> str | None:
         """The profile in use."""
-        self._look()
+        _ = self.now  # a reload may have put another one into use
         return self._profile
 
     @profile.setter
@@ -104,7 +143,7 @@ class Resolver:
         Raises:
             UnknownModel: the profile switches it off.
         """
-        if self._profile is None and self._directory is not None:
+        if self._profile is None and self._now is not None:
             return name
         pins = self.pins
         if name not in pins:
@@ -120,13 +159,13 @@ class Resolver:
             UnknownModel: nobody does.
             BadRequest: its selector has no target that can be used; on entering.
         """
-        directory = self._look()
+        now = self.now
         name = self.pinned(name)
-        selector = self.config.selectors.get(name)
+        selector = now.config.selectors.get(name)
         if selector is None:
-            return nullcontext(self.find(name))
-        targets = [found for target in selector.targets if (found := directory.find(target))]
-        return self._selectors.chosen(name, selector, targets, self._state_of)
+            return nullcontext(now.directory.find(name) or self.find(name))
+        targets = [found for target in selector.targets if (found := now.directory.find(target))]
+        return now.selectors.chosen(name, selector, targets, self._state_of)
 
     def find(self, name: str) -> Target:
         """Find whose name this is, whatever the profile; selectors have none.

@@ -6,12 +6,13 @@ Owns the table of the forwarded routes, which is llama-swap's. What is read from
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from enum import Enum
-from urllib.parse import unquote_to_bytes
 
 import attrs
 
+from proxy.http.escapes import as_text
 from proxy.naming import dialects
 from proxy.naming.dialects import Dialect
 
@@ -35,6 +36,8 @@ class Route:
         filtered: whether the model's filters apply.
         model: the model's name, if the path has it.
         patience: whether it waits until the model is ready, and lets it start for that.
+        makes: whether what it makes is asked for later, by its id.
+        made: that id: the model that made it is asked, if the query names no other.
     """
 
     target: bytes
@@ -43,8 +46,11 @@ class Route:
     filtered: bool = True
     model: str = ""
     patience: bool = True
+    makes: bool = False
+    made: str = ""
 
 
+LISTED = re.compile(r"(?:/v1)?/models(?:/.*)?", re.DOTALL)
 INFERENCE: dict[str, Dialect] = {
     "chat/completions": dialects.CHAT,
     "completions": dialects.COMPLETIONS,
@@ -56,20 +62,33 @@ INFERENCE: dict[str, Dialect] = {
     "reranking": dialects.PLAIN,
 }
 OTHERS = (
-    *("/rerank", "/reranking", "/infill", "/completion"),
+    *("/rerank", "/reranking", "/infill", "/completion", "/v2/rerank"),
+    *("/tokenize", "/detokenize", "/apply-template", "/pooling", "/classify", "/score"),
+    *("/v1/score", "/v1/classify", "/v1/moderations", "/v1/responses/input_tokens"),
     *("/v1/audio/speech", "/v1/audio/voices", "/v1/audio/transcriptions"),
-    *("/v1/images/generations", "/v1/images/edits", "/sdapi/v1/txt2img", "/sdapi/v1/img2img"),
+    *("/v1/audio/translations", "/v1/images/generations", "/v1/images/edits"),
+    *("/v1/images/variations", "/v1/videos", "/sdapi/v1/txt2img", "/sdapi/v1/img2img"),
 )
-QUERIED = ("/v1/audio/voices", "/sdapi/v1/loras", "/props")
+QUERIED = ("/v1/audio/voices", "/sdapi/v1/loras", "/props", "/v1/realtime", "/v1/videos")
+MAKING = ("/v1/responses", "/v1/videos")
+# An id, and what is wanted of it; no dots alone, nothing that a server may read as something else.
+SEGMENT = r"(?!\.+(?:/|$))[A-Za-z0-9._~:-]+"
+MADE = re.compile(rf"/v1/(?:responses|videos)/({SEGMENT})(?:/{SEGMENT})*")
+SHORT = ("chat/completions", "completions", "embeddings", "messages", "responses")
+LONGEST_ESCAPE = 3  # bytes that one byte of a name may take in a path
 COMFY = "/comfyui"
 COMFY_MODEL = "comfyui_auto"
 
 
 def _posted() -> dict[str, Route]:
-    routes = {path: Route(path.encode()) for path in OTHERS}
+    routes = {path: Route(path.encode(), makes=path in MAKING) for path in OTHERS}
     for name, dialect in INFERENCE.items():
-        routes[f"/v1/{name}"] = Route(b"/v1/" + name.encode(), dialect=dialect)
+        routes[f"/v1/{name}"] = Route(
+            b"/v1/" + name.encode(), dialect=dialect, makes=f"/v1/{name}" in MAKING
+        )
         routes[f"/v/{name}"] = Route(b"/" + name.encode(), dialect=dialect)
+    for name in SHORT:  # of clients whose base URL lacks /v1, as llama-server's may
+        routes[f"/{name}"] = routes[f"/v1/{name}"]
     routes["/audioapi/v1/tasks/run"] = Route(b"/v1/tasks/run")
     return routes
 
@@ -80,11 +99,18 @@ ASKED = {path: Route(path.encode(), NamedIn.QUERY, filtered=False) for path in Q
 
 def route_of(method: str, path: str) -> Route | None:
     """Return how a request is forwarded; None if it is not for a model."""
-    if method == "POST":
-        return POSTED.get(path)
-    if method in ("GET", "HEAD"):
-        return ASKED.get(path)
+    if method == "POST" and (route := POSTED.get(path)):
+        return route
+    if method in ("GET", "HEAD") and (route := ASKED.get(path)):
+        return route
+    if found := MADE.fullmatch(path):
+        return Route(path.encode(), NamedIn.QUERY, filtered=False, made=found[1])
     return None
+
+
+def is_shared(method: str, path: str) -> bool:
+    """Whether a request that we answer belongs to the APIs that clients of models use."""
+    return method in ("GET", "HEAD") and bool(LISTED.fullmatch(path))
 
 
 def methods_of(path: str) -> set[str]:
@@ -103,19 +129,21 @@ def model_in_path(path: bytes, names: Iterable[str]) -> tuple[str, bytes] | None
         names: of models, aliases and peers' models.
     """
     known = set(names)
+    longest = LONGEST_ESCAPE * max((len(name.encode()) for name in known), default=0)
     found: tuple[str, bytes] | None = None
-    for end in _ends_of_segments(path):
-        name = unquote_to_bytes(path[:end]).decode("utf-8", "replace")
+    for end in _ends_of_segments(path[: longest + LONGEST_ESCAPE], len(path)):
+        name = as_text(path[:end])
         if name in known:
             found = name, path[end:]
     return found
 
 
-def _ends_of_segments(path: bytes) -> list[int]:
+def _ends_of_segments(path: bytes, whole: int) -> list[int]:
+    """Return where segments end in the beginning of a path, and at the end of the whole of it."""
     ends = [place for place, letter in enumerate(path) if letter == ord("/")]
     escaped = path.lower()
     start = escaped.find(b"%2f")
     while start >= 0:
         ends.append(start)
         start = escaped.find(b"%2f", start + 3)
-    return sorted({*ends, len(path)})
+    return sorted({*ends, *([whole] if whole <= len(path) else [])})

@@ -72,6 +72,7 @@ class Metrics(Journal):
     """What has happened so far; also the supervisor's journal."""
 
     requests: Counter[Labels] = attrs.field(factory=Counter, init=False)
+    by_key: Counter[str] = attrs.field(factory=Counter, init=False)
     durations: Distributions = attrs.field(factory=_distributions, init=False)
     first_bytes: Distributions = attrs.field(factory=_distributions, init=False)
     waits: Distributions = attrs.field(factory=_distributions, init=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import attrs
@@ -18,42 +18,38 @@ from proxy.forwarding.inflight import Call, InFlight
 from proxy.naming.resolving import Resolver
 from proxy.observing import listing
 from proxy.observing.logbook import PROXY, LogBook
+from proxy.observing.unread import Unread
 from supervisor.states.journal import Journal
 from supervisor.states.table import Event, State
 
-MOST_UNREAD = 1024  # messages that a listener may be behind
+MOST_UNREAD = 2 << 20  # bytes that a listener may be behind
 BETWEEN_SIZES = 0.25  # seconds between two looks at how much was sent
 
 
 @attrs.define(eq=False)
 class Listener:
-    """Somebody who is told; the channel is closed when they were too slow."""
+    """Somebody who is told; one that is too slow is let go."""
 
-    _send: trio.MemorySendChannel[bytes]
-    _receive: trio.MemoryReceiveChannel[bytes]
+    _unread: Unread = attrs.field(factory=lambda: Unread(MOST_UNREAD), init=False)
 
     def tell(self, message: bytes) -> None:
         """Queue a message."""
-        try:
-            self._send.send_nowait(message)
-        except trio.WouldBlock:
+        if not self._unread.put(message):
             self.close()
-        except trio.ClosedResourceError:
-            pass
 
     def close(self) -> None:
         """Tell nothing more."""
-        self._send.close()
+        self._unread.close()
 
-    async def read(self) -> bytes | None:
-        """Return the next message; None if there is none for a while.
+    async def read(self) -> list[bytes]:
+        """Return the next messages; none if there are none for a while.
 
         Raises:
             trio.EndOfChannel: there will be no more.
         """
         with trio.move_on_after(BETWEEN_SIZES):
-            return await self._receive.receive()
-        return None
+            return await self._unread.take()
+        return []
 
 
 @attrs.define(eq=False)
@@ -64,18 +60,21 @@ class Events(Journal):
     in_flight: InFlight
     book: LogBook
     _listeners: set[Listener] = attrs.field(factory=set, init=False)
+    _hearing: AbstractContextManager[None] | None = attrs.field(default=None, init=False)
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Yield how everything stands, and then what happens."""
         with self._listening() as listener:
+            for message in self._snapshot():  # however much that is, it is sent at once
+                yield message
             sizes: dict[int, int] = {}
             looked = trio.current_time()
             while True:
                 try:
-                    message = await listener.read()
+                    messages = await listener.read()
                 except trio.EndOfChannel:
                     return
-                if message is not None:
+                for message in messages:
                     yield message
                 if trio.current_time() - looked < BETWEEN_SIZES:
                     continue
@@ -86,19 +85,20 @@ class Events(Journal):
 
     @contextmanager
     def _listening(self) -> Iterator[Listener]:
-        listener = Listener(*trio.open_memory_channel[bytes](MOST_UNREAD))
-        for message in self._snapshot():
-            listener.tell(message)
+        listener = Listener()
+        if not self._listeners:
+            self._hearing = self.book.listening(self._hear)
+            self._hearing.__enter__()
         self._listeners.add(listener)
-
-        def hear(source: str, data: bytes) -> None:
-            listener.tell(_log(source.partition("/")[0], data))
-
         try:
-            with self.book.listening(hear):
-                yield listener
+            yield listener
         finally:
             self._listeners.discard(listener)
+            if not self._listeners and self._hearing is not None:
+                self._hearing.__exit__(None, None, None)
+
+    def _hear(self, source: str, data: bytes) -> None:
+        self._tell(_log(source.partition("/")[0], data))  # made once, for all who listen
 
     def _snapshot(self) -> Iterator[bytes]:
         yield _log(PROXY, self.book.proxy.text())

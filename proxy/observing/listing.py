@@ -15,7 +15,15 @@ from proxy.naming.directory import Directory, Local, Remote
 from proxy.naming.resolving import Resolver
 from supervisor import State, Supervisor
 
-LOADED = frozenset(State) - {State.STOPPED, State.FAILED}
+STATUS: Mapping[State, str] = {
+    State.STARTING: "loading",
+    State.WAKING: "loading",
+    State.READY: "loaded",
+    State.FALLING_ASLEEP: "sleeping",
+    State.ASLEEP: "sleeping",
+}
+"""llama.cpp's words for how a model stands; any other state is unloaded."""
+UNLOADED = "unloaded"
 COMING = {State.READY, State.STARTING, State.WAKING}
 WITH_CAPABILITIES = ("architecture", "capabilities", "supported_parameters", "context_length")
 
@@ -53,7 +61,7 @@ def _rows(resolver: Resolver, *, everything: bool = False) -> Iterator[Row]:
     known = {*resolver.directory.names(), *config.selectors}
     for pin, target in resolver.pins.items():
         if target and pin not in known:
-            yield _row(pin, loaded=False, facts={"type": "profile", "target": target})
+            yield _row(pin, UNLOADED, facts={"type": "profile", "target": target})
 
 
 def _local(model: Model, supervisor: Supervisor, *, aliases: bool) -> Iterator[Row]:
@@ -62,10 +70,11 @@ def _local(model: Model, supervisor: Supervisor, *, aliases: bool) -> Iterator[R
         {"aliases": list(model.other_names)} if model.other_names else {}
     )
     own, more = _of_model(model), _metadata(model)
-    rows = [_row(model.id, loaded=state in LOADED, facts=facts, more=more)]
+    status = STATUS.get(state, UNLOADED)
+    rows = [_row(model.id, status, facts=facts, more=more)]
     facts = {"type": "alias", "modelID": model.id}
     names = model.other_names if aliases else ()
-    rows += [_row(name, loaded=state in LOADED, facts=facts, more=more) for name in names]
+    rows += [_row(name, status, facts=facts, more=more) for name in names]
     for row in rows:
         if model.capabilities.context:
             row["meta"]["n_ctx"] = int(model.capabilities.context)
@@ -81,7 +90,7 @@ def _metadata(model: Model) -> Row:
 
 def _remote(remote: Remote) -> Row:
     facts = {"type": "peer", "peerID": remote.peer_id}
-    return _row(remote.id, loaded=False, facts=facts)
+    return _row(remote.id, UNLOADED, facts=facts)
 
 
 def _selector(name: str, selector: Selector, directory: Directory, supervisor: Supervisor) -> Row:
@@ -96,18 +105,18 @@ def _selector(name: str, selector: Selector, directory: Directory, supervisor: S
     }
     if selector.strategy == "spillover":
         facts["spillover"] = selector.settings.spillover
-    row = _row(name, loaded=loaded, facts=facts, more=selector.metadata)
+    row = _row(name, "loaded" if loaded else UNLOADED, facts=facts, more=selector.metadata)
     return {**row, **_said(selector.name, selector.description)}
 
 
-def _row(name: str, *, loaded: bool, facts: Row, more: Mapping[str, Any] | None = None) -> Row:
+def _row(name: str, status: str, *, facts: Row, more: Mapping[str, Any] | None = None) -> Row:
     return {
         "id": name,
         "object": "model",
         "created": int(time.time()),
         "owned_by": "llamadoze",
         "meta": {"llamaswap": {**(more or {}), **facts}},
-        "status": {"value": "loaded" if loaded else "unloaded"},
+        "status": {"value": status},
     }
 
 

@@ -6,18 +6,17 @@ the log is `logformat`'s; a model's own history is kept with the model.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import attrs
-import trio
 
+from proxy.observing.unread import Unread
 from supervisor.processes.logs import LogRing
 from supervisor.states.journal import Journal
 
 PROXY, UPSTREAM = "proxy", "upstream"
-MOST_UNREAD = 256  # pieces that a slow reader may be behind
+MOST_UNREAD = 1 << 20  # bytes that a slow reader may be behind
 
 Listener = Callable[[str, bytes], None]
 
@@ -26,9 +25,8 @@ Listener = Callable[[str, bytes], None]
 class Reader:
     """Follows one log; what it was too slow for is counted and said."""
 
-    _receive: trio.MemoryReceiveChannel[bytes]
-    _send: trio.MemorySendChannel[bytes]
     _source: str | None
+    _unread: Unread = attrs.field(factory=lambda: Unread(MOST_UNREAD), init=False)
     _lost: int = attrs.field(default=0, init=False)
 
     def hear(self, source: str, data: bytes) -> None:
@@ -36,17 +34,14 @@ class Reader:
         if self._source is not None and not f"{source}/".startswith(f"{self._source}/"):
             return
         notice = b"\n[%d bytes dropped: this reader is too slow]\n" % self._lost
-        try:
-            self._send.send_nowait(notice + data if self._lost else data)
+        if self._unread.put(notice + data if self._lost else data):
             self._lost = 0
-        except trio.WouldBlock:
+        else:
             self._lost += len(data)
-        except trio.ClosedResourceError:
-            pass
 
     def close(self) -> None:
         """Hear nothing more."""
-        self._send.close()
+        self._unread.close()
 
     async def read(self) -> bytes:
         """Return what was logged since.
@@ -54,11 +49,7 @@ class Reader:
         Raises:
             trio.EndOfChannel: nothing more comes.
         """
-        parts = [await self._receive.receive()]
-        with suppress(trio.WouldBlock, trio.EndOfChannel):
-            while True:
-                parts.append(self._receive.receive_nowait())
-        return b"".join(parts)
+        return b"".join(await self._unread.take())
 
 
 @attrs.define(eq=False)
@@ -67,9 +58,11 @@ class LogBook(Journal):
 
     Attributes:
         shown: whose lines are in the combined log: proxy, upstream, both or neither.
+        show: writes a model's output into it.
     """
 
     shown: frozenset[str] = frozenset({PROXY})
+    show: Callable[[str, bytes], None] = lambda _, __: None
     proxy: LogRing = attrs.field(factory=LogRing, init=False)
     upstream: LogRing = attrs.field(factory=LogRing, init=False)
     _mixed: LogRing = attrs.field(factory=LogRing, init=False)
@@ -92,9 +85,7 @@ class LogBook(Journal):
         self.upstream.write(output)
         self._tell_all(UPSTREAM, f"{UPSTREAM}/{model}", output)
         if UPSTREAM in self.shown:
-            with suppress(OSError, ValueError):  # as for our own lines: nobody reads, or disk full
-                sys.stdout.write(output.decode("utf-8", "replace"))
-                sys.stdout.flush()
+            self.show(model, output)
 
     def _tell_all(self, kind: str, source: str, data: bytes) -> None:
         if kind in self.shown and UPSTREAM in self.shown:
@@ -109,8 +100,7 @@ class LogBook(Journal):
         Args:
             source: ``proxy``, ``upstream``, ``upstream/MODEL``; None for what the combined log has.
         """
-        send, receive = trio.open_memory_channel[bytes](MOST_UNREAD)
-        reader = Reader(receive, send, source)
+        reader = Reader(source)
         self._readers.add(reader)
         try:
             with self.listening(reader.hear if source else self._combined(reader)):

@@ -48,6 +48,12 @@ class _Counted(Collector):
     def collect(self) -> Iterator[Metric]:
         counted = self.metrics
         yield _counter("requests", "Requests, by status.", counted.requests, "status")
+        keys = CounterMetricFamily(
+            "llamadoze_key_requests", "Requests, by the name of their API key.", labels=("key",)
+        )
+        for name, count in sorted(counted.by_key.items()):
+            keys.add_metric([name], count)
+        yield keys
         yield _histogram("request_duration", "Until the answer's end.", counted.durations)
         text = "Until the answer's first byte."
         yield _histogram("time_to_first_byte", text, counted.first_bytes)

@@ -45,6 +45,8 @@ def report(call: Call, answer: Answer, now: float) -> None:
         "duration_s": took,
         "request_id": call.request_id,
     }
+    if call.key:
+        facts["key"] = call.key
     what = f"<{call.model[:LONGEST]}> " if call.model else ""
     what += f"{call.method} {call.path[:LONGEST]}"
     after = f"after {seconds(took)}"
@@ -52,7 +54,7 @@ def report(call: Call, answer: Answer, now: float) -> None:
     if answer.problem:
         reason = answer.problem.message
         write.warning(f"{what} {answer.problem.status} {after}: {reason}", **facts, reason=reason)
-    elif answer.complete:
+    elif answer.said_all:
         write.info(f"{what} {answer.status} {after}", **facts)
     else:
         why = "an operator cancelled it" if call.cancelled else "the client left, or was cut off"

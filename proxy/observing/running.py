@@ -28,8 +28,8 @@ def standing(supervisor: Supervisor, snapshot: Snapshot) -> Row:
     return {
         "model": model.id,
         "state": snapshot.state.value,
-        "cmd": model.cmd.text,
-        "proxy": model.proxy,
+        "cmd": model.shown.get("cmd", ""),
+        "proxy": model.shown.get("proxy", ""),
         "ttl": limits.stop_ttl or limits.sleep_ttl,
         "sleepTtl": limits.sleep_ttl,
         "name": model.name,

@@ -5,15 +5,18 @@ Owns these routes. What they ask for is done by the supervisor.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import trio
 from quart import Blueprint, Response, request
 
+from proxy.http.errors import BadRequest
 from proxy.naming.resolving import Resolver
 from proxy.observing import listing, running
-from supervisor import Supervisor
+from supervisor import NotRunning, State, Supervisor
 
 
 def model_views(resolver: Resolver) -> Blueprint:
@@ -23,9 +26,8 @@ def model_views(resolver: Resolver) -> Blueprint:
 
     @views.get("/v1/models")
     @views.get("/models")
-    async def models() -> tuple[dict[str, Any], dict[str, str]]:
-        origin = request.headers.get("Origin")
-        return listing.models(resolver), {"Access-Control-Allow-Origin": origin} if origin else {}
+    async def models() -> dict[str, Any]:
+        return listing.models(resolver)
 
     @views.get("/v1/models/<path:name>")
     @views.get("/models/<path:name>")
@@ -48,6 +50,22 @@ def model_views(resolver: Resolver) -> Blueprint:
     async def sleep(name: str) -> dict[str, Any]:
         return running.standing(supervisor, await supervisor.sleep(name))
 
+    @views.post("/models/load")
+    async def load_named() -> dict[str, Any]:
+        await supervisor.load(await _named_in_body())
+        return {"success": True}
+
+    @views.post("/models/unload")
+    async def eject_named() -> dict[str, Any]:
+        """Put a model to sleep that can sleep, else stop it: others need its room."""
+        server = supervisor.server(await _named_in_body())
+        if server.can_sleep and server.snapshot().state is not State.STARTING:
+            with suppress(NotRunning):
+                await supervisor.sleep(server.model.id)
+        else:
+            await supervisor.unload(server.model.id)
+        return {"success": True}
+
     @views.post("/api/models/unload/<path:name>")
     async def unload(name: str) -> Response:
         await supervisor.unload(name)
@@ -66,6 +84,22 @@ def model_views(resolver: Resolver) -> Blueprint:
     return views
 
 
+async def _named_in_body() -> str:
+    """Return the model that a body names, as llama.cpp's router has it: ``{"model": ID}``.
+
+    Raises:
+        BadRequest: it names none.
+    """
+    try:
+        data = json.loads(await request.get_data())
+    except (ValueError, RecursionError):
+        data = None
+    name = data.get("model") if isinstance(data, dict) else None
+    if not isinstance(name, str) or not name:
+        raise BadRequest('expected {"model": NAME}', param="model")
+    return name
+
+
 async def _unload_all(supervisor: Supervisor) -> None:
     async with trio.open_nursery() as nursery:
         for name in supervisor.config.models:
@@ -81,5 +115,5 @@ def endless(pieces: AsyncIterator[bytes], kind: str) -> Response:
     """Return an answer that goes on until the client leaves, or the daemon ends."""
     if request.method == "HEAD":  # whose answer ends with its head
         return Response(b"", 200, content_type=kind)
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Response(pieces, 200, headers, content_type=kind)

@@ -1,12 +1,13 @@
 """Suspends processes that use CUDA, and resumes them: by NVIDIA's driver, or by NVIDIA's program.
 
-Owns the order of the calls: all processes are locked before the first is checkpointed. Runs as a
-program of its own, ``python -I -S cudacheckpoint.py suspend PID ...``, so that a driver that hangs
-can be killed; it imports nothing of ours. The calls are CUDA's driver API's ("Checkpointing").
+Owns the order of the calls, which are CUDA's driver API's ("Checkpointing"). Runs as a program of
+its own, ``python -I -S cudacheckpoint.py suspend PID ...``, so that a driver that hangs can be
+killed; it imports nothing of ours.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ LONGEST_LOCK = 10_000  # milliseconds for the work that a process has given to t
 RUNNING, LOCKED, CHECKPOINTED = STATES = ("running", "locked", "checkpointed")
 CALL = "cuCheckpointProcess"
 CALLS = [f"{CALL}{what}" for what in ("GetState", "Lock", "Checkpoint", "Restore", "Unlock")]
+NO_CUDA = "no process of the model uses CUDA, or none may be traced: {}"
 SIZE_OF_ARGUMENTS = 128  # bytes; the driver's structures have 64 or 72, all 0 but for a time limit
 
 
@@ -38,20 +40,20 @@ class Refused(Exception):
 
 
 class Way(Protocol):
-    """A way to suspend and resume one process."""
+    """A way to suspend and resume processes; those of them without CUDA are left alone."""
 
-    def state(self, pid: int) -> str:
-        """Return how a process stands.
+    def suspend(self, pids: Sequence[int]) -> None:
+        """Give all GPU memory of these processes back; what it held waits in host memory.
 
         Raises:
-            Refused: it does not use CUDA, or may not be traced by us.
+            Refused: one of them could not be; the model is not to be trusted any more.
         """
 
-    def take(self, action: str, pid: int) -> None:
-        """Take one action: lock, checkpoint, restore, unlock.
+    def resume(self, pids: Sequence[int]) -> None:
+        """Let these processes go on from where they were suspended.
 
         Raises:
-            Refused: it was not done.
+            Refused: one of them could not be resumed, and never can.
         """
 
 
@@ -77,18 +79,54 @@ class Driver:
             raise Refused(f"{LIBRARY} is older than 570: it has no {missing[0]}")
         return cls(library)
 
-    def state(self, pid: int) -> str:
-        """Ask the driver."""
-        found = ctypes.c_int(-1)
-        self._call(f"{CALL}GetState", pid, ctypes.byref(found))
-        return STATES[found.value] if 0 <= found.value < len(STATES) else f"state {found.value}"
+    def suspend(self, pids: Sequence[int]) -> None:
+        """Lock all, then checkpoint all: none must wait for another that is gone."""
+        states = self._states(pids)
+        locked = [pid for pid, state in states.items() if state == LOCKED]
+        try:
+            for pid in (pid for pid, state in states.items() if state == RUNNING):
+                self._take("Lock", pid)
+                locked.append(pid)
+            for pid in tuple(locked):
+                self._take("Checkpoint", pid)
+                locked.remove(pid)
+        except Refused:
+            for pid in locked:  # or it could not even end in good order
+                with contextlib.suppress(Refused):
+                    self._take("Unlock", pid)
+            raise
 
-    def take(self, action: str, pid: int) -> None:
-        """Let the driver take it."""
+    def resume(self, pids: Sequence[int]) -> None:
+        """Restore all, then let all go on."""
+        states = self._states(pids)
+        for pid in (pid for pid, state in states.items() if state == CHECKPOINTED):
+            self._take("Restore", pid)
+        for pid in (pid for pid, state in states.items() if state != RUNNING):
+            self._take("Unlock", pid)
+
+    def _states(self, pids: Sequence[int]) -> dict[int, str]:
+        """Return how those of the processes stand that use CUDA."""
+        found, why = {}, ""
+        for pid in pids:
+            number = ctypes.c_int(-1)
+            try:
+                self._call(f"{CALL}GetState", pid, ctypes.byref(number))
+            except Refused as error:  # it has none, or may not be traced by us
+                why = f"{error}"
+            else:
+                found[pid] = _state(pid, number.value)
+        if not found:
+            raise Refused(NO_CUDA.format(why))
+        return found
+
+    def _take(self, action: str, pid: int) -> None:
         arguments = (ctypes.c_uint * (SIZE_OF_ARGUMENTS // 4))()
-        if action == "lock":
+        if action == "Lock":
             arguments[0] = LONGEST_LOCK
-        self._call(f"{CALL}{action.title()}", pid, ctypes.byref(arguments))
+        try:
+            self._call(f"{CALL}{action}", pid, ctypes.byref(arguments))
+        except Refused as error:
+            raise Refused(f"cannot {action.lower()} process {pid}: {error}") from None
 
     def _call(self, name: str, *arguments: object) -> None:
         if result := getattr(self._library, name)(*arguments):
@@ -97,8 +135,17 @@ class Driver:
             raise Refused((text.value or b"").decode() or f"CUDA error {result}")
 
 
+def _state(pid: int, number: int) -> str:
+    if number not in range(len(STATES)):
+        raise Refused(f"process {pid} is in state {number}, which cannot be mended")
+    return STATES[number]
+
+
 class Program:
-    """NVIDIA's program ``cuda-checkpoint``."""
+    """NVIDIA's program ``cuda-checkpoint``, for drivers from 550 on that have not the calls.
+
+    They know one action only, which suspends a process that runs and resumes one that does not.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -114,22 +161,22 @@ class Program:
             return cls(path)
         raise Refused(f"there is no {PROGRAM} on PATH")
 
-    def state(self, pid: int) -> str:
-        """Ask the program; older ones cannot tell and are taken at their exit status."""
-        return self._run("--get-state", pid).strip() or RUNNING
+    def suspend(self, pids: Sequence[int]) -> None:
+        """Toggle each; only those with CUDA can be, and it does not say why others cannot."""
+        refused = [reason for pid in pids if (reason := self._toggle(pid)) is not None]
+        if len(refused) == len(pids):
+            raise Refused(NO_CUDA.format(refused[-1] if refused else ""))
 
-    def take(self, action: str, pid: int) -> None:
-        """Let the program take it."""
-        limit = ["--timeout", str(LONGEST_LOCK)] if action == "lock" else []
-        self._run("--action", pid, action, *limit)
+    resume = suspend
 
-    def _run(self, option: str, pid: int, *more: str) -> str:
-        command = [self._path, option, *more, "--pid", str(pid)]
+    def _toggle(self, pid: int) -> str | None:
+        """Return what the program has said if it failed, or None."""
+        command = [self._path, "--toggle", "--pid", str(pid)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            lines = (done.stderr or done.stdout).strip().splitlines()
-            raise Refused(lines[-1] if lines else f"{PROGRAM} exited with {done.returncode}")
-        return done.stdout
+        if done.returncode == 0:
+            return None
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        return lines[-1] if lines else f"{PROGRAM} exited with status {done.returncode}"
 
 
 def way() -> Way:
@@ -147,64 +194,12 @@ def way() -> Way:
             raise Refused(f"{no_driver}, and {no_program}") from None
 
 
-def suspend(one_way: Way, pids: Sequence[int]) -> None:
-    """Give all GPU memory of these processes back; what it held waits in host memory.
-
-    Raises:
-        Refused: one of them could not be; the model is not to be trusted any more.
-    """
-    states = _states(one_way, pids)
-    locked: list[int] = []
-    try:
-        for pid in (pid for pid, state in states.items() if state == RUNNING):
-            _take(one_way, "lock", pid)
-            locked.append(pid)
-    except Refused:
-        for pid in locked:  # or it could not even end in good order
-            _take(one_way, "unlock", pid)
-        raise
-    for pid in (pid for pid, state in states.items() if state != CHECKPOINTED):
-        _take(one_way, "checkpoint", pid)
-
-
-def resume(one_way: Way, pids: Sequence[int]) -> None:
-    """Let these processes go on from where they were suspended.
-
-    Raises:
-        Refused: one of them could not be resumed, and never can.
-    """
-    states = _states(one_way, pids)
-    for pid in (pid for pid, state in states.items() if state == CHECKPOINTED):
-        _take(one_way, "restore", pid)
-    for pid in (pid for pid, state in states.items() if state != RUNNING):
-        _take(one_way, "unlock", pid)
-
-
-def _states(one_way: Way, pids: Sequence[int]) -> dict[int, str]:
-    """Return how those of the processes stand that use CUDA."""
-    found, why = {}, ""
-    for pid in pids:
-        try:
-            found[pid] = one_way.state(pid)
-        except Refused as error:
-            why = f"{error}"
-    if not found:
-        raise Refused(f"no process of the model uses CUDA, or none may be traced: {why}")
-    return found
-
-
-def _take(one_way: Way, action: str, pid: int) -> None:
-    try:
-        one_way.take(action, pid)
-    except Refused as error:
-        raise Refused(f"cannot {action} process {pid}: {error}") from None
-
-
 def main(arguments: Sequence[str]) -> int:
     """Do what the arguments say and return the exit status."""
     action, *pids = arguments
     try:
-        {"suspend": suspend, "resume": resume}[action](way(), [int(pid) for pid in pids])
+        found = way()
+        {"suspend": found.suspend, "resume": found.resume}[action]([int(pid) for pid in pids])
     except Refused as error:
         print(error, file=sys.stderr)  # noqa: T201 -- a program's last line
         return 1

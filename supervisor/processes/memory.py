@@ -1,6 +1,6 @@
 """How much memory a model server holds, with everything it has started: of the host, of the GPUs.
 
-Owns the measuring. What follows from too much of it is the budget's and the proof's.
+Owns the measuring. What follows from too much of it is decided in `sleepbudget` and `proof`.
 """
 
 from __future__ import annotations

@@ -45,10 +45,11 @@ def kept_free(count: int) -> Iterator[int]:
 def _bound(port: int, held: contextlib.ExitStack) -> int:
     """Bind a port, or any for 0; return which, or 0 if it is taken."""
     holder = held.enter_context(socket.socket())
-    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # llama.cpp sets the other
-        holder.setsockopt(socket.SOL_SOCKET, option, 1)
     try:
         holder.bind((HOST, port))
     except (OSError, OverflowError):
         return 0
+    # Only now, or another holder's port could be bound as well. llama.cpp sets the second.
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        holder.setsockopt(socket.SOL_SOCKET, option, 1)
     return int(holder.getsockname()[1])

@@ -14,7 +14,7 @@ import trio
 
 from configschema import Config
 from supervisor.model.server import ModelServer
-from supervisor.model.usage import Lease
+from supervisor.model.usage import Lease, Stir
 from supervisor.scheduling.placement import MakeRoom, placement_of
 from supervisor.scheduling.turns import NOTHING, Decision, Demand, Patience, decide
 from supervisor.states.backoff import LONGEST_HELD
@@ -121,6 +121,7 @@ class Scheduler:
     _resumed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _waiting: list[Turn] = attrs.field(factory=list, init=False)
     _decision: Decision = attrs.field(default=NOTHING, init=False)
+    _closed: Stir = attrs.field(factory=Stir, init=False)
     _pause: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
     async def run(self) -> None:
@@ -164,6 +165,10 @@ class Scheduler:
         """Return the place of a model among those that are waited for, 1 is first; 0 is none."""
         return next((n for n, name in enumerate(self._demands(), 1) if name == model), 0)
 
+    async def until_closed(self, model: str) -> None:
+        """Return when a model is closed for newcomers, since its requests keep others out."""
+        await self._closed.when(lambda: model in self._decision.closed)
+
     def waiting(self) -> dict[str, int]:
         """Return how many wait for each model."""
         return {name: demand.count for name, demand in self._demands().items()}
@@ -173,6 +178,8 @@ class Scheduler:
         before, self._decision = self._decision, self._decide()
         if self._decision.until != before.until:  # to move a deadline takes longer than to decide
             self._pause.deadline = self._decision.until
+        if self._decision.closed != before.closed:
+            self._closed()
         for model in self._decision.cut:
             server = self.servers[model]
             limit = seconds(server.limits.drain)

@@ -94,7 +94,7 @@ class Records:
         text = json.dumps({"boot": _boot(), "models": [attrs.asdict(one) for one in records]})
         beside = self.file.with_suffix(".new")
         try:
-            beside.write_text(text)
+            _write_anew(beside, text)
             beside.replace(self.file)
         except OSError as error:
             if not self._failed:
@@ -161,6 +161,14 @@ def open_records(folder: Path | None) -> Iterator[Records | None]:
         yield Records(folder, read_records(folder / "state.json"))
     finally:
         os.close(lock)  # which gives the lock back
+
+
+def _write_anew(file: Path, text: str) -> None:
+    """Write a file that nobody else has put there: to open a pipe would wait for its reader."""
+    file.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with os.fdopen(os.open(file, flags, 0o600), "w") as opened:
+        opened.write(text)
 
 
 def read_records(file: Path) -> tuple[Record, ...]:

@@ -35,7 +35,7 @@ class Client:
     async def send(
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> None:
-        fields = {"host": "test", "content-length": str(len(body)), **(headers or {})}
+        fields = {"host": "localhost", "content-length": str(len(body)), **(headers or {})}
         if "transfer-encoding" in fields:
             del fields["content-length"]
         request = h11.Request(method=method, target=path, headers=list(fields.items()))

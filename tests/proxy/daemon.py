@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
 from typing import Any
 
 import attrs
@@ -82,7 +83,15 @@ async def daemon(
             journals.all = (metrics, book, app)
             nursery.start_soon(app.end_streams_after, stop)
             nursery.start_soon(
-                partial(serve_http, app, listeners, stop=stop, grace=grace, config=settings)
+                partial(
+                    serve_http,
+                    app,
+                    listeners,
+                    stop=stop,
+                    grace=grace,
+                    config=settings,
+                    patience=lambda: config.client_timeout or inf,
+                )
             )
             yield Daemon(listeners[0].socket.getsockname()[1], supervisor, stop, book)
         nursery.cancel_scope.cancel()

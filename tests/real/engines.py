@@ -14,6 +14,10 @@ from typing import Any, Protocol
 
 VOCABULARY = 512
 CONTEXT = 2048  # tokens
+# Powers of two: torch pins host memory in pieces of such sizes, and would waste the rest of others.
+WIDTHS = (256, 512, 1024, 2048, 4096, 8192)
+SPREAD = 0.05  # of the weights: then the loss of any kind of them changes what the model says
+MOST_LAYERS = 48
 CACHE = 16  # a part of the weights' size: what the cache of keys and values takes, here without use
 
 
@@ -22,6 +26,10 @@ class Engine(Protocol):
 
     def say(self, prompt: Sequence[int], count: int) -> Iterator[int]:
         """Yield tokens, always the same for the same prompt and weights."""
+
+    @property
+    def size(self) -> int:
+        """The bytes of its weights."""
 
     def drop_weights(self, *, keep: bool) -> None:
         """Give the weights' memory of the device back; `keep` copies them to host memory first."""
@@ -69,6 +77,7 @@ class Torch:
             self._model: Any = LlamaForCausalLM(config).eval().requires_grad_(False)
         torch.set_default_dtype(default)
         self._shapes = [one.shape for one in self._model.parameters()]
+        self.size = 2 * sum(one.numel() for one in self._shapes)
         self._kept: list[Any] = []
         self._cache: Any = None
         self.fill()
@@ -114,7 +123,10 @@ class Torch:
     def fill(self) -> None:
         source = self._torch.Generator(self._device).manual_seed(self._seed)
         for one in self._model.parameters():
-            one.data.normal_(0, 0.02, generator=source)
+            if one.dim() == 1:  # scales of norms: with small ones no layer would be heard
+                one.data.fill_(1.0)
+            else:
+                one.data.normal_(0, SPREAD, generator=source)
         self._wait()
         self._note()
 
@@ -123,8 +135,8 @@ class Torch:
         self._give_back()
 
     def make_cache(self) -> None:
-        size = 2 * sum(one.numel() for one in self._shapes) // CACHE
-        self._cache = self._torch.zeros(size, dtype=self._torch.uint8, device=self._device)
+        torch, size = self._torch, self.size // CACHE
+        self._cache = torch.zeros(size, dtype=torch.uint8, device=self._device)
         self._wait()
         self._note()
 
@@ -144,27 +156,34 @@ class Torch:
 
 def _shape(gigabytes: float) -> dict[str, int]:
     """Return the shape of a Llama whose weights take about so many GB."""
-    width = 4096 if gigabytes >= 1 else 256
-    inner, heads = width * 11 // 4, width // 64
-    of_a_layer = 2 * (4 * width * width + 3 * width * inner)  # bytes
+    width = next(w for w in WIDTHS if gigabytes * 1e9 <= MOST_LAYERS * _bytes_of_layer(w))
     return {
         "hidden_size": width,
-        "intermediate_size": inner,
-        "num_attention_heads": heads,
-        "num_key_value_heads": heads,
-        "num_hidden_layers": max(1, round(gigabytes * 1e9 / of_a_layer)),
+        "intermediate_size": 2 * width,
+        "num_attention_heads": width // 64,
+        "num_key_value_heads": width // 64,
+        "num_hidden_layers": max(1, round(gigabytes * 1e9 / _bytes_of_layer(width))),
     }
+
+
+def _bytes_of_layer(width: int) -> int:
+    """Return what a layer takes in bf16: four square matrices, and three twice as long."""
+    return 2 * (4 + 3 * 2) * width * width
 
 
 class StandIn:
     """Ordinary memory instead of weights, and words that follow from the seed and the prompt."""
 
     def __init__(self, gigabytes: float, seed: int, _: str = "") -> None:
-        self._size, self._seed = round(gigabytes * 1e9), seed
+        self.size, self._seed = round(gigabytes * 1e9), seed
         self._weights, self._cache, self._kept = bytearray(), bytearray(), b""
         self.make_room()
         self.fill()
         self.make_cache()
+
+    def _heard(self) -> int:
+        """Return a number that the loss of any part of the weights would change."""
+        return zlib.crc32(self._weights)
 
     def say(self, prompt: Sequence[int], count: int) -> Iterator[int]:
         told = zlib.crc32(
@@ -180,18 +199,18 @@ class StandIn:
         self._note()
 
     def make_room(self) -> None:
-        self._weights = bytearray(self._kept) if self._kept else bytearray(self._size)
+        self._weights = bytearray(self._kept) if self._kept else bytearray(self.size)
         self._note()
 
     def fill(self) -> None:
-        self._weights[:] = bytes([self._seed % 256]) * self._size
+        self._weights[:] = bytes([self._seed % 256]) * self.size
 
     def drop_cache(self) -> None:
         self._cache = bytearray()
         self._note()
 
     def make_cache(self) -> None:
-        self._cache = bytearray(self._size // CACHE)
+        self._cache = bytearray(self.size // CACHE)
         self._note()
 
     def _note(self) -> None:

@@ -3,7 +3,7 @@
 ``python -m tests.real.torch_server --port P --gigabytes 16`` serves a random model on the GPU.
 Level 1 of a sleep copies the weights to pinned host memory, level 2 drops them; a wake copies them
 back, or makes them again from the seed. ``--engine stand-in`` needs no torch. ``GET /timings``
-tells how many seconds the last sleep and the wake from it took; vLLM has no such route.
+tells the weights' bytes, and the seconds of the last sleep and the wake from it.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
         answers: dict[str, Callable[[], object]] = {
             "/health": dict,
             "/v1/models": lambda: {"object": "list", "data": [{"id": "random"}]},
-            "/timings": lambda: self.sleeper.timings,
+            "/timings": lambda: {**self.sleeper.timings, "bytes": self.sleeper.engine.size},
         }
         if self.sleeps:
             answers["/is_sleeping"] = lambda: {"is_sleeping": self.sleeper.is_sleeping}

@@ -39,8 +39,8 @@ class Process:
     @property
     def lines(self) -> list[str]:
         """The whole lines that it has written so far."""
-        text = self.output.read_bytes().decode() if self.output else ""
-        return text.split("\n")[:-1]
+        data = self.output.read_bytes() if self.output else b""
+        return [line.decode() for line in data.split(b"\n")[:-1]]
 
     def log(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.lines if line.startswith("{")]
@@ -51,13 +51,15 @@ class Process:
     def said(self, words: str) -> bool:
         return any(words in line for line in self.events())
 
-    def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    def ask(
+        self, method: str, path: str, body: object = None, limit: float = 120
+    ) -> tuple[int, Any]:
         data = None if body is None else json.dumps(body).encode()
         url = f"http://127.0.0.1:{self.port}{path}"
         headers = {"Content-Type": "application/json"} if body is not None else {}
         headers |= {"Authorization": f"Bearer {self.key}"} if self.key else {}
         try:
-            with urlopen(Request(url, data, headers, method=method), timeout=120) as reply:
+            with urlopen(Request(url, data, headers, method=method), timeout=limit) as reply:
                 text = reply.read()
                 status = reply.status
         except HTTPError as error:

@@ -20,7 +20,7 @@ from tests.ports import free_port
 from tests.proxy.daemon import stub
 from tests.system.daemon import LLAMADOZE, run, started, write
 
-BAD = "cmdSleepTimeout: 0\nmodels:\n  m: {cmd: x, proxy: 'http://x:1', cmdSleep: y}\nfoo: 1\n"
+BAD = "cmdSleepTimeout: 0\nmodels:\n  m: {cmd: sh, proxy: 'http://x:1', cmdSleep: sh}\nfoo: 1\n"
 
 
 def test_the_version_is_said() -> None:
@@ -36,7 +36,7 @@ def test_check_prints_every_problem_and_fails(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stdout.splitlines() == [
         f"{file}:1:1: cmdSleepTimeout: expected whole seconds, at least 1, found 0",
-        f"{file}:3:36: models.m.cmdSleep: cmdWake is required where cmdSleep is given",
+        f"{file}:3:37: models.m.cmdSleep: cmdWake is required where cmdSleep is given",
         f"{file}:4:1: foo: unknown key, ignored (warning)",
         f"{file}: refused, 2 problems",
     ]
@@ -55,7 +55,7 @@ def test_check_does_not_import_the_daemon(tmp_path: Path) -> None:
         "import sys; from proxy.command.cli import main; main(['check', sys.argv[1]]);"
         "sys.exit(bool({'trio', 'quart', 'hypercorn'} & set(sys.modules)))"
     )
-    file = write(tmp_path, models={})
+    file = write(tmp_path, models={"a": stub()})
     assert subprocess.run([sys.executable, "-c", code, file], check=False).returncode == 0
 
 
@@ -92,7 +92,7 @@ def test_what_cannot_be_done_is_one_clear_line(
     arguments: list[str], line: str, tmp_path: Path
 ) -> None:
     """And exit status 1."""
-    file = write(tmp_path, models={})
+    file = write(tmp_path, models={"a": stub()})
     result = run(*(argument.format(file=file) for argument in arguments))
     assert (result.returncode, result.stderr) == (1, f"llamadoze: {line}\n")
 
@@ -101,7 +101,7 @@ def test_a_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
     """No model was started before it was found out."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"127.0.0.1:{taken.getsockname()[1]}"
-        result = run("--config", write(tmp_path, models={}), "-listen", where)
+        result = run("--config", write(tmp_path, models={"a": stub()}), "-listen", where)
     assert result.returncode == 1
     assert result.stderr == (
         f"llamadoze: cannot listen on {where}: Address already in use; "
@@ -129,7 +129,7 @@ def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
     with started("--config", write(tmp_path, models=models)) as daemon:
         assert daemon.chat("a")[0] == 200
         body = b'{"model": "a", "delay": 60}'
-        head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 27\r\n\r\n"
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 27\r\n\r\n"
         with socket.create_connection(("127.0.0.1", daemon.port)) as client:
             client.sendall(head + body)
             time.sleep(0.2)
@@ -188,7 +188,7 @@ def test_a_log_whose_reader_went_away_does_not_end_the_daemon(tmp_path: Path) ->
 @pytest.mark.parametrize("pause", [0.0, 0.02, 0.06, 0.12])
 def test_a_late_second_signal_does_not_spoil_the_exit_status(tmp_path: Path, pause: float) -> None:
     """Wherever it falls in the daemon's last moments."""
-    with started("--config", write(tmp_path, models={})) as daemon:
+    with started("--config", write(tmp_path, models={"a": stub()})) as daemon:
         daemon.process.send_signal(signal.SIGTERM)
         time.sleep(pause)
         daemon.process.send_signal(signal.SIGTERM)
@@ -207,7 +207,7 @@ def test_check_prints_json_for_programs(tmp_path: Path) -> None:
     """Problems, warnings and models, and the same exit status."""
     bad, good = tmp_path / "bad.yaml", tmp_path / "good.yaml"
     bad.write_text(BAD)
-    good.write_text("models: {b: {cmd: 'x ${PORT}'}, a: {cmd: 'x ${PORT}'}}\n")
+    good.write_text("models: {b: {cmd: 'true ${PORT}'}, a: {cmd: 'true ${PORT}'}}\n")
     result = run("check", "--json", str(bad))
     found = json.loads(result.stdout)
     assert (result.returncode, found["good"], found["models"]) == (1, False, [])
@@ -237,8 +237,8 @@ def test_a_folder_of_files_is_one_configuration(tmp_path: Path) -> None:
     folder = tmp_path / "conf.d"
     folder.mkdir()
     first, second = folder / "1.yaml", folder / "2.yml"
-    first.write_text("models: {a: {cmd: 'x ${PORT}'}}\n")
-    second.write_text("models: {b: {cmd: 'x ${PORT}'}}\n")
+    first.write_text("models: {a: {cmd: 'true ${PORT}'}}\n")
+    second.write_text("models: {b: {cmd: 'true ${PORT}'}}\n")
     result = run("check", "--config-dir", str(folder))
     assert (result.returncode, result.stdout) == (0, f"{first}, {second}: good, 2 models\n")
     named = write(tmp_path, models={"b": stub()})

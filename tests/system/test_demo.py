@@ -206,7 +206,8 @@ def test_the_demos_server_sleeps_with_streams_open(folder: Path, demo: Process) 
         streams = []
         for body in bodies:
             stream = socket.create_connection(("127.0.0.1", port))
-            head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+            head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+            head += f"Content-Length: {len(body)}\r\n"
             stream.sendall(head.encode() + b"\r\n" + body)
             streams.append(stream)
         for _ in range(5):

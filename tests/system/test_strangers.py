@@ -78,7 +78,7 @@ def test_a_stranger_of_our_name_is_named_at_every_command(
 ) -> None:
     """With its version and the way out; nothing else is said, and nothing is begun."""
     config = tmp_path / "config.yaml"
-    config.write_text("models: {}\n")
+    config.write_text("models: {m: {cmd: 'true', proxy: 'http://127.0.0.1:9'}}\n")
     assert run(["check", str(config)], site).returncode == 0
     install(wheel(tmp_path, name, version, package), tmp_path)
     for arguments in (["--version"], ["check", str(config)], ["--config", str(config)], ["schema"]):

@@ -12,7 +12,7 @@ from configschema import Call, Checkpoint, ConfigError, Model, Recipe, Run, Step
 from configschema.advice import presetneeds
 from configschema.keys.presets import PRESETS
 
-VLLM = "cmd: 'vllm serve x --port ${PORT} --enable-sleep-mode', env: [VLLM_SERVER_DEV_MODE=1]"
+VLLM = "cmd: 'vllm serve m --port ${PORT} --enable-sleep-mode', env: [VLLM_SERVER_DEV_MODE=1]"
 
 
 def only(keys: str) -> Model:
@@ -195,8 +195,11 @@ def test_every_preset_sleeps_and_lets_ttl_mean_sleep(preset: str) -> None:
         ("cmd: 'x ${PORT}', sleep: ollama, env: [OLLAMA_KEEP_ALIVE=-1]", []),
     ],
 )
-def test_what_a_preset_needs_and_is_not_there_is_warned_of(keys: str, missing: list[str]) -> None:
+def test_what_a_preset_needs_and_is_not_there_is_warned_of(
+    keys: str, missing: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As far as cmd, env and headers show it."""
+    monkeypatch.setattr(presetneeds, "DRIVER", Path("/nowhere"))
     found = warnings(keys)
     assert len(found) == len(missing)
     for warning, name in zip(found, missing, strict=True):
@@ -204,23 +207,29 @@ def test_what_a_preset_needs_and_is_not_there_is_warned_of(keys: str, missing: l
 
 
 @pytest.mark.parametrize(
-    ("driver", "is_enough"),
+    ("driver", "program", "is_enough"),
     [
-        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.159.04  Wed Mar 18", True),
-        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release", True),
-        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar 5", False),
-        ("something else", False),
+        ("Kernel Module  580.159.04  Wed Mar 18", "", True),
+        ("Open Kernel Module for x86_64  570.86.15  Release", "", True),
+        ("Kernel Module  550.54.15  Tue Mar 5", "", False),
+        ("Kernel Module  550.54.15  Tue Mar 5", "cuda-checkpoint", True),
+        ("Kernel Module  545.23.08  Mon Nov 6", "cuda-checkpoint", False),
+        ("something else", "cuda-checkpoint", False),
     ],
 )
 def test_a_new_driver_needs_no_program(
-    driver: str, is_enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    driver: str, program: str, is_enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its kernel module tells its version."""
-    (tmp_path / "version").write_text(f"{driver}\nGCC version: 12.2.0\n")
+    (tmp_path / "version").write_text(f"NVRM version: NVIDIA UNIX x86_64 {driver}\nGCC\n")
+    if program:
+        (tmp_path / program).write_text("")
+        (tmp_path / program).chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(presetneeds, "DRIVER", tmp_path / "version")
     found = warnings("cmd: 'x ${PORT}', sleep: cuda-checkpoint")
-    program = "or the program 'cuda-checkpoint' on PATH"
-    needed = f"cuda-checkpoint needs NVIDIA's driver 570 or newer, {program}"
+    older = "or 550 with the program 'cuda-checkpoint' on PATH"
+    needed = f"cuda-checkpoint needs NVIDIA's driver 570 or newer, {older}"
     assert found == ([] if is_enough else [needed])
 
 

@@ -235,7 +235,7 @@ def test_macros_are_expanded_in_every_section_that_is_known() -> None:
     assert found.metadata == {"context": 4096, "port": 5800, "deep": [{"name": "m-4096"}]}
     assert found.filters.set_params == {"n": 4096}
     assert found.capabilities.context == 4096
-    assert config.api_keys == ("sk-1",)
+    assert [one.value for one in config.api_keys] == ["sk-1"]
     assert config.ui.activity.session_id == ("X-Id",)
 
 
@@ -282,7 +282,7 @@ def test_a_value_of_the_environment_is_text_and_never_yaml() -> None:
     """
     environ = {"KEY": "a,b:{c}#d", "NAME": "m", "ODD": 'q" \\ ü', "TTL": "60"}
     config = parse(text, environ=environ).config
-    assert config.api_keys == ("a,b:{c}#d", "two")
+    assert [one.value for one in config.api_keys] == ["a,b:{c}#d", "two"]
     assert config.models["m"].description == 'a "q" \\ ü"'
     assert config.models["m"].ttl == 60
 

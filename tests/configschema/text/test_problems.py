@@ -180,9 +180,11 @@ def test_a_key_without_effect_is_said_once_for_all_models() -> None:
         ("apiKeys: ['']", "apiKeys.0: the key is empty"),
         ("store: {path: ' '}", "store.path: is required where store is given"),
         ("store: {path: /}", "store.path: '/' is a folder, not a file"),
-        ("store: {path: /no/such/file}", "store.path: '/no/such/file' cannot be written"),
         ("upstream: {ignorePaths: ['(']}", "upstream.ignorePaths.0: '(' is no regular expression"),
-        ("upstream: {ignorePaths: ['(?=a)']}", "upstream.ignorePaths.0: '(?=a)' has what RE2,"),
+        (
+            "upstream: {ignorePaths: ['(?=a)']}",
+            "upstream.ignorePaths.0: '(?=a)' is no regular expression (invalid perl operator); RE2",
+        ),
         ("globalTTL: -1", "globalTTL: expected whole seconds, at least 0, found -1"),
         ("hooks: {on_startup: {preload: m}}", "hooks.on_startup.preload: expected a list, found"),
         ("groups: [a]", "groups: expected names and values, found a list"),
@@ -202,7 +204,6 @@ def test_what_llama_swap_refuses_at_the_top_is_refused(keys: str, problem: str) 
     [
         ("ttl: -2", "ttl: expected whole seconds, 0 for never or -1, found -2"),
         ("unloadTimeout: -1", "unloadTimeout: expected whole seconds, at least 0, found -1"),
-        ("capabilities: {in: [smell]}", "capabilities.in.0: expected text or audio or image, "),
         (
             "capabilities: {context: -1}",
             "capabilities.context: expected a whole number, at least 0",
@@ -278,7 +279,9 @@ def test_names_are_shown_fit_for_a_terminal() -> None:
     text = 'models: {"a\\nb\\e[31m": {cmd: "x ${PORT}", ttl: x}}'
     with pytest.raises(ConfigError) as caught:
         parse(text, "f")
-    assert str(caught.value).startswith("f:1:43: models.a\\nb\\x1b[31m.ttl: expected whole seconds")
+    name, ttl = str(caught.value).splitlines()
+    assert name.startswith("f:1:10: models.a\\nb\\x1b[31m: a name is one line of text")
+    assert ttl.startswith("f:1:43: models.a\\nb\\x1b[31m.ttl: expected whole seconds")
 
 
 def test_characters_that_may_not_be_in_yaml_are_shown_where_they_are() -> None:

@@ -100,7 +100,7 @@ async def test_an_upload_is_slowed_down_to_what_its_server_takes() -> None:
     field = form("a").partition(b"RIFF")[0]
     end = b"\r\n--B--\r\n"
     head = (
-        f"POST /v1/audio/transcriptions?count&pause=0.002 HTTP/1.1\r\nhost: x\r\n"
+        f"POST /v1/audio/transcriptions?count&pause=0.002 HTTP/1.1\r\nhost: localhost\r\n"
         f"content-type: {FORM['content-type']}\r\n"
         f"content-length: {len(field) + size + len(end)}\r\n\r\n"
     )
@@ -216,7 +216,6 @@ async def test_keys_guard_all_routes_and_go_no_further() -> None:
             reply = await ask(running.port, method, path, {"model": "a"})
             assert reply.status == 401
             assert reply.headers["www-authenticate"].startswith("Basic")
-            assert reply.headers["access-control-allow-origin"] == "*"
         assert (await ask(running.port, "GET", "/health")).status == 200
         key = {"authorization": "Bearer sk-1", **JSON}
         reply = await ask(running.port, "POST", CHAT, {"model": "a"}, key)

@@ -13,8 +13,10 @@ import trio
 from tests.peers.client import Client, ask, chat
 from tests.proxy.daemon import daemon, stub
 
-HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
-CHAT = b'POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n\r\n{"model": "a"}'
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+CHAT = HEALTH.replace(b"GET /health", b"POST /v1/completions").replace(
+    b"\r\n\r\n", b'\r\nContent-Length: 14\r\n\r\n{"model": "a"}'
+)
 
 
 async def closed_after(port: int, data: bytes, limit: float) -> float | None:
@@ -45,9 +47,9 @@ async def test_an_idle_connection_is_closed_after_its_time(data: bytes) -> None:
 async def test_a_client_that_asks_for_the_end_gets_it(data: bytes, how: str) -> None:
     """Connection: close, or HTTP/1.0."""
     if how == "close":
-        data = data.replace(b"Host: x", b"Host: x\r\nConnection: close")
+        data = data.replace(b"Host: localhost", b"Host: localhost\r\nConnection: close")
     else:
-        data = data.replace(b"HTTP/1.1\r\nHost: x", b"HTTP/1.0")
+        data = data.replace(b"HTTP/1.1\r\nHost: localhost", b"HTTP/1.0")
     async with daemon({"a": stub()}) as running:
         await chat(running.port, "a")
         took = await closed_after(running.port, data, 3)

@@ -13,10 +13,10 @@ from proxy.http import http1
 from tests.peers.client import ask, chat
 from tests.proxy.daemon import Daemon, daemon, stub
 
-GET = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
+GET = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
 BODY = b'{"model": "a"}'
-POST = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 14\r\n"
-CHUNKED = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n"
+POST = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 14\r\n"
+CHUNKED = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n"
 WHOLE = b"e\r\n" + BODY + b"\r\n0\r\n\r\n"
 
 
@@ -53,19 +53,19 @@ BAD = {
     "garbage": b"\x00\x01\x02 hello\r\n\r\n",
     "a TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "HTTP/9": b"GET / HTTP/9.9\r\nhost: x\r\n\r\n",
+    "HTTP/9": b"GET / HTTP/9.9\r\nhost: localhost\r\n\r\n",
     "no host": b"GET /health HTTP/1.1\r\n\r\n",
-    "two hosts": b"GET /health HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n",
-    "a folded header": b"GET /health HTTP/1.1\r\nhost: x\r\na: b\r\n c\r\n\r\n",
+    "two hosts": b"GET /health HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\n\r\n",
+    "a folded header": b"GET /health HTTP/1.1\r\nhost: localhost\r\na: b\r\n c\r\n\r\n",
     "a space before the colon": b"GET /health HTTP/1.1\r\nhost : x\r\n\r\n",
-    "a NUL in a header": b"GET /health HTTP/1.1\r\nhost: x\r\na: b\x00c\r\n\r\n",
-    "a CR in a header": b"GET /health HTTP/1.1\r\nhost: x\r\na: b\rc\r\n\r\n",
-    "an empty name": b"GET /health HTTP/1.1\r\nhost: x\r\n: b\r\n\r\n",
-    "bare line feeds": b"GET /health HTTP/1.1\nhost: x\n\n",
-    "a fragment": b"GET /health#x HTTP/1.1\r\nhost: x\r\n\r\n",
-    "half an address": b"GET http://[x HTTP/1.1\r\nhost: x\r\n\r\n",
-    "a query alone": b"GET ?q HTTP/1.1\r\nhost: x\r\n\r\n",
-    "a path that is not ASCII": b"GET /\xc3\xa4 HTTP/1.1\r\nhost: x\r\n\r\n",
+    "a NUL in a header": b"GET /health HTTP/1.1\r\nhost: localhost\r\na: b\x00c\r\n\r\n",
+    "a CR in a header": b"GET /health HTTP/1.1\r\nhost: localhost\r\na: b\rc\r\n\r\n",
+    "an empty name": b"GET /health HTTP/1.1\r\nhost: localhost\r\n: b\r\n\r\n",
+    "bare line feeds": b"GET /health HTTP/1.1\nhost: localhost\n\n",
+    "a fragment": b"GET /health#x HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "half an address": b"GET http://[x HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "a query alone": b"GET ?q HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "a path that is not ASCII": b"GET /\xc3\xa4 HTTP/1.1\r\nhost: localhost\r\n\r\n",
     "length and chunks": CHUNKED + b"content-length: 14\r\n\r\n" + WHOLE,
     "two lengths": POST + b"content-length: 15\r\n\r\n" + BODY,
     "the same length twice": POST + b"content-length: 14\r\n\r\n" + BODY,
@@ -93,10 +93,10 @@ async def test_what_could_be_read_in_two_ways_is_refused(data: bytes) -> None:
     ("data", "status"),
     [
         (CHUNKED.replace(b"chunked", b"gzip, chunked") + b"\r\n" + WHOLE, 501),
-        (b"GET /health HTTP/2.0\r\nhost: x\r\n\r\n", 505),
-        (b"CONNECT x:80 HTTP/1.1\r\nhost: x\r\n\r\n", 405),
-        (b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", 431),
-        (b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 20_000 + b"\r\n", 431),
+        (b"GET /health HTTP/2.0\r\nhost: localhost\r\n\r\n", 505),
+        (b"CONNECT x:80 HTTP/1.1\r\nhost: localhost\r\n\r\n", 405),
+        (b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nhost: localhost\r\n" + b"a: b\r\n" * 20_000 + b"\r\n", 431),
         (CHUNKED + b"\r\ne\r\n" + BODY + b"\r\n0\r\n" + b"a: b\r\n" * 40_000, 431),
     ],
     ids=["codings", "HTTP/2.0", "CONNECT", "a long path", "many headers", "a long trailer"],
@@ -109,9 +109,9 @@ async def test_what_is_not_served_gets_its_own_status(data: bytes, status: int) 
 
 
 FINE = {
-    "1,000 headers": b"GET /health HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 1000 + b"\r\n",
-    "the whole address": b"GET http://y/health?q HTTP/1.1\r\nhost: x\r\n\r\n",
-    "escapes": b"GET /%68ealth HTTP/1.1\r\nhost: x\r\n\r\n",
+    "1,000 headers": b"GET /health HTTP/1.1\r\nhost: localhost\r\n" + b"a: b\r\n" * 1000 + b"\r\n",
+    "the whole address": b"GET http://localhost/health?q HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "escapes": b"GET /%68ealth HTTP/1.1\r\nhost: localhost\r\n\r\n",
     "blank lines before": b"\r\n\r\n" + GET,
     "an unknown upgrade": GET[:-2] + b"connection: upgrade\r\nupgrade: h2c\r\n\r\n",
     "extensions and trailers": CHUNKED + b"\r\ne;a=b\r\n" + BODY + b"\r\n0\r\nhost: evil\r\n\r\n",
@@ -172,7 +172,7 @@ async def test_a_client_waits_for_100_before_it_sends() -> None:
 async def test_head_has_no_body() -> None:
     """Of views and of model servers; the next answer follows at once."""
     async with daemon({"a": stub()}) as running:
-        head = b"HEAD /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
+        head = b"HEAD /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n"
         answer = await said(running.port, head + GET[:-2] + b"connection: close\r\n\r\n")
         assert statuses(answer) == [200, 200]
         assert b'"object"' not in answer
@@ -196,7 +196,7 @@ async def test_http_1_0_gets_no_chunks() -> None:
 async def test_a_refusal_is_read_before_the_connection_ends() -> None:
     """The client sends on for a while; closing at once would reset the answer away."""
     async with daemon({"a": stub()}, apiKeys=["k"]) as running:
-        head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 30000000\r\n\r\n"
+        head = b"POST /v1/completions HTTP/1.1\r\nhost: [::1]\r\ncontent-length: 30000000\r\n\r\n"
         stream = await trio.open_tcp_stream("127.0.0.1", running.port)
         async with stream:
             await stream.send_all(head)
@@ -226,7 +226,9 @@ async def test_slow_heads_and_slow_bodies_are_given_up(monkeypatch: pytest.Monke
 async def test_clients_that_reset_at_any_moment_harm_nobody() -> None:
     """While they send, wait, and read."""
     stream = b'{"model":"a","chunks":50,"pause":0.005}'
-    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(stream)
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: [::]\r\ncontent-length: %d\r\n\r\n" % len(
+        stream
+    )
     async with daemon({"a": stub(concurrencyLimit=200)}) as running:
         await chat(running.port, "a")
 
@@ -248,7 +250,8 @@ async def test_a_client_that_stops_reading_holds_up_nobody() -> None:
     """The model server is slowed down with it, and the end of the daemon is not."""
     async with daemon({"a": stub()}, grace=0.3) as running:
         body = b'{"model":"a","raw":true,"x":"%b"}' % (b"y" * 30_000_000)
-        head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+        head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\n"
+        head += b"content-length: %d\r\n\r\n" % len(body)
         stream = await trio.open_tcp_stream("127.0.0.1", running.port)
         async with stream:
             await stream.send_all(head + body)

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from proxy.http.wire import READ_SIZE, Plain
-from proxy.observing.logbook import LogBook
+from proxy.observing.logbook import MOST_UNREAD, LogBook
 
 
 def pair() -> tuple[Plain, socket.socket]:
@@ -97,9 +97,9 @@ async def test_a_reader_of_the_log_that_is_too_slow_is_told_what_it_missed() -> 
     """Once, and the right number."""
     book = LogBook()
     with book.followed("proxy") as reader:
-        for _ in range(300):
-            book.tell("x" * 9)
-        await reader.read()
+        for _ in range(MOST_UNREAD // 1024 + 3):
+            book.tell("x" * 1023)
+        assert len(await reader.read()) == MOST_UNREAD
         book.tell("again")
         text = await reader.read()
-    assert text == b"\n[440 bytes dropped: this reader is too slow]\nagain\n"
+    assert text == b"\n[3072 bytes dropped: this reader is too slow]\nagain\n"

@@ -6,11 +6,12 @@ import base64
 
 import pytest
 
+from configschema import parse
 from proxy.http.errors import BadRequest
 from proxy.http.headers import Header
-from proxy.naming.access import Keys, preflight
+from proxy.naming.access import Keys
 
-KEYS = Keys.of(["sk-one", "sk-two"])
+KEYS = Keys.of(parse("apiKeys: [sk-one, {name: two, key: sk-two, read: true}]").config)
 
 
 def basic(password: str) -> bytes:
@@ -24,11 +25,12 @@ def basic(password: str) -> bytes:
         (b"authorization", b"bearer  sk-two "),
         (b"authorization", basic("sk-two")),
         (b"x-api-key", b"sk-one"),
+        (b"api-key", b"sk-one"),
     ],
 )
 def test_each_way_to_show_a_key_lets_in(header: Header) -> None:
     """And the key goes no further."""
-    KEYS.check("POST", "/v1/chat/completions", [header])
+    KEYS.check("GET", "/running", [header], changes=False)
     assert KEYS.without([header, (b"accept", b"*/*")]) == [(b"accept", b"*/*")]
 
 
@@ -49,7 +51,7 @@ def test_each_way_to_show_a_key_lets_in(header: Header) -> None:
 def test_without_a_known_key_nobody_gets_in(headers: list[Header]) -> None:
     """Authorization counts before x-api-key; how to show a key is said."""
     with pytest.raises(BadRequest, match="API key") as caught:
-        KEYS.check("GET", "/logs", headers)
+        KEYS.check("GET", "/logs", headers, changes=False)
     assert caught.value.status == 401
     assert caught.value.headers == {"WWW-Authenticate": 'Basic realm="llamadoze"'}
 
@@ -57,8 +59,8 @@ def test_without_a_known_key_nobody_gets_in(headers: list[Header]) -> None:
 @pytest.mark.parametrize("path", ["/", "/health", "/ready", "/wol-health", "/favicon.ico"])
 def test_what_says_nothing_of_anybody_is_open(path: str) -> None:
     """And so is every preflight, which cannot show a key."""
-    KEYS.check("GET", path, [])
-    KEYS.check("OPTIONS", "/logs", [])
+    KEYS.check("GET", path, [], changes=False)
+    KEYS.check("OPTIONS", "/logs", [], changes=True)
 
 
 def test_other_peoples_keys_are_passed_on() -> None:
@@ -66,11 +68,24 @@ def test_other_peoples_keys_are_passed_on() -> None:
     headers = [(b"authorization", b"Bearer theirs"), (b"x-api-key", b"sk-one")]
     headers.append((b"x-api-key", b"another"))
     assert KEYS.without(headers) == [headers[0], headers[2]]
-    assert Keys.of([]).without(headers) == headers
+    assert Keys.of(parse("").config).without(headers) == headers
 
 
-def test_a_preflight_echoes_the_names_that_are_names() -> None:
-    """What is none is left out."""
-    asked = [(b"access-control-request-headers", b"x-a, bad name, X-B,\x01")]
-    assert dict(preflight(asked))[b"access-control-allow-headers"] == b"x-a, X-B"
-    assert b"Authorization" in dict(preflight([]))[b"access-control-allow-headers"]
+def test_a_key_that_may_only_read_changes_nothing() -> None:
+    """It is told so by its name; another one may."""
+    read, other = (b"x-api-key", b"sk-two"), (b"x-api-key", b"sk-one")
+    assert KEYS.check("GET", "/running", [read], changes=False).name == "two"
+    with pytest.raises(BadRequest, match="'two' may only read") as caught:
+        KEYS.check("POST", "/v1/chat/completions", [read], changes=True)
+    assert caught.value.status == 403
+    assert KEYS.check("POST", "/v1/chat/completions", [other], changes=True).name == ""
+
+
+def test_a_websockets_key_stands_among_its_protocols() -> None:
+    """A browser can set no other header; the other protocols go on."""
+    offered = b"realtime, openai-insecure-api-key.sk-one , openai-beta.x"
+    header = (b"sec-websocket-protocol", offered)
+    KEYS.check("GET", "/upstream/m/ws", [header], changes=True)
+    assert KEYS.without([header]) == [(header[0], b"realtime, openai-beta.x")]
+    theirs = (b"sec-websocket-protocol", b"realtime, openai-insecure-api-key.theirs")
+    assert KEYS.without([theirs]) == [theirs]

@@ -3,142 +3,143 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
-from supervisor.processes.cudacheckpoint import (
-    CHECKPOINTED,
-    LOCKED,
-    RUNNING,
-    STATES,
-    Driver,
-    Program,
-    Refused,
-    Way,
-    resume,
-    suspend,
-    way,
-)
+from supervisor.processes.cudacheckpoint import Driver, Program, Refused, Way, way
 
+RUNNING, LOCKED, CHECKPOINTED, FAILED = range(4)  # the driver's numbers
 STEPS = {
-    "lock": (RUNNING, LOCKED),
-    "checkpoint": (LOCKED, CHECKPOINTED),
-    "restore": (CHECKPOINTED, LOCKED),
-    "unlock": (LOCKED, RUNNING),
+    "Lock": (RUNNING, LOCKED),
+    "Checkpoint": (LOCKED, CHECKPOINTED),
+    "Restore": (CHECKPOINTED, LOCKED),
+    "Unlock": (LOCKED, RUNNING),
 }
+NAMES = {1: b"CUDA_ERROR_INVALID_VALUE", 800: b"CUDA_ERROR_NOT_PERMITTED"}
 
 
 @attrs.define
-class Machine:
-    """A way whose processes are numbers: those in `states` use CUDA."""
+class Library:
+    """A driver's library: its processes are numbers, and those in `states` use CUDA."""
 
-    states: dict[int, str]
-    fails: str = ""
+    states: dict[int, int]
+    fails: set[str] = attrs.field(factory=set)
     history: list[str] = attrs.field(factory=list)
 
-    def state(self, pid: int) -> str:
-        if pid not in self.states:
-            raise Refused("CUDA_ERROR_INVALID_VALUE")
-        return self.states[pid]
+    def cuInit(self, _: int) -> int:  # noqa: N802 -- NVIDIA's names
+        return 0
 
-    def take(self, action: str, pid: int) -> None:
-        if f"{action} {pid}" == self.fails:
-            raise Refused("CUDA_ERROR_UNKNOWN")
-        before, after = STEPS[action]
-        assert self.states[pid] == before
-        self.states[pid] = after
-        self.history.append(f"{action} {pid}")
+    def cuGetErrorName(self, error: int, name: Any) -> int:  # noqa: N802
+        name._obj.value = NAMES[error]
+        return 0
+
+    def cuCheckpointProcessGetState(self, pid: int, state: Any) -> int:  # noqa: N802
+        state._obj.value = self.states.get(pid, -1)
+        return 0 if pid in self.states else 1
+
+    def __getattr__(self, name: str) -> Any:
+        def take(pid: int, arguments: Any) -> int:
+            action = name.removeprefix("cuCheckpointProcess")
+            assert ctypes.sizeof(arguments._obj) >= 72  # as large as any of the driver's
+            if f"{action} {pid}" in self.fails:
+                return 800
+            before, after = STEPS[action]
+            assert self.states[pid] == before
+            self.states[pid] = after
+            self.history.append(f"{action} {pid} {arguments._obj[0]}")
+            return 0
+
+        return take
 
 
 def test_all_are_locked_before_the_first_is_checkpointed() -> None:
     """Else one could wait for another that is gone already; those without CUDA are left out."""
-    machine = Machine({1: RUNNING, 3: RUNNING})
-    suspend(machine, [1, 2, 3])
-    assert machine.history == ["lock 1", "lock 3", "checkpoint 1", "checkpoint 3"]
+    library = Library({1: RUNNING, 3: RUNNING})
+    Driver(library).suspend([1, 2, 3])
+    limit = 10_000  # milliseconds; no other call has an argument
+    assert library.history == [
+        f"Lock 1 {limit}",
+        f"Lock 3 {limit}",
+        "Checkpoint 1 0",
+        "Checkpoint 3 0",
+    ]
 
 
 def test_all_are_restored_before_the_first_goes_on() -> None:
     """The same backwards."""
-    machine = Machine({1: CHECKPOINTED, 3: CHECKPOINTED})
-    resume(machine, [1, 2, 3])
-    assert machine.history == ["restore 1", "restore 3", "unlock 1", "unlock 3"]
+    library = Library({1: CHECKPOINTED, 3: CHECKPOINTED})
+    Driver(library).resume([1, 2, 3])
+    assert library.history == ["Restore 1 0", "Restore 3 0", "Unlock 1 0", "Unlock 3 0"]
 
 
 @pytest.mark.parametrize("state", [RUNNING, LOCKED, CHECKPOINTED])
-def test_what_was_done_already_is_not_done_again(state: str) -> None:
+def test_what_was_done_already_is_not_done_again(state: int) -> None:
     """A step may be repeated, and one before it may have been cut off anywhere."""
-    machine = Machine({1: state})
-    suspend(machine, [1])
-    assert machine.states == {1: CHECKPOINTED}
-    machine.states[1] = state
-    resume(machine, [1])
-    assert machine.states == {1: RUNNING}
+    library = Library({1: state})
+    Driver(library).suspend([1])
+    assert library.states == {1: CHECKPOINTED}
+    library.states[1] = state
+    Driver(library).resume([1])
+    assert library.states == {1: RUNNING}
 
 
-def test_a_lock_that_fails_leaves_nobody_locked() -> None:
-    """A locked process could not end in good order when it is asked to."""
-    machine = Machine({1: RUNNING, 2: RUNNING}, fails="lock 2")
-    with pytest.raises(Refused, match="cannot lock process 2: CUDA_ERROR_UNKNOWN"):
-        suspend(machine, [1, 2])
-    assert machine.states == {1: RUNNING, 2: RUNNING}
+@pytest.mark.parametrize(
+    ("fails", "told", "left"),
+    [
+        ({"Lock 2"}, "cannot lock process 2", {1: RUNNING, 2: RUNNING}),
+        ({"Lock 2", "Unlock 1"}, "cannot lock process 2", {1: LOCKED, 2: RUNNING}),
+        ({"Checkpoint 1"}, "cannot checkpoint process 1", {1: RUNNING, 2: RUNNING}),
+        ({"Checkpoint 2"}, "cannot checkpoint process 2", {1: CHECKPOINTED, 2: RUNNING}),
+    ],
+)
+def test_a_suspension_that_fails_leaves_nobody_locked(
+    fails: set[str], told: str, left: dict[int, int]
+) -> None:
+    """A locked process could not end in good order when it is asked to. The first cause is told."""
+    library = Library({1: RUNNING, 2: RUNNING}, fails)
+    with pytest.raises(Refused, match=f"{told}: CUDA_ERROR_NOT_PERMITTED"):
+        Driver(library).suspend([1, 2])
+    assert library.states == left
 
 
-def test_no_process_with_cuda_is_a_failure() -> None:
+@pytest.mark.parametrize("action", ["suspend", "resume"])
+def test_no_process_with_cuda_is_a_failure(action: str) -> None:
     """The model would be taken for asleep, and hold all it has."""
     with pytest.raises(Refused, match=r"no process .* uses CUDA.*CUDA_ERROR_INVALID_VALUE"):
-        suspend(Machine({}), [1, 2])
+        getattr(Driver(Library({})), action)([1, 2])
 
 
-class Library:
-    """A driver's library whose every call has this result."""
-
-    def __init__(self, result: int = 0, state: int = 0) -> None:
-        self.result, self.state = result, state
-        self.calls: list[tuple[str, int, int]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        def call(pid: int, arguments: Any = None) -> int:
-            if name == "cuGetErrorName":
-                arguments._obj.value = b"CUDA_ERROR_NOT_PERMITTED"
-            elif name.endswith("GetState"):
-                arguments._obj.value = self.state
-            elif name != "cuInit":
-                assert ctypes.sizeof(arguments._obj) >= 72  # as large as any of the driver's
-                self.calls.append((name, pid, arguments._obj[0]))
-            return self.result
-
-        return call
+@pytest.mark.parametrize("action", ["suspend", "resume"])
+def test_a_process_that_the_driver_has_given_up_is_a_failure(action: str) -> None:
+    """Whatever else it does, it will not compute again."""
+    with pytest.raises(Refused, match="process 2 is in state 3"):
+        getattr(Driver(Library({1: RUNNING, 2: FAILED})), action)([1, 2])
 
 
-def test_the_driver_is_called_by_its_names_with_room_for_its_structures() -> None:
-    """Only a lock has an argument: its time limit, in milliseconds."""
-    library = Library()
-    driver = Driver(library)
-    for action in STEPS:
-        driver.take(action, 7)
-    assert library.calls == [
-        ("cuCheckpointProcessLock", 7, 10_000),
-        ("cuCheckpointProcessCheckpoint", 7, 0),
-        ("cuCheckpointProcessRestore", 7, 0),
-        ("cuCheckpointProcessUnlock", 7, 0),
-    ]
+def program(folder: Path, script: str) -> Program:
+    """Return NVIDIA's program as a script; ``$3`` is the pid."""
+    file = folder / "cuda-checkpoint"
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o700)
+    return Program(str(file))
 
 
-@pytest.mark.parametrize(("number", "state"), [*enumerate(STATES), (3, "state 3")])
-def test_the_drivers_states_have_names(number: int, state: str) -> None:
-    """In its own order; it may have others."""
-    assert Driver(Library(state=number)).state(1) == state
+def test_the_program_toggles_each_process(tmp_path: Path) -> None:
+    """One that has no CUDA is refused, which does not matter."""
+    script = f'[ $3 = 2 ] && exit 1; echo "$*" >> {tmp_path}/history'
+    for action in ("suspend", "resume"):
+        getattr(program(tmp_path, script), action)([1, 2, 3])
+    told = (tmp_path / "history").read_text().splitlines()
+    assert told == ["--toggle --pid 1", "--toggle --pid 3"] * 2
 
 
-def test_what_the_driver_refuses_is_told_in_its_words() -> None:
-    """They are what its documentation explains."""
-    library = Library()
-    driver = Driver(library)
-    library.result = 800
-    with pytest.raises(Refused, match="CUDA_ERROR_NOT_PERMITTED"):
-        driver.take("lock", 1)
+def test_a_program_that_toggles_nothing_is_a_failure(tmp_path: Path) -> None:
+    """With what it has said."""
+    with pytest.raises(Refused, match=r"no process .* uses CUDA.*: not supported"):
+        program(tmp_path, "echo not supported >&2; exit 1").suspend([1, 2])
 
 
 def test_the_driver_comes_before_the_program(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,44 @@
+"""Keys of the file about who may use the daemon: API keys, browsers, names of this machine.
+
+Owns names, types and defaults. What must fit together is in `rules/security`.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from configschema.keys.fields import Seconds, Secret, key
+
+EXPOSED_HEADERS = ("x-request-id", "request-id", "retry-after")
+CORS_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+@attrs.frozen(kw_only=True)
+class Cors:
+    """Which pages of other sites may ask, and what they may read (llama-swap's keys)."""
+
+    allowed_origins: tuple[str, ...] | None = key(
+        "each scheme://host[:port], or *; without any, * for the model APIs alone", None
+    )
+    allow_credentials: bool = key("whether browsers send cookies and keys they keep", False)
+    allowed_methods: tuple[str, ...] = key("methods that a page may use", CORS_METHODS)
+    allowed_headers: tuple[str, ...] = key("headers that a page may send; without any, all", ())
+    exposed_headers: tuple[str, ...] = key("headers that a page may read", EXPOSED_HEADERS)
+    max_age: Seconds = key("seconds a browser may keep the answer; 0 is a day", Seconds(0))
+
+
+@attrs.frozen(kw_only=True)
+class Security:
+    """Who may use the daemon by way of a browser."""
+
+    hosts: tuple[str, ...] = key("names by which this machine is asked, beside its own", ())
+    cors: Cors | None = key("pages of other sites; without it, any may use the model APIs", None)
+
+
+@attrs.frozen(kw_only=True)
+class ApiKey:
+    """A key that clients may show."""
+
+    value: Secret = key("what they show; required", Secret(""), name="key", repr=False)
+    name: str = key("what it is called in the log and in metrics", "")
+    read: bool = key("whether it may only look: it changes nothing and asks no model", False)

@@ -1,0 +1,90 @@
+"""What an attack does to others: the longest wait for /health, and the daemon's memory.
+
+Owns the measuring. What is sent is in `inputs`, how clients behave in `behaviour`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+
+import attrs
+import psutil
+import trio
+
+HEALTH = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
+BETWEEN = 0.004  # seconds between two questions
+PATIENCE = 60.0  # seconds for an answer
+
+Attack = Callable[[int], Awaitable[str]]
+"""What is done to a port; returns what was answered."""
+
+
+@attrs.define
+class Measured:
+    """What became of one attack.
+
+    Attributes:
+        answer: what was said.
+        wait: the longest that another client waited, in seconds.
+        memory: bytes that the daemon had more at a time.
+    """
+
+    answer: str = ""
+    wait: float = 0.0
+    memory: int = 0
+
+
+async def measured(attack: Attack, port: int, pid: int) -> Measured:
+    """Attack, and ask for /health all the time on another connection."""
+    found = Measured()
+    daemon = psutil.Process(pid)
+    before = daemon.memory_info().rss
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+
+    async def ask_for_health() -> None:
+        while True:
+            asked = trio.current_time()
+            await stream.send_all(HEALTH)
+            await stream.receive_some(4096)
+            found.wait = max(found.wait, trio.current_time() - asked)
+            found.memory = max(found.memory, daemon.memory_info().rss - before)
+            await trio.sleep(BETWEEN)
+
+    async with stream, trio.open_nursery() as nursery:
+        nursery.start_soon(ask_for_health)
+        with trio.fail_after(PATIENCE):
+            found.answer = await attack(port)
+        await trio.sleep(3 * BETWEEN)  # what is done behind the answer counts, too
+        nursery.cancel_scope.cancel()
+    return found
+
+
+async def answer_to(port: int, data: bytes) -> str:
+    """Send bytes on a connection of its own; return the first answer's status, or how it ended."""
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    said = bytearray()
+    async with stream, trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            with contextlib.suppress(trio.BrokenResourceError):  # refused before the end
+                await stream.send_all(data)
+
+        nursery.start_soon(send)
+        try:
+            while b"\r\n" not in said and (piece := await stream.receive_some(65536)):
+                said += piece
+            with trio.move_on_after(PATIENCE / 2):
+                while await stream.receive_some(65536):
+                    pass
+        except trio.BrokenResourceError:
+            pass
+        nursery.cancel_scope.cancel()
+    line = bytes(said.partition(b"\r\n")[0]).split()
+    return line[1].decode() if len(line) > 1 else "closed"
+
+
+def descriptors(pid: int) -> int:
+    """Return how many descriptors a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))

@@ -1,0 +1,195 @@
+"""Keys of newer llama-swap files: taken, warned of, or refused with a way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configschema import ConfigError, Loaded, parse
+from configschema.keys.clients import CORS_METHODS, EXPOSED_HEADERS
+
+
+def of_model(keys: str, everyones: str = "") -> Loaded:
+    return parse(f"{everyones}models: {{m: {{cmd: 'sh ${{PORT}}', {keys}}}}}\n", "f")
+
+
+def warnings(loaded: Loaded) -> list[str]:
+    return [f"{one.path}: {one.message}" for one in loaded.warnings]
+
+
+def refused(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "f")
+    return [f"{one.path}: {one.message}" for one in caught.value.problems]
+
+
+@pytest.mark.parametrize("words", ["video", "text, image, audio, video", "", "image, image"])
+def test_modalities_of_llama_swap_are_taken(words: str) -> None:
+    """Video is one of them."""
+    loaded = of_model(f"capabilities: {{in: [{words}], out: [{words}]}}")
+    assert loaded.warnings == ()
+    assert list(loaded.config.models["m"].capabilities.input) == words.split(", ") * bool(words)
+
+
+@pytest.mark.parametrize("word", ["smell", "Video", "TEXT", "vector", "7", "''", "true"])
+@pytest.mark.parametrize("side", ["in", "out"])
+def test_unknown_modalities_are_warned_of(side: str, word: str) -> None:
+    """They are only shown, and the next version may have more."""
+    loaded = of_model(f"capabilities: {{{side}: [text, {word}]}}")
+    shown = word.strip("'")
+    message = f"'{shown}' is none of text, audio, image, video; it is only shown"
+    assert warnings(loaded) == [f"models.m.capabilities.{side}.1: {message}"]
+    known = loaded.config.models["m"].capabilities
+    assert shown in (known.input if side == "in" else known.output)
+
+
+def test_modalities_of_another_shape_are_refused() -> None:
+    """One word is no list."""
+    problems = refused("models: {m: {cmd: 'sh ${PORT}', capabilities: {in: video}}}")
+    assert problems == [
+        "models.m.capabilities.in: expected a list, found 'video'; put it in [ ]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("params", "meant"),
+    [
+        ("max_tokens?: 4096", {"max_tokens?": 4096}),
+        ("'max_tokens?': 4096", {"max_tokens?": 4096}),
+        ("temperature?: 1.50, top_k: 5", {"temperature?": 1.5, "top_k": 5}),
+        ("chat.kwargs?: {a: b}", {"chat.kwargs?": {"a": "b"}}),
+        ("stop?: [x, y]", {"stop?": ["x", "y"]}),
+    ],
+)
+def test_soft_defaults_are_taken(params: str, meant: dict[str, Any]) -> None:
+    """Of a model for all names or for one, and of a peer."""
+    loaded = of_model(f"filters: {{setParams: {{{params}}}, setParamsByID: {{x: {{{params}}}}}}}")
+    filters = loaded.config.models["m"].filters
+    assert loaded.warnings == ()
+    assert filters.set_params == meant
+    assert filters.set_params_by_id == {"x": meant}
+    peer = f"{{proxy: 'http://x', models: [a], filters: {{setParams: {{{params}}}}}}}"
+    assert parse(f"peers: {{p: {peer}}}").config.peers["p"].filters.set_params == meant
+
+
+@pytest.mark.parametrize(("given", "limit"), [("0", 0), ("8", 8), ("-1", -1), ("2.0", 2)])
+def test_the_global_concurrency_limit_is_taken(given: str, limit: int) -> None:
+    """Without it there is none."""
+    loaded = parse(f"globalConcurrencyLimit: {given}")
+    assert loaded.config.global_concurrency_limit == limit
+    assert loaded.warnings == ()
+    assert parse("").config.global_concurrency_limit == 0
+
+
+@pytest.mark.parametrize("given", ["many", "'3'", "[3]", "true", ".inf"])
+def test_a_global_concurrency_limit_is_a_number(given: str) -> None:
+    """Anything else is refused."""
+    (problem,) = refused(f"globalConcurrencyLimit: {given}")
+    assert problem.startswith("globalConcurrencyLimit: expected a whole number, found ")
+
+
+PROFILES = "profiles: {chat: {pins: {x: m}}}\n"
+
+
+def test_a_profile_of_the_start_is_one_of_the_files() -> None:
+    """Without the key none is in use."""
+    hook = "hooks: {on_startup: {profile: chat}}\n"
+    assert of_model("", hook + PROFILES).config.hooks.on_startup.profile == "chat"
+    assert of_model("", PROFILES).config.hooks.on_startup.profile == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "rest"),
+    [("chta", "'chta'; did you mean 'chat'?"), ("nope", "'nope'"), ("m", "'m'"), ("x", "'x'")],
+)
+def test_an_unknown_profile_of_the_start_is_refused(name: str, rest: str) -> None:
+    """Names of models and of pins are none."""
+    hook = f"hooks: {{on_startup: {{profile: {name}}}}}\n"
+    problems = refused(f"{hook}{PROFILES}models: {{m: {{cmd: 'sh ${{PORT}}'}}}}")
+    assert problems == [f"hooks.on_startup.profile: there is no profile {rest}"]
+
+
+def test_a_security_block_is_taken() -> None:
+    """What is left out of it has llama-swap's defaults."""
+    text = "security: {hosts: [llm.home.example, '[fd00::1]'], cors: {allowedOrigins: [%s]}}"
+    loaded = parse(text % "'https://a.example', 'http://[::1]:8080', 'chrome-extension://abc'")
+    cors = loaded.config.security.cors
+    assert loaded.warnings == ()
+    assert loaded.config.security.hosts == ("llm.home.example", "[fd00::1]")
+    assert cors is not None
+    assert cors.allowed_origins is not None
+    assert cors.allowed_origins[1:] == ("http://[::1]:8080", "chrome-extension://abc")
+    assert (cors.allowed_methods, cors.exposed_headers) == (CORS_METHODS, EXPOSED_HEADERS)
+    assert (cors.allow_credentials, cors.allowed_headers, cors.max_age) == (False, (), 0)
+    assert parse("").config.security.cors is None
+
+
+NO_HOST = "expected a name such as llm.home.example, without port, found"
+NO_ORIGIN = "expected * or scheme://host[:port], without a path, found"
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ("hosts: ['a:80']", f"hosts.0: {NO_HOST} 'a:80'"),
+        ("hosts: [a, 'http://b']", f"hosts.1: {NO_HOST} 'http://b'"),
+        ("hosts: ['*']", f"hosts.0: {NO_HOST} '*'"),
+        ("hosts: ['']", f"hosts.0: {NO_HOST} ''"),
+        ("cors: {allowedOrigins: ['https://a/']}", f"cors.allowedOrigins.0: {NO_ORIGIN}"),
+        ("cors: {allowedOrigins: ['https://*.a']}", f"cors.allowedOrigins.0: {NO_ORIGIN}"),
+        ("cors: {allowedOrigins: ['*', a]}", f"cors.allowedOrigins.1: {NO_ORIGIN} 'a'"),
+        ("cors: {allowedOrigins: []}", "cors.allowedOrigins: expected one origin at least, or *"),
+        (
+            "cors: {allowCredentials: true}",
+            "cors.allowCredentials: browsers refuse credentials beside *: name the origins",
+        ),
+        ("cors: {allowedMethods: ['G T']}", "cors.allowedMethods.0: expected one word, found"),
+        ("cors: {allowedHeaders: [a, 'b c']}", "cors.allowedHeaders.1: expected one word, found"),
+        ("cors: {exposedHeaders: ['x:y']}", "cors.exposedHeaders.0: expected one word, found"),
+        ("cors: {maxAge: -1}", "cors.maxAge: expected whole seconds, at least 0, found -1"),
+        ("cors: [a]", "cors: expected settings such as allowedOrigins, "),
+    ],
+)
+def test_what_is_refused_in_a_security_block(keys: str, problem: str) -> None:
+    """A mistake here would let the wrong ones in, or nobody."""
+    (found,) = refused(f"security: {{{keys}}}")
+    assert found.startswith(f"security.{problem}")
+
+
+def test_a_slip_in_a_security_block_is_warned_of() -> None:
+    """As everywhere."""
+    assert warnings(parse("security: {host: [a]}")) == [
+        "security.host: unknown key, ignored; did you mean 'hosts'?"
+    ]
+
+
+@pytest.mark.parametrize("value", ["{hostname: x, authKey: k}", "[a]", "on", "x", "5"])
+def test_a_tailcat_section_is_warned_of(value: str) -> None:
+    """Whatever it holds: the file serves its models without it."""
+    loaded = of_model("", f"tailcat: {value}\n")
+    assert warnings(loaded) == [
+        "tailcat: not in effect: Tailcat is not spoken here; put its socks or Tailscale in front"
+    ]
+    assert list(loaded.config.models) == ["m"]
+
+
+@pytest.mark.parametrize("address", ["tailcat://host", "tailcat://host:8080/v1", "tailcat:host"])
+def test_a_peer_over_tailcat_is_refused_with_the_way_out(address: str) -> None:
+    """It could never be asked."""
+    (problem,) = refused(f"peers: {{p: {{proxy: '{address}', models: [a], tailcatKey: k}}}}")
+    way = "put `tailcat socks` or Tailscale in front, and name its http:// address"
+    assert problem == f"peers.p.proxy: Tailcat is not spoken here: {way}"
+
+
+def test_a_store_that_cannot_be_written_is_warned_of(tmp_path: Path) -> None:
+    """Its folder must be there; nothing is made for a check."""
+    there, nowhere = tmp_path / "activity.db", tmp_path / "nowhere" / "activity.db"
+    not_yet = "store: not in effect yet: no activity is kept"
+    assert warnings(parse(f"store: {{path: {there}}}")) == [not_yet]
+    found = warnings(parse(f"store: {{path: {nowhere}}}"))
+    assert found[0] == not_yet
+    assert found[1].startswith("store.path: '")
+    assert found[1].endswith(" cannot be written")
+    assert not list(tmp_path.iterdir())

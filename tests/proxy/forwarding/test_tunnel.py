@@ -1,0 +1,142 @@
+"""Websockets that say nothing, and those who wait behind them."""
+
+from __future__ import annotations
+
+import contextlib
+from math import inf
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from proxy.forwarding.tunnel import CLOSING, Courtesy, Tunnel
+from proxy.http.bodies import Incoming
+from tests.peers.client import chat
+from tests.proxy.daemon import Daemon, daemon, stub
+
+UPGRADE = (
+    b"GET /upstream/a/ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\n"
+    b"upgrade: websocket\r\nsec-websocket-key: x\r\n\r\n"
+)
+
+
+class Speaker:
+    """A model server's side that says something every so many seconds."""
+
+    def __init__(self, pause: float) -> None:
+        self.pause = pause
+
+    async def read(self) -> bytes:
+        await trio.sleep(self.pause)
+        return b"x"
+
+    async def send(self, data: bytes) -> None:
+        pass
+
+
+async def silent_client() -> dict[str, object]:
+    await trio.sleep_forever()
+    return {}
+
+
+async def in_the_way_after(pause: float, silence: float, others_after: float) -> float | None:
+    """Return when a websocket was found in the way of others; None if never."""
+
+    async def others_wait() -> None:
+        await trio.sleep_until(began + others_after)
+
+    began = trio.current_time()
+    courtesy = Courtesy(others_wait, silence)
+    tunnel = Tunnel(Speaker(pause), Incoming(silent_client, None), courtesy)  # type: ignore[arg-type]  # all that is used of it
+
+    async def listen() -> None:
+        while True:
+            await tunnel.read()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tunnel.to_server)
+        nursery.start_soon(listen)
+        with trio.move_on_after(1000):
+            await tunnel.until_in_the_way()
+            nursery.cancel_scope.cancel()
+            return trio.current_time() - began
+        nursery.cancel_scope.cancel()
+    return None
+
+
+@pytest.mark.parametrize(
+    ("pause", "silence", "others_after", "found"),
+    [
+        (inf, 10, 0, 10),
+        (inf, 10, 30, 30),
+        (3, 10, 0, None),
+        (inf, inf, 0, None),
+        (inf, 10, inf, None),
+    ],
+)
+async def test_a_websocket_is_in_the_way_when_it_is_silent_and_others_wait(
+    pause: float,
+    silence: float,
+    others_after: float,
+    found: float | None,
+    autojump_clock: MockClock,
+) -> None:
+    """Not before, and not where either does not hold."""
+    assert await in_the_way_after(pause, silence, others_after) == found
+
+
+async def opened(running: Daemon) -> trio.SocketStream:
+    stream = await trio.open_tcp_stream("127.0.0.1", running.port)
+    await stream.send_all(UPGRADE)
+    said = b""
+    while not said.endswith(b"hello "):
+        said += await stream.receive_some()
+    return stream
+
+
+async def test_a_silent_websocket_makes_room_for_another_model() -> None:
+    """It is closed with a reason (RFC 6455, 5.5.1), and the other model is served."""
+    async with (
+        daemon({"a": stub(), "b": stub()}, maxWait=1) as running,
+        await opened(running) as stream,
+    ):
+        with trio.fail_after(5):
+            assert (await chat(running.port, "b")).status == 200
+            said = [piece async for piece in stream]
+    assert b"".join(said) == CLOSING
+
+
+async def test_a_websocket_in_use_is_not_ended_for_others() -> None:
+    """They wait for its end, as for that of any request."""
+    async with (
+        daemon({"a": stub(), "b": stub()}, maxWait=1) as running,
+        await opened(running) as stream,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(chat, running.port, "b")
+        for _ in range(8):
+            await trio.sleep(0.25)
+            await stream.send_all(b"x")
+            assert await stream.receive_some() == b"x"
+        await stream.aclose()
+
+
+async def test_a_websocket_whose_client_does_not_read_is_cut_without_a_word() -> None:
+    """A frame of ours would stand in the middle of one of its server's."""
+    async with daemon({"a": stub(), "b": stub()}, maxWait=1) as running:
+        stream = await opened(running)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_send_much, stream)
+            await trio.sleep(0.5)
+            with trio.fail_after(10):
+                assert (await chat(running.port, "b")).status == 200
+            nursery.cancel_scope.cancel()
+        await trio.aclose_forcefully(stream)
+    assert b"internal error" not in running.book.proxy.text()
+
+
+async def _send_much(stream: trio.SocketStream) -> None:
+    """Send what is echoed, and read nothing of it, until nobody takes more."""
+    with contextlib.suppress(trio.BrokenResourceError):
+        while True:
+            await stream.send_all(b"x" * 100_000)

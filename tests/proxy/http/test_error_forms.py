@@ -1,0 +1,216 @@
+"""Errors: in which form each client reads them, and what stands beside them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.http.errors import Problem
+from proxy.http.headers import value_of
+from tests.peers.client import Reply, ask
+from tests.proxy.daemon import Daemon, daemon, stub
+
+CHAT = "/v1/chat/completions"
+JSON, TEXT, PAGE = "application/json", "text/plain; charset=utf-8", "text/html; charset=utf-8"
+BROWSERS = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+FORMS = [
+    ("", JSON),
+    ("*/*", JSON),
+    ("application/json", JSON),
+    ("application/json, text/plain, */*", JSON),  # axios
+    ("application/json, text/event-stream", JSON),
+    ("text/event-stream", JSON),
+    ("application/*", JSON),
+    ("text/plain;q=0", JSON),
+    ("text/html;q=0, text/plain;q=0", JSON),
+    ("text/plain;q=0, */*", JSON),
+    ("text/plain;q=0.5, application/json;q=0.5", JSON),
+    ("text/html;q=0.1, application/json;q=0.2", JSON),
+    ("text/plain;q=0.9, */*", JSON),
+    ("image/png", JSON),
+    ("*/*;q=0.1", JSON),
+    ("nonsense", JSON),
+    (";;;,,q=", JSON),
+    ("*/html", JSON),
+    ("text/html" + ",x/y" * 1000, JSON),
+    ("text/plain", TEXT),
+    ("text/plain, */*;q=0.5", TEXT),
+    ("text/*", TEXT),
+    ("application/json;q=0.5, text/plain", TEXT),
+    ("TEXT/PLAIN", TEXT),
+    ("text/html", PAGE),
+    ("text/html, application/json;q=0.9", PAGE),
+    ("text/html, text/plain;q=0.9", PAGE),
+    (BROWSERS, PAGE),
+]
+
+
+def form_of(problem: Problem, accept: str) -> tuple[str, bytes]:
+    fields, body = problem.said_to(accept.encode("latin-1", "replace"))
+    return value_of(fields, b"content-type").decode(), body
+
+
+async def chatted(running: Daemon, body: Any, **headers: str) -> Reply:
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await ask(running.port, "POST", CHAT, body, fields)
+
+
+async def way_of(running: Daemon) -> str:
+    """Return what the daemon calls itself in Via."""
+    lines: list[str] = (await chatted(running, {"model": "a"})).json()["headers"]
+    return next(line.removeprefix("via: ") for line in lines if line.startswith("via: "))
+
+
+@pytest.mark.parametrize(("accept", "kind"), FORMS)
+def test_an_error_is_json_unless_something_else_is_liked_better(accept: str, kind: str) -> None:
+    """What is liked as well is no reason."""
+    found, body = form_of(Problem(404, "no <b> here"), accept)
+    assert found == kind
+    if kind == JSON:
+        assert json.loads(body)["error"]["message"] == "no <b> here"
+    elif kind == TEXT:
+        assert body == b"llamadoze: no <b> here"
+    else:
+        assert b"<h1>404</h1><p>llamadoze: no &lt;b&gt; here</p>" in body
+
+
+@given(st.text(alphabet='text/plainhtmljson*;,=q.019 "\\\x00\xe9', max_size=60))
+def test_any_accept_has_one_of_three_forms(accept: str) -> None:
+    """Whatever is written there."""
+    kind, body = form_of(Problem(400, "why"), accept)
+    assert kind in (JSON, TEXT, PAGE)
+    assert b"why" in body
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "text/html", BROWSERS])
+def test_who_is_to_come_back_gets_json(accept: str) -> None:
+    """As from llama-swap."""
+    kind, body = form_of(Problem(429, "too many", headers={"Retry-After": "1"}), accept)
+    assert (kind, json.loads(body)["error"]["code"]) == (JSON, "rate_limit_exceeded")
+
+
+@pytest.mark.parametrize(("accept", "kind"), [FORMS[3], FORMS[7], FORMS[-9], FORMS[-1]])
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", CHAT, 404),
+        ("GET", CHAT, 405),
+        ("GET", "/nothing", 404),
+        ("GET", "/upstream/nobody/x", 404),
+        ("POST", "/upstream/a/sleep", 403),
+        ("POST", "/api/models/load/nobody", 404),
+        ("GET", "/v1/responses/resp_1", 404),
+        ("GET", "/v1/models/nobody", 404),
+    ],
+)
+async def test_wherever_an_error_is_made_the_client_chooses_its_form(
+    method: str, path: str, status: int, accept: str, kind: str
+) -> None:
+    """On the way, in a view, and for a model."""
+    async with daemon({"a": stub()}) as running:
+        reply = await ask(running.port, method, path, {"model": "x"}, {"accept": accept})
+        assert (reply.status, reply.headers["content-type"]) == (status, kind)
+        assert reply.headers["cache-control"] == "no-store"
+        assert len(reply.body) == int(reply.headers["content-length"])
+
+
+@pytest.mark.parametrize("path", [CHAT, "/nothing", "/upstream/nobody/x"])
+async def test_the_head_of_an_error_has_no_body(path: str) -> None:
+    """But its length."""
+    async with daemon({"a": stub()}) as running:
+        reply = await ask(running.port, "HEAD", path)
+        assert (reply.status >= 400, reply.body) == (True, b"")
+        assert int(reply.headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "zstd", "deflate", "gzip, br", "x"])
+async def test_a_coded_body_is_refused(coding: str) -> None:
+    """It names a model that cannot be read; what is taken is said. The model does not start."""
+    body = gzip.compress(b'{"model": "a"}')
+    async with daemon({"a": stub()}) as running:
+        for kind in ("application/json", "text/plain"):
+            reply = await chatted(running, body, content_encoding=coding, content_type=kind)
+            assert (reply.status, reply.headers["accept-encoding"]) == (415, "identity")
+            assert reply.json()["error"]["code"] == "unsupported_media_type"
+        assert running.state("a") == "stopped"
+
+
+@pytest.mark.parametrize("coding", ["identity", "Identity", "IDENTITY"])
+async def test_a_body_that_is_said_to_be_plain_is_read(coding: str) -> None:
+    """As one of which nothing is said."""
+    async with daemon({"a": stub()}) as running:
+        assert (await chatted(running, {"model": "a"}, content_encoding=coding)).status == 200
+
+
+async def test_a_coded_body_is_passed_on_where_none_is_read() -> None:
+    """Below /upstream it is the model server's business."""
+    async with daemon({"a": stub()}) as running:
+        fields = {"content-encoding": "gzip"}
+        reply = await ask(running.port, "POST", "/upstream/a/x", b"\x1f\x8b..", fields)
+        assert reply.status == 200
+        assert "content-encoding: gzip" in reply.json()["headers"]
+
+
+async def test_a_request_that_was_here_before_is_refused() -> None:
+    """It would come again until nothing is left."""
+    async with daemon({"a": stub()}) as running:
+        us = await way_of(running)
+        for via in (us, f"1.1 other, {us}", f"{us}, 1.0 third (a comment)"):
+            reply = await chatted(running, {"model": "a"}, via=via)
+            assert (reply.status, reply.json()["error"]["code"]) == (508, "loop_detected")
+            reply = await ask(running.port, "GET", "/upstream/a/", b"", {"via": via})
+            assert reply.status == 508
+
+
+async def test_a_way_by_other_daemons_goes_on() -> None:
+    """With ours at its end, and no two daemons are called the same."""
+    async with daemon({"a": stub()}) as running:
+        us = await way_of(running)
+        reply = await chatted(running, {"model": "a"}, via="1.1 llamadoze-0, 1.1 nginx")
+        assert f"via: 1.1 llamadoze-0, 1.1 nginx, {us}" in reply.json()["headers"]
+    async with daemon({"a": stub()}) as running:
+        assert await way_of(running) != us
+
+
+async def test_a_model_whose_proxy_leads_back_here_is_a_loop() -> None:
+    """Two daemons that are each other's peers, too."""
+    async with daemon({"a": stub()}) as last:
+        peers = {"p": {"proxy": f"http://127.0.0.1:{last.port}", "models": ["a"]}}
+        async with daemon({"z": stub()}, peers=peers) as first:
+            us = await way_of(first)
+            assert us.count("llamadoze-") == 2
+            reply = await chatted(first, {"model": "a"}, via=us.partition(", ")[2])
+            assert reply.status == 508
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        *(("POST", CHAT), ("GET", "/running"), ("GET", "/v1/models"), ("GET", "/nothing")),
+        *(("GET", "/upstream/a/"), ("GET", "/upstream/a"), ("GET", "/upstream/nobody/x")),
+        *(("DELETE", "/health"), ("POST", "/upstream/a/sleep"), ("OPTIONS", CHAT)),
+        *(("HEAD", "/"), ("GET", "/v1/responses/resp_1")),
+    ],
+)
+async def test_each_answer_names_its_request_twice(method: str, path: str) -> None:
+    """Anthropic's client reads request-id, OpenAI's x-request-id."""
+    async with daemon({"a": stub()}) as running:
+        mine = {"x-request-id": "mine-1"}
+        reply = await ask(running.port, method, path, {"model": "a"}, mine)
+        assert (reply.headers["x-request-id"], reply.headers["request-id"]) == ("mine-1", "mine-1")
+        reply = await ask(running.port, method, path, {"model": "a"})
+        assert reply.headers["x-request-id"] == reply.headers["request-id"]
+        assert len(reply.headers["request-id"]) == 16
+
+
+@pytest.mark.parametrize("given_id", ["two words", "x" * 129, "two\twords", ""])
+async def test_an_id_that_no_log_can_hold_is_replaced(given_id: str) -> None:
+    """By one of ours."""
+    async with daemon({"a": stub()}) as running:
+        reply = await ask(running.port, "GET", "/health", b"", {"x-request-id": given_id})
+        assert len(reply.headers["x-request-id"]) == 16

@@ -1,0 +1,202 @@
+"""Clients that take their time, and connections that are too many."""
+
+from __future__ import annotations
+
+import errno
+import resource
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+import trio
+
+from proxy.http.connections import Connections
+from proxy.http.http1 import Connection
+from proxy.http.listening import open_listeners, serve_http
+from tests.peers.client import ask
+from tests.proxy.daemon import Daemon, daemon, stub
+
+LARGE = b'{"model": "a", "raw": true, "x": "' + b"x" * (8 << 20) + b'"}'
+
+
+def large_request(version: str) -> bytes:
+    head = f"POST /v1/completions HTTP/{version}\r\nhost: localhost\r\ncontent-length: {len(LARGE)}"
+    return f"{head}\r\n\r\n".encode() + LARGE
+
+
+async def stalled(running: Daemon) -> trio.SocketStream:
+    """Ask for much, and read nothing of it."""
+    stream = await trio.open_tcp_stream("127.0.0.1", running.port)
+    await stream.send_all(large_request("1.1"))
+    return stream
+
+
+async def test_a_client_that_reads_nothing_is_cut_after_its_time() -> None:
+    """The model is free then."""
+    async with daemon({"a": stub()}, clientTimeout=1) as running:
+        stream = await stalled(running)
+        async with stream:
+            with trio.fail_after(10):
+                while not running.in_use("a"):
+                    await trio.sleep(0.02)
+                while running.in_use("a"):
+                    await trio.sleep(0.02)
+
+
+async def test_a_client_that_reads_again_in_time_gets_all() -> None:
+    """A pause is no fault."""
+    async with daemon({"a": stub()}, clientTimeout=5) as running:
+        stream = await stalled(running)
+        await trio.sleep(1)
+        size = 0
+        async with stream:
+            while size < len(LARGE) and (piece := await stream.receive_some()):
+                size += len(piece)
+        assert size >= len(LARGE)
+
+
+async def answers(app_says: Any, request: bytes) -> bytes:
+    """Return what is read before the connection ends; an error of the connection is a mark."""
+    [listener] = await open_listeners("127.0.0.1", 0)
+    port, stop, said = listener.socket.getsockname()[1], trio.Event(), b""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await app_says(send)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: serve_http(app, [listener], stop=stop, grace=0.2))
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(request)
+            try:
+                while piece := await stream.receive_some():
+                    said += piece
+            except trio.BrokenResourceError:
+                said += b"<reset>"
+        stop.set()
+    return said
+
+
+async def until_end(stream: trio.SocketStream) -> None:
+    async for _ in stream:
+        pass
+
+
+START = {"type": "http.response.start", "status": 200, "headers": []}
+OLD = b"GET / HTTP/1.0\r\n\r\n"
+
+
+async def test_a_cut_answer_is_no_whole_one_to_http_1_0() -> None:
+    """The connection's end would be the answer's; nginx speaks so by default."""
+
+    async def cut(send: Any) -> None:
+        await send(START)
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        await trio.sleep(0.1)  # so that the half arrives before the reset
+        raise RuntimeError("cut")
+
+    async def whole(send: Any) -> None:
+        await send(START)
+        await send({"type": "http.response.body", "body": b"whole", "more_body": False})
+
+    assert (await answers(cut, OLD)).endswith(b"half<reset>")
+    assert (await answers(whole, OLD)).endswith(b"whole")
+
+
+async def test_the_daemons_end_is_no_end_of_an_answer() -> None:
+    """A stream that is cut then is reset, too."""
+
+    async def endless(send: Any) -> None:
+        await send(START)
+        while True:
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            await trio.sleep(0.05)
+
+    [listener] = await open_listeners("127.0.0.1", 0)
+    stop = trio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await endless(send)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: serve_http(app, [listener], stop=stop, grace=0.1))
+        stream = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
+        async with stream:
+            await stream.send_all(OLD)
+            await stream.receive_some()
+            stop.set()
+            with pytest.raises(trio.BrokenResourceError):
+                await until_end(stream)
+
+
+def connection() -> Connection:
+    return Connection(None, None, None, None)  # type: ignore[arg-type]  # it is never served
+
+
+async def test_the_connection_that_is_idle_longest_goes_first(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """One that has just come stays: its request is on its way."""
+    connections = Connections(most=2)
+    first, second = connection(), connection()
+    with connections.listed(first), connections.listed(second):
+        await trio.sleep(5)
+        second._idle_since = trio.current_time() - 3
+        first._idle_since = trio.current_time() - 2
+        connections.let_one_go("a test")
+        assert second._life.cancel_called
+        assert not first._life.cancel_called
+
+
+async def test_room_is_waited_for_and_those_that_arrive_count(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A handshake takes a descriptor as well."""
+    connections = Connections(most=1)
+    with connections.arriving(), trio.move_on_after(3) as scope:
+        await connections.make_room()
+    assert scope.cancelled_caught
+    await connections.make_room()
+
+
+@pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPERM, errno.EMFILE])
+async def test_a_failed_accept_ends_nothing(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """accept(2): most errors are those of one client; it is tried again."""
+    real, failures = trio.SocketListener.accept, [number]
+
+    async def accept(self: trio.SocketListener) -> trio.SocketStream:
+        if failures:
+            raise OSError(failures.pop(), "accept failed")
+        return await real(self)
+
+    monkeypatch.setattr(trio.SocketListener, "accept", accept)
+    async with daemon({"a": stub()}) as running:
+        with trio.fail_after(5):
+            assert (await ask(running.port, "GET", "/health")).status == 200
+        assert not failures
+
+
+async def test_many_headers_are_refused() -> None:
+    """Each costs more than its bytes."""
+    fields = "".join(f"x-{number}: y\r\n" for number in range(2500))
+    request = f"GET /health HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n".encode()
+    async with (
+        daemon({"a": stub()}) as running,
+        await trio.open_tcp_stream("127.0.0.1", running.port) as stream,
+    ):
+        await stream.send_all(request)
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_requests_that_do_not_arrive_make_room_for_those_that_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also those that were refused and whose rest nobody wants."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (40, 40))
+    stuck = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{"
+    for keys in ([], ["sk-1"]):
+        async with daemon({"a": stub()}, apiKeys=keys) as running, AsyncExitStack() as stack:
+            for _ in range(20):
+                stream = await trio.open_tcp_stream("127.0.0.1", running.port)
+                await (await stack.enter_async_context(stream)).send_all(stuck)
+            with trio.fail_after(10):
+                assert (await ask(running.port, "GET", "/health")).status == 200
