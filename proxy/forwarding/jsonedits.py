@@ -34,6 +34,8 @@ def without(text: Text, path: Sequence[str]) -> Steps[Text]:
         if inner is None:
             return text
         at, end = inner
+    if _is_no_index(text, at, path[-1]):
+        return text
     while True:
         container = yield from look_into(text, at, path[-1].__eq__, end)
         if not container.found:
@@ -70,6 +72,8 @@ def with_value(text: Text, path: Sequence[str], value: object, *, soft: bool) ->
             break
         (at, end), depth = inner, depth + 1
     key, rest = path[depth], path[depth + 1 :]
+    if _is_no_index(text, at, key) and key != LAST:
+        return text
     container = yield from look_into(text, at, key.__eq__, end)
     if soft and container.found and not rest:
         return text
@@ -105,6 +109,7 @@ def joined(between: bytes, parts: Sequence[memoryview]) -> Steps[Text]:
 
 
 NOTHING = object()
+LAST = "-1"
 
 
 def _built(path: Sequence[str], value: object) -> object:
@@ -115,7 +120,7 @@ def _built(path: Sequence[str], value: object) -> object:
     key = path[0]
     if inner is NOTHING:
         return NOTHING
-    if key == "-1":
+    if key == LAST:
         return [inner]
     if _is_index(key):
         return NOTHING if int(key) >= MOST_ADDED else [None] * int(key) + [inner]
@@ -126,7 +131,7 @@ def _added(container: Container, key: str, written: bytes) -> bytes | None:
     """Return a member to be added at the end; None if a list cannot have it."""
     if not container.is_list:
         return json.dumps(key).encode() + b": " + written
-    if key == "-1":
+    if key == LAST:
         return written
     if not _is_index(key) or int(key) >= container.count + MOST_ADDED:
         return None
@@ -137,8 +142,15 @@ def _is_index(key: str) -> bool:
     return key.isascii() and key.isdecimal() and len(key) < 10
 
 
+def _is_no_index(text: Text, at: int, key: str) -> bool:
+    """Whether a list is there, in which a key leads nowhere: it need not be looked through."""
+    return text[at : at + 1] == b"[" and not _is_index(key)
+
+
 def _child(text: Text, at: int, end: int, key: str) -> Steps[tuple[int, int] | None]:
     """Return where the object or list below a key begins and ends; None if there is none."""
+    if _is_no_index(text, at, key):
+        return None
     container = yield from look_into(text, at, key.__eq__, end)
     if not container.found:
         return None
