@@ -52,6 +52,6 @@ def test_what_was_cut_off_is_not_counted() -> None:
 @pytest.mark.parametrize("unit", [b'"usage":{', b'"timings": {"a":', b'"usage":{},'])
 def test_names_without_end_cost_little(unit: bytes) -> None:
     """A model server's answer may repeat what a client has sent."""
-    began = time.perf_counter()
+    began = time.thread_time()
     tokens_of(unit * (500_000 // len(unit)))
-    assert time.perf_counter() - began < 0.1
+    assert time.thread_time() - began < 0.1
