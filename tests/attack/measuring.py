@@ -6,7 +6,6 @@ Owns the measuring. What is sent is in `inputs`, how clients behave in `behaviou
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Awaitable, Callable
 
 import attrs
@@ -26,7 +25,7 @@ class Measured:
     """What became of one attack.
 
     Attributes:
-        answer: what was said.
+        answer: what was said; nothing if that took too long.
         wait: the longest that another client waited, in seconds.
         memory: bytes that the daemon had more at a time.
     """
@@ -54,7 +53,7 @@ async def measured(attack: Attack, port: int, pid: int) -> Measured:
 
     async with stream, trio.open_nursery() as nursery:
         nursery.start_soon(ask_for_health)
-        with trio.fail_after(PATIENCE):
+        with trio.move_on_after(PATIENCE):
             found.answer = await attack(port)
         await trio.sleep(3 * BETWEEN)  # what is done behind the answer counts, too
         nursery.cancel_scope.cancel()
@@ -83,8 +82,3 @@ async def answer_to(port: int, data: bytes) -> str:
         nursery.cancel_scope.cancel()
     line = bytes(said.partition(b"\r\n")[0]).split()
     return line[1].decode() if len(line) > 1 else "closed"
-
-
-def descriptors(pid: int) -> int:
-    """Return how many descriptors a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))

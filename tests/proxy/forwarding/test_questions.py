@@ -66,21 +66,22 @@ async def test_a_body_without_a_readable_model_is_the_clients_fault(large: bool)
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "status"),
     [
-        b'{"model": "a", "\xff": 1, "top_p": 1}',
-        b'{"model": "a", "x": "cut \\ud83d", "top_p": 1}',
-        b'{"model": "a", "top_p": NaN}',
-        b'{"model": "a", "top_p": [' + b"[]," * 100_000 + b"0]}",
+        (b'{"model": "a", "\xff": 1, "top_p": 1}', 400),
+        (b'{"model": "a", "x": "cut \\ud83d", "top_p": 1}', 200),
+        (b'{"model": "a", "top_p": NaN}', 200),
+        (b'{"model": "a", "top_p": [' + b"[]," * 100_000 + b"0]}", 200),
     ],
+    ids=["a key", "half an emoji", "NaN", "much"],
 )
-async def test_a_filter_changes_odd_bodies_or_says_what_is_wrong(body: bytes) -> None:
+async def test_a_filter_changes_odd_bodies_or_says_what_is_wrong(body: bytes, status: int) -> None:
     """It takes out what it was asked for, or the client is told."""
     model = stub(filters={"stripParams": "top_p"})
     async with daemon({"a": model}) as running:
         reply = await ask(running.port, "POST", PATH, body, KIND)
-        assert reply.status in (200, 400)
-        if reply.status == 200:
+        assert reply.status == status
+        if status == 200:
             assert "top_p" not in reply.json()["body"]
 
 
