@@ -8,7 +8,6 @@ from configschema.keys.clients import ApiKey, Cors, Security
 from configschema.keys.commandline import Command
 from configschema.keys.fields import fields_of
 from configschema.keys.limits import Limits, resolve_limits
-from configschema.keys.matrixsets import Sets
 from configschema.keys.recipe import Call, Checkpoint, Recipe, Run, Step
 from configschema.keys.schema import Config, Model
 from configschema.keys.sections import (
@@ -24,6 +23,7 @@ from configschema.keys.sections import (
     Verify,
 )
 from configschema.reading import Here, Loaded, files_in, load, parse
+from configschema.rules.matrixsets import Sets
 from configschema.rules.routing import rules_of, sets_of
 from configschema.text.problems import ConfigError, Problem
 

@@ -18,6 +18,7 @@ from configschema.advice.general import advise
 from configschema.advice.machine import advise_on_machine
 from configschema.keys.schema import Config
 from configschema.making.expansion import NO_PORTS, Expansion, expand
+from configschema.making.otherports import with_choice_of_ports
 from configschema.making.sharedports import without_sleep_on_shared_ports
 from configschema.making.structuring import structure
 from configschema.rules.checks import check
@@ -218,7 +219,8 @@ def _check(
     if here and not (config.models or config.peers):
         nothing = Problem(next(iter(texts), ""), 1, 1, "", f"{NOTHING}{_misplaced(data)}")
         raise ConfigError([nothing], warnings)
-    return Loaded(_with_shown(without_sleep_on_shared_ports(config), report), warnings)
+    shown = _with_shown(without_sleep_on_shared_ports(config), report)
+    return Loaded(with_choice_of_ports(shown, data, environ), warnings)
 
 
 def _with_shown(config: Config, report: Report) -> Config:

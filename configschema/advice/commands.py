@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from configschema.keys.addresses import local_port
 from configschema.keys.commandline import Command
+from configschema.keys.elsewhere import leaves_the_tree
 from configschema.keys.recipe import Call, Checkpoint, Step
 from configschema.keys.schema import Model
 from configschema.making.expansion import BUILT_IN
@@ -57,7 +58,7 @@ def advise_on_commands(model: Model, path: Path) -> Iterator[Fault]:
 
 def _another_port(model: Model, path: Path) -> Iterator[Fault]:
     """Name a port of the command that is not the one where the model is asked."""
-    wanted = local_port(model.proxy)
+    wanted = None if leaves_the_tree(model.cmd.argv) else local_port(model.proxy)
     for option, value in zip(model.cmd.argv, model.cmd.argv[1:], strict=False):
         if option == "--port" and value.isdecimal() and wanted and int(value) != wanted:
             message = "the command listens on port {}, and proxy leads to port {}"

@@ -1,6 +1,7 @@
 """Warnings of the file as a whole: what is hardly meant, and what has no effect.
 
-Commands have theirs in `commands`, presets in `presetneeds`, unknown keys in `unknown`.
+Commands have theirs in `commands`, presets in `presetneeds`, containers in `containeroptions`,
+other servers outside in `serversoutside`, unknown keys in `unknown`.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from pathlib import Path as File
 from typing import Any
 
 from configschema.advice.commands import advise_on_commands
-from configschema.advice.presetneeds import advise_on_preset
+from configschema.advice.containeroptions import advise_on_container, advise_on_inits
+from configschema.advice.presetneeds import advise_on_preset, advise_on_unused_sleep
 from configschema.advice.servednames import advise_on_names
+from configschema.advice.serversoutside import advise_on_servers_outside
 from configschema.keys.addresses import is_reachable
 from configschema.keys.limits import resolve_limits
 from configschema.keys.schema import Config, Model
 from configschema.keys.sections import DEFAULT_GROUP, MODALITIES
 from configschema.making.sharedports import advise_on_ports
 from configschema.rules.routing import rules_of
-from configschema.text.problems import Fault, Path
+from configschema.text.problems import Fault, Path, and_others
 
 LOG_LEVELS = ("debug", "info", "warn", "error")
 NOT_YET: dict[str, str] = {
@@ -47,8 +50,12 @@ def advise(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
         yield from _model(model, path, config)
         yield from advise_on_commands(model, path)
         yield from advise_on_preset(model, path)
+        yield from advise_on_unused_sleep(model, path)
+        yield from advise_on_container(model, path)
+        yield from advise_on_servers_outside(model, path)
         yield from advise_on_names(model, path)
         yield from _verification(model, data["models"][name], path)
+    yield from advise_on_inits(config)
     yield from advise_on_ports(config)
     for number, name in enumerate(config.hooks.on_startup.preload):
         if name.strip() and config.find(name.strip()) is None:
@@ -68,7 +75,7 @@ def _is_writable(file: File) -> bool:
 
 
 def _model(model: Model, path: Path, config: Config) -> Iterator[Fault]:
-    if not model.cmd:
+    if not model.cmd and not (model.is_elsewhere and model.proxy):
         yield Fault((*path, "cmd"), "there is no cmd: the model cannot be started")
     for number, alias in enumerate(model.aliases):
         if alias in config.models and alias != model.id:
@@ -77,7 +84,8 @@ def _model(model: Model, path: Path, config: Config) -> Iterator[Fault]:
     for number, entry in enumerate(model.env):
         if "=" not in entry.lstrip("="):
             yield Fault((*path, "env", number), "expected NAME=value; without it nothing is set")
-    if model.cmd and "${" not in model.proxy and not is_reachable(model.proxy):
+    is_meant = model.cmd or model.is_elsewhere
+    if is_meant and "${" not in model.proxy and not is_reachable(model.proxy):
         message = "leads nowhere: expected an address such as http://127.0.0.1:8000, found {}"
         yield Fault((*path, "proxy"), message, (model.proxy,))
     for key, found in (("in", model.capabilities.input), ("out", model.capabilities.output)):
@@ -120,8 +128,4 @@ def _not_yet(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
     for key, message in NOT_YET_OF_MODELS.items():
         users = [name for name in config.models if data["models"][name].get(key)]
         if users:
-            yield Fault(("models", users[0], key), message + _and_others(len(users) - 1))
-
-
-def _and_others(models: int) -> str:
-    return f" (and {models} more {'model' if models == 1 else 'models'})" if models else ""
+            yield Fault(("models", users[0], key), message + and_others(len(users) - 1))

@@ -12,14 +12,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as File
 
 from configschema.keys.addresses import local_port
+from configschema.keys.elsewhere import OUTSIDE
 from configschema.keys.schema import Config, Model
 from configschema.text.problems import Fault, Path
 
 MODEL_OPTIONS = ("-m", "--model")
-ELSEWHERE = frozenset(
-    {"docker", "podman", "nerdctl", "apptainer", "singularity", "enroot"}
-    | {"ssh", "srun", "kubectl"}
-)
+ELSEWHERE = OUTSIDE | {"apptainer", "singularity", "enroot"}
+"""Programs whose servers see other files than this machine's."""
 MODEL_FILES = (".gguf", ".safetensors", ".bin", ".onnx")
 LISTEN = "llamadoze listens on port {} itself: change startPort, or --listen"
 
@@ -38,7 +37,7 @@ def advise_on_machine(
         path: Path = ("models", name)
         yield from _programs(model, path, environ)
         yield from _model_file(model, path)
-        if listen and model.cmd and local_port(model.proxy) == listen:
+        if listen and local_port(model.proxy) == listen:
             yield Fault((*path, "proxy"), LISTEN, (listen,))
 
 

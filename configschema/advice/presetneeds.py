@@ -1,4 +1,4 @@
-"""What a preset needs of a model's command and environment, and is not there as far as can be seen.
+"""What a preset needs of a model, and is not there as far as can be seen; and where one is missing.
 
 Owns these warnings. Nothing here refuses a file: a script may give what its caller does not show.
 """
@@ -11,12 +11,19 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 
+import attrs
+
+from configschema.advice.containeroptions import is_set_in
+from configschema.keys.containers import ENGINES, container_of
+from configschema.keys.elsewhere import is_placeholder
 from configschema.keys.presets import PRESETS
 from configschema.keys.schema import Model
+from configschema.keys.simplecommands import commands_of
 from configschema.text.problems import Fault, Path
 
 DRIVER = FilePath("/proc/driver/nvidia/version")
 _VERSION = re.compile(r"Kernel Module.*?\s(\d+)\.\d")
+_SLEEP_ROUTE = re.compile(r"(?:https?://[^\s/]+|:\d+|:\$\w+)/sleep(?![\w-])")
 TRUE = frozenset({"1", "true", "yes", "on"})
 
 
@@ -25,13 +32,19 @@ def advise_on_preset(model: Model, path: Path) -> Iterator[Fault]:
     if model.sleep is None:
         return
     needs, preset = PRESETS[model.sleep].needs, model.sleep
+    by_itself = model.is_elsewhere or is_placeholder(model.cmd.argv)
+    if by_itself and not container_of(model.cmd.argv):  # nothing shows how it is started
+        needs = attrs.evolve(needs, flags=(), env=())
     for flag in needs.flags:
         if not any(word in _spellings(flag) for word in _words(model)):
             message = f"{preset} needs {{}}, which is not in cmd; if it is given otherwise, good"
             yield Fault((*path, "cmd"), message, (flag,))
     for variable in needs.env:
         if not _is_set(model, variable):
-            message = f"{preset} needs {{}}, which is neither in env nor in cmd"
+            where = "neither in env nor in cmd"
+            if container_of(model.cmd.argv):
+                where = f"not in the container, which env does not reach: add -e {variable}"
+            message = f"{preset} needs {{}}, which is {where}"
             yield Fault((*path, "sleep"), message, (variable,))
     for header in needs.headers:
         if header not in (name.lower() for name in model.control_headers):
@@ -43,6 +56,26 @@ def advise_on_preset(model: Model, path: Path) -> Iterator[Fault]:
         older = f"or {needs.driver_with_program} with the program {{}} on PATH"
         way = f"{preset} needs NVIDIA's driver {needs.driver} or newer, {older}"
         yield Fault((*path, "sleep"), way, (needs.program,))
+
+
+def advise_on_unused_sleep(model: Model, path: Path) -> Iterator[Fault]:
+    """Yield that a model server can sleep, or is put to sleep at its stop, and no key says so."""
+    if model.recipe or model.sleep_endpoints or model.wake_endpoints:
+        return
+    needs = "with VLLM_SERVER_DEV_MODE=1, and a cmd that is the server itself"
+    if _puts_to_sleep(model):
+        message = "cmdStop puts to sleep what is ended all the same: write sleep: vllm, "
+        yield Fault((*path, "cmdStop"), message + needs)
+    elif any(word in _spellings("--enable-sleep-mode") for word in _words(model)):
+        message = "the server can sleep and is stopped instead: write sleep: vllm, "
+        yield Fault((*path, "cmd"), message + needs)
+
+
+def _puts_to_sleep(model: Model) -> bool:
+    """Whether ``cmdStop`` asks a server for its sleep: by its route, or by a program's verb."""
+    commands = commands_of(model.cmd_stop.argv)
+    verbs = (one.words[1:] for one in commands if one.program not in ENGINES)
+    return bool(_SLEEP_ROUTE.search(model.cmd_stop.text)) or any("sleep" in one for one in verbs)
 
 
 def _driver() -> int:
@@ -71,4 +104,6 @@ def _is_set(model: Model, variable: str) -> bool:
     name, _, wanted = variable.partition("=")
     given = dict(entry.partition("=")[::2] for entry in model.env)
     value = given.get(name, os.environ.get(name, ""))
+    if container := container_of(model.cmd.argv):
+        return is_set_in(container, variable, value)
     return value == wanted or value.lower() in TRUE or variable in model.cmd.text

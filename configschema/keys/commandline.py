@@ -45,8 +45,10 @@ class Command:
         """Whether there is anything to run."""
         return bool(self.argv)
 
-    def for_process(self, pid: int) -> tuple[str, ...]:
-        """Return the arguments with ``${PID}`` replaced by the model process's id."""
+    def for_process(self, pid: int | None) -> tuple[str, ...]:
+        """Return the arguments with ``${PID}`` replaced by the process's id, if there is one."""
+        if pid is None:
+            return self.argv
         return tuple(argument.replace("${PID}", str(pid)) for argument in self.argv)
 
 

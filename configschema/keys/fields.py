@@ -89,9 +89,9 @@ def keys(doc: str, *, name: str = "", **more: Any) -> Any:  # noqa: ANN401 -- as
     return key(doc, attrs.Factory(dict), name=name, **more)
 
 
-def inner(default: object) -> Any:  # noqa: ANN401 -- as `key`
-    """Declare a field that nobody writes: it is worked out."""
-    return attrs.field(default=default, metadata={"inner": True})
+def inner(default: object, *, eq: bool = True) -> Any:  # noqa: ANN401 -- as `key`
+    """Declare a field that nobody writes: it is worked out. `eq` says whether it is compared."""
+    return attrs.field(default=default, metadata={"inner": True}, eq=eq, repr=eq)
 
 
 def key_of(attribute: attrs.Attribute[object]) -> str:

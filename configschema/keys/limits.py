@@ -9,12 +9,14 @@ from collections.abc import Sequence
 
 import attrs
 
+from configschema.keys.presets import PRESETS
 from configschema.keys.recipe import Call, Step
 from configschema.keys.schema import Config, Model
 
 DEFAULT_SLEEP_TIMEOUT = 60
 DEFAULT_WAKE_TIMEOUT = 60
 DEFAULT_CONCURRENCY = 10
+DEFAULT_READY_TIMEOUT = 120
 SHORTEST_READY_TIMEOUT = 15  # llama-swap raises anything below to this
 DEFAULT_UNLOAD_TIMEOUT = 10
 # llama-swap gives this model more: its page opens many requests at once.
@@ -26,9 +28,9 @@ class Limits:
     """What one model may take.
 
     Attributes:
-        ready: seconds from a start (or from the end of a wake) until the model answers its check.
-        sleep: seconds all steps into sleep may take.
-        wake: seconds all steps out of it may take.
+        ready: seconds from a start until the model answers its check.
+        sleep: seconds all steps into sleep may take, with all that proves it.
+        wake: seconds all steps out of it may take, with the check and the questions behind them.
         sleep_call: seconds one HTTP step into sleep may take that has no limit of its own.
         wake_call: the same for waking.
         check: seconds until a question that proves a sleep or a wake must be answered right, where
@@ -40,12 +42,13 @@ class Limits:
         drain: seconds the model's requests may delay what was asked for, or others' turn; 0 is no
             limit.
         unload: seconds between the request to stop and SIGKILL.
+        stop: seconds ``cmdStop`` may run.
         sleep_ttl: idle seconds until the model sleeps; 0 is never.
         stop_ttl: idle seconds until the model stops, asleep or not; 0 is never.
         concurrency: requests, running and waiting, that are admitted at once.
     """
 
-    ready: float = 120
+    ready: float = DEFAULT_READY_TIMEOUT
     sleep: float = DEFAULT_SLEEP_TIMEOUT
     wake: float = DEFAULT_WAKE_TIMEOUT
     sleep_call: float = DEFAULT_SLEEP_TIMEOUT
@@ -56,6 +59,7 @@ class Limits:
     backoff: float = 60
     drain: float = 0
     unload: float = DEFAULT_UNLOAD_TIMEOUT
+    stop: float = DEFAULT_READY_TIMEOUT
     sleep_ttl: float = 0
     stop_ttl: float = 0
     concurrency: int = DEFAULT_CONCURRENCY
@@ -65,10 +69,10 @@ def resolve_limits(config: Config, model: Model) -> Limits:
     """Settle each limit: the model's own, else the global one, else the default."""
     sleep = _first(model.cmd_sleep_timeout, config.cmd_sleep_timeout, DEFAULT_SLEEP_TIMEOUT)
     wake = _first(model.cmd_wake_timeout, config.cmd_wake_timeout, DEFAULT_WAKE_TIMEOUT)
-    ready = max(config.health_check_timeout, SHORTEST_READY_TIMEOUT)
+    unload = model.unload_timeout or config.unload_timeout or DEFAULT_UNLOAD_TIMEOUT
     sleep_ttl, stop_ttl = _ttls(config, model)
     return Limits(
-        ready=_first(model.ready_timeout, ready),
+        ready=_first(model.ready_timeout, _ready(config, model)),
         sleep=model.cmd_sleep_timeout
         or _whole(model.recipe.sleep, sleep, config.sleep_request_timeout),
         wake=model.cmd_wake_timeout or _whole(model.recipe.wake, wake, config.wake_request_timeout),
@@ -79,11 +83,25 @@ def resolve_limits(config: Config, model: Model) -> Limits:
         sleep_failures=_first(model.max_sleep_failures, config.max_sleep_failures),
         backoff=config.max_backoff,
         drain=_first(model.drain_timeout, config.drain_timeout),
-        unload=model.unload_timeout or config.unload_timeout or DEFAULT_UNLOAD_TIMEOUT,
+        unload=unload,
+        stop=_first(model.stop_timeout, config.stop_timeout, max(unload, _everyones_ready(config))),
         sleep_ttl=sleep_ttl,
         stop_ttl=stop_ttl,
         concurrency=_concurrency(model),
     )
+
+
+def _ready(config: Config, model: Model) -> int:
+    """Return the limit to become ready of a model that has none of its own."""
+    of_its_kind = PRESETS[model.sleep].ready_timeout if model.sleep else 0
+    is_given = config.health_check_timeout is not None
+    return of_its_kind if of_its_kind and not is_given else _everyones_ready(config)
+
+
+def _everyones_ready(config: Config) -> int:
+    """Return the limit of ``healthCheckTimeout``, which llama-swap gives an end as well."""
+    given = _first(config.health_check_timeout, DEFAULT_READY_TIMEOUT)
+    return max(given, SHORTEST_READY_TIMEOUT)
 
 
 def _ttls(config: Config, model: Model) -> tuple[int, int]:

@@ -81,11 +81,13 @@ class Preset:
         build: returns how it sleeps and wakes.
         needs: what must be there for it.
         check_endpoint: where it answers 200, if not at the default.
+        ready_timeout: seconds it may take to become ready, where no key says so; 0 is as others.
     """
 
     build: Callable[[Server], Recipe]
     needs: Needs = Needs()
     check_endpoint: str = ""
+    ready_timeout: int = 0
 
 
 def _vllm(server: Server) -> Recipe:
@@ -109,6 +111,7 @@ def _of_vllm(server: Server, level: int, wake: tuple[Step, ...]) -> Recipe:
         wake=wake,
         asleep=(server.get("asleep", "/is_sleeping", holds="is_sleeping"),),
         awake=(server.get("awake", "/is_sleeping", holds="!is_sleeping"),),
+        idle=(server.get("idle", "/metrics", idle_metric=RUNNING, expect=(200, 404)),),
         sleeps_at_ttl=True,
     )
 
@@ -188,12 +191,17 @@ def _literal(text: str) -> str:
     return "`" + json.dumps(text).replace("`", "\\`") + "`"
 
 
+LOADS_LONG = 600  # it loads weights and compiles before it answers
+RUNNING = "vllm:num_requests_running"
+"""Of vLLM's metrics; it may be told to have none."""
 _NEEDS_OF_VLLM = Needs(flags=("--enable-sleep-mode",), env=("VLLM_SERVER_DEV_MODE=1",))
 PRESETS: Mapping[PresetName, Preset] = {
-    "vllm": Preset(build=_vllm, needs=_NEEDS_OF_VLLM),
-    "vllm-level2": Preset(build=_vllm_level2, needs=_NEEDS_OF_VLLM),
+    "vllm": Preset(build=_vllm, needs=_NEEDS_OF_VLLM, ready_timeout=LOADS_LONG),
+    "vllm-level2": Preset(build=_vllm_level2, needs=_NEEDS_OF_VLLM, ready_timeout=LOADS_LONG),
     "sglang": Preset(
-        build=_sglang, needs=Needs(flags=("--enable-memory-saver", "--enable-weights-cpu-backup"))
+        build=_sglang,
+        needs=Needs(flags=("--enable-memory-saver", "--enable-weights-cpu-backup")),
+        ready_timeout=LOADS_LONG,
     ),
     "llama.cpp-router": Preset(build=_llama_cpp_router),
     "ollama": Preset(

@@ -47,6 +47,7 @@ class Call:
         body: JSON text, or nothing.
         expect: statuses that are success; none is any 2xx.
         holds: a JMESPath expression that must be true of the JSON answer; nothing asks for none.
+        idle_metric: a metric of Prometheus' text that must be 0, if the answer has it.
         limit: seconds it may take; None is the limit of all like it.
         optional: whether the next step is taken even if this one fails.
         repeat: whether it is tried again until it succeeds, within its limit.
@@ -59,6 +60,7 @@ class Call:
     body: str = attrs.field(default="", repr=False)
     expect: tuple[int, ...] = ()
     holds: str = ""
+    idle_metric: str = ""
     limit: int | None = None
     optional: bool = False
     repeat: bool = False
@@ -96,6 +98,7 @@ class Recipe:
         asleep: what must hold after the first, asked again until it does.
         awake: what must hold after the second.
         canary: whether a token is asked for after a wake.
+        idle: what must hold before a sleep if a request was cut, asked again until it does.
         host_memory: whether a sleep must free host memory.
         sleeps_at_ttl: whether ``ttl`` alone means sleep rather than stop: so it is for commands,
             after llmsnap's first form, and not for endpoints, after its later one.
@@ -106,6 +109,7 @@ class Recipe:
     asleep: tuple[Step, ...] = ()
     awake: tuple[Step, ...] = ()
     canary: bool = False
+    idle: tuple[Step, ...] = ()
     host_memory: bool = False
     sleeps_at_ttl: bool = False
 
@@ -170,6 +174,7 @@ def with_headers(recipe: Recipe, proxy: str, headers: Mapping[str, str]) -> Reci
         sleep=put(recipe.sleep),
         wake=put(recipe.wake),
         asleep=put(recipe.asleep),
+        idle=put(recipe.idle),
         awake=put(recipe.awake),
     )
 

@@ -6,7 +6,7 @@ them is in `sections`; rules across keys are in the checks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import attrs
 
 from configschema.keys.clients import ApiKey, Security
 from configschema.keys.commandline import NO_COMMAND, Command
+from configschema.keys.elsewhere import lives_elsewhere
 from configschema.keys.fields import (
     AnySeconds,
     Count,
@@ -69,8 +70,21 @@ class Model:
     shown: Mapping[str, str] = inner(attrs.Factory(dict))
     """``cmd`` and ``proxy`` as anybody may read them: without passwords, and without values that
     only the environment has."""
+    on_port: Callable[[int], Model] | None = inner(None, eq=False)
+    """Returns the same model with another port; None if its port is not ours to choose."""
     cmd: Command = key("starts the model server", NO_COMMAND)
     cmd_stop: Command = key("run instead of sending SIGTERM", NO_COMMAND)
+    stop_timeout: Timeout | None = key("seconds cmdStop may run; else the global value", None)
+    detached: bool | None = key(
+        "whether the model server lives without cmd: cmd only starts it, or nothing does; else "
+        "found from cmd",
+        None,
+    )
+    watch: bool | None = key(
+        "whether the model is started again after a crash, before anybody asks; else for "
+        "persistent and preloaded models",
+        None,
+    )
     cmd_sleep: Command = key("puts the model to sleep; needs cmdWake", NO_COMMAND)
     cmd_wake: Command = key("wakes the model; needs cmdSleep", NO_COMMAND)
     cmd_sleep_timeout: Timeout | None = key("seconds cmdSleep may run; else the global value", None)
@@ -91,7 +105,7 @@ class Model:
     proxy: str = key("where the model server listens", DEFAULT_PROXY)
     check_endpoint: str = key("path that answers 200 when the model is ready; or none", "/health")
     ready_timeout: Timeout | None = key(
-        "seconds until the model is ready; else healthCheckTimeout", None
+        "seconds until the model is ready; else healthCheckTimeout, else the preset's", None
     )
     sleep_ttl: Seconds | None = key("idle seconds until it sleeps; 0 is never", None)
     ttl: Ttl = key(
@@ -129,6 +143,11 @@ class Model:
         """Whether the model is put to sleep, rather than stopped, to make room."""
         return bool(self.recipe)
 
+    @cached_property
+    def is_elsewhere(self) -> bool:
+        """Whether the model server lives without ``cmd``: it only starts it, or nothing does."""
+        return lives_elsewhere(self.cmd.argv, self.proxy, self.detached)
+
     @property
     def written_steps(self) -> Mapping[tuple[str, ...], tuple[Endpoint | Check, ...]]:
         """The steps and questions of the file, by the keys below the model that hold them."""
@@ -150,8 +169,8 @@ class Model:
 class Config:
     """The whole file."""
 
-    health_check_timeout: AnySeconds = key(
-        "seconds until a model is ready; below 15 is 15", AnySeconds(120)
+    health_check_timeout: AnySeconds | None = key(
+        "seconds until a model is ready; below 15 is 15; without it 120, or more for a preset", None
     )
     cmd_sleep_timeout: Timeout | None = key("seconds cmdSleep may run; without it 60", None)
     cmd_wake_timeout: Timeout | None = key("seconds cmdWake may run; without it 60", None)
@@ -177,6 +196,14 @@ class Config:
         Seconds(3600),
     )
     unload_timeout: Seconds = key("seconds until SIGKILL; 0 is 10", Seconds(0))
+    stop_timeout: Timeout | None = key(
+        "seconds cmdStop may run; without it the longer of unloadTimeout and healthCheckTimeout",
+        None,
+    )
+    ignore_leftovers: bool = key(
+        "whether models start although a process that could not be ended may still hold memory",
+        False,
+    )
     max_wait: Seconds = key(
         "seconds a request waits behind another model in use until that one is closed for "
         "newcomers; 0 is without end",

@@ -44,6 +44,15 @@ class Timeouts:
     tls_handshake: AnySeconds = key("seconds for the TLS handshake", AnySeconds(10))
     expect_continue: AnySeconds = key("seconds to wait for 100-continue", AnySeconds(1))
     idle_conn: AnySeconds = key("seconds an unused connection is kept", AnySeconds(90))
+    silence: AnySeconds = key(
+        "seconds the network to a model server on another machine may be silent; 0 is no limit",
+        AnySeconds(60),
+    )
+    busy: AnySeconds = key(
+        "seconds a request may go without a byte from the model server until it is cut and the "
+        "model is checked; 0 is no limit",
+        AnySeconds(0),
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -31,6 +31,7 @@ BUILT_IN = {
 KNOWS_PID = frozenset({"cmdStop", "cmdSleep", "cmdWake"})
 STEPS_WITH_PID = frozenset({"sleepEndpoints", "wakeEndpoints", "verify"})
 LAST_PORT = 65535
+MOVED_BY = 100  # ports that a model may have moved up by, as its own was taken
 LONGEST_TEXT = 1_000_000  # characters; bounds macros that double each other
 LONGEST_FILE = 20_000_000  # characters that all macros together may add
 TOO_LONG = "\0 too long \0"  # stands for a text that would be longer
@@ -144,7 +145,7 @@ def _expand_models(
     port = result.data.get("startPort", DEFAULT_START_PORT)
     number = isinstance(port, (int, float)) and not isinstance(port, bool)
     port = int(port) if number and 0 < port <= LAST_PORT else DEFAULT_START_PORT
-    near = range(port, port + len(models) + len(ports))  # or startPort has changed
+    near = range(port, port + len(models) + len(ports) + MOVED_BY)  # or startPort has changed
     kept = {name: number for name, number in ports.items() if number in near}
     taken = frozenset(kept.values())
     free = (number for number in itertools.count(port) if number not in taken)

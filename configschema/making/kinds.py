@@ -136,7 +136,7 @@ def _plain(reason: str) -> str:
 def _expression(value: Any, _: Any) -> Expression:  # noqa: ANN401 -- cattrs' hook signature
     text = _text(value, str)
     if text:
-        from configschema.keys.expressions import wrong_with  # each start would wait for it
+        from configschema.making.expressions import wrong_with  # each start would wait for it
 
         if wrong := wrong_with(text):
             message, *word = filter(None, wrong)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import attrs
 
 from configschema.keys.addresses import local_port
+from configschema.keys.elsewhere import is_placeholder
 from configschema.keys.recipe import NO_RECIPE
 from configschema.keys.schema import Config, Model
 from configschema.rules.routing import company_of
@@ -18,13 +19,21 @@ from configschema.text.problems import Fault
 
 
 def holders_of_ports(config: Config) -> Mapping[int, list[Model]]:
-    """Return the models that can be started by the port of this machine that they listen on."""
+    """Return the models by the port of this machine that they listen on.
+
+    Where only servers that run by themselves are on one, it is one server: nobody shares it.
+    """
     holders: dict[int, list[Model]] = {}
     for model in config.models.values():
-        port = local_port(model.proxy) if model.cmd else None
+        port = local_port(model.proxy) if model.cmd or model.is_elsewhere else None
         if port is not None:
             holders.setdefault(port, []).append(model)
-    return holders
+    return {port: models for port, models in holders.items() if not all(map(_is_there, models))}
+
+
+def _is_there(model: Model) -> bool:
+    """Whether a model server runs by itself: the daemon neither starts nor ends it."""
+    return not model.cmd or is_placeholder(model.cmd.argv)
 
 
 def without_sleep_on_shared_ports(config: Config) -> Config:
@@ -61,12 +70,13 @@ def _assigned(config: Config) -> Iterator[Fault]:
     """Yield the models whose own port is one that was given to another."""
     given = {model.port: model for model in config.models.values() if model.port is not None}
     for model in config.models.values():
-        port = local_port(model.proxy) if model.cmd else None
+        port = local_port(model.proxy) if model.cmd or model.is_elsewhere else None
         other = given.get(port) if port is not None else None
         if model.port is None and other is not None:
-            message = "port {} is the one that model {} has for ${PORT}: change startPort, or use "
+            message = "port {} is the one that model {} has for ${PORT}: change startPort"
+            message += ", or use ${PORT} here, too" if model.cmd else ""
             place, also = ("models", model.id, "proxy"), ("models", other.id)
-            yield Fault(place, f"{message}${{PORT}} here, too", (port, other.id), also=also)
+            yield Fault(place, message, (port, other.id), also=also)
 
 
 def _on(model: Model, message: str, other: Model, port: int) -> Fault:

@@ -20,9 +20,9 @@ from configschema.keys.matrixlanguage import (
     read,
     references,
 )
-from configschema.keys.matrixsets import Sets
 from configschema.keys.schema import Config
 from configschema.keys.sections import DEFAULT_GROUP, Group, Matrix
+from configschema.rules.matrixsets import Sets
 from configschema.text.problems import Fault, Meant, Path
 
 _SHORT_NAME = re.compile(r"[a-zA-Z0-9.-]{1,32}")

@@ -218,6 +218,11 @@ class Report:
         return text
 
 
+def and_others(models: int) -> str:
+    """Return how many more models a message holds for, to be added to it."""
+    return f" (and {models} more {'model' if models == 1 else 'models'})" if models else ""
+
+
 def _quoted(text: str) -> str:
     """Return a text in quotes, its backslashes as they are."""
     return repr(text).replace("\\\\", "\\")

@@ -13,7 +13,8 @@ def advised(command: str, *keys: str, name: str = "m") -> str:
     """Return what is said of a model's names."""
     body = ", ".join((f"cmd: {json.dumps(command)}", "proxy: http://127.0.0.1:9", *keys))
     found = parse(f"models: {{'{name}': {{{body}}}}}").warnings
-    return "\n".join(f"{one.path}: {one.message}" for one in found)
+    said = (one for one in found if "vLLM serves" in one.message)
+    return "\n".join(f"{one.path}: {one.message}" for one in said)
 
 
 def unknown(served: str, asked: str) -> str:

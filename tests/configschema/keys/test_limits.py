@@ -59,7 +59,7 @@ def test_another_models_value_does_not_leak() -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "true", "soon", "'60'", "[60]"])
-@pytest.mark.parametrize("key", ["cmdSleepTimeout", "cmdWakeTimeout"])
+@pytest.mark.parametrize("key", ["cmdSleepTimeout", "cmdWakeTimeout", "stopTimeout"])
 def test_only_positive_whole_seconds_are_accepted(key: str, value: Any) -> None:
     """0, negatives, fractions, truth values, words and lists are refused, global or own."""
     (globally,) = problems(f"{key}: {value}\n" + MODEL % "")
@@ -162,6 +162,33 @@ def test_a_model_may_have_its_own_limit_to_become_ready() -> None:
     assert limits("healthCheckTimeout: 60\n", ", readyTimeout: 900").ready == 900
     assert limits("healthCheckTimeout: 60\n", ", readyTimeout: 5").ready == 5
     assert limits("healthCheckTimeout: 60\n", ", healthCheckTimeout: 900").ready == 60
+
+
+@pytest.mark.parametrize("preset", ["vllm", "vllm-level2", "sglang"])
+def test_a_preset_that_loads_long_has_more_time_to_become_ready(preset: str) -> None:
+    """Where no key says how long; one that is written holds, be it the default of others."""
+
+    def ready(everyones: str = "", own: str = "") -> float:
+        keys = f"cmd: serve, proxy: 'http://localhost:1', sleep: {preset}{own}"
+        config = parse(f"{everyones}models: {{m: {{{keys}}}}}").config
+        return resolve_limits(config, config.models["m"]).ready
+
+    assert ready() == 600
+    assert ready("healthCheckTimeout: 120\n") == 120
+    assert ready("healthCheckTimeout: 5\n") == 15
+    assert ready("", ", readyTimeout: 30") == 30
+    assert limits().ready == 120
+
+
+def test_a_stop_command_has_a_limit_of_its_own() -> None:
+    """The model's, the global one, or as llama-swap has it: as long as a start may take."""
+    assert limits().stop == 120
+    assert limits("healthCheckTimeout: 5\n").stop == 15
+    assert limits("healthCheckTimeout: 5\nunloadTimeout: 40\n").stop == 40
+    assert limits("unloadTimeout: 40\n", ", unloadTimeout: 300").stop == 300
+    assert limits("stopTimeout: 30\nunloadTimeout: 40\n").stop == 30
+    assert limits("stopTimeout: 30\n", ", stopTimeout: 3").stop == 3
+    assert limits("", ", readyTimeout: 900").stop == 120
 
 
 def test_drain_timeout_resolves_from_model_to_global() -> None:

@@ -16,7 +16,7 @@ from configschema.keys.matrixlanguage import (
     leaves,
     read,
 )
-from configschema.keys.matrixsets import Sets
+from configschema.rules.matrixsets import Sets
 
 
 def written(expression: Expression) -> str:

@@ -196,7 +196,6 @@ def test_a_command_by_another_name_is_said_with_the_right_one() -> None:
     """The commonest slip of a newcomer."""
     loaded = parse("models: {m: {command: 'sh ${PORT}', proxy: 'http://127.0.0.1:9'}}", "f")
     assert [str(one) for one in loaded.warnings] == [
-        "f:1:10: models.m.cmd: there is no cmd: the model cannot be started",
         "f:1:14: models.m.command: unknown key, ignored; did you mean cmd?",
     ]
 

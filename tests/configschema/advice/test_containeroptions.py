@@ -1,0 +1,128 @@
+"""What of a model does not reach its container, or keeps it from an end, is said."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from configschema import Model, parse
+
+GOOD = "--rm --init --name x"
+
+
+def advised(command: str, *keys: str) -> list[str]:
+    body = ", ".join((f"cmd: {json.dumps(command)}", "proxy: http://127.0.0.1:9", *keys))
+    found = parse(f"models: {{m: {{{body}}}}}").warnings
+    return [f"{one.path.removeprefix('models.m.')}: {one.message}" for one in found]
+
+
+@pytest.mark.parametrize(
+    ("command", "keys"),
+    [
+        (f"docker run {GOOD} image", ()),
+        (f"docker run {GOOD} -d image", ("detached: true",)),
+        ("docker run --rm --init -d image", ("detached: true", "cmdStop: stopper")),
+        ("docker run --rm --init --cidfile /run/id image", ()),
+        ("docker run --rm --init image", ("cmdStop: stopper",)),
+        ("docker run --init --name x image", ("cmdStop: sh -c 'docker stop x; docker rm x'",)),
+        ("sh -c 'docker rm -f x; docker run --init --name x image'", ()),
+        ("podman run --replace --init --name x image", ()),
+        ("docker run --rm --name x image tini -- serve", ()),
+        (f"docker run {GOOD} -e A -e B=1 image", ("env: [A=1, B=2]",)),
+        (f"docker run {GOOD} --env-file f image", ("env: [A=1]",)),
+        (f"podman run {GOOD} --env 'VLLM_*' image", ("env: [VLLM_X=1]",)),
+        (f"docker run {GOOD} image", ("env: [DOCKER_HOST=x, PATH=/bin, HOME=/x, https_proxy=x]",)),
+        (f"sh -c 'docker run {GOOD} -v $DIR:/m -v ${{WHERE%/}}:/n image'", ("env: [DIR=/x]",)),
+    ],
+)
+def test_a_container_that_can_be_found_and_ended_is_good(
+    command: str, keys: tuple[str, ...]
+) -> None:
+    """As can one whose variables reach it, or are for its client."""
+    assert [one for one in advised(command, *keys) if "is not replaced" not in one] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "keys", "said"),
+    [
+        (f"docker run -d {GOOD} image", (), "cmd: with -d (detach) the container lives without"),
+        (f"docker run -d {GOOD} image", (), "is ended by its name: take -d out, or write detached"),
+        ("docker run -d --init image", ("cmdStop: x",), "is ended by cmdStop: take -d out"),
+        ("docker run -d --init --cidfile f image", (), "is ended by its id: take -d out"),
+        ("docker run -d --init image", (), "with -d (detach) nothing can end the container"),
+        ("docker run -d --init image", ("detached: true",), "nothing can end the container"),
+        (f"docker run -d {GOOD} image", ("detached: false",), "detached: cmd has -d (detach)"),
+        ("docker run --rm --init image", (), "cmd: without --name the container cannot be found"),
+        ("docker run --init --name x image", (), "cmd: the container 'x' stays after its end"),
+        ("docker run --rm --name x image", (), "cmd: without --init the server is PID 1"),
+    ],
+)
+def test_a_container_that_nobody_ends_or_that_is_in_the_way_is_warned_of(
+    command: str, keys: tuple[str, ...], said: str
+) -> None:
+    """With the option that is missing or too much."""
+    (warning,) = advised(command, *keys)
+    assert said in warning
+
+
+def test_variables_that_reach_the_client_only_are_warned_of_once() -> None:
+    """By their names, which docker can hand on by itself."""
+    keys = "env: [HF_TOKEN=secret, CUDA_VISIBLE_DEVICES=1, B=2]"
+    assert advised(f"docker run {GOOD} -e B image", keys) == [
+        "env: does not reach the container, only its client: "
+        "add -e 'HF_TOKEN' -e 'CUDA_VISIBLE_DEVICES' to cmd"
+    ]
+
+
+VLLM = f"docker run {GOOD} %s image vllm serve --enable-sleep-mode --served-model-name m"
+
+
+@pytest.mark.parametrize(
+    ("option", "env", "is_set"),
+    [
+        ("", "", False),
+        ("", "VLLM_SERVER_DEV_MODE=1", False),
+        ("-e VLLM_SERVER_DEV_MODE=1", "", True),
+        ("-e VLLM_SERVER_DEV_MODE=0", "VLLM_SERVER_DEV_MODE=1", False),
+        ("-e VLLM_SERVER_DEV_MODE", "VLLM_SERVER_DEV_MODE=1", True),
+        ("-e VLLM_SERVER_DEV_MODE", "", False),
+        ("--env-file x", "", True),
+    ],
+)
+def test_what_a_preset_needs_must_be_in_the_container(
+    option: str, env: str, is_set: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said once, also where the client has it."""
+    monkeypatch.delenv("VLLM_SERVER_DEV_MODE", raising=False)
+    said = (
+        []
+        if is_set
+        else [
+            "sleep: vllm needs 'VLLM_SERVER_DEV_MODE=1', which is not in the container, which env "
+            "does not reach: add -e VLLM_SERVER_DEV_MODE=1"
+        ]
+    )
+    assert advised(VLLM % option, "sleep: vllm", f"env: ['{env or 'PATH=/bin'}']") == said
+
+
+def test_a_missing_init_is_said_once_for_all_models() -> None:
+    """It is an advice, and may hold for dozens."""
+    models = ", ".join(
+        f"m{n}: {{cmd: 'docker run --rm --name x{n} -p ${{PORT}}:80 i'}}" for n in range(3)
+    )
+    (warning,) = parse(f"models: {{{models}}}").warnings
+    assert warning.path == "models.m0.cmd"
+    assert warning.message.endswith("add --init (and 2 more models)")
+
+
+def test_a_port_inside_of_a_container_is_not_the_models() -> None:
+    """Where it is published is said before the image."""
+    assert advised(f"docker run {GOOD} -p 9:8000 image --port 8000") == []
+
+
+def test_a_detached_container_is_a_model_elsewhere() -> None:
+    """Whether that is written or found."""
+    text = f"models: {{m: {{cmd: docker run -d {GOOD} image, proxy: 'http://127.0.0.1:9'}}}}"
+    model: Model = parse(text).config.models["m"]
+    assert model.is_elsewhere

@@ -1,0 +1,143 @@
+"""Servers that outlive their command are said, and those that need none are left alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from configschema import Here, load, parse
+
+PROXY = "proxy: http://127.0.0.1:9"
+
+
+def advised(command: str, *keys: str) -> list[str]:
+    body = ", ".join((f"cmd: {json.dumps(command)}", PROXY, *keys))
+    found = parse(f"models: {{m: {{{body}}}}}").warnings
+    return [f"{one.path.removeprefix('models.m.')}: {one.message}" for one in found]
+
+
+@pytest.mark.parametrize(
+    ("command", "way"),
+    [
+        ("docker compose up -d x", "nothing ends it: write cmdStop, such as docker compose stop"),
+        ("docker-compose start x", "nothing ends it: write cmdStop, such as docker-compose stop"),
+        ("docker compose up x", "outlive a client that is killed or crashes: write cmdStop, such"),
+        ("docker start x", "nothing ends it: write cmdStop, such as docker stop NAME"),
+        ("sudo systemctl start x", "nothing ends it: write cmdStop, such as systemctl stop UNIT"),
+        ("service x start", "nothing ends it: write cmdStop, such as service NAME stop"),
+        ("sbatch job.sh", "nothing ends it: write cmdStop, such as scancel --name NAME"),
+        ("ssh host serve", "the server outlives ssh, which has no terminal there: add -tt"),
+        ("ssh -t -p 22 me@host serve", "the server outlives ssh"),
+        ("ssh host -tt", "the server outlives ssh"),
+        ("srun -n 1 serve", "kills its server before it can end in order: write cmdStop"),
+    ],
+)
+def test_a_server_that_nothing_ends_is_warned_of(command: str, way: str) -> None:
+    """With a command that would; and with any ``cmdStop`` all is well."""
+    (warning,) = advised(command)
+    assert warning.startswith("cmd: ")
+    assert way in warning
+    assert advised(command, "cmdStop: stopper") == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "serve",
+        "sleep infinity",
+        "ssh -tt host serve",
+        "ssh -t -t host serve",
+        "ssh -o RequestTTY=force host serve",
+        "ssh -N -L 9:localhost:9 host",
+        "kubectl port-forward x 9",
+        "sh -c 'systemctl start x; exec serve'",
+    ],
+)
+def test_a_server_that_ends_with_its_command_needs_no_other(command: str) -> None:
+    """Nor one that is not ended at all."""
+    assert advised(command) == []
+
+
+def test_a_script_that_is_said_to_only_start_must_have_an_end() -> None:
+    """Its author knows it, and nobody else."""
+    message = "cmd: cmd only starts the model server, and nothing ends it: write cmdStop"
+    assert advised("start.sh", "detached: true") == [message]
+    assert advised("start.sh", "detached: true", "cmdStop: stop.sh") == []
+
+
+def test_a_model_without_a_command_is_the_server_at_its_address() -> None:
+    """Which must lead somewhere."""
+    assert parse("models: {m: {proxy: 'http://10.0.0.5:8000'}}").warnings == ()
+    (nowhere,) = parse("models: {m: {proxy: '10.0.0.5'}}").warnings
+    assert nowhere.message.startswith("leads nowhere: expected an address such as http://")
+    (nothing,) = parse("models: {m: {proxy: ''}}").warnings
+    assert nothing.message == "there is no cmd: the model cannot be started"
+    (contradiction,) = parse("models: {m: {proxy: 'http://h:1', detached: false}}").warnings
+    assert contradiction.message == "there is no cmd: the model cannot be started"
+
+
+def test_a_preset_of_a_server_elsewhere_is_not_asked_for_what_nobody_sees() -> None:
+    """Its options and its environment are its own."""
+    assert parse("models: {m: {proxy: 'http://h:1', sleep: vllm}}").warnings == ()
+
+
+def test_models_of_one_server_that_runs_by_itself_share_no_port() -> None:
+    """So each of them may sleep; a server that is started there would not come up."""
+    ollama = "sleep: ollama, checkEndpoint: /x"
+    models = f"a: {{{PROXY}, {ollama}}}, b: {{cmd: sleep infinity, {PROXY}, {ollama}}}"
+    loaded = parse(f"models: {{{models}}}")
+    assert loaded.warnings == ()
+    assert all(model.can_sleep for model in loaded.config.models.values())
+    mixed = parse(f"models: {{{models}, c: {{cmd: serve, {PROXY}, {ollama}}}}}").warnings
+    assert any("listens on port 9, too" in one.message for one in mixed)
+
+
+def test_the_port_of_a_server_that_runs_by_itself_is_given_to_nobody() -> None:
+    """Whoever is started there cannot come up."""
+    text = "startPort: 5800\nmodels: {a: {proxy: 'http://localhost:5800'}, b: {cmd: 'x ${PORT}'}}"
+    (warning,) = parse(text).warnings
+    assert warning.path == "models.a.proxy"
+    assert warning.message.startswith("port 5800 is the one that model 'b' has for ${PORT}: change")
+    assert "use ${PORT}" not in warning.message
+
+
+def test_a_server_elsewhere_is_not_the_daemon_itself(tmp_path: Path) -> None:
+    """It would ask itself without end."""
+    file = tmp_path / "f.yaml"
+    file.write_text("models: {m: {proxy: 'http://127.0.0.1:8080'}}")
+    (warning,) = load(file, environ={}, place=Here(8080)).warnings
+    assert warning.message.startswith("llamadoze listens on port 8080 itself")
+
+
+@pytest.mark.parametrize(
+    ("keys", "place"),
+    [
+        ("cmd: 'wrapper serve vllm serve m --enable-sleep-mode'", "cmd"),
+        ("cmd: 'vllm serve m --enable_sleep_mode'", "cmd"),
+        ("cmd: w, cmdStop: 'vllm-wrapper sleep 9000 ${PID}'", "cmdStop"),
+        ("cmd: w, cmdStop: 'curl -f -X POST http://127.0.0.1:9/sleep?level=1'", "cmdStop"),
+        ("cmd: w, cmdStop: \"sh -c 'curl -f localhost:9/sleep; kill ${PID}'\"", "cmdStop"),
+    ],
+)
+def test_a_server_that_could_sleep_and_is_stopped_is_warned_of(keys: str, place: str) -> None:
+    """With the key that makes it sleep."""
+    (warning,) = parse(f"models: {{m: {{{keys}, {PROXY}}}}}").warnings
+    assert warning.path == f"models.m.{place}"
+    assert "write sleep: vllm, with VLLM_SERVER_DEV_MODE=1" in warning.message
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "cmd: w, cmdStop: \"sh -c 'sleep 5; kill ${PID}'\"",
+        "cmd: w, cmdStop: /bin/sleep 5",
+        "cmd: w, cmdStop: timeout 9 sleep 5",
+        "cmd: 'x --enable-sleep-mode', cmdSleep: s, cmdWake: w",
+        "cmd: w, cmdStop: curl -f http://h/sleeping",
+    ],
+)
+def test_a_stop_that_waits_and_a_model_that_sleeps_are_left_alone(keys: str) -> None:
+    """`sleep` is a program, too."""
+    assert parse(f"models: {{m: {{{keys}, {PROXY}}}}}").warnings == ()
