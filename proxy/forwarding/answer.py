@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import trio
@@ -54,6 +54,19 @@ async def _end_when_in_the_way(tunnel: Tunnel, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
+class Source(Protocol):
+    """Whoever looks whether anything comes."""
+
+    heard: int
+
+
+@attrs.define(eq=False)
+class Unheard:
+    """Nobody."""
+
+    heard: int = 0
+
+
 @attrs.define(eq=False)
 class Answer:
     """The response.
@@ -66,6 +79,7 @@ class Answer:
         status: of the response; 0 before it has begun.
         complete: whether all of the body but its end was sent.
         problem: what the client was, or would have to be, told of.
+        source: counts what comes from the model server.
     """
 
     send: Send
@@ -75,6 +89,7 @@ class Answer:
     status: int = 0
     complete: bool = False
     problem: Problem | None = None
+    source: Source = attrs.field(factory=lambda: Unheard())
     _headers: list[Header] = attrs.field(factory=list, init=False)
     _events: bool = False
     _first: bytes = b""
@@ -122,6 +137,7 @@ class Answer:
         call, send, kept = self.call, self.send, self._kept
         while piece := first or await response.read():
             first = b""
+            self.source.heard += 1
             if not call.size:
                 self._first = piece
                 call.first_byte = trio.current_time()

@@ -164,23 +164,24 @@ class _Errand:
             self.of.resolver.now.refuse_control(target.model.id, self.route.target)
         server = self.of.supervisor.server(target.model.id)
         self._refuse_to_start(server)
-        try:
-            async with self._lease(question, server):
-                call = self.answer.call
-                call.waited = trio.current_time() - call.began
-                # A reload may have given it other settings meanwhile.
-                await self._rewrite(
-                    question,
-                    server.model.filters,
-                    target.name,
-                    server.model.use_model_name or target.name,
-                )
-                upstream = self.of.pools.of_model(server)
-                headers = self._headers_of_ours(server, upstream)
-                courtesy = self._courtesy(server) if self._wants_websocket else NOBODY_ELSE
-                await self._exchange(upstream, headers, question, courtesy)
-        except UpstreamError as error:
-            raise await _cause(server, error) from error
+        async with self._lease(question, server):
+            call = self.answer.call
+            call.waited = trio.current_time() - call.began
+            self.answer.source = server.usage
+            try:
+                await self._ask_server(question, target.name, server)
+            except UpstreamError as error:
+                server.usage.suspect()  # it may live and not serve, as behind a wrapper
+                raise await _cause(server, error) from error
+
+    async def _ask_server(self, question: Question, asked: str, server: ModelServer) -> None:
+        # A reload may have given it other settings meanwhile.
+        model = server.model
+        await self._rewrite(question, model.filters, asked, model.use_model_name or asked)
+        upstream = self.of.pools.of_model(server)
+        headers = self._headers_of_ours(server, upstream)
+        courtesy = self._courtesy(server) if self._wants_websocket else NOBODY_ELSE
+        await self._exchange(upstream, headers, question, courtesy)
 
     def _refuse_to_start(self, server: ModelServer) -> None:
         """Refuse what is not worth a start: files of pages, for the model's own page is closed.

@@ -7,8 +7,10 @@ is decided by the supervisor.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from math import isnan
 from urllib.parse import quote, urlsplit
 
 import attrs
@@ -31,6 +33,7 @@ ONE_TOKEN: dict[str, dict[str, object]] = {
 }
 UNSUITED = (400, 401, 403, 404, 405, 422, 501)  # it will never answer this question, as it is asked
 NONE: Mapping[str, str] = {}
+LOCKED = ": the model server wants a key; give it in controlHeaders"
 LONGEST_WAIT = 1  # seconds for the body of an answer whose status says enough
 
 
@@ -43,7 +46,7 @@ async def ask_if_ready(model: Model) -> str | None:
         ) as response:
             if response.status == OK:
                 return None
-            return f"{model.check_endpoint} answered {response.status}"
+            return f"{model.check_endpoint} answered {_status(response)}"
     except UpstreamError as error:
         return str(error)
 
@@ -57,8 +60,8 @@ async def make_call(step: Call) -> str | None:
         async with _exchange(step.method, origin, target, step.body, step.headers) as response:
             if not _is_expected(response.status, step.expect):
                 said = await _beginning(response)
-                return f"answered {response.status}" + (f" ({said})" if said else "")
-            return await _judge(response, step.holds)
+                return f"answered {_status(response, said)}"
+            return _judge(await _whole(response), step)
     except UpstreamError as error:
         return f"failed: {error}"
 
@@ -67,12 +70,33 @@ def _is_expected(status: int, expect: Sequence[int]) -> bool:
     return status in expect if expect else 200 <= status < 300
 
 
-async def _judge(response: Response, holds: str) -> str | None:
-    """Return what is wrong with an answer, of which an expression must hold, or None."""
-    text = await _whole(response)
-    if not holds or _is_true(holds, text):
+def _status(response: Response, said: str = "") -> str:
+    """Return a status in words: what was said with it, and what the daemon may lack."""
+    text = f"{response.status} ({said})" if said else f"{response.status}"
+    return text + (LOCKED if response.status in (401, 403) else "")
+
+
+def _judge(text: bytes, step: Call) -> str | None:
+    """Return what is wrong with an answer of which something must hold, or None."""
+    if step.holds and not _is_true(step.holds, text):
+        return f"answered {_line(text)}, of which does not hold: {step.holds}"
+    if step.idle_metric and (running := _sum_of(step.idle_metric, text)):
+        return f"answered that {running:g} requests run"
+    return None
+
+
+def _sum_of(metric: str, text: bytes) -> float | None:
+    """Return the sum of a metric's samples in Prometheus' text; None if it is not known."""
+    from prometheus_client.parser import text_string_to_metric_families  # takes 20 ms
+
+    start = re.compile(re.escape(metric) + r"[\s{]")
+    found = [line for line in text.decode(errors="replace").split("\n") if start.match(line)]
+    try:  # of these lines only: others may be what the parser does not take
+        families = [*text_string_to_metric_families("\n".join(found) + "\n")]
+    except (ValueError, LookupError):
         return None
-    return f"answered {_line(text)}, of which does not hold: {holds}"
+    total = sum(one.value for family in families for one in family.samples)
+    return None if isnan(total) else total
 
 
 async def _whole(response: Response) -> bytes:
@@ -121,7 +145,7 @@ async def _ask_for_a_token(model: Model, target: str, question: Mapping[str, obj
     try:
         async with _exchange("POST", origin, target, body, model.control_headers) as response:
             if not _is_expected(response.status, ()):
-                failure = f"{target} answered {response.status}"
+                failure = f"{target} answered {_status(response)}"
                 return Token(failure=failure, is_unsuited=response.status in UNSUITED)
             return _token_in(await _whole(response), target)
     except UpstreamError as error:
@@ -162,7 +186,8 @@ async def _exchange(
     body: str = "",
     more: Mapping[str, str] = NONE,
 ) -> AsyncIterator[Response]:
-    headers: list[Header] = [(b"host", origin.authority.encode()), (b"connection", b"close")]
+    # Not "connection: close": the side that closes keeps the port for a minute (TIME-WAIT).
+    headers: list[Header] = [(b"host", origin.authority.encode())]
     headers += [(name.lower().encode(), value.encode()) for name, value in more.items()]
     if body and not any(name == b"content-type" for name, _ in headers):
         headers.append((b"content-type", b"application/json"))

@@ -27,6 +27,7 @@ from supervisor import (
     Paused,
     QueueFull,
     Removed,
+    StillHeld,
     SupervisorError,
     TooManyRequests,
     UnknownModel,
@@ -167,6 +168,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(502, message, "model_failed")
         case UpstreamError():
             return Problem(502, message)
+        case StillHeld():
+            return Problem(503, message, "memory_held", {"Retry-After": "30"})
         case Paused():
             return Problem(503, message, "paused", {"Retry-After": "30"})
         case Unloaded():

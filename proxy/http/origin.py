@@ -1,12 +1,18 @@
 """Where a model server or a peer listens, and the way to a connection.
 
-Owns addresses, TLS and the time limits of both. What is sent is the upstream's.
+Owns addresses, TLS, the time limits of both, and how a machine is found out that is gone. What is
+sent is the upstream's.
 """
 
 from __future__ import annotations
 
+import errno
+import ipaddress
+import re
 import socket
 import ssl
+import struct
+from contextlib import suppress
 from functools import cache
 from math import inf
 from urllib.parse import urlsplit
@@ -15,10 +21,17 @@ import attrs
 import trio
 
 from configschema import Timeouts
-from proxy.http.parsing import UpstreamError
-from proxy.http.wire import Encrypted, Plain, Wire
+from proxy.http.parsing import Broken, Stalled, UpstreamError
+from proxy.http.wire import AnySocket, Encrypted, Plain, Wire, words_of
 
 NO_TIMEOUTS = Timeouts()
+LONGEST = 2_000_000  # seconds; the system counts milliseconds in 31 bits
+LONGEST_PAUSE, MOST_PROBES = 32767, 127  # Linux takes no more
+FEW_PROBES = 5  # one may be lost
+BETWEEN_LOOKS = 1.0  # seconds
+UNHEARD = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)  # of a connection that stood
+TRIED = re.compile(r"Error connecting to \('([^']+)'")  # trio's words
+UNANSWERED = struct.Struct("=2xBB52xI")  # of Linux' tcp_info: two counts, ms since the last ACK
 
 
 @attrs.frozen
@@ -54,12 +67,23 @@ class Origin:
         with trio.move_on_after(timeouts.connect or inf):
             try:
                 stream = await trio.open_tcp_stream(self.host, self.port)
-            except (OSError, UnicodeError) as error:  # UnicodeError: the name is no host's
-                reason = getattr(error, "strerror", None) or "connection refused"
-                raise UpstreamError(f"{where}: {reason}") from error
-            _probe_when_idle(stream, timeouts.keepalive)
+            except (OSError, UnicodeError) as error:
+                raise UpstreamError(f"{where}: {_reason(error)}") from error
+            except RuntimeError as error:  # no thread is left to look the name up in
+                raise UpstreamError(f"{where}: {error}") from error
+            with suppress(OSError):  # it is closed already
+                _limit_silence(stream.socket, timeouts)
             return await self._encrypt(stream, timeouts) if self.tls else Plain.of(stream)
         raise UpstreamError(f"{where} within {timeouts.connect}s (timeouts.connect)")
+
+    def broken(self, error: OSError, timeouts: Timeouts) -> Broken:
+        """Say how a connection broke."""
+        reason = words_of(error)
+        if error.errno in UNHEARD and timeouts.silence:
+            also = "" if error.errno == errno.ETIMEDOUT else f", {reason}"
+            limit = f"{timeouts.silence}s{also} (timeouts.silence)"
+            reason = f"nothing was heard from {self.host} for {limit}"
+        return Broken(f"the connection to the model server broke: {reason}")
 
     async def _encrypt(self, stream: trio.SocketStream, timeouts: Timeouts) -> Wire:
         encrypted = trio.SSLStream(stream, _tls(), server_hostname=self.host, https_compatible=True)
@@ -76,13 +100,115 @@ class Origin:
         return Encrypted(encrypted)
 
 
-def _probe_when_idle(stream: trio.SocketStream, every: int) -> None:
-    """Let the system ask now and then whether the other side still lives."""
+def _reason(error: OSError | UnicodeError) -> str:
+    """Return why nobody was reached: what the system says of each address, if that is not one."""
+    if isinstance(error, UnicodeError):
+        return "this is no name of a host"
+    cause = error.__cause__
+    tried = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (cause or error,)
+    errors = [one for one in tried if isinstance(one, OSError)] or [error]
+    reasons = {words_of(one) for one in errors}
+    return reasons.pop() if len(reasons) == 1 else "; ".join(map(_said_of_one, errors))
+
+
+def _said_of_one(error: OSError) -> str:
+    found = TRIED.match(error.strerror or "")
+    address = f"[{found[1]}]" if found and ":" in found[1] else found and found[1]
+    return f"{address} {words_of(error)}" if address else words_of(error)
+
+
+def _limit_silence(connection: AnySocket, timeouts: Timeouts) -> None:
+    """Let the system ask now and then whether the other side still lives; end it if it does not."""
+    silence = min(timeouts.silence, LONGEST) if _is_elsewhere(connection) else 0
+    if silence:
+        idle, every, count = probes(timeouts.keepalive, silence)
+        pauses = {"TCP_KEEPIDLE": idle, "TCP_KEEPINTVL": every, "TCP_KEEPCNT": count}
+        _set_user_timeout(connection, 1000 * silence)
+    else:
+        every = min(timeouts.keepalive, LONGEST_PAUSE)
+        pauses = {"TCP_KEEPIDLE": every, "TCP_KEEPINTVL": every}
     if every:
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):  # not on every platform
-            if hasattr(socket, option):
-                stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), every)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in pauses.items():
+            if hasattr(socket, option):  # not on every platform
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def probes(keepalive: int, silence: int) -> tuple[int, int, int]:
+    """Return after how many seconds the system asks first, how often then, and how many times.
+
+    All together they last for `silence`, or 2 seconds: there is no shorter way to ask.
+    """
+    first = min(keepalive or silence, max(1, silence // 2), LONGEST_PAUSE)
+    rest = silence - first
+    every = max(1, min(first, rest // FEW_PROBES), -(-rest // MOST_PROBES))
+    count = max(1, rest // every)
+    return min(max(1, silence - count * every), LONGEST_PAUSE), every, count
+
+
+def _is_elsewhere(connection: AnySocket) -> bool:
+    """Whether the other side is on another machine, which may end without a word."""
+    with suppress(OSError, ValueError):  # it is closed already; or it has no such address
+        here, there = connection.getsockname()[0], connection.getpeername()[0]
+        return here != there and not ipaddress.ip_address(there).is_loopback
+    return False
+
+
+def longest_wait(timeouts: Timeouts) -> float:
+    """Return the seconds that an answer may take to begin."""
+    return min(timeouts.response_header or inf, timeouts.busy or inf)
+
+
+def late(timeouts: Timeouts) -> UpstreamError:
+    """Say that it took longer."""
+    limit = timeouts.response_header
+    return too_late(limit) if longest_wait(timeouts) == limit else stalled(timeouts.busy)
+
+
+def too_late(limit: int) -> UpstreamError:
+    """Say that an answer has not begun in time."""
+    return UpstreamError(f"no answer within {limit}s (timeouts.responseHeader)")
+
+
+def stalled(busy: int) -> Stalled:
+    """Say that a model server has said nothing for too long."""
+    return Stalled(f"no byte from the model server for {busy}s (timeouts.busy)")
+
+
+def longest_silence(connection: AnySocket) -> int:
+    """Return for how many milliseconds the other side's system may be silent; 0 is no limit."""
+    with suppress(OSError, AttributeError):  # AttributeError: it is Linux' own
+        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    return 0
+
+
+async def until_silent(connection: AnySocket, limit: int) -> None:
+    """Return when the other side's system has not answered for so many milliseconds.
+
+    Ours does not look meanwhile. It would end a connection, too, whose other side lives and takes
+    nothing of a long body for a while, as a busy model server may.
+    """
+    _set_user_timeout(connection, 0)
+    try:
+        while True:
+            await trio.sleep(BETWEEN_LOOKS)
+            if _is_silent(connection, limit):
+                return
+    finally:
+        _set_user_timeout(connection, limit)
+
+
+def _is_silent(connection: AnySocket, limit: int) -> bool:
+    with suppress(OSError):  # it was closed: who reads it learns that
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, UNANSWERED.size)
+        sent_again, asked, since = UNANSWERED.unpack(info)
+        return bool(sent_again or asked) and since >= limit
+    return False
+
+
+def _set_user_timeout(connection: AnySocket, milliseconds: int) -> None:
+    with suppress(OSError, AttributeError):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 @cache  # reading the system's certificates takes 50 ms

@@ -20,6 +20,23 @@ class UpstreamError(Exception):
     """The model server could not be reached, or broke off; the text says which."""
 
 
+class Broken(UpstreamError):
+    """The connection broke; the system says how."""
+
+
+class NotAByte(UpstreamError):
+    """The connection ended before an answer began; the text says how."""
+
+    def __init__(
+        self, how: str = "the model server closed the connection without an answer"
+    ) -> None:
+        super().__init__(how)
+
+
+class Stalled(UpstreamError):
+    """The model server has said nothing for as long as a request may wait for a byte of it."""
+
+
 class Unsendable(Exception):
     """A body that arrives cannot be sent to its end; who raises it says why."""
 

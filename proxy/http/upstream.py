@@ -8,6 +8,7 @@ that nobody listens any more.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Sequence
 from math import inf
 from types import TracebackType
@@ -19,11 +20,22 @@ import trio
 from configschema import Timeouts
 from proxy.http.bodies import Held
 from proxy.http.headers import Header
-from proxy.http.origin import NO_TIMEOUTS, Origin
-from proxy.http.parsing import ResponseParser, Unsendable, UpstreamError
+from proxy.http.origin import (
+    NO_TIMEOUTS,
+    UNHEARD,
+    Origin,
+    late,
+    longest_silence,
+    longest_wait,
+    stalled,
+    too_late,
+    until_silent,
+)
+from proxy.http.parsing import Broken, NotAByte, ResponseParser, Unsendable, UpstreamError
 from proxy.http.wire import READ_SIZE, Wire
 
 MOST_KEPT = 64  # idle connections per server
+STRETCH = 1 << 20  # bytes that are sent at once of a body in memory
 CLOSING_RACE = 0.05  # seconds in which a server's close may have crossed our request
 
 
@@ -55,6 +67,7 @@ class Response:
     _parser: ResponseParser
     _first: bytes
     _upstream: Upstream
+    _busy: int
 
     def __enter__(self) -> Response:
         return self
@@ -76,7 +89,7 @@ class Response:
         """
         body, self._first = self._first, b""
         while not body and not self._parser.done:
-            if piece := await _receive(self._wire):
+            if piece := await self._upstream.receive(self._wire, self._busy):
                 body = self._parser.feed(piece)
             else:
                 self._parser.ended()
@@ -142,20 +155,19 @@ class Upstream:
         """
         if isinstance(request.body, Held) and (kept := self._pop_kept()):
             asked = trio.current_time()
-            with contextlib.suppress(_NotAByte):
+            try:
                 return await self._ask(kept, request)
-            if trio.current_time() - asked > CLOSING_RACE:
-                raise UpstreamError("the model server closed the connection without an answer")
-        wire = await self.origin.connect(self.timeouts)
-        try:
-            return await self._ask(wire, request)
-        except _NotAByte as error:
-            reason = "the model server closed the connection without an answer"
-            raise UpstreamError(reason) from error
+            except NotAByte:
+                if trio.current_time() - asked > CLOSING_RACE:
+                    raise
+        return await self._ask(await self.origin.connect(self.timeouts), request)
 
     def close(self) -> None:
         """Close what is kept, and keep nothing more."""
         self.most_kept = 0
+        self._forget_kept()
+
+    def _forget_kept(self) -> None:
         while self._kept:
             self._kept.pop()[0].close()
 
@@ -182,98 +194,126 @@ class Upstream:
         head, body = request.head(self.origin.base_path), request.body
         try:
             if isinstance(body, Held) and len(body) <= READ_SIZE:
-                await _send(wire, head + body)
+                with contextlib.suppress(OSError):  # its answer decides
+                    await wire.send(head + body)
                 first = await self._head_of_answer(wire, parser)
             else:
                 first = await self._ask_at_length(wire, parser, head, body)
         except BaseException:  # whatever it is, the connection is of no more use
             wire.close()
             raise
-        return Response(parser.status, parser.headers, wire, parser, first, self)
+        busy = 0 if parser.upgraded else self.timeouts.busy  # a websocket may have nothing to say
+        return Response(parser.status, parser.headers, wire, parser, first, self, busy)
 
     async def _ask_at_length(
         self, wire: Wire, parser: ResponseParser, head: bytes, body: Held | Upload
     ) -> bytes:
         """Send and read at once: a server may refuse a long request without having read it."""
-        outcome: bytes | Exception = self._late()
+        answer: bytes | None = None
+        failure: Exception | None = None
         waiting = trio.CancelScope()
         sent = False
 
+        def give_up(error: Exception) -> None:
+            nonlocal failure
+            failure = failure or error
+            waiting.cancel()
+
         async def send() -> None:
-            nonlocal sent, outcome
+            nonlocal sent
             try:
-                await _send(wire, head)
-                await (_send(wire, body) if isinstance(body, Held) else _pass_on(wire, body))
-            except Unsendable as error:
-                outcome = error
-                waiting.cancel()
-                return
-            sent = True
-            waiting.deadline = trio.current_time() + (self.timeouts.response_header or inf)
+                await self._send_at_length(wire, head, body)
+            except (Unsendable, UpstreamError) as error:
+                give_up(error)
+            else:
+                sent = True
+                waiting.deadline = trio.current_time() + longest_wait(self.timeouts)
+
+        async def watch(limit: int) -> None:
+            await until_silent(wire.connection, limit)
+            give_up(self._lost(TimeoutError(errno.ETIMEDOUT, "")))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
+            if limit := longest_silence(wire.connection):
+                nursery.start_soon(watch, limit)
             try:
                 with waiting:
-                    outcome = await _read_head(wire, parser)
-            except (UpstreamError, _NotAByte) as error:
-                outcome = error
+                    answer = await self._read_head(wire, parser)
+            except UpstreamError as error:
+                give_up(error)
             nursery.cancel_scope.cancel()
         if not sent:
             parser.close_after()
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        if answer is None:
+            raise failure or late(self.timeouts)
+        return answer
+
+    async def _send_at_length(self, wire: Wire, head: bytes, body: Held | Upload) -> None:
+        await self._send(wire, head)
+        if isinstance(body, Held):
+            is_short = len(body) <= STRETCH  # then nothing of it is copied
+            for start in range(0, len(body), STRETCH):
+                await self._send(wire, body if is_short else body[start : start + STRETCH])
+            return
+        chunked = body.length is None
+        while piece := await body.read():
+            await self._send(wire, b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+        if chunked:
+            await self._send(wire, b"0\r\n\r\n")
+
+    async def _send(self, wire: Wire, data: Held) -> None:
+        """Send a part of what is long; whoever works takes it in time."""
+        busy = self.timeouts.busy
+        try:
+            with trio.move_on_after(busy) if busy else contextlib.nullcontext():
+                return await wire.send(data)
+        except OSError as error:
+            # A server may close without having read all of it; then its answer decides.
+            if error.errno in UNHEARD:
+                raise self._lost(error) from error
+            return None
+        raise stalled(busy)
 
     async def _head_of_answer(self, wire: Wire, parser: ResponseParser) -> bytes:
-        limit = self.timeouts.response_header
+        limit, busy = self.timeouts.response_header, self.timeouts.busy
         if not limit:
-            return await _read_head(wire, parser)
+            return await self._read_head(wire, parser, busy)
         with trio.move_on_after(limit):
-            return await _read_head(wire, parser)
-        raise self._late()
+            return await self._read_head(wire, parser, busy)
+        raise too_late(limit)
 
-    def _late(self) -> UpstreamError:
-        limit = self.timeouts.response_header
-        return UpstreamError(f"no answer within {limit}s (timeouts.responseHeader)")
+    async def _read_head(self, wire: Wire, parser: ResponseParser, busy: int = 0) -> bytes:
+        """Return what has arrived of the body with the head."""
+        while True:
+            try:
+                piece = await self.receive(wire, busy)
+            except Broken as error:
+                raise (error if parser.size else NotAByte(str(error))) from error
+            if not piece:
+                if not parser.size:
+                    raise NotAByte
+                parser.ended()
+            body = parser.feed(piece) if piece else b""
+            if parser.head_done:
+                return body
 
+    async def receive(self, wire: Wire, busy: int) -> bytes:
+        """Return what has arrived, once something has; nothing at the end.
 
-class _NotAByte(Exception):
-    """The connection ended before an answer began."""
-
-
-async def _send(wire: Wire, data: Held) -> None:
-    # A server may answer and close without having read all of it; then its answer decides.
-    with contextlib.suppress(OSError):
-        await wire.send(data)
-
-
-async def _pass_on(wire: Wire, upload: Upload) -> None:
-    chunked = upload.length is None
-    while piece := await upload.read():
-        await _send(wire, b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-    if chunked:
-        await _send(wire, b"0\r\n\r\n")
-
-
-async def _read_head(wire: Wire, parser: ResponseParser) -> bytes:
-    """Return what has arrived of the body with the head."""
-    while True:
+        Raises:
+            UpstreamError: the connection broke, or nothing arrived for `busy` seconds.
+        """
         try:
-            piece = await _receive(wire)
-        except UpstreamError as error:
-            raise (error if parser.size else _NotAByte) from error
-        if not piece:
-            if not parser.size:
-                raise _NotAByte
-            parser.ended()
-        body = parser.feed(piece) if piece else b""
-        if parser.head_done:
-            return body
+            if not busy:
+                return await wire.receive()
+            with trio.move_on_after(busy):
+                return await wire.receive()
+        except OSError as error:
+            raise self._lost(error) from error
+        raise stalled(busy)
 
-
-async def _receive(wire: Wire) -> bytes:
-    try:
-        return await wire.receive()
-    except OSError as error:
-        raise UpstreamError("the connection to the model server broke") from error
+    def _lost(self, error: OSError) -> Broken:
+        if error.errno in UNHEARD:  # what else is kept to this machine has broken, too
+            self._forget_kept()
+        return self.origin.broken(error, self.timeouts)

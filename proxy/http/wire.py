@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import ssl
 import struct
@@ -28,8 +29,15 @@ READS = 8  # full ones, until others get their turn all the same
 TURNS = 64  # writes that need no waiting, until others get their turn all the same
 
 
+AnySocket = socket.socket | trio.socket.SocketType
+
+
 class Wire(Protocol):
     """What bytes go in and out of."""
+
+    @property
+    def connection(self) -> AnySocket:
+        """The socket, to ask or to tell the system something; not to read or to write."""
 
     async def receive(self) -> bytes:
         """Return what has arrived, once something has; nothing at the end.
@@ -81,6 +89,11 @@ class Plain:
         plain = socket.socket(fileno=stream.socket.detach())
         plain.setblocking(False)
         return cls(plain, patience)
+
+    @property
+    def connection(self) -> AnySocket:
+        """The socket."""
+        return self._socket
 
     async def receive(self) -> bytes:
         """Return what has arrived."""
@@ -161,12 +174,17 @@ class Encrypted:
     _stream: trio.SSLStream[trio.SocketStream]
     _patience: float = inf
 
+    @property
+    def connection(self) -> AnySocket:
+        """The socket below."""
+        return self._stream.transport_stream.socket
+
     async def receive(self) -> bytes:
         """Return what has arrived."""
         try:
             return bytes(await self._stream.receive_some(READ_SIZE))
         except trio.BrokenResourceError as error:
-            raise OSError(_reason(error)) from error
+            raise _of_system(error) from error
 
     async def send(self, data: bytes | bytearray) -> None:
         """Send all of it."""
@@ -176,7 +194,7 @@ class Encrypted:
         except trio.TooSlowError:
             raise TimeoutError(errno.ETIMEDOUT, "nothing is read of what is sent") from None
         except trio.BrokenResourceError as error:
-            raise OSError(_reason(error)) from error
+            raise _of_system(error) from error
 
     def is_quiet(self) -> bool:
         """Look without taking anything."""
@@ -184,24 +202,31 @@ class Encrypted:
 
     def has_left(self) -> bool:
         """Ask the system."""
-        return _has_left(self._stream.transport_stream.socket)
+        return _has_left(self.connection)
 
     def end_sending(self) -> None:
         """Say it to the system only: TLS's goodbye would have to wait for an answer."""
         with contextlib.suppress(OSError):
-            self._stream.transport_stream.socket.shutdown(socket.SHUT_WR)
+            self.connection.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
         """Let the system send RST instead of FIN."""
-        _reset_at_end(self._stream.transport_stream.socket)
+        _reset_at_end(self.connection)
         self.close()
 
     def close(self) -> None:
         """Close it at once, without TLS's goodbye."""
-        self._stream.transport_stream.socket.close()
+        self.connection.close()
 
 
-def _has_left(connection: socket.socket | trio.socket.SocketType) -> bool:
+def words_of(error: OSError) -> str:
+    """Return what the system says of an error, as the end of a sentence."""
+    number = error.errno or 0
+    said = os.strerror(number) if number > 0 else error.strerror  # those of names are below 0
+    return said[:1].lower() + said[1:] if said else str(error)
+
+
+def _has_left(connection: AnySocket) -> bool:
     if not hasattr(socket, "TCP_INFO"):
         return False
     try:
@@ -211,13 +236,14 @@ def _has_left(connection: socket.socket | trio.socket.SocketType) -> bool:
     return state in CLOSED
 
 
-def _reset_at_end(connection: socket.socket | trio.socket.SocketType) -> None:
+def _reset_at_end(connection: AnySocket) -> None:
     with contextlib.suppress(OSError):  # it is closed already
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
 
 
-def _reason(error: trio.BrokenResourceError) -> str:
+def _of_system(error: trio.BrokenResourceError) -> OSError:
+    """Return the system's own error, or one that says what TLS says."""
     cause = error.__cause__
-    if isinstance(cause, ssl.SSLError):
-        return cause.reason or str(cause)
-    return str(cause or error)
+    if isinstance(cause, ssl.SSLError):  # which is an OSError, with numbers of its own
+        return OSError(getattr(cause, "reason", None) or str(cause))
+    return cause if isinstance(cause, OSError) else OSError(str(cause or error))

@@ -286,3 +286,17 @@ async def test_the_log_tells_how_each_request_ended(log_lines: list[dict[str, ob
         f"<a> {what} 200",
         f"<a> {what} ended early: the client left, or was cut off",
     ]
+
+
+STALLED = "no byte from the model server for 1s (timeouts.busy)"
+
+
+async def test_a_model_server_that_says_nothing_for_too_long_is_an_error() -> None:
+    """With a status before the head, and with an event in a stream."""
+    async with daemon({"a": stub(timeouts={"busy": 1})}) as running:
+        reply = await chat(running.port, "a", delay=5)
+        assert (reply.status, reply.json()["error"]["message"]) == (502, STALLED)
+        stream = await chat(running.port, "a", chunks=3, pause=5)
+    assert stream.status == 200
+    assert stream.body.startswith(b'data: {"n": 0}\n\ndata: {')
+    assert STALLED.encode() in stream.body

@@ -184,6 +184,57 @@ async def test_the_statuses_that_are_expected_are_good(status: int, good: bool) 
         assert (await make_call(call) is None) is good
 
 
+LOCKED = "the model server wants a key; give it in controlHeaders"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_key_that_is_missing_is_named(status: int) -> None:
+    """By the check, by a step and by the question for a token."""
+    async with answering(answer_of(b"no", status)) as (address, _):
+        config = parse(json.dumps({"models": {"m": {"cmd": "x", "proxy": address}}})).config
+        model = config.models["m"]
+        assert await CONTACT.probe(model) == f"/health answered {status}: {LOCKED}"
+        said = await make_call(Call(name="s", method="POST", url=f"{address}/sleep"))
+        assert said == f"answered {status} (no): {LOCKED}"
+        token = await CONTACT.one_token(model, "/v1/completions")
+        assert token.failure == f"/v1/completions answered {status}: {LOCKED}"
+
+
+@pytest.mark.parametrize(
+    ("text", "failure"),
+    [
+        ("", None),
+        ("no metrics {{{", None),
+        ("other 3\nrunning_total 4\nrunning_total{a='b'} x\n", None),
+        ("# HELP running x\n# TYPE running gauge\nrunning 0\n", None),
+        ('running{model="a"} 0.0\nrunning{model="b"} 0\n', None),
+        ("running NaN\n", None),
+        ("running x\n", None),
+        ("running\n", None),
+        ("running{\n", None),
+        ("running 2\n", "answered that 2 requests run"),
+        ("# TYPE running gauge\r\nrunning 2.0\r\n", "answered that 2 requests run"),
+        ("broken { line\nrunning 2", "answered that 2 requests run"),
+        ('running{a="b c",d="} 0 # \\" \\\\ "} 1.5e1 1700\n', "answered that 15 requests run"),
+        ('running{a="1"} 1\nrunning{a="2"} 2\n', "answered that 3 requests run"),
+    ],
+)
+async def test_a_step_waits_until_no_request_runs(text: str, failure: str | None) -> None:
+    """As the server's own metrics say; what is not known is in nobody's way."""
+    async with answering(answer_of(text.encode())) as (address, _):
+        step = Call(name="s", method="GET", url=f"{address}/metrics", idle_metric="running")
+        assert await make_call(step) == failure
+
+
+async def test_a_metric_with_a_colon_in_its_name_is_found() -> None:
+    """As vLLM's are."""
+    text = b'vllm:num_requests_running{engine="0",model_name="a/b"} 1.0\n'
+    async with answering(answer_of(text)) as (address, _):
+        name = "vllm:num_requests_running"
+        said = await make_call(Call(name="s", method="GET", url=address, idle_metric=name))
+        assert said == "answered that 1 requests run"
+
+
 async def test_a_call_has_its_own_headers() -> None:
     """In place of what would be sent."""
     headers = {"content-type": "text/plain", "x-admin-key": "k"}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -203,6 +205,76 @@ async def test_a_host_that_is_not_there_is_an_error(host: str) -> None:
     """Refused, or no name at all."""
     with pytest.raises(UpstreamError, match="no connection to"):
         await ask(Upstream(Origin(host, 1)))
+
+
+def tried(address: str, number: int) -> OSError:
+    return OSError(number, f"Error connecting to {(address, 1)!r}: x")
+
+
+REFUSED = tried("127.0.0.1", errno.ECONNREFUSED)
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        ([REFUSED], "connection refused"),
+        (
+            [tried("::1", errno.ECONNREFUSED), REFUSED],
+            "refused",
+        ),
+        ([OSError(errno.ENETUNREACH, "x")], "network is unreachable"),
+        ([OSError(errno.EACCES, "x")], "permission denied"),
+        (
+            [tried("::1", errno.ECONNREFUSED), tried("127.0.0.1", errno.EHOSTUNREACH)],
+            "[::1] connection refused; 127.0.0.1 no route to host",
+        ),
+        (
+            [OSError(errno.ENETUNREACH, "x"), tried("10.0.0.1", errno.ETIMEDOUT)],
+            "network is unreachable; 10.0.0.1 connection timed out",
+        ),
+    ],
+)
+@pytest.mark.parametrize("is_grouped", [True, False])
+async def test_a_connection_that_fails_says_what_the_system_said(
+    monkeypatch: pytest.MonkeyPatch, cause: list[OSError], said: str, is_grouped: bool
+) -> None:
+    """Of each address that was tried, if it is not the same of all."""
+
+    async def fail(*_: object) -> None:
+        chained = ExceptionGroup("x", cause) if is_grouped or len(cause) > 1 else cause[0]
+        raise OSError("all attempts to connect to h:1 failed") from chained
+
+    monkeypatch.setattr(trio, "open_tcp_stream", fail)
+    with pytest.raises(UpstreamError) as caught:
+        await ask(Upstream(Origin("h", 1)))
+    assert str(caught.value).startswith("no connection to h:1: ")
+    assert str(caught.value).endswith(said)
+
+
+async def test_a_name_that_nobody_knows_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resolver's own words."""
+
+    async def fail(*_: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(trio, "open_tcp_stream", fail)
+    with pytest.raises(UpstreamError, match="no connection to h:1: name or service not known"):
+        await ask(Upstream(Origin("h", 1)))
+
+
+async def test_a_connection_that_breaks_says_what_the_system_said() -> None:
+    """A reset is not the same as an end."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some(1)
+        await stream.aclose()  # what was not read makes it a reset
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, serve, 0)
+        upstream = Upstream(Origin("127.0.0.1", listeners[0].socket.getsockname()[1]))
+        with pytest.raises(UpstreamError, match="server broke: connection reset by peer"):
+            await ask(upstream)
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(

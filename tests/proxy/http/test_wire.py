@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+import ssl
 from contextlib import suppress
 
 import pytest
 import trio
 
-from proxy.http.wire import READ_SIZE, Plain
+from proxy.http.wire import READ_SIZE, Plain, _of_system, words_of
 from proxy.observing.logbook import MOST_UNREAD, LogBook
 
 
@@ -103,3 +105,28 @@ async def test_a_reader_of_the_log_that_is_too_slow_is_told_what_it_missed() -> 
         book.tell("again")
         text = await reader.read()
     assert text == b"\n[3072 bytes dropped: this reader is too slow]\nagain\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "x"), "connection refused"),
+        (OSError(errno.EHOSTUNREACH, "Error connecting to ..."), "no route to host"),
+        (socket.gaierror(-2, "Name or service not known"), "name or service not known"),
+        (OSError("CERTIFICATE_VERIFY_FAILED"), "CERTIFICATE_VERIFY_FAILED"),
+    ],
+)
+def test_an_error_is_said_as_the_system_says_it(error: OSError, words: str) -> None:
+    """As the end of a sentence."""
+    assert words_of(error) == words
+
+
+@pytest.mark.parametrize(
+    ("cause", "number"),
+    [(TimeoutError(errno.ETIMEDOUT, "x"), errno.ETIMEDOUT), (ssl.SSLError(1, "x"), None)],
+)
+def test_the_systems_own_error_comes_through_tls(cause: OSError, number: int | None) -> None:
+    """TLS has numbers of its own, which mean something else."""
+    error = trio.BrokenResourceError("x")
+    error.__cause__ = cause
+    assert _of_system(error).errno == number
