@@ -8,7 +8,7 @@ DEV_READY := $(VENV)/.ready-dev
 VLLM := .venv-vllm
 GPU_CHECK := .gpu-check
 
-.PHONY: demo test test-slow test-vllm test-gpu wheels gpu-check attack soak lint types check schema bench format clean
+.PHONY: demo test test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench format clean
 
 demo: $(DEMO_READY)
 	@exec $(BIN)/llamadoze demo --folder .demo
@@ -47,6 +47,10 @@ attack: $(DEV_READY)
 
 soak: $(DEV_READY)
 	$(BIN)/python -m tests.bench.soak
+
+# A daemon that is killed three hundred times: what became of its models?
+kills: $(DEV_READY)
+	$(BIN)/python -m tests.bench.kills
 
 lint: $(DEV_READY)
 	$(BIN)/ruff check .

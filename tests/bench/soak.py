@@ -1,14 +1,17 @@
-"""A thousand swaps among four models, with clients that stream or leave, and faults.
+"""A thousand swaps among eight models, with clients that stream or leave, and faults.
 
-``make soak`` runs it. The daemon is a process of its own. At the end nothing may be left over of a
-request, a process or a descriptor, its memory must be flat, and a fault must explain each error.
+``make soak`` runs it. The daemon is a process of its own. Half of the models are behind a wrapper,
+or in a pretended container. At the end nothing may be left of a request, a process, a container
+or a descriptor, its memory must be flat, and a fault must explain each error.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import shlex
 import sys
 import time
 from collections import Counter
@@ -23,12 +26,14 @@ import attrs
 import psutil
 import trio
 
-from tests.conftest import STUB, processes_with
+from tests.conftest import STUB, processes_with, stub_command
 from tests.peers.client import Client, Reply
-from tests.proxy.daemon import stub
+from tests.peers.engine import Engine, engine_in
 from tests.system.daemon import Process, started, write
 
-MODELS = ("m1", "m2", "m3", "m4")
+PLAIN = ("m1", "m2", "m3", "m4")
+WRAPPED = ("session", "shell", "container", "container-without-sleep")
+MODELS = (*PLAIN, *WRAPPED)
 FAULTS = {
     "/sleep": [{"status": 404}, {"status": 500}, {"keep": True}, {"hang": True}, {"close": True}],
     "/wake_up": [{"status": 500}, {"keep": True}, {"hang": True}, {"close": True}],
@@ -179,21 +184,37 @@ def wrongs(seen: Soak, before: Numbers) -> list[str]:
 
 
 def configuration(folder: Path, chance: float) -> str:
-    """Write the configuration of four models that fail now and then."""
+    """Write the configuration of models that fail now and then."""
     faults = {
         path: {"chance": chance, "any": found + (FATAL if chance else [])}
         for path, found in FAULTS.items()
     }
-    keys: dict[str, Any] = {
-        "sleep": "vllm",
-        "cmdSleepTimeout": 1,
-        "cmdWakeTimeout": 1,
-        "concurrencyLimit": 1000,
-        "verify": {"hostMemory": True, "freed": 30, "timeout": 1, "canary": True},
-    }
+    weighed = {"hostMemory": True, "freed": 30, "timeout": 1, "canary": True}
+    asked = {"timeout": 1, "canary": True}  # of a container, whose memory nobody tells
+    limits = {"cmdSleepTimeout": 1, "cmdWakeTimeout": 1}
+    sleeps: dict[str, Any] = {"sleep": "vllm", "verify": weighed, **limits}
     options = ("--hold", "16", "--faults", json.dumps(faults))
-    models = {name: stub(*options, **keys) for name in MODELS}
+    server = stub_command("--port", "${PORT}", *options)
+    models: dict[str, dict[str, Any]] = {
+        **{name: {"cmd": server, **sleeps} for name in PLAIN},
+        "session": {"cmd": f"setsid -w {server}", **sleeps},
+        "shell": {"cmd": f"sh -c {shlex.quote(f'timeout 3600 {server}; true')}"},
+        "container": {"cmd": contained("one", server), **sleeps, "verify": asked},
+        "container-without-sleep": {"cmd": contained("two", server)},
+    }
+    everywhere = {"proxy": "http://127.0.0.1:${PORT}", "concurrencyLimit": 1000}
+    models = {name: {**model, **everywhere} for name, model in models.items()}
     return write(folder, models=models, maxBackoff=1, maxSleepFailures=0)
+
+
+def contained(name: str, server: str) -> str:
+    """Return what runs a server in a container."""
+    return f"docker run --rm --name {name} an/image {server}"
+
+
+def left_over(engine: Engine) -> list[str]:
+    """Return the processes and containers that live yet."""
+    return processes_with(str(STUB)) + [f"container {name}" for name in engine.containers()]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -202,14 +223,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--clients", type=int, default=50, help="who ask at once (50)")
     parser.add_argument("--faults", type=float, default=0.01, help="chance of a fault (0.01)")
     options = parser.parse_args(arguments)
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, engine_in(Path(folder) / "engine") as engine:
+        os.environ["PATH"] = engine.path()
         file = configuration(Path(folder), options.faults)
         with started("--config", file) as daemon:
             before = Soak(daemon).measure()
             seen = trio.run(soak, daemon, options.clients, options.swaps)
             found = wrongs(seen, before)
             status, seconds = daemon.end()
-        left = processes_with(str(STUB))
+        left = left_over(engine)
     print(f"answers: {dict(sorted(seen.outcomes.items()))}")
     print(f"memory: {slope(seen.samples):+.2f} MB in 1,000 swaps")
     print(f"ended with {status} after {seconds:.1f} s")
