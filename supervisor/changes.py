@@ -70,4 +70,5 @@ def _effective(config: Config, name: str) -> object:
 
 def _process(model: Model) -> object:
     """Return what a running process was started with, and how it is put to sleep and woken."""
-    return model.cmd, model.env, model.port, model.proxy, model.check_endpoint, model.recipe.way
+    where = model.port, model.proxy, model.check_endpoint, model.detached
+    return model.cmd, model.env, where, model.recipe.way

@@ -16,9 +16,11 @@ import trio
 from configschema import Config, Limits, resolve_limits
 from supervisor.changes import Changes, changes
 from supervisor.model.server import ModelServer
+from supervisor.neighbours import Neighbours
+from supervisor.places.choosing import Places
 from supervisor.sleep.contact import Contact
 from supervisor.states.journal import SILENT, Journal
-from supervisor.states.table import ENDED
+from supervisor.states.table import ENDED, State
 from supervisor.succession.records import Record, Records
 
 
@@ -31,11 +33,13 @@ class Fleet:
         contact: the ways to model servers.
         limits: per model id, instead of what the configuration resolves to.
         nursery: every model process lives in it.
+        places: where model servers run.
         records: what the next daemon is left; None leaves nothing.
         inherited: processes of an earlier daemon, by model.
         journal: told what happens to the models.
         on_change: called with a model server after every change of its state.
         on_failure: called with a model's id and the reason when it fails while it is wanted.
+        on_crash: called with a model's id when it has died and is to be started again.
         servers: by id; one whose model was removed stays until its process has ended.
     """
 
@@ -43,15 +47,20 @@ class Fleet:
     contact: Contact
     limits: Mapping[str, Limits]
     nursery: trio.Nursery
+    places: Places
     records: Records | None = None
     inherited: dict[str, Record] = attrs.field(factory=dict)
     journal: Journal = SILENT
     on_change: Callable[[ModelServer], None] = lambda _: None
     on_failure: Callable[[str, str], None] = lambda _, __: None
+    on_crash: Callable[[str], None] = lambda _: None
     servers: dict[str, ModelServer] = attrs.field(factory=dict, init=False)
 
     def open(self) -> None:
         """Begin to own the models of the configuration."""
+        if self.records is not None:
+            for record in self.inherited.values():
+                self.records.keep(record)
         for name in self.config.models:
             self._add(name)
 
@@ -79,9 +88,10 @@ class Fleet:
 
     def let_go(self) -> int:
         """Let processes live on when this ends, where that is wanted; return how many can."""
-        if not self.config.adopt or not self._note():  # or the next daemon would not know them
+        if not self.config.adopt:
             return 0
-        return sum(server.let_go() for server in self.servers.values())
+        # Or the next daemon would not know it.
+        return sum(server.let_go() for name, server in self.servers.items() if self.note(name))
 
     def cut(self) -> None:
         """End every model process without its grace."""
@@ -94,12 +104,12 @@ class Fleet:
         if name in self.servers:
             self.servers[name].change(model, limits, "it is in the configuration again")
             return
-        inherited = self.inherited.pop(name, None)
+        record = self.inherited.pop(name, None)
+        inherited = (record.handle, State(record.state)) if record else None
         server = ModelServer(
-            model, limits, self.contact, self._log_file(name), inherited, self.journal
+            *(model, limits, self.contact, self.places, self._log_file(name)),
+            *(inherited, self.journal, Neighbours(name, self)),
         )
-        server.on_change = partial(self._changed, server)
-        server.on_failure = partial(self.on_failure, name)
         server.output.on_write = partial(self.journal.wrote, name)
         self.servers[name] = server
         self.nursery.start_soon(server.run)
@@ -116,15 +126,14 @@ class Fleet:
         return self.limits.get(name) or resolve_limits(self.config, self.config.models[name])
 
     def _log_file(self, name: str) -> Path | None:
-        return self.records.log_file(name) if self.records and self.config.adopt else None
+        """Return where a server writes to that may outlive the daemon."""
+        model = self.config.models.get(name)
+        lives_on = self.config.adopt or (model is not None and model.is_elsewhere)
+        return self.records.log_file(name) if self.records and lives_on else None
 
-    def _changed(self, server: ModelServer) -> None:
-        self.on_change(server)
-        self._note()
-
-    def _note(self) -> bool:
-        """Leave the next daemon word of the processes; return whether that could be done."""
+    def note(self, name: str) -> bool:
+        """Leave the next daemon word of a server; return whether that could be done."""
         if self.records is None:
             return False
-        servers = self.servers.values()
-        return self.records.note((one.model, one.snapshot(), one.logs) for one in servers)
+        server = self.servers[name]
+        return self.records.note(server.model, server.snapshot(), logs=server.logs)

@@ -32,7 +32,7 @@ async def preload(supervisor: Supervisor, one_token: OneToken) -> None:
 async def _preload(supervisor: Supervisor, model: Model, one_token: OneToken) -> None:
     try:
         async with supervisor.lease(model.id) as server:
-            failure = await _first_token(model, one_token, server.limits.canary)
+            failure = await _first_token(server.model, one_token, server.limits.canary)
     except SupervisorError as error:
         log.warning(f"<{model.id}> Not preloaded: {error}", model=model.id)
         return

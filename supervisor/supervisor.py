@@ -6,8 +6,10 @@ Leaving its block ends all processes.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import attrs
 import structlog
@@ -17,7 +19,9 @@ from configschema import Config, Limits, Model
 from supervisor.changes import Changes
 from supervisor.fleet import Fleet
 from supervisor.model.server import ModelServer
+from supervisor.places.choosing import Places
 from supervisor.processes.memory import Measure, held_by
+from supervisor.revival import revive
 from supervisor.scheduling.scheduler import Scheduler, Turn, rules_for
 from supervisor.scheduling.sleepbudget import BudgetKeeper, budget_for
 from supervisor.sleep.contact import Contact
@@ -28,6 +32,7 @@ from supervisor.states.refusals import (
     ModelFailed,
     NotRunning,
     Removed,
+    StillHeld,
     SupervisorError,
     UnknownModel,
     Unloaded,
@@ -137,7 +142,9 @@ class Supervisor:
         if not server.can_sleep:
             server.forgive()
         server.wish(Wish.SLEEP)
-        snapshot = await server.reached(ENDED | {State.ASLEEP})
+        snapshot = await race(partial(server.reached, ENDED | {State.ASLEEP}), server.is_stuck)
+        if snapshot.left:
+            raise StillHeld(snapshot.model, snapshot.model, snapshot.left)
         if snapshot.state in ENDED:
             reason = snapshot.failure or "it was told to stop"
             raise ModelFailed(snapshot.model, f"{reason}; it was stopped and does not sleep")
@@ -146,15 +153,23 @@ class Supervisor:
     async def unload(self, name: str) -> Snapshot:
         """Stop a model now; its requests are cut, those that wait for it are sent away.
 
+        What an earlier end could not end is given up: others may start then.
+
         Raises:
             UnknownModel: there is no such model.
+            StillHeld: it could not be ended.
         """
-        server = self.server(name)
-        log.info(f"<{server.model.id}> Unload was asked for", model=server.model.id)
+        server = self.servers.get(name) or self.server(name)  # it may be leaving
+        model = server.model.id
+        log.info(f"<{model}> Unload was asked for", model=model)
+        server.unloads += 1
         server.wish(Wish.STOP)
-        self._to_wake.discard(server.model.id)
-        self._scheduler.refuse(server.model.id, Unloaded(server.model.id))
-        snapshot = await server.reached(ENDED)
+        server.give_up()
+        self._to_wake.discard(model)
+        self._scheduler.refuse(model, Unloaded(model))
+        snapshot = await race(partial(server.reached, ENDED), server.is_stuck)
+        if snapshot.left:
+            raise StillHeld(model, model, snapshot.left)
         server.start_at_once()
         self._scheduler.settle()
         return snapshot
@@ -221,7 +236,7 @@ class Supervisor:
     async def _all_at_rest(self) -> None:
         async with trio.open_nursery() as nursery:
             for server in self.servers.values():
-                nursery.start_soon(server.reached, AT_REST)
+                nursery.start_soon(race, partial(server.reached, AT_REST), server.is_stuck)
 
     async def resume(self) -> list[Snapshot]:
         """Serve again, and bring up what was awake when the memory was yielded.
@@ -280,9 +295,9 @@ async def open_supervisor(
         journal: told what happens to the models.
     """
     async with trio.open_nursery() as nursery:
-        fleet = Fleet(
-            config, contact, limits or {}, nursery, records, dict(inherited or {}), journal
-        )
+        owner = records.owner if records else secrets.token_hex(8)
+        places, taken = Places(owner, contact.probe, contact.weigh), dict(inherited or {})
+        fleet = Fleet(config, contact, limits or {}, nursery, places, records, taken, journal)
         scheduler = Scheduler(fleet.servers, rules_for(config))
         keeper = BudgetKeeper(fleet.servers, budget_for(config), measure)
 
@@ -291,11 +306,15 @@ async def open_supervisor(
             if server.snapshot().state is State.ASLEEP:
                 keeper.look()
 
+        supervisor = Supervisor(fleet, scheduler, keeper)
         fleet.on_change, fleet.on_failure = changed, scheduler.fail
+        fleet.on_crash = lambda name: nursery.start_soon(
+            revive, supervisor.servers[name], supervisor.load
+        )
         fleet.open()
         nursery.start_soon(scheduler.run)
         nursery.start_soon(keeper.run)
         try:
-            yield Supervisor(fleet, scheduler, keeper)
+            yield supervisor
         finally:
             nursery.cancel_scope.cancel()

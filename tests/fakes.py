@@ -3,6 +3,7 @@
 `FakePrograms` stands in for `open_child`. The first word of a command says what it does:
 ``serve`` runs until it is ended, ``sleep N`` ends well after N seconds, ``fail N`` ends with status
 N, ``missing`` cannot be started, ``crash N`` runs for N seconds and ends with status 7.
+Which of them fail, or cannot be ended, a test may change while they run.
 """
 
 from __future__ import annotations
@@ -18,8 +19,19 @@ import pytest
 import trio
 
 from configschema import Call, Model
+from supervisor.places.addresses import Answering
 from supervisor.processes.child import CannotStart
+from supervisor.processes.kin import Kin
 from supervisor.processes.memory import Held
+
+
+@attrs.frozen
+class FakeKin(Kin):
+    stuck: set[int] = attrs.field(factory=set)
+
+    async def members(self) -> list[int]:
+        await trio.lowlevel.checkpoint()
+        return [self.leader] if self.leader in self.stuck else []
 
 
 @attrs.define(eq=False)
@@ -27,14 +39,19 @@ class FakeChild:
     pid: int
     argv: tuple[str, ...]
     grace: float
+    kin: Any = None
     ask: Any = None
     ended: trio.Event = attrs.field(factory=trio.Event)
     status: int | None = None
     was_killed: bool = False
     is_let_go: bool = False
-    is_stuck: bool = False
+    must_be_asked: bool = False
+    left: tuple[int, ...] = ()
 
     async def exited(self) -> int:
+        if self.status is not None:
+            await trio.lowlevel.checkpoint()
+            return self.status
         match self.argv:
             case ("sleep", seconds):
                 await self._until(float(seconds), 0)
@@ -57,19 +74,44 @@ class FakeChild:
         self.status = status
         self.ended.set()
 
+    @property
+    def has_ended(self) -> bool:
+        return self.status is not None
+
+    can_be_let_go = False
+
+    def let_go(self) -> None:
+        self.is_let_go = True
+
     def cut(self) -> None:
         pass
 
-    def terminate(self) -> None:
+    async def terminate(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def spare_strays(self) -> None:
         pass
 
 
 @attrs.define(eq=False)
 class FakePrograms:
-    """Records what was started and ended; at most one of each name runs."""
+    """Records what was started and ended; at most one of each name runs.
+
+    Attributes:
+        running: by pid.
+        history: what was started (``+``) and ended (``-``), in order.
+        broken: commands that end with status 1 as soon as they are started.
+        cramped: the same, but only beside another that runs.
+        unkillable: commands whose process outlives its end.
+        stuck: the pids of those that have.
+    """
 
     running: dict[int, FakeChild] = attrs.field(factory=dict)
     history: list[str] = attrs.field(factory=list)
+    broken: set[str] = attrs.field(factory=set)
+    cramped: set[str] = attrs.field(factory=set)
+    unkillable: set[str] = attrs.field(factory=set)
+    stuck: set[int] = attrs.field(factory=set)
     _pids: count[int] = attrs.field(factory=lambda: count(100))
 
     @asynccontextmanager
@@ -81,18 +123,25 @@ class FakePrograms:
         on_output: Callable[[bytes], None],
         grace: float,
         log_file: Path | None = None,
+        token: str = "",
     ) -> AsyncIterator[FakeChild]:
         await trio.lowlevel.checkpoint()
         if argv[0] == "missing":
             raise CannotStart(f"No such file or directory: {argv[0]!r}")
-        child = FakeChild(next(self._pids), tuple(argv), grace)
+        pid, command = next(self._pids), " ".join(argv)
+        child = FakeChild(pid, tuple(argv), grace, FakeKin(pid, 1, token, stuck=self.stuck))
+        if command in self.broken or (command in self.cramped and self.running):
+            child.exit(1)
         self.running[child.pid] = child
-        self.history.append("+ " + " ".join(argv))
+        self.history.append(f"+ {command}")
         try:
             yield child
         finally:
             del self.running[child.pid]
-            self.history.append("- " + " ".join(argv))
+            self.history.append(f"- {command}")
+            if command in self.unkillable:
+                self.stuck.add(pid)
+                child.left = (pid,)
             if child.status is None:
                 child.exit(-15)
 
@@ -100,9 +149,30 @@ class FakePrograms:
         return next(child for child in self.running.values() if child.argv == argv)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("supervisor.model.birth.open_child", self.open_child)
+        monkeypatch.setattr("supervisor.places.here.open_child", self.open_child)
+        monkeypatch.setattr("supervisor.places.elsewhere.open_child", self.open_child)
+        monkeypatch.setattr("supervisor.places.here.addresses_of", nowhere)
+        monkeypatch.setattr("supervisor.places.elsewhere.listening_for", unseen)
+        monkeypatch.setattr("supervisor.places.localserver.who_answers", its_own)
         monkeypatch.setattr("supervisor.processes.commands.open_child", self.open_child)
         monkeypatch.setattr("supervisor.processes.memory.weigh", FakeScales())
+
+
+async def nowhere(_: Model) -> list[Any]:
+    """Return the addresses of this machine that a fake program listens on."""
+    await trio.lowlevel.checkpoint()
+    return []
+
+
+async def unseen(_: Model) -> None:
+    """Say that a fake program's address is on another machine."""
+    await trio.lowlevel.checkpoint()
+
+
+async def its_own(_: Model, __: Sequence[int]) -> Answering:
+    """Say that a fake program answers itself."""
+    await trio.lowlevel.checkpoint()
+    return Answering(frozenset({1}))
 
 
 @attrs.define(eq=False)

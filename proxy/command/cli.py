@@ -121,10 +121,10 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     from proxy.demo.prepare import MODELS, prepare
-    from supervisor.processes.ports import is_free, kept_free
+    from supervisor.processes.ports import HOST, is_free, kept_free
 
     _, port = _address(options.listen)
-    if port and not is_free(port):  # said before the advice of what to try there
+    if port and not is_free(HOST, port):  # said before the advice of what to try there
         raise CannotRun(f"cannot listen on {options.listen}: {TAKEN}")
     with kept_free(len(MODELS)) as first_port:
         file = prepare(Path(options.folder), options.listen, first_port)

@@ -101,8 +101,11 @@ class Application(QuartTrio, Journal):
         report(call, answer, now)
 
     def stepped(self, model: str, event: Event, state: State, took: float) -> None:
-        """Tell of a step; connections to what has ended, or is to sleep, are closed."""
-        if event in (Event.ENDED, Event.GAVE_UP, Event.SLEEP):
+        """Tell of a step; connections to what is to end, or to sleep, are closed by us.
+
+        The side that closes first keeps the port for a minute, and a server may need its own again.
+        """
+        if event in (Event.STOP, Event.ENDED, Event.GAVE_UP, Event.SLEEP):
             self.pools.let_go(model)
         self.events.stepped(model, event, state, took)
 

@@ -27,9 +27,12 @@ from proxy.lifecycle.reloading import Files, Reloader
 from proxy.lifecycle.signals import Told
 from proxy.observing.counters import Metrics
 from proxy.observing.logbook import LogBook
-from supervisor import Supervisor, open_supervisor
+from supervisor import State, Supervisor, open_supervisor
+from supervisor.places.handles import HereHandle
 from supervisor.preload import preload
+from supervisor.processes.brood import BROOD
 from supervisor.processes.gpu import why_not_known
+from supervisor.processes.kin import end_orphans
 from supervisor.processes.memory import OF_DRIVER
 from supervisor.states.journal import Journals
 from supervisor.states.racing import race
@@ -76,7 +79,9 @@ async def run_daemon(
     _raise_file_limit()
     _spare_pauses()
     told = Told()
+    BROOD.gather()
     async with trio.open_nursery() as root:
+        root.start_soon(BROOD.reap)
         await root.start(told.follow, grace)
         inherited = await _settle(config, records, told)
         metrics, journals = Metrics(), Journals()
@@ -93,7 +98,8 @@ async def run_daemon(
                 reloader = Reloader(files, supervisor)
                 root.start_soon(reloader.follow, told.hangups)
                 beside: list[Task] = [reloader.watch] if watch else []
-                if not inherited:  # or it would make those leave that were to be kept
+                # It would make those leave that were to be kept.
+                if not any(_is_kept(one) for one in inherited.values()):
                     beside.append(partial(preload, supervisor, CONTACT.one_token))
                 with open_application(supervisor, reloader, metrics, book, told.stop) as app:
                     journals.all = (metrics, book, app)
@@ -110,12 +116,19 @@ async def run_daemon(
                 others = f"; {left} live on for the next llamadoze (adopt)" if left else ""
                 log.info(f"Stopping all models{others}", left=left)
         root.cancel_scope.cancel()
+    await end_orphans()
     log.info("Stopped")
+
+
+def _is_kept(record: Record) -> bool:
+    """Whether a process lives on from the earlier daemon, and is of use."""
+    return isinstance(record.handle, HereHandle) and State(record.state) is not State.STOPPING
 
 
 async def _settle(config: Config, records: Records | None, told: Told) -> dict[str, Record]:
     """Return the processes to take over; of what was not settled, the state file still tells."""
-    settle = partial(settle_leftovers, records.found if records else (), config, CONTACT)
+    found, owner = (records.found, records.owner) if records else ((), "")
+    settle = partial(settle_leftovers, found, config, CONTACT, owner)
 
     async def called_off() -> dict[str, Record]:
         await told.stop.wait()

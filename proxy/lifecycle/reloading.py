@@ -68,8 +68,10 @@ class Reloader:
         if self.files is None:
             raise BadRequest("the configuration did not come from a file", code="no_file")
         async with self._one:  # what is read last must be in effect last
-            servers = self.supervisor.servers.items()
-            ports = {name: server.model.port for name, server in servers if server.model.port}
+            # A model that had to move to another port is not changed by that.
+            leaving = {name: one.model for name, one in self.supervisor.servers.items()}
+            models = {**leaving, **self.supervisor.config.models}
+            ports = {name: model.port for name, model in models.items() if model.port}
             try:
                 loaded = await _in_thread(partial(_read, self.files, ports))
             except UNREADABLE as error:

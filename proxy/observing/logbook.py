@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import attrs
 
 from proxy.observing.unread import Unread
-from supervisor.processes.logs import LogRing
+from supervisor.processes.output import LogRing
 from supervisor.states.journal import Journal
 
 PROXY, UPSTREAM = "proxy", "upstream"

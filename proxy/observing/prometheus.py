@@ -82,6 +82,11 @@ class _Standings(Collector):
             running.add_metric([name], server.usage.in_flight)
             waiting.add_metric([name], server.usage.waiting)
         yield from _sleep(self.supervisor)
+        text = "1 while something of a model could not be ended."
+        left = _gauge("leftovers", text, "model")
+        for name, server in sorted(self.supervisor.servers.items()):
+            left.add_metric([name], bool(server.at.left))
+        yield left
         forwarded = _gauge("requests_open", "Requests that have not ended.")
         forwarded.add_metric([], len(list(self.in_flight)))
         paused = _gauge("paused", "Whether all models were told to make room for others.")

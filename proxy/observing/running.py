@@ -38,6 +38,7 @@ def standing(supervisor: Supervisor, snapshot: Snapshot) -> Row:
         "in_flight": snapshot.in_flight,
         "waiting": server.usage.waiting,
         "failure": snapshot.failure,
+        "leftover": snapshot.left or None,
         "failures": server.backoff.failures,
         "retryIn": round(server.held_back, 1),
         "sleep": _sleep(server),

@@ -14,7 +14,7 @@ from proxy.http.errors import BadRequest
 from proxy.naming.resolving import Resolver
 from proxy.observing.logbook import PROXY, UPSTREAM, LogBook
 from proxy.views.models import endless, plain
-from supervisor.processes.logs import LogRing
+from supervisor.processes.output import LogRing
 
 TEXT = "text/plain; charset=utf-8"
 

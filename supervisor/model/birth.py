@@ -1,99 +1,127 @@
-"""How a model server comes by its process: it is started, or taken over from an earlier daemon.
+"""How a model comes by its server: it is started, or one that runs already is taken.
 
-Owns both ways, and what is said and done where either fails. What the process is for is the model
+Owns both ways, and what is said and done where either fails. What the server is for is the model
 server's.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
 import attrs
-import trio
 
 from configschema import Limits, Model
 from supervisor.model.reasons import Ending
 from supervisor.model.resting import Wanted
-from supervisor.processes.child import CannotStart, Child, open_child, own
-from supervisor.processes.groups import end_group
-from supervisor.processes.obstacles import obstacle
-from supervisor.processes.output import LogFile
-from supervisor.sleep.actions import environment_of
+from supervisor.places.containers import StopCommand, is_outside, stop_command
+from supervisor.places.handles import Handle
+from supervisor.places.running import CannotRun, Hear, Order, Place, RunningServer
+from supervisor.processes.plainfiles import why_not_writable
+from supervisor.sleep.actions import Actions, environment_of
 from supervisor.states.durations import seconds
 from supervisor.states.standing import Standing
-from supervisor.states.table import Event, State, Wish
-from supervisor.succession.adopted import is_left_over, recognised
-from supervisor.succession.records import Record
-
-Hear = Callable[[bytes], None]
+from supervisor.states.table import Event, Wish
 
 
-class NoProcess(Exception):
-    """There is no process; the text says why, in an operator's words."""
+class NoServer(Exception):
+    """There is no server; the text says why, in an operator's words."""
 
 
 class Birth(Protocol):
-    """A way to come by a process."""
+    """A way to come by a server."""
 
-    def process(self, hear: Hear) -> AbstractAsyncContextManager[Child]:
-        """Have the process for as long as the block lasts; leaving it ends it, or lets it go.
+    def server(self, hear: Hear) -> AbstractAsyncContextManager[RunningServer]:
+        """Have the server for as long as the block lasts; leaving it ends it, or lets it go.
 
         Args:
             hear: called with its output.
 
         Raises:
-            NoProcess: and why.
+            NoServer: and why.
         """
 
     def announce(self) -> None:
-        """Say how the process came, and step to where that leaves the model."""
+        """Say how the server came, and step to where that leaves the model."""
 
     def failed(self, reason: str) -> Ending:
-        """Return what follows if there is no process."""
+        """Return what follows if there is no server."""
 
 
 @attrs.frozen
 class Start:
-    """A process is started.
+    """A server is started.
 
     Attributes:
         model: what to run.
-        limits: its grace at the end.
+        limits: its grace at the end, and the time of its cmdStop.
+        place: where.
         log_file: what it writes to, so that it can outlive the daemon; None is a pipe.
         at: where the model stands.
+        clear: makes the room that the model is known to need; returns why it cannot.
+        taken: returns the ports that others have.
+        moved: told of the model as it is started, which may have another port.
+        run: runs a command of the model's.
     """
 
     model: Model
     limits: Limits
+    place: Place
     log_file: Path | None
     at: Standing
+    clear: Callable[[], Awaitable[str | None]]
+    taken: Callable[[], set[int]]
+    moved: Callable[[Model], None]
+    run: Callable[[StopCommand], Awaitable[str | None]]
 
     @asynccontextmanager
-    async def process(self, hear: Hear) -> AsyncIterator[Child]:
+    async def server(self, hear: Hear) -> AsyncIterator[RunningServer]:
         """Start it, unless that is pointless."""
         self.at.step(Event.START)
-        if reason := obstacle(self.model):
-            raise NoProcess(reason)
-        process = open_child(
-            self.model.cmd.argv,
-            env=environment_of(self.model),
-            on_output=hear,
-            grace=self.limits.unload,
+        if reason := await self.clear():
+            raise NoServer(reason)
+        if is_outside(self.model):  # what an earlier life left may have its port, and its name
+            await self._obstacle(self.model)
+        model = await self.place.fitted(self.model, self.taken)
+        if model is not self.model:
+            self._tell_of_port(model)
+            self.moved(model)
+        if reason := await self._obstacle(model):
+            raise NoServer(reason)
+        order = Order(
+            model=model,
+            limits=self.limits,
+            env=environment_of(model),
+            hear=hear,
             log_file=self._usable_log_file(),
         )
-        async with AsyncExitStack() as life:
-            try:
-                child = await life.enter_async_context(process)
-            except CannotStart as error:
-                raise NoProcess(f"cmd cannot be started: {error}") from error
-            yield child
+        try:
+            async with self.place.start(order) as server:
+                yield server
+        except CannotRun as error:
+            raise NoServer(str(error)) from error
+
+    async def _obstacle(self, model: Model) -> str | None:
+        """Return what is in the way, after what an earlier life may have left was told to stop."""
+        reason = await self.place.obstacle(model)
+        command = stop_command(model, self.limits) if reason and model.cmd else None
+        if command is None:
+            return reason
+        text = f"{reason}. Running {command.name}, in case an earlier life has left it"
+        self.at.tell("warning", text)
+        failure = await self.run(command)
+        again = await self.place.obstacle(model)
+        return f"{again} ({command.name} {failure})" if again and failure else again
+
+    def _tell_of_port(self, model: Model) -> None:
+        text = f"Port {self.model.port} is not free; the model gets port {model.port}"
+        self.at.tell("info", text, port=model.port)
 
     def _usable_log_file(self) -> Path | None:
         """Return the log file, or None where there can be none: then a pipe must do."""
-        reason = self.log_file and _why_not_writable(self.log_file)
+        reason = self.log_file and why_not_writable(self.log_file)
         if reason:
             text = f"Cannot write {self.log_file}: {reason}; the process will not outlive llamadoze"
             self.at.tell("warning", text)
@@ -102,65 +130,72 @@ class Start:
     def announce(self) -> None:
         """Say how long it has to be ready."""
         limit = self.limits.ready
-        self.at.tell("info", f"Starting process (timeout: {seconds(limit)})", timeout_s=limit)
+        what = "Starting process" if self.model.cmd else "Waiting for the server"
+        self.at.tell("info", f"{what} (timeout: {seconds(limit)})", timeout_s=limit)
 
     def failed(self, reason: str) -> Ending:
         """The model has failed."""
         return Ending(reason, failed=True)
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Adoption:
-    """A process of an earlier daemon is taken over.
+    """A server that runs already is taken: of an earlier daemon, or nobody's.
 
     Attributes:
-        record: what is known of it.
+        model: whose it is.
         limits: its grace at the end.
+        place: where it runs.
+        handle: what it is found by.
         log_file: what it writes to.
         at: where the model stands.
         wanted: what others want of it.
+        actions: returns what can be done to it.
+        asleep: whether it sleeps; None if that must be asked.
+        whose: who has had it.
     """
 
-    record: Record
+    model: Model
     limits: Limits
+    place: Place
+    handle: Handle
     log_file: Path | None
     at: Standing
     wanted: Wanted
+    actions: Callable[[RunningServer], Actions]
+    asleep: bool | None
+    whose: str
 
     @asynccontextmanager
-    async def process(self, hear: Hear) -> AsyncIterator[Child]:
+    async def server(self, hear: Hear) -> AsyncIterator[RunningServer]:
         """Own it, if it is still there."""
-        pid, began, log_file = self.record.pid, self.record.started, self.log_file
-        with recognised(pid, began) as leader:
-            if leader is None or log_file is None:
-                if is_left_over(pid, began):
-                    # Shielded: nobody would look for it again. Bounded by the grace.
-                    with trio.CancelScope(shield=True):
-                        await end_group(pid, self.limits.unload, None)
-                raise NoProcess("the process of the earlier llamadoze has ended meanwhile")
-            async with own(Child(leader, LogFile(log_file), self.limits.unload), hear) as child:
-                yield child
+        order = Order(
+            model=self.model,
+            limits=self.limits,
+            env=environment_of(self.model),
+            hear=hear,
+            log_file=self.log_file,
+        )
+        try:
+            async with self.place.take_over(order, self.handle) as server:
+                if self.asleep is None:
+                    self.asleep = await self.actions(server).sleeps_already(self.limits.check)
+                yield server
+        except CannotRun as error:
+            raise NoServer(str(error)) from error
 
     def announce(self) -> None:
         """Go on from where it was: it serves, or it sleeps."""
-        if self.record.state == State.READY.value:
+        if self.asleep:
+            self.wanted.ask(Wish.SLEEP)
+            self.at.step(Event.ADOPTED_ASLEEP)
+        else:
             self.wanted.ask(Wish.SERVE)
             self.wanted.usage.restart_idle_time()
             self.at.open(Event.ADOPTED_READY)
-        else:
-            self.wanted.ask(Wish.SLEEP)
-            self.at.step(Event.ADOPTED_ASLEEP)
-        self.at.tell("info", f"Adopted process of an earlier llamadoze ({self.at.state.value})")
+        self.at.tell("info", f"Adopted {self.whose} ({self.at.state.value})")
 
     def failed(self, reason: str) -> Ending:
         """Nothing is lost: the next request starts the model."""
         self.at.tell("warning", reason)
         return Ending()
-
-
-def _why_not_writable(log_file: Path) -> str | None:
-    try:
-        log_file.touch(0o600)
-    except OSError as error:
-        return error.strerror or str(error)
-    return None

@@ -6,76 +6,148 @@ server, in whose task all of this runs.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import attrs
 import trio
 
-from supervisor.model.reasons import Ending
+from supervisor.model.checkup import Checkup
+from supervisor.model.reasons import OOM, Ending
 from supervisor.model.resting import Wanted
-from supervisor.processes.child import Child
+from supervisor.places.running import RunningServer
 from supervisor.processes.commands import describe_exit
 from supervisor.sleep.actions import Actions, summary
 from supervisor.sleep.sleeping import Sleeping
+from supervisor.states.durations import seconds
 from supervisor.states.racing import race
 from supervisor.states.standing import Standing
 from supervisor.states.table import BETWEEN_SLEEP_AND_WAKE, Event, State, Wish
 
 SEEN_WITHIN = 0.05  # seconds in which a process that ends closes its connections and is reaped
+SERVING = frozenset({State.READY})
+MOVING = frozenset(State) - SERVING
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL, None)
+"""How a process ends that was killed; by a shell or an engine, or as far as is known."""
+TOLD_EVERY = 15.0  # seconds between lines of a start that takes long
 
 
 @attrs.frozen
 class Life:
-    """The life of a process.
+    """The life of a server.
 
     Attributes:
-        child: the process.
+        server: that runs.
         actions: returns what can be done to it, with the limits that hold now.
         at: where the model stands.
         wanted: what others want of it.
         sleeping: how it sleeps, and how far that is trusted.
+        checkup: looks whether it is well while it serves.
     """
 
-    child: Child
+    server: RunningServer
     actions: Callable[[], Actions]
     at: Standing
     wanted: Wanted
     sleeping: Sleeping
+    checkup: Checkup
 
     async def run(self) -> Ending:
-        """Let the process serve until it ends, or is to end."""
-        return await race(self._serve, self._exit, self._unwanted)
+        """Let the server serve until it ends, or is to end."""
+        return await race(self._serve, self._exit, self._unwanted, self._checked)
 
     async def _serve(self) -> Ending:
         """Bring the model up, then let it sleep and wake as wanted, until a step fails."""
         if self.at.state is State.STARTING:
-            if failure := await self.actions().become_ready():
+            if failure := await self._bring_up():
                 return Ending(failure, failed=True)
-            self._open(Event.BECAME_READY, "Model ready in")
+        else:
+            await self.server.landed()  # it was adopted
+            self.at.knows(self.server.handle)
         while True:
             if self.at.state is State.READY:
                 if failure := await self.wanted.until_rest_is_due():
                     return self._report(failure, "falling back to Stop()")
-                if self.wanted.wish is Wish.DRAIN or not self._may_sleep:
-                    self.wanted.told_to_end.set()
-                    return Ending()
-                if ending := await self._fall_asleep():
+                if ending := await self._rest():
                     return ending
-            await self.wanted.until_serve()
+            if not self.wanted.usage.in_flight:
+                await self.wanted.until_serve()
             if ending := await self._wake():
                 return ending
+
+    async def _rest(self) -> Ending | None:
+        """Let the model sleep, unless it sleeps already; return why its server ends instead."""
+        if self.wanted.found_asleep:
+            self.wanted.found_asleep = False
+            self.at.step(Event.FOUND_ASLEEP)
+            self.at.tell("warning", FOUND_ASLEEP)
+            return None
+        if self.wanted.wish is Wish.DRAIN or not self._may_sleep:
+            self.wanted.told_to_end.set()
+            return Ending()
+        return await self._fall_asleep()
+
+    async def _bring_up(self) -> str | None:
+        """Wait until the server is ready, or found asleep; return why it is neither."""
+        actions = self.actions()
+        if self.server.was_there and await actions.sleeps_already(actions.limits.check):
+            self.at.step(Event.FOUND_ASLEEP)
+            self.at.tell("info", "The server is there already, and asleep")
+            return None
+        failure = await race(self._become_ready, self._tell_of_loading)
+        if failure is None:
+            self.at.knows(self.server.handle)
+            self._open(Event.BECAME_READY, "Model ready in")
+        return failure
+
+    async def _become_ready(self) -> str | None:
+        return await self.actions().become_ready()
+
+    async def _tell_of_loading(self) -> str | None:
+        """Say now and then that a start goes on, and what the server says of it."""
+        limit, passed = self.actions().limits.ready, 0.0
+        while True:
+            await trio.sleep(TOLD_EVERY)
+            passed += TOLD_EVERY
+            last = " | ".join(self.actions().output.tail(1))
+            text = f"Still loading, {passed:.0f} of {seconds(limit)}"
+            self.at.tell("info", f"{text}; last output: {last}" if last else text)
+
+    async def _checked(self) -> Ending:
+        """Look after the server while it serves; return that it is ill."""
+        while True:
+            await self.at.reached(SERVING)
+            failure = await race(self._until_ill, self._until_it_moves)
+            if failure:
+                return Ending(failure, failed=True)
+
+    async def _until_ill(self) -> str | None:
+        failure = await self.checkup.until_ill(self.actions)
+        if failure is None:
+            self.wanted.find_asleep()
+            await self.at.reached(MOVING)
+        return failure
+
+    async def _until_it_moves(self) -> str | None:
+        await self.at.reached(MOVING)
+        return None
 
     def _report(self, failure: str, remedy: str) -> Ending:
         self.at.report_failure(failure, remedy)
         return Ending(failure)
 
     async def _exit(self) -> Ending:
-        status = await self.child.exited()
-        reason = f"process {describe_exit(status)} while {self.at.state.value}"
-        if self.at.state in (State.FALLING_ASLEEP, State.WAKING):
+        status = await self.server.exited()
+        state = self.at.state
+        reason = f"process {describe_exit(status)} while {state.value}"
+        if state is State.ASLEEP and status in KILLED:
+            reason += OOM
+        if state in (State.FALLING_ASLEEP, State.WAKING):
             self.sleeping.failed(self.actions(), reason)
-        retried = self.at.state in BETWEEN_SLEEP_AND_WAKE
-        return Ending(reason, failed=True, retried=retried)
+        elif state is State.ASLEEP:
+            self.sleeping.died(self.actions(), reason)
+        of_sleep = state in BETWEEN_SLEEP_AND_WAKE
+        return Ending(reason, failed=True, retried=of_sleep, crashed=not of_sleep)
 
     async def _unwanted(self) -> Ending:
         await self.wanted.told_to_end.wait()
@@ -86,9 +158,10 @@ class Life:
         actions = self.actions()
         steps = summary(actions.model.recipe.sleep, "sleep")
         self.at.begin(Event.SLEEP, steps, actions.limits.sleep)
-        slept = await self.sleeping.fall_asleep(actions, self.child.pid)
+        slept = await self.sleeping.fall_asleep(actions, self.wanted.usage.cut_at)
         if slept.failure:
             return await self._failed(slept.failure, "falling back to Stop()")
+        self.wanted.usage.cut_at = None
         self.at.step(Event.SLEPT, "Model sleep completed in")
         if slept.worn and not self.wanted.usage.waiting:
             self.at.tell("warning", f"Stopping process, as nobody uses it now: {slept.worn}")
@@ -99,7 +172,7 @@ class Life:
         """Wake the model; return why it must be started afresh instead, or None."""
         actions = self.actions()
         self.at.begin(Event.WAKE, summary(actions.model.recipe.wake, "wake"), actions.limits.wake)
-        if failure := await self.sleeping.wake(actions, self.child.pid):
+        if failure := await self.sleeping.wake(actions):
             return await self._failed(failure, "restarting process")
         self._open(Event.WOKE, "Model wake completed in")
         return None
@@ -107,7 +180,7 @@ class Life:
     async def _failed(self, failure: str, remedy: str) -> Ending:
         """Count a sleep or a wake that failed, unless the process ends: then that was its cause."""
         with trio.move_on_after(SEEN_WITHIN) as moment:
-            await self.child.exited()
+            await self.server.exited()
         if not moment.cancelled_caught:
             await trio.sleep_forever()  # the other rival tells of the end
         ending = self._report(failure, remedy)
@@ -122,3 +195,9 @@ class Life:
         """Begin to serve, and to count the idle time."""
         self.wanted.usage.restart_idle_time()
         self.at.open(event, done)
+
+
+FOUND_ASLEEP = (
+    "The server was put to sleep by somebody else: its requests got no answer, and it says that it "
+    "sleeps. Waking it"
+)

@@ -9,15 +9,11 @@ from collections.abc import Sequence
 
 import attrs
 
-from supervisor.processes.child import LONGEST_DEATH, Child
+from supervisor.places.running import RunningServer
 from supervisor.states.backoff import Backoff
-from supervisor.states.durations import seconds
 
 LINES_IN_A_REASON = 3
-STUCK = (
-    f"did not end within {seconds(LONGEST_DEATH)} of SIGKILL, so it hangs in the kernel and may "
-    "hold its memory; look at its driver (dmesg)"
-)
+OOM = "; llamadoze has not ended it: look for the OOM killer (dmesg), as sleepers hold host memory"
 
 
 @attrs.frozen
@@ -26,17 +22,21 @@ class Ending:
 
     Attributes:
         reason: in an operator's words, if there is one.
-        failed: whether the model has failed, and its next start has to wait.
+        failed: whether the model has failed.
+        crashed: whether its next start has to wait for that: a death asleep is no crash of a start.
         retried: whether who waits for it goes on to wait for that start, instead of being told.
     """
 
     reason: str | None = None
     failed: bool = False
     retried: bool = False
+    crashed: bool = True
 
-    def seen_in(self, child: Child) -> Ending:
-        """Return it, or that the process has outlived its end."""
-        return Ending(f"process {child.pid} {STUCK}", failed=True) if child.is_stuck else self
+    def seen_in(self, server: RunningServer) -> Ending:
+        """Return it, or that something has outlived its end."""
+        if server.left is None:
+            return self
+        return Ending(f"{server.left} could not be ended: {server.left.remedy}", failed=True)
 
     def with_output(self, lines: Sequence[str]) -> str:
         """Return the reason, with what the process has said last."""

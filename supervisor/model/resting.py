@@ -30,6 +30,7 @@ class Wanted:
         limits: the idle times and the longest drain, in seconds.
         tell: says to the operator that an idle time is over.
         wish: the latest.
+        found_asleep: whether somebody else has put the model to sleep; its life takes that back.
         told_to_end: set once the present process must end.
         stir: told of every change.
         usage: the leases, and since when there are none.
@@ -38,6 +39,7 @@ class Wanted:
     limits: Limits
     tell: Callable[[str, float], None]
     wish: Wish = attrs.field(default=Wish.STOP, init=False)
+    found_asleep: bool = attrs.field(default=False, init=False)
     told_to_end: trio.Event = attrs.field(factory=trio.Event, init=False)
     stir: Stir = attrs.field(factory=Stir, init=False)
     usage: Usage = attrs.field(init=False)
@@ -56,6 +58,12 @@ class Wanted:
     def begin_life(self) -> None:
         """Forget what the last process was told."""
         self.told_to_end = trio.Event()
+        self.found_asleep = False
+
+    def find_asleep(self) -> None:
+        """Note that somebody else has put the model to sleep."""
+        self.found_asleep = True
+        self.stir()
 
     def change(self, limits: Limits) -> None:
         """Let other limits hold from now on."""
@@ -103,7 +111,7 @@ class Wanted:
         return self.wish is Wish.SERVE and not self.told_to_end.is_set()
 
     def _rest_is_due(self) -> bool:
-        return self.wish in RESTING and self.usage.in_flight == 0
+        return self.found_asleep or (self.wish in RESTING and self.usage.in_flight == 0)
 
     def _is_draining(self) -> bool:
         return self.wish in RESTING and self.usage.in_flight > 0

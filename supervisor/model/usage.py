@@ -38,12 +38,19 @@ class Usage:
         in_flight: leases on the present process, given and not yet returned.
         waiting: how many wait for a lease.
         idle_since: when it was last used.
+        cut_at: when a request of the present process was last cut, since it was last known to do
+            nothing; None if none was.
+        heard: how often something came from the present process.
+        suspicion: set when it has left a request without an answer.
     """
 
     stir: Stir
     in_flight: int = attrs.field(default=0, init=False)
     waiting: int = attrs.field(default=0, init=False)
     idle_since: float = attrs.field(default=0.0, init=False)
+    cut_at: float | None = attrs.field(default=None, init=False)
+    heard: int = attrs.field(default=0, init=False)
+    suspicion: trio.Event = attrs.field(factory=trio.Event, init=False)
     _life: int = attrs.field(default=0, init=False)
 
     def restart_idle_time(self) -> None:
@@ -54,17 +61,24 @@ class Usage:
         """The process is gone: leases that are still out are leases on nothing."""
         self._life += 1
         self.in_flight = 0
+        self.cut_at, self.suspicion = None, trio.Event()
         self.stir()
+
+    def suspect(self) -> None:
+        """Let the process be asked whether it is well."""
+        self.suspicion.set()
 
     def take(self) -> Lease:
         """Count one more user of the present process."""
         self.in_flight += 1
         return Lease(self, self._life)
 
-    def give_back(self, life: int) -> None:
+    def give_back(self, life: int, *, cut: bool) -> None:
         """Count one user less, if it was one of the present process."""
         if life == self._life:
             self.in_flight -= 1
+            if cut:
+                self.cut_at = trio.current_time()
             self.restart_idle_time()
             self.stir()
 
@@ -108,6 +122,6 @@ class Lease:
     usage: Usage
     life: int
 
-    def give_back(self) -> None:
-        """End the use."""
-        self.usage.give_back(self.life)
+    def give_back(self, *, cut: bool = False) -> None:
+        """End the use; `cut` says that the server may still work on it."""
+        self.usage.give_back(self.life, cut=cut)

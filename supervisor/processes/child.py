@@ -1,29 +1,35 @@
-"""One process with all its descendants, owned by an ``async with`` block.
+"""One process with all that it has started, owned by an ``async with`` block.
 
-Owns the process group and the way it ends: asked, given a grace, killed. It was started here, or by
-an earlier daemon. A descendant that left the session and holds the pipe is waited for a second
-longer and then let go.
+Owns the way it ends: asked, given a grace, killed, and looked for until nothing of it is left. It
+was started here, or by an earlier daemon. Who belongs to it is `kin`'s to say.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import attrs
 import trio
 
-from supervisor.processes.groups import signal_group
+from supervisor.processes.brood import BROOD
+from supervisor.processes.census import COMMAND, TOKEN, start_of
+from supervisor.processes.kin import Kin, kill_all, signal_all, signal_group
 from supervisor.processes.output import LogFile, Output, Pipe
+from supervisor.processes.plainfiles import new_file
 
-ESCAPEE_GRACE = 1.0  # seconds for a pipe to close after its group was killed
+HASTE = 3.0  # seconds to ask what must be asked, when there is no time
+ESCAPEE_GRACE = 1.0  # seconds for a pipe to close after all that could hold it is gone
 LONGEST_DEATH = 60.0  # seconds for the kernel to take apart what was killed, memory and all
+LONGEST_LOOK = 5.0  # seconds for a look at all processes
+FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05  # seconds between looks for what is left
 
 AskToStop = Callable[[], Awaitable[None]]
 
@@ -49,31 +55,42 @@ class Leader(Protocol):
 
 @attrs.define(eq=False)
 class Child:
-    """A running process group.
+    """A running process with its kin.
 
     Attributes:
         leader: its first process.
         output: what it writes.
         grace: seconds between being asked to end and SIGKILL.
-        ask: how it is asked to end; None sends SIGTERM to the group.
+        kin: who belongs to it.
+        ask: how it is asked to end, within a limit of its own; None sends SIGTERM to all of it.
+        must_be_asked: whether it is asked even when there is no time for its grace, as what it has
+            started is ended by nothing else.
         was_killed: whether its grace passed without its end; a grace given up does not count.
         is_let_go: whether it goes on when its owner ends.
-        is_stuck: whether it has outlived even SIGKILL, as what hangs in a driver does.
+        left: the pids of what has outlived even SIGKILL, as what hangs in a driver does.
     """
 
     leader: Leader
     output: Output
     grace: float
+    kin: Kin
     ask: AskToStop | None = None
+    must_be_asked: bool = False
     was_killed: bool = attrs.field(default=False, init=False)
     is_let_go: bool = attrs.field(default=False, init=False)
-    is_stuck: bool = attrs.field(default=False, init=False)
-    _grace_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    left: tuple[int, ...] = attrs.field(default=(), init=False)
+    _patience: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _asked: set[int] = attrs.field(factory=set, init=False)
 
     @property
     def pid(self) -> int:
         """The process id of the leader."""
         return self.leader.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the leader has."""
+        return self.leader.returncode is not None
 
     async def exited(self) -> int | None:
         """Wait for the leader; return its exit status, negative for a signal, if it is known."""
@@ -81,7 +98,7 @@ class Child:
 
     def cut(self) -> None:
         """Give up the grace, now or when the end comes: SIGKILL follows at once."""
-        self._grace_scope.cancel()
+        self._patience.cancel()
 
     @property
     def can_be_let_go(self) -> bool:
@@ -91,37 +108,87 @@ class Child:
     def let_go(self) -> None:
         """Let it live on when its owner ends; its output must be a file."""
         self.is_let_go = True
+        BROOD.spared.add(self.kin.token)
+        BROOD.outputs.add(self.kin.output)
+
+    def spare_strays(self) -> None:
+        """Let what has left its session live on: a command that has done its work may do that."""
+        self.kin = attrs.evolve(self.kin, token="", seen={})
 
     async def end(self) -> None:
-        """Ask, wait for the grace, kill. Returns when the group is gone; do not cancel."""
-        try:
-            with self._grace_scope:
-                self._grace_scope.deadline = trio.current_time() + self.grace
+        """Ask, wait for the grace, kill. Returns when nothing is left; do not cancel."""
+        is_asked = False
+        with self._patience:
+            await self._request_end()
+            is_asked = True
+            with trio.move_on_after(self.grace) as grace:
+                await self._until_gone()
+            self.was_killed = grace.cancelled_caught
+        if self.must_be_asked and not is_asked:
+            with trio.move_on_after(HASTE):
                 await self._request_end()
                 await self.leader.wait()
-                await self.output.ended(self.pid)
-        finally:
-            self._signal(signal.SIGKILL)
-        cut_off = self._grace_scope.cancelled_caught
-        self.was_killed = cut_off and trio.current_time() >= self._grace_scope.deadline
         with trio.move_on_after(LONGEST_DEATH) as death:
-            await self.leader.wait()
-        self.is_stuck = death.cancelled_caught
+            await self._kill()
+        if death.cancelled_caught:
+            self.left = tuple(await self._members())
         with trio.move_on_after(ESCAPEE_GRACE):
-            await self.output.drained(self.pid)
+            await self.output.drained()
 
     async def _request_end(self) -> None:
-        if self.ask is not None and self.leader.returncode is None:
+        if self.ask is not None:
             await self.ask()
         else:
-            self.terminate()
+            await self.terminate()
 
-    def terminate(self) -> None:
-        """Send SIGTERM to all of it."""
-        self._signal(signal.SIGTERM)
+    async def terminate(self) -> None:
+        """Send SIGTERM to all of it, whatever groups it is in."""
+        members = await self._members()  # first: what loses its parent may be lost to us
+        in_group = self._signal_group(members, signal.SIGTERM)
+        signal_all(set(members) - in_group, signal.SIGTERM)
+        self._asked |= set(members)
 
-    def _signal(self, number: int) -> None:
-        signal_group(self.pid, number)
+    async def _members(self) -> list[int]:
+        """Return those that live; those last seen, if a process that hangs keeps us waiting."""
+        known = list(self.kin.seen)
+        with trio.move_on_after(LONGEST_LOOK):
+            return await self.kin.members()
+        return known
+
+    def _signal_group(self, members: Iterable[int], number: int) -> set[int]:
+        """Signal the leader's group, while it is that; return the members in it."""
+        in_group = {pid for pid in members if _group_of(pid) == self.pid}
+        if in_group or not self.has_ended:
+            signal_group(self.pid, number)
+        return in_group
+
+    async def _until_gone(self) -> None:
+        """Wait for the end of the leader, then ask what it has left, and wait for that."""
+        await self.leader.wait()
+        pause = FIRST_PAUSE
+        while left := set(await self._members()):
+            signal_all(left - self._asked, signal.SIGTERM)
+            self._asked |= left
+            await trio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _kill(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            left = await self._members()  # first: what loses its parent may be lost to us
+            self._signal_group(left, signal.SIGKILL)
+            kill_all(left)
+            if not left and self.has_ended:
+                return
+            await trio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _group_of(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return 0
 
 
 @asynccontextmanager
@@ -132,6 +199,7 @@ async def open_child(
     on_output: Callable[[bytes], None],
     grace: float,
     log_file: Path | None = None,
+    token: str = "",
 ) -> AsyncIterator[Child]:
     """Start a process in a session of its own; leaving the block ends all of it.
 
@@ -140,31 +208,44 @@ async def open_child(
         env: its whole environment.
         on_output: called with what it writes to stdout and stderr.
         grace: seconds between SIGTERM and SIGKILL when the block is left.
-        log_file: what it writes to, so that it can outlive the daemon; None is a pipe.
+        log_file: what it writes to, to outlive the daemon; None is a pipe.
+        token: by which its descendants are known; without one it is a command of a life.
 
     Raises:
         CannotStart: there is no such program, or the system has no room for it.
     """
+    variable, token = (TOKEN, token) if token else (COMMAND, secrets.token_hex(8))
     with contextlib.ExitStack() as closing:
         try:
-            file = closing.enter_context(_new_file(log_file)) if log_file else None
+            file = closing.enter_context(new_file(log_file)) if log_file else None
+            closing.enter_context(BROOD.start())
             process = await trio.lowlevel.open_process(
                 argv,
-                env=dict(env),
+                env={**env, variable: token},
                 stdin=subprocess.DEVNULL,
                 stdout=file or subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+            BROOD.add(process.pid)
         except OSError as error:
             what = f"{error.strerror}: {error.filename!r}" if error.filename else str(error)
             raise CannotStart(what) from error
         # A NUL in an argument; no argument at all; no thread to start it in.
         except (ValueError, IndexError, RuntimeError) as error:
             raise CannotStart(str(error)) from error
+    goes_to = f"{log_file}" if log_file else _pipe_of(process)
+    kin = Kin(process.pid, _start_of(process.pid), token, variable, goes_to)
     output: Output = LogFile(log_file) if log_file else Pipe(_stdout_of(process))
-    async with own(Child(process, output, grace), on_output) as child:
-        yield child
+    child = Child(process, output, grace, kin)
+    BROOD.outputs.add(goes_to)
+    try:
+        async with own(child, on_output):
+            yield child
+    finally:
+        BROOD.remove(process.pid)
+        if not child.is_let_go:
+            BROOD.outputs.discard(goes_to)
 
 
 @asynccontextmanager
@@ -175,17 +256,27 @@ async def own(child: Child, on_output: Callable[[bytes], None]) -> AsyncIterator
         try:
             yield child
         finally:
-            # Shielded: a process group must be gone before its owner is. Bounded by the grace.
+            # Shielded: what was started must be gone before its owner is. Bounded by the grace.
             with trio.CancelScope(shield=True):
-                if not child.is_let_go:
-                    await child.end()
-                await child.output.aclose()
+                try:
+                    if not child.is_let_go:
+                        await child.end()
+                finally:
+                    await child.output.aclose()
 
 
-def _new_file(path: Path) -> BinaryIO:
-    """Open an empty file to append to, which only its owner may read: it may hold what was said."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o600), "ab")
+def _start_of(pid: int) -> int:
+    """Return when a process was started; 0 if nobody can look."""
+    with contextlib.suppress(OSError):
+        return start_of(pid) or 0
+    return 0
+
+
+def _pipe_of(process: trio.Process) -> str:
+    """Return how the kernel names the pipe that a process writes to."""
+    stdout = process.stdout
+    number = stdout.fileno() if isinstance(stdout, trio.lowlevel.FdStream) else None
+    return "" if number is None else f"pipe:[{os.fstat(number).st_ino}]"
 
 
 def _stdout_of(process: trio.Process) -> trio.abc.ReceiveStream:

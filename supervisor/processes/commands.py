@@ -1,7 +1,7 @@
 """Short commands around a model: putting it to sleep, waking it, asking it to stop.
 
-Owns how the end of a command reads. A command's whole process group is gone when it has ended, and
-when its caller is cancelled, which is how its time runs out.
+Owns how the end of a command reads. A command's process group is gone when it has ended. When its
+caller is cancelled, which is how its time runs out, all that it has started is gone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 
 from supervisor.processes.child import CannotStart, open_child
-from supervisor.processes.logs import LogRing
+from supervisor.processes.output import LogRing
 
 SAID = 2048  # bytes of a command's output that are looked at for its last line
 
@@ -37,6 +37,7 @@ async def run_command(
     try:
         async with open_child(argv, env=env, on_output=on_output, grace=0) as child:
             status = await child.exited()
+            child.spare_strays()
     except CannotStart as error:
         return f"cannot be started: {error}"
     return None if status == 0 else describe_exit(status)

@@ -16,8 +16,9 @@ import attrs
 import psutil
 import trio
 
+from supervisor.processes.census import Table, entry_of, token_of
 from supervisor.processes.gpu import held_on_gpus
-from supervisor.processes.groups import session_of
+from supervisor.processes.kin import Kin
 
 T = TypeVar("T")
 Measure = Callable[[int], Awaitable[int]]
@@ -40,10 +41,6 @@ class Held:
 
     host: int | None = None
     gpu: int | None = None
-
-
-Weigh = Callable[[int, bool], Awaitable[Held]]
-"""Return what the process tree of a pid holds; the flag says whether of host memory, too."""
 
 
 async def held_by(pid: int) -> int:
@@ -72,13 +69,21 @@ async def beside(look: Callable[[int], T], pid: int, limiter: trio.CapacityLimit
     return await trio.to_thread.run_sync(look, pid, abandon_on_cancel=True, limiter=limiter)
 
 
-def tree_of(pid: int) -> list[int]:
-    """Return a process and all it has started: its descendants, and who is left in its session."""
+async def processes_below(pid: int) -> list[int]:
+    """Return a process and all it has started; it alone where nobody can look."""
     try:
-        found = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-    except psutil.Error:
-        found = [pid]
-    return list(dict.fromkeys([*found, *session_of(pid)]))
+        return await beside(tree_of, pid)
+    except (RuntimeError, OSError):  # there is no thread or descriptor left to look with
+        return [pid]
+
+
+def tree_of(pid: int) -> list[int]:
+    """Return a process and all it has started, as far as it still belongs to its life."""
+    leader = entry_of(pid)
+    if leader is None:
+        return [pid]
+    members = Kin(pid, leader.started, token_of(pid)).among(Table.now())
+    return list(dict.fromkeys([pid, *members]))
 
 
 def _weigh_host(pid: int) -> int:
@@ -91,7 +96,10 @@ def _weigh_gpus(pid: int) -> int | None:
 
 
 def _belongs_to(leader: int, pid: int) -> bool:
-    """Whether a process is in a leader's session, or descends from it."""
+    """Whether a process carries a leader's token, is in its session, or descends from it."""
+    token = token_of(leader)
+    if token and token_of(pid) == token:
+        return True
     try:
         return os.getsid(pid) == leader or leader in (one.pid for one in _line_of(pid))
     except (OSError, psutil.Error):  # it has just ended

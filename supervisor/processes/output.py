@@ -1,13 +1,14 @@
 """What a process writes, on its way to the daemon: through a pipe, or by way of a file.
 
 A pipe's end is the end of all who write to it, but it breaks with the daemon. A file outlives the
-daemon; it is followed, and kept short.
+daemon; it is followed, and kept short. The newest of it is kept in memory, bounded.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -15,11 +16,12 @@ from typing import BinaryIO, Protocol
 import attrs
 import trio
 
-from supervisor.processes.groups import signal_group, until_gone
-
 LARGEST_FILE = 10 * 1024 * 1024  # bytes; a larger one is emptied
 BETWEEN_LOOKS = 0.25  # seconds
 PIECE = 65536
+TAIL = 8192  # bytes that are looked at for the last lines
+LONGEST_LINE = 300  # characters; of a longer one the end is shown
+DEFAULT_CAPACITY = 100 * 1024  # llama-swap keeps as much per model
 
 Hear = Callable[[bytes], None]
 
@@ -30,10 +32,7 @@ class Output(Protocol):
     async def follow(self, hear: Hear) -> None:
         """Pass on what is written until the end, or until this is closed."""
 
-    async def ended(self, group: int) -> None:
-        """Wait until nobody of the group writes any more."""
-
-    async def drained(self, group: int) -> None:
+    async def drained(self) -> None:
         """Wait until nobody at all writes any more, as far as that can be told."""
 
     async def aclose(self) -> None:
@@ -55,12 +54,7 @@ class Pipe:
                 hear(bytes(piece))
         self._drained.set()
 
-    async def ended(self, group: int) -> None:
-        """Wait for the end, unless only an escapee holds the pipe: it has no grace."""
-        if signal_group(group, 0):
-            await self._drained.wait()
-
-    async def drained(self, group: int) -> None:
+    async def drained(self) -> None:
         """Wait for the end, whoever holds the pipe."""
         await self._drained.wait()
 
@@ -104,15 +98,74 @@ class LogFile:
                 file.truncate(0)  # who appends goes on at its new end
                 self.position = 0
 
-    async def ended(self, group: int) -> None:
-        """Wait until the group is gone; a file does not tell of it."""
-        await until_gone(group)
-
-    async def drained(self, group: int) -> None:
-        """Wait until the group is gone."""
-        await until_gone(group)
+    async def drained(self) -> None:
+        """Return at once: a file does not tell who writes to it."""
+        await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
         """End the following; the file stays."""
         self._closed.set()
         await trio.lowlevel.checkpoint()
+
+
+class _NoOutput:
+    """What is written by others to where we cannot see it."""
+
+    async def follow(self, hear: Hear) -> None:
+        """Hear nothing."""
+        await trio.lowlevel.checkpoint()
+
+    async def drained(self) -> None:
+        """Return at once."""
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """Have nothing to let go of."""
+        await trio.lowlevel.checkpoint()
+
+
+NO_OUTPUT: Output = _NoOutput()
+
+
+@attrs.define(eq=False)
+class LogRing:
+    """Keep the newest output, whole chunks at a time.
+
+    Attributes:
+        capacity: bytes kept.
+        on_write: told of all output, too.
+    """
+
+    capacity: int = DEFAULT_CAPACITY
+    on_write: Callable[[bytes], None] = lambda _: None
+    _chunks: deque[bytes] = attrs.field(factory=deque, init=False)
+    _size: int = attrs.field(default=0, init=False)
+
+    def write(self, chunk: bytes) -> None:
+        """Add output; the oldest goes when there is too much."""
+        self._chunks.append(chunk[-self.capacity :])
+        self._size += len(self._chunks[-1])
+        while self._size > self.capacity:
+            self._size -= len(self._chunks.popleft())
+        self.on_write(chunk)
+
+    def clear(self) -> None:
+        """Forget what is kept."""
+        self._chunks.clear()
+        self._size = 0
+
+    def text(self) -> bytes:
+        """Return all that is kept."""
+        return b"".join(self._chunks)
+
+    def tail(self, count: int) -> list[str]:
+        """Return the last lines that are not blank, oldest first."""
+        text = self.text()[-TAIL:].decode("utf-8", "replace")
+        lines = [_readable(line) for line in text.splitlines() if line.strip()]
+        return lines[-count:]
+
+
+def _readable(line: str) -> str:
+    """Cut a line to what one reads, without what would move a terminal's cursor."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in line[-LONGEST_LINE:])
+    return shown.strip()

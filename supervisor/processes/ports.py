@@ -6,22 +6,50 @@ Owns both questions to the system. Which port a model has is the configuration's
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Iterator
 
+from supervisor.processes.listeners import has_remains
+
 HOST = "127.0.0.1"
+NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
-def is_free(port: int) -> bool:
-    """Whether nobody listens on a port, on this machine's own address or on all of them."""
-    with socket.socket() as trial:
+def is_free(host: str, port: int) -> bool:
+    """Whether nobody listens on a port, on an address of this machine or on all of them."""
+    with _socket_for(host) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            trial.bind((HOST, port))
+            trial.bind((host, port))
             trial.listen(1)
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno in NO_SUCH_ADDRESS
         return True
+
+
+def suits_any_server(host: str, port: int) -> bool:
+    """Whether a server can listen on a port even without SO_REUSEADDR.
+
+    A port that is bound and not listened on is kept for a server, by who gave it out.
+    """
+    with _socket_for(host) as trial:
+        try:
+            trial.bind((host, port))
+            trial.listen(1)
+        except OSError as error:
+            if error.errno in NO_SUCH_ADDRESS:
+                return True
+            return is_free(host, port) and not has_remains(port)
+        return True
+
+
+def _socket_for(host: str) -> socket.socket:
+    if ":" not in host:
+        return socket.socket()
+    trial = socket.socket(socket.AF_INET6)
+    trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    return trial
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from supervisor.states.refusals import (
     ModelFailed,
     Paused,
     QueueFull,
+    StillHeld,
     SupervisorError,
     TooManyRequests,
 )
@@ -96,12 +97,12 @@ class Turn:
             raise self.refusal
         return self.server
 
-    async def __aexit__(self, *_: object) -> None:
-        self.leave()
+    async def __aexit__(self, error: object, *_: object) -> None:
+        self.leave(cut=error is not None)
 
-    def leave(self) -> None:
-        """Give up the place or the lease, whichever it is."""
-        self._scheduler.leave(self)
+    def leave(self, *, cut: bool = False) -> None:
+        """Give up the place or the lease, whichever it is; `cut` is before the answer's end."""
+        self._scheduler.leave(self, cut=cut)
 
 
 @attrs.define(eq=False)
@@ -175,6 +176,7 @@ class Scheduler:
 
     def settle(self) -> None:
         """Do what should happen now. Call after every change."""
+        self._refuse_what_is_held()
         before, self._decision = self._decision, self._decide()
         if self._decision.until != before.until:  # to move a deadline takes longer than to decide
             self._pause.deadline = self._decision.until
@@ -190,6 +192,14 @@ class Scheduler:
         for turn in self._take(self._decision.admit):
             turn.lease = turn.server.usage.take()
             turn.answered.set()
+
+    def _refuse_what_is_held(self) -> None:
+        """Send away who needs the room of what could not be ended."""
+        left = {name: one.at.left for name, one in self.servers.items() if one.at.left}
+        for name in self._demands() if left else ():
+            holders = self.rules.make_room(name, frozenset(left)) | (left.keys() & {name})
+            for holder in sorted(holders)[:1]:
+                self.refuse(name, StillHeld(name, holder, left[holder]))
 
     def _decide(self) -> Decision:
         if self.paused or not self._waiting:
@@ -260,10 +270,10 @@ class Scheduler:
         self._waiting.remove(turn)
         turn.server.usage.remove_waiter()
 
-    def leave(self, turn: Turn) -> None:
+    def leave(self, turn: Turn, *, cut: bool = False) -> None:
         """Give up the place or the lease, whichever it is."""
         if turn in self._waiting:
             self._remove(turn)
         elif turn.lease is not None:
-            turn.lease.give_back()
+            turn.lease.give_back(cut=cut)
         self.settle()

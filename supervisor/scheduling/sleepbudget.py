@@ -59,12 +59,16 @@ class Sleeper:
 
 def too_many(sleepers: Sequence[Sleeper], budget: Budget) -> list[str]:
     """Return who must be stopped, the least valuable first, until the rest fits."""
-    by_memory = _takes(sleepers) > budget.memory > 0
-    left = sorted(sleepers, key=lambda one: _value(one, by_memory=by_memory))
+    left = by_value(sleepers, by_memory=_takes(sleepers) > budget.memory > 0)
     stopped: list[str] = []
     while left and (len(left) > budget.sleepers > 0 or _takes(left) > budget.memory > 0):
         stopped.append(left.pop(0).model)
     return stopped
+
+
+def by_value(sleepers: Iterable[Sleeper], *, by_memory: bool = False) -> list[Sleeper]:
+    """Return sleepers in the order in which they are stopped, the least valuable first."""
+    return sorted(sleepers, key=lambda one: _value(one, by_memory=by_memory))
 
 
 def _takes(sleepers: Iterable[Sleeper]) -> int:

@@ -6,23 +6,29 @@ returns how it failed, in an operator's words, or None. What follows is not deci
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
+from math import inf
 
 import attrs
 import trio
 
 from configschema import Call, Limits, Model, Step
-from supervisor.processes.commands import run_command
-from supervisor.processes.logs import LogRing
+from supervisor.places.containers import StopCommand
+from supervisor.places.running import RunningServer
+from supervisor.processes.commands import run_told
 from supervisor.processes.memory import Held
+from supervisor.processes.output import LogRing
 from supervisor.sleep.contact import Contact, Token
 from supervisor.sleep.proof import needs_host
-from supervisor.sleep.readiness import ReadyCheck
+from supervisor.sleep.readiness import SLOWEST_ANSWER, ReadyCheck
 from supervisor.sleep.steps import StepLimits, Steps
 from supervisor.states.durations import seconds
 
 LONGEST_LOOK = 1.0  # seconds that it may take to see that there is nothing to do
+OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN)
+SETTLES_IN = 0.5  # seconds for a server that cannot be asked to drop what was cut
 
 
 @attrs.frozen
@@ -34,85 +40,134 @@ class Actions:
         limits: how long each may take.
         contact: how it is reached.
         output: takes what the commands write.
+        server: that they are done to.
     """
 
     model: Model
     limits: Limits
     contact: Contact
     output: LogRing
+    server: RunningServer
 
-    async def sleep(self, pid: int) -> str | None:
+    async def fall_idle(self, until: float, cut_at: float) -> str | None:
+        """Wait until nothing runs in a server of which requests were cut; return why it does.
+
+        Args:
+            until: when that must be so, on Trio's clock.
+            cut_at: when the last request was cut.
+        """
+        if self.model.recipe.idle:
+            return await self._prove(
+                self.model.recipe.idle, until, max(until - trio.current_time(), 0.001)
+            )
+        await trio.sleep_until(min(until, cut_at + SETTLES_IN))
+        return None
+
+    async def sleep(self, until: float) -> str | None:
         """Take the steps into sleep, up to the first that fails."""
-        limit, limit_of_a_call = self.limits.sleep, self.limits.sleep_call
-        limits = StepLimits(whole=limit, call=limit_of_a_call, run=limit)
-        return await self._steps(pid).take(self.model.recipe.sleep, limits)
+        limit, of_a_call = self.limits.sleep, self.limits.sleep_call
+        limits = StepLimits(whole=limit, call=of_a_call, run=limit, until=until)
+        return await self._steps().take(self.model.recipe.sleep, limits)
 
-    async def prove_asleep(self, pid: int) -> str | None:
+    async def prove_asleep(self, until: float) -> str | None:
         """Ask the questions whose answers prove a sleep."""
-        return await self._prove(self.model.recipe.asleep, pid)
+        return await self._prove(self.model.recipe.asleep, until)
 
-    async def sleeps_already(self, pid: int) -> bool:
-        """Ask once what proves a sleep, before there was one."""
+    async def sleeps_already(self, limit: float = LONGEST_LOOK) -> bool:
+        """Ask once what proves a sleep, before there was one; no answer in time is no."""
         once = [attrs.evolve(one, repeat=False) for one in self.model.recipe.asleep]
-        with trio.move_on_after(LONGEST_LOOK):
-            return await self._prove(once, pid) is None
+        with trio.move_on_after(limit):
+            return bool(once) and await self._prove(once, inf) is None
         return False
 
-    async def wake(self, pid: int) -> str | None:
+    async def wake(self, until: float) -> str | None:
         """Take the steps out of sleep and wait until the model is ready."""
         steps = self.model.recipe.wake
-        limit, limit_of_a_call = self.limits.wake, self.limits.wake_call
-        limits = StepLimits(whole=limit, call=limit_of_a_call, run=limit)
-        if failure := await self._steps(pid).take(steps, limits):
+        limit, of_a_call = self.limits.wake, self.limits.wake_call
+        limits = StepLimits(whole=limit, call=of_a_call, run=limit, until=until)
+        if failure := await self._steps().take(steps, limits):
             return failure
-        if failure := await self.become_ready():
-            return f"after {summary(steps, 'wake')} the model was {failure}"
+        if failure := await self._pass_check(until):
+            within = seconds(limit)
+            return (
+                f"after {summary(steps, 'wake')} the model was not ready within {within}: {failure}"
+            )
         return None
 
-    async def prove_awake(self, pid: int) -> str | None:
+    async def prove_awake(self, until: float) -> str | None:
         """Ask the questions whose answers prove a wake."""
-        return await self._prove(self.model.recipe.awake, pid)
+        return await self._prove(self.model.recipe.awake, until)
 
-    async def _prove(self, questions: Sequence[Step], pid: int) -> str | None:
-        each = self.limits.check
+    async def _prove(self, questions: Sequence[Step], until: float, each: float = 0) -> str | None:
+        each = each or self.limits.check
         together = sum(one.limit or each for one in questions)
-        limits = StepLimits(whole=together, call=each, run=each)
-        return await self._steps(pid).take(questions, limits)
+        limits = StepLimits(whole=together, call=each, run=each, until=until)
+        return await self._steps().take(questions, limits)
 
-    async def weigh(self, pid: int) -> Held | None:
+    async def weigh(self, until: float = inf) -> Held | None:
         """Measure the memory that the model holds; None if that takes too long."""
-        with trio.move_on_after(self.limits.check):
-            host = needs_host(self.model.verify, self.model.recipe)
-            return await self.contact.weigh(pid, host)
+        with trio.CancelScope(deadline=min(until, trio.current_time() + self.limits.check)):
+            return await self.weigh_now()
         return None
 
-    async def one_token(self, route: str = "") -> Token:
-        """Ask for one token, at a route if it is given."""
-        with trio.move_on_after(self.limits.canary):
-            return await self.contact.one_token(self.model, route)
-        return Token(failure=f"no token within {seconds(self.limits.canary)}")
+    async def weigh_now(self) -> Held:
+        """Measure the memory that the model holds; nothing of it where that cannot be seen."""
+        return await self.server.weigh(host=needs_host(self.model.verify, self.model.recipe))
 
-    async def ask_to_stop(self, pid: int) -> str | None:
-        """Run cmdStop; its limit is the grace it runs in."""
-        argv = self.model.cmd_stop.for_process(pid)
-        failure = await run_command(argv, env=self.environment(), on_output=self.output.write)
-        return f"cmdStop {failure}" if failure else None
+    async def one_token(self, route: str = "", most: float = inf) -> Token:
+        """Ask for one token, at a route if it is given, for so many seconds at most."""
+        limit = min(self.limits.canary, most)
+        with trio.move_on_after(limit):
+            return await self.contact.one_token(self.model, route)
+        return Token(failure=f"no token within {seconds(limit)}")
+
+    async def run_stop_command(self, command: StopCommand) -> str | None:
+        """Run what asks the model to stop, within a limit of its own."""
+        argv = self.server.command(command.argv)
+        with trio.move_on_after(command.limit):
+            failure = await run_told(argv, env=self.environment(), on_output=self.output.write)
+            return f"{command.name} {failure}" if failure else None
+        return f"{command.name} timed out after {seconds(command.limit)}"
 
     async def become_ready(self) -> str | None:
-        """Wait until the model answers its check."""
+        """Wait until the model answers its check, and that is its own answer."""
+        limit = self.limits.ready
+        failure = await self._pass_check(trio.current_time() + limit)
+        if failure is not None:
+            key = "readyTimeout" if self.model.ready_timeout else "readyTimeout, healthCheckTimeout"
+            return f"not ready within {seconds(limit)}: {failure}; if it needs longer, raise {key}"
+        return await self.server.landed()
+
+    async def _pass_check(self, until: float) -> str | None:
+        """Wait until the check is passed; return the last answer if it is not in time."""
         check = ReadyCheck(self.contact.probe, self.model)
-        with trio.move_on_after(self.limits.ready) as scope:
+        with trio.CancelScope(deadline=until):
             await check.passed()
-        if scope.cancelled_caught:
-            return f"not ready within {seconds(self.limits.ready)}: {check.last_answer}"
-        return None
+            return None
+        return check.last_answer
+
+    async def is_well(self) -> str | None:
+        """Ask once whether the model answers its check; return what it did instead, or None."""
+        if self.model.check_endpoint == "none":
+            return None
+        with trio.move_on_after(SLOWEST_ANSWER):
+            failure = await self.contact.probe(self.model)
+            return None if failure and _is_ours(failure) else failure
+        return f"no answer within {seconds(SLOWEST_ANSWER)}"
 
     def environment(self) -> dict[str, str]:
         """Return the daemon's environment with the model's additions."""
-        return environment_of(self.model)
+        return {**environment_of(self.model), **self.server.env}
 
-    def _steps(self, pid: int) -> Steps:
-        return Steps(self.model.id, pid, self.contact.call, self.environment(), self.output.write)
+    def _steps(self) -> Steps:
+        return Steps(
+            self.model.id, self.server, self.contact.call, self.environment(), self.output.write
+        )
+
+
+def _is_ours(failure: str) -> bool:
+    """Whether a check failed for what the daemon lacks, which says nothing of the server."""
+    return any(os.strerror(number).lower() in failure.lower() for number in OURS)
 
 
 def environment_of(model: Model) -> dict[str, str]:

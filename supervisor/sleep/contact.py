@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 import attrs
 
 from configschema import Model
+from supervisor.places.running import Weigh
 from supervisor.processes import memory
-from supervisor.processes.memory import Weigh
 from supervisor.sleep.readiness import Probe
 from supervisor.sleep.steps import Caller
 

@@ -12,6 +12,7 @@ from configschema import Recipe, Verify
 from supervisor.processes.memory import Held
 
 MIB, GIB = 1 << 20, 1 << 30
+LITTLE = 64 * MIB  # of host memory: a server that held no more had nothing loaded
 
 
 @attrs.frozen
@@ -66,8 +67,18 @@ def amounts(verify: Verify, recipe: Recipe, awake: Held, asleep: Held) -> list[A
     ]
 
 
-def shortfall(verify: Verify, amount: Amount) -> str | None:
-    """Return what is wrong with what a sleep has left, in an operator's words, or None."""
+def shortfall(verify: Verify, amount: Amount, *, told: bool = False) -> str | None:
+    """Return what is wrong with what a sleep has left, in an operator's words, or None.
+
+    Args:
+        verify: what it must have freed.
+        amount: what it has left.
+        told: whether the server itself says that it sleeps: then little proves nothing, unless the
+            operator asks for host memory.
+    """
+    of_host = amount.kind == "host" and verify.host_memory is None
+    if told and of_host and amount.awake < LITTLE:
+        return None
     if amount.asleep is None:
         return f"the {amount.kind} memory that the model holds cannot be measured any more"
     held = f"still holds {size(amount.asleep)} of {size(amount.awake)} {amount.kind} memory"

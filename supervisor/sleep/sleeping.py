@@ -7,6 +7,7 @@ Nothing here stops the model; what a failure leads to is the model server's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Protocol
 
 import attrs
@@ -16,9 +17,11 @@ from configschema import Model
 from supervisor.processes.memory import Held
 from supervisor.sleep.actions import Actions
 from supervisor.sleep.contact import Token
-from supervisor.sleep.proof import MIB, Amount, History, amounts, needs_host, shortfall, size
+from supervisor.sleep.proof import GIB, MIB, Amount, History, amounts, needs_host, shortfall, size
 from supervisor.sleep.readiness import pause_after
 from supervisor.sleep.trust import FULL_TRUST, Trust
+
+OF_THE_SLEEP = 60.0  # seconds in which a death while asleep is taken for the sleep's fault
 
 
 class Tell(Protocol):
@@ -46,6 +49,7 @@ class Sleeping:
         last_failure: why a sleep or a wake failed last.
         amounts: the memory that the last sleep has freed and left, by kind.
         histories: what the sleeps of the present process have left, by kind of memory.
+        slept_at: when it last fell asleep, on Trio's clock.
     """
 
     tell: Tell
@@ -53,6 +57,7 @@ class Sleeping:
     last_failure: str | None = attrs.field(default=None, init=False)
     amounts: Mapping[str, Amount] = attrs.field(factory=dict, init=False)
     histories: Mapping[str, History] = attrs.field(factory=dict, init=False)
+    slept_at: float = attrs.field(default=-inf, init=False)
     _said_unproved: bool = attrs.field(default=False, init=False)
     _said_before: Token | None = attrs.field(default=None, init=False)
 
@@ -61,27 +66,46 @@ class Sleeping:
         self.amounts, self.histories = {}, {}
         self._said_before, self._said_unproved = None, False
 
-    async def fall_asleep(self, actions: Actions, pid: int) -> Slept:
-        """Put the model to sleep and prove it."""
-        await self._ask_before(actions)
-        awake = await self._held_before(actions, pid)
-        failure = (
-            await actions.sleep(pid)
-            or await actions.prove_asleep(pid)
-            or await self._prove_freed(actions, pid, awake)
-        )
-        return Slept(failure, None if failure else self._worn(actions.model))
+    async def fall_asleep(self, actions: Actions, cut_at: float | None) -> Slept:
+        """Put the model to sleep and prove it, all within the limit of a sleep.
 
-    async def wake(self, actions: Actions, pid: int) -> str | None:
-        """Wake the model and prove it; return how that failed, or None."""
+        Args:
+            actions: what can be done to the model.
+            cut_at: when a request was cut that the server may still work on; None if none was.
+        """
+        until = trio.current_time() + actions.limits.sleep
+        await self._ask_before(actions)
+        awake = await self._held_before(actions, until)
         failure = (
-            await actions.wake(pid)
-            or await actions.prove_awake(pid)
+            (cut_at is not None and await actions.fall_idle(until, cut_at))
+            or await actions.sleep(until)
+            or await actions.prove_asleep(until)
+            or await self._prove_freed(actions, awake, until)
+        )
+        if failure:
+            return Slept(failure)
+        self.slept_at = trio.current_time()
+        return Slept(None, self._worn(actions.model))
+
+    async def wake(self, actions: Actions) -> str | None:
+        """Wake the model and prove it within the limit of a wake; return how that failed, or None.
+
+        The token of the canary has a limit of its own.
+        """
+        until = trio.current_time() + actions.limits.wake
+        failure = (
+            await actions.wake(until)
+            or await actions.prove_awake(until)
             or await self._ask_after(actions)
         )
         if failure is None:
             self.trust = self.trust.proved()
         return failure
+
+    def died(self, actions: Actions, reason: str) -> None:
+        """Count a death while asleep as a failed sleep, if it came soon after the sleep."""
+        if trio.current_time() - self.slept_at <= OF_THE_SLEEP:
+            self.failed(actions, reason)
 
     def failed(self, actions: Actions, reason: str) -> None:
         """Count a failure; enough of them end the trust."""
@@ -101,25 +125,28 @@ class Sleeping:
 
     # Memory.
 
-    async def _held_before(self, actions: Actions, pid: int) -> Held | None:
-        """Measure what a sleep can free: no host memory, if the model has nothing loaded yet."""
-        held, verify = await actions.weigh(pid), actions.model.verify
-        needed = needs_host(verify, actions.model.recipe)
-        if held is None or not needed:
-            return held
+    async def _held_before(self, actions: Actions, until: float) -> Held | None:
+        """Measure what a sleep can free: nothing, if the model has nothing loaded yet."""
+        held, verify = await actions.weigh(until), actions.model.verify
+        if held is None:
+            return None
         of_preset = verify.host_memory is None and not verify.asleep
-        if of_preset and await actions.sleeps_already(pid):
-            return Held(None, held.gpu)
-        if held.host is None:
+        needed = needs_host(verify, actions.model.recipe)
+        is_little = held.gpu is not None and held.gpu < GIB
+        if of_preset and (needed or is_little) and await actions.sleeps_already():
+            return Held()
+        if not needed:
+            return held
+        if held.host is None and (verify.host_memory or not actions.model.recipe.asleep):
             self.tell("warning", "Host memory cannot be measured; it does not prove this sleep")
         return held
 
-    async def _prove_freed(self, actions: Actions, pid: int, awake: Held | None) -> str | None:
+    async def _prove_freed(self, actions: Actions, awake: Held | None, until: float) -> str | None:
         """Measure until enough is freed; return why it is not, or None."""
         if awake is None:
             self.tell("warning", "The memory could not be measured in time; it is not verified")
             return None
-        found, failure = await self._until_freed(actions, pid, awake)
+        found, failure = await self._until_freed(actions, awake, until)
         if not found and not actions.model.recipe.asleep and not self._said_unproved:
             self._said_unproved = True
             text = (
@@ -134,17 +161,17 @@ class Sleeping:
         return None
 
     async def _until_freed(
-        self, actions: Actions, pid: int, awake: Held
+        self, actions: Actions, awake: Held, until: float
     ) -> tuple[list[Amount], str | None]:
         verify, recipe = actions.model.verify, actions.model.recipe
+        told = bool(recipe.asleep)
         found = amounts(verify, recipe, awake, Held())
-        failure = _first(shortfall(verify, one) for one in found)
+        failure = _first(shortfall(verify, one, told=told) for one in found)
         began = trio.current_time()
-        with trio.move_on_after(actions.limits.check):
+        with trio.CancelScope(deadline=min(until, began + actions.limits.check)):
             while failure:
-                asleep = await actions.contact.weigh(pid, needs_host(verify, recipe))
-                found = amounts(verify, recipe, awake, asleep)
-                failure = _first(shortfall(verify, one) for one in found)
+                found = amounts(verify, recipe, awake, await actions.weigh_now())
+                failure = _first(shortfall(verify, one, told=told) for one in found)
                 if failure:
                     await trio.sleep(pause_after(trio.current_time() - began))
         return found, failure
@@ -181,7 +208,8 @@ class Sleeping:
         """Hear what the model says while it is well, once for each process."""
         if self._said_before is not None or not _has_canary(actions.model):
             return
-        if failure := self._hear_first(await actions.one_token()):
+        most = actions.limits.sleep / 2  # the rest is for the sleep itself
+        if failure := self._hear_first(await actions.one_token(most=most)):
             self.tell("warning", f"Before its sleep no token came: {failure}", reason=failure)
 
     def _hear_first(self, token: Token) -> str | None:

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from math import inf
 
 import attrs
 import structlog
 import trio
 
 from configschema import Call, Checkpoint, Step
+from supervisor.places.running import RunningServer
 from supervisor.processes import cudacheckpoint
 from supervisor.processes.commands import run_told
-from supervisor.processes.memory import beside, tree_of
 from supervisor.sleep.readiness import SLOWEST_ANSWER, pause_after
 from supervisor.states.durations import seconds
 
 Caller = Callable[[Call], Awaitable[str | None]]
 """Make one HTTP step; return None if it succeeded, else what the server did instead."""
 
+BARELY = 0.1  # of the time of some steps, taken by what came before them
 LONGEST_OPTIONAL = 10.0  # seconds for a step that may fail and has no limit of its own
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
@@ -36,12 +38,14 @@ class StepLimits:
         whole: all together.
         call: an HTTP step without a limit of its own.
         run: a command without one.
+        until: when the whole sleep or wake that they are part of must be over, on Trio's clock.
         optional: how many steps may fail, and must leave the others their time.
     """
 
     whole: float
     call: float
     run: float
+    until: float = inf
     optional: int = 0
 
 
@@ -51,14 +55,14 @@ class Steps:
 
     Attributes:
         model: its id.
-        pid: of its process.
+        server: that they are taken for.
         call: makes one HTTP request.
         env: of the commands.
         hear: takes what the commands write.
     """
 
     model: str
-    pid: int
+    server: RunningServer
     call: Caller
     env: Mapping[str, str]
     hear: Callable[[bytes], None]
@@ -68,7 +72,8 @@ class Steps:
         trials = [_Trial(step, partial(self._once, step)) for step in steps]
         limits = attrs.evolve(limits, optional=sum(one.optional for one in steps))
         under_way: _Trial | None = None
-        with trio.move_on_after(limits.whole):
+        over = trio.current_time() + limits.whole
+        with trio.CancelScope(deadline=min(over, limits.until)):
             for under_way in trials:
                 failure = await under_way.within(limits)
                 if failure and not under_way.step.optional:
@@ -77,6 +82,8 @@ class Steps:
                     text = f"<{self.model}> {failure}; going on, as this step is optional"
                     log.info(text, model=self.model, reason=failure)
             return None
+        if under_way and limits.until < over - limits.whole * BARELY:
+            return under_way.cut_off()
         together = "" if len(steps) == 1 else ", the time of all steps"
         return f"{under_way.timed_out(limits.whole)}{together}" if under_way else None
 
@@ -84,16 +91,12 @@ class Steps:
         if isinstance(step, Call):
             return await self.call(step)
         if isinstance(step, Checkpoint):
-            return await self._run(cudacheckpoint.command(step.action, await self._tree()))
-        return await self._run(step.command.for_process(self.pid))
-
-    async def _tree(self) -> list[int]:
-        try:
-            return await beside(tree_of, self.pid)
-        except (RuntimeError, OSError):  # there is no thread or descriptor left to look with
-            return [self.pid]
+            pids = await self.server.processes()
+            return await self._run(cudacheckpoint.command(step.action, pids))
+        return await self._run(step.command.for_process(self.server.pid))
 
     async def _run(self, argv: Sequence[str]) -> str | None:
+        argv = self.server.command(argv)
         return await run_told(argv, env=self.env, on_output=self.hear)
 
 
@@ -118,6 +121,10 @@ class _Trial:
     def timed_out(self, limit: float) -> str:
         last = f" ({self.last})" if self.last else ""
         return f"{self.step.name} timed out after {seconds(limit)}{last}"
+
+    def cut_off(self) -> str:
+        last = f" ({self.last})" if self.last else ""
+        return f"{self.step.name} had not succeeded when the time for all of it was over{last}"
 
     async def _once(self) -> None:
         self.last = await self.attempt()

@@ -86,6 +86,19 @@ class Paused(SupervisorError):
         super().__init__(model, f"model '{model}' cannot be used now: llamadoze is paused")
 
 
+class StillHeld(SupervisorError):
+    """Something that could not be ended may hold the memory: end it, or say that it does not."""
+
+    def __init__(self, model: str, holder: str, left: str) -> None:
+        self.holder = holder
+        what = "has not ended whole" if model == holder else "is not started"
+        super().__init__(
+            model,
+            f"model '{model}' {what}: {left} of model '{holder}' could not be ended and may hold "
+            f"its memory. End it, or unload '{holder}' to start models all the same",
+        )
+
+
 class CannotSleep(SupervisorError):
     """The model has no way to sleep: configure one, or unload it."""
 

@@ -52,6 +52,8 @@ class Snapshot:
         in_flight: leases given and not yet returned.
         can_sleep: whether it makes room by sleeping.
         pid: of its process, if there is one.
+        handle: what its server is found by, if there is one; see `places`.
+        left: what could not be ended of its last server; nothing if all could.
         failure: why it last failed; None once it was ready again.
         leaving: whether its process was told to end; that is never taken back.
         ready_since: when it last began to serve, on Trio's clock.
@@ -66,6 +68,8 @@ class Snapshot:
     in_flight: int = 0
     can_sleep: bool = False
     pid: int | None = None
+    handle: object = None
+    left: str = ""
     failure: str | None = None
     leaving: bool = False
     ready_since: float = 0.0

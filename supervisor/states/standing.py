@@ -32,6 +32,8 @@ class Standing:
         journal: told of every step and every failure.
         state: where it stands.
         pid: of its process, if there is one.
+        handle: what its server is found by, if there is one.
+        left: what could not be ended of its last server, in an operator's words.
         failure: why it last failed; None once it was ready again.
         ready_since: when it last began to serve, on Trio's clock.
         served: seconds that its present process has; None if that did not come to it.
@@ -44,6 +46,8 @@ class Standing:
     journal: Journal = SILENT
     state: State = attrs.field(default=State.STOPPED, init=False)
     pid: int | None = attrs.field(default=None, init=False)
+    handle: object = attrs.field(default=None, init=False)
+    left: str = attrs.field(default="", init=False)
     failure: str | None = attrs.field(default=None, init=False)
     ready_since: float = attrs.field(default=0.0, init=False)
     served: float | None = attrs.field(default=None, init=False)
@@ -67,9 +71,24 @@ class Standing:
         self._watchers.tell(self.snapshot())
         self.on_change()
 
-    def has(self, pid: int) -> None:
-        """Note the process, before anything else happens: it must be known if the daemon dies."""
-        self.pid = pid
+    def has(self, pid: int | None, handle: object) -> None:
+        """Note the server, before anything else happens: it must be known if the daemon dies."""
+        self.pid, self.handle = pid, handle
+        if self.state not in ENDED:  # of one that is taken over the state file tells already
+            self.on_change()
+
+    def knows(self, handle: object) -> None:
+        """Note what else is known of the server by now; the next step tells of it."""
+        self.handle = handle
+
+    def has_nothing(self) -> None:
+        """Note that there is no server any more; the next step tells of it."""
+        self.pid = self.handle = None
+
+    def is_stuck(self, left: str) -> None:
+        """Note what could not be ended, or that nothing is left any more."""
+        self.left = left
+        self._watchers.tell(self.snapshot())
         self.on_change()
 
     def begin(self, event: Event, steps: str, limit: float) -> None:

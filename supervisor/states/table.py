@@ -36,6 +36,7 @@ class Event(Enum):
     GAVE_UP = auto()
     ADOPTED_READY = auto()
     ADOPTED_ASLEEP = auto()
+    FOUND_ASLEEP = auto()
 
 
 class Wish(Enum):
@@ -73,6 +74,9 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     # A process of an earlier daemon goes on where it was.
     (State.STOPPED, Event.ADOPTED_READY): State.READY,
     (State.STOPPED, Event.ADOPTED_ASLEEP): State.ASLEEP,
+    # A server that somebody else puts to sleep, or that was there already.
+    (State.STARTING, Event.FOUND_ASLEEP): State.ASLEEP,
+    (State.READY, Event.FOUND_ASLEEP): State.ASLEEP,
 }
 
 

@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,25 +18,23 @@ import attrs
 import structlog
 
 from configschema import Model
+from supervisor.places.handles import ElsewhereHandle, Handle, HereHandle, as_data, handle_in
+from supervisor.processes.plainfiles import text_of
 from supervisor.states.snapshot import Snapshot
 from supervisor.states.table import HAS_PROCESS
-from supervisor.succession.adopted import start_of
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
-HIGHEST_PID = 1 << 22  # as proc_sys_kernel(5) has it
 LARGEST_FILE = 10_000_000  # characters
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @attrs.frozen(kw_only=True)
 class Record:
-    """One process.
+    """One model server.
 
     Attributes:
         model: the id of its model.
-        pid: of the leader of its group.
-        started: when, in clock ticks since the boot: what tells it from another of the same pid.
+        handle: what it is found by.
         port: that it was given, if any.
         state: where it stood; the value of a `State`.
         fingerprint: of what it was started with.
@@ -45,16 +42,11 @@ class Record:
     """
 
     model: str
-    pid: int
-    started: int
+    handle: Handle
     port: int | None
     state: str
     fingerprint: str
     logs: bool
-
-
-Noted = tuple[Model, Snapshot, bool]
-"""A model, how it stands, and whether its process writes to its log file."""
 
 
 @attrs.define(eq=False)
@@ -68,9 +60,10 @@ class Records:
 
     folder: Path
     found: tuple[Record, ...] = ()
-    _written: tuple[Record, ...] | None = attrs.field(default=None, init=False)
-    _starts: dict[int, int] = attrs.field(factory=dict, init=False)
-    _failed: bool = attrs.field(default=False, init=False)
+    _noted: dict[str, str] = attrs.field(factory=dict, init=False)
+    _fingerprints: dict[str, tuple[Model, str]] = attrs.field(factory=dict, init=False)
+    _is_written: bool = attrs.field(default=False, init=False)
+    _has_told: bool = attrs.field(default=False, init=False)
 
     @property
     def file(self) -> Path:
@@ -81,52 +74,89 @@ class Records:
         """Return where a model's process writes to, if it may outlive the daemon."""
         return self.folder / f"{hashlib.sha256(model.encode()).hexdigest()[:16]}.log"
 
-    def note(self, servers: Iterable[Noted]) -> bool:
-        """Write down how the processes stand, if that has changed; return whether that is written.
+    @property
+    def owner(self) -> str:
+        """What the tokens of all daemons with this folder begin with, and of no others.
+
+        It must be known although the folder was emptied. Two containers may have the same path.
+        """
+        return _owner(self.folder)
+
+    def keep(self, record: Record) -> None:
+        """Leave word of a server that is not taken over yet, until its model is noted."""
+        self._noted[record.model] = _text(record)
+
+    def note(self, model: Model, snapshot: Snapshot, *, logs: bool) -> bool:
+        """Write down how a server stands, if that has changed; return whether all is written.
 
         A disk that is full is told of once; the models are served all the same.
+
+        Args:
+            model: whose server it is.
+            snapshot: how it stands.
+            logs: whether it could outlive its daemon.
         """
-        found = (self._record(*one) for one in servers if one[1].state in HAS_PROCESS)
-        records = tuple(record for record in found if record)
-        self._starts = {one.pid: one.started for one in records}
-        if records == self._written:
+        record = self._record(model, snapshot, logs) if snapshot.state in HAS_PROCESS else None
+        text = _text(record) if record else None
+        if self._noted.get(model.id) == text and self._is_written:
             return True
-        text = json.dumps({"boot": _boot(), "models": [attrs.asdict(one) for one in records]})
+        self._noted.pop(model.id, None)
+        if text:
+            self._noted[model.id] = text
+        self._is_written = self._write()
+        return self._is_written
+
+    def _write(self) -> bool:
         beside = self.file.with_suffix(".new")
         try:
-            _write_anew(beside, text)
+            _write_anew(beside, f'{{"models": [{", ".join(self._noted.values())}]}}')
             beside.replace(self.file)
         except OSError as error:
-            if not self._failed:
+            if not self._has_told:
                 log.warning(
-                    f"Cannot write {self.file}: {error.strerror}; until that is mended, a crash "
-                    "leaves model processes behind, and adopt keeps none"
+                    f"Cannot write {self.file}: {error.strerror}; until that is mended, adopt "
+                    "keeps no model processes"
                 )
-            self._written, self._failed = None, True
+            self._has_told = True
             return False
-        self._written, self._failed = records, False
+        self._has_told = False
         return True
 
     def _record(self, model: Model, snapshot: Snapshot, logs: bool) -> Record | None:
-        pid = snapshot.pid
-        started = pid and (self._starts.get(pid) or start_of(pid))
-        if not pid or not started:
+        handle = snapshot.handle
+        if not isinstance(handle, HereHandle | ElsewhereHandle):
             return None
         return Record(
             model=model.id,
-            pid=pid,
-            started=started,
+            handle=handle,
             port=model.port,
             state=snapshot.state.value,
-            fingerprint=fingerprint(model),
+            fingerprint=self._fingerprint(model),
             logs=logs,
         )
+
+    def _fingerprint(self, model: Model) -> str:
+        known = self._fingerprints.get(model.id)
+        if known is None or known[0] is not model:
+            known = self._fingerprints[model.id] = model, fingerprint(model)
+        return known[1]
+
+
+def _text(record: Record) -> str:
+    facts = {name: getattr(record, name) for name in attrs.fields_dict(Record)}
+    return json.dumps({**facts, "handle": as_data(record.handle)})
+
+
+def _owner(folder: Path) -> str:
+    root = Path("/").stat()
+    text = f"{folder.absolute()}\n{os.getuid()}\n{root.st_dev}\n{root.st_ino}"
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
 
 
 def fingerprint(model: Model) -> str:
     """Return what stands for all that a process was started with, and how it sleeps and wakes."""
     facts = attrs.asdict(model, recurse=True)
-    known = [facts[name] for name in ("cmd", "env", "port", "proxy", "check_endpoint")]
+    known = [facts[name] for name in ("cmd", "env", "port", "proxy", "check_endpoint", "detached")]
     text = repr([*known, model.recipe.way])
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
@@ -158,7 +188,7 @@ def open_records(folder: Path | None) -> Iterator[Records | None]:
         )
         yield None
     else:
-        yield Records(folder, read_records(folder / "state.json"))
+        yield Records(folder.absolute(), read_records(folder / "state.json"))
     finally:
         os.close(lock)  # which gives the lock back
 
@@ -172,30 +202,30 @@ def _write_anew(file: Path, text: str) -> None:
 
 
 def read_records(file: Path) -> tuple[Record, ...]:
-    """Return what a state file holds; nothing of an earlier boot, and nothing it cannot read."""
+    """Return what a state file holds, without what it cannot read, or means nothing any more."""
     try:
-        data = json.loads(_text_of(file))
-        if data["boot"] != _boot():
-            return ()
-        found = list(data["models"])
+        data = json.loads(text_of(file, LARGEST_FILE))
+        found = [_of_today(one, data) for one in data["models"]]
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        log.warning(f"Cannot read {file}: {error!r}; if models of a crash live on, end them")
+        log.warning(f"Cannot read {file}: {error!r}; model processes are looked for without it")
         return ()
     records = [_checked(one) for one in found]
     if None in records:
-        log.warning(f"{file} holds what is no process; if models of a crash live on, end them")
+        log.warning(f"{file} holds what is no server of this boot; it is left out")
     return tuple(record for record in records if record)
 
 
-def _text_of(file: Path) -> str:
-    """Return the text of a regular file of a bearable size."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # not to hang on a pipe
-    with os.fdopen(descriptor) as opened:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError("it is no regular file")
-        return opened.read(LARGEST_FILE)
+def _of_today(record: object, data: Mapping[str, object]) -> object:
+    """Return a record in its present form; until 0.2 all were processes of this machine."""
+    if not isinstance(record, dict) or "pid" not in record:
+        return record
+    numbers = {"pid": record["pid"], "started": record.get("started")}
+    marks = {"token": "", "boot": data.get("boot"), "members": []}
+    handle = {"place": "here", **numbers, **marks}
+    rest = {key: value for key, value in record.items() if key not in numbers}
+    return {**rest, "handle": handle}
 
 
 def _checked(data: object) -> Record | None:
@@ -203,25 +233,16 @@ def _checked(data: object) -> Record | None:
     fields = attrs.fields_dict(Record)
     if not isinstance(data, dict) or data.keys() != fields.keys():
         return None
-    numbers = [data["pid"], data["started"], data["port"] or 0]
+    handle = handle_in(data["handle"])
     texts = [data["model"], data["state"], data["fingerprint"]]
     right = (
-        all(type(number) is int for number in numbers)
-        and 1 < data["pid"] < HIGHEST_PID
-        and data["started"] > 0
+        handle is not None
+        and (data["port"] is None or type(data["port"]) is int)
         and isinstance(data["logs"], bool)
         and all(isinstance(text, str) for text in texts)
         and data["state"] in {state.value for state in HAS_PROCESS}
     )
-    return Record(**data) if right else None
-
-
-def _boot() -> str:
-    """Return what stands for the time since the machine was started: pids mean nothing beyond."""
-    try:
-        return BOOT_ID.read_text().strip()
-    except OSError:
-        return ""
+    return Record(**{**data, "handle": handle}) if right else None
 
 
 def ports_of(records: Iterable[Record]) -> Mapping[str, int]:

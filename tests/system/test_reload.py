@@ -139,7 +139,7 @@ def test_models_are_loaded_at_the_start_and_sleep_until_they_are_wanted(tmp_path
         "bad": stub("--exit", "3"),
         "c": stub(sleeps=True),
     }
-    hooks = {"on_startup": {"preload": ["first", "bad", "nobody", " c "]}}
+    hooks = {"on_startup": {"preload": ["bad", "first", "nobody", " c "]}}
     file = put(tmp_path, free_port(), models=models, hooks=hooks)
     with started("--config", file) as daemon:
         wait_for(lambda: daemon.said("<c> Model preloaded; it has answered a token"))

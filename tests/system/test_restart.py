@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
-from supervisor.succession.adopted import is_left_over, start_of
+from supervisor.processes.census import start_of
+from supervisor.processes.kin import Kin
 from supervisor.succession.records import read_records
 from tests.proxy.daemon import stub
 from tests.system.daemon import (
@@ -191,8 +193,10 @@ def test_a_stranger_with_the_pid_of_a_record_is_left_alone(tmp_path: Path) -> No
             use(daemon, "b")
             daemon.end(signal.SIGKILL)
         data = json.loads((state / "state.json").read_text())
-        pid = data["models"][0]["pid"]
-        data["models"].append({**data["models"][0], "pid": stranger.pid})
+        handle = data["models"][0]["handle"]
+        pid = handle["pid"]
+        of_stranger = {**handle, "pid": stranger.pid, "token": ""}
+        data["models"].append({**data["models"][0], "handle": of_stranger})
         (state / "state.json").write_text(json.dumps(data))
         with started("--config", file, "--state-dir", str(state)):
             assert not is_alive(pid)
@@ -360,20 +364,20 @@ def test_a_pipe_in_the_place_of_the_state_file_holds_up_nobody(tmp_path: Path) -
     assert read_records(tmp_path / "state.json") == ()
 
 
-def test_a_group_of_strangers_without_its_leader_is_left_alone(tmp_path: Path) -> None:
+def test_a_group_of_strangers_without_its_leader_is_left_alone() -> None:
     """It has the number of a process that was ours, but is the job of another session."""
     script = "sleep 60 & exec sleep 0.1"
     leader = subprocess.Popen(["sh", "-c", script], process_group=0)
     leader.wait()
     try:
-        assert not is_left_over(leader.pid, 1)
+        assert trio.run(Kin(leader.pid, 1).members) == []
     finally:
         os.killpg(leader.pid, signal.SIGKILL)
     ours = subprocess.Popen(["sh", "-c", script], start_new_session=True)
     start = start_of(ours.pid)
     ours.wait()
     try:
-        assert is_left_over(ours.pid, start or 0)
+        assert len(trio.run(Kin(ours.pid, start or 0).members)) == 1
     finally:
         os.killpg(ours.pid, signal.SIGKILL)
 

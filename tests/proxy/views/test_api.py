@@ -35,7 +35,7 @@ async def test_running_shows_state_pid_and_users() -> None:
     """Sleepers and failures, too; the stopped are absent."""
     models = {"a": stub(sleeps=True, ttl=600), "b": stub(), "c": stub("--exit", "3"), "d": stub()}
     async with daemon(models) as running:
-        for name in "acb":
+        for name in "cab":
             await chat(running.port, name)
         rows = (await ask(running.port, "GET", "/running")).json()["running"]
         assert [(row["model"], row["state"]) for row in rows] == [

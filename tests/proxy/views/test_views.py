@@ -91,9 +91,11 @@ async def test_metrics_count_requests_tokens_and_steps() -> None:
     body = f'{{"model": "a", "raw": true, {usage}}}'.encode()
     models = {"a": stub(sleeps=True), "b": stub("--exit", "3")}
     async with daemon(models) as running:
+        await chat(running.port, "b")
         for _ in range(2):
             await ask(running.port, "POST", "/v1/completions", body)
-        for name in ("b", "nobody-1", "nobody-2", "a"):
+        await ask(running.port, "POST", "/api/models/sleep/a")
+        for name in ("nobody-1", "nobody-2", "a"):
             await chat(running.port, name)
         reply = await ask(running.port, "GET", "/metrics")
     assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")

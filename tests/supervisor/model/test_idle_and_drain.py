@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from supervisor import ModelFailed, State, Supervisor
+from supervisor.model.surroundings import Surroundings
 from supervisor.states.table import HOLDS_MEMORY, Wish
 from tests.fakes import FakeProbe, FakePrograms
 from tests.supervisor.helpers import model, supervise, two
@@ -142,13 +141,17 @@ async def test_a_sleeper_whose_waiter_left_is_not_woken_beside_another(
             await use(supervisor, name)
         await supervisor.sleep("b")
 
-        def look(settle: Callable[[], None]) -> None:
-            servers = supervisor.servers.values()
-            up.append({one.model.id for one in servers if one.snapshot().state in HOLDS_MEMORY})
-            settle()
+        class Looks(Surroundings):
+            def __init__(self, around: Surroundings) -> None:
+                self.around = around
+
+            def changed(self) -> None:
+                servers = supervisor.servers.values()
+                up.append({one.model.id for one in servers if one.snapshot().state in HOLDS_MEMORY})
+                self.around.changed()
 
         for server in supervisor.servers.values():
-            server.on_change = partial(look, server.on_change)
+            server.around = Looks(server.around)
         leaving = trio.CancelScope()
 
         async def leave() -> None:

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from supervisor.processes import ports
-from supervisor.processes.ports import is_free, kept_free
+from supervisor.processes.ports import HOST, is_free, kept_free
 
 
 def test_nobody_else_is_given_a_port_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,20 +31,20 @@ def test_nobody_else_is_given_a_port_that_is_kept(monkeypatch: pytest.MonkeyPatc
 def test_a_server_listens_on_a_port_that_is_kept(options: list[int], address: str) -> None:
     """With either option, on one address or on all."""
     with kept_free(1) as port:
-        assert is_free(port)
+        assert is_free(HOST, port)
         with socket.socket() as server:
             for option in options:
                 server.setsockopt(socket.SOL_SOCKET, option, 1)
             server.bind((address, port))
             server.listen()
-            assert not is_free(port)
+            assert not is_free(HOST, port)
             socket.create_connection(("127.0.0.1", port)).close()
 
 
 def test_ports_follow_each_other_and_are_given_back() -> None:
     """As the models of a file have them."""
     with kept_free(5) as first:
-        assert all(is_free(first + more) for more in range(5))
+        assert all(is_free(HOST, first + more) for more in range(5))
     with contextlib.ExitStack() as stack:
         for more in range(5):
             holder = stack.enter_context(socket.socket())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
+import sys
 from typing import Any
 
-import attrs
 import pytest
 import trio
 
-from configschema import Limits, parse
+from configschema import Limits
 from supervisor import ModelFailed, State, Supervisor, open_supervisor
 from supervisor.sleep.contact import Contact
 from tests.conftest import processes_with
@@ -109,19 +109,17 @@ async def test_cmd_stop_asks_instead_of_sigterm() -> None:
         assert supervisor.servers["a"].output.tail(2) == ["usr1"]
 
 
-async def test_a_cmd_stop_that_does_nothing_ends_in_sigkill(log_lines: LogLines) -> None:
-    """After the model's grace."""
+async def test_a_cmd_stop_that_fails_is_followed_by_sigterm(log_lines: LogLines) -> None:
+    """At once; nobody is told anything by waiting."""
     config = parse_models(a={"cmd": "sleep 1001", "cmdStop": "false"}, b={"cmd": "sleep 1002"})
-    short = {"a": Limits(unload=0.3)}
+    short = {"a": Limits(unload=30)}
     async with open_supervisor(
         config, Contact(probe=FakeProbe(), call=FakeCalls()), short
     ) as supervisor:
         await use(supervisor, "a")
         await supervisor.unload("a")
         assert processes_with("sleep 1001") == []
-    assert "<a> cmdStop exited with status 1, killing the process after its grace" in events(
-        log_lines
-    )
+    assert "<a> cmdStop exited with status 1, sending SIGTERM" in events(log_lines)
 
 
 async def test_a_crash_names_its_last_words(log_lines: LogLines) -> None:
@@ -139,13 +137,16 @@ async def test_a_crash_names_its_last_words(log_lines: LogLines) -> None:
 
 async def test_a_port_that_a_stranger_holds_is_a_failure_and_never_ready() -> None:
     """Its answer to the check would be taken for the model's."""
-    config = parse("models: {a: {cmd: 'sleep 1001 ${PORT}', checkEndpoint: none}}").config
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         port = stranger.getsockname()[1]
-        model = attrs.evolve(config.models["a"], port=port)
-        held = attrs.evolve(config, models={"a": model})
+        config = parse_models(
+            a={
+                "cmd": f"{sys.executable} -S -c 'import time; time.sleep(60)'",
+                "proxy": f"http://127.0.0.1:{port}",
+            }
+        )
         async with open_supervisor(
-            held, Contact(probe=FakeProbe(), call=FakeCalls())
+            config, Contact(probe=FakeProbe(), call=FakeCalls())
         ) as supervisor:
             with pytest.raises(ModelFailed, match=f"its port {port} is in use"):
                 await use(supervisor, "a")

@@ -160,10 +160,10 @@ async def test_a_wake_that_fails_restarts_the_model(
 async def test_a_model_that_is_not_ready_after_its_wake_is_restarted(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """A wake counts when the model answers its check again."""
+    """A wake counts when the model answers its check again, within the limit of a wake."""
     probe = FakeProbe()
-    a = model("serve a", cmdSleep="sleep 1", cmdWake="sleep 1")
-    async with supervise("healthCheckTimeout: 15\n" + two(a, B), probe) as supervisor:
+    a = model("serve a", cmdSleep="sleep 1", cmdWake="sleep 1", cmdWakeTimeout=15)
+    async with supervise("healthCheckTimeout: 300\n" + two(a, B), probe) as supervisor:
         first = await use(supervisor, "a")
         await use(supervisor, "b")
         probe.unready.add("a")

@@ -10,14 +10,13 @@ import os
 import select
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import attrs
 import trio
 
-from supervisor.processes.groups import BETWEEN_LOOKS, group_lives, is_dead, members_of
+from supervisor.processes.census import is_alive, start_of
 
-STARTTIME = 19  # its place behind the name of the program
+BETWEEN_LOOKS = 0.05  # seconds
 
 
 @attrs.define(eq=False)
@@ -35,8 +34,9 @@ class AdoptedLeader:
     @property
     def returncode(self) -> int | None:
         """Something once it has ended; None while it lives."""
-        ended, _, _ = select.select([self.handle], [], [], 0)
-        return 0 if ended else None
+        look = select.poll()  # select(2) takes no number above 1023
+        look.register(self.handle, select.POLLIN)
+        return 0 if look.poll(0) else None
 
     async def wait(self) -> int | None:
         """Wait for its end; how it ended only its parent is told."""
@@ -46,6 +46,21 @@ class AdoptedLeader:
             except trio.BusyResourceError:  # somebody else waits here, and they are told alone
                 await trio.sleep(BETWEEN_LOOKS)
         return None
+
+
+class _Gone:
+    """A leader that has ended; what it has started may live."""
+
+    pid = 0
+    returncode = 0
+
+    async def wait(self) -> int | None:
+        """Return at once."""
+        await trio.lowlevel.checkpoint()
+        return None
+
+
+GONE = _Gone()
 
 
 @contextmanager
@@ -62,37 +77,6 @@ def recognised(pid: int, started: int) -> Iterator[AdoptedLeader | None]:
         os.close(handle)
 
 
-def start_of(pid: int) -> int | None:
-    """Return when a process was started, in clock ticks since the boot; None if there is none.
-
-    The kernel's own number (proc_pid_stat(5), field 22): no change of the clock touches it.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return int(fields[STARTTIME])
-
-
 def started_at(pid: int, started: int) -> bool:
     """Whether a process lives that was started then."""
-    return start_of(pid) == started and not is_dead(pid)
-
-
-def is_left_over(pid: int, started: int) -> bool:
-    """Whether a process group lives whose leader was started then, even if that has ended.
-
-    Without its leader it is known by its session, which has the leader's pid for its name, and by
-    the age of its members: another group with this number would be a job of another session.
-    """
-    start = start_of(pid)
-    if start is not None:
-        return start == started and group_lives(pid)
-    return any(_is_of(member, pid, started) for member in members_of(pid))
-
-
-def _is_of(member: int, session: int, started: int) -> bool:
-    try:
-        return os.getsid(member) == session and (start_of(member) or 0) >= started
-    except OSError:
-        return False
+    return start_of(pid) == started and is_alive(pid)

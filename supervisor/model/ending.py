@@ -1,0 +1,111 @@
+"""How a model's server is asked to end, and what is done about what could not be ended.
+
+Owns the order: by its cmdStop, by its container's engine, by its place. How long each may take is a
+limit's; the grace after it, and the proof of the end, are the place's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import attrs
+import structlog
+import trio
+
+from configschema import Model
+from supervisor.model.usage import Stir
+from supervisor.places.containers import StopCommand, stop_command
+from supervisor.places.running import Hear, Left, RunningServer
+from supervisor.processes.commands import run_told
+from supervisor.sleep.actions import Actions, environment_of
+from supervisor.states.durations import seconds
+from supervisor.states.standing import Standing
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
+
+
+@attrs.frozen
+class StopRequest:
+    """The request to end that goes to one server.
+
+    Attributes:
+        server: that is to end.
+        actions: returns what can be done to it, with the limits that hold now.
+        at: where the model stands.
+    """
+
+    server: RunningServer
+    actions: Callable[[], Actions]
+    at: Standing
+
+    async def make(self) -> None:
+        """Ask it; its place's way is taken where nothing is said, and where that fails.
+
+        It is asked also when its command has ended first: what that has started may live.
+        """
+        actions = self.actions()
+        command = stop_command(actions.model, actions.limits, self.server.pid)
+        failure = await actions.run_stop_command(command) if command else None
+        if failure and self.server.has_ended:
+            self.at.tell("debug", f"{failure}; the process had ended before")
+        elif failure:
+            self.at.report_failure(failure, self.server.last_resort)
+        if failure or command is None:
+            await self.server.end()
+
+
+BETWEEN_LOOKS = 0.5  # seconds between looks whether something is left yet
+HELD = (
+    "What needs its memory is not started before it is gone; to start it all the same, unload this "
+    "model, or set ignoreLeftovers: true"
+)
+
+
+async def until_gone(
+    server: RunningServer, at: Standing, stir: Stir, given_up: Callable[[], bool]
+) -> None:
+    """Wait until nothing is left of a server that could not be ended, and say that it is so.
+
+    Args:
+        server: that has ended, but for what is left.
+        at: where its model stands.
+        stir: told of it, so that nobody waits for the end.
+        given_up: whether an operator does not want to wait for it.
+    """
+    at.is_stuck(_told(server.left, at, HELD))
+    stir()
+    try:
+        while not given_up() and await server.is_still_left():  # noqa: ASYNC110 -- none tells
+            await trio.sleep(BETWEEN_LOOKS)
+        if not given_up():
+            server.left = None
+    finally:
+        at.is_stuck("")
+
+
+def leave_to_the_next(left: Left, at: Standing) -> None:
+    """Say of what could not be ended that it stays in the state file: the daemon ends."""
+    _told(left, at, "The next llamadoze looks for it")
+
+
+def _told(left: Left | None, at: Standing, what_next: str) -> str:
+    if left is None:
+        return ""
+    text = f"{left} could not be ended: {left.remedy}. {what_next}"
+    at.tell("error", text, pids=list(left.pids), address=left.address)
+    return str(left)
+
+
+async def run_alone(command: StopCommand, model: Model, hear: Hear) -> str | None:
+    """Run what stops a model's server where there is none of ours; return how that failed."""
+    with trio.move_on_after(command.limit):
+        return await run_told(command.argv, env=environment_of(model), on_output=hear)
+    return f"timed out after {seconds(command.limit)}"
+
+
+async def guarded(model: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Do some work for a model; a fault of ours in it is told, and ends nothing else."""
+    try:
+        await work()
+    except* Exception:
+        log.exception(f"<{model}> Internal error", model=model)

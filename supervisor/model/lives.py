@@ -1,0 +1,318 @@
+"""The task that owns a model's server and is the only writer of the model's state.
+
+Owns how a server comes and goes, what follows from its end, and what is remembered from one to the
+next. What happens while there is one is in `life`; what others may do is in `server`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import attrs
+import structlog
+import trio
+
+from configschema import Limits, Model
+from supervisor.model.birth import Adoption, Birth, NoServer, Start
+from supervisor.model.checkup import Checkup
+from supervisor.model.ending import StopRequest, guarded, leave_to_the_next, run_alone, until_gone
+from supervisor.model.life import Life
+from supervisor.model.reasons import LINES_IN_A_REASON, Ending, failure_told
+from supervisor.model.resting import Wanted
+from supervisor.model.room import Room
+from supervisor.model.surroundings import NOWHERE, Surroundings
+from supervisor.model.usage import Usage
+from supervisor.places.choosing import Places
+from supervisor.places.containers import stop_command
+from supervisor.places.handles import ElsewhereHandle, Handle
+from supervisor.places.running import Order, RunningServer
+from supervisor.processes.output import LogRing
+from supervisor.sleep.actions import Actions, environment_of
+from supervisor.sleep.contact import Contact
+from supervisor.sleep.sleeping import Sleeping
+from supervisor.states.backoff import NO_BACKOFF, Backoff
+from supervisor.states.durations import seconds
+from supervisor.states.journal import SILENT, Journal
+from supervisor.states.racing import innermost, race
+from supervisor.states.snapshot import UNKNOWN, Snapshot
+from supervisor.states.standing import Standing
+from supervisor.states.table import Event, State, Wish
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
+
+
+THERE_ALREADY = "server that was there already"
+
+
+@attrs.define(eq=False)
+class Lives:
+    """A model and its servers, of which there is one at a time.
+
+    Attributes:
+        model: what to run.
+        limits: how long each step may take, in seconds.
+        contact: how it is reached.
+        places: where servers run.
+        log_file: what its process writes to, so that it can outlive the daemon; None is a pipe.
+        inherited: a server of an earlier daemon, to begin with, and how it stood.
+        journal: told what happens to it.
+        around: the other models, as far as they matter to this one.
+        output: what it and its commands wrote last.
+        wanted: what others want of it, and who uses it.
+        at: where it stands; written by its own task only.
+        sleeping: how it sleeps, and how far that is trusted.
+        backoff: when it may start again after it has failed.
+    """
+
+    model: Model
+    limits: Limits
+    contact: Contact
+    places: Places
+    log_file: Path | None = None
+    inherited: tuple[Handle, State] | None = None
+    journal: Journal = SILENT
+    around: Surroundings = NOWHERE
+    output: LogRing = attrs.field(factory=LogRing, init=False)
+    wanted: Wanted = attrs.field(init=False)
+    at: Standing = attrs.field(init=False)
+    sleeping: Sleeping = attrs.field(init=False)
+    backoff: Backoff = attrs.field(default=NO_BACKOFF, init=False)
+    _server: RunningServer | None = attrs.field(default=None, init=False)
+    _room: Room = attrs.field(factory=Room, init=False)
+    _given_up: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _next: tuple[Model, Limits] | None = attrs.field(default=None, init=False)
+    _employment: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+
+    @at.default
+    def _nowhere(self) -> Standing:
+        return Standing(self.model.id, self.snapshot, lambda: self.around.changed(), self.journal)
+
+    @sleeping.default
+    def _not_slept_yet(self) -> Sleeping:
+        return Sleeping(self.at.tell)
+
+    @wanted.default
+    def _nothing_wanted(self) -> Wanted:
+        return Wanted(self.limits, self._tell_of_idleness)
+
+    @property
+    def usage(self) -> Usage:
+        """The leases on it, and since when it is idle."""
+        return self.wanted.usage
+
+    def snapshot(self) -> Snapshot:
+        """Return how it stands now."""
+        return Snapshot(
+            model=self.model.id,
+            state=self.at.state,
+            wish=self.wanted.wish,
+            in_flight=self.usage.in_flight,
+            can_sleep=self.can_sleep,
+            pid=self.at.pid,
+            handle=self.at.handle,
+            left=self.at.left,
+            failure=self.at.failure,
+            leaving=self.wanted.told_to_end.is_set(),
+            ready_since=self.at.ready_since,
+            idle_since=self.usage.idle_since,
+            costs=self.at.costs,
+            drain_limit=self.limits.drain,
+        )
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether it makes room by sleeping: it knows how, and that is trusted."""
+        return self.model.can_sleep and self.sleeping.trust.holds
+
+    def _apply(self, model: Model, limits: Limits, *, fresh: bool) -> None:
+        self._next = None
+        if not fresh and model.on_port and self.model.port and model.port != self.model.port:
+            model = model.on_port(self.model.port)  # its process has that
+        self.model, self.limits = model, limits
+        self.wanted.change(limits)
+        if fresh:
+            self.at.costs, self._room = UNKNOWN, Room()
+
+    # The task: one life after the other.
+
+    async def run(self) -> None:
+        """Follow the wishes for as long as the daemon runs; cancel it to end the server."""
+        with self._employment:
+            await guarded(self.model.id, self._take_what_is_there)
+            while True:
+                await self.wanted.until_start()
+                await self._live_once(self._start())
+
+    async def _take_what_is_there(self) -> None:
+        """Begin with a server that runs already: of an earlier daemon, or nobody's."""
+        place = self.places.of(self.model)
+        if self.inherited:
+            handle, state = self.inherited
+            if state is State.STOPPING:
+                await self._wait_for_what_was_left(handle)
+                self.inherited = None
+                return
+            is_elsewhere = isinstance(handle, ElsewhereHandle)
+            whose = THERE_ALREADY if is_elsewhere else "process of an earlier llamadoze"
+            await self._live_once(self._adoption(handle, state is State.ASLEEP, whose))
+            self.inherited = None
+        elif found := await place.find(self.model):
+            await self._live_once(self._adoption(found, None, THERE_ALREADY))
+
+    async def _wait_for_what_was_left(self, handle: Handle) -> None:
+        """Be stuck with what an earlier daemon could not end."""
+        env = environment_of(self.model)
+        order = Order(model=self.model, limits=self.limits, env=env, hear=self.output.write)
+        self._server = self.places.left_over(order, handle)
+        self.at.knows(handle)
+        self.at.begin_end()
+        await self._until_nothing_is_left()
+        self._finish(Ending())
+
+    def _adoption(self, handle: Handle, asleep: bool | None, whose: str) -> Adoption:
+        return Adoption(
+            *(self.model, self.limits, self.places.of(self.model), handle, self.log_file),
+            *(self.at, self.wanted, self._actions, asleep, whose),
+        )
+
+    def _start(self) -> Start:
+        return Start(
+            *(self.model, self.limits, self.places.of(self.model), self.log_file, self.at),
+            *(self._clear, self.around.taken_ports, self._move),
+            lambda command: run_alone(command, self.model, self.output.write),
+        )
+
+    async def _live_once(self, birth: Birth) -> None:
+        """Have a server, keep it while it is wanted, and see it gone."""
+        self.wanted.begin_life()
+        self.sleeping.begin_life()
+        self.at.served = None
+        self.output.clear()  # what its predecessor said explains nothing of this one
+        ending, is_over = Ending(), False
+        try:
+            try:
+                ending = await self._live(birth)
+            except* Exception as errors:  # a fault of ours ends this model, not the daemon
+                log.exception(f"<{self.model.id}> Internal error", model=self.model.id)
+                ending = Ending(f"internal error: {innermost(errors)!r}", failed=True)
+            await guarded(self.model.id, self._until_nothing_is_left)
+            is_over = True
+        finally:
+            if self._server and self._server.is_let_go:
+                self.at.tell("info", "Process lives on; the next llamadoze can adopt it")
+            elif self._server and self._server.left and not is_over:
+                leave_to_the_next(self._server.left, self.at)
+            else:
+                self._finish(ending)
+
+    async def _live(self, birth: Birth) -> Ending:
+        try:
+            async with birth.server(self.output.write) as server:
+                self._has(server)
+                birth.announce()
+                return await self._own(server)
+        except NoServer as error:
+            return birth.failed(str(error))
+
+    def _has(self, server: RunningServer) -> None:
+        self._server = server
+        if server.pid is not None or stop_command(self.model, self.limits):
+            actions = partial(self._actions, server)
+            server.ask = StopRequest(server, actions, self.at).make
+        self.at.has(server.pid, server.handle)
+
+    async def _own(self, server: RunningServer) -> Ending:
+        """Let a server live until it ends, or is to end."""
+        try:
+            checkup = Checkup(self.usage, lambda: self.model.is_elsewhere or self.around.watched())
+            actions = partial(self._actions, server)
+            return await Life(server, actions, self.at, self.wanted, self.sleeping, checkup).run()
+        finally:
+            if not server.is_let_go:
+                self.at.begin_end()
+
+    async def _until_nothing_is_left(self) -> None:
+        """Stay where we are while something holds the memory, unless that is given up."""
+        if self._server and self._server.left and not self.around.ignores_leftovers():
+            self._given_up = trio.Event()
+            await until_gone(self._server, self.at, self.usage.stir, self._is_given_up)
+
+    def _is_given_up(self) -> bool:
+        return self._given_up.is_set() or self.around.ignores_leftovers()
+
+    def _finish(self, ending: Ending) -> None:
+        """The server is gone: say why, keep the reason, and step to where this leaves us."""
+        self.at.begin_end()
+        if self._server and self._server.was_killed:
+            grace = seconds(self.limits.unload)
+            self.at.tell("warning", f"Process did not end within {grace} and was killed")
+        if self._server:
+            ending = ending.seen_in(self._server)
+        self.usage.end_life()
+        if self._next is not None:
+            self._apply(*self._next, fresh=True)
+        self.at.failure = ending.reason
+        if self.at.served is not None:
+            self._room.start_was_good()
+        if ending.failed:
+            self._fail(ending)
+        else:
+            if self.at.served is not None:
+                self.backoff = NO_BACKOFF
+            else:
+                self._room.start_was_broken_off()
+            self.at.step(Event.ENDED, "Process stopped in")
+        self._server = None
+        self.at.has_nothing()
+
+    def _fail(self, ending: Ending) -> None:
+        reason = ending.with_output(self.output.tail(LINES_IN_A_REASON))
+        now, served = trio.current_time(), self.at.served
+        tries = served is None and self._tries_with_room(reason)
+        if tries:
+            ending = attrs.evolve(ending, retried=True, crashed=False)
+        if ending.crashed:
+            self.backoff = self.backoff.failed(now, served or 0.0, self.limits.backoff)
+        message = failure_told(reason, self.backoff, now)
+        if not tries:  # else it goes on, as was said
+            self.at.tell("error", message, reason=reason, failures=self.backoff.failures)
+        self.at.failure = reason
+        was_wanted = self.wanted.wish is Wish.SERVE
+        waits = (ending.retried or served is not None) and self.backoff.is_short(now)
+        if was_wanted and not waits:
+            self.around.failed(reason)
+        self.wanted.wish = Wish.STOP
+        self.at.step(Event.GAVE_UP)
+        if was_wanted and served is not None and ending.crashed:
+            self.around.crashed()
+
+    def _tries_with_room(self, reason: str) -> bool:
+        """Whether a start that failed is tried once more, without those that sleep beside it."""
+        may_be_that = self._server is not None and self.wanted.wish is Wish.SERVE
+        beside = self.around.sleepers() if may_be_that else []
+        if not self._room.start_failed(beside_sleepers=bool(beside)):
+            return False
+        names = ", ".join(beside)
+        text = f"The start failed while others slept; starting again without them: {names}"
+        self.at.tell("warning", text, reason=reason, sleepers=beside)
+        return True
+
+    async def _clear(self) -> str | None:
+        """Make the room that is needed, unless the model is told to end; return why it is not."""
+        if not self._room.must_be_made:
+            return None
+        return await race(self.around.clear, self._told_to_end)
+
+    async def _told_to_end(self) -> str | None:
+        await self.wanted.told_to_end.wait()
+        return None
+
+    def _move(self, model: Model) -> None:
+        self.model = model
+
+    def _actions(self, server: RunningServer) -> Actions:
+        return Actions(self.model, self.limits, self.contact, self.output, server)
+
+    def _tell_of_idleness(self, what: str, limit: float) -> None:
+        self.at.tell("info", f"{what}, TTL of {seconds(limit)} reached", timeout_s=limit)

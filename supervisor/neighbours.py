@@ -1,0 +1,154 @@
+"""What one model has to do with the others: whom it tells, whom it looks after, who leaves for it.
+
+Owns which models share a GPU, as far as the file says so, and who of the sleepers is worth least.
+When room is made for a request is the scheduler's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+import attrs
+import structlog
+import trio
+
+from configschema import Config, Model, rules_of
+from supervisor.model.server import ModelServer
+from supervisor.model.surroundings import Surroundings
+from supervisor.scheduling.sleepbudget import Sleeper, by_value
+from supervisor.sleep.proof import LITTLE
+from supervisor.states.racing import race
+from supervisor.states.refusals import StillHeld
+from supervisor.states.table import ENDED, State, Wish
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
+
+CHOICES = (
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "ZE_AFFINITY_MASK",
+)
+_IN_COMMAND = re.compile(rf"\b({'|'.join(CHOICES)})=([\w,.:-]+)|--gpus[ =]\S*?device=([\w,.:-]+)")
+
+
+class Others(Protocol):
+    """All models, as the fleet has them."""
+
+    config: Config
+    servers: dict[str, ModelServer]
+    on_change: Callable[[ModelServer], None]
+    on_failure: Callable[[str, str], None]
+    on_crash: Callable[[str], None]
+
+    def note(self, name: str) -> bool:
+        """Leave the next daemon word of a server."""
+
+
+@attrs.define(eq=False)
+class Neighbours(Surroundings):
+    """The others of one model.
+
+    Attributes:
+        name: its id.
+        others: all models.
+    """
+
+    name: str
+    others: Others
+
+    def changed(self) -> None:
+        """Let the scheduler decide, and the next daemon know."""
+        self.others.on_change(self.others.servers[self.name])
+        self.others.note(self.name)
+
+    def failed(self, reason: str) -> None:
+        """Send away who waits for it."""
+        self.others.on_failure(self.name, reason)
+
+    def crashed(self) -> None:
+        """Let it be started again, if it is watched."""
+        if self.watched():
+            self.others.on_crash(self.name)
+
+    def watched(self) -> bool:
+        """Return what the file says; else whether it is persistent, or preloaded."""
+        model = self.others.config.models.get(self.name)
+        if model is None:
+            return False
+        return is_watched(self.others.config, model)
+
+    def ignores_leftovers(self) -> bool:
+        """Return what the file says."""
+        return self.others.config.ignore_leftovers
+
+    def taken_ports(self) -> set[int]:
+        """Return the ports of all others, whether they run or not."""
+        config = self.others.config
+        given = {model.port for name, model in config.models.items() if name != self.name}
+        present = {one.model.port for name, one in self.others.servers.items() if name != self.name}
+        return {port for port in given | present if port}
+
+    def sleepers(self) -> Sequence[str]:
+        """Return those that sleep on its GPU, the least valuable first."""
+        own = gpus_of(self.others.servers[self.name].model)
+        beside = [
+            server
+            for name, server in self.others.servers.items()
+            if name != self.name and _is_in_the_way(server) and _meet(own, server.model)
+        ]
+        found = [
+            Sleeper(model=one.model.id, idle=one.usage.idle_seconds(), costs=one.at.costs)
+            for one in beside
+        ]
+        return [one.model for one in by_value(found)]
+
+    async def clear(self) -> str | None:
+        """Stop those that sleep on its GPU, and wait for their end; say why that did not come."""
+        leaving = [self.others.servers[name] for name in self.sleepers()]
+        for server in leaving:
+            name = server.model.id
+            text = f"<{name}> Stopping sleeping model: '{self.name}' needs its room"
+            log.info(text, model=name, needed_by=self.name)
+            server.wish(Wish.STOP)
+        async with trio.open_nursery() as nursery:
+            for server in leaving:
+                nursery.start_soon(race, partial(server.reached, ENDED), server.is_stuck)
+        stuck = [one for one in leaving if one.at.left]
+        if stuck and not self.ignores_leftovers():
+            return str(StillHeld(self.name, stuck[0].model.id, stuck[0].at.left))
+        return None
+
+
+def is_watched(config: Config, model: Model) -> bool:
+    """Whether a model is looked after while nobody asks for it."""
+    if model.watch is not None:
+        return model.watch
+    groups = rules_of(config).groups.values()
+    persistent = any(group.persistent and model.id in group.members for group in groups)
+    preloaded = (config.find(name.strip()) for name in config.hooks.on_startup.preload)
+    return persistent or any(one is not None and one.id == model.id for one in preloaded)
+
+
+def gpus_of(model: Model) -> frozenset[str] | None:
+    """Return the GPUs that a model's environment or command names; None if it may be on any."""
+    pairs = (entry.partition("=") for entry in model.env)
+    named = {name: value for name, _, value in pairs if name in CHOICES}
+    found = _IN_COMMAND.search(model.cmd.text)
+    value = next(iter(named.values()), "") or (found and (found[2] or found[3])) or ""
+    return frozenset(value.split(",")) if value and value not in ("all", "none") else None
+
+
+def _is_in_the_way(server: ModelServer) -> bool:
+    """Whether a model sleeps, and may hold memory of a GPU by that."""
+    amount = server.sleeping.amounts.get("GPU")
+    return server.at.state is State.ASLEEP and not (amount and amount.left < LITTLE)
+
+
+def _meet(gpus: frozenset[str] | None, other: Model) -> bool:
+    its = gpus_of(other)
+    return gpus is None or its is None or not gpus.isdisjoint(its)

@@ -1,0 +1,51 @@
+"""Which place a model's server runs in: on this machine, or wherever its address leads to.
+
+Owns the choice. A place more is one more name here.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from configschema import Model
+from supervisor.places.elsewhere import Elsewhere, ServerElsewhere
+from supervisor.places.handles import Handle, HereHandle
+from supervisor.places.here import Here
+from supervisor.places.localserver import ANSWERS, STUCK, LocalServer
+from supervisor.places.running import Left, Order, Place, Probe, RunningServer, Weigh
+from supervisor.processes.adopted import GONE
+from supervisor.processes.child import Child
+from supervisor.processes.output import NO_OUTPUT
+
+
+@attrs.frozen
+class Places:
+    """All places of one daemon.
+
+    Attributes:
+        owner: who the tokens of its processes begin with.
+        probe: asks a server whether it is ready.
+        scales: weigh a process with its kin.
+    """
+
+    owner: str
+    probe: Probe
+    scales: Weigh
+
+    def of(self, model: Model) -> Place:
+        """Return the place of a model."""
+        if model.is_elsewhere:
+            return Elsewhere(self.probe, self.scales)
+        return Here(self.owner, self.probe, self.scales)
+
+    def left_over(self, order: Order, handle: Handle) -> RunningServer:
+        """Return a server that could not be ended: it answers yet, or a process of it lives."""
+        server: RunningServer
+        if isinstance(handle, HereHandle):
+            child = Child(GONE, NO_OUTPUT, 0, handle.kin)
+            server = LocalServer(child, order, self.probe, self.scales)
+            server.left = Left(tuple(pid for pid, _ in handle.members), "", STUCK)
+        else:
+            server = ServerElsewhere(order, self.probe, self.scales, was_there=True)
+            server.left = Left((), order.model.proxy, ANSWERS)
+        return server

@@ -1,0 +1,192 @@
+"""A model server that is a process of this machine, or that such a process has brought up.
+
+Owns whether the server that answers is the model's own, where its memory is, and the proof that
+nothing of it is left. How processes end is `child`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+import trio
+
+from supervisor.places.addresses import Answering, listening_for, port_of, who_answers
+from supervisor.places.containers import is_outside, pid_of_container
+from supervisor.places.handles import Handle, HereHandle
+from supervisor.places.running import Left, Order, Probe, Weigh
+from supervisor.processes.census import TOKEN
+from supervisor.processes.child import AskToStop, Child
+from supervisor.processes.listeners import holder_anywhere
+from supervisor.processes.memory import Held, processes_below
+
+LONGEST_GOODBYE = 5.0  # seconds for an address to be silent when its processes are gone
+BETWEEN_LOOKS = 0.05
+
+
+@attrs.define(eq=False)
+class LocalServer:
+    """A process, and the server that it is or has brought up.
+
+    Attributes:
+        child: the process.
+        order: what was wanted of its place.
+        probe: asks a server whether it is ready.
+        scales: weigh a process with its kin.
+        left: what its end has left.
+    """
+
+    child: Child
+    order: Order
+    probe: Probe
+    scales: Weigh
+    left: Left | None = attrs.field(default=None, init=False)
+    _answering: Answering | None = attrs.field(default=None, init=False)
+
+    @property
+    def pid(self) -> int | None:
+        """The process."""
+        return self.child.pid
+
+    @property
+    def handle(self) -> Handle:
+        """The process, and when it was started."""
+        return HereHandle.of(self.child.kin)
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The token."""
+        return {TOKEN: self.child.kin.token} if self.child.kin.token else {}
+
+    @property
+    def was_there(self) -> bool:
+        """It was started for the model, so it begins awake."""
+        return False
+
+    @property
+    def ask(self) -> AskToStop | None:
+        """How it is asked to end."""
+        return self.child.ask
+
+    @ask.setter
+    def ask(self, way: AskToStop | None) -> None:
+        self.child.ask = way
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether its grace passed without its end."""
+        return self.child.was_killed
+
+    async def exited(self) -> int | None:
+        """Wait for the process."""
+        return await self.child.exited()
+
+    async def is_gone(self) -> bool:
+        """Its process tells of its end."""
+        await trio.lowlevel.checkpoint()
+        return False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has."""
+        return self.child.has_ended
+
+    @property
+    def last_resort(self) -> str:
+        """It is a process."""
+        return "sending SIGTERM"
+
+    async def end(self) -> None:
+        """Send SIGTERM to all that belongs to the process."""
+        await self.child.terminate()
+
+    def command(self, argv: Sequence[str]) -> Sequence[str]:
+        """Run it on this machine, too."""
+        return argv
+
+    def cut(self) -> None:
+        """Give up the grace."""
+        self.child.cut()
+
+    @property
+    def can_be_let_go(self) -> bool:
+        """Whether it writes to a file."""
+        return self.child.can_be_let_go
+
+    @property
+    def is_let_go(self) -> bool:
+        """Whether it goes on."""
+        return self.child.is_let_go
+
+    def let_go(self) -> None:
+        """Let it live on."""
+        self.child.let_go()
+
+    async def landed(self) -> str | None:
+        """Look who listens where the check was answered: the model's own processes, or others."""
+        self._answering = found = await who_answers(
+            self.order.model, await self.child.kin.members()
+        )
+        who = await holder_anywhere(found.foreign) if found.foreign else ""
+        if not who:  # it may not be looked at, so nothing is known against it
+            return None
+        port = port_of(self.order.model)
+        return f"port {port} is answered by {who}, which is no process of the model; end that one"
+
+    async def weigh(self, *, host: bool) -> Held:
+        """Weigh the process with its kin, if the server is one of them; else a container."""
+        root = await self._root()
+        return Held() if root is None else await self.scales(root, host)
+
+    async def processes(self) -> list[int]:
+        """Return the process with its kin, or those of a container."""
+        return await processes_below(await self._root() or self.child.pid)
+
+    async def _root(self) -> int | None:
+        """Return the process whose descendants hold the memory; None if that cannot be seen."""
+        if self._answering is None or not self._answering.is_outside:
+            return self.child.pid
+        return await pid_of_container(self.order.model, self.order.env)
+
+    async def prove_its_end(self) -> None:
+        """Look for what is left of it; bounded, and shielded: nobody would look again."""
+        if self.child.is_let_go:
+            return
+        with trio.CancelScope(shield=True):
+            if self._answering is None and is_outside(self.order.model):
+                # It was not ready yet; its port was nobody's when it was started.
+                self._answering = await who_answers(self.order.model, [])
+            address = await self._goodbye()
+            if self.child.left or address:
+                self.left = Left(self.child.left, address, ANSWERS if address else STUCK)
+
+    async def is_still_left(self) -> bool:
+        """Whether what its end has left is there yet."""
+        return bool(await self.child.kin.members()) or await self._answers()
+
+    async def _goodbye(self) -> str:
+        """Return where it answers though its processes are gone; nothing if it does not."""
+        with trio.move_on_after(LONGEST_GOODBYE):
+            while await self._answers():  # noqa: ASYNC110 -- nothing tells of another's end
+                await trio.sleep(BETWEEN_LOOKS)
+            return ""
+        return self.order.model.proxy
+
+    async def _answers(self) -> bool:
+        """Whether a server outside of the process is there: its socket is, or it answers."""
+        found = self._answering
+        if found is None or not (found.is_outside and found.is_ours):
+            return False
+        if found.sockets:
+            listening = await listening_for(self.order.model) or []
+            return any(one.inode in found.sockets for one in listening)
+        with trio.move_on_after(LONGEST_GOODBYE):
+            return await self.probe(self.order.model) is None
+        return False
+
+
+STUCK = (
+    "it hangs in the kernel and may hold its memory (look at its driver, dmesg), or it belongs to "
+    "another user, who must end it"
+)
+ANSWERS = "end it by hand, and give the model a cmdStop that does"

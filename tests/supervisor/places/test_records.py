@@ -1,0 +1,217 @@
+"""The state file: what the next daemon is left, in which form, and how often it is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from supervisor.places.handles import ElsewhereHandle, Handle, HereHandle, boot
+from supervisor.states.snapshot import Snapshot
+from supervisor.states.table import ENDED, HAS_PROCESS, State
+from supervisor.succession import records as records_module
+from supervisor.succession.records import Record, Records, fingerprint, open_records, read_records
+from tests.supervisor.places.servers import model_of
+
+MODEL = model_of(cmd="serve", proxy="http://127.0.0.1:9")
+OTHER = attrs.evolve(MODEL, id="b")
+READY = Snapshot(model="a", state=State.READY, handle=HereHandle(5, 7, "t.a.1"))
+OLD = {"model": "a", "pid": 5, "started": 7, "port": None, "state": "ready", "logs": True}
+
+
+def read(folder: Path) -> dict[str, Record]:
+    return {record.model: record for record in read_records(folder / "state.json")}
+
+
+@pytest.mark.parametrize("handle", [HereHandle(5, 7, "t.a.1"), ElsewhereHandle(5, 7)])
+@pytest.mark.parametrize("state", [one for one in State if one in HAS_PROCESS])
+def test_a_server_is_read_as_it_was_noted(tmp_path: Path, handle: Handle, state: State) -> None:
+    """In each of the states that have one."""
+    records = Records(tmp_path)
+    snapshot = attrs.evolve(READY, handle=handle, state=state)
+    assert records.note(MODEL, snapshot, logs=True)
+    assert read(tmp_path) == {
+        "a": Record(
+            model="a",
+            handle=handle,
+            port=MODEL.port,
+            state=state.value,
+            fingerprint=fingerprint(MODEL),
+            logs=True,
+        )
+    }
+
+
+@pytest.mark.parametrize("state", [one for one in State if one in ENDED])
+def test_a_server_that_has_ended_is_left_out(tmp_path: Path, state: State) -> None:
+    """The others stay."""
+    records = Records(tmp_path)
+    records.note(MODEL, READY, logs=True)
+    records.note(OTHER, READY, logs=True)
+    records.note(MODEL, attrs.evolve(READY, state=state), logs=False)
+    assert read(tmp_path).keys() == {"b"}
+
+
+def test_the_file_is_written_once_for_each_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And only what has changed is put into words again."""
+    written: list[str] = []
+    worded: list[str] = []
+    write, text = records_module._write_anew, records_module._text
+
+    def note_write(file: Path, words: str) -> None:
+        written.append(words)
+        write(file, words)
+
+    def note_text(record: Record) -> str:
+        worded.append(record.model)
+        return text(record)
+
+    monkeypatch.setattr(records_module, "_write_anew", note_write)
+    monkeypatch.setattr(records_module, "_text", note_text)
+    records = Records(tmp_path)
+    for _ in range(3):
+        records.note(MODEL, READY, logs=True)
+        records.note(OTHER, READY, logs=True)
+        records.note(MODEL, attrs.evolve(READY, in_flight=3, idle_since=9), logs=True)
+    assert len(written) == 2
+    worded.clear()
+    records.note(MODEL, attrs.evolve(READY, state=State.ASLEEP), logs=True)
+    assert (len(written), worded) == (3, ["a"])
+    assert {name: one.state for name, one in read(tmp_path).items()} == {
+        "a": "asleep",
+        "b": "ready",
+    }
+
+
+def test_what_is_kept_is_named_until_its_model_has_its_say(tmp_path: Path) -> None:
+    """A daemon that is killed while it begins must not lose the servers that it was left."""
+    Records(tmp_path).note(MODEL, READY, logs=True)
+    records = Records(tmp_path)
+    records.keep(read(tmp_path)["a"])
+    records.note(OTHER, READY, logs=True)
+    assert read(tmp_path).keys() == {"a", "b"}
+    records.note(MODEL, attrs.evolve(READY, state=State.STOPPED), logs=True)
+    assert read(tmp_path).keys() == {"b"}
+
+
+def test_a_write_that_failed_is_made_again_with_the_next_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, object]]
+) -> None:
+    """Even if nothing has changed since; it is told of once."""
+    folder = tmp_path / "state"
+    records = Records(folder)
+    assert not records.note(MODEL, READY, logs=True)
+    assert not records.note(OTHER, READY, logs=True)
+    folder.mkdir()
+    assert records.note(OTHER, READY, logs=True)
+    assert read(folder).keys() == {"a", "b"}
+    assert len(log_lines) == 1
+
+
+def test_a_file_of_an_older_llamadoze_is_understood(tmp_path: Path) -> None:
+    """Its processes are named at the record's top, and the boot at the file's."""
+    old = {**OLD, "fingerprint": "x"}
+    write(tmp_path, {"boot": boot(), "models": [old]})
+    (record,) = read_records(tmp_path / "state.json")
+    assert record.handle == HereHandle(5, 7, "")
+    assert (record.model, record.state, record.fingerprint) == ("a", "ready", "x")
+
+
+def test_a_file_of_an_older_llamadoze_and_another_boot_is_left_out(tmp_path: Path) -> None:
+    """Its numbers stand for other processes now."""
+    write(tmp_path, {"boot": "another", "models": [{**OLD, "fingerprint": "x"}]})
+    assert read_records(tmp_path / "state.json") == ()
+
+
+def write(folder: Path, data: Any) -> None:
+    (folder / "state.json").write_text(data if isinstance(data, str) else json.dumps(data))
+
+
+GOOD = {
+    "model": "a",
+    "handle": {"place": "here", "pid": 5, "started": 7, "token": "", "boot": boot()},
+    "port": 9,
+    "state": "ready",
+    "fingerprint": "x",
+    "logs": True,
+}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"handle": {**GOOD["handle"], "pid": 1}},  # type: ignore[dict-item]
+        {"handle": None},
+        {"port": "9"},
+        {"port": True},
+        {"state": "stopped"},
+        {"state": "odd"},
+        {"state": 5},
+        {"state": []},
+        {"model": None},
+        {"fingerprint": 1},
+        {"logs": 1},
+        {"more": 1},
+    ],
+)
+def test_one_that_is_no_record_is_left_out_and_the_others_stay(
+    tmp_path: Path, wrong: dict[str, object], log_lines: list[dict[str, object]]
+) -> None:
+    """The log says so."""
+    write(tmp_path, {"models": [{**GOOD, **wrong}, {**GOOD, "model": "b"}]})
+    assert read(tmp_path).keys() == {"b"}
+    assert len(log_lines) == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "5",
+        '{"models": 5}',
+        '{"models": null}',
+        "{}",
+        "[" * 100_000,
+        '"\ud800"',
+    ],
+)
+def test_what_is_no_state_file_is_none(
+    tmp_path: Path, data: str, log_lines: list[dict[str, object]]
+) -> None:
+    """The log says so; nothing of it is believed."""
+    (tmp_path / "state.json").write_text(data, errors="surrogatepass")
+    assert read_records(tmp_path / "state.json") == ()
+    assert len(log_lines) == 1
+
+
+@pytest.mark.parametrize("odd", [None, 5, "a", [], {}, {"pid": 5}, {"pid": 5, "started": 1}])
+def test_odd_records_are_left_out(tmp_path: Path, odd: object) -> None:
+    """Whatever stands where a record should, and however old it looks."""
+    write(tmp_path, {"boot": boot(), "models": [odd, GOOD]})
+    assert read(tmp_path).keys() == {"a"}
+
+
+def test_one_folder_is_one_daemons(tmp_path: Path, log_lines: list[dict[str, object]]) -> None:
+    """The next has it when that has ended, and the same name for its processes."""
+    with open_records(tmp_path) as records:
+        assert records
+        owner = records.owner
+        with open_records(tmp_path) as second:
+            assert second is None
+        records.note(MODEL, READY, logs=True)
+    assert "Another llamadoze serves this configuration" in f"{log_lines}"
+    with open_records(tmp_path) as records:
+        assert records
+        assert [one.model for one in records.found] == ["a"]
+        assert records.owner == owner
+    with open_records(tmp_path / "other") as records:
+        assert records
+        assert records.owner != owner
