@@ -117,7 +117,7 @@ class Neighbours(Surroundings):
             server.wish(Wish.STOP)
         async with trio.open_nursery() as nursery:
             for server in leaving:
-                nursery.start_soon(race, partial(server.reached, ENDED), server.is_stuck)
+                nursery.start_soon(race, partial(server.reached, ENDED), server.until_stuck)
         stuck = [one for one in leaving if one.at.left]
         if stuck and not self.ignores_leftovers():
             return str(StillHeld(self.name, stuck[0].model.id, stuck[0].at.left))

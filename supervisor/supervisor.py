@@ -142,7 +142,7 @@ class Supervisor:
         if not server.can_sleep:
             server.forgive()
         server.wish(Wish.SLEEP)
-        snapshot = await race(partial(server.reached, ENDED | {State.ASLEEP}), server.is_stuck)
+        snapshot = await race(partial(server.reached, ENDED | {State.ASLEEP}), server.until_stuck)
         if snapshot.left:
             raise StillHeld(snapshot.model, snapshot.model, snapshot.left)
         if snapshot.state in ENDED:
@@ -167,7 +167,7 @@ class Supervisor:
         server.give_up()
         self._to_wake.discard(model)
         self._scheduler.refuse(model, Unloaded(model))
-        snapshot = await race(partial(server.reached, ENDED), server.is_stuck)
+        snapshot = await race(partial(server.reached, ENDED), server.until_stuck)
         if snapshot.left:
             raise StillHeld(model, model, snapshot.left)
         server.start_at_once()
@@ -236,7 +236,7 @@ class Supervisor:
     async def _all_at_rest(self) -> None:
         async with trio.open_nursery() as nursery:
             for server in self.servers.values():
-                nursery.start_soon(race, partial(server.reached, AT_REST), server.is_stuck)
+                nursery.start_soon(race, partial(server.reached, AT_REST), server.until_stuck)
 
     async def resume(self) -> list[Snapshot]:
         """Serve again, and bring up what was awake when the memory was yielded.

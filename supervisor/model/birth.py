@@ -13,7 +13,7 @@ from typing import Protocol
 
 import attrs
 
-from configschema import Limits, Model
+from configschema import Limits, Model, is_reachable
 from supervisor.model.reasons import Ending
 from supervisor.model.resting import Wanted
 from supervisor.places.containers import StopCommand, is_outside, stop_command
@@ -26,10 +26,6 @@ from supervisor.states.standing import Standing
 from supervisor.states.table import Event, Wish
 
 
-class NoServer(Exception):
-    """There is no server; the text says why, in an operator's words."""
-
-
 class Birth(Protocol):
     """A way to come by a server."""
 
@@ -40,7 +36,7 @@ class Birth(Protocol):
             hear: called with its output.
 
         Raises:
-            NoServer: and why.
+            CannotRun: and why.
         """
 
     def announce(self) -> None:
@@ -81,7 +77,7 @@ class Start:
         """Start it, unless that is pointless."""
         self.at.step(Event.START)
         if reason := await self.clear():
-            raise NoServer(reason)
+            raise CannotRun(reason)
         if is_outside(self.model):  # what an earlier life left may have its port, and its name
             await self._obstacle(self.model)
         model = await self.place.fitted(self.model, self.taken)
@@ -89,7 +85,7 @@ class Start:
             self._tell_of_port(model)
             self.moved(model)
         if reason := await self._obstacle(model):
-            raise NoServer(reason)
+            raise CannotRun(reason)
         order = Order(
             model=model,
             limits=self.limits,
@@ -97,16 +93,14 @@ class Start:
             hear=hear,
             log_file=self._usable_log_file(),
         )
-        try:
-            async with self.place.start(order) as server:
-                yield server
-        except CannotRun as error:
-            raise NoServer(str(error)) from error
+        async with self.place.start(order) as server:
+            yield server
 
     async def _obstacle(self, model: Model) -> str | None:
         """Return what is in the way, after what an earlier life may have left was told to stop."""
         reason = await self.place.obstacle(model)
-        command = stop_command(model, self.limits) if reason and model.cmd else None
+        may_be_left = reason and model.cmd and is_reachable(model.proxy)
+        command = stop_command(model, self.limits) if may_be_left else None
         if command is None:
             return reason
         text = f"{reason}. Running {command.name}, in case an earlier life has left it"
@@ -176,13 +170,10 @@ class Adoption:
             hear=hear,
             log_file=self.log_file,
         )
-        try:
-            async with self.place.take_over(order, self.handle) as server:
-                if self.asleep is None:
-                    self.asleep = await self.actions(server).sleeps_already(self.limits.check)
-                yield server
-        except CannotRun as error:
-            raise NoServer(str(error)) from error
+        async with self.place.take_over(order, self.handle) as server:
+            if self.asleep is None:
+                self.asleep = await self.actions(server).sleeps_already(self.limits.check)
+            yield server
 
     def announce(self) -> None:
         """Go on from where it was: it serves, or it sleeps."""

@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from supervisor.model.usage import Usage
+from supervisor.places.addresses import shown_address
 from supervisor.sleep.actions import Actions
 
 LOOKS_EVERY = 3.0  # seconds between looks whether a server that is used has said anything
@@ -72,7 +73,7 @@ class Checkup:
 
     async def _is_ill(self, actions: Actions) -> str | None:
         if await actions.server.is_gone():
-            return f"nobody listens at {actions.model.shown.get('proxy', 'its address')} any more"
+            return f"nobody listens at {shown_address(actions.model)} any more"
         failure = await actions.is_well()
         self._failures = self._failures + 1 if failure else 0
         if self._failures < MOST_FAILURES:

@@ -72,7 +72,7 @@ async def until_gone(
         stir: told of it, so that nobody waits for the end.
         given_up: whether an operator does not want to wait for it.
     """
-    at.is_stuck(_told(server.left, at, HELD))
+    at.note_left(_told(server.left, at, HELD))
     stir()
     try:
         while not given_up() and await server.is_still_left():  # noqa: ASYNC110 -- none tells
@@ -80,7 +80,7 @@ async def until_gone(
         if not given_up():
             server.left = None
     finally:
-        at.is_stuck("")
+        at.note_left("")
 
 
 def leave_to_the_next(left: Left, at: Standing) -> None:

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from configschema import Limits, Model
-from supervisor.model.birth import Adoption, Birth, NoServer, Start
+from supervisor.model.birth import Adoption, Birth, Start
 from supervisor.model.checkup import Checkup
 from supervisor.model.ending import StopRequest, guarded, leave_to_the_next, run_alone, until_gone
 from supervisor.model.life import Life
@@ -26,7 +26,7 @@ from supervisor.model.usage import Usage
 from supervisor.places.choosing import Places
 from supervisor.places.containers import stop_command
 from supervisor.places.handles import ElsewhereHandle, Handle
-from supervisor.places.running import Order, RunningServer
+from supervisor.places.running import CannotRun, Order, RunningServer
 from supervisor.processes.output import LogRing
 from supervisor.sleep.actions import Actions, environment_of
 from supervisor.sleep.contact import Contact
@@ -167,7 +167,7 @@ class Lives:
         self._server = self.places.left_over(order, handle)
         self.at.knows(handle)
         self.at.begin_end()
-        await self._until_nothing_is_left()
+        await guarded(self.model.id, self._until_nothing_is_left)
         self._finish(Ending())
 
     def _adoption(self, handle: Handle, asleep: bool | None, whose: str) -> Adoption:
@@ -212,7 +212,7 @@ class Lives:
                 self._has(server)
                 birth.announce()
                 return await self._own(server)
-        except NoServer as error:
+        except CannotRun as error:
             return birth.failed(str(error))
 
     def _has(self, server: RunningServer) -> None:

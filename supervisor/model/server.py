@@ -105,7 +105,7 @@ class ModelServer(Lives):
         """Wait no longer for what could not be ended."""
         self._given_up.set()
 
-    async def is_stuck(self) -> Snapshot:
+    async def until_stuck(self) -> Snapshot:
         """Wait until it is known that something of it could not be ended."""
         await self.usage.stir.when(lambda: bool(self.at.left) and not self._given_up.is_set())
         return self.snapshot()

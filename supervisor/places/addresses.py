@@ -75,6 +75,11 @@ async def addresses_of(model: Model) -> list[IPAddress]:
     return await addresses_here(host_of(model)) if is_reachable(model.proxy) else []
 
 
+def shown_address(model: Model) -> str:
+    """Return a model's proxy as anybody may read it: without a password."""
+    return model.shown.get("proxy", "its address")
+
+
 def host_of(model: Model) -> str:
     """Return the host that a model's server listens on."""
     return urlsplit(model.proxy).hostname or ""

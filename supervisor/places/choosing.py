@@ -8,6 +8,7 @@ from __future__ import annotations
 import attrs
 
 from configschema import Model
+from supervisor.places.addresses import shown_address
 from supervisor.places.elsewhere import Elsewhere, ServerElsewhere
 from supervisor.places.handles import Handle, HereHandle
 from supervisor.places.here import Here
@@ -47,5 +48,5 @@ class Places:
             server.left = Left(tuple(pid for pid, _ in handle.members), "", STUCK)
         else:
             server = ServerElsewhere(order, self.probe, self.scales, was_there=True)
-            server.left = Left((), order.model.proxy, ANSWERS)
+            server.left = Left((), shown_address(order.model), ANSWERS)
         return server

@@ -13,16 +13,15 @@ import attrs
 import trio
 
 from configschema import Model, is_reachable
-from supervisor.places.addresses import listening_for
+from supervisor.places.addresses import listening_for, shown_address
 from supervisor.places.containers import pid_of_container
 from supervisor.places.handles import ElsewhereHandle, Handle
 from supervisor.places.running import CannotRun, Left, Order, Probe, RunningServer, Weigh
-from supervisor.processes.child import AskToStop, CannotStart, Child, open_child
+from supervisor.processes.child import HASTE, AskToStop, CannotStart, Child, open_child
 from supervisor.processes.memory import Held, processes_below, weigh
 
 LONGEST_LOOK = 2.0  # seconds for a server that is there to answer its check
 BETWEEN_LOOKS = 0.1
-HASTE = 3.0  # seconds to ask it to end, when there is no time
 ANSWERS = "it was asked to stop and did not; end it by hand"
 
 
@@ -223,7 +222,7 @@ class ServerElsewhere:
             await self.ask()
             is_asked = True
             if not await self._falls_silent():
-                self.left = Left((), self.order.model.proxy, ANSWERS)
+                self.left = Left((), shown_address(self.order.model), ANSWERS)
         if not is_asked:
             with trio.move_on_after(HASTE):
                 await self.ask()

@@ -11,7 +11,13 @@ from collections.abc import Mapping, Sequence
 import attrs
 import trio
 
-from supervisor.places.addresses import Answering, listening_for, port_of, who_answers
+from supervisor.places.addresses import (
+    Answering,
+    listening_for,
+    port_of,
+    shown_address,
+    who_answers,
+)
 from supervisor.places.containers import is_outside, pid_of_container
 from supervisor.places.handles import Handle, HereHandle
 from supervisor.places.running import Left, Order, Probe, Weigh
@@ -170,7 +176,7 @@ class LocalServer:
             while await self._answers():  # noqa: ASYNC110 -- nothing tells of another's end
                 await trio.sleep(BETWEEN_LOOKS)
             return ""
-        return self.order.model.proxy
+        return shown_address(self.order.model)
 
     async def _answers(self) -> bool:
         """Whether a server outside of the process is there: its socket is, or it answers."""

@@ -96,9 +96,11 @@ class Brood:
         if not self.is_settled:
             return
         with contextlib.suppress(OSError):  # there is no descriptor left to look with
-            for pid in [*self.orphans(), *self.before]:
+            # A number of before may be that of a child of ours by now.
+            for pid in [*self.orphans(), *(self.before - self.started)]:
                 with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
+                    ended, _ = os.waitpid(pid, os.WNOHANG)
+                    self.before -= {ended}
 
 
 def children_of(pid: int) -> list[int]:

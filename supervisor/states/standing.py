@@ -85,7 +85,7 @@ class Standing:
         """Note that there is no server any more; the next step tells of it."""
         self.pid = self.handle = None
 
-    def is_stuck(self, left: str) -> None:
+    def note_left(self, left: str) -> None:
         """Note what could not be ended, or that nothing is left any more."""
         self.left = left
         self._watchers.tell(self.snapshot())

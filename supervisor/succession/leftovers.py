@@ -15,12 +15,13 @@ import structlog
 import trio
 
 from configschema import Config, Limits, Model, resolve_limits
+from supervisor.places.addresses import shown_address
 from supervisor.places.containers import is_outside, stop_command
 from supervisor.places.elsewhere import Elsewhere, ServerElsewhere
 from supervisor.places.handles import ElsewhereHandle, HereHandle
 from supervisor.places.here import Here, name_in_tokens
 from supervisor.places.localserver import STUCK, LocalServer
-from supervisor.places.running import Order, RunningServer
+from supervisor.places.running import Left, Order, RunningServer
 from supervisor.processes.adopted import GONE, recognised, started_at
 from supervisor.processes.census import owned_by, table_now
 from supervisor.processes.child import Child
@@ -170,7 +171,7 @@ class _Settling:
         if await Elsewhere(self.contact.probe).find(model):
             log.warning(
                 f"<{model.id}> A server that an earlier llamadoze has started still answers at "
-                f"{model.proxy}",
+                f"{shown_address(model)}",
                 model=model.id,
             )
             left = attrs.evolve(record, handle=ElsewhereHandle(), state=State.STOPPING.value)
@@ -281,7 +282,7 @@ class _Settling:
             log.warning(text, **facts)
             raise
         if ended.left:
-            log.error(f"<{name}> {list(ended.left)} could not be ended: {STUCK}", **facts)
+            log.error(f"<{name}> {Left(ended.left)} could not be ended: {STUCK}", **facts)
             self._keep_out(name, HereHandle.of(ended.kin))
         elif ended.was_killed:
             what = what.capitalize()

@@ -165,6 +165,20 @@ async def test_cmd_stop_ends_a_server_and_its_silence_is_waited_for(
     assert programs.history[:2] == ["+ sleep 1", "- sleep 1"]
 
 
+async def test_what_is_told_of_a_server_that_is_left_holds_no_password(
+    autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
+) -> None:
+    """Clients read why their model is not started."""
+    a = elsewhere("serve a", cmdStop="sleep 1", unloadTimeout=1, proxy="'http://me:hush@a.test:9'")
+    async with supervise(two(a, B)) as supervisor:
+        await use(supervisor, "a")
+        with pytest.raises(StillHeld, match="a server that answers at http://") as caught:
+            await supervisor.unload("a")
+        assert "hush" not in str(caught.value)
+        assert "hush" not in supervisor.servers["a"].snapshot().left
+    assert not any("hush" in str(line) for line in log_lines)
+
+
 async def test_what_answers_after_its_cmd_stop_is_left_and_told(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:

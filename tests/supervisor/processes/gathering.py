@@ -54,6 +54,20 @@ async def orphans_come_and_are_reaped() -> Found:
     return found
 
 
+async def a_number_of_before_may_be_a_childs_now() -> Found:
+    """Its status is for who has started it."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(BROOD.reap)
+        process = subprocess.Popen(["sh", "-c", "exit 3"])  # noqa: ASYNC220 -- a moment
+        BROOD.add(process.pid)
+        BROOD.before = frozenset({process.pid})
+        await until_gone([process.pid])
+        await trio.sleep(0.1)
+        status = process.wait()
+        nursery.cancel_scope.cancel()
+    return {"status": status}
+
+
 async def what_is_being_started_is_not_reaped() -> Found:
     """Its status is for who starts it, even if it ends before its number is known."""
     async with trio.open_nursery() as nursery:
@@ -154,6 +168,7 @@ SCENES: dict[str, Callable[[], Awaitable[Found]]] = {
     scene.__name__: scene
     for scene in (
         orphans_come_and_are_reaped,
+        a_number_of_before_may_be_a_childs_now,
         what_is_being_started_is_not_reaped,
         children_keep_their_status,
         who_has_left_all_ends_with_the_only_life,

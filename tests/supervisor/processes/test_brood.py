@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[3]
             {"comes": True, "is the only one": True, "is forgotten": True},
         ),
         ("what_is_being_started_is_not_reaped", {"status": 3}),
+        ("a_number_of_before_may_be_a_childs_now", {"status": 3}),
         ("children_keep_their_status", {"statuses": [*range(20)], "left": []}),
         ("who_has_left_all_ends_with_the_only_life", {"alive": [False, False]}),
         (
