@@ -1,24 +1,24 @@
-"""A request's way into the application: refused, forwarded at once, or served by a view.
+"""A request's way into the daemon: refused, forwarded at once, or served by a view.
 
-Owns the one place where the ASGI calls of a connection enter our code, and what holds for all
-routes: the spelling of paths, keys, whose browser asks, and the request's id.
+Owns what holds for all routes: the spelling of paths, keys, whose browser asks, and the request's
+id.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Protocol, cast
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
-from quart_trio.asgi import TrioASGIHTTPConnection
 
 from proxy.forwarding.forward import Forwarder, Visit
-from proxy.http.errors import NOT_FOR_CACHES, BadRequest, problem_of
-from proxy.http.headers import Header, ids, value_of
+from proxy.http.errors import NOT_FOR_CACHES, BadRequest, problem_of, ready_to_say
+from proxy.http.exchange import Exchange
+from proxy.http.headers import Header, ids
 from proxy.naming.origins import Visitor
 from proxy.naming.passthrough import is_below_model, route_below
 from proxy.naming.resolving import InEffect, Resolver
-from proxy.naming.routes import POSTED, Route, is_shared, route_of
+from proxy.naming.routes import POSTED, PROBES, Route, is_shared, route_of
 from proxy.observing.counters import Metrics
 from proxy.observing.requestlog import report_refusal, request_id_of
 
@@ -26,18 +26,10 @@ DOUBLED = re.compile("//+")
 NO_CONTENT = 204
 LOOKS = ("GET", "HEAD")
 CHANGING = "/unload"  # by GET, as llama-swap has it
-NO_HOST: Header = (b"host", b"localhost")
+HEALTHY = ((b"content-type", b"text/plain; charset=utf-8"), NOT_FOR_CACHES)
 
-Asgi = Any
-"""An ASGI callable, scope or message."""
-
-
-class Gateway(Protocol):
-    """What is needed of the application."""
-
-    forwarder: Forwarder
-    resolver: Resolver
-    metrics: Metrics
+Serve = Callable[[Exchange, str, Sequence[Header]], Awaitable[None]]
+"""Serves an exchange by a view, given its plain path and the headers that are added."""
 
 
 @attrs.frozen
@@ -69,46 +61,61 @@ class _Way:
 POSTS = {path: _Way(path, route, shared=True) for path, route in POSTED.items()}
 
 
-class Entry(TrioASGIHTTPConnection):
-    """Serve one request. It is cancelled when its client leaves, by the server beneath."""
+@attrs.frozen
+class Entry:
+    """The one place where exchanges enter. An exchange's call is cancelled when its client leaves.
 
-    async def __call__(self, receive: Asgi, send: Asgi) -> None:
-        """Forward the request, or let the application's views serve it."""
-        scope, gateway = self.scope, cast("Gateway", self.app)
-        headers: list[Header] = list(scope["headers"])
-        request_id = request_id_of(headers)
-        visitor, now = Visitor.of(headers), gateway.resolver.now
-        if scope["method"] == "OPTIONS":
-            method = value_of(headers, b"access-control-request-method").decode("latin-1")
-            shared = _Way.of(method, scope["path"]).shared
-            allowed = now.guard.preflight(visitor, headers, shared=shared)
-            await _say(send, 204, [*allowed, *ids(request_id.encode())], b"")
+    Attributes:
+        forwarder: serves what is for a model.
+        views: serves what is not.
+        resolver: knows what is in effect.
+        metrics: counts what each key is used for.
+    """
+
+    forwarder: Forwarder
+    views: Serve
+    resolver: Resolver
+    metrics: Metrics
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Serve one exchange."""
+        request_id = request_id_of(exchange.fields)
+        visitor, now = Visitor.of(exchange.fields), self.resolver.now
+        if exchange.method == "OPTIONS":
+            await self._allow(exchange, now, visitor, request_id)
             return
-        way = _Way.of(scope["method"], scope["path"])
-        cors = now.guard.headers_for(visitor, shared=way.shared)
+        way = _Way.of(exchange.method, exchange.path)
+        cors = now.guard.headers_for(visitor, shared=way.shared) if visitor.origin else ()
         try:
-            key = self._admit(gateway, now, way, visitor)
-            route = way.route or route_below(scope, gateway.resolver)
+            key = self._admit(exchange, now, way, visitor)
+            route = way.route or route_below(exchange, self.resolver)
         except BadRequest as error:
-            problem = problem_of(error)
-            if problem.status >= 400:  # below that, it is only to ask elsewhere
-                report_refusal(scope["method"], scope["path"], problem, request_id)
-            fields, body = problem.said_to(value_of(headers, b"accept"))
-            await _say(send, problem.status, [*fields, *cors, *ids(request_id.encode())], body)
+            await _refuse(exchange, error, request_id, cors)
             return
-        if route is not None:
-            visit = Visit(request_id, key, cors)
-            await gateway.forwarder.forward(scope, receive, send, route, visit)
+        if route is None and way.path in PROBES and exchange.method in LOOKS:
+            await exchange.say(200, [*HEALTHY, *cors, *ids(request_id.encode())], b"OK")
+        elif route is not None:
+            await self.forwarder.forward(exchange, route, Visit(request_id, key, cors, now))
         else:
-            await self._serve_view(receive, send, way.path, [*cors, *ids(request_id.encode())])
+            await self.views(exchange, way.path, [*cors, *ids(request_id.encode())])
 
-    def _admit(self, gateway: Gateway, now: InEffect, way: _Way, visitor: Visitor) -> str:
+    async def _allow(
+        self, exchange: Exchange, now: InEffect, visitor: Visitor, request_id: str
+    ) -> None:
+        """Answer a browser that asks before it sends its request."""
+        asked = exchange.fields.get(b"access-control-request-method", b"").decode("latin-1")
+        shared = _Way.of(asked, exchange.path).shared
+        allowed = now.guard.preflight(visitor, exchange.fields, shared=shared)
+        exchange.begin(NO_CONTENT, [*allowed, *ids(request_id.encode())])
+        await exchange.write(b"", last=True)
+
+    def _admit(self, exchange: Exchange, now: InEffect, way: _Way, visitor: Visitor) -> str:
         """Let a request pass; return the name of the key it shows.
 
         Raises:
             BadRequest: it may not go where it wants to.
         """
-        method, server = self.scope["method"], self.scope.get("server")
+        method, server = exchange.method, exchange.connection.server
         changes = way.changes(method)
         is_page = visitor.is_link and method in LOOKS and is_below_model(way.path)
         now.guard.admit(
@@ -117,29 +124,10 @@ class Entry(TrioASGIHTTPConnection):
             changes=changes and not is_page,
             shared=way.shared,
         )
-        name = now.keys.check(method, way.path, list(self.scope["headers"]), changes=changes).name
+        name = now.keys.check(method, way.path, exchange.fields, changes=changes).name
         if name:
-            gateway.metrics.by_key[name] += 1
+            self.metrics.by_key[name] += 1
         return name
-
-    async def _serve_view(self, receive: Asgi, send: Asgi, path: str, marks: list[Header]) -> None:
-        # Quart makes addresses of the Host header, which we never need, and fails with some.
-        self.scope["headers"] = [
-            NO_HOST,
-            *(pair for pair in self.scope["headers"] if pair[0] != b"host"),
-        ]
-        self.scope["path"], self.scope["raw_path"] = path, path.encode("utf-8", "surrogateescape")
-
-        async def marked(message: Asgi) -> None:
-            if message["type"] == "http.response.start":
-                given = [*message["headers"]]
-                if message["status"] == NO_CONTENT:  # which has no length either (RFC 9110, 8.6)
-                    given = [pair for pair in given if pair[0] != b"content-length"]
-                kept = [] if value_of(given, b"cache-control") else [NOT_FOR_CACHES]
-                message["headers"] = [*given, *kept, *marks]
-            await send(message)
-
-        await super().__call__(receive, marked)
 
 
 def plain_path(path: str) -> str:
@@ -151,8 +139,13 @@ def plain_path(path: str) -> str:
     return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
 
 
-async def _say(send: Asgi, status: int, headers: list[Header], body: bytes) -> None:
-    framing = [] if status == NO_CONTENT else [(b"content-length", b"%d" % len(body))]
-    fields = [*headers, *framing]
-    await send({"type": "http.response.start", "status": status, "headers": fields})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+async def _refuse(
+    exchange: Exchange, error: BadRequest, request_id: str, cors: Sequence[Header]
+) -> None:
+    problem = problem_of(error)
+    if problem.status >= 400:  # below that, it is only to ask elsewhere
+        report_refusal(exchange.method, exchange.path, problem, request_id)
+    accept = exchange.fields.get(b"accept", b"")
+    await ready_to_say(accept)
+    fields, body = problem.said_to(accept)
+    await exchange.say(problem.status, [*fields, *cors, *ids(request_id.encode())], body)

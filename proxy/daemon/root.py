@@ -105,7 +105,7 @@ async def run_daemon(
                     journals.all = (metrics, book, app)
                     serve = partial(
                         serve_http,
-                        app,
+                        app.handle,
                         listeners,
                         grace=grace,
                         tls=tls,
@@ -154,7 +154,7 @@ async def _serve(
         log.info(f"Listening on {url}", address=where.netloc, models=count)
         _warn_if_open(where.hostname or "", supervisor.config)
         serving.start_soon(_warn_if_blind, supervisor.config)
-        serving.start_soon(application.end_streams_after, told.stop)
+        serving.start_soon(application.run, told.stop)
         for task in beside:
             serving.start_soon(task)
         await serve(stop=told.stop)
@@ -203,7 +203,6 @@ def _spare_pauses() -> None:
     Its look at all modules takes 50 ms, in which no stream moves on.
     """
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
 
 
 def _raise_file_limit() -> None:

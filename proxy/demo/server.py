@@ -20,15 +20,17 @@ import attrs
 import trio
 import xllamacpp
 
-from proxy.forwarding.answer import Answer, Send
+from proxy.forwarding.answer import Answer
 from proxy.forwarding.inflight import Call
-from proxy.http.bodies import Budget, Incoming, Receive, hold
+from proxy.http.bodies import Budget, Incoming, hold
 from proxy.http.errors import Problem, problem_of
+from proxy.http.exchange import Exchange
 from proxy.http.headers import to_upstream
+from proxy.http.heads import Request
 from proxy.http.listening import open_listeners, serve_http
 from proxy.http.origin import Origin
 from proxy.http.parsing import UpstreamError
-from proxy.http.upstream import Request, Upstream
+from proxy.http.upstream import Upstream
 from proxy.naming.dialects import CHAT
 
 GRACE = 1.0  # seconds for open answers to end
@@ -106,19 +108,19 @@ def _parameters(file: str) -> Any:  # noqa: ANN401 -- xllamacpp ships no types
 
 @attrs.define(eq=False)
 class ModelServer:
-    """The ASGI application in front of the engine."""
+    """What stands in front of the engine."""
 
     engine: Engine
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:  # noqa: ANN401 -- ASGI
+    async def handle(self, exchange: Exchange) -> None:
         """Serve one request; it is cancelled when its client leaves."""
-        call = Call("", scope["method"], scope["path"], scope["headers"], "")
-        answer = Answer(send, call, CHAT)
-        await self._serve(scope, Incoming.of(scope["headers"], receive), answer)
+        call = Call("", exchange.method, exchange.path, exchange.headers, "")
+        answer = Answer(exchange, call, CHAT)
+        await self._serve(exchange, answer)
         await answer.finish()
 
-    async def _serve(self, scope: Any, incoming: Incoming, answer: Answer) -> None:  # noqa: ANN401 -- ASGI
-        match scope["method"], scope["path"]:
+    async def _serve(self, exchange: Exchange, answer: Answer) -> None:
+        match exchange.method, exchange.path:
             case "POST", "/sleep":
                 await self.engine.free()
                 await self._say_state(answer)
@@ -128,24 +130,25 @@ class ModelServer:
             case "GET", "/is_sleeping":
                 await self._say_state(answer)
             case _:
-                await self._pass_on(scope, incoming, answer)
+                await self._pass_on(exchange, answer)
 
     async def _say_state(self, answer: Answer) -> None:
         state = {"is_sleeping": self.engine.upstream is None}
         kind = (b"content-type", b"application/json")
         await answer.say(200, [kind], json.dumps(state).encode())
 
-    async def _pass_on(self, scope: Any, incoming: Incoming, answer: Answer) -> None:  # noqa: ANN401 -- ASGI
+    async def _pass_on(self, exchange: Exchange, answer: Answer) -> None:
         if self.engine.upstream is None:
             text = "the model sleeps; POST /wake_up wakes it"
             await answer.refuse(Problem(503, text, "asleep"))
             return
-        with self.engine.exchange() as exchange, Budget().holding() as holding:
-            query = b"?" + scope["query_string"] if scope["query_string"] else b""
+        incoming = Incoming.of(exchange.fields, exchange)
+        with self.engine.exchange() as scope, Budget().holding() as holding:
+            query = b"?" + exchange.query if exchange.query else b""
             request = Request(
-                method=scope["method"].encode(),
-                target=scope["raw_path"] + query,
-                headers=to_upstream(scope["headers"], None),
+                method=exchange.method.encode(),
+                target=exchange.raw_path + query,
+                headers=to_upstream(exchange.headers, None),
                 body=await hold(incoming, LONGEST_QUESTION, holding),
             )
             try:
@@ -153,7 +156,7 @@ class ModelServer:
                     await answer.relay(response, incoming)
             except UpstreamError as error:
                 await answer.refuse(problem_of(error))
-        if exchange.cancelled_caught:
+        if scope.cancelled_caught:
             await answer.refuse(Problem(503, "the model was put to sleep", "asleep"))
 
 
@@ -171,7 +174,7 @@ async def serve(file: str, port: int) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch_signals)
-        await serve_http(ModelServer(engine), listeners, stop=stop, grace=GRACE)
+        await serve_http(ModelServer(engine).handle, listeners, stop=stop, grace=GRACE)
         await engine.free()
         nursery.cancel_scope.cancel()
 

@@ -1,14 +1,15 @@
 """The response to one forwarded request, on its way to the client.
 
-Owns its ASGI messages, and in which form a failure is still possible. Views of the application have
-Quart for that.
+Owns what is passed on, what is said of our own, and in which form a failure is still possible.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import attrs
@@ -18,14 +19,13 @@ from proxy.forwarding.inflight import Call
 from proxy.forwarding.tokens import UNKNOWN, Tokens, tokens_of
 from proxy.forwarding.tunnel import CLOSING, NOBODY_ELSE, Courtesy, Tunnel
 from proxy.http.bodies import Incoming
-from proxy.http.errors import NOT_FOR_CACHES, Problem
-from proxy.http.headers import Header, ids, is_event_stream, to_client, value_of
+from proxy.http.errors import NOT_FOR_CACHES, Problem, ready_to_say
+from proxy.http.exchange import Exchange
+from proxy.http.headers import Header, first_values, ids, is_event_stream, to_client, value_of
 from proxy.http.parsing import UPGRADED, UpstreamError
 from proxy.http.upstream import Response
 from proxy.naming.dialects import Dialect
 from supervisor.states.durations import seconds
-
-Send = Callable[[Any], Awaitable[None]]
 
 LAST_EVENTS = (b"data: [DONE]", b'{"type":"message_stop"}', b'{"type": "message_stop"}')
 OK = 200
@@ -67,33 +67,36 @@ class Unheard:
     heard: int = 0
 
 
+UNHEARD = Unheard()
+
+
 @attrs.define(eq=False)
 class Answer:
     """The response.
 
     Attributes:
-        send: the connection's ASGI send.
+        exchange: what is answered.
         call: the request.
         dialect: how its API says things in a stream.
         cors: headers that say who may read it.
         status: of the response; 0 before it has begun.
-        complete: whether all of the body but its end was sent.
+        complete: whether all of the body was sent, maybe without its end.
         problem: what the client was, or would have to be, told of.
         source: counts what comes from the model server.
     """
 
-    send: Send
+    exchange: Exchange
     call: Call
     dialect: Dialect
     cors: Sequence[Header] = ()
     status: int = 0
     complete: bool = False
     problem: Problem | None = None
-    source: Source = attrs.field(factory=lambda: Unheard())
-    _headers: list[Header] = attrs.field(factory=list, init=False)
+    source: Source = UNHEARD
+    _is_coded: bool = attrs.field(default=False, init=False)
     _events: bool = False
     _first: bytes = b""
-    _kept: deque[bytes] = attrs.field(factory=lambda: deque(maxlen=KEPT), init=False)
+    _kept: deque[bytes] = attrs.field(factory=partial(deque, maxlen=KEPT), init=False)
 
     @property
     def first(self) -> bytes:
@@ -119,42 +122,51 @@ class Answer:
         if self.status:
             await self._go_on(response)
             return
-        request_id = self.call.request_id.encode()
-        self._headers = headers = to_client(response.headers, request_id, self.cors)
+        fields = first_values(response.headers)
+        headers = to_client(response.headers, fields, self.call.request_id.encode(), self.cors)
+        fixed = b"content-length" in fields or b"content-encoding" in fields
         if response.status == NO_CONTENT:  # which has no length either (RFC 9110, 8.6)
-            headers[:] = [pair for pair in headers if pair[0] != b"content-length"]
-        fixed = any(name in (b"content-length", b"content-encoding") for name, _ in headers)
-        self._events = not fixed and is_event_stream(headers)
+            headers = [pair for pair in headers if pair[0] != b"content-length"]
+        self._is_coded = b"content-encoding" in fields
+        self._events = not fixed and is_event_stream(fields)
         if response.status == UPGRADED:
-            await self._tunnel(Tunnel(response, incoming, courtesy))
-        else:
+            await self._tunnel(Tunnel(response, incoming, courtesy), headers)
+        elif fixed:
             # Until there is a body, a server that fails can still be told of with a status.
-            first = await response.read() if fixed else b""
-            await self._begin(response.status, headers)
+            first = response.take() or await response.read()
+            self._begin(response.status, headers)
+            await self._relay_body(response, first)
+        else:
+            self._begin(response.status, headers)
+            first = response.take()
+            if not first and not response.done:
+                await self.exchange.flush()
             await self._relay_body(response, first)
 
     async def _relay_body(self, response: Response | Tunnel, first: bytes = b"") -> None:
-        call, send, kept = self.call, self.send, self._kept
-        while piece := first or await response.read():
-            first = b""
+        call, exchange, kept = self.call, self.exchange, self._kept
+        piece = first or await response.read()
+        while piece:
             self.source.heard += 1
             if not call.size:
                 self._first = piece
-                call.first_byte = trio.current_time()
+                call.first_byte = time.monotonic()
             call.size += len(piece)
             kept.append(piece)
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            last = response.done
+            await exchange.write(piece, last=last)
+            piece = b"" if last else await response.read()
         self.complete = True
 
     async def _go_on(self, response: Response) -> None:
         """Follow what was said while the model loaded with its answer."""
-        coded = value_of(response.headers, b"content-encoding")
-        if coded:  # unasked: the stream that has begun is said to be plain
+        fields = first_values(response.headers)
+        if coded := fields.get(b"content-encoding"):
+            # Unasked: the stream that has begun is said to be plain.
             text = f"the model server has coded its answer ({coded.decode('latin-1')}) unasked"
             await self.refuse(Problem(502, text))
             return
-        if response.status == OK and is_event_stream(response.headers):
-            self._headers = list(response.headers)
+        if response.status == OK and is_event_stream(fields):
             await self._relay_body(response)
             return
         said = b""
@@ -164,11 +176,12 @@ class Answer:
         status = response.status if response.status >= 400 else 502
         await self.refuse(Problem(status, text[:MOST_SAID], given=_error_in(said)))
 
-    async def _tunnel(self, tunnel: Tunnel) -> None:
+    async def _tunnel(self, tunnel: Tunnel, headers: Sequence[Header]) -> None:
         """Pass bytes both ways, until either side has enough."""
         protocol = value_of(tunnel.response.headers, b"upgrade")
         again = [(b"connection", b"upgrade"), (b"upgrade", protocol)]
-        await self._begin(UPGRADED, [*self._headers, *again])
+        self._begin(UPGRADED, [*headers, *again])
+        await self.exchange.flush()
         failure: UpstreamError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tunnel.to_server)
@@ -195,14 +208,15 @@ class Answer:
     async def say(self, status: int, headers: list[Header], body: bytes) -> None:
         """Answer with a whole body of our own."""
         length = (b"content-length", b"%d" % len(body))
-        await self._begin(status, [*headers, length, *self._marks()])
-        await self.write(body)
+        self._begin(status, [*headers, length, *self._marks()])
+        await self.exchange.write(body, last=True)
         self.complete = True
 
     async def begin_events(self) -> None:
         """Begin a stream of events before there is anything to pass on."""
         self._events = True
-        await self._begin(OK, [*EVENTS_OF_OURS, *self._marks()])
+        self._begin(OK, [*EVENTS_OF_OURS, *self._marks()])
+        await self.exchange.flush()
 
     def _marks(self) -> list[Header]:
         return [*ids(self.call.request_id.encode()), *self.cors]
@@ -211,7 +225,8 @@ class Answer:
         """Tell the client of a problem, in whatever form is still possible."""
         self.problem = problem = self.dialect.named(problem)
         if not self.status:
-            accept = value_of(self.call.headers, b"accept")
+            accept = self.exchange.fields.get(b"accept", b"")
+            await ready_to_say(accept)
             await self.say(problem.status, *problem.said_to(accept))
         elif self._events and (not self._kept or self._kept[-1].endswith((b"\n\n", b"\r\n\r\n"))):
             await self.write(self.dialect.failure(problem))
@@ -221,20 +236,20 @@ class Answer:
     async def finish(self) -> None:
         """Send the end of the body, if there was one; else the connection ends without it."""
         if self.complete:
-            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self.exchange.write(b"", last=True)
 
     def tokens(self) -> Tokens:
         """Return what the answer says of its tokens."""
-        if not self._kept or value_of(self._headers, b"content-encoding"):
+        if not self._kept or self._is_coded:
             return UNKNOWN
         first = self._first if self._first is not self._kept[0] else b""
         return tokens_of(b"".join((first, *self._kept)))
 
-    async def _begin(self, status: int, headers: list[Header]) -> None:
+    def _begin(self, status: int, headers: Sequence[Header]) -> None:
         self.status = status
         self.call.response_headers = headers
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        self.exchange.begin(status, headers)
 
     async def write(self, body: bytes) -> None:
         """Send a part of the body."""
-        await self.send({"type": "http.response.body", "body": body, "more_body": True})
+        await self.exchange.write(body)

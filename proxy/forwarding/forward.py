@@ -7,32 +7,33 @@ that leaves cancels all of it, wherever it stands. Nothing that is opened here o
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
-from typing import Any
 
 import attrs
 import trio
 
 from configschema import Filters
-from proxy.forwarding.answer import Answer, Send
-from proxy.forwarding.filters import edits_of
+from proxy.forwarding.answer import Answer
+from proxy.forwarding.filters import Edit, edits_of
 from proxy.forwarding.inflight import Call, InFlight
 from proxy.forwarding.loading import Narrated, Narration
 from proxy.forwarding.madeby import MadeBy
 from proxy.forwarding.pools import Pools
 from proxy.forwarding.questions import Question, read_question
 from proxy.forwarding.tunnel import NOBODY_ELSE, Courtesy
-from proxy.http.bodies import Budget, Incoming, Receive
+from proxy.http.bodies import Budget, Holding, Incoming
 from proxy.http.errors import EXPECTED, BadRequest, problem_of
-from proxy.http.exchange import CANCELS, UPGRADES
-from proxy.http.headers import VIA, Header, to_peer, to_upstream, value_of
+from proxy.http.exchange import Exchange
+from proxy.http.headers import VIA, Header, to_peer, to_upstream
+from proxy.http.heads import Request
 from proxy.http.parsing import ModelDied, UpstreamError
-from proxy.http.upstream import Request, Upstream
+from proxy.http.upstream import Upstream
 from proxy.naming.directory import Local
-from proxy.naming.resolving import Resolver
-from proxy.naming.routes import NamedIn, Route
+from proxy.naming.resolving import InEffect, Resolver
+from proxy.naming.routes import Route
 from supervisor import State, Supervisor
 from supervisor.model.server import ModelServer
 from supervisor.scheduling.scheduler import Turn
@@ -41,8 +42,6 @@ from supervisor.states.table import ENDED
 WEBSOCKET = ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
 DEATH_IS_KNOWN = 0.5  # seconds from a broken connection until its process's end is seen
 
-Scope = Any
-"""An ASGI scope."""
 Report = Callable[[Call, Answer], None]
 
 
@@ -54,11 +53,13 @@ class Visit:
         request_id: of its lines in the log.
         key: the name of the API key that it showed.
         cors: headers that say who may read the answer.
+        now: what was in effect when it came.
     """
 
     request_id: str
     key: str
     cors: Sequence[Header]
+    now: InEffect
 
 
 @attrs.define(eq=False)
@@ -85,19 +86,23 @@ class Forwarder:
     made_by: MadeBy = attrs.field(factory=MadeBy, init=False)
     us: bytes = attrs.field(factory=lambda: _pseudonym(), init=False)
 
-    async def forward(
-        self, scope: Scope, receive: Receive, send: Send, route: Route, visit: Visit
-    ) -> None:
-        """Serve one request from its ASGI scope to the end of its response."""
-        client = scope["client"][0] if scope.get("client") else ""
+    async def forward(self, exchange: Exchange, route: Route, visit: Visit) -> None:
+        """Serve one exchange to the end of its response, with the model's words or with why there
+        are none."""
+        client = exchange.connection.client
         call = Call(
-            visit.request_id, scope["method"], scope["path"], scope["headers"], client, visit.key
+            *(visit.request_id, exchange.method, exchange.path, exchange.headers),
+            *(client[0] if client else "", visit.key),
         )
-        answer = Answer(send, call, route.dialect, visit.cors)
-        errand = _Errand(self, scope, Incoming.of(scope["headers"], receive), answer, route)
+        answer = Answer(exchange, call, route.dialect, visit.cors)
+        incoming = Incoming.of(exchange.fields, exchange)
         try:
-            await errand.run()
-            await answer.finish()
+            try:
+                await _Errand(self, visit.now, exchange, incoming, answer, route).run()
+            except EXPECTED as error:
+                await answer.refuse(problem_of(error))
+            if not exchange.answered:
+                await answer.finish()
         finally:
             self.in_flight.remove(call)
             self.report(call, answer)
@@ -108,50 +113,54 @@ class _Errand:
     """What is done for one request."""
 
     of: Forwarder
-    scope: Scope
+    now: InEffect
+    exchange: Exchange
     incoming: Incoming
     answer: Answer
     route: Route
     _before: bytes = attrs.field(default=b"", init=False)
 
     async def run(self) -> None:
-        """Answer it, with the model's words or with why there are none."""
-        limits = self.of.resolver.now.limits
-        try:
+        """Read what it asks for, and let who is asked answer it.
+
+        Raises:
+            BadRequest, SupervisorError, UpstreamError: there is no answer.
+        """
+        if VIA in self.exchange.fields:
             self._refuse_loop()
-            self.of.bodies.limit = limits.all_held
-            with self.of.bodies.holding() as holding:
-                question = await read_question(
-                    self._way(), self.scope, self.incoming, limits, holding
-                )
-                self.answer.call.model = question.model
-                try:
-                    await self._ask(question)
-                finally:
-                    question.close()
-        except EXPECTED as error:
-            await self.answer.refuse(problem_of(error))
+        limits, bodies = self.now.limits, self.of.bodies
+        bodies.limit = limits.all_held
+        with Holding(bodies) as holding:
+            route = self._way() if self.route.made else self.route
+            question = await read_question(route, self.exchange, self.incoming, limits, holding)
+            self.answer.call.model = question.model
+            try:
+                await self._ask(question)
+            finally:
+                if question.form is not None:
+                    question.form.close()
 
     def _way(self) -> Route:
         """Return the route, with the model that made what is asked for by its id."""
-        if not self.route.made:
-            return self.route
         return attrs.evolve(self.route, model=self.of.made_by.model_of(self.route.made))
 
     async def _ask(self, question: Question) -> None:
         with self.of.resolver.choose(question.model) as target:
             call = self.answer.call
             call.model, call.known = target.id, True
-            call.cancel = self.scope["extensions"][CANCELS]["cancel"]
-            self._refuse_beyond_limit()
+            call.cancel = self.exchange.cancel
+            if self.now.config.global_concurrency_limit > 0:
+                self._refuse_beyond_limit()
             self.of.in_flight.add(call)
             if isinstance(target, Local):
                 await self._ask_model(question, target)
             else:
-                await self._rewrite(question, target.peer.filters, target.id, target.name)
+                edits = self._edits(question, target.peer.filters, target.id, target.name)
+                if edits is not None:
+                    await question.rewrite(edits, target.name)
                 upstream = self.of.pools.of_peer(target.peer_id, target.peer)
                 headers = to_peer(
-                    self._headers(),
+                    self.now.keys.without(self.exchange.headers, self.exchange.fields),
                     upstream.origin.authority,
                     target.peer.api_key,
                     call.request_id.encode(),
@@ -161,27 +170,29 @@ class _Errand:
 
     async def _ask_model(self, question: Question, target: Local) -> None:
         if self.route.made:
-            self.of.resolver.now.refuse_control(target.model.id, self.route.target)
-        server = self.of.supervisor.server(target.model.id)
-        self._refuse_to_start(server)
-        async with self._lease(question, server):
+            self.now.refuse_control(target.model.id, self.route.target)
+        turn = self.of.supervisor.lease(target.model.id)
+        server = turn.server
+        if self.exchange.is_raw or not self.route.patience:
+            self._refuse_to_start(server)
+        async with self._with_words(turn, question) if question.stream else turn:
             call = self.answer.call
-            call.waited = trio.current_time() - call.began
+            call.waited = time.monotonic() - call.began
             self.answer.source = server.usage
+            # A reload may have given it other settings meanwhile.
+            model = server.model
+            name = model.use_model_name or target.name
+            edits = self._edits(question, model.filters, target.name, name)
+            if edits is not None:
+                await question.rewrite(edits, name)
+            upstream = self.of.pools.of_model(server)
+            headers = self._headers_of_ours(server, upstream)
+            courtesy = self._courtesy(server) if self.exchange.is_raw else NOBODY_ELSE
             try:
-                await self._ask_server(question, target.name, server)
+                await self._exchange(upstream, headers, question, courtesy)
             except UpstreamError as error:
                 server.usage.suspect()  # it may live and not serve, as behind a wrapper
                 raise await _cause(server, error) from error
-
-    async def _ask_server(self, question: Question, asked: str, server: ModelServer) -> None:
-        # A reload may have given it other settings meanwhile.
-        model = server.model
-        await self._rewrite(question, model.filters, asked, model.use_model_name or asked)
-        upstream = self.of.pools.of_model(server)
-        headers = self._headers_of_ours(server, upstream)
-        courtesy = self._courtesy(server) if self._wants_websocket else NOBODY_ELSE
-        await self._exchange(upstream, headers, question, courtesy)
 
     def _refuse_to_start(self, server: ModelServer) -> None:
         """Refuse what is not worth a start: files of pages, for the model's own page is closed.
@@ -190,17 +201,17 @@ class _Errand:
             BadRequest: the model is not ready.
         """
         patience = self.route.patience
-        if self._wants_websocket and server.model.compat.ignore_websockets:
+        if self.exchange.is_raw and server.model.compat.ignore_websockets:
             patience = False
-        if not patience and server.snapshot().state is not State.READY:
+        if not patience and server.at.state is not State.READY:
             name = server.model.id
-            text = f"model '{name}' is not ready, and {self.scope['path']} does not start it"
+            text = f"model '{name}' is not ready, and {self.exchange.path} does not start it"
             raise BadRequest(text, status=409)
 
-    def _lease(self, question: Question, server: ModelServer) -> Turn | Narrated:
+    def _with_words(self, turn: Turn, question: Question) -> Turn | Narrated:
         """Return the way to a lease; the client may read meanwhile how the model comes up."""
-        turn = self.of.supervisor.lease(server.model.id)
-        if question.stream and self._is_narrated(server):
+        server = turn.server
+        if self._is_narrated(server):
             narration = Narration(self.of.supervisor, self.answer, server, question.model)
             return Narrated(turn, narration)
         return turn
@@ -212,27 +223,21 @@ class _Errand:
         has_words = self.answer.dialect.note is not None
         return wanted and has_words and not server.is_serving
 
-    async def _rewrite(self, question: Question, filters: Filters, asked: str, name: str) -> None:
-        """Apply the filters, and let the body name the model as its server knows it."""
+    def _edits(
+        self, question: Question, filters: Filters, asked: str, name: str
+    ) -> list[Edit] | None:
+        """Return what filters change in a body; None if it stays as it is, with the name in it."""
         if not self.route.filtered:
-            return
+            return None
         edits = edits_of(filters, asked)
-        if edits or name != question.model:
-            await question.rewrite(edits, name)
-
-    @property
-    def _wants_websocket(self) -> bool:
-        return self.route.named_in is not NamedIn.BODY and UPGRADES in self.scope["extensions"]
-
-    def _headers(self) -> list[Header]:
-        return self.of.resolver.now.keys.without(self.scope["headers"])
+        return edits if edits or name != question.model else None
 
     def _headers_of_ours(self, server: ModelServer, upstream: Upstream) -> list[Header]:
         call = self.answer.call
-        request_id, via = call.request_id.encode(), self._via()
-        headers = to_upstream(self._headers(), call.client, request_id, via)
+        kept = self.now.keys.without(self.exchange.headers, self.exchange.fields)
+        headers = to_upstream(kept, call.client, call.request_id.encode(), self._via())
         own = server.model.host_header
-        if own or not value_of(headers, b"host"):  # HTTP/1.0; HTTP/1.1 must have one
+        if own or not dict(headers).get(b"host"):  # HTTP/1.0; HTTP/1.1 must have one
             host = (own or upstream.origin.authority).encode()
             headers = [(b"host", host), *(pair for pair in headers if pair[0] != b"host")]
         if self.answer.status:  # what was said while the model loaded is not coded
@@ -253,8 +258,8 @@ class _Errand:
         Raises:
             BadRequest: as many are.
         """
-        limit = self.of.resolver.config.global_concurrency_limit
-        if 0 < limit <= len(self.of.in_flight):
+        limit = self.now.config.global_concurrency_limit
+        if limit <= len(self.of.in_flight):
             text = f"{limit} requests are in service, which is globalConcurrencyLimit"
             again = {"Retry-After": "1"}
             raise BadRequest(text, status=429, code="concurrency_limit", headers=again)
@@ -265,7 +270,7 @@ class _Errand:
         Raises:
             BadRequest: a peer, or a model's ``proxy``, leads back here.
         """
-        self._before = b", ".join([value for name, value in self.scope["headers"] if name == VIA])
+        self._before = b", ".join([value for name, value in self.exchange.headers if name == VIA])
         if self.of.us in self._before:
             text = "the request was here before: a peer, or a model's proxy, leads back here"
             raise BadRequest(text, status=508)
@@ -277,9 +282,9 @@ class _Errand:
         question: Question,
         courtesy: Courtesy = NOBODY_ELSE,
     ) -> None:
-        query, upgrades = self.scope["query_string"], self._wants_websocket
+        query, upgrades = self.exchange.query, self.exchange.is_raw
         request = Request(
-            method=self.scope["method"].encode(),
+            method=self.exchange.method.encode(),
             target=self.route.target + (b"?" + query if query else b""),
             headers=[*headers, *WEBSOCKET] if upgrades else headers,
             body=question.body,

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
-import trio
 
 from proxy.http.headers import CREDENTIALS, PROTOCOLS, Header
 
@@ -30,7 +29,7 @@ class Call:
         headers: the request's.
         client: where it comes from.
         key: the name of the API key that it showed.
-        began: on Trio's clock.
+        began: on the system's monotonic clock, as `first_byte`.
         timestamp: the same, in seconds since 1970.
         model: who answers; the name that was asked for, until that is known.
         known: whether `model` is one of ours or of a peer, and not just any text.
@@ -48,7 +47,7 @@ class Call:
     headers: Sequence[Header]
     client: str
     key: str = ""
-    began: float = attrs.field(factory=trio.current_time)
+    began: float = attrs.field(factory=time.monotonic)
     timestamp: float = attrs.field(factory=time.time)
     model: str = ""
     known: bool = False
@@ -62,7 +61,7 @@ class Call:
 
     def entry(self) -> dict[str, Any]:
         """Return it as llama-swap lists it."""
-        elapsed = trio.current_time() - self.began
+        elapsed = time.monotonic() - self.began
         return {
             "id": str(self.number),
             "timestamp": _rfc3339(self.timestamp),
@@ -96,10 +95,10 @@ class InFlight:
     """The requests whose model is known and that have not ended.
 
     Attributes:
-        on_change: called with ``upsert`` or ``remove`` and the request.
+        on_change: called with ``upsert`` or ``remove`` and the request, while anybody wants that.
     """
 
-    on_change: Callable[[str, Call], None] = lambda _, __: None
+    on_change: Callable[[str, Call], None] | None = None
     _calls: dict[int, Call] = attrs.field(factory=dict, init=False)
     _count: int = attrs.field(default=0, init=False)
 
@@ -108,11 +107,12 @@ class InFlight:
         self._count += 1
         call.number = self._count
         self._calls[call.number] = call
-        self.on_change("upsert", call)
+        if self.on_change is not None:
+            self.on_change("upsert", call)
 
     def remove(self, call: Call) -> None:
         """List it no more, if it was."""
-        if self._calls.pop(call.number, None):
+        if self._calls.pop(call.number, None) and self.on_change is not None:
             self.on_change("remove", call)
 
     def __iter__(self) -> Iterator[Call]:

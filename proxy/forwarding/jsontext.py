@@ -21,7 +21,8 @@ Steps = Generator[None, None, T]
 """Work in steps; it is done when they are exhausted."""
 
 WINDOW = 1 << 18  # bytes that are looked at in one step
-A_STEP = WINDOW // 4
+A_LOOK = 1 << 16  # bytes, the same by patterns that remember each text on the way, in 300 bytes
+A_STEP = A_LOOK // 2
 BREATH = 2000  # brackets and quotes in one step
 MEMBERS = 200  # in one step
 LONGEST_KEY = 4096  # bytes of a key that may be one that is looked for
@@ -33,13 +34,13 @@ MOST_AT_ONCE = 2000  # members, the same
 MOST_COMMAS = 10_000  # the same
 MOST_BLANKS = 4096  # the same
 BLANKS = re.compile(rb"[ \t\n\r]*")
-WORDS = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+# Atomic groups, since possessive ones take too much in Python before 3.11.5.
+WORDS = re.compile(rb'(?>(?:[^"\\]+|\\.)*)', re.DOTALL)
 # Texts, what is between them, and lists and objects of nothing but such; it never goes back.
+_WORD = rb'"(?>(?:[^"\\]+|\\.)*)"'
+_INSIDE = rb'(?>(?:[^"{}\[\]]+|' + _WORD + rb")*)"
 FLAT = re.compile(
-    rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+"|'
-    rb'\[(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+\]|'
-    rb'\{(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+\})*+',
-    re.DOTALL,
+    rb'(?>(?:[^"{}\[\]]+|' + _WORD + rb"|\[" + _INSIDE + rb"\]|\{" + _INSIDE + rb"\})*)", re.DOTALL
 )
 SCALAR = re.compile(rb"[^,\]}\s\"\[{]*")
 
@@ -247,7 +248,7 @@ def _skip_text(text: Text, at: int) -> Steps[int]:
         end = text.find(b'"', place, place + WINDOW)
         stop = end if end >= 0 else min(place + WINDOW, len(text))
         if text.find(b"\\", place, stop) >= 0:
-            match = WORDS.match(text, place, place + WINDOW)
+            match = WORDS.match(text, place, place + A_LOOK)
             stop = match.end() if match else place
             end = stop if text[stop : stop + 1] == b'"' else -1
         if end >= 0:
@@ -266,7 +267,7 @@ def _skip_value(text: Text, at: int) -> Steps[int]:
         return (yield from _skip_scalar(text, at))
     depth, place, looks = 1, at + 1, 0
     while depth:
-        match = FLAT.match(text, place, place + WINDOW)
+        match = FLAT.match(text, place, place + A_LOOK)
         before, place = place, match.end() if match else place
         sign = text[place : place + 1]
         looks += 1

@@ -18,9 +18,10 @@ import trio
 
 from configschema import Call, Model
 from proxy.http.headers import Header
+from proxy.http.heads import Request
 from proxy.http.origin import Origin
 from proxy.http.parsing import UpstreamError
-from proxy.http.upstream import Request, Response, Upstream
+from proxy.http.upstream import Response, Upstream
 from supervisor.sleep.contact import Contact, Token
 
 OK = 200  # llama-swap takes no other status for ready

@@ -7,7 +7,10 @@ form is read up to its model, everything else goes on as it arrives.
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote_plus
 
 import attrs
@@ -15,14 +18,18 @@ import msgspec
 import trio
 
 from proxy.forwarding.filters import Edit, edited, rename
-from proxy.forwarding.forms import FormUpload, boundary_of, read_form
 from proxy.forwarding.jsontext import NotJson, Steps, T, look_into, root_of
-from proxy.http.bodies import Held, Holding, Incoming, Limits, hold
+from proxy.http.bodies import Held, Holding, Incoming, Limits, Upload, hold
 from proxy.http.errors import BadRequest
-from proxy.http.exchange import UPGRADES
-from proxy.http.headers import value_of
-from proxy.http.upstream import Upload
+from proxy.http.exchange import Exchange
+from proxy.http.heads import FRAMING
 from proxy.naming.routes import NamedIn, Route
+
+if TYPE_CHECKING:  # werkzeug, which it needs, takes a tenth of the start
+    from proxy.forwarding.forms import FormUpload
+
+    BoundaryOf = Callable[[bytes], bytes]
+    ReadForm = Callable[[Incoming, bytes, float], Awaitable[FormUpload]]
 
 MOST_FIELDS = 1000
 LONGEST_FORM = 1024 * 1024  # bytes of a URL-encoded form in which its model is looked for
@@ -30,9 +37,6 @@ AT_ONCE = 4 * 1024 * 1024  # bytes that are read in one go: some milliseconds
 LONGEST_NAME = 4096  # bytes of a model's name, as it is written
 BOM = b"\xef\xbb\xbf"
 IDENTITY = (b"", b"identity")
-
-Scope = Any
-"""An ASGI scope."""
 
 
 @attrs.define(kw_only=True)
@@ -44,17 +48,14 @@ class Question:
         body: what is passed on.
         stream: whether the answer is wanted as a stream of events.
         is_json: whether the body is JSON.
+        form: the body, if it is a form of which the beginning was read.
     """
 
     model: str
     body: Held | Upload
     stream: bool = False
     is_json: bool = False
-
-    def close(self) -> None:
-        """Let go of what was kept of the body."""
-        if isinstance(self.body, FormUpload):
-            self.body.close()
+    form: FormUpload | None = None
 
     async def rewrite(self, edits: list[Edit], model: str) -> None:
         """Change the body, and let it name a model as its server does.
@@ -62,9 +63,9 @@ class Question:
         Raises:
             BadRequest: it is not the JSON that it seemed to be.
         """
-        if isinstance(self.body, FormUpload):
+        if self.form is not None:
             if model != self.model:
-                self.body.rename(model)
+                self.form.rename(model)
         elif self.is_json and isinstance(self.body, Held):
             wanted = [*edits, *([rename(model)] if model != self.model else [])]
             try:
@@ -85,13 +86,13 @@ async def gently(steps: Steps[T]) -> T:
 
 
 async def read_question(
-    route: Route, scope: Scope, incoming: Incoming, limits: Limits, holding: Holding
+    route: Route, exchange: Exchange, incoming: Incoming, limits: Limits, holding: Holding
 ) -> Question:
     """Read what is needed of a request.
 
     Args:
         route: how it is forwarded.
-        scope: its head.
+        exchange: its head.
         incoming: its body.
         limits: how long that may be.
         holding: counts what is held of it.
@@ -100,18 +101,19 @@ async def read_question(
         BadRequest: no model can be found in it, or it is too long.
     """
     if route.named_in is NamedIn.PATH:
-        return Question(model=route.model, body=await _pass_on(scope, incoming, limits))
+        return Question(model=route.model, body=await _pass_on(exchange, incoming, limits))
     if route.named_in is NamedIn.QUERY:
-        asked = _first(scope["query_string"])
+        asked = _first(exchange.query)
         question = Question(
             model=asked.get("model", "") or route.model,
-            body=await _pass_on(scope, incoming, limits),
+            body=await _pass_on(exchange, incoming, limits),
             stream=asked.get("stream") == "true",
         )
     else:
-        question = await _read_body(scope, incoming, limits, holding)
+        question = await _read_body(exchange, incoming, limits, holding)
     if not question.model:
-        question.close()
+        if question.form is not None:
+            question.form.close()
         raise no_model("give its name as 'model'")
     return question
 
@@ -121,39 +123,63 @@ def no_model(remedy: str) -> BadRequest:
     return BadRequest(f"no model id could be identified: {remedy}", status=404, param="model")
 
 
-async def _pass_on(scope: Scope, incoming: Incoming, limits: Limits) -> bytes | Upload:
+async def _pass_on(exchange: Exchange, incoming: Incoming, limits: Limits) -> bytes | Upload:
     """Return the body as it arrives; a request without one has none to wait for."""
-    names = {name for name, _ in scope["headers"]}
-    if names & {b"content-length", b"transfer-encoding"}:
+    if not FRAMING.isdisjoint(exchange.fields):
         return incoming.as_upload(limits.upload)
     # After the head of a websocket's request nothing ends: its bytes come later.
-    return b"" if UPGRADES in scope["extensions"] else await incoming.read()
+    return b"" if exchange.is_raw else await incoming.read()
 
 
 async def _read_body(
-    scope: Scope, incoming: Incoming, limits: Limits, holding: Holding
+    exchange: Exchange, incoming: Incoming, limits: Limits, holding: Holding
 ) -> Question:
-    kind = value_of(scope["headers"], b"content-type")
+    kind = exchange.fields.get(b"content-type", b"")
     lowered = kind.lower()
     if b"multipart/form-data" in lowered:
-        form = await read_form(incoming, boundary_of(kind), limits.upload)
-        return Question(
-            model=form.model or _first(scope["query_string"]).get("model", ""), body=form
-        )
-    _refuse_coded(scope)
+        form = await _read_form(kind, incoming, limits)
+        model = form.model or _first(exchange.query).get("model", "")
+        return Question(model=model, body=form, form=form)
+    if b"content-encoding" in exchange.fields:
+        _refuse_coded(exchange.fields[b"content-encoding"])
     body = await hold(incoming, limits.held, holding)
     # What curl -d sends says that it is a form, whatever it is.
     if b"json" in lowered or _begins_like_json(body):
-        asked = await _asked(body)
-        if (model := _as_text(asked.model)) or b"json" in lowered:
+        asked = _asked(body) or await _asked_of_large(body)
+        model = asked.model if isinstance(asked.model, str) else _as_text(asked.model)
+        if model or b"json" in lowered:
             return Question(model=model, body=body, stream=asked.stream is True, is_json=True)
     model = _field(body[:LONGEST_FORM], b"model")
-    return Question(model=model or _first(scope["query_string"]).get("model", ""), body=body)
+    return Question(model=model or _first(exchange.query).get("model", ""), body=body)
 
 
-def _refuse_coded(scope: Scope) -> None:
+async def _read_form(kind: bytes, incoming: Incoming, limits: Limits) -> FormUpload:
+    """Read a form up to its model; its reader is loaded for the first one, in a thread.
+
+    Raises:
+        BadRequest: it is no form, too long, or cannot be read by this process any more.
+    """
+    try:
+        if not _reader_of_forms.cache_info().currsize:
+            with suppress(RuntimeError):  # there is no thread left: then all others wait, too
+                await trio.to_thread.run_sync(_reader_of_forms)
+        boundary_of, read_form = _reader_of_forms()
+    except ImportError as error:
+        text = f"forms cannot be read until llamadoze is started again: {error}"
+        raise BadRequest(text, status=503) from error
+    return await read_form(incoming, boundary_of(kind), limits.upload)
+
+
+@cache
+def _reader_of_forms() -> tuple[BoundaryOf, ReadForm]:
+    from proxy.forwarding.forms import boundary_of, read_form
+
+    return boundary_of, read_form
+
+
+def _refuse_coded(said: bytes) -> None:
     """Refuse a body that we would have to decode before we can read it (RFC 9110, 15.5.16)."""
-    coding = value_of(scope["headers"], b"content-encoding").strip().lower()
+    coding = said.strip().lower()
     if coding not in IDENTITY:
         text = f"the body is coded ({coding.decode('latin-1')}): send it as it is"
         raise BadRequest(text, status=415, headers={"Accept-Encoding": "identity"})
@@ -164,9 +190,7 @@ def _begins_like_json(body: Held) -> bool:
 
 
 def _as_text(model: object) -> str:
-    """Return a model's name; a number is one, as in llama-swap."""
-    if isinstance(model, str):
-        return model
+    """Return a model's name that is no text; a number is one, as in llama-swap."""
     return str(model) if type(model) in (int, float) else ""
 
 
@@ -204,14 +228,14 @@ _NAME = msgspec.json.Decoder(str | int | float)
 NAMES_BEGIN = b'"-0123456789'
 
 
-async def _asked(body: Held) -> Asked:
-    """Return what a JSON body asks for.
+def _asked(body: Held) -> Asked | None:
+    """Return what a JSON body asks for; None if that must be found out in steps.
 
     Raises:
         BadRequest: it is none.
     """
     if len(body) > AT_ONCE:
-        return await _asked_of_large(body)
+        return None
     text = body[len(BOM) :] if body.startswith(BOM) else body
     try:
         return _STRICT.decode(text)
@@ -219,7 +243,7 @@ async def _asked(body: Held) -> Asked:
         return _of_other_kinds(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Half an emoji, NaN, deep nesting: whether that is JSON, the model server may say.
-        return await _asked_of_large(body)
+        return None
 
 
 def _of_other_kinds(text: Held) -> Asked:

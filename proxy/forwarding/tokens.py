@@ -11,6 +11,8 @@ import re
 from collections import deque
 from typing import Any, NamedTuple
 
+import msgspec
+
 
 class Tokens(NamedTuple):
     """What one answer took; None is unknown."""
@@ -46,6 +48,8 @@ def tokens_of(text: bytes) -> Tokens:
     found = timed = UNKNOWN
     if b'"usage"' not in text and b'"timings"' not in text:  # quicker than to look for both
         return found
+    if text.startswith(b"{") and (counts := _of_whole(text)):  # as most answers are
+        return counts
     for match in deque(NAMED.finditer(text), maxlen=MOST):
         data = _object_at(text, match.end())
         if match[1] == b"usage":
@@ -53,6 +57,29 @@ def tokens_of(text: bytes) -> Tokens:
         else:
             timed = timed.updated(_of_timings(data))
     return found if timed is UNKNOWN else found.updated(timed)
+
+
+class _Said(msgspec.Struct):
+    """What is looked for in an answer that is one object; all else is skipped, and not built."""
+
+    usage: Any = None
+    timings: Any = None
+
+
+_WHOLE = msgspec.json.Decoder(_Said)
+
+
+def _of_whole(text: bytes) -> Tokens | None:
+    """Return what a whole answer says; None if it is none, or says it further inside."""
+    try:
+        said = _WHOLE.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    found = _of_usage(said.usage) if isinstance(said.usage, dict) else None
+    if not isinstance(said.timings, dict):
+        return found
+    timed = _of_timings(said.timings)
+    return timed if found is None else found.updated(timed)
 
 
 def _object_at(text: bytes, place: int) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class Tunnel:
         courtesy: when it makes room for others.
         is_in_the_way: whether it has been silent for too long.
         is_between_pieces: whether all that the model server has said is sent.
+        done: whether its end is known before it is read, which it never is.
     """
 
     response: Response
@@ -54,6 +55,7 @@ class Tunnel:
     courtesy: Courtesy
     is_in_the_way: bool = attrs.field(default=False, init=False)
     is_between_pieces: bool = attrs.field(default=False, init=False)
+    done: bool = attrs.field(default=False, init=False)
     _last: float = attrs.field(factory=trio.current_time, init=False)
 
     async def read(self) -> bytes:

@@ -6,24 +6,37 @@ fast client is slowed down instead of filling the memory.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from math import inf
-from typing import Any
+from typing import Protocol
 
 import attrs
 import trio
 
 from proxy.http.errors import BadRequest
-from proxy.http.headers import Header, value_of
 
 Held = bytes | bytearray
 """A body in memory; in parts it comes into a bytearray, so that they need no joining."""
-Receive = Callable[[], Awaitable[Any]]
 
 MIB = 1024 * 1024
 LEAST_FLOW = 256  # bytes a second that must come of a body, on average
 PATIENCE = 10.0  # seconds that it may be behind, while a model is kept for it
 PATIENCE_BEFORE = 30.0  # the same, while it only takes room
+
+
+class Upload(Protocol):
+    """A body that is sent on as it arrives."""
+
+    @property
+    def length(self) -> int | None:
+        """Its size in bytes, if it is known."""
+
+    async def read(self) -> bytes:
+        """Return its next part; nothing at its end.
+
+        Raises:
+            Unsendable: there is more of it than is accepted.
+        """
 
 
 @attrs.frozen
@@ -92,37 +105,44 @@ class Holding:
         self.size += size
 
 
-@attrs.define(eq=False)
-class Incoming:
-    """The body of a request, as an ASGI server hands it on.
+class Source(Protocol):
+    """Whoever a body comes from: an exchange.
 
     Attributes:
-        length: in bytes, if the client has said it.
-        ended: whether all of it was read.
+        all_read: whether all of it was read.
     """
 
-    _receive: Receive
+    all_read: bool
+
+    async def read(self) -> bytes:
+        """Return the next part; nothing at the end."""
+
+
+@attrs.define(eq=False)
+class Incoming:
+    """The body of a request, on its way in.
+
+    Attributes:
+        source: where it comes from.
+        length: in bytes, if the client has said it.
+    """
+
+    source: Source
     length: int | None
-    ended: bool = attrs.field(default=False, init=False)
     _flowed: int = attrs.field(default=0, init=False)
     _waited: float = attrs.field(default=0.0, init=False)
 
     @classmethod
-    def of(cls, headers: list[Header], receive: Receive) -> Incoming:
+    def of(cls, fields: Mapping[bytes, bytes], source: Source) -> Incoming:
         """Read the body's length from the request's headers."""
-        framed = value_of(headers, b"transfer-encoding")
-        length = value_of(headers, b"content-length")
-        return cls(receive, None if framed else int(length or 0))
+        if b"transfer-encoding" in fields:
+            return cls(source, None)
+        return cls(source, int(fields.get(b"content-length") or 0))
 
     async def read(self) -> bytes:
         """Return the next part; nothing at the end. Who leaves before that is not heard here: the
         call is cancelled."""
-        while not self.ended:
-            message = await self._receive()
-            self.ended = not message.get("more_body", False)
-            if body := message["body"]:
-                return bytes(body)
-        return b""
+        return await self.source.read()
 
     async def flow(self, patience: float = PATIENCE) -> bytes:
         """Return the next part of a body that takes room, or keeps a model: it must not only drip.
@@ -163,9 +183,10 @@ async def hold(incoming: Incoming, limit: float, holding: Holding) -> Held:
     """
     if (incoming.length or 0) > limit:
         raise too_long(limit, "maxBody")
-    first = await incoming.read()  # most are whole then; to watch the clock would cost a tenth
+    source = incoming.source
+    first = await source.read()  # most are whole then; to watch the clock would cost a tenth
     holding.add(len(first))
-    if incoming.ended and len(first) <= limit:
+    if source.all_read and len(first) <= limit:
         return first
     whole = bytearray(first)
     while len(whole) <= limit and (part := await incoming.flow(PATIENCE_BEFORE)):

@@ -6,16 +6,17 @@ error is in `dialects`.
 
 from __future__ import annotations
 
-import html
 import json
 import re
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
 from math import ceil
 from typing import Any
 
 import attrs
-from werkzeug.datastructures import MIMEAccept
-from werkzeug.http import parse_accept_header
+import trio
 
 from proxy.http.headers import Header
 from proxy.http.parsing import ModelDied, Unsendable, UpstreamError
@@ -57,6 +58,8 @@ NOT_FOR_CACHES: Header = (b"cache-control", b"no-store")
 JSON, TEXT, PAGE = "application/json", "text/plain", "text/html"
 PARAMETER = re.compile(r";(?!\s*[qQ]\s*=)[^;,]*")  # of a kind, such as its charset; q is none
 LONGEST_ACCEPT = 1024  # bytes; longer ones get JSON
+OF_PROGRAMS = (b"", b"*/*", b"application/json", b"application/json, text/event-stream")
+"""Kinds of which JSON is the best, or as good as any."""
 
 
 class BadRequest(Unsendable):
@@ -128,10 +131,20 @@ class Problem:
         return [(b"content-type", f"{liked}; charset=utf-8".encode()), *fields[1:]], body
 
 
+async def ready_to_say(accept: bytes) -> None:
+    """Load what the choice of a form needs, in a thread. Only browsers need it, and few errors."""
+    if accept not in OF_PROGRAMS and "werkzeug.http" not in sys.modules:
+        with suppress(RuntimeError):  # there is no thread left: then everybody waits for it
+            await trio.to_thread.run_sync(import_module, "werkzeug.http")
+
+
 def _liked_best(accept: bytes) -> str:
     """Return the form that a client prefers to JSON; JSON if there is none (RFC 9110, 12.5.1)."""
-    if not accept or len(accept) > LONGEST_ACCEPT:
+    if accept in OF_PROGRAMS or len(accept) > LONGEST_ACCEPT:
         return JSON
+    from werkzeug.datastructures import MIMEAccept  # loaded by `ready_to_say`
+    from werkzeug.http import parse_accept_header
+
     bare = PARAMETER.sub("", accept.decode("latin-1"))
     wanted = parse_accept_header(bare, MIMEAccept)
     return max((JSON, TEXT, PAGE), key=lambda kind: wanted.quality(kind))
@@ -142,6 +155,8 @@ def _header(name: str, value: str) -> Header:
 
 
 def _page(status: int, text: str) -> bytes:
+    import html  # which has a table of all names of letters
+
     said = html.escape(text)
     page = f"<!doctype html><title>{status}</title><h1>{status}</h1><p>{said}</p>\n"
     return page.encode(errors="replace")

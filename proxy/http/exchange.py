@@ -1,4 +1,4 @@
-"""One request on a client's connection and the response to it, as ASGI has them.
+"""One request on a client's connection and the response to it.
 
 Owns the request's bytes until they are taken, and the response's framing (RFC 9112). When and
 whether it is served is the connection's.
@@ -6,31 +6,24 @@ whether it is served is the connection's.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NoReturn, Protocol
 
 import attrs
 import structlog
 import trio
 
 from proxy.http.errors import Problem
-from proxy.http.escapes import as_text
 from proxy.http.headers import Header
-from proxy.http.heads import Reject, check_head, read_target, request_head, response_head
+from proxy.http.heads import Reject, as_text, check_head, read_target, request_head, response_head
 from proxy.http.parsing import BODILESS, UPGRADED
-
-Message = dict[str, Any]
-Application = Callable[[Any, Any, Any], Awaitable[None]]
+from proxy.http.wire import Wire
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-CANCELS = "llamadoze.cancels"
-"""The extension that says: a client that leaves cancels the application's call. ``cancel`` of it
-does so, too, and answers for the application if that has not begun to."""
 SMALL = 1024  # bytes of a body that do not come alone
-UPGRADES = "llamadoze.upgrades"
-"""The extension that says: after status 101, bodies are another protocol's bytes, both ways."""
-RAW: Message = {UPGRADES: {}}
 CANCELLED = "the request was cancelled by an operator"
+LOST = (OSError, trio.ClosedResourceError)
+"""What says that a client has left."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
@@ -42,30 +35,30 @@ class ClientConnection(Protocol):
     """What an exchange needs of the connection that it is on.
 
     Attributes:
+        wire: what the response is written to.
         client: the other side's address and port.
         server: ours.
         scheme: http, or https where it is encrypted.
+        is_closing: whether no more requests are taken.
     """
 
+    wire: Wire
     client: tuple[str, int] | None
     server: tuple[str, int] | None
     scheme: str
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether no more requests are taken."""
+    is_closing: bool
 
     async def more(self) -> None:
         """Wait until something has arrived."""
 
     def taken(self, size: int) -> None:
-        """Go on reading: the application has taken so many bytes."""
+        """Go on reading: so many bytes have been taken."""
 
-    async def write(self, data: bytes) -> None:
-        """Send all of it; if the client has left, end the connection and with it this call."""
+    async def lost(self) -> NoReturn:
+        """End the connection, and with it the call: the client has left."""
 
     def break_off(self, exchange: Exchange) -> None:
-        """Cancel the application's call for an exchange, if that is the present one."""
+        """Cancel the call that serves an exchange, if that is the present one."""
 
 
 @attrs.define(eq=False)
@@ -73,33 +66,50 @@ class Exchange:
     """One request and its response.
 
     Attributes:
+        connection: what it is on.
+        method: of the request, as all up to `query`.
+        target: as it was sent.
+        headers: in their order; names are in lower case.
+        version: of HTTP.
+        fields: the first value of each header.
+        path: with its escapes read.
+        raw_path: as it was sent.
+        query: as it was sent, without the question mark.
         complete: whether all of the request has arrived.
+        all_read: whether all of it was read.
         answered: whether all of the response was sent.
         ended: whether nobody takes what still arrives.
         is_raw: whether what follows the head are another protocol's bytes.
-        wanted_since: since when the application waits for more of the request; None if it does not.
+        wanted_since: since when more of the request is waited for; None if it is not.
     """
 
-    _connection: ClientConnection
+    connection: ClientConnection
     method: str
     target: bytes
     headers: list[Header]
     version: str
     _keep_alive: bool
+    fields: Mapping[bytes, bytes] = attrs.field(init=False)
+    path: str = attrs.field(default="/", init=False)
+    raw_path: bytes = attrs.field(default=b"/", init=False)
+    query: bytes = attrs.field(default=b"", init=False)
     complete: bool = attrs.field(default=False, init=False)
+    all_read: bool = attrs.field(default=False, init=False)
     answered: bool = attrs.field(default=False, init=False)
     ended: bool = attrs.field(default=False, init=False)
     is_raw: bool = attrs.field(default=False, init=False)
     wanted_since: float | None = attrs.field(default=None, init=False)
     _reject: Reject | None = attrs.field(default=None, init=False)
     _pieces: list[bytes] = attrs.field(factory=list, init=False)
-    _told_all: bool = attrs.field(default=False, init=False)
     _expects: bool = attrs.field(default=False, init=False)
     _status: int = attrs.field(default=0, init=False)
     _head: bytes = attrs.field(default=b"", init=False)
     _chunked: bool = attrs.field(default=False, init=False)
     _bodiless: bool = attrs.field(default=False, init=False)
     _ends_with_connection: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.fields = dict(reversed(self.headers))
 
     @classmethod
     def rejected(cls, connection: ClientConnection, reason: Reject) -> Exchange:
@@ -125,26 +135,23 @@ class Exchange:
     def fail(self, reason: Reject) -> None:
         """Give the request up: the rest of it is not HTTP."""
         self._reject = reason
-        self._connection.break_off(self)
+        self.connection.break_off(self)
 
-    def _cancel(self) -> None:
+    def cancel(self) -> None:
+        """Give the request up, because an operator wants that: say so, if nothing was said yet."""
         self.fail(Reject(499, CANCELLED))
 
     def end(self) -> None:
         """Take nothing more."""
         self.ended = True
         if self._pieces:
-            self._connection.taken(sum(map(len, self._pieces)))
+            self.connection.taken(sum(map(len, self._pieces)))
             self._pieces.clear()
-
-    def header(self, name: bytes) -> bytes:
-        """Return a header's value, of several the last; nothing if it is not there."""
-        return next((value for key, value in reversed(self.headers) if key == name), b"")
 
     @property
     def wants_websocket(self) -> bool:
         """Whether the client asks for a websocket (RFC 6455, 4.1)."""
-        return self.method == "GET" and self.header(b"upgrade").lower() == b"websocket"
+        return self.method == "GET" and self.fields.get(b"upgrade", b"").lower() == b"websocket"
 
     def head_without_upgrade(self) -> bytes:
         """Return the request's head as if no other protocol had been asked for."""
@@ -154,43 +161,41 @@ class Exchange:
 
     def _waits_for_100(self) -> bool:
         """Whether the body comes once it is asked for (RFC 9110, 10.1.1)."""
-        asks = self.header(b"expect").lower() == b"100-continue"
+        asks = self.fields.get(b"expect", b"").lower() == b"100-continue"
         return asks and self.version == "1.1" and not self.complete
 
-    def _asgi_scope(self) -> Message:
-        path, query, self.headers = read_target(self.target, self.headers)
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": self.version,
-            "method": self.method,
-            "scheme": self._connection.scheme,
-            "path": as_text(path),
-            "raw_path": path,
-            "query_string": query,
-            "root_path": "",
-            "headers": self.headers,
-            "client": self._connection.client,
-            "server": self._connection.server,
-            "state": {},
-            "extensions": {CANCELS: {"cancel": self._cancel}} | (RAW if self.is_raw else {}),
-        }
+    def _understand(self) -> None:
+        """Read the head.
 
-    async def receive(self) -> Message:
-        """Return the next part of the request; after its end, wait for the client to leave."""
+        Raises:
+            Reject: it is not served.
+        """
+        check_head(self.version, self.target, self.headers, self.fields, is_raw=self.is_raw)
+        self.raw_path, self.query, host = read_target(self.target)
+        if host:
+            self.headers = [(b"host", host), *(p for p in self.headers if p[0] != b"host")]
+            self.fields = dict(reversed(self.headers))
+        self.path = as_text(self.raw_path)
+        self._expects = b"expect" in self.fields and self._waits_for_100()
+
+    async def read(self) -> bytes:
+        """Return the next part of the request's body; nothing at its end.
+
+        A client that leaves before that is not heard here: the call is cancelled.
+        """
         if self._expects and not self._pieces and not self._status:
             self._expects = False
-            await self._connection.write(CONTINUE)
-        while not self._pieces and (self._told_all or not self.complete):
+            await self._send(CONTINUE)
+        while not self._pieces and not self.complete:
             self.wanted_since = trio.current_time()
-            await self._connection.more()
+            await self.connection.more()
         self.wanted_since = None
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
-        self._connection.taken(len(body))
-        self._told_all = self.complete
-        return {"type": "http.request", "body": body, "more_body": not self.complete}
+        self.connection.taken(len(body))
+        self.all_read = self.complete
+        return body
 
     # The response.
 
@@ -204,81 +209,99 @@ class Exchange:
         """Whether a client would take the end of the connection for the end of a cut answer."""
         return self._ends_with_connection and not self.answered
 
-    async def run(self, app: Application) -> None:
-        """Let the application answer; answer for it if it does not."""
-        try:
-            if self._reject is None:
-                check_head(self.version, self.target, self.headers, is_raw=self.is_raw)
-                scope = self._asgi_scope()
-                self._expects = self._waits_for_100()
-                await self._call(app, scope)
-                self.end()
-        except Reject as reason:
-            self._reject = reason
-        if not self._status:
-            await self.answer_for_app()
+    async def run(self, handle: Handler) -> None:
+        """Let it be answered; say what is to be said where it is not."""
+        if self._is_understood():
+            try:
+                await handle(self)
+            except* Exception:  # a fault of the program ends this request, not the daemon
+                where = f"{self.method} {self.target.decode('latin-1')}"
+                log.exception(f"{where} failed inside llamadoze")
+            self.end()
+        if not self._status or self._head:
+            await self.say_why()
 
-    async def answer_for_app(self) -> None:
-        """Say what the application has not: that the request was given up, or that it failed."""
+    def _is_understood(self) -> bool:
+        if self._reject is None:
+            try:
+                self._understand()
+            except Reject as reason:
+                self._reject = reason
+        return self._reject is None
+
+    async def say_why(self) -> None:
+        """Say what nobody has said: that the request was given up, or that it failed."""
         self.end()
         self._keep_alive = False
         if self._head:  # of it, nothing was sent yet
             self._status, self._head = 0, b""
         if not self._status:
-            await self._refuse(self._reject or FAULT)
+            reason = self._reject or FAULT
+            problem = Problem(reason.status, str(reason))
+            await self.say(reason.status, problem.fields(), problem.body())
 
-    async def _call(self, app: Application, scope: Message) -> None:
-        try:
-            await app(scope, self.receive, self.send)
-        except* Exception:  # a fault of the program ends this request, not the daemon
-            log.exception(f"{self.method} {self.target.decode('latin-1')} failed inside llamadoze")
+    async def say(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Answer with a whole body; what still comes of the request is of no use then."""
+        if not self.complete:
+            self._keep_alive = False
+        self.begin(status, [*headers, (b"content-length", b"%d" % len(body))])
+        await self.write(body, last=True)
 
-    async def _refuse(self, reason: Reject) -> None:
-        problem = Problem(reason.status, str(reason))
-        body = problem.body()
-        fields = [*problem.fields(), (b"content-length", b"%d" % len(body))]
-        await self.send({"type": "http.response.start", "status": reason.status, "headers": fields})
-        await self.send({"type": "http.response.body", "body": body})
-
-    async def send(self, message: Message) -> None:
-        """Send a part of the response; if the client has left, this call is cancelled."""
-        if message["type"] == "http.response.start":
-            self._begin(message["status"], message["headers"])
-            if self._chunked or self._status == UPGRADED:
-                head, self._head = self._head, b""
-                await self._connection.write(head)
-        elif not self.answered:
-            await self._send_body(message.get("body", b""), message.get("more_body", False))
-
-    async def _send_body(self, body: bytes, more: bool) -> None:
-        data = b"" if self._bodiless else body
-        if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-            data += b"" if more else b"0\r\n\r\n"
-        if self._head and (data or not more):
-            data, self._head = self._head + data, b""
-        if data:
-            await self._connection.write(data)
-        self.answered = not more
-
-    def _begin(self, status: int, headers: list[Header]) -> None:
+    def begin(self, status: int, headers: Sequence[Header]) -> None:
+        """Begin the response; its head is sent with what follows, or by `flush`."""
         self._status = status
         self._bodiless = self.method == "HEAD" or status in BODILESS
-        has_length = any(name == b"content-length" for name, _ in headers)
-        self._chunked = not (self._bodiless or has_length or status == UPGRADED)
-        self._ends_with_connection = self._chunked and self.version == "1.0"
+        ends = self._bodiless or b"content-length" in dict(headers) or status == UPGRADED
+        self._chunked = not ends and self.version != "1.0"
+        self._ends_with_connection = not (ends or self._chunked)
         if self._ends_with_connection:
-            self._chunked = self._keep_alive = False
-        if self._connection.is_closing or (status >= 400 and not self.complete):
+            self._keep_alive = False
+        if self.connection.is_closing or (status >= 400 and not self.complete):
             self._keep_alive = False
         self._head = response_head(status, headers, self._framing())
 
-    def _framing(self) -> list[bytes]:
-        lines = [b"transfer-encoding: chunked"] if self._chunked else []
+    async def flush(self) -> None:
+        """Send the head now, of a response whose body has no known end."""
+        no_end = self._chunked or self._ends_with_connection or self._status == UPGRADED
+        if self._head and no_end:
+            head, self._head = self._head, b""
+            await self._send(head)
+
+    async def write(self, body: bytes, *, last: bool = False) -> None:
+        """Send a part of the response's body, or the last; if the client has left, this call is
+        cancelled."""
+        if self.answered:
+            return
+        data = b"" if self._bodiless else body
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+            if last:
+                data += b"0\r\n\r\n"
+        if self._head and (data or last):
+            data, self._head = self._head + data, b""
+        if data:
+            try:
+                await self.connection.wire.send(data)
+            except LOST:
+                await self.connection.lost()
+        self.answered = last
+
+    async def _send(self, data: bytes) -> None:
+        try:
+            await self.connection.wire.send(data)
+        except LOST:
+            await self.connection.lost()
+
+    def _framing(self) -> Sequence[bytes]:
         if self._status == UPGRADED:
-            return lines
+            return ()
+        lines = [b"transfer-encoding: chunked"] if self._chunked else []
         if not self._keep_alive:
             lines.append(b"connection: close")
         elif self.version == "1.0":
             lines.append(b"connection: keep-alive")
         return lines
+
+
+Handler = Callable[[Exchange], Awaitable[None]]
+"""Answers an exchange; cancelled when its client leaves."""

@@ -1,6 +1,6 @@
 """Which headers go on to model servers, peers and clients (RFC 9110, 7.6.1), and which hold keys.
 
-Owns the rules. All names are in lower case, as both parsers and ASGI have them.
+Owns the rules. All names are in lower case.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 Header = tuple[bytes, bytes]
 
@@ -38,24 +38,24 @@ CORS = b"access-control-"
 
 
 def to_upstream(
-    headers: Iterable[Header], client: str | None, request_id: bytes = b"", via: bytes = b""
+    headers: Sequence[Header], client: str | None, request_id: bytes = b"", via: bytes = b""
 ) -> list[Header]:
     """Return a client's headers as they go to a model server.
 
     The framing is left out, since the body's bytes are framed anew; the client's address is added
     to ``X-Forwarded-For``, as llama-swap does.
     """
-    kept: list[Header] = []
-    chain: list[bytes] = []
-    for pair in _end_to_end(headers, NOT_SENT_ON):
-        if pair[0] == FORWARDED_FOR:
-            chain.append(pair[1])
-        else:
-            kept.append(pair)
+    fields = first_values(headers)
+    kept = _end_to_end(headers, fields, NOT_SENT_ON)
+    came_by = b""
+    if FORWARDED_FOR in fields:
+        came_by = b", ".join([value for name, value in kept if name == FORWARDED_FOR])
+        kept = [pair for pair in kept if pair[0] != FORWARDED_FOR]
     if client:
-        chain.append(client.encode("latin-1", "replace"))
-    if chain:
-        kept.append((FORWARDED_FOR, b", ".join(chain)))
+        ours = client.encode("latin-1", "replace")
+        came_by = b"%b, %b" % (came_by, ours) if came_by else ours
+    if came_by:
+        kept.append((FORWARDED_FOR, came_by))
     if request_id:
         kept.append((REQUEST_ID, request_id))
     if via:
@@ -64,13 +64,13 @@ def to_upstream(
 
 
 def to_peer(
-    headers: Iterable[Header], authority: str, key: str, request_id: bytes, via: bytes
+    headers: Sequence[Header], authority: str, key: str, request_id: bytes, via: bytes
 ) -> list[Header]:
     """Return a client's headers as they go to a peer: its own host and key, nobody's address."""
     replaced = {b"host", *(CREDENTIALS if key else ())}
     kept = [
         pair
-        for pair in _end_to_end(headers, NOT_SENT_ON)
+        for pair in _end_to_end(headers, first_values(headers), NOT_SENT_ON)
         if pair[0] not in replaced and not pair[0].startswith(b"x-forwarded-")
     ]
     kept += [(b"host", authority.encode()), (REQUEST_ID, request_id), (VIA, via)]
@@ -80,7 +80,10 @@ def to_peer(
 
 
 def to_client(
-    headers: Iterable[Header], request_id: bytes, ours: Iterable[Header] = ()
+    headers: Sequence[Header],
+    fields: Mapping[bytes, bytes],
+    request_id: bytes,
+    ours: Iterable[Header] = (),
 ) -> list[Header]:
     """Return a model server's headers as they go to the client.
 
@@ -89,13 +92,15 @@ def to_client(
 
     Args:
         headers: the model server's.
+        fields: the first value of each.
         request_id: of the request.
         ours: headers that are added: CORS.
     """
-    kept = [pair for pair in _end_to_end(headers, OURS_TO_SAY) if not pair[0].startswith(CORS)]
-    if is_event_stream(kept) and not any(name == b"x-accel-buffering" for name, _ in kept):
+    kept = _end_to_end(headers, fields, OURS_TO_SAY)
+    kept = [pair for pair in kept if not pair[0].startswith(CORS)]
+    if b"x-accel-buffering" not in fields and is_event_stream(fields):
         kept.append((b"x-accel-buffering", b"no"))
-    kept += [*ids(request_id), *ours]
+    kept += ((REQUEST_ID, request_id), (ANTHROPICS_ID, request_id), *ours)
     return kept
 
 
@@ -104,9 +109,14 @@ def ids(request_id: bytes) -> list[Header]:
     return [(REQUEST_ID, request_id), (ANTHROPICS_ID, request_id)]
 
 
-def is_event_stream(headers: Sequence[Header]) -> bool:
+def is_event_stream(fields: Mapping[bytes, bytes]) -> bool:
     """Whether the body is a stream of server-sent events."""
-    return value_of(headers, b"content-type").lower().startswith(b"text/event-stream")
+    return fields.get(b"content-type", b"").lower().startswith(b"text/event-stream")
+
+
+def first_values(headers: Sequence[Header]) -> dict[bytes, bytes]:
+    """Return the first value of each header."""
+    return dict(reversed(headers))
 
 
 def value_of(headers: Iterable[Header], name: bytes) -> bytes:
@@ -117,32 +127,29 @@ def value_of(headers: Iterable[Header], name: bytes) -> bytes:
     return b""
 
 
-def _end_to_end(headers: Iterable[Header], dropped: frozenset[bytes]) -> list[Header]:
-    given = list(headers)
-    if said := [value for name, value in given if name == b"connection"]:
-        dropped = dropped.union(token.strip().lower() for token in b",".join(said).split(b","))
-    return [pair for pair in given if pair[0] not in dropped]
+def _end_to_end(
+    headers: Sequence[Header], fields: Mapping[bytes, bytes], dropped: frozenset[bytes]
+) -> list[Header]:
+    if b"connection" in fields:
+        said = b",".join([value for name, value in headers if name == b"connection"])
+        dropped = dropped.union(token.strip().lower() for token in said.split(b","))
+    return [pair for pair in headers if pair[0] not in dropped]
 
 
-def keys_shown(headers: Iterable[Header]) -> dict[bytes, bytes]:
-    """Return the keys a client shows, by the header that holds each.
+def key_in(name: bytes, value: bytes) -> bytes:
+    """Return the key that a header shows; nothing if it shows none.
 
     Of ``Authorization`` that is Basic's password, or what follows Bearer.
     """
-    shown: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name in (b"x-api-key", b"api-key"):
-            shown[name] = value
-        elif name == PROTOCOLS:
-            keys = (one for one in _tokens(value) if one.startswith(PROTOCOL_KEY))
-            shown.setdefault(name, next(keys, b"").removeprefix(PROTOCOL_KEY))
-        elif name == b"authorization":
-            scheme, _, rest = value.strip().partition(b" ")
-            if scheme.lower() == b"bearer":
-                shown[name] = rest.strip()
-            elif scheme.lower() == b"basic":
-                shown[name] = _password(rest.strip())
-    return shown
+    if name == PROTOCOLS:
+        keys = (one for one in _tokens(value) if one.startswith(PROTOCOL_KEY))
+        return next(keys, b"").removeprefix(PROTOCOL_KEY)
+    if name != b"authorization":
+        return value
+    scheme, _, rest = value.strip().partition(b" ")
+    if scheme.lower() == b"bearer":
+        return rest.strip()
+    return _password(rest.strip()) if scheme.lower() == b"basic" else b""
 
 
 def without_protocol_key(value: bytes, keys: Iterable[bytes]) -> bytes:

@@ -1,6 +1,7 @@
 """Our accept loop: each connection is served by `http1`, over TLS where that is wanted.
 
-Owns listening sockets. hypercorn's own loop, whose settings these are, ends with the first
+Owns listening sockets, and the list of open connections: how many there may be, and which of them
+goes first. hypercorn's own loop, whose settings these are, ends with the first
 connection that fails in it and waits without bound for a client that does not read; this one
 contains the failure, and closes what is still open when the grace is over.
 """
@@ -8,23 +9,32 @@ contains the failure, and closes what is still open when the grace is over.
 from __future__ import annotations
 
 import errno
+import resource
 import socket
 import ssl
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import inf
+from typing import TYPE_CHECKING
 
 import attrs
 import structlog
 import trio
-from hypercorn.config import Config
 
-from proxy.http.connections import Connections
-from proxy.http.exchange import Application
+from proxy.http.exchange import Handler
 from proxy.http.http1 import KEEP_ALIVE, Connection
 from proxy.http.wire import Encrypted, Plain, Wire
 
+if TYPE_CHECKING:  # else it would be loaded at every start, for two numbers
+    from hypercorn.config import Config
+
+AT_ONCE = 64  # connections that are taken in one turn, if they wait
 BACKLOG = 4096  # with the default of 100, a burst of clients waits seconds for its handshakes
+KEPT_FREE = 0.5  # the part of all descriptors that is for models, their connections, and files
+NEW = 1.0  # seconds in which a client that has just come may begin its request
+NO_LIMIT = 1 << 20
+LEAST = 16  # connections that there may be, however few descriptors there are
+BETWEEN_LINES = 60.0  # seconds between two lines of the log about it
 GONE = (OSError, trio.ClosedResourceError, trio.BrokenResourceError, trio.TooSlowError)
 FULL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 USELESS = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK}  # the listener; else only one client
@@ -58,69 +68,157 @@ async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
     return listeners
 
 
-def hypercorn_config() -> Config:
-    """Return hypercorn's settings for a proxy of long answers."""
-    config = Config()
-    config.keep_alive_timeout = KEEP_ALIVE
-    config.ssl_handshake_timeout = SLOWEST_HANDSHAKE
-    return config
+def most_connections() -> int:
+    """Return how many connections of clients the system's limit leaves room for."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return NO_LIMIT
+    return max(LEAST, int(soft * (1 - KEPT_FREE)))
+
+
+@attrs.define(eq=False)
+class Connections:
+    """What is open.
+
+    Attributes:
+        most: how many there may be.
+    """
+
+    most: int = attrs.field(factory=most_connections)
+    _open: dict[Connection, None] = attrs.field(factory=dict, init=False)
+    _count: int = attrs.field(default=0, init=False)
+    _finishing: bool = attrs.field(default=False, init=False)
+    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _told_at: float = attrs.field(default=-BETWEEN_LINES, init=False)
+
+    @property
+    def room(self) -> int:
+        """How many more there may be."""
+        return self.most - self._count
+
+    def opened(self) -> None:
+        """Count one more."""
+        self._count += 1
+
+    def closed(self) -> None:
+        """Count one less."""
+        self._count -= 1
+        self._changed.set()
+        self._changed = trio.Event()
+
+    @contextmanager
+    def listed(self, connection: Connection) -> Iterator[None]:
+        """List a connection on which requests may come, for as long as the block lasts."""
+        self._open[connection] = None
+        if self._finishing:  # it was encrypted only now
+            connection.finish()
+        try:
+            yield
+        finally:
+            del self._open[connection]
+
+    async def make_room(self) -> None:
+        """Return when one more connection may be taken: an idle one goes, or one that ends."""
+        while self.room <= 0:
+            self.let_one_go(f"{self.most} connections are open")
+            with trio.move_on_after(1):
+                await self._changed.wait()
+
+    def let_one_go(self, why: str) -> None:
+        """Close the connection that has been idle longest, if one is."""
+        now = trio.current_time()
+        idle = max(self._open, key=lambda one: one.idle_for(now), default=None)
+        if idle is not None and idle.idle_for(now) > NEW:
+            idle.close()
+        if now - self._told_at >= BETWEEN_LINES:
+            self._told_at = now
+            log.warning(
+                f"No room for more connections ({why}): idle ones are closed first; if clients are "
+                "many, raise the limit of open files (ulimit -n, LimitNOFILE)",
+                reason=why,
+            )
+
+    async def all_closed(self) -> None:
+        """Wait for the last one."""
+        while self._open:
+            await self._changed.wait()
+
+    def finish(self) -> None:
+        """Let each end after its present request, and those that come yet."""
+        self._finishing = True
+        for connection in tuple(self._open):
+            connection.finish()
+
+    def cut(self) -> None:
+        """Close all; a send that waits for its client ends with an error."""
+        for connection in tuple(self._open):
+            connection.close()
 
 
 @attrs.define(eq=False)
 class _Service:
     """How connections are served."""
 
-    app: Application
-    config: Config
+    handle: Handler
     tls: ssl.SSLContext | None
     patience: Callable[[], float]
+    keep_alive: float
+    slowest_handshake: float
     connections: Connections = attrs.field(factory=Connections)
 
-    async def accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+    async def accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         """Take connections for as long as there is room; where there is none, idle ones go."""
         while True:
             await self.connections.make_room()
+            await trio.lowlevel.wait_readable(listener)
             try:
-                stream = await listener.accept()
+                self._take_those_waiting(listener, nursery)
             except OSError as error:
                 if error.errno in USELESS:
                     raise
                 if error.errno in FULL:
-                    # The system says so even if nobody is there to be accepted.
-                    await trio.lowlevel.wait_readable(listener.socket)
                     self.connections.let_one_go(f"{error.strerror}")
                 await trio.sleep(BETWEEN_TRIES)
-            else:
-                nursery.start_soon(self.serve, stream)
 
-    async def serve(self, stream: trio.SocketStream) -> None:
+    def _take_those_waiting(self, listener: socket.socket, nursery: trio.Nursery) -> None:
+        """Take all at once: one in each turn would let a burst of clients wait for many turns."""
+        for _ in range(min(AT_ONCE, self.connections.room)):
+            try:
+                accepted, _ = listener.accept()
+            except BlockingIOError:
+                return
+            self.connections.opened()
+            nursery.start_soon(self.serve, accepted)
+
+    async def serve(self, accepted: socket.socket) -> None:
         """Serve one connection; whatever a client sends ends its own connection only."""
         try:
-            client, server = stream.socket.getpeername()[:2], stream.socket.getsockname()[:2]
+            client, server = accepted.getpeername()[:2], accepted.getsockname()[:2]
             patience = self.patience()
             wire: Wire
             if self.tls:
-                with self.connections.arriving():
-                    wire = await self._encrypt(stream, self.tls, patience)
+                wire = await self._encrypt(accepted, self.tls, patience)
             else:
-                wire = Plain.of(stream, patience)
-            keep_alive, scheme = self.config.keep_alive_timeout, "https" if self.tls else "http"
-            connection = Connection(self.app, wire, client, server, keep_alive, scheme)
+                wire = Plain.connected(accepted, patience)
+            scheme = "https" if self.tls else "http"
+            connection = Connection(self.handle, wire, client, server, self.keep_alive, scheme)
             with self.connections.listed(connection):
                 await connection.run()
         except* GONE:  # before we could ask for its address, or in the handshake
-            stream.socket.close()
+            accepted.close()
         except* Exception as errors:
-            stream.socket.close()
+            accepted.close()
             reason = repr(errors.exceptions[0])
             log.warning(f"A connection failed and was closed: {reason}", reason=reason)
+        finally:
+            self.connections.closed()
 
-    async def _encrypt(
-        self, stream: trio.SocketStream, tls: ssl.SSLContext, patience: float
-    ) -> Wire:
+    async def _encrypt(self, accepted: socket.socket, tls: ssl.SSLContext, patience: float) -> Wire:
+        accepted.setblocking(False)
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
         encrypted = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
         try:
-            with trio.fail_after(self.config.ssl_handshake_timeout):
+            with trio.fail_after(self.slowest_handshake):
                 await encrypted.do_handshake()
         except BaseException:  # whatever it is, the connection is of no use
             stream.socket.close()
@@ -129,7 +227,7 @@ class _Service:
 
 
 async def serve_http(
-    app: Application,
+    handle: Handler,
     listeners: list[trio.SocketListener],
     *,
     stop: trio.Event,
@@ -138,34 +236,38 @@ async def serve_http(
     tls: ssl.SSLContext | None = None,
     patience: Callable[[], float] = lambda: inf,
 ) -> None:
-    """Serve an ASGI application until it is told to stop.
+    """Serve until told to stop.
 
     Args:
-        app: called for each request; it gets no lifespan events.
+        handle: called for each request.
         listeners: closed when serving ends.
         stop: set to take no more connections and requests.
         grace: seconds that requests then have to end.
-        config: hypercorn's; by default `hypercorn_config`.
+        config: hypercorn's, of which the times count; by default ours, for long answers.
         tls: to serve HTTPS.
         patience: returns the seconds that a client may take nothing of what is sent to it.
 
     A connection that fails is logged and does no harm to others. Cancelling closes all at once.
     """
-    service = _Service(app, config or hypercorn_config(), tls, patience)
+    keep_alive = config.keep_alive_timeout if config else KEEP_ALIVE
+    handshake = config.ssl_handshake_timeout if config else SLOWEST_HANDSHAKE
+    service = _Service(handle, tls, patience, keep_alive, handshake)
+    sockets = [socket.socket(fileno=listener.socket.detach()) for listener in listeners]
     async with trio.open_nursery() as connections:
         try:
             async with trio.open_nursery() as accepting:
-                for listener in listeners:
-                    accepting.start_soon(partial(service.accept, listener, connections))
+                for one in sockets:
+                    one.setblocking(False)
+                    accepting.start_soon(service.accept, one, connections)
                 await stop.wait()
                 accepting.cancel_scope.cancel()
-            for listener in listeners:
-                await listener.aclose()
+            for one in sockets:
+                one.close()
             service.connections.finish()
             with trio.move_on_after(grace):
                 await service.connections.all_closed()
         finally:
-            for listener in listeners:
-                listener.socket.close()
+            for one in sockets:
+                one.close()
             service.connections.cut()
             connections.cancel_scope.cancel()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import re
 import socket
 import ssl
@@ -57,6 +58,14 @@ class Origin:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
+    @property
+    def near_address(self) -> str:
+        """Its address if that is on this machine for certain; nothing if that is not known."""
+        if self.host == "localhost":  # RFC 6761, 6.3: always here
+            return "127.0.0.1"
+        is_address = self.host.replace(".", "").isdecimal()
+        return self.host if is_address and self.host.startswith("127.") else ""
+
     async def connect(self, timeouts: Timeouts) -> Wire:
         """Open a connection.
 
@@ -66,6 +75,10 @@ class Origin:
         where = f"no connection to {self.host}:{self.port}"
         with trio.move_on_after(timeouts.connect or inf):
             try:
+                if not self.tls and (wire := await self._connect_near()):
+                    with suppress(OSError):  # it is closed already
+                        _limit_silence(wire.connection, timeouts)
+                    return wire
                 stream = await trio.open_tcp_stream(self.host, self.port)
             except (OSError, UnicodeError) as error:
                 raise UpstreamError(f"{where}: {_reason(error)}") from error
@@ -75,6 +88,23 @@ class Origin:
                 _limit_silence(stream.socket, timeouts)
             return await self._encrypt(stream, timeouts) if self.tls else Plain.of(stream)
         raise UpstreamError(f"{where} within {timeouts.connect}s (timeouts.connect)")
+
+    async def _connect_near(self) -> Wire | None:
+        """Connect to a server on this machine; that mostly takes no turn of the others.
+
+        Returns None where another way may lead there.
+
+        Raises:
+            OSError: nobody listens there.
+        """
+        if not (address := self.near_address):
+            return None
+        try:
+            return await _connected(address, self.port)
+        except OSError:
+            if address != self.host:  # it may listen for IPv6 only
+                return None
+            raise
 
     def broken(self, error: OSError, timeouts: Timeouts) -> Broken:
         """Say how a connection broke."""
@@ -98,6 +128,26 @@ class Origin:
             await trio.aclose_forcefully(stream)
             raise
         return Encrypted(encrypted)
+
+
+async def _connected(host: str, port: int) -> Wire:
+    near = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    near.setblocking(False)
+    try:
+        try:
+            near.connect((host, port))
+        except BlockingIOError:  # its queue is full
+            await trio.lowlevel.wait_writable(near)
+            _raise_failure(near)
+        return Plain.connected(near)
+    except BaseException:  # cancelled, too
+        near.close()
+        raise
+
+
+def _raise_failure(connecting: socket.socket) -> None:
+    if failure := connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(failure, os.strerror(failure))
 
 
 def _reason(error: OSError | UnicodeError) -> str:

@@ -47,7 +47,17 @@ class ModelDied(UpstreamError):
 
 @attrs.define(eq=False)
 class ResponseParser:
-    """What httptools tells of one response; what follows its end is not listened to."""
+    """What httptools tells of one response; what follows its end is not listened to.
+
+    Attributes:
+        status: of the response, or of an interim one.
+        headers: of the same.
+        head_done: whether that is the response's own.
+        upgraded: whether another protocol follows: its bytes are passed on as they are.
+        done: whether all of it has arrived.
+        keep_alive: whether another exchange may follow on the connection.
+        size: bytes that have arrived.
+    """
 
     _method: bytes = b"GET"
     _may_upgrade: bool = False
@@ -56,6 +66,7 @@ class ResponseParser:
     status: int = 0
     headers: list[Header] = attrs.field(factory=list)
     head_done: bool = False
+    upgraded: bool = False
     done: bool = False
     keep_alive: bool = False
     size: int = 0
@@ -82,7 +93,8 @@ class ResponseParser:
         """The head is whole."""
         if not self.done:
             self.status = self._parser.get_status_code()
-            self.head_done = self.status >= 200 or self._is_upgrade()
+            self.upgraded = self.status == UPGRADED and self._may_upgrade
+            self.head_done = self.status >= 200 or self.upgraded
             if self._is_coded and self.head_done:
                 self._coding = self._coding_beside_chunks()
             if self._method == b"HEAD" or self.status in BODILESS:
@@ -106,17 +118,9 @@ class ResponseParser:
         elif not self.done and not self.upgraded:
             self._finish()
 
-    def _is_upgrade(self) -> bool:
-        return self.status == UPGRADED and self._may_upgrade
-
     def _finish(self) -> None:
         self.done = True
         self.keep_alive = self._may_keep and self._parser.should_keep_alive()
-
-    @property
-    def upgraded(self) -> bool:
-        """Whether another protocol follows: its bytes are passed on as they are."""
-        return self.head_done and self.status == UPGRADED
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes in; return what they hold of the body."""

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import resource
+import time
+from collections import deque
 from collections.abc import Sequence
 from math import inf
 from types import TracebackType
-from typing import Protocol
 
 import attrs
 import trio
 
 from configschema import Timeouts
-from proxy.http.bodies import Held
+from proxy.http.bodies import Held, Upload
 from proxy.http.headers import Header
+from proxy.http.heads import Request
 from proxy.http.origin import (
     NO_TIMEOUTS,
     UNHEARD,
@@ -34,24 +37,17 @@ from proxy.http.origin import (
 from proxy.http.parsing import Broken, NotAByte, ResponseParser, Unsendable, UpstreamError
 from proxy.http.wire import READ_SIZE, Wire
 
-MOST_KEPT = 64  # idle connections per server
+MOST_KEPT = 512  # idle connections per server, where files are many: as many streams begin again
+A_SHARE = 8  # the part of all descriptors that one server's idle connections may take
+FAILED = (OSError, trio.TooSlowError)
 STRETCH = 1 << 20  # bytes that are sent at once of a body in memory
 CLOSING_RACE = 0.05  # seconds in which a server's close may have crossed our request
 
 
-class Upload(Protocol):
-    """A body that is sent on as it arrives."""
-
-    @property
-    def length(self) -> int | None:
-        """Its size in bytes, if it is known."""
-
-    async def read(self) -> bytes:
-        """Return its next part; nothing at its end.
-
-        Raises:
-            Unsendable: there is more of it than is accepted.
-        """
+def most_kept() -> int:
+    """Return how many idle connections to a server the system's limit leaves room for."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_KEPT if soft == resource.RLIM_INFINITY else min(MOST_KEPT, soft // A_SHARE)
 
 
 @attrs.define(eq=False)
@@ -67,7 +63,7 @@ class Response:
     _parser: ResponseParser
     _first: bytes
     _upstream: Upstream
-    _busy: int
+    _busy: float
 
     def __enter__(self) -> Response:
         return self
@@ -79,6 +75,16 @@ class Response:
         if not (good and self._upstream.keep(self._wire)):
             self._wire.close()
 
+    @property
+    def done(self) -> bool:
+        """Whether all of it was read: there is no next piece."""
+        return self._parser.done and not self._first
+
+    def take(self) -> bytes:
+        """Return what has arrived of the body together with the head, and was not read yet."""
+        first, self._first = self._first, b""
+        return first
+
     async def read(self) -> bytes:
         """Return the next piece of the body, decoded from its framing; nothing at its end.
 
@@ -87,49 +93,22 @@ class Response:
         Raises:
             UpstreamError: the connection broke before the end.
         """
-        body, self._first = self._first, b""
-        while not body and not self._parser.done:
-            if piece := await self._upstream.receive(self._wire, self._busy):
-                body = self._parser.feed(piece)
-            else:
-                self._parser.ended()
+        body = self.take()
+        parser = self._parser
+        try:
+            while not body and not parser.done:
+                if piece := await self._wire.receive(self._busy):
+                    body = parser.feed(piece)
+                else:
+                    parser.ended()
+        except FAILED as error:
+            raise self._upstream.failed(error) from error
         return body
 
     async def send(self, data: bytes) -> None:
         """Send raw bytes, after the server has agreed to another protocol (status 101)."""
         with contextlib.suppress(OSError):
             await self._wire.send(data)
-
-
-@attrs.frozen(kw_only=True)
-class Request:
-    """What is sent to a server.
-
-    Attributes:
-        method: as it goes on the wire, as all else.
-        target: path and query, below the origin's base path.
-        headers: without Content-Length and Transfer-Encoding, which are made here.
-        body: all of it, or what it is read from.
-        may_upgrade: whether the server may answer with another protocol.
-    """
-
-    method: bytes
-    target: bytes
-    headers: Sequence[Header]
-    body: Held | Upload = b""
-    may_upgrade: bool = False
-
-    def head(self, base_path: str) -> bytes:
-        """Return its first line and headers."""
-        target = base_path.encode() + self.target if base_path else self.target
-        lines = [b"%b %b HTTP/1.1" % (self.method, target)]
-        lines += [b"%b: %b" % header for header in self.headers]
-        length = len(self.body) if isinstance(self.body, Held) else self.body.length
-        if length is None:
-            lines.append(b"transfer-encoding: chunked")
-        elif length or self.method not in (b"GET", b"HEAD"):
-            lines.append(b"content-length: %d" % length)
-        return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 @attrs.define(eq=False)
@@ -144,8 +123,8 @@ class Upstream:
 
     origin: Origin
     timeouts: Timeouts = NO_TIMEOUTS
-    most_kept: int = MOST_KEPT
-    _kept: list[tuple[Wire, float]] = attrs.field(factory=list, init=False)
+    most_kept: int = attrs.field(factory=lambda: most_kept())
+    _kept: deque[tuple[Wire, float]] = attrs.field(factory=deque, init=False)
 
     async def exchange(self, request: Request) -> Response:
         """Send a request and read the head of its answer; use it as a block.
@@ -153,12 +132,12 @@ class Upstream:
         Raises:
             UpstreamError: there is no answer.
         """
-        if isinstance(request.body, Held) and (kept := self._pop_kept()):
-            asked = trio.current_time()
+        now = time.monotonic()
+        if isinstance(request.body, Held) and (kept := self._pop_kept(now)):
             try:
                 return await self._ask(kept, request)
             except NotAByte:
-                if trio.current_time() - asked > CLOSING_RACE:
+                if time.monotonic() - now > CLOSING_RACE:
                     raise
         return await self._ask(await self.origin.connect(self.timeouts), request)
 
@@ -173,14 +152,17 @@ class Upstream:
 
     def keep(self, wire: Wire) -> bool:
         """Keep a connection for the next exchange, if there is room."""
-        if len(self._kept) < self.most_kept:
-            self._kept.append((wire, trio.current_time()))
-            return True
-        return False
+        if len(self._kept) >= self.most_kept:
+            return False
+        now = time.monotonic()
+        self._kept.append((wire, now))
+        if self._kept[0][1] < now - (self.timeouts.idle_conn or inf):  # many were needed once
+            self._kept.popleft()[0].close()
+        return True
 
-    def _pop_kept(self) -> Wire | None:
+    def _pop_kept(self, now: float) -> Wire | None:
         """Return a kept connection on which nothing has happened since."""
-        oldest = trio.current_time() - (self.timeouts.idle_conn or inf)
+        oldest = now - (self.timeouts.idle_conn or inf)
         while self._kept:
             wire, since = self._kept.pop()
             if since >= oldest and wire.is_quiet():  # else it was closed, or said what nobody asked
@@ -194,15 +176,21 @@ class Upstream:
         head, body = request.head(self.origin.base_path), request.body
         try:
             if isinstance(body, Held) and len(body) <= READ_SIZE:
-                with contextlib.suppress(OSError):  # its answer decides
+                try:
                     await wire.send(head + body)
-                first = await self._head_of_answer(wire, parser)
+                except OSError:  # its answer decides; none follows on this connection
+                    parser.close_after()
+                if self.timeouts.response_header:
+                    first = await self._head_in_time(wire, parser)
+                else:
+                    first = await self._read_head(wire, parser, self.timeouts.busy or inf)
             else:
                 first = await self._ask_at_length(wire, parser, head, body)
         except BaseException:  # whatever it is, the connection is of no more use
             wire.close()
             raise
-        busy = 0 if parser.upgraded else self.timeouts.busy  # a websocket may have nothing to say
+        # A websocket may have nothing to say.
+        busy = inf if parser.upgraded else self.timeouts.busy or inf
         return Response(parser.status, parser.headers, wire, parser, first, self, busy)
 
     async def _ask_at_length(
@@ -275,21 +263,21 @@ class Upstream:
             return None
         raise stalled(busy)
 
-    async def _head_of_answer(self, wire: Wire, parser: ResponseParser) -> bytes:
-        limit, busy = self.timeouts.response_header, self.timeouts.busy
-        if not limit:
-            return await self._read_head(wire, parser, busy)
+    async def _head_in_time(self, wire: Wire, parser: ResponseParser) -> bytes:
+        limit = self.timeouts.response_header
         with trio.move_on_after(limit):
-            return await self._read_head(wire, parser, busy)
+            return await self._read_head(wire, parser, self.timeouts.busy or inf)
         raise too_late(limit)
 
-    async def _read_head(self, wire: Wire, parser: ResponseParser, busy: int = 0) -> bytes:
+    async def _read_head(self, wire: Wire, parser: ResponseParser, busy: float = inf) -> bytes:
         """Return what has arrived of the body with the head."""
         while True:
             try:
-                piece = await self.receive(wire, busy)
-            except Broken as error:
-                raise (error if parser.size else NotAByte(str(error))) from error
+                piece = await wire.receive(busy)
+            except FAILED as error:
+                failure = self.failed(error)
+                is_none = isinstance(failure, Broken) and not parser.size
+                raise (NotAByte(str(failure)) if is_none else failure) from error
             if not piece:
                 if not parser.size:
                     raise NotAByte
@@ -298,20 +286,9 @@ class Upstream:
             if parser.head_done:
                 return body
 
-    async def receive(self, wire: Wire, busy: int) -> bytes:
-        """Return what has arrived, once something has; nothing at the end.
-
-        Raises:
-            UpstreamError: the connection broke, or nothing arrived for `busy` seconds.
-        """
-        try:
-            if not busy:
-                return await wire.receive()
-            with trio.move_on_after(busy):
-                return await wire.receive()
-        except OSError as error:
-            raise self._lost(error) from error
-        raise stalled(busy)
+    def failed(self, error: OSError | trio.TooSlowError) -> UpstreamError:
+        """Say why nothing arrived: the connection broke, or it took too long."""
+        return self._lost(error) if isinstance(error, OSError) else stalled(self.timeouts.busy)
 
     def _lost(self, error: OSError) -> Broken:
         if error.errno in UNHEARD:  # what else is kept to this machine has broken, too

@@ -9,46 +9,66 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import socket
 import ssl
 import struct
+from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
 import attrs
 import trio
-from trio.lowlevel import checkpoint, notify_closing, wait_readable, wait_writable
+from trio.lowlevel import checkpoint, notify_closing, wait_writable
+
+from proxy.http.readable import Watch, watch
 
 READ_SIZE = 65536
+UNSENT = 16384  # bytes that the system holds and has not sent yet
 # All that arrives passes through this, one read after the other. Else each read would take as much
 # of the heap and give most of it back, and a busy daemon's heap would grow full of holes.
 _ARRIVED = memoryview(bytearray(READ_SIZE))
 CLOSED = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT of Linux
 AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER: nothing is waited for, the connection is reset
-READS = 8  # full ones, until others get their turn all the same
-TURNS = 64  # writes that need no waiting, until others get their turn all the same
+TURNS = 64  # reads and writes that need no waiting, until others get their turn all the same
+READS = 8  # the same, where a read takes as much as it can
 
 
 AnySocket = socket.socket | trio.socket.SocketType
 
 
 class Wire(Protocol):
-    """What bytes go in and out of."""
+    """What bytes go in and out of.
+
+    Attributes:
+        tells: whether it can tell that something has arrived before it is read.
+    """
+
+    tells: bool
 
     @property
     def connection(self) -> AnySocket:
         """The socket, to ask or to tell the system something; not to read or to write."""
 
-    async def receive(self) -> bytes:
+    async def receive(self, limit: float = inf) -> bytes:
         """Return what has arrived, once something has; nothing at the end.
+
+        Raises:
+            OSError: the connection broke.
+            trio.ClosedResourceError: it was closed here.
+            trio.TooSlowError: nothing has arrived for `limit` seconds.
+        """
+
+    async def send(self, data: bytes | bytearray) -> None:
+        """Send all of it.
 
         Raises:
             OSError: the connection broke.
             trio.ClosedResourceError: it was closed here.
         """
 
-    async def send(self, data: bytes | bytearray) -> None:
-        """Send all of it. Errors are those of `receive`."""
+    def call(self, back: Callable[[], None] | None) -> None:
+        """Call back once when something has arrived, if `tells`; reading, or None, calls it off."""
 
     def is_quiet(self) -> bool:
         """Whether nothing has arrived, not even the end."""
@@ -77,6 +97,27 @@ class Plain:
     _patience: float = inf
     _turns: int = attrs.field(default=0, init=False)
     _drained: bool = attrs.field(default=False, init=False)
+    _look: select.poll | None = attrs.field(default=None, init=False)
+    _watch: Watch = attrs.field(init=False)
+    _back: Callable[[], None] | None = attrs.field(default=None, init=False)
+    tells: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._watch = watch(self._socket)
+        self.tells = self._watch.tells
+
+    @classmethod
+    def connected(cls, plain: socket.socket, patience: float = inf) -> Plain:
+        """Take a connection that has just been made; `patience` is as in `of`.
+
+        Small pieces are sent at once; and the system holds little that is not sent yet, or a client
+        that reads slowly would look like one that does not read: as trio's own class has it.
+        """
+        plain.setblocking(False)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+        return cls(plain, patience)
 
     @classmethod
     def of(cls, stream: trio.SocketStream, patience: float = inf) -> Plain:
@@ -95,15 +136,19 @@ class Plain:
         """The socket."""
         return self._socket
 
-    async def receive(self) -> bytes:
+    async def receive(self, limit: float = inf) -> bytes:
         """Return what has arrived."""
         while True:
             if self._drained:
-                await wait_readable(self._socket)
-            elif self._is_greedy(
-                READS
-            ):  # before anything is taken: a cancellation must lose nothing
-                await checkpoint()
+                if limit == inf:
+                    await self._watch.wait()
+                else:
+                    with trio.fail_after(limit):
+                        await self._watch.wait()
+            else:
+                self._turns += 1
+                if not self._turns % READS:  # before anything is taken: cancelling loses nothing
+                    await checkpoint()
             try:
                 size = self._socket.recv_into(_ARRIVED)
             except BlockingIOError:
@@ -114,13 +159,14 @@ class Plain:
 
     async def send(self, data: bytes | bytearray) -> None:
         """Send all of it."""
+        self._turns += 1
+        if not self._turns % TURNS:  # before: who has sent the last of an answer goes on at once
+            await checkpoint()
         try:
             sent = self._socket.send(data)
         except BlockingIOError:
             sent = 0
         if sent == len(data):
-            if self._is_greedy(TURNS):
-                await checkpoint()
             return
         rest = memoryview(data)[sent:]
         while rest:
@@ -131,20 +177,33 @@ class Plain:
             with contextlib.suppress(BlockingIOError):
                 rest = rest[self._socket.send(rest) :]
 
-    def _is_greedy(self, most: int) -> bool:
-        """Count a turn that was not given up; whether it is time for the others."""
-        self._turns = (self._turns + 1) % TURNS
-        return self._turns % most == 0
+    def call(self, back: Callable[[], None] | None) -> None:
+        """Call back once when something has arrived."""
+        self._back = back
+        if back is None:
+            self._watch.call(None)
+        elif self._drained:
+            self._watch.call(self._call_if_readable)
+        else:
+            back()
+
+    def _call_if_readable(self) -> None:
+        """Call back; not for what was read before its being there was told."""
+        if self._back is not None and (self._watch.has_told or self._is_readable()):
+            self._drained = False  # that it is readable is not told again
+            self._back()
+        else:
+            self._watch.call(self._call_if_readable)
 
     def is_quiet(self) -> bool:
         """Look without taking anything."""
-        try:
-            self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass
-        return False
+        return not self._is_readable()
+
+    def _is_readable(self) -> bool:
+        if self._look is None:
+            self._look = select.poll()
+            self._look.register(self._socket, select.POLLIN)
+        return bool(self._look.poll(0))
 
     def has_left(self) -> bool:
         """Ask the system."""
@@ -163,6 +222,7 @@ class Plain:
     def close(self) -> None:
         """Close it at once."""
         if self._socket.fileno() >= 0:
+            self._watch.end()
             notify_closing(self._socket)
             self._socket.close()
 
@@ -173,16 +233,18 @@ class Encrypted:
 
     _stream: trio.SSLStream[trio.SocketStream]
     _patience: float = inf
+    tells: bool = attrs.field(default=False, init=False)  # TLS may hold what it has read already
 
     @property
     def connection(self) -> AnySocket:
         """The socket below."""
         return self._stream.transport_stream.socket
 
-    async def receive(self) -> bytes:
+    async def receive(self, limit: float = inf) -> bytes:
         """Return what has arrived."""
         try:
-            return bytes(await self._stream.receive_some(READ_SIZE))
+            with trio.fail_after(limit):
+                return bytes(await self._stream.receive_some(READ_SIZE))
         except trio.BrokenResourceError as error:
             raise _of_system(error) from error
 
@@ -195,6 +257,9 @@ class Encrypted:
             raise TimeoutError(errno.ETIMEDOUT, "nothing is read of what is sent") from None
         except trio.BrokenResourceError as error:
             raise _of_system(error) from error
+
+    def call(self, back: Callable[[], None] | None) -> None:
+        """Never call: it does not tell."""
 
     def is_quiet(self) -> bool:
         """Look without taking anything."""

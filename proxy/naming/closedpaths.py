@@ -16,7 +16,7 @@ import attrs
 from configschema import Call, Config, Model
 from configschema.keys.recipe import Run, Step
 from proxy.http.errors import BadRequest
-from proxy.http.escapes import as_text, unescaped
+from proxy.http.heads import as_text, unescaped
 
 UNSEEN = re.compile(r"[\x00-\x20\x7f]")  # which a router may not look at
 CONTROL = frozenset(

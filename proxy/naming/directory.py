@@ -49,29 +49,33 @@ class Directory:
     """The names of one configuration."""
 
     config: Config
-    _remote: dict[str, Remote] = attrs.field(init=False)
+    _known: dict[str, Target] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_remote", dict(_peers_models(self.config)))
+        ours = {name: Local(model, name) for name, model in _names_of_ours(self.config)}
+        # A name of ours wins, and an id of ours over an alias.
+        object.__setattr__(self, "_known", {**dict(_peers_models(self.config)), **ours})
 
     def find(self, name: str) -> Target | None:
         """Return what a name stands for: a model or alias first, then a peer's model."""
-        if model := self.config.find(name):
-            return Local(model, name)
-        return self._remote.get(name)
+        return self._known.get(name)
 
     def names(self) -> Iterator[str]:
         """Yield all ids, aliases and names of peers' models."""
-        for model in self.config.models.values():
-            yield model.id
-            yield from model.other_names
-        yield from self._remote
+        yield from self._known
 
     def remote(self) -> Iterator[Remote]:
         """Yield the peers' models, each once."""
         for peer_id, peer in self.config.peers.items():
             for name in peer.models:
                 yield Remote(peer_id, peer, name)
+
+
+def _names_of_ours(config: Config) -> Iterator[tuple[str, Model]]:
+    """Yield aliases, then ids."""
+    for model in config.models.values():
+        yield from ((name, model) for name in model.other_names)
+    yield from config.models.items()
 
 
 def _peers_models(config: Config) -> Iterator[tuple[str, Remote]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -17,15 +17,14 @@ import attrs
 
 from configschema import Config, Cors
 from proxy.http.errors import BadRequest
-from proxy.http.headers import Header, value_of
+from proxy.http.headers import Header
 
-WATCHED = frozenset(
+OF_BROWSERS = frozenset(
     {
         b"origin",
         b"sec-fetch-site",
         b"sec-fetch-mode",
         b"sec-fetch-dest",
-        b"host",
         b"upgrade",
         b"referer",
     }
@@ -34,6 +33,7 @@ HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 FOLLOWED = (b"navigate", b"document")
 USUAL_HEADERS = b"Content-Type, Authorization, Accept, X-Requested-With"
 A_DAY = 86400
+LONGEST_NAME = 255  # bytes of a host's name (RFC 1035, 2.3.4); no longer ones are remembered
 BY_NAME = ", by its name: * does not count for websockets"
 ANY = "*"
 OF_CONTAINERS = ("host.docker.internal", "host.containers.internal")
@@ -61,15 +61,17 @@ class Visitor:
     page: str = ""
 
     @classmethod
-    def of(cls, headers: Sequence[Header]) -> Visitor:
+    def of(cls, said: Mapping[bytes, bytes]) -> Visitor:
         """Read the headers that say it."""
-        said = {name: value for name, value in headers if name in WATCHED}
-        if len(said) == 1 and b"host" in said:  # no browser
-            return cls(host=said[b"host"].decode("latin-1"))
+        host = said.get(b"host", b"")
+        if OF_BROWSERS.isdisjoint(said):
+            return (
+                _of_program(host) if len(host) <= LONGEST_NAME else cls(host=host.decode("latin-1"))
+            )
         return cls(
             said.get(b"origin", b"").decode("latin-1").strip(),
             said.get(b"sec-fetch-site", b"").decode("latin-1"),
-            said.get(b"host", b"").decode("latin-1"),
+            host.decode("latin-1"),
             said.get(b"upgrade", b"").lower() == b"websocket",
             (said.get(b"sec-fetch-mode"), said.get(b"sec-fetch-dest")) == FOLLOWED,
             said.get(b"referer", b"").decode("latin-1"),
@@ -81,6 +83,12 @@ class Visitor:
         if not (self.origin or self.page):
             return self.site != "cross-site"
         return _is_same_site(self.origin or self.page, self.host)
+
+
+@lru_cache(256)
+def _of_program(host: bytes) -> Visitor:
+    """Return what a program says of itself that is no browser: the name that it asks for."""
+    return Visitor(host=host.decode("latin-1"))
 
 
 @attrs.frozen
@@ -183,7 +191,7 @@ class Guard:
         return visitor.origin if not self._origins and self._is_own(visitor) else ""
 
     def preflight(
-        self, visitor: Visitor, headers: Sequence[Header], *, shared: bool
+        self, visitor: Visitor, said: Mapping[bytes, bytes], *, shared: bool
     ) -> list[Header]:
         """Return what allows a browser to send its request, or nothing of it."""
         allowed = self.headers_for(visitor, shared=shared)
@@ -193,16 +201,16 @@ class Guard:
         return [
             *(pair for pair in allowed if pair[0] != b"access-control-expose-headers"),
             (b"access-control-allow-methods", ", ".join(rules.allowed_methods).encode()),
-            (b"access-control-allow-headers", _headers_allowed(rules, headers)),
+            (b"access-control-allow-headers", _headers_allowed(rules, said)),
             (b"access-control-max-age", b"%d" % (rules.max_age or A_DAY)),
         ]
 
 
-def _headers_allowed(rules: Cors, headers: Sequence[Header]) -> bytes:
+def _headers_allowed(rules: Cors, said: Mapping[bytes, bytes]) -> bytes:
     """Return the headers that a page may send: those that are listed, else those it asks for."""
     if rules.allowed_headers:
         return ", ".join(rules.allowed_headers).encode()
-    asked = value_of(headers, b"access-control-request-headers").split(b",")
+    asked = said.get(b"access-control-request-headers", b"").split(b",")
     names = [name.strip() for name in asked if HEADER_NAME.fullmatch(name.strip())]
     return b", ".join(names) or USUAL_HEADERS
 

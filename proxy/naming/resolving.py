@@ -5,13 +5,12 @@ Owns the profile in use and the names of the configuration in effect.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from difflib import get_close_matches
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import attrs
-import re2
 
 from configschema import Config
 from proxy.http.bodies import Limits
@@ -22,6 +21,9 @@ from proxy.naming.directory import Directory, Target
 from proxy.naming.origins import Guard
 from proxy.naming.selectors import Selectors
 from supervisor import State, Supervisor, UnknownModel
+
+if TYPE_CHECKING:
+    import re2
 
 LONGEST_MEANT = 100  # characters; to compare takes the square of it
 
@@ -37,7 +39,6 @@ class InEffect:
         keys: what clients must show.
         guard: whose browser may ask.
         controls: the paths of model servers that are closed.
-        ignored: the paths below a model that do not start it.
         limits: how long bodies may be.
     """
 
@@ -47,7 +48,6 @@ class InEffect:
     keys: Keys
     guard: Guard
     controls: Controls
-    ignored: Sequence[re2._Regexp[str]]
     limits: Limits
 
     @classmethod
@@ -60,7 +60,6 @@ class InEffect:
             Keys.of(config),
             Guard.of(config),
             Controls.of(config),
-            [re2.compile(pattern) for pattern in config.upstream.ignore_paths],
             Limits.of(config.max_body, config.max_upload, config.max_bodies),
         )
 
@@ -75,7 +74,14 @@ class InEffect:
 
     def is_ignored(self, path: str) -> bool:
         """Whether a path below a model does not start it (``upstream.ignorePaths``)."""
-        return any(pattern.search(path) for pattern in self.ignored)
+        return any(_pattern(text).search(path) for text in self.config.upstream.ignore_paths)
+
+
+@cache
+def _pattern(text: str) -> re2._Regexp[str]:
+    import re2  # 2 MiB that most never need
+
+    return re2.compile(text)
 
 
 @attrs.define(eq=False)
@@ -143,8 +149,6 @@ class Resolver:
         Raises:
             UnknownModel: the profile switches it off.
         """
-        if self._profile is None and self._now is not None:
-            return name
         pins = self.pins
         if name not in pins:
             return name
@@ -160,7 +164,8 @@ class Resolver:
             BadRequest: its selector has no target that can be used; on entering.
         """
         now = self.now
-        name = self.pinned(name)
+        if self._profile is not None:
+            name = self.pinned(name)
         selector = now.config.selectors.get(name)
         if selector is None:
             return nullcontext(now.directory.find(name) or self.find(name))
@@ -179,6 +184,10 @@ class Resolver:
 
     def _like(self, name: str) -> str | None:
         """Return a name that may have been meant."""
+        try:
+            from difflib import get_close_matches  # for errors only
+        except ImportError:  # Python's own files have gone
+            return None
         names = [*self.directory.names(), *self.config.selectors]
         return next(iter(get_close_matches(name[:LONGEST_MEANT], names, 1)), None)
 

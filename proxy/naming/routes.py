@@ -12,7 +12,7 @@ from enum import Enum
 
 import attrs
 
-from proxy.http.escapes import as_text
+from proxy.http.heads import as_text
 from proxy.naming import dialects
 from proxy.naming.dialects import Dialect
 
@@ -69,6 +69,8 @@ OTHERS = (
     *("/v1/audio/translations", "/v1/images/generations", "/v1/images/edits"),
     *("/v1/images/variations", "/v1/videos", "/sdapi/v1/txt2img", "/sdapi/v1/img2img"),
 )
+PROBES = ("/health", "/wol-health")
+"""What is answered as long as anything is."""
 QUERIED = ("/v1/audio/voices", "/sdapi/v1/loras", "/props", "/v1/realtime", "/v1/videos")
 MAKING = ("/v1/responses", "/v1/videos")
 # An id, and what is wanted of it; no dots alone, nothing that a server may read as something else.
@@ -115,7 +117,7 @@ def is_shared(method: str, path: str) -> bool:
 
 def methods_of(path: str) -> set[str]:
     """Return the methods with which a path is forwarded; none if it never is."""
-    asked = {"GET", "HEAD"} if path in ASKED else set()
+    asked = {"GET", "HEAD"} if path in ASKED or path in PROBES else set()
     return asked | ({"POST"} if path in POSTED else set())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 
 import attrs
@@ -35,6 +36,7 @@ FAILED_IN = {
 }
 
 Labels = tuple[str, ...]
+TOKENS = ("prompt", "generated", "cached")
 
 
 @attrs.define(eq=False)
@@ -55,48 +57,81 @@ class Distribution:
         return list(zip(bounds, accumulate(self._counts), strict=True))
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing was counted."""
+        return not any(self._counts)
+
+    @property
     def sum(self) -> float:
         """Seconds of all of them together."""
         return self._sum
 
 
-Distributions = defaultdict[Labels, Distribution]
+Distributions = Mapping[Labels, Distribution]
 
 
-def _distributions() -> Distributions:
-    return defaultdict(Distribution)
+@attrs.define(eq=False)
+class _OfModel:
+    """What is counted of one model's requests: all in one place, as each adds to all of it."""
+
+    statuses: Counter[int] = attrs.field(factory=Counter, init=False)
+    durations: Distribution = attrs.field(factory=Distribution, init=False)
+    first_bytes: Distribution = attrs.field(factory=Distribution, init=False)
+    waits: Distribution = attrs.field(factory=Distribution, init=False)
+    prompt: int = attrs.field(default=0, init=False)
+    generated: int = attrs.field(default=0, init=False)
+    cached: int = attrs.field(default=0, init=False)
 
 
 @attrs.define(eq=False)
 class Metrics(Journal):
     """What has happened so far; also the supervisor's journal."""
 
-    requests: Counter[Labels] = attrs.field(factory=Counter, init=False)
     by_key: Counter[str] = attrs.field(factory=Counter, init=False)
-    durations: Distributions = attrs.field(factory=_distributions, init=False)
-    first_bytes: Distributions = attrs.field(factory=_distributions, init=False)
-    waits: Distributions = attrs.field(factory=_distributions, init=False)
-    tokens: Counter[Labels] = attrs.field(factory=Counter, init=False)
-    steps: Distributions = attrs.field(factory=_distributions, init=False)
+    _models: defaultdict[str, _OfModel] = attrs.field(
+        factory=lambda: defaultdict(_OfModel), init=False
+    )
+    steps: defaultdict[Labels, Distribution] = attrs.field(
+        factory=lambda: defaultdict(Distribution), init=False
+    )
     failures: Counter[Labels] = attrs.field(factory=Counter, init=False)
     _states: dict[str, State] = attrs.field(factory=dict, init=False)
     _ended_from: dict[str, State] = attrs.field(factory=dict, init=False)
 
     def count(self, call: Call, answer: Answer, now: float) -> None:
         """Count a request that has ended."""
-        model = call.model if call.known else NOBODY
-        labels = (model,)
-        status = answer.outcome or (CANCELLED if call.cancelled else 0)
-        self.requests[model, str(status)] += 1
-        self.durations[labels].add(now - call.began)
+        counted = self._models[call.model if call.known else NOBODY]
+        counted.statuses[answer.outcome or (CANCELLED if call.cancelled else 0)] += 1
+        counted.durations.add(now - call.began)
         if call.first_byte is not None:
-            self.first_bytes[labels].add(call.first_byte - call.began)
+            counted.first_bytes.add(call.first_byte - call.began)
         if call.waited is not None:
-            self.waits[labels].add(call.waited)
-        tokens = answer.tokens()
-        self.tokens[model, "prompt"] += tokens.prompt or 0
-        self.tokens[model, "generated"] += tokens.generated or 0
-        self.tokens[model, "cached"] += tokens.cached or 0
+            counted.waits.add(call.waited)
+        prompt, generated, cached = answer.tokens()
+        counted.prompt += prompt or 0
+        counted.generated += generated or 0
+        counted.cached += cached or 0
+
+    def requests(self) -> dict[Labels, int]:
+        """Return how many requests there were, by model and status."""
+        return {
+            (name, str(status)): count
+            for name, one in self._models.items()
+            for status, count in one.statuses.items()
+        }
+
+    def tokens(self) -> dict[Labels, int]:
+        """Return how many tokens there were, by model and kind."""
+        return {
+            (name, kind): getattr(one, kind)
+            for name, one in self._models.items()
+            for kind in TOKENS
+        }
+
+    def times(self, of: Callable[[_OfModel], Distribution]) -> dict[Labels, Distribution]:
+        """Return how long something took, by model; `of` takes it from what is counted."""
+        found = {(name,): of(one) for name, one in self._models.items()}
+        return {labels: one for labels, one in found.items() if not one.is_empty}
 
     def stepped(self, model: str, event: Event, state: State, took: float) -> None:
         """Count a model's step."""

@@ -89,6 +89,7 @@ class Events(Journal):
         if not self._listeners:
             self._hearing = self.book.listening(self._hear)
             self._hearing.__enter__()
+            self.in_flight.on_change = self._call_changed
         self._listeners.add(listener)
         try:
             yield listener
@@ -96,6 +97,7 @@ class Events(Journal):
             self._listeners.discard(listener)
             if not self._listeners and self._hearing is not None:
                 self._hearing.__exit__(None, None, None)
+                self.in_flight.on_change = None
 
     def _hear(self, source: str, data: bytes) -> None:
         self._tell(_log(source.partition("/")[0], data))  # made once, for all who listen
@@ -125,10 +127,8 @@ class Events(Journal):
         for listener in tuple(self._listeners):
             listener.tell(message)
 
-    def call_changed(self, operation: str, call: Call) -> None:
+    def _call_changed(self, operation: str, call: Call) -> None:
         """Tell of a request that has come or gone."""
-        if not self._listeners:
-            return
         if operation == "remove":
             self._tell(_in_flight(operation, id=str(call.number)))
             self._tell(_message("activity", {"id": call.number}))

@@ -76,7 +76,10 @@ class LogBook(Journal):
 
     def tell(self, line: str) -> None:
         """Take one of the daemon's own lines."""
-        data = line.encode("utf-8", "replace") + b"\n"
+        self.keep(line.encode("utf-8", "replace") + b"\n")
+
+    def keep(self, data: bytes) -> None:
+        """Take one of the daemon's own lines, with its end."""
         self.proxy.write(data)
         self._tell_all(PROXY, PROXY, data)
 

@@ -10,9 +10,9 @@ import logging
 import os
 import re
 import sys
+import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, Literal, TextIO
 
 import attrs
@@ -45,15 +45,16 @@ def configure(form: Format, level: str, book: LogBook | None = None) -> None:
     writer = _writer_to(sys.stdout)
     writer.notice = notice_as_text if text else _notice_as_json
     lowest = LEVELS.get(level.lower(), logging.INFO)
+    lines = _Lines(writer, book)
+    OF_REQUESTS.begin(lowest, None if text else lines)
     colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     structlog.configure(
         processors=_text(colors=colors) if text else [_as_json],
         wrapper_class=structlog.make_filtering_bound_logger(lowest),
-        logger_factory=lambda *_: _Lines(writer, book),
+        logger_factory=lambda *_: lines,
     )
     if book is not None:
         book.show = partial(_show_raw, writer) if text else partial(_show_as_json, writer, {})
-    bound.cache_clear()
     logging.basicConfig(handlers=[_ToOperators()], level=logging.WARNING, force=True)
 
 
@@ -82,24 +83,55 @@ def _as_json(log: object, method: str, event: structlog.typing.EventDict) -> str
     if "exc_info" in event:
         event = structlog.processors.format_exc_info(log, method, event)
     event["level"] = "error" if method == "exception" else method
-    event["timestamp"] = f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z"
-    return _json_of(event)
+    event["timestamp"] = _now()
+    return _json_of(event).decode()
 
 
-def _json_of(event: Mapping[str, Any]) -> str:
+def _json_of(event: Mapping[str, Any]) -> bytes:
     """Return ASCII; in a quarter of the time where all of it is that."""
     try:
         encoded = QUICK.encode(event)
     except (TypeError, UnicodeEncodeError):
-        return ENCODER.encode(event)
-    return encoded.decode() if encoded.isascii() else ENCODER.encode(event)
+        return ENCODER.encode(event).encode()
+    return encoded if encoded.isascii() else ENCODER.encode(event).encode()
 
 
-@cache
-def bound(name: str) -> structlog.stdlib.BoundLogger:
-    """Return a logger for lines that are written for every request: to make one takes a while."""
-    logger: structlog.stdlib.BoundLogger = structlog.get_logger(name).bind()
-    return logger
+def _now() -> str:
+    seconds = time.time()
+    return f"{_whole(int(seconds))}.{int(seconds % 1 * 1e6):06d}Z"
+
+
+@lru_cache(1)
+def _whole(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+@attrs.define(eq=False)
+class RequestLines:
+    """The lines that come with every request, written past structlog where they are JSON.
+
+    Its chain would be a tenth of what a small request costs. All other lines go through it.
+    """
+
+    _lowest: int = attrs.field(default=logging.INFO, init=False)
+    _lines: _Lines | None = attrs.field(default=None, init=False)
+
+    def begin(self, lowest: int, lines: _Lines | None) -> None:
+        """Write from this level on, as JSON if `lines` is where that goes."""
+        self._lowest, self._lines = lowest, lines
+
+    def write(self, level: str, text: str, facts: dict[str, Any]) -> None:
+        """Write a line; `facts` is not used again by its owner."""
+        if LEVELS[level] < self._lowest:
+            return
+        if self._lines is None:
+            getattr(structlog.get_logger("proxy"), level)(text, **facts)
+        else:
+            facts |= {"event": text, "level": level, "timestamp": _now()}
+            self._lines.put(_json_of(facts) + b"\n")
+
+
+OF_REQUESTS = RequestLines()
 
 
 SAID_IN_THE_EVENT = (
@@ -140,7 +172,7 @@ def flush() -> None:
 
 def _notice_as_json(dropped: int) -> bytes:
     event = notice_as_text(dropped).decode().rstrip()
-    return f"{_json_of({'event': event, 'level': 'warning', 'dropped': dropped})}\n".encode()
+    return _json_of({"event": event, "level": "warning", "dropped": dropped}) + b"\n"
 
 
 def _show_raw(writer: LogWriter, _: str, output: bytes) -> None:
@@ -154,11 +186,11 @@ def _show_as_json(writer: LogWriter, begun: dict[str, bytes], model: str, output
     if len(rest) > LONGEST_LINE:
         lines, rest = [*lines, rest], b""
     begun[model] = rest
-    now = f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z"
+    now = _now()
     for line in lines:
         text = line.decode("utf-8", "replace").rstrip("\r")
         facts = {"event": text, "model": model, "logger": "upstream", "level": "info"}
-        writer.write(f"{_json_of({**facts, 'timestamp': now})}\n".encode())
+        writer.write(_json_of({**facts, "timestamp": now}) + b"\n")
 
 
 @attrs.frozen
@@ -169,11 +201,14 @@ class _Lines:
     book: LogBook | None
 
     def msg(self, line: str) -> None:
+        self.put(f"{line}\n".encode("utf-8", "replace"))
+
+    def put(self, line: bytes) -> None:
         if self.book is not None:
-            self.book.tell(line)
+            self.book.keep(line)
             if PROXY not in self.book.shown:
                 return
-        self.writer.write(f"{line}\n".encode("utf-8", "replace"))
+        self.writer.write(line)
 
     debug = info = warning = error = critical = msg
 

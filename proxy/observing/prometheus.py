@@ -47,18 +47,21 @@ class _Counted(Collector):
 
     def collect(self) -> Iterator[Metric]:
         counted = self.metrics
-        yield _counter("requests", "Requests, by status.", counted.requests, "status")
+        yield _counter("requests", "Requests, by status.", counted.requests(), "status")
         keys = CounterMetricFamily(
             "llamadoze_key_requests", "Requests, by the name of their API key.", labels=("key",)
         )
         for name, count in sorted(counted.by_key.items()):
             keys.add_metric([name], count)
         yield keys
-        yield _histogram("request_duration", "Until the answer's end.", counted.durations)
+        yield _histogram(
+            "request_duration", "Until the answer's end.", counted.times(lambda one: one.durations)
+        )
         text = "Until the answer's first byte."
-        yield _histogram("time_to_first_byte", text, counted.first_bytes)
-        yield _histogram("queue_wait", "Until the model was up and its turn came.", counted.waits)
-        yield _counter("tokens", "Tokens, as model servers count them.", counted.tokens, "kind")
+        yield _histogram("time_to_first_byte", text, counted.times(lambda one: one.first_bytes))
+        text = "Until the model was up and its turn came."
+        yield _histogram("queue_wait", text, counted.times(lambda one: one.waits))
+        yield _counter("tokens", "Tokens, as model servers count them.", counted.tokens(), "kind")
         text = "Starts, stops, sleeps and wakes."
         yield _histogram("model_step_duration", text, counted.steps, "step")
         text = "What failed of a model."

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import structlog
 
 from proxy.forwarding.answer import Answer
 from proxy.forwarding.inflight import Call
 from proxy.http.errors import Problem
-from proxy.http.headers import REQUEST_ID, Header, value_of
-from proxy.observing.logformat import bound
+from proxy.http.headers import REQUEST_ID
+from proxy.observing.logformat import OF_REQUESTS
 from supervisor.states.durations import seconds
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
@@ -24,10 +24,12 @@ LONGEST = 200  # characters of a name or a path in the log
 GOOD_ID = re.compile(rb"[!-~]{1,128}")
 
 
-def request_id_of(headers: Sequence[Header]) -> str:
+def request_id_of(fields: Mapping[bytes, bytes]) -> str:
     """Return the client's ``X-Request-Id``; a new one if there is none that a log can hold."""
-    given = value_of(headers, REQUEST_ID)
-    return given.decode() if GOOD_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
+    given = fields.get(REQUEST_ID)
+    if given is not None and GOOD_ID.fullmatch(given):
+        return given.decode()
+    return f"{random.getrandbits(64):016x}"
 
 
 def report_refusal(method: str, path: str, problem: Problem, request_id: str) -> None:
@@ -38,24 +40,24 @@ def report_refusal(method: str, path: str, problem: Problem, request_id: str) ->
 
 def report(call: Call, answer: Answer, now: float) -> None:
     """Write a request's line: served, refused with a reason, or ended early."""
-    took = round(now - call.began, 3)
+    took, model = round(now - call.began, 3), call.model[:LONGEST]
     facts = {
-        "model": call.model[:LONGEST],
+        "model": model,
         "status": answer.outcome,
         "duration_s": took,
         "request_id": call.request_id,
     }
     if call.key:
         facts["key"] = call.key
-    what = f"<{call.model[:LONGEST]}> " if call.model else ""
+    what = f"<{model}> " if model else ""
     what += f"{call.method} {call.path[:LONGEST]}"
     after = f"after {seconds(took)}"
-    write = bound("proxy")
     if answer.problem:
-        reason = answer.problem.message
-        write.warning(f"{what} {answer.problem.status} {after}: {reason}", **facts, reason=reason)
+        facts["reason"] = answer.problem.message
+        text = f"{what} {answer.problem.status} {after}: {answer.problem.message}"
+        OF_REQUESTS.write("warning", text, facts)
     elif answer.said_all:
-        write.info(f"{what} {answer.status} {after}", **facts)
+        OF_REQUESTS.write("info", f"{what} {answer.status} {after}", facts)
     else:
         why = "an operator cancelled it" if call.cancelled else "the client left, or was cut off"
-        write.info(f"{what} ended early {after}: {why}", **facts)
+        OF_REQUESTS.write("info", f"{what} ended early {after}: {why}", facts)

@@ -1,4 +1,4 @@
-"""The views of the daemon itself: health, metrics, events, profiles, reload and pause.
+"""The views of the daemon itself: readiness, metrics, events, profiles, reload and pause.
 
 Owns these routes. What they ask for is done elsewhere.
 """
@@ -14,52 +14,38 @@ import attrs
 import trio
 from quart import Blueprint, Response, request
 
-from proxy.forwarding.inflight import InFlight
 from proxy.http.errors import BadRequest
 from proxy.lifecycle.reloading import Reloader
 from proxy.naming.resolving import Resolver
 from proxy.observing import running
-from proxy.observing.counters import Metrics
-from proxy.observing.events import Events
 from proxy.views.models import endless, plain
+from proxy.views.subjects import Subjects
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def daemon_views(
-    reloader: Reloader,
-    resolver: Resolver,
-    metrics: Metrics,
-    in_flight: InFlight,
-    events: Events,
-    stop: trio.Event,
-) -> Blueprint:
+def daemon_views(subjects: Subjects) -> Blueprint:
     """Return the routes of the daemon."""
     views = Blueprint("daemon", __name__)
-    _add_health(views, resolver, stop)
-    _add_metrics(views, resolver, metrics, in_flight)
-    _add_profiles(views, resolver)
-    _add_control(views, resolver, reloader)
+    _add_standing(views, subjects.resolver, subjects.stop)
+    _add_metrics(views, subjects)
+    _add_profiles(views, subjects.resolver)
+    _add_control(views, subjects.resolver, subjects.reloader)
 
     @views.get("/api/events")
     async def stream() -> Response:
-        return endless(events.stream(), "text/event-stream")
+        return endless(subjects.events.stream(), "text/event-stream")
 
     @views.post("/api/inflight/<number>/cancel")
     async def cancel(number: str) -> dict[str, str]:
-        if not in_flight.cancel(number):
+        if not subjects.in_flight.cancel(number):
             raise BadRequest(f"no request {number} is in flight", status=404)
         return {"msg": "ok"}
 
     return views
 
 
-def _add_health(views: Blueprint, resolver: Resolver, stop: trio.Event) -> None:
-    @views.get("/health")
-    @views.get("/wol-health")
-    async def health() -> Response:
-        return plain("OK")
-
+def _add_standing(views: Blueprint, resolver: Resolver, stop: trio.Event) -> None:
     @views.get("/ready")
     async def ready() -> tuple[dict[str, Any], int]:
         """Say whether a request would be served: models may all be stopped, that is no fault."""
@@ -81,14 +67,12 @@ def _add_health(views: Blueprint, resolver: Resolver, stop: trio.Event) -> None:
         return {"version": _version(), "commit": "unknown", "build_date": "unknown"}
 
 
-def _add_metrics(
-    views: Blueprint, resolver: Resolver, metrics: Metrics, in_flight: InFlight
-) -> None:
+def _add_metrics(views: Blueprint, subjects: Subjects) -> None:
     @views.get("/metrics")
     async def read_metrics() -> Response:
         from proxy.observing.prometheus import exposed
 
-        text = exposed(metrics, resolver.supervisor, in_flight)
+        text = exposed(subjects.metrics, subjects.resolver.supervisor, subjects.in_flight)
         return Response(text, content_type=PROMETHEUS)
 
 

@@ -14,19 +14,25 @@ import trio
 
 @attrs.define(eq=False)
 class Stir:
-    """Something several tasks look at has changed: whoever waits for a condition looks again."""
+    """Something has changed that several tasks wait for: each whose condition holds goes on."""
 
-    _event: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _waiting: dict[trio.Event, Callable[[], bool]] = attrs.field(factory=dict, init=False)
 
     def __call__(self) -> None:
-        """Let everybody look again."""
-        self._event.set()
-        self._event = trio.Event()
+        """Let those go on whose condition holds now."""
+        for event, condition in self._waiting.items():
+            if condition():
+                event.set()
 
     async def when(self, condition: Callable[[], bool]) -> None:
         """Return in a step in which the condition holds. Behind a race, look again."""
         while not condition():
-            await self._event.wait()
+            event = trio.Event()
+            self._waiting[event] = condition
+            try:
+                await event.wait()
+            finally:
+                del self._waiting[event]
 
 
 @attrs.define(eq=False)
@@ -80,7 +86,8 @@ class Usage:
             if cut:
                 self.cut_at = trio.current_time()
             self.restart_idle_time()
-            self.stir()
+            if not self.in_flight:  # nobody waits for one of several to end
+                self.stir()
 
     def add_waiter(self) -> None:
         """Count one more who waits: a model that is waited for is not idle."""

@@ -133,11 +133,11 @@ class LogRing:
 
     Attributes:
         capacity: bytes kept.
-        on_write: told of all output, too.
+        on_write: told of all output, too, if it is there.
     """
 
     capacity: int = DEFAULT_CAPACITY
-    on_write: Callable[[bytes], None] = lambda _: None
+    on_write: Callable[[bytes], None] | None = None
     _chunks: deque[bytes] = attrs.field(factory=deque, init=False)
     _size: int = attrs.field(default=0, init=False)
 
@@ -147,7 +147,8 @@ class LogRing:
         self._size += len(self._chunks[-1])
         while self._size > self.capacity:
             self._size -= len(self._chunks.popleft())
-        self.on_write(chunk)
+        if self.on_write is not None:
+            self.on_write(chunk)
 
     def clear(self) -> None:
         """Forget what is kept."""

@@ -72,7 +72,7 @@ class Turn:
     server: ModelServer
     since: float = attrs.field(default=0.0, init=False)
     lease: Lease | None = attrs.field(default=None, init=False)
-    answered: trio.Event = attrs.field(factory=trio.Event, init=False)
+    answered: trio.Event = attrs.field(init=False)  # there once it is queued
     refusal: SupervisorError | None = attrs.field(default=None, init=False)
 
     async def __aenter__(self) -> ModelServer:
@@ -98,7 +98,7 @@ class Turn:
         return self.server
 
     async def __aexit__(self, error: object, *_: object) -> None:
-        self.leave(cut=error is not None)
+        self._scheduler.leave(self, cut=error is not None)
 
     def leave(self, *, cut: bool = False) -> None:
         """Give up the place or the lease, whichever it is; `cut` is before the answer's end."""
@@ -143,7 +143,7 @@ class Scheduler:
         if not self._waiting and not self.paused and server.is_serving:
             turn.lease = server.usage.take()  # what `decide` says where nobody else waits
             return True
-        turn.since = trio.current_time()
+        turn.since, turn.answered = trio.current_time(), trio.Event()
         self._waiting.append(turn)
         server.usage.add_waiter()
         self.settle()
@@ -176,6 +176,8 @@ class Scheduler:
 
     def settle(self) -> None:
         """Do what should happen now. Call after every change."""
+        if not self._waiting and self._decision is NOTHING:  # as it is mostly
+            return
         self._refuse_what_is_held()
         before, self._decision = self._decision, self._decide()
         if self._decision.until != before.until:  # to move a deadline takes longer than to decide

@@ -89,6 +89,7 @@ class _Target:
         }
         config = write(self.folder, models=models, maxWait=1)
         self._logs.append(self._stack.enter_context(started("--config", config)))
+        self._logs[-1].running()  # loads what all views need, which no attack is to be blamed for
 
     def judge(self, one: Input, attack: Attack | None = None) -> Verdict:
         """Attack until the wait is short, or has been long too often."""

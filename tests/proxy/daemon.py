@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,11 +12,12 @@ from typing import Any
 import attrs
 import trio
 import yaml
+from hypercorn.config import Config as HypercornConfig
 
 from configschema import Limits, parse
 from proxy.daemon.application import open_application
 from proxy.forwarding.modelcalls import CONTACT
-from proxy.http.listening import hypercorn_config, open_listeners, serve_http
+from proxy.http.listening import open_listeners, serve_http
 from proxy.lifecycle.reloading import Reloader
 from proxy.observing.counters import Metrics
 from proxy.observing.logbook import LogBook
@@ -65,13 +67,14 @@ async def daemon(
     grace: float = 1,
     keep_alive: float = 75,
     limits: dict[str, Limits] | None = None,
+    tls: ssl.SSLContext | None = None,
     **settings_of_all: Any,
 ) -> AsyncIterator[Daemon]:
     """Serve these models until the block is left."""
     whole = {"startPort": free_port(), "models": models, **settings_of_all}
     config = parse(yaml.safe_dump(whole)).config
     listeners = await open_listeners("127.0.0.1", 0)
-    settings = hypercorn_config()
+    settings = HypercornConfig()
     settings.keep_alive_timeout = keep_alive
     stop = trio.Event()
     metrics, book, journals = Metrics(), LogBook(), Journals()
@@ -81,15 +84,16 @@ async def daemon(
     ):
         with open_application(supervisor, Reloader(None, supervisor), metrics, book, stop) as app:
             journals.all = (metrics, book, app)
-            nursery.start_soon(app.end_streams_after, stop)
+            nursery.start_soon(app.run, stop)
             nursery.start_soon(
                 partial(
                     serve_http,
-                    app,
+                    app.handle,
                     listeners,
                     stop=stop,
                     grace=grace,
                     config=settings,
+                    tls=tls,
                     patience=lambda: config.client_timeout or inf,
                 )
             )

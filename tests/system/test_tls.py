@@ -5,12 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.proxy.certificates import make_certificate
 from tests.proxy.daemon import stub
 from tests.system.daemon import Process, run, started, wait_for, write
 
@@ -21,10 +21,7 @@ BODY = {"model": "a"}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Hold a key, and a certificate for it."""
     found = tmp_path_factory.mktemp("tls")
-    files = ["-keyout", str(found / "key.pem"), "-out", str(found / "cert.pem")]
-    subject = ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *files, *subject]
-    subprocess.run(command, check=True, capture_output=True)
+    make_certificate(found)
     return found
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from proxy.forwarding.forms import FormUpload, boundary_of, read_form
 from proxy.http.bodies import Incoming
 from proxy.http.errors import BadRequest
+from tests.proxy.arriving import Arriving
 
 BOUNDARY = b"xX--boundary"
 
@@ -33,13 +34,8 @@ SOUND = bytes(range(256)) * 40 + b"\r\n--xX--bound\r\n"
 
 def incoming(body: bytes, cuts: list[int] | None = None, length: bool = True) -> Incoming:
     places = [0, *sorted(cut % (len(body) + 1) for cut in cuts or []), len(body)]
-    pieces = [body[a:b] for a, b in pairwise(places)]
-
-    async def receive() -> Any:
-        piece = pieces.pop(0)
-        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
-
-    return Incoming(receive, len(body) if length else None)
+    pieces = (body[a:b] for a, b in pairwise(places))
+    return Incoming(Arriving.of(pieces), len(body) if length else None)
 
 
 def drain(coroutine: Any) -> Any:

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from proxy.forwarding.tunnel import CLOSING, Courtesy, Tunnel
 from proxy.http.bodies import Incoming
 from tests.peers.client import chat
+from tests.proxy.arriving import Arriving
 from tests.proxy.daemon import Daemon, daemon, stub
 
 UPGRADE = (
@@ -34,11 +35,6 @@ class Speaker:
         pass
 
 
-async def silent_client() -> dict[str, object]:
-    await trio.sleep_forever()
-    return {}
-
-
 async def in_the_way_after(pause: float, silence: float, others_after: float) -> float | None:
     """Return when a websocket was found in the way of others; None if never."""
 
@@ -47,7 +43,8 @@ async def in_the_way_after(pause: float, silence: float, others_after: float) ->
 
     began = trio.current_time()
     courtesy = Courtesy(others_wait, silence)
-    tunnel = Tunnel(Speaker(pause), Incoming(silent_client, None), courtesy)  # type: ignore[arg-type]  # all that is used of it
+    silent = Incoming(Arriving.of([b"x"], pause=inf), None)
+    tunnel = Tunnel(Speaker(pause), silent, courtesy)  # type: ignore[arg-type]  # all that is used of it
 
     async def listen() -> None:
         while True:

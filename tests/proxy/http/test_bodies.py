@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 import pytest
 import trio
 from trio.testing import MockClock
@@ -12,26 +9,17 @@ from trio.testing import MockClock
 from proxy.http.bodies import LEAST_FLOW, PATIENCE, Budget, Incoming, Limits, Passed, hold
 from proxy.http.errors import BadRequest
 from tests.peers.client import Client, ask, chat
+from tests.proxy.arriving import Arriving
 from tests.proxy.daemon import daemon, stub
 
-Receive = Callable[[], Awaitable[Any]]
 
-
-def dripping(size: int, pause: float, pieces: int = 10_000) -> Receive:
-    """Return an ASGI receive whose body comes in pieces of this size, a pause before each."""
-    left = pieces
-
-    async def receive() -> dict[str, Any]:
-        nonlocal left
-        await trio.sleep(pause)
-        left -= 1
-        return {"body": b"x" * size, "more_body": left > 0}
-
-    return receive
+def dripping(size: int, pause: float, pieces: int = 10_000) -> Arriving:
+    """Return a body that comes in pieces of this size, a pause before each."""
+    return Arriving.of([b"x" * size] * pieces, pause)
 
 
 def at_once(body: bytes) -> Incoming:
-    return Incoming(dripping(len(body), 0, 1), len(body))
+    return Incoming(Arriving.of([body]), len(body))
 
 
 async def whole(passed: Passed) -> int:
@@ -58,9 +46,9 @@ async def test_a_body_that_is_refused_half_way_gives_its_part_back(
 ) -> None:
     """However it ends: too long, no room, or the client is gone."""
     budget = Budget(limit=100)
-    for receive, limit in ((dripping(30, 0), 50), (dripping(30, 0), 1000)):
+    for limit in (50, 1000):
         with pytest.raises(BadRequest), budget.holding() as holding:
-            await hold(Incoming(receive, None), limit, holding)
+            await hold(Incoming(dripping(30, 0), None), limit, holding)
     with trio.move_on_after(5), budget.holding() as holding:
         await hold(Incoming(dripping(1, 1), None), 1000, holding)
     assert budget.held == 0

@@ -6,12 +6,18 @@ import json
 import os
 import socket
 import time
+from pathlib import Path
 
 import pytest
 import trio
 
+from proxy.http import http1
+from proxy.http.exchange import Exchange
+from proxy.http.listening import open_listeners, serve_http
 from tests.peers.client import Client, ask, chat
+from tests.proxy.certificates import contexts
 from tests.proxy.daemon import daemon, stub
+from tests.proxy.serving import ASK, serving
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CHAT = HEALTH.replace(b"GET /health", b"POST /v1/completions").replace(
@@ -40,6 +46,37 @@ async def test_an_idle_connection_is_closed_after_its_time(data: bytes) -> None:
         took = await closed_after(running.port, data, 3)
         assert took is not None
         assert 0.3 < took < 1.5
+
+
+async def test_a_connection_that_says_nothing_is_closed_after_the_same_time() -> None:
+    """It was idle from its first moment; until then, it may begin at any time."""
+    async with daemon({"a": stub()}, keep_alive=0.4) as running:
+        took = await closed_after(running.port, b"", 3)
+        assert took is not None
+        assert 0.3 < took < 1.5
+        stream = await trio.open_tcp_stream("127.0.0.1", running.port)
+        async with stream:
+            await trio.sleep(0.2)
+            await stream.send_all(HEALTH)
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_head_that_begins_late_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted from its first byte, and not from the connection's."""
+    monkeypatch.setattr(http1, "SLOWEST_HEAD", 0.5)
+    async with daemon({"a": stub()}, keep_alive=0.6) as running:
+        stream = await trio.open_tcp_stream("127.0.0.1", running.port)
+        async with stream:
+            await trio.sleep(0.4)
+            await stream.send_all(HEALTH[:20])
+            await trio.sleep(0.3)
+            await stream.send_all(HEALTH[20:])
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+            await stream.send_all(HEALTH[:20])
+            began = time.monotonic()
+            with trio.fail_after(3):
+                assert await stream.receive_some() == b""
+            assert 0.3 < time.monotonic() - began < 1.5
 
 
 @pytest.mark.parametrize("data", [HEALTH, CHAT], ids=["view", "forwarded"])
@@ -162,3 +199,64 @@ async def test_many_clients_at_once_are_all_accepted() -> None:
 
         for _ in range(500):
             nursery.start_soon(visit)
+
+
+async def say_nothing(exchange: Exchange) -> None:
+    await exchange.say(200, [], b"")
+
+
+async def test_a_handshake_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """The client would have seconds for it."""
+    tls, _ = contexts(tmp_path)
+    with trio.fail_after(3):
+        async with (
+            serving(say_nothing, grace=9, tls=tls) as served,
+            await served.connect() as stream,
+        ):
+            await trio.sleep(0.1)
+            served.stop.set()
+            assert await stream.receive_some() == b""
+
+
+async def test_nor_does_a_handshake_that_is_over_after_the_end_was_told(tmp_path: Path) -> None:
+    """The connection is one of those that take no more requests."""
+    tls, trusting = contexts(tmp_path)
+
+    async def begin(stream: trio.SocketStream) -> None:
+        client = trio.SSLStream(stream, trusting, server_hostname="localhost")
+        await client.do_handshake()
+        await client.receive_some()
+
+    with trio.fail_after(3):
+        async with (
+            serving(say_nothing, grace=9, tls=tls) as served,
+            await served.connect() as stream,
+        ):
+            await trio.sleep(0.1)
+            served.stop.set()
+            await trio.sleep(0.1)
+            with pytest.raises(trio.BrokenResourceError):
+                await begin(stream)
+
+
+@pytest.mark.parametrize("number", range(10))
+async def test_what_arrives_at_the_moment_of_a_hard_end_is_no_fault(number: int) -> None:
+    """Whichever task hears of it first: that of the end, or of the connection."""
+    [listener] = await open_listeners("127.0.0.1", 0)
+    address = listener.socket.getsockname()
+
+    async def handle(exchange: Exchange) -> None:
+        await trio.sleep_forever()
+
+    clients = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: serve_http(handle, [listener], stop=trio.Event(), grace=5))
+        for _ in range(200):
+            clients.append(client := socket.create_connection(address))
+            client.send(ASK)
+        await trio.sleep(0.3)
+        for client in clients:
+            client.send(ASK)
+        nursery.cancel_scope.cancel()
+    for client in clients:
+        client.close()

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -165,6 +166,22 @@ async def test_a_request_that_was_here_before_is_refused() -> None:
             assert (reply.status, reply.json()["error"]["code"]) == (508, "loop_detected")
             reply = await ask(running.port, "GET", "/upstream/a/", b"", {"via": via})
             assert reply.status == 508
+
+
+async def test_a_way_in_two_headers_is_one_way() -> None:
+    """What is here in either of them is refused; else they go on as one (RFC 9110, 5.3)."""
+    head = b"POST %b HTTP/1.1\r\nhost: localhost\r\n" % CHAT.encode()
+    body = b'{"model": "a"}'
+    async with daemon({"a": stub()}) as running:
+        us, other = (await way_of(running)).encode(), b"1.1 other"
+        for ways, said in (((us, other), b" 508 "), ((other, us), b" 508 "), ((other, other), us)):
+            lines = b"".join(b"via: %b\r\n" % way for way in ways)
+            length = b"content-length: %d\r\n\r\n" % len(body)
+            async with await trio.open_tcp_stream("127.0.0.1", running.port) as stream:
+                await stream.send_all(head + lines + length + body)
+                answer = await stream.receive_some()
+            assert said in answer
+        assert b"via: 1.1 other, 1.1 other, %b" % us in answer
 
 
 async def test_a_way_by_other_daemons_goes_on() -> None:

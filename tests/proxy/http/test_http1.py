@@ -69,6 +69,7 @@ BAD = {
     "length and chunks": CHUNKED + b"content-length: 14\r\n\r\n" + WHOLE,
     "two lengths": POST + b"content-length: 15\r\n\r\n" + BODY,
     "the same length twice": POST + b"content-length: 14\r\n\r\n" + BODY,
+    "chunks twice": CHUNKED + b"transfer-encoding: chunked\r\n\r\n" + WHOLE,
     "a signed length": POST.replace(b"14", b"+14") + b"\r\n" + BODY,
     "a chunk without a size": CHUNKED + b"\r\nx\r\nhello\r\n0\r\n\r\n",
     "a chunk that is longer": CHUNKED + b"\r\n3\r\nhello\r\n0\r\n\r\n",
@@ -93,13 +94,14 @@ async def test_what_could_be_read_in_two_ways_is_refused(data: bytes) -> None:
     ("data", "status"),
     [
         (CHUNKED.replace(b"chunked", b"gzip, chunked") + b"\r\n" + WHOLE, 501),
+        (CHUNKED.replace(b"chunked", b"gzip") + b"transfer-encoding: chunked\r\n\r\n", 501),
         (b"GET /health HTTP/2.0\r\nhost: localhost\r\n\r\n", 505),
         (b"CONNECT x:80 HTTP/1.1\r\nhost: localhost\r\n\r\n", 405),
         (b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nhost: localhost\r\n" + b"a: b\r\n" * 20_000 + b"\r\n", 431),
         (CHUNKED + b"\r\ne\r\n" + BODY + b"\r\n0\r\n" + b"a: b\r\n" * 40_000, 431),
     ],
-    ids=["codings", "HTTP/2.0", "CONNECT", "a long path", "many headers", "a long trailer"],
+    ids=["codings", "two", "HTTP/2.0", "CONNECT", "a long path", "many headers", "a long trailer"],
 )
 async def test_what_is_not_served_gets_its_own_status(data: bytes, status: int) -> None:
     """And the connection ends."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import errno
 import resource
+import socket
+import time
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 import trio
 
-from proxy.http.connections import Connections
+from proxy.http.exchange import Exchange, Handler
 from proxy.http.http1 import Connection
-from proxy.http.listening import open_listeners, serve_http
+from proxy.http.listening import Connections, open_listeners, serve_http
 from tests.peers.client import ask
 from tests.proxy.daemon import Daemon, daemon, stub
+from tests.proxy.serving import ASK, serving
 
 LARGE = b'{"model": "a", "raw": true, "x": "' + b"x" * (8 << 20) + b'"}'
 
@@ -55,16 +58,24 @@ async def test_a_client_that_reads_again_in_time_gets_all() -> None:
         assert size >= len(LARGE)
 
 
-async def answers(app_says: Any, request: bytes) -> bytes:
+async def test_a_client_that_reads_slowly_and_steadily_is_not_cut() -> None:
+    """clientTimeout is for one that takes nothing."""
+    async with daemon({"a": stub()}, clientTimeout=2) as running:
+        stream = await stalled(running)
+        async with stream:
+            size, began = 0, time.monotonic()
+            while size < len(LARGE) and (piece := await stream.receive_some(65536)):
+                size += len(piece)
+                await trio.sleep(0.1 if time.monotonic() - began < 8 else 0)
+        assert size >= len(LARGE)
+
+
+async def answers(handle: Handler, request: bytes) -> bytes:
     """Return what is read before the connection ends; an error of the connection is a mark."""
     [listener] = await open_listeners("127.0.0.1", 0)
     port, stop, said = listener.socket.getsockname()[1], trio.Event(), b""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await app_says(send)
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: serve_http(app, [listener], stop=stop, grace=0.2))
+        nursery.start_soon(lambda: serve_http(handle, [listener], stop=stop, grace=0.2))
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             await stream.send_all(request)
             try:
@@ -81,22 +92,21 @@ async def until_end(stream: trio.SocketStream) -> None:
         pass
 
 
-START = {"type": "http.response.start", "status": 200, "headers": []}
 OLD = b"GET / HTTP/1.0\r\n\r\n"
 
 
 async def test_a_cut_answer_is_no_whole_one_to_http_1_0() -> None:
     """The connection's end would be the answer's; nginx speaks so by default."""
 
-    async def cut(send: Any) -> None:
-        await send(START)
-        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+    async def cut(exchange: Exchange) -> None:
+        exchange.begin(200, [])
+        await exchange.write(b"half")
         await trio.sleep(0.1)  # so that the half arrives before the reset
         raise RuntimeError("cut")
 
-    async def whole(send: Any) -> None:
-        await send(START)
-        await send({"type": "http.response.body", "body": b"whole", "more_body": False})
+    async def whole(exchange: Exchange) -> None:
+        exchange.begin(200, [])
+        await exchange.write(b"whole", last=True)
 
     assert (await answers(cut, OLD)).endswith(b"half<reset>")
     assert (await answers(whole, OLD)).endswith(b"whole")
@@ -105,22 +115,17 @@ async def test_a_cut_answer_is_no_whole_one_to_http_1_0() -> None:
 async def test_the_daemons_end_is_no_end_of_an_answer() -> None:
     """A stream that is cut then is reset, too."""
 
-    async def endless(send: Any) -> None:
-        await send(START)
+    async def endless(exchange: Exchange) -> None:
+        exchange.begin(200, [])
         while True:
-            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            await exchange.write(b"x")
             await trio.sleep(0.05)
 
     [listener] = await open_listeners("127.0.0.1", 0)
-    stop = trio.Event()
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await endless(send)
-
+    port, stop = listener.socket.getsockname()[1], trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: serve_http(app, [listener], stop=stop, grace=0.1))
-        stream = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
-        async with stream:
+        nursery.start_soon(lambda: serve_http(endless, [listener], stop=stop, grace=0.1))
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             await stream.send_all(OLD)
             await stream.receive_some()
             stop.set()
@@ -147,28 +152,50 @@ async def test_the_connection_that_is_idle_longest_goes_first(
         assert not first._life.cancel_called
 
 
+async def test_who_has_just_sent_something_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it was silent before."""
+    listed, real = [], Connections.listed
+
+    def note(self: Connections, one: Connection) -> Any:
+        listed.append(one)
+        return real(self, one)
+
+    async def handle(exchange: Exchange) -> None:
+        while await exchange.read():
+            pass
+
+    monkeypatch.setattr(Connections, "listed", note)
+    async with serving(handle) as served, await served.connect() as client:
+        await trio.sleep(2)
+        await client.send_all(ASK.replace(b"\r\n\r\n", b"\r\ncontent-length: 9\r\n\r\nx"))
+        await trio.sleep(0.1)
+        assert listed[0].idle_for(trio.current_time()) < 1
+
+
 async def test_room_is_waited_for_and_those_that_arrive_count(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """A handshake takes a descriptor as well."""
     connections = Connections(most=1)
-    with connections.arriving(), trio.move_on_after(3) as scope:
+    connections.opened()
+    with trio.move_on_after(3) as scope:
         await connections.make_room()
     assert scope.cancelled_caught
+    connections.closed()
     await connections.make_room()
 
 
 @pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPERM, errno.EMFILE])
 async def test_a_failed_accept_ends_nothing(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """accept(2): most errors are those of one client; it is tried again."""
-    real, failures = trio.SocketListener.accept, [number]
+    real, failures = socket.socket.accept, [number]
 
-    async def accept(self: trio.SocketListener) -> trio.SocketStream:
+    def accept(self: socket.socket) -> tuple[socket.socket, Any]:
         if failures:
             raise OSError(failures.pop(), "accept failed")
-        return await real(self)
+        return real(self)
 
-    monkeypatch.setattr(trio.SocketListener, "accept", accept)
+    monkeypatch.setattr(socket.socket, "accept", accept)
     async with daemon({"a": stub()}) as running:
         with trio.fail_after(5):
             assert (await ask(running.port, "GET", "/health")).status == 200

@@ -10,9 +10,10 @@ import pytest
 import trio
 
 from configschema import Timeouts
+from proxy.http.heads import Request
 from proxy.http.origin import Origin
 from proxy.http.parsing import Stalled
-from proxy.http.upstream import Request, Upstream
+from proxy.http.upstream import Upstream
 from tests.proxy.http.test_upstream import SIZED, ask, peer
 
 IMPATIENT = Timeouts(busy=1, response_header=60)  # type: ignore[arg-type] # plain numbers

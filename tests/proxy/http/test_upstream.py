@@ -8,6 +8,7 @@ import itertools
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import attrs
 import pytest
@@ -15,9 +16,13 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configschema import Timeouts
+from configschema.keys.fields import AnySeconds
+from proxy.http import upstream as upstream_module
+from proxy.http.heads import Request
 from proxy.http.origin import Origin
 from proxy.http.parsing import LONGEST_HEAD, ResponseParser, UpstreamError
-from proxy.http.upstream import Request, Upstream
+from proxy.http.upstream import Upstream
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -114,6 +119,123 @@ async def test_a_connection_is_used_again() -> None:
         for _ in range(10):
             assert await ask(upstream) == (200, b"hi")
         assert played.connections == 1
+
+
+@attrs.define(eq=False)
+class Crowd:
+    """A server that answers when so many have asked; it counts its connections."""
+
+    wanted: int
+    made: int = 0
+    open: int = 0
+    _waiting: int = 0
+    _all_here: trio.Event = attrs.field(factory=trio.Event)
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        self.made += 1
+        self.open += 1
+        async with stream:
+            while await stream.receive_some():
+                await self._wait_for_all()
+                await stream.send_all(SIZED)
+        self.open -= 1
+
+    async def _wait_for_all(self) -> None:
+        self._waiting += 1
+        all_here = self._all_here
+        if self._waiting < self.wanted:
+            await all_here.wait()
+        else:
+            self._waiting, self._all_here = 0, trio.Event()
+            all_here.set()
+
+    async def asked_by(self, number: int, upstream: Upstream) -> None:
+        """Let so many ask at once."""
+        self.wanted = number
+        async with trio.open_nursery() as nursery:
+            for _ in range(number):
+                nursery.start_soon(ask, upstream)
+
+    async def settled(self, number: int) -> None:
+        """Wait until so many connections are open."""
+        for _ in range(1000):
+            if self.open == number:
+                return
+            await trio.lowlevel.checkpoint()
+        pytest.fail(f"{self.open} connections are open, not {number}")
+
+
+@asynccontextmanager
+async def crowd(timeouts: Timeouts) -> AsyncIterator[tuple[Crowd, Upstream]]:
+    server = Crowd(0)
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(
+            partial(trio.serve_tcp, server.serve, 0, host="127.0.0.1", backlog=1024)
+        )
+        upstream = Upstream(Origin("127.0.0.1", listener.socket.getsockname()[1]), timeouts)
+        yield server, upstream
+        upstream.close()
+        await server.settled(0)
+        nursery.cancel_scope.cancel()
+
+
+async def test_as_many_streams_as_there_were_begin_again_without_connecting() -> None:
+    """Two hundred at once, three times: two hundred connections."""
+    async with crowd(Timeouts()) as (server, upstream):
+        for _ in range(3):
+            await server.asked_by(200, upstream)
+            assert (server.made, server.open) == (200, 200)
+
+
+async def test_more_connections_than_are_kept_are_closed_at_once() -> None:
+    """Those that are kept are used again."""
+    async with crowd(Timeouts()) as (server, upstream):
+        upstream.most_kept = 10
+        await server.asked_by(30, upstream)
+        await server.settled(10)
+        await server.asked_by(10, upstream)
+        assert server.made == 30
+
+
+@attrs.define(eq=False)
+class Clock:
+    """In place of the module `time`, where only this is used of it."""
+
+    now: float = 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    monkeypatch.setattr(upstream_module, "time", clock := Clock())
+    return clock
+
+
+async def test_connections_that_were_needed_once_go_while_others_are_kept(clock: Clock) -> None:
+    """After idleConn, though the busy one is always taken first; one goes for one that is kept."""
+    async with crowd(Timeouts(idle_conn=AnySeconds(90))) as (server, upstream):
+        await server.asked_by(5, upstream)
+        for _ in range(9):
+            clock.now += 10
+            await server.asked_by(1, upstream)
+        assert (server.made, server.open) == (5, 5)
+        clock.now += 10
+        for left in (4, 3, 2, 1, 1):
+            await server.asked_by(1, upstream)
+            await server.settled(left)
+        assert server.made == 5
+
+
+async def test_all_that_is_too_old_goes_when_one_is_asked_for(clock: Clock) -> None:
+    """None of them is used: who knows what is at their other end."""
+    async with crowd(Timeouts(idle_conn=AnySeconds(90))) as (server, upstream):
+        await server.asked_by(5, upstream)
+        clock.now += 91
+        await server.asked_by(1, upstream)
+        await server.settled(1)
+        assert server.made == 6
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,10 @@ from socket import create_server, socket
 import trio
 
 from configschema import Timeouts
+from proxy.http.heads import Request
 from proxy.http.origin import Origin
 from proxy.http.parsing import UpstreamError
-from proxy.http.upstream import Request, Upstream
+from proxy.http.upstream import Upstream
 
 HERE, THERE, NOBODY, PORT = "10.77.0.1", "10.77.0.2", "10.77.0.9", 8000
 SILENCE = 2  # seconds

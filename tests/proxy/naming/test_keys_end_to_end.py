@@ -187,6 +187,35 @@ async def test_requests_are_counted_by_their_keys_name() -> None:
         assert b"sk-" not in metrics.body
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "status"),
+    [
+        ("Bearer sk-plain", "Bearer sk-other", b" 200 "),
+        ("Bearer sk-plain", basic("sk-app"), b" 200 "),
+        ("Bearer sk-other", "Bearer sk-plain", b" 401 "),
+        ("Bearer sk-dash", "Bearer sk-plain", b" 403 "),
+    ],
+)
+async def test_of_two_keys_in_one_place_the_first_counts(
+    first: str, second: str, status: bytes
+) -> None:
+    """And the model server reads neither, if they are ours."""
+    fields = f"host: localhost\r\nauthorization: {first}\r\nauthorization: {second}"
+    body = '{"model": "a"}'
+    request = f"POST {CHAT} HTTP/1.1\r\n{fields}\r\ncontent-length: {len(body)}\r\n\r\n{body}"
+    async with (
+        daemon({"a": stub()}, **ALL) as running,
+        await trio.open_tcp_stream("127.0.0.1", running.port) as stream,
+    ):
+        await stream.send_all(request.encode())
+        answer = await stream.receive_some()
+    assert status in answer.partition(b"\r\n")[0]
+    theirs = b"authorization: Bearer sk-other" in answer
+    assert theirs == ("sk-other" in second)
+    assert b"sk-plain" not in answer
+    assert b"Basic " not in answer.partition(b"\r\n\r\n")[2]
+
+
 @pytest.mark.parametrize("path", ["/", "/health", "/wol-health", "/ready", "/favicon.ico"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_what_tells_nothing_of_anybody_needs_no_key(method: str, path: str) -> None:

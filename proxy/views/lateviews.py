@@ -1,0 +1,75 @@
+"""The views, loaded when one is asked for the first time, in a thread: streams go on meanwhile.
+
+Owns when Quart is imported. A daemon that only forwards never needs it, and takes a third less time
+to start, and a quarter less memory. What the views are is in `composition`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+import structlog
+import trio
+
+from proxy.http.errors import Problem
+from proxy.http.exchange import Exchange
+from proxy.http.headers import Header
+from proxy.views.subjects import Subjects
+from proxy.views.throughasgi import serve
+
+if TYPE_CHECKING:  # this is what is loaded late
+    from quart_trio import QuartTrio
+
+FAULT = Problem(500, "internal error; the daemon's log has more")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
+
+
+@attrs.define(eq=False)
+class Views:
+    """The daemon's own routes."""
+
+    _subjects: Subjects
+    _application: QuartTrio | None = attrs.field(default=None, init=False)
+    _asked: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _tried: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    async def load_when_asked(self) -> None:
+        """Wait for the first who asks, and load them; try again for the next if that failed."""
+        while self._application is None:
+            await self._asked.wait()
+            try:
+                self._application = await self._loaded()
+            except Exception:  # as when llamadoze was just installed anew; models go on
+                log.exception("The daemon's own routes cannot be loaded; only models are served")
+            self._asked, tried, self._tried = trio.Event(), self._tried, trio.Event()
+            tried.set()
+
+    async def _loaded(self) -> QuartTrio:
+        try:
+            return await trio.to_thread.run_sync(self._load)
+        except RuntimeError:  # there is no thread left
+            return self._load()
+
+    def _load(self) -> QuartTrio:
+        from proxy.views.composition import quart_application
+
+        return quart_application(self._subjects)
+
+    async def serve(self, exchange: Exchange, path: str, marks: Sequence[Header]) -> None:
+        """Let a view answer.
+
+        Args:
+            exchange: what is asked.
+            path: of the view, in its plain spelling.
+            marks: headers that are added to the answer.
+        """
+        if self._application is None:
+            self._asked.set()
+            await self._tried.wait()
+        if self._application is not None:
+            await serve(self._application, exchange, path, marks)
+        else:
+            await exchange.say(500, [*FAULT.fields(), *marks], FAULT.body())

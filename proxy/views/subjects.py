@@ -1,0 +1,26 @@
+"""What the views tell of, and act upon: the daemon's parts, as they see them."""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from proxy.forwarding.inflight import InFlight
+from proxy.lifecycle.reloading import Reloader
+from proxy.naming.resolving import Resolver
+from proxy.observing.counters import Metrics
+from proxy.observing.events import Events
+from proxy.observing.logbook import LogBook
+
+
+@attrs.frozen(kw_only=True)
+class Subjects:
+    """What the views tell of, and act upon."""
+
+    reloader: Reloader
+    resolver: Resolver
+    metrics: Metrics
+    in_flight: InFlight
+    events: Events
+    book: LogBook
+    stop: trio.Event

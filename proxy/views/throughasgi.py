@@ -1,0 +1,79 @@
+"""Views served through ASGI: one exchange as the scope and the messages that Quart understands.
+
+Owns the translation (ASGI 3.0, HTTP 2.3). What is forwarded to models does not come here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import trio
+
+from proxy.http.errors import NOT_FOR_CACHES
+from proxy.http.exchange import Exchange
+from proxy.http.headers import Header, value_of
+
+NO_CONTENT = 204
+NO_HOST: Header = (b"host", b"localhost")
+
+Message = dict[str, Any]
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+async def serve(
+    application: Application, exchange: Exchange, path: str, marks: Sequence[Header]
+) -> None:
+    """Let an ASGI application answer an exchange.
+
+    Args:
+        application: has the views.
+        exchange: what is asked.
+        path: of the view.
+        marks: headers that are added to the answer.
+    """
+
+    async def receive() -> Message:
+        if exchange.all_read:
+            await trio.sleep_forever()  # a client that leaves cancels the call
+        body = await exchange.read()
+        return {"type": "http.request", "body": body, "more_body": not exchange.all_read}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            exchange.begin(message["status"], _marked(message, marks))
+            await exchange.flush()
+        else:
+            last = not message.get("more_body", False)
+            await exchange.write(message.get("body", b""), last=last)
+
+    await application(_scope(exchange, path), receive, send)
+
+
+def _scope(exchange: Exchange, path: str) -> Message:
+    # Quart makes addresses of the Host header, which we never need, and fails with some.
+    headers = [NO_HOST, *(pair for pair in exchange.headers if pair[0] != b"host")]
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": exchange.version,
+        "method": exchange.method,
+        "scheme": exchange.connection.scheme,
+        "path": path,
+        "raw_path": path.encode("utf-8", "surrogateescape"),
+        "query_string": exchange.query,
+        "root_path": "",
+        "headers": headers,
+        "client": exchange.connection.client,
+        "server": exchange.connection.server,
+        "state": {},
+        "extensions": {},
+    }
+
+
+def _marked(message: Message, marks: Sequence[Header]) -> list[Header]:
+    given = [*message["headers"]]
+    if message["status"] == NO_CONTENT:  # which has no length either (RFC 9110, 8.6)
+        given = [pair for pair in given if pair[0] != b"content-length"]
+    kept = [] if value_of(given, b"cache-control") else [NOT_FOR_CACHES]
+    return [*given, *kept, *marks]

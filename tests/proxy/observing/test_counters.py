@@ -1,0 +1,117 @@
+"""The series of the metrics' page that tell of requests."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from proxy.forwarding.inflight import Call
+from proxy.forwarding.tokens import UNKNOWN, Tokens
+from proxy.observing.counters import BUCKETS, NOBODY, Metrics
+from tests.peers.client import ask, chat
+from tests.proxy.daemon import daemon, stub
+
+
+@attrs.define
+class Said:
+    """What is counted of an answer."""
+
+    outcome: int = 200
+    found: Tokens = UNKNOWN
+
+    def tokens(self) -> Tokens:
+        return self.found
+
+
+def count(metrics: Metrics, model: str, answer: Said, known: bool = True, **more: object) -> None:
+    call = Call("id", "POST", "/", [], "", model=model, known=known, began=100)
+    for name, value in more.items():
+        setattr(call, name, value)
+    metrics.count(call, answer, 101.5)  # type: ignore[arg-type] # all that is read of it
+
+
+def counted() -> Metrics:
+    metrics = Metrics()
+    count(metrics, "a", Said(200, Tokens(3, 4, None)), first_byte=100.02, waited=0.0)
+    count(metrics, "a", Said(200, Tokens(1, None, 2)), first_byte=101.0, waited=0.5)
+    count(metrics, "a", Said(502), waited=20.0)
+    count(metrics, "b", Said(503))
+    count(metrics, "left", Said(0))
+    count(metrics, "cancelled", Said(0), cancelled=True)
+    for name in ("x", "y"):
+        count(metrics, name, Said(404), known=False)
+    return metrics
+
+
+def test_requests_are_counted_by_model_and_status() -> None:
+    """An end without a status is 0, or an operator's; what nobody has has one label."""
+    assert counted().requests() == {
+        ("a", "200"): 2,
+        ("a", "502"): 1,
+        ("b", "503"): 1,
+        ("left", "0"): 1,
+        ("cancelled", "499"): 1,
+        (NOBODY, "404"): 2,
+    }
+
+
+def test_each_model_that_was_asked_has_all_kinds_of_tokens() -> None:
+    """None are 0: a series that is not there cannot be added to."""
+    found = counted().tokens()
+    kinds = ("prompt", "generated", "cached")
+    names = ("a", "b", "left", "cancelled", NOBODY)
+    assert set(found) == {(name, kind) for name in names for kind in kinds}
+    assert [found["a", kind] for kind in kinds] == [4, 4, 2]
+    assert sum(found.values()) == 10
+
+
+def test_times_are_only_of_what_has_happened() -> None:
+    """A model without a first byte has no series of that, and none of a wait that was none."""
+    metrics = counted()
+    durations = metrics.times(lambda one: one.durations)
+    assert set(durations) == {("a",), ("b",), ("left",), ("cancelled",), (NOBODY,)}
+    assert durations["a",].sum == pytest.approx(4.5)
+    assert durations["a",].buckets()[-1] == ("+Inf", 3)
+    first = metrics.times(lambda one: one.first_bytes)
+    assert set(first) == {("a",)}
+    assert dict(first["a",].buckets())["0.025"] == 1
+    waits = metrics.times(lambda one: one.waits)
+    assert set(waits) == {("a",)}
+    assert [n for _, n in waits["a",].buckets()] == [
+        1 + (bound >= 0.5) + (bound >= 20) for bound in (*BUCKETS, 1000)
+    ]
+
+
+def test_nothing_is_counted_of_what_was_not_asked() -> None:
+    """A daemon that has just begun tells of no model."""
+    metrics = Metrics()
+    assert not metrics.requests()
+    assert not metrics.tokens()
+    assert not metrics.times(lambda one: one.waits)
+
+
+async def test_the_page_has_a_series_for_all_that_was_asked() -> None:
+    """Also for a model that counts no tokens, and for names that nobody has."""
+    async with daemon({"a": stub(), "b": stub("--exit", "3"), "never": stub()}) as running:
+        body = b'{"model": "a", "raw": true}'
+        await ask(running.port, "POST", "/v1/completions", body)
+        await chat(running.port, "b")
+        await chat(running.port, "nobody")
+        page = (await ask(running.port, "GET", "/metrics")).body.decode()
+    found = {line.rpartition(" ")[0]: line.rpartition(" ")[2] for line in page.splitlines()}
+    for name in ("a", "b", NOBODY):
+        for kind in ("prompt", "generated", "cached"):
+            assert found[f'llamadoze_tokens_total{{kind="{kind}",model="{name}"}}'] == "0.0"
+        assert found[f'llamadoze_request_duration_seconds_count{{model="{name}"}}'] == "1.0"
+    has_first = {name: f'"{name}"' in part for name, part in parts(page, "time_to_first_byte")}
+    assert has_first == {"a": True, "b": False, NOBODY: False, "never": False}
+    waited = {name: f'"{name}"' in part for name, part in parts(page, "queue_wait")}
+    assert waited == {"a": True, "b": False, NOBODY: False, "never": False}
+    assert found['llamadoze_requests_total{model="b",status="502"}'] == "1.0"
+    assert not [one for one in found if "request" in one and "_total" in one and '"never"' in one]
+
+
+def parts(page: str, name: str) -> list[tuple[str, str]]:
+    """Return what the page says of one family, for each model that it may say it of."""
+    lines = [one for one in page.splitlines() if one.startswith(f"llamadoze_{name}_seconds")]
+    return [(model, "\n".join(lines)) for model in ("a", "b", NOBODY, "never")]
