@@ -14,6 +14,7 @@ from pathlib import Path as File
 from configschema.keys.addresses import local_port
 from configschema.keys.elsewhere import OUTSIDE
 from configschema.keys.schema import Config, Model
+from configschema.keys.simplecommands import program_of
 from configschema.text.problems import Fault, Path
 
 MODEL_OPTIONS = ("-m", "--model")
@@ -64,7 +65,7 @@ def _path_of(model: Model, environ: Mapping[str, str]) -> str | None:
 
 
 def _model_file(model: Model, path: Path) -> Iterator[Fault]:
-    if ELSEWHERE & {File(word).name for word in model.cmd.argv}:
+    if not ELSEWHERE.isdisjoint(map(program_of, model.cmd.argv)):
         return
     for option, value in zip(model.cmd.argv, model.cmd.argv[1:], strict=False):
         is_file = value.endswith(MODEL_FILES) and "${" not in value and "://" not in value

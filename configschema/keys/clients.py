@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import attrs
 
-from configschema.keys.fields import Seconds, Secret, key
+from configschema.keys.fields import Seconds, Secret, Section, key
 
 EXPOSED_HEADERS = ("x-request-id", "request-id", "retry-after")
 CORS_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
-@attrs.frozen(kw_only=True)
-class Cors:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Cors(Section):
     """Which pages of other sites may ask, and what they may read (llama-swap's keys)."""
 
     allowed_origins: tuple[str, ...] | None = key(
@@ -27,16 +27,16 @@ class Cors:
     max_age: Seconds = key("seconds a browser may keep the answer; 0 is a day", Seconds(0))
 
 
-@attrs.frozen(kw_only=True)
-class Security:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Security(Section):
     """Who may use the daemon by way of a browser."""
 
     hosts: tuple[str, ...] = key("names by which this machine is asked, beside its own", ())
     cors: Cors | None = key("pages of other sites; without it, any may use the model APIs", None)
 
 
-@attrs.frozen(kw_only=True)
-class ApiKey:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ApiKey(Section):
     """A key that clients may show."""
 
     value: Secret = key("what they show; required", Secret(""), name="key", repr=False)

@@ -10,7 +10,7 @@ import functools
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, NewType
+from typing import Any, ClassVar, NewType
 
 import attrs
 
@@ -72,6 +72,34 @@ WHOLE: dict[Any, Whole] = {
 }
 
 
+class Section:
+    """A part of the file, whose fields are its keys: equal to another that says the same.
+
+    What attrs would make anew for each of thirty classes stands here once for all (hence their
+    ``eq=False, repr=False``): each start, and each check, would wait for it.
+    """
+
+    __slots__ = ()
+    __attrs_attrs__: ClassVar[Any]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all of it is the same that is compared."""
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        if other is self:
+            return True
+        fields = (a.name for a in attrs.fields(type(self)) if a.eq)
+        return all(getattr(self, name) == getattr(other, name) for name in fields)
+
+    __hash__ = None  # type: ignore[assignment] # most have names and values, which have none
+
+    def __repr__(self) -> str:
+        """Show all that is no secret."""
+        fields = (a for a in attrs.fields(type(self)) if a.repr)
+        said = ((a.name, getattr(self, a.name)) for a in fields)
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in said)})"
+
+
 def key(doc: str, default: object = attrs.NOTHING, *, name: str = "", **more: Any) -> Any:  # noqa: ANN401 -- as attrs.field: what it returns stands for the field's value
     """Declare a key of the file.
 
@@ -116,7 +144,7 @@ def types_of(cls: type[attrs.AttrsInstance]) -> Mapping[str, Any]:
 @functools.cache
 def is_section(kind: Any) -> bool:  # noqa: ANN401 -- any annotation
     """Whether a type is a class whose fields are keys."""
-    return attrs.has(kind) and any("key" in a.metadata for a in attrs.fields(kind))
+    return isinstance(kind, type) and issubclass(kind, Section)
 
 
 @functools.cache

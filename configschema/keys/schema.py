@@ -24,6 +24,7 @@ from configschema.keys.fields import (
     Port,
     Seconds,
     Secret,
+    Section,
     Timeout,
     Ttl,
     inner,
@@ -58,8 +59,8 @@ DEFAULT_START_PORT = Port(5800)
 GLOBAL_TTL = Ttl(-1)
 
 
-@attrs.frozen(kw_only=True)
-class Model:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Model(Section):
     """One entry of ``models``. Defaults and meanings are llama-swap's where it has the key."""
 
     id: str = inner("")
@@ -165,8 +166,8 @@ class Model:
         return tuple(dict.fromkeys((*self.aliases, *by_id)))
 
 
-@attrs.frozen(kw_only=True)
-class Config:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Config(Section):
     """The whole file."""
 
     health_check_timeout: AnySeconds | None = key(

@@ -22,6 +22,7 @@ from configschema.keys.fields import (
     Positive,
     Seconds,
     Secret,
+    Section,
     Timeout,
     key,
     keys,
@@ -34,8 +35,8 @@ IGNORED_PATHS = (r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$",)
 SESSION_HEADERS = ("X-Session-ID", "X-Litellm-Session-Id")
 
 
-@attrs.frozen(kw_only=True)
-class Timeouts:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Timeouts(Section):
     """Time limits of the connection to a model server or a peer; 0 is no limit."""
 
     connect: AnySeconds = key("seconds to connect", AnySeconds(30))
@@ -55,8 +56,8 @@ class Timeouts:
     )
 
 
-@attrs.frozen(kw_only=True)
-class Filters:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Filters(Section):
     """What is changed in a request's JSON body; ``model`` never is."""
 
     strip_params: str = key("parameters to remove, with commas between; dotted paths work", "")
@@ -69,8 +70,8 @@ class Filters:
     )
 
 
-@attrs.frozen(kw_only=True)
-class Capabilities:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Capabilities(Section):
     """What a model can do, for the list of models."""
 
     input: tuple[str, ...] = key("what it takes", (), name="in")
@@ -80,15 +81,15 @@ class Capabilities:
     context: Count = key("tokens of context; 0 is unknown", Count(0))
 
 
-@attrs.frozen(kw_only=True)
-class Compat:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Compat(Section):
     """Ways around the habits of some model servers."""
 
     ignore_websockets: bool = key("websockets neither start a model nor keep it busy", False)
 
 
-@attrs.frozen(kw_only=True)
-class Endpoint:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Endpoint(Section):
     """One step that puts a model to sleep or wakes it: a request (llmsnap's form) or a command."""
 
     endpoint: str = key("path below the model's proxy address, or a whole address", "")
@@ -104,8 +105,8 @@ class Endpoint:
     cmd: Command = key("a command, instead of a request", NO_COMMAND)
 
 
-@attrs.frozen(kw_only=True)
-class Check:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Check(Section):
     """One question that is asked until its answer proves that a model sleeps, or is awake."""
 
     endpoint: str = key("path below the model's proxy address, or a whole address", "")
@@ -118,8 +119,8 @@ class Check:
     cmd: Command = key("a command that exits with 0, instead of a request", NO_COMMAND)
 
 
-@attrs.frozen(kw_only=True)
-class Verify:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Verify(Section):
     """What a sleep and a wake must prove."""
 
     asleep: tuple[Check, ...] = key("questions after a sleep; without any, the preset's", ())
@@ -140,8 +141,8 @@ class Verify:
     canary_timeout: Timeout = key("seconds until that token must be there", Timeout(60))
 
 
-@attrs.frozen(kw_only=True)
-class Group:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Group(Section):
     """Models that share a rule about who runs beside whom."""
 
     swap: bool = key("whether only one member runs at a time", True)
@@ -150,8 +151,8 @@ class Group:
     members: tuple[str, ...] = key("ids of models", ())
 
 
-@attrs.frozen(kw_only=True)
-class Matrix:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Matrix(Section):
     """Which models may run together, as expressions over their names."""
 
     vars: Mapping[str, str] = keys("short names of models")
@@ -161,61 +162,61 @@ class Matrix:
     sets: Mapping[str, str] = keys("expressions such as (a | b) & c; +name inlines another set")
 
 
-@attrs.frozen(kw_only=True)
-class RouterSettings:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RouterSettings(Section):
     """The rules the router may use."""
 
     groups: Mapping[str, Group] = keys("as the top-level groups")
     matrix: Matrix | None = key("as the top-level matrix", None)
 
 
-@attrs.frozen(kw_only=True)
-class Router:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Router(Section):
     """Which rule says who runs beside whom."""
 
     use: Literal["group", "matrix"] | None = key("group (the default) or matrix", None)
     settings: RouterSettings = key("the rules", RouterSettings())
 
 
-@attrs.frozen(kw_only=True)
-class Fifo:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Fifo(Section):
     """The queue's settings."""
 
     priority: Mapping[str, Number] = keys("priority per model, higher first; 0 without")
 
 
-@attrs.frozen(kw_only=True)
-class SchedulerSettings:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SchedulerSettings(Section):
     """The settings of the schedulers."""
 
     fifo: Fifo = key("of the only scheduler there is", Fifo())
 
 
-@attrs.frozen(kw_only=True)
-class SchedulerChoice:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SchedulerChoice(Section):
     """Which scheduler says who is served next."""
 
     use: Literal["fifo"] = key("fifo, the only one there is", "fifo")
     settings: SchedulerSettings = key("its settings", SchedulerSettings())
 
 
-@attrs.frozen(kw_only=True)
-class Routing:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Routing(Section):
     """Router and scheduler."""
 
     router: Router = key("who runs beside whom", Router())
     scheduler: SchedulerChoice = key("who is served next", SchedulerChoice())
 
 
-@attrs.frozen(kw_only=True)
-class SelectorSettings:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SelectorSettings(Section):
     """The settings of a selector."""
 
     spillover: Positive = key("requests a target has before the next one is used", Positive(1))
 
 
-@attrs.frozen(kw_only=True)
-class Selector:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Selector(Section):
     """A name that stands for one of several models, chosen for each request."""
 
     strategy: Literal["warm", "pin", "spillover"] | None = key(
@@ -229,8 +230,8 @@ class Selector:
     metadata: Params = keys("shown in the list of models")
 
 
-@attrs.frozen(kw_only=True)
-class Profile:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Profile(Section):
     """Names that stand for other models while the profile is active."""
 
     description: str = key("what it is for", "")
@@ -240,8 +241,8 @@ class Profile:
 PEER_TIMEOUTS = Timeouts(response_header=AnySeconds(60))
 
 
-@attrs.frozen(kw_only=True)
-class Peer:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Peer(Section):
     """Another server with an OpenAI-style API, whose models are served as well."""
 
     proxy: str = key("its address; required", "")
@@ -252,30 +253,30 @@ class Peer:
     tailcat_key: Any = key("ignored: Tailcat is not spoken here", None)
 
 
-@attrs.frozen(kw_only=True)
-class OnStartup:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class OnStartup(Section):
     """What is done at the start."""
 
     preload: tuple[str, ...] = key("models to load, one after the other", ())
     profile: str = key("a profile that is in use from the start, and after each reload", "")
 
 
-@attrs.frozen(kw_only=True)
-class Hooks:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Hooks(Section):
     """What is done when something happens."""
 
     on_startup: OnStartup = key("at the start", OnStartup(), name="on_startup")
 
 
-@attrs.frozen(kw_only=True)
-class Store:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Store(Section):
     """Where the activity log is kept."""
 
     path: str = key("file of the activity log; required", "")
 
 
-@attrs.frozen(kw_only=True)
-class Activity:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Activity(Section):
     """How the activity page groups requests."""
 
     session_id: tuple[str, ...] = key(
@@ -283,23 +284,23 @@ class Activity:
     )
 
 
-@attrs.frozen(kw_only=True)
-class Ui:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Ui(Section):
     """The user interface."""
 
     activity: Activity = key("the activity page", Activity())
 
 
-@attrs.frozen(kw_only=True)
-class Performance:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Performance(Section):
     """Samples of CPU, memory and GPU."""
 
     disabled: bool = key("whether nothing is sampled", False)
     every: Duration = key("time between samples, at least 5s", Duration("5s"))
 
 
-@attrs.frozen(kw_only=True)
-class UpstreamPaths:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class UpstreamPaths(Section):
     """What ``/upstream/MODEL/...`` does."""
 
     ignore_paths: tuple[Pattern, ...] = key(

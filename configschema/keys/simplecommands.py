@@ -90,6 +90,7 @@ class Simple:
         return program_of(self.words[0]) if self.words else ""
 
 
+@lru_cache(KEPT)
 def program_of(word: str) -> str:
     """Return a program's name without its folder and the ``.exe`` of Windows."""
     return PurePath(word).name.removesuffix(".exe")

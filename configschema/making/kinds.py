@@ -36,10 +36,7 @@ class WrongValue(ValueError):
         super().__init__(message)
 
 
-# What each kind accepts. Each hook has the signature that cattrs wants: the value and its type.
-
-
-def _text(value: Any, _: Any) -> str:  # noqa: ANN401 -- cattrs' hook signature
+def _text(value: object) -> str:
     if type(value) is str:
         return value
     if value is None:
@@ -51,13 +48,13 @@ def _text(value: Any, _: Any) -> str:  # noqa: ANN401 -- cattrs' hook signature
     raise WrongValue("expected a text, found {}", value)
 
 
-def _secret(value: Any, _: Any) -> Secret:  # noqa: ANN401 -- cattrs' hook signature
+def _secret(value: object) -> Secret:
     if isinstance(value, (dict, list)):
         raise WrongValue("expected a key as text")
-    return Secret(_text(value, str))
+    return Secret(_text(value))
 
 
-def _truth(value: Any, _: Any) -> bool:  # noqa: ANN401 -- cattrs' hook signature
+def _truth(value: object) -> bool:
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value in YES | NO:
@@ -65,22 +62,22 @@ def _truth(value: Any, _: Any) -> bool:  # noqa: ANN401 -- cattrs' hook signatur
     raise WrongValue("expected true or false, found {}", value)
 
 
-def _duration(value: Any, _: Any) -> Duration:  # noqa: ANN401 -- cattrs' hook signature
+def _duration(value: object) -> Duration:
     if not isinstance(value, str):
         raise WrongValue("expected a time such as 5s or 1m30s, found {}", value)
     return Duration(value)
 
 
-def _log_outputs(value: Any, _: Any) -> LogOutputs:  # noqa: ANN401 -- cattrs' hook signature
+def _log_outputs(value: object) -> LogOutputs:
     outputs = [part.strip() for part in value.split(",")] if isinstance(value, str) else [""]
     if outputs not in (["both"], ["none"]) and not set(outputs) <= set(LOG_OUTPUTS):
         words = "both, none, or some of proxy, upstream and http, with commas"
         raise WrongValue(f"expected {words}, found {{}}", value)
-    return LogOutputs(value)
+    return LogOutputs(str(value))
 
 
-def _whole(kind: Whole) -> Callable[[Any, Any], int]:
-    def hook(value: Any, _: Any) -> int:  # noqa: ANN401 -- cattrs' hook signature
+def _whole(kind: Whole) -> Callable[[object], int]:
+    def whole(value: object) -> int:
         number = _number(value, kind.cut)
         too_low = kind.lowest is not None and number is not None and number < kind.lowest
         if number is None or too_low or (number > kind.highest and not kind.clamp):
@@ -91,7 +88,7 @@ def _whole(kind: Whole) -> Callable[[Any, Any], int]:
             raise WrongValue(f"expected {kind.expected}{most}, found {{}}{way}", value)
         return min(number, kind.highest)
 
-    return hook
+    return whole
 
 
 def _number(value: object, cut: bool) -> int | None:
@@ -103,17 +100,17 @@ def _number(value: object, cut: bool) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _command(value: Any, _: Any) -> Command:  # noqa: ANN401 -- cattrs' hook signature
+def _command(value: object) -> Command:
     if isinstance(value, (dict, list)):
         raise WrongValue("expected a command as text, found {}", value)
-    text = _text(value, str)
+    text = _text(value)
     if "\0" in text:
         raise WrongValue("holds a NUL character, which no argument can")
     return split(text)
 
 
-def _pattern(value: Any, _: Any) -> Pattern:  # noqa: ANN401 -- cattrs' hook signature
-    text = _text(value, str)
+def _pattern(value: object) -> Pattern:
+    text = _text(value)
     if text:
         import re2  # each start would wait for it
 
@@ -133,8 +130,8 @@ def _plain(reason: str) -> str:
     return reason.partition(":")[0]
 
 
-def _expression(value: Any, _: Any) -> Expression:  # noqa: ANN401 -- cattrs' hook signature
-    text = _text(value, str)
+def _expression(value: object) -> Expression:
+    text = _text(value)
     if text:
         from configschema.making.expressions import wrong_with  # each start would wait for it
 
@@ -144,7 +141,7 @@ def _expression(value: Any, _: Any) -> Expression:  # noqa: ANN401 -- cattrs' ho
     return Expression(text)
 
 
-def word(value: Any, kind: Any) -> Any:  # noqa: ANN401 -- cattrs' hook signature
+def word(value: object, kind: object) -> str:
     """Return a word of those that a ``Literal`` lists."""
     words = get_args(kind)
     if value == "" and words in MAY_BE_EMPTY:
@@ -154,7 +151,7 @@ def word(value: Any, kind: Any) -> Any:  # noqa: ANN401 -- cattrs' hook signatur
     return value
 
 
-KINDS: Mapping[Any, Callable[[Any, Any], Any]] = {
+KINDS: Mapping[Any, Callable[[object], object]] = {
     str: _text,
     bool: _truth,
     Secret: _secret,
@@ -165,4 +162,4 @@ KINDS: Mapping[Any, Callable[[Any, Any], Any]] = {
     LogOutputs: _log_outputs,
     **{kind: _whole(numbers) for kind, numbers in WHOLE.items()},
 }
-"""The function of each kind, for cattrs: it takes the value and its type."""
+"""The function of each kind: it takes the value."""

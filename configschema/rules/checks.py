@@ -67,13 +67,16 @@ def _sleep(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]
     for command, name in ((model.cmd_sleep, "cmdSleep"), (model.cmd_wake, "cmdWake")):
         if command.open_quote:
             yield Fault((*path, name), f"a {command.open_quote} is begun and not ended")
-    lists = ("sleepEndpoints", "wakeEndpoints")
-    endpoints = [key for key in lists if any(one is not None for one in keys.get(key) or ())]
     if model.sleep_mode == "enable" and not (keys.get("cmdSleep") or model.sleep):
         for key in ("sleepEndpoints", "wakeEndpoints"):
-            if key not in endpoints:
+            if not _has_steps(keys.get(key)):
                 yield Fault((*path, "sleepMode"), f"{key} is required where sleepMode is enable")
     yield from _all_steps(model, path)
+
+
+def _has_steps(value: object) -> bool:
+    """Whether there is something under a key for steps; what is no list is refused for that."""
+    return any(one is not None for one in value) if isinstance(value, list) else bool(value)
 
 
 def _one_way_to_sleep(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]:

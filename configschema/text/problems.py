@@ -6,7 +6,6 @@ never a secret. Where a path stands in the text is known by `places`.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import zip_longest
@@ -42,6 +41,8 @@ class Meant:
 
     def nearest(self) -> str | None:
         """Return the known name that is most like it; case and underscores do not count."""
+        import difflib  # few files have such a name, and each start would wait for it
+
         plain = {known.lower().replace("_", ""): known for known in self.known}
         wanted = self.name.lower().replace("_", "")
         near = difflib.get_close_matches(wanted, plain, n=1, cutoff=self.likeness)

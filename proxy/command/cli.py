@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import json
 import sys
@@ -53,6 +54,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace, find: Callable[[], list[Path]], **more: float) -> int:
     """Run the daemon in the foreground; `find` names its files, now and for a reload."""
+    gc.enable()
     from proxy.daemon.launch import launch
     from proxy.lifecycle.reloading import Files
 
@@ -112,6 +114,7 @@ def _schema(_: argparse.Namespace) -> int:
 def _simulate(options: argparse.Namespace) -> int:
     from proxy.command.simulate import simulate
 
+    gc.enable()  # it may play for minutes
     sources = _sources([] if options.config is None else [options.config], options.config_dir)
     if not sources:
         raise CannotRun("simulate what? give a configuration with --config FILE")

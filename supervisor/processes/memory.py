@@ -10,15 +10,17 @@ import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
-import psutil
 import trio
 
 from supervisor.processes.census import Table, entry_of, token_of
 from supervisor.processes.gpu import held_on_gpus
 from supervisor.processes.kin import Kin
+
+if TYPE_CHECKING:  # 5 ms and 1 MiB of a daemon that may never measure: imported where it is used
+    import psutil
 
 T = TypeVar("T")
 Measure = Callable[[int], Awaitable[int]]
@@ -26,6 +28,8 @@ Measure = Callable[[int], Awaitable[int]]
 
 # What hangs keeps its thread: a driver must keep neither those of the daemon nor those for /proc.
 OF_DRIVER, _OF_PROC = trio.CapacityLimiter(2), trio.CapacityLimiter(4)
+# There is no thread left to look with, or no descriptor: for a file, or for the library itself.
+_NOTHING_LEFT = (RuntimeError, OSError, ImportError)
 _RESIDENT = re.compile(rb"^(?:VmRSS|VmSwap):\s+(\d+) kB$", re.MULTILINE)
 
 
@@ -51,7 +55,7 @@ async def held_by(pid: int) -> int:
     try:
         # Walking the pages of a large process takes the kernel a tenth of a second.
         return await beside(_measure, pid)
-    except (RuntimeError, OSError):  # there is no thread or descriptor left; the next look has one
+    except _NOTHING_LEFT:  # the next look has it
         return 0
 
 
@@ -60,7 +64,7 @@ async def weigh(pid: int, host: bool) -> Held:
     try:
         gpu = await beside(_weigh_gpus, pid, OF_DRIVER)
         return Held(await beside(_weigh_host, pid) if host else None, gpu)
-    except (RuntimeError, OSError):  # there is no thread or descriptor left
+    except _NOTHING_LEFT:
         return Held()
 
 
@@ -73,7 +77,7 @@ async def processes_below(pid: int) -> list[int]:
     """Return a process and all it has started; it alone where nobody can look."""
     try:
         return await beside(tree_of, pid)
-    except (RuntimeError, OSError):  # there is no thread or descriptor left to look with
+    except _NOTHING_LEFT:
         return [pid]
 
 
@@ -101,14 +105,20 @@ def _belongs_to(leader: int, pid: int) -> bool:
     if token and token_of(pid) == token:
         return True
     try:
-        return os.getsid(pid) == leader or leader in (one.pid for one in _line_of(pid))
-    except (OSError, psutil.Error):  # it has just ended
+        return os.getsid(pid) == leader or leader in _line_of(pid)
+    except OSError:  # it has just ended
         return False
 
 
-def _line_of(pid: int) -> list[psutil.Process]:
-    process = psutil.Process(pid)
-    return [process, *process.parents()]
+def _line_of(pid: int) -> list[int]:
+    """Return a process, its parent, and so on; nothing if it has ended."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return [one.pid for one in (process, *process.parents())]
+    except psutil.Error:
+        return []
 
 
 def _resident_of(pid: int) -> int:
@@ -121,6 +131,8 @@ def _resident_of(pid: int) -> int:
 
 
 def _measure(pid: int) -> int:
+    import psutil
+
     try:
         leader = psutil.Process(pid)
         tree = [leader, *leader.children(recursive=True)]
@@ -130,6 +142,8 @@ def _measure(pid: int) -> int:
 
 
 def _bytes_of(process: psutil.Process) -> int:
+    import psutil
+
     for measured in (_proportional, _resident):
         try:
             return measured(process)

@@ -92,6 +92,10 @@ def test_endpoints_that_are_not_enabled_are_not_used() -> None:
             "sleepMode: enable, sleepEndpoints: [{endpoint: /s}]",
             "models.m.sleepMode: wakeEndpoints is required where sleepMode is enable",
         ),
+        (
+            "sleepMode: enable, sleepEndpoints: 5, wakeEndpoints: [{endpoint: /w}]",
+            "models.m.sleepEndpoints: expected a list, found ***; put it in [ ]",
+        ),
         ("sleepMode: on", "models.m.sleepMode: expected enable or disable, found 'on'"),
         (
             "sleepEndpoints: [{endpoint: /s, method: DELETE}]",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import types
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import trio
 from supervisor.processes import gpu
 from supervisor.processes.child import open_child
 from supervisor.processes.gpu import held_on_gpus
-from supervisor.processes.memory import Held, tree_of, weigh
+from supervisor.processes.memory import Held, held_by, tree_of, weigh
 
 MIB = 1 << 20
 HOLDS = "import mmap, time; m = mmap.mmap(-1, 64 << 20); m.write(b'x' * len(m)); print(1, flush=1)"
@@ -172,3 +173,19 @@ async def test_a_process_that_is_gone_holds_nothing() -> None:
     async with open_child(["true"], env={}, on_output=lambda _: None, grace=0) as process:
         await process.exited()
     assert (await weigh(process.pid, True)).host == 0
+
+
+def test_what_measures_is_loaded_when_it_is_needed() -> None:
+    """A daemon that may never measure starts without it."""
+    code = "import sys, supervisor; sys.exit('psutil' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+async def test_where_what_measures_cannot_be_loaded_nothing_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is no descriptor left for its file: the next look may have one."""
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert await held_by(os.getpid()) == 0
+    monkeypatch.undo()
+    assert await held_by(os.getpid()) > MIB
