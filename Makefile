@@ -1,4 +1,5 @@
-# Every target sets up what it needs. PYTHON picks the interpreter (3.11 or newer).
+# Every target sets up what it needs. PYTHON picks the interpreter (3.11 or newer); without it, .venv is
+# made with an optimised one if there is any.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,21 @@ DEV_READY := $(VENV)/.ready-dev
 VLLM := .venv-vllm
 GPU_CHECK := .gpu-check
 
-.PHONY: demo test test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench format clean
+# What a Python is asked: can you make a virtual environment, and are you an optimised build? Debian's and
+# Ubuntu's own are, though their arguments do not say it. `tests/bench/machine.py` asks the same.
+define OPTIMISED
+import ensurepip, sys, sysconfig, venv
+said = sysconfig.get_config_var("CONFIG_ARGS") or ""
+of_debian = sys.base_prefix == "/usr" and "/usr/share/python-wheels" in said
+known = (3, 11) <= sys.version_info < (3, 14)
+sys.exit(not (known and ("--enable-optimizations" in said or of_debian)))
+endef
+export OPTIMISED
+VERSIONED := python3 python3.11 python3.12 python3.13
+CANDIDATES := $(VERSIONED) $(addprefix /usr/bin/,$(VERSIONED))
+CHOSEN = for one in $(CANDIDATES); do $$one -c "$$OPTIMISED" 2>/dev/null && echo $$one && exit; done; echo $(PYTHON)
+
+.PHONY: demo test test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench performance-page format clean
 
 demo: $(DEMO_READY)
 	@exec $(BIN)/llamadoze demo --folder .demo
@@ -64,9 +79,13 @@ check: lint types test
 schema: $(READY)
 	$(BIN)/llamadoze schema > docs/config.schema.json
 
+# PEER='name=command {config} {listen}' measures another proxy, too; a semicolon separates several.
 bench: $(DEV_READY)
-	$(BIN)/python -m tests.bench.forwarding
-	$(BIN)/python -m tests.bench.swaps
+	@$(BIN)/python -m tests.bench --peer "$$PEER" $(BENCH_OPTIONS)
+
+# The tables of docs/performance.md, from what `make bench` has written.
+performance-page: $(DEV_READY)
+	$(BIN)/python -m tests.bench.page bench.json
 
 format: $(DEV_READY)
 	$(BIN)/ruff format .
@@ -76,9 +95,10 @@ clean:
 	rm -rf $(VENV) $(VLLM) $(GPU_CHECK) .demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "llamadoze needs Python 3.11 or newer; try: make PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@python=$(if $(filter file,$(origin PYTHON)),$$($(CHOSEN)),$(PYTHON)); \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "llamadoze needs Python 3.11 or newer; try: make PYTHON=python3.12"; exit 1; }; \
+	echo "$$python -m venv $(VENV)"; $$python -m venv $(VENV)
 
 $(VLLM)/.ready:
 	$(PYTHON) -m venv $(VLLM)
@@ -88,6 +108,7 @@ $(VLLM)/.ready:
 
 $(READY): $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@$(BIN)/python -m compileall -q configschema supervisor proxy
 	@touch $@
 
 $(DEMO_READY): $(READY)

@@ -1,4 +1,4 @@
-"""The figures of the load benchmark: their medians over rounds, and how they are shown.
+"""The figures of the load benchmark, round by round, and their medians.
 
 Differences and ratios are taken within a round, since a noisy machine changes from round to round.
 """
@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isnan, nan
+from typing import Any
 
 import attrs
 
+from tests.bench.figures import number
+
 MILLI, MICRO, MEBI = 1e3, 1e6, 1 / 2**20
+DIRECT, HAPROXY, OURS = "direct", "haproxy", "llamadoze"
+Figures = dict[str, float]
 
 
 def middle(values: Sequence[float]) -> float:
@@ -25,11 +30,15 @@ class Results:
     """The figures of each load against each target, from each round."""
 
     targets: list[str]
-    _rounds: defaultdict[tuple[str, str], list[dict[str, float]]] = attrs.field(
+    _rounds: defaultdict[tuple[str, str], list[Figures]] = attrs.field(
         factory=lambda: defaultdict(list), init=False
     )
 
-    def add(self, load: str, target: str, figures: dict[str, float]) -> None:
+    @property
+    def loads(self) -> list[str]:
+        return list(dict.fromkeys(load for load, _ in self._rounds))
+
+    def add(self, load: str, target: str, figures: Figures) -> None:
         self._rounds[load, target].append(figures)
 
     def median(self, load: str, target: str, key: str) -> float:
@@ -37,17 +46,20 @@ class Results:
 
     def added(self, load: str, target: str, key: str) -> float:
         """Return how much more it is than without a proxy, in the same round."""
-        pairs = zip(self._values(load, target, key), self._values(load, "direct", key), strict=True)
-        return middle([value - without for value, without in pairs])
+        return middle(self._pairs(load, target, DIRECT, key, lambda own, other: own - other))
 
-    def ratio(self, load: str, key: str) -> float:
-        """Return how many times haproxy's it is for llamadoze, in the same round."""
-        values = self._values(load, "llamadoze", key)
-        pairs = zip(values, self._values(load, "haproxy", key) or [nan] * len(values), strict=True)
-        return middle([value / other for value, other in pairs])
+    def ratio(self, load: str, key: str, target: str = OURS, other: str = HAPROXY) -> float:
+        """Return how many times the other's it is, in the same round."""
+        return middle(self._pairs(load, target, other, key, lambda own, other: own / other))
+
+    def _pairs(
+        self, load: str, target: str, other: str, key: str, join: Callable[[float, float], float]
+    ) -> list[float]:
+        own, others = self._values(load, target, key), self._values(load, other, key)
+        return [join(*pair) for pair in zip(own, others, strict=True)] if others else []
 
     def _values(self, load: str, target: str, key: str) -> list[float]:
-        return [figures[key] for figures in self._rounds[load, target]]
+        return [figures[key] for figures in self._rounds.get((load, target), ())]
 
     def errors(self) -> list[str]:
         """Return a line for each load that was not answered as a whole."""
@@ -59,6 +71,36 @@ class Results:
             f"{target}, {load}: {sums[load, target]}" for load, target in sums if sums[load, target]
         ]
 
+    def written(self) -> dict[str, Any]:
+        """Return all for the file: what each round gave, the medians, the ratios of CPU."""
+        return {
+            "targets": self.targets,
+            "rounds": self._by_load(lambda load, name: self._rounds[load, name]),
+            "medians": self._by_load(self._medians),
+            "cpu over haproxy's": self._by_load(lambda load, name: self.ratio(load, "cpu", name)),
+        }
+
+    def _by_load(self, find: Callable[[str, str], object]) -> dict[str, dict[str, object]]:
+        return {load: {name: find(load, name) for name in self.targets} for load in self.loads}
+
+    def _medians(self, load: str, target: str) -> Figures:
+        keys = self._rounds[load, target][0]
+        return {key: self.median(load, target, key) for key in keys}
+
+    @classmethod
+    def read(cls, written: dict[str, Any]) -> Results:
+        """Read what `written` returns."""
+        results = cls(written["targets"])
+        for load, found in written["rounds"].items():
+            for target, some in found.items():
+                for figures in some:
+                    results.add(load, target, known(figures))
+        return results
+
+
+def known(figures: dict[str, float | None]) -> Figures:
+    return {key: nan if value is None else value for key, value in figures.items()}
+
 
 @attrs.frozen
 class Column:
@@ -69,28 +111,23 @@ class Column:
         load: whose figures they are.
         key: of the figure.
         scale: from seconds or bytes to the unit.
-        added: whether the time without a proxy is taken off.
+        of: the whole figure, what is ``added`` to that without a proxy, or how many ``times``
+            haproxy's it is.
     """
 
     heading: str
     load: str
     key: str
     scale: float = 1
-    added: bool = False
+    of: str = "whole"
 
     def cell(self, results: Results, target: str) -> str:
-        find = results.added if self.added else results.median
-        value = find(self.load, target, self.key) * self.scale
-        of_a_proxy = self.added or self.key in ("cpu", "memory")
-        if isnan(value) or (of_a_proxy and target == "direct"):
+        if target == DIRECT and (self.of != "whole" or self.key in ("cpu", "memory")):
             return "-"
-        return f"{value:,.{0 if abs(value) >= 100 else 2}f}"
+        return number(self._value(results, target) * self.scale)
 
-
-def show(title: str, rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; its first row has the headings."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    print(f"\n{title}")
-    for name, *cells in rows:
-        right = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-        print("  ".join([name.ljust(widths[0]), *right]).rstrip())
+    def _value(self, results: Results, target: str) -> float:
+        if self.of == "times":
+            return results.ratio(self.load, self.key, target)
+        find = results.added if self.of == "added" else results.median
+        return find(self.load, target, self.key)

@@ -1,4 +1,4 @@
-"""What the load benchmark measures: llamadoze, its model server, haproxy, and others by hand.
+"""What the load benchmark measures: llamadoze, its model server, and haproxy.
 
 Owns their processes, the cores they run on, and what they use. With fewer than four cores
 nothing is pinned.
@@ -17,10 +17,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from tests.bench.traffic_exchange import KEY, connect
+from tests.bench.traffic_results import DIRECT, HAPROXY, OURS
 from tests.ports import free_port
 from tests.system.daemon import LLAMADOZE as COMMAND
 from tests.system.daemon import Process, wait_for, write
@@ -29,7 +31,7 @@ SERVER = Path(__file__).with_name("traffic_server.py")
 CORES = sorted(os.sched_getaffinity(0))
 LLAMADOZE, OTHERS, MODEL_SERVER, CLIENT = CORES[:1], CORES[:2], CORES[2:3], CORES[3:4]
 BENCHMARK = CORES[1:2]
-HAPROXY = """
+HAPROXY_FILE = """
 global
     nbthread {threads}
     maxconn 4096
@@ -60,32 +62,42 @@ class Target:
         name: in the tables.
         port: on this machine.
         pid: of the process that listens there.
+        server_port: of the model server behind it.
     """
 
     name: str
     port: int
     pid: int
-
-    @classmethod
-    def read(cls, text: str) -> Target:
-        """Read ``NAME=PORT:PID``."""
-        name, _, rest = text.partition("=")
-        port, _, pid = rest.partition(":")
-        return cls(name, int(port), int(pid))
+    server_port: int
 
     def cpu_seconds(self) -> float:
-        """Return what all threads of the process have used.
-
-        From its CPU clock, see clock_getcpuclockid(3): what ``/proc/PID/stat`` tells, but that is
-        in ticks of 10 ms, too coarse for what haproxy uses in a short load.
-        """
-        return time.clock_gettime(~self.pid << 3 | 2)
+        """Return what all threads of the process have used."""
+        return cpu_seconds_of(self.pid)
 
     def memory(self) -> float:
         """Return the bytes that the process holds in memory."""
-        with open(f"/proc/{self.pid}/status") as file:
-            (kilobytes,) = (int(line.split()[1]) for line in file if line.startswith("VmRSS"))
-        return kilobytes * 1024
+        return memory_of(self.pid)
+
+
+def cpu_seconds_of(pid: int) -> float:
+    """Return what all threads of a process have used.
+
+    From its CPU clock, see clock_getcpuclockid(3): what ``/proc/PID/stat`` tells, but that is
+    in ticks of 10 ms, too coarse for what haproxy uses in a short load.
+    """
+    return time.clock_gettime(~pid << 3 | 2)
+
+
+def memory_of(pid: int) -> float:
+    """Return the bytes that a process holds in memory."""
+    with open(f"/proc/{pid}/status") as file:
+        (kilobytes,) = (int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+    return kilobytes * 1024
+
+
+def server_command(port: str) -> str:
+    """Return what starts the mock model server."""
+    return f"{sys.executable} -I -S {SERVER} --port {port}"
 
 
 def pin(pid: int, cores: Sequence[int]) -> None:
@@ -104,22 +116,29 @@ def worked_and_stolen() -> tuple[int, int]:
 
 
 @contextmanager
-def llamadoze(server_port: int | None) -> Iterator[tuple[Target, Target]]:
+def llamadoze() -> Iterator[tuple[Target, Target]]:
     """Start the daemon with one model; yield it and the model's server."""
-    command = f"{sys.executable} -I -S {SERVER} --port ${{PORT}}"
-    model = {"cmd": command, "proxy": "http://127.0.0.1:${PORT}", "concurrencyLimit": 2000}
     with tempfile.TemporaryDirectory() as folder:
-        start_port = server_port or free_port(1)
-        whole = {"startPort": start_port, "models": {"m": model}, "apiKeys": [KEY]}
-        file = write(Path(folder), **whole)
+        file = write(Path(folder), **configuration(free_port(1)))
         with _logging_to_file(file, Path(folder) / "log") as daemon:
             status, answer = daemon.chat("m")
             assert status == 200, answer
             running = daemon.running()["m"]
-            server = Target("direct", int(running["proxy"].rpartition(":")[2]), running["pid"])
+            port = int(running["proxy"].rpartition(":")[2])
+            server = Target(DIRECT, port, running["pid"], port)
             pin(server.pid, MODEL_SERVER)
             pin(daemon.process.pid, LLAMADOZE)
-            yield Target("llamadoze", daemon.port, daemon.process.pid), server
+            yield Target(OURS, daemon.port, daemon.process.pid, port), server
+
+
+def configuration(start_port: int) -> dict[str, Any]:
+    """Return the daemon's configuration: the mock model server as its model `m`."""
+    model = {
+        "cmd": server_command("${PORT}"),
+        "proxy": "http://127.0.0.1:${PORT}",
+        "concurrencyLimit": 2000,
+    }
+    return {"startPort": start_port, "models": {"m": model}, "apiKeys": [KEY]}
 
 
 @contextmanager
@@ -137,23 +156,28 @@ def _logging_to_file(config: str, log: Path) -> Iterator[Process]:
             process.wait(20)
 
 
+def haproxy_program() -> str | None:
+    """Return where haproxy is installed: also where only root's PATH leads."""
+    return shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
 @contextmanager
 def haproxy(server_port: int, threads: int) -> Iterator[Target | None]:
     """Start haproxy in front of the same model server; yield none where it is not installed."""
-    program = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    program = haproxy_program()
     if not program:
         yield None
         return
     port = free_port(1)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "haproxy.cfg"
-        file.write_text(HAPROXY.format(threads=threads, port=port, server_port=server_port))
+        file.write_text(HAPROXY_FILE.format(threads=threads, port=port, server_port=server_port))
         with subprocess.Popen([program, "-db", "-q", "-f", str(file)]) as process:
             try:
                 wait_for(lambda: process.poll() is not None or listens(port))
                 assert process.poll() is None, "haproxy has ended"
                 pin(process.pid, OTHERS)
-                yield Target("haproxy", port, process.pid)
+                yield Target(HAPROXY, port, process.pid, server_port)
             finally:
                 process.terminate()
 
@@ -165,12 +189,12 @@ def listens(port: int) -> bool:
     return False
 
 
-def play(load: Sequence[str], target: Target, server_port: int) -> dict[str, float]:
+def play(load: Sequence[str], target: Target) -> dict[str, float]:
     """Let the load generator's process play a load; add what the target used for it."""
     program = [sys.executable, "-m", "tests.bench.traffic_client"]
     command = [*program, *load, "--port", str(target.port)]
     if load[0] == "disconnects":
-        command += ["--server-port", str(server_port)]
+        command += ["--server-port", str(target.server_port)]
     before = target.cpu_seconds()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         pin(process.pid, CLIENT)
