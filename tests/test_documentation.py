@@ -18,14 +18,17 @@ from configschema.keys.commandline import Command
 from configschema.keys.fields import fields_of, inside, is_section, types_of, without_none
 from configschema.keys.presets import PRESETS
 from configschema.keys.schema import Config, Model
-from proxy.daemon.application import Application
 from proxy.forwarding.inflight import InFlight
 from proxy.forwarding.modelcalls import CONTACT
 from proxy.lifecycle.reloading import Reloader
-from proxy.naming.routes import ASKED, POSTED
+from proxy.naming.resolving import Resolver
+from proxy.naming.routes import ASKED, POSTED, PROBES
 from proxy.observing.counters import Metrics
+from proxy.observing.events import Events
 from proxy.observing.logbook import LogBook
 from proxy.observing.prometheus import exposed
+from proxy.views.composition import quart_application
+from proxy.views.subjects import Subjects
 from supervisor import open_supervisor
 
 ROOT = Path(__file__).parents[1]
@@ -174,10 +177,21 @@ def documented_routes() -> set[tuple[str, str]]:
 
 async def test_every_route_is_in_its_table() -> None:
     """And no other: those that are forwarded, and the daemon's own."""
-    forwarded = {("POST", path) for path in POSTED} | {("GET", path) for path in ASKED}
+    forwarded = {("POST", path) for path in POSTED} | {("GET", path) for path in (*ASKED, *PROBES)}
     async with open_supervisor(parse("models: {}").config, CONTACT) as supervisor:
         reloader = Reloader(None, supervisor)
-        application = Application(supervisor, reloader, Metrics(), LogBook(), trio.Event())
+        resolver, in_flight, book = Resolver(supervisor), InFlight(), LogBook()
+        application = quart_application(
+            Subjects(
+                reloader=reloader,
+                resolver=resolver,
+                metrics=Metrics(),
+                in_flight=in_flight,
+                events=Events(resolver, in_flight, book),
+                book=book,
+                stop=trio.Event(),
+            )
+        )
     own = {
         (method, re.sub(r"<[^>]+>", "*", rule.rule))
         for rule in application.url_map.iter_rules()
