@@ -31,8 +31,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 HAS_EPOLL = hasattr(select, "epoll")  # Linux
 if HAS_EPOLL:
+    URGENT = select.EPOLLPRI
     ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-    EDGE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+    EDGE = select.EPOLLIN | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET
 
 
 class Watch(Protocol):
@@ -75,25 +76,32 @@ class Edge:
     has_told: bool = attrs.field(default=False, init=False)
     tells: bool = attrs.field(default=True, init=False)
     _has_ended: bool = attrs.field(default=False, init=False)
+    _is_urgent: bool = attrs.field(default=False, init=False)
     _is_closed: bool = attrs.field(default=False, init=False)
 
     async def wait(self) -> None:
         """Return when something may have come."""
         self._back = None
-        if not self.has_told:
+        if not self._was_told():
             self._task = current_task()
             await wait_task_rescheduled(self._abort)
         if self._is_closed:
             raise trio.ClosedResourceError("it was closed here")
-        self.has_told = self._has_ended
 
     def call(self, back: Callable[[], None] | None) -> None:
         """Call back once when something may have come."""
-        if back is not None and self.has_told:
-            self.has_told = self._has_ended
+        if back is not None and self._was_told():
             back()
         else:
             self._back = back
+
+    def _was_told(self) -> bool:
+        """Take what was told, and return if it was; of urgent data once more."""
+        told = self.has_told or self._is_urgent
+        if not self.has_told:
+            self._is_urgent = False
+        self.has_told = self._has_ended
+        return told
 
     def _abort(self, _: RaiseCancelT) -> Abort:
         self._task = None
@@ -103,9 +111,12 @@ class Edge:
         """Wake or call who waits for it, or remember it.
 
         An end is told once only, maybe together with the last bytes: it is never waited for again.
+        A read stops at urgent data (tcp(7)), and nothing tells of what is behind: it is read again.
         """
         if flags & ENDED:
             self._has_ended = self.has_told = True
+        if flags & URGENT:
+            self._is_urgent = True
         if self._task is not None:
             task, self._task = self._task, None
             reschedule(task)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -324,6 +325,23 @@ async def ends(stream: Stream) -> bool:
         return not await stream.receive_some()
     except trio.BrokenResourceError:  # TLS misses its goodbye
         return True
+
+
+@pytest.mark.parametrize("pause", [0, 0.05])
+async def test_urgent_data_in_a_request_holds_nothing_up(pause: float) -> None:
+    """A read stops at it, and nothing tells of what is behind (tcp(7)); it is not of the body."""
+    echo = Echo()
+    body = b"x" * 20
+    async with serving(echo) as served:
+        with socket.create_connection(("127.0.0.1", served.port)) as client, trio.fail_after(5):
+            for turn in range(2):
+                await trio.sleep(0.05)  # so that nothing else is to be read
+                client.send(asking("/a", body)[:-15])
+                await trio.sleep(pause)
+                client.send(b"!", socket.MSG_OOB)
+                client.send(body[:15])
+                await until(lambda turn=turn: len(echo.ended) > turn)  # type: ignore[misc] # its own
+                assert said("/a", body).encode() in await trio.to_thread.run_sync(client.recv, 4096)
 
 
 async def test_a_cancellation_that_comes_too_late_is_not_for_the_next_request() -> None:
