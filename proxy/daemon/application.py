@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import attrs
 import trio
@@ -66,12 +67,6 @@ class Application(Journal):
         resolver.on_profile = events.profile_changed
         reloader.on_reload = lambda: pools.forget_peers(resolver.config.peers)
 
-        def account(call: Call, answer: Answer) -> None:
-            """Log and count a request that has ended."""
-            now = time.monotonic()
-            metrics.count(call, answer, now)
-            report(call, answer, now)
-
         views = Views(
             Subjects(
                 reloader=reloader,
@@ -83,7 +78,7 @@ class Application(Journal):
                 stop=stop,
             )
         )
-        forwarder = Forwarder(supervisor, resolver, pools, in_flight, account)
+        forwarder = Forwarder(supervisor, resolver, pools, in_flight, partial(_account, metrics))
         return cls(
             handle=Entry(forwarder, views.serve, resolver, metrics).handle,
             metrics=metrics,
@@ -114,6 +109,13 @@ class Application(Journal):
         if event in (Event.STOP, Event.ENDED, Event.GAVE_UP, Event.SLEEP):
             self.pools.let_go(model)
         self._events.stepped(model, event, state, took)
+
+
+def _account(metrics: Metrics, call: Call, answer: Answer) -> None:
+    """Log and count a request that has ended."""
+    now = time.monotonic()
+    metrics.count(call, answer, now)
+    report(call, answer, now)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from proxy.forwarding.madeby import MadeBy
 from proxy.forwarding.pools import Pools
 from proxy.forwarding.questions import Question, read_question
 from proxy.forwarding.tunnel import NOBODY_ELSE, Courtesy
-from proxy.http.bodies import Budget, Holding, Incoming
+from proxy.http.bodies import Budget, Incoming
 from proxy.http.errors import EXPECTED, BadRequest, problem_of
 from proxy.http.exchange import Exchange
 from proxy.http.headers import VIA, Header, to_peer, to_upstream
@@ -130,7 +130,7 @@ class _Errand:
             self._refuse_loop()
         limits, bodies = self.now.limits, self.of.bodies
         bodies.limit = limits.all_held
-        with Holding(bodies) as holding:
+        with bodies.holding() as holding:
             route = self._way() if self.route.made else self.route
             question = await read_question(route, self.exchange, self.incoming, limits, holding)
             self.answer.call.model = question.model

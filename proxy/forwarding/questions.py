@@ -20,7 +20,7 @@ import trio
 from proxy.forwarding.filters import Edit, edited, rename
 from proxy.forwarding.jsontext import NotJson, Steps, T, look_into, root_of
 from proxy.http.bodies import Held, Holding, Incoming, Limits, Upload, hold
-from proxy.http.errors import BadRequest
+from proxy.http.errors import BadRequest, needs_restart
 from proxy.http.exchange import Exchange
 from proxy.http.heads import FRAMING
 from proxy.naming.routes import NamedIn, Route
@@ -165,8 +165,7 @@ async def _read_form(kind: bytes, incoming: Incoming, limits: Limits) -> FormUpl
                 await trio.to_thread.run_sync(_reader_of_forms)
         boundary_of, read_form = _reader_of_forms()
     except ImportError as error:
-        text = f"forms cannot be read until llamadoze is started again: {error}"
-        raise BadRequest(text, status=503) from error
+        raise needs_restart("forms", error) from error
     return await read_form(incoming, boundary_of(kind), limits.upload)
 
 

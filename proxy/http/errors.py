@@ -57,6 +57,7 @@ NOT_FOR_CACHES: Header = (b"cache-control", b"no-store")
 """On all answers of our own: what one may read, another may not (RFC 9111, 5.2.2.5)."""
 JSON, TEXT, PAGE = "application/json", "text/plain", "text/html"
 PARAMETER = re.compile(r";(?!\s*[qQ]\s*=)[^;,]*")  # of a kind, such as its charset; q is none
+INTERNAL = "internal error; the daemon's log has more"
 LONGEST_ACCEPT = 1024  # bytes; longer ones get JSON
 OF_PROGRAMS = (b"", b"*/*", b"application/json", b"application/json, text/event-stream")
 """Kinds of which JSON is the best, or as good as any."""
@@ -78,6 +79,14 @@ class BadRequest(Unsendable):
         self.code = code
         self.headers = headers or {}
         super().__init__(message)
+
+
+def needs_restart(what: str, error: ImportError) -> BadRequest:
+    """Return what is said where a module can be loaded no more that is needed only now.
+
+    That is so when another version was installed while this process runs.
+    """
+    return BadRequest(f"{what} cannot be read until llamadoze is started again: {error}", 503)
 
 
 @attrs.frozen
@@ -134,7 +143,8 @@ class Problem:
 async def ready_to_say(accept: bytes) -> None:
     """Load what the choice of a form needs, in a thread. Only browsers need it, and few errors."""
     if accept not in OF_PROGRAMS and "werkzeug.http" not in sys.modules:
-        with suppress(RuntimeError):  # there is no thread left: then everybody waits for it
+        # There is no thread left: then everybody waits for it. Or its files have gone.
+        with suppress(RuntimeError, ImportError):
             await trio.to_thread.run_sync(import_module, "werkzeug.http")
 
 
@@ -142,8 +152,11 @@ def _liked_best(accept: bytes) -> str:
     """Return the form that a client prefers to JSON; JSON if there is none (RFC 9110, 12.5.1)."""
     if accept in OF_PROGRAMS or len(accept) > LONGEST_ACCEPT:
         return JSON
-    from werkzeug.datastructures import MIMEAccept  # loaded by `ready_to_say`
-    from werkzeug.http import parse_accept_header
+    try:
+        from werkzeug.datastructures import MIMEAccept  # loaded by `ready_to_say`
+        from werkzeug.http import parse_accept_header
+    except ImportError:  # another version was installed while this one runs
+        return JSON
 
     bare = PARAMETER.sub("", accept.decode("latin-1"))
     wanted = parse_accept_header(bare, MIMEAccept)
@@ -190,7 +203,7 @@ def problem_of(error: Exception) -> Problem:
         case Unloaded():
             return Problem(500, message, "model_unloaded")
         case _:
-            return Problem(500, "internal error; the daemon's log has more")
+            return Problem(500, INTERNAL)
 
 
 EXPECTED = (BadRequest, SupervisorError, UpstreamError)

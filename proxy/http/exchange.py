@@ -13,7 +13,7 @@ import attrs
 import structlog
 import trio
 
-from proxy.http.errors import Problem
+from proxy.http.errors import INTERNAL, Problem
 from proxy.http.headers import Header
 from proxy.http.heads import Reject, as_text, check_head, read_target, request_head, response_head
 from proxy.http.parsing import BODILESS, UPGRADED
@@ -28,7 +28,7 @@ LOST = (OSError, trio.ClosedResourceError)
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 
-FAULT = Reject(500, "internal error; the daemon's log has more")
+FAULT = Reject(500, INTERNAL)
 
 
 class ClientConnection(Protocol):
@@ -280,10 +280,7 @@ class Exchange:
         if self._head and (data or last):
             data, self._head = self._head + data, b""
         if data:
-            try:
-                await self.connection.wire.send(data)
-            except LOST:
-                await self.connection.lost()
+            await self._send(data)
         self.answered = last
 
     async def _send(self, data: bytes) -> None:

@@ -96,7 +96,8 @@ class Edge:
             self._back = back
 
     def _was_told(self) -> bool:
-        """Take what was told, and return if it was; of urgent data once more."""
+        """Return whether anything was told, and forget it. An end is never forgotten, and urgent
+        data is told twice: once for what is in front of it, once for what is behind."""
         told = self.has_told or self._is_urgent
         if not self.has_told:
             self._is_urgent = False
@@ -184,7 +185,7 @@ class _ByTrio:
         """Never call: Trio tells none but who waits."""
 
     def end(self) -> None:
-        """Nothing is to be done: `notify_closing` tells who waits."""
+        """Do nothing: the wire tells Trio with `notify_closing`."""
 
 
 _OF_RUN: RunVar[Edges] = RunVar("edges")

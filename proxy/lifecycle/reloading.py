@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from configschema import Config, ConfigError, Loaded
-from proxy.http.errors import BadRequest
+from proxy.http.errors import BadRequest, needs_restart
 from proxy.lifecycle.startup import CannotRun
 from supervisor import Changes, Supervisor
 
@@ -74,6 +74,8 @@ class Reloader:
             ports = {name: model.port for name, model in models.items() if model.port}
             try:
                 loaded = await _in_thread(partial(_read, self.files, ports))
+            except ImportError as error:  # the files of another version lie there now
+                raise self._refused(needs_restart("the configuration", error)) from error
             except UNREADABLE as error:
                 raise self._refused(error) from None
             for warning in loaded.warnings:

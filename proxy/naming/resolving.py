@@ -14,7 +14,7 @@ import attrs
 
 from configschema import Config
 from proxy.http.bodies import Limits
-from proxy.http.errors import BadRequest
+from proxy.http.errors import BadRequest, needs_restart
 from proxy.naming.access import Keys
 from proxy.naming.closedpaths import Controls
 from proxy.naming.directory import Directory, Target
@@ -73,14 +73,20 @@ class InEffect:
         self.controls.refuse(model.id if model else "", path)
 
     def is_ignored(self, path: str) -> bool:
-        """Whether a path below a model does not start it (``upstream.ignorePaths``)."""
+        """Whether a path below a model does not start it (``upstream.ignorePaths``).
+
+        Raises:
+            BadRequest: llamadoze must be started again before that can be known.
+        """
         return any(_pattern(text).search(path) for text in self.config.upstream.ignore_paths)
 
 
 @cache
 def _pattern(text: str) -> re2._Regexp[str]:
-    import re2  # 2 MiB that most never need
-
+    try:
+        import re2  # 2 MiB that most never need
+    except ImportError as error:
+        raise needs_restart("paths below /upstream", error) from error
     return re2.compile(text)
 
 

@@ -74,10 +74,6 @@ class LogBook(Journal):
         """What is shown, in the order it came."""
         return self.proxy if self.shown == {PROXY} else self._mixed
 
-    def tell(self, line: str) -> None:
-        """Take one of the daemon's own lines."""
-        self.keep(line.encode("utf-8", "replace") + b"\n")
-
     def keep(self, data: bytes) -> None:
         """Take one of the daemon's own lines, with its end."""
         self.proxy.write(data)

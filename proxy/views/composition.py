@@ -1,7 +1,7 @@
 """The Quart-Trio application: which views there are, and what an error in one becomes.
 
-Owns the composition of the views. Loading it would take half as long again as all else of a start,
-so that is done when one is asked for: see `lateviews`.
+Owns the composition of the views. Loading this module takes nearly half as long as all else of a
+start, so it is loaded when the first view is asked for: see `lateviews`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import attrs
 import structlog
 import trio
 
-from proxy.http.errors import Problem
+from proxy.http.errors import INTERNAL, Problem
 from proxy.http.exchange import Exchange
 from proxy.http.headers import Header
 from proxy.views.subjects import Subjects
@@ -22,7 +22,7 @@ from proxy.views.throughasgi import serve
 if TYPE_CHECKING:  # this is what is loaded late
     from quart_trio import QuartTrio
 
-FAULT = Problem(500, "internal error; the daemon's log has more")
+FAULT = Problem(500, INTERNAL)
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
@@ -42,8 +42,11 @@ class Views:
             await self._asked.wait()
             try:
                 self._application = await self._loaded()
-            except Exception:  # as when llamadoze was just installed anew; models go on
-                log.exception("The daemon's own routes cannot be loaded; only models are served")
+            except Exception:  # whatever it is, models must go on
+                log.exception(
+                    "The daemon's own routes cannot be loaded and answer 500; models are served. "
+                    "If llamadoze or Python was installed anew meanwhile, start llamadoze again"
+                )
             self._asked, tried, self._tried = trio.Event(), self._tried, trio.Event()
             tried.set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -11,8 +12,14 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http.errors import Problem
+from configschema import Loaded, parse
+from proxy.forwarding.modelcalls import CONTACT
+from proxy.forwarding.questions import _reader_of_forms
+from proxy.http.errors import BadRequest, Problem
 from proxy.http.headers import value_of
+from proxy.lifecycle.reloading import Files, Reloader
+from proxy.naming.resolving import _pattern
+from supervisor import open_supervisor
 from tests.peers.client import Reply, ask
 from tests.proxy.daemon import Daemon, daemon, stub
 
@@ -231,3 +238,37 @@ async def test_an_id_that_no_log_can_hold_is_replaced(given_id: str) -> None:
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, "GET", "/health", b"", {"x-request-id": given_id})
         assert len(reply.headers["x-request-id"]) == 16
+
+
+async def test_modules_that_have_gone_since_the_start_are_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when another version is installed meanwhile: models go on, and errors are JSON."""
+    _pattern.cache_clear()
+    _reader_of_forms.cache_clear()
+    for name in ("werkzeug.datastructures", "werkzeug.http", "re2", "proxy.forwarding.forms"):
+        monkeypatch.setitem(sys.modules, name, None)
+    async with daemon({"a": stub()}) as running:
+        refused = await ask(running.port, "POST", CHAT, b"{}", {"accept": BROWSERS})
+        assert (refused.status, refused.headers["content-type"]) == (404, JSON)
+        page = await ask(running.port, "GET", "/upstream/a/x.css")
+        form = {"content-type": "multipart/form-data; boundary=b"}
+        upload = await ask(running.port, "POST", "/v1/audio/transcriptions", b"x", form)
+        for reply in (page, upload):
+            assert reply.status == 503
+            assert b"until llamadoze is started again" in reply.body
+        assert (await ask(running.port, "POST", CHAT, b'{"model": "a"}')).status == 200
+
+
+async def test_a_reload_that_lacks_a_module_changes_nothing() -> None:
+    """It ends neither the daemon nor its models, and says what to do."""
+
+    def read(*_: object) -> Loaded:
+        raise ModuleNotFoundError("No module named 're2'")
+
+    async with open_supervisor(parse("models: {}").config, CONTACT) as supervisor:
+        reloader = Reloader(Files(list, read, lambda _: None), supervisor)
+        await reloader.try_reload()
+        with pytest.raises(BadRequest, match="until llamadoze is started again") as caught:
+            await reloader.reload()
+    assert caught.value.status == 422

@@ -100,9 +100,9 @@ async def test_a_reader_of_the_log_that_is_too_slow_is_told_what_it_missed() -> 
     book = LogBook()
     with book.followed("proxy") as reader:
         for _ in range(MOST_UNREAD // 1024 + 3):
-            book.tell("x" * 1023)
+            book.keep(b"x" * 1023 + b"\n")
         assert len(await reader.read()) == MOST_UNREAD
-        book.tell("again")
+        book.keep(b"again\n")
         text = await reader.read()
     assert text == b"\n[3072 bytes dropped: this reader is too slow]\nagain\n"
 
