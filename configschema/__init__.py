@@ -3,7 +3,6 @@
 Owns reading, macros, structuring and the rules across keys. Knows nothing of processes or HTTP.
 """
 
-from configschema.keys.addresses import is_reachable
 from configschema.keys.clients import ApiKey, Cors, Security
 from configschema.keys.commandline import Command
 from configschema.keys.fields import fields_of
@@ -11,18 +10,17 @@ from configschema.keys.limits import Limits, resolve_limits
 from configschema.keys.recipe import Call, Checkpoint, Recipe, Run, Step
 from configschema.keys.schema import Config, Model
 from configschema.keys.sections import (
-    DEFAULT_GROUP,
     Capabilities,
     Filters,
-    Group,
-    Matrix,
     Peer,
     Profile,
     Selector,
     Timeouts,
     Verify,
 )
+from configschema.keys.sharing import DEFAULT_GROUP, Group, Matrix, MemoryRules
 from configschema.reading import Here, Loaded, files_in, load, parse
+from configschema.rules.addresses import is_reachable
 from configschema.rules.matrixsets import Sets
 from configschema.rules.routing import rules_of, sets_of
 from configschema.text.problems import ConfigError, Problem
@@ -43,6 +41,7 @@ __all__ = [
     "Limits",
     "Loaded",
     "Matrix",
+    "MemoryRules",
     "Model",
     "Peer",
     "Problem",

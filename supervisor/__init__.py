@@ -3,11 +3,12 @@
 Knows nothing of HTTP: whether a model server answers is asked through a probe that is passed in.
 """
 
-from supervisor.changes import Changes
+from supervisor.opening import open_supervisor
 from supervisor.states.refusals import (
     BackingOff,
     CannotSleep,
     ModelFailed,
+    NoRoom,
     NotRunning,
     Paused,
     QueueFull,
@@ -20,13 +21,15 @@ from supervisor.states.refusals import (
 )
 from supervisor.states.snapshot import Snapshot
 from supervisor.states.table import State
-from supervisor.supervisor import Supervisor, open_supervisor
+from supervisor.succession.changes import Changes
+from supervisor.supervisor import Supervisor
 
 __all__ = [
     "BackingOff",
     "CannotSleep",
     "Changes",
     "ModelFailed",
+    "NoRoom",
     "NotRunning",
     "Paused",
     "QueueFull",

@@ -13,15 +13,19 @@ from pathlib import Path
 import attrs
 import trio
 
-from configschema import Config, Limits, resolve_limits
-from supervisor.changes import Changes, changes
+from configschema import Config, Limits, resolve_limits, rules_of
 from supervisor.model.server import ModelServer
 from supervisor.neighbours import Neighbours
 from supervisor.places.choosing import Places
+from supervisor.scheduling.roomkeeper import RoomKeeper
 from supervisor.sleep.contact import Contact
 from supervisor.states.journal import SILENT, Journal
 from supervisor.states.table import ENDED, State
+from supervisor.succession.changes import Changes, changes
+from supervisor.succession.knowledge import Knowledge
 from supervisor.succession.records import Record, Records
+
+TOGETHER = 0.005  # seconds for which changes are collected before they are written down
 
 
 @attrs.define(eq=False)
@@ -37,10 +41,12 @@ class Fleet:
         records: what the next daemon is left; None leaves nothing.
         inherited: processes of an earlier daemon, by model.
         journal: told what happens to the models.
+        knowledge: what was learned of models before.
         on_change: called with a model server after every change of its state.
         on_failure: called with a model's id and the reason when it fails while it is wanted.
         on_crash: called with a model's id when it has died and is to be started again.
         servers: by id; one whose model was removed stays until its process has ended.
+        keeper: of the memory that they hold.
     """
 
     config: Config
@@ -51,10 +57,19 @@ class Fleet:
     records: Records | None = None
     inherited: dict[str, Record] = attrs.field(factory=dict)
     journal: Journal = SILENT
+    knowledge: Knowledge = attrs.field(factory=Knowledge)
     on_change: Callable[[ModelServer], None] = lambda _: None
     on_failure: Callable[[str, str], None] = lambda _, __: None
     on_crash: Callable[[str], None] = lambda _: None
     servers: dict[str, ModelServer] = attrs.field(factory=dict, init=False)
+    keeper: RoomKeeper = attrs.field(init=False)
+    _handles: dict[str, object] = attrs.field(factory=dict, init=False)
+    _to_note: set[str] = attrs.field(factory=set, init=False)
+    _noting: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    @keeper.default
+    def _new_keeper(self) -> RoomKeeper:
+        return RoomKeeper(self.servers, rules_of(self.config).memory)
 
     def open(self) -> None:
         """Begin to own the models of the configuration."""
@@ -111,6 +126,7 @@ class Fleet:
             *(inherited, self.journal, Neighbours(name, self)),
         )
         server.output.on_write = partial(self.journal.wrote, name)
+        server.recall(self.knowledge.recall(model))
         self.servers[name] = server
         self.nursery.start_soon(server.run)
 
@@ -131,9 +147,34 @@ class Fleet:
         lives_on = self.config.adopt or (model is not None and model.is_elsewhere)
         return self.records.log_file(name) if self.records and lives_on else None
 
+    def note_soon(self, name: str) -> None:
+        """Leave word of a change: at once of another process, else beside what follows from it.
+
+        A process must be known if the daemon dies. Its next state is written while a command of it
+        is being started, say: in a moment, and together with what others have changed in it.
+        """
+        handle = self.servers[name].at.handle
+        if handle is None or self._handles.get(name) is not handle:
+            self._handles[name] = handle
+            self.note(name)
+        else:
+            self._to_note.add(name)
+            self._noting.set()
+
+    async def run(self) -> None:
+        """Write down what has changed, for as long as the daemon runs."""
+        while True:
+            await self._noting.wait()
+            await trio.sleep(TOGETHER)  # what follows from the change goes first
+            self._noting = trio.Event()
+            for name in sorted(self._to_note & self.servers.keys()):
+                self.note(name)
+            self._to_note.clear()
+
     def note(self, name: str) -> bool:
         """Leave the next daemon word of a server; return whether that could be done."""
+        server = self.servers[name]
+        self.knowledge.keep(server.model, server.learned)
         if self.records is None:
             return False
-        server = self.servers[name]
         return self.records.note(server.model, server.snapshot(), logs=server.logs)

@@ -6,8 +6,7 @@ When room is made for a request is the scheduler's.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -18,22 +17,17 @@ import trio
 from configschema import Config, Model, rules_of
 from supervisor.model.server import ModelServer
 from supervisor.model.surroundings import Surroundings
+from supervisor.room.choice import said_by
+from supervisor.scheduling.roomkeeper import RoomKeeper
 from supervisor.scheduling.sleepbudget import Sleeper, by_value
 from supervisor.sleep.proof import LITTLE
+from supervisor.states.learned import Learned
 from supervisor.states.racing import race
 from supervisor.states.refusals import StillHeld
 from supervisor.states.table import ENDED, State, Wish
+from supervisor.succession.knowledge import Knowledge
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
-
-CHOICES = (
-    "CUDA_VISIBLE_DEVICES",
-    "NVIDIA_VISIBLE_DEVICES",
-    "HIP_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES",
-    "ZE_AFFINITY_MASK",
-)
-_IN_COMMAND = re.compile(rf"\b({'|'.join(CHOICES)})=([\w,.:-]+)|--gpus[ =]\S*?device=([\w,.:-]+)")
 
 
 class Others(Protocol):
@@ -44,8 +38,10 @@ class Others(Protocol):
     on_change: Callable[[ModelServer], None]
     on_failure: Callable[[str, str], None]
     on_crash: Callable[[str], None]
+    keeper: RoomKeeper
+    knowledge: Knowledge
 
-    def note(self, name: str) -> bool:
+    def note_soon(self, name: str) -> None:
         """Leave the next daemon word of a server."""
 
 
@@ -64,7 +60,7 @@ class Neighbours(Surroundings):
     def changed(self) -> None:
         """Let the scheduler decide, and the next daemon know."""
         self.others.on_change(self.others.servers[self.name])
-        self.others.note(self.name)
+        self.others.note_soon(self.name)
 
     def failed(self, reason: str) -> None:
         """Send away who waits for it."""
@@ -93,13 +89,25 @@ class Neighbours(Surroundings):
         present = {one.model.port for name, one in self.others.servers.items() if name != self.name}
         return {port for port in given | present if port}
 
+    def are_placed_by_memory(self) -> bool:
+        """Return what the file says."""
+        return self.others.keeper.rules is not None
+
+    def learned_of(self, model: Model) -> Learned:
+        """Return what the state folder keeps."""
+        return self.others.knowledge.recall(model)
+
+    def environment(self) -> Mapping[str, str]:
+        """Return the GPUs that were chosen for it."""
+        return self.others.keeper.environment(self.name)
+
     def sleepers(self) -> Sequence[str]:
         """Return those that sleep on its GPU, the least valuable first."""
         own = gpus_of(self.others.servers[self.name].model)
         beside = [
             server
             for name, server in self.others.servers.items()
-            if name != self.name and _is_in_the_way(server) and _meet(own, server.model)
+            if name != self.name and _may_be_stopped(server) and _meet(own, server.model)
         ]
         found = [
             Sleeper(model=one.model.id, idle=one.usage.idle_seconds(), costs=one.at.costs)
@@ -136,15 +144,14 @@ def is_watched(config: Config, model: Model) -> bool:
 
 def gpus_of(model: Model) -> frozenset[str] | None:
     """Return the GPUs that a model's environment or command names; None if it may be on any."""
-    pairs = (entry.partition("=") for entry in model.env)
-    named = {name: value for name, _, value in pairs if name in CHOICES}
-    found = _IN_COMMAND.search(model.cmd.text)
-    value = next(iter(named.values()), "") or (found and (found[2] or found[3])) or ""
-    return frozenset(value.split(",")) if value and value not in ("all", "none") else None
+    said = said_by(model.env, model.cmd.text)
+    return frozenset(said.split(",")) if said else None
 
 
-def _is_in_the_way(server: ModelServer) -> bool:
-    """Whether a model sleeps, and may hold memory of a GPU by that."""
+def _may_be_stopped(server: ModelServer) -> bool:
+    """Whether a model sleeps, may hold memory of a GPU by that, and is not kept."""
+    if server.known.pin(server.model):
+        return False
     amount = server.sleeping.amounts.get("GPU")
     return server.at.state is State.ASLEEP and not (amount and amount.left < LITTLE)
 

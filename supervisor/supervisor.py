@@ -6,26 +6,22 @@ Leaving its block ends all processes.
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import attrs
 import structlog
 import trio
 
-from configschema import Config, Limits, Model
-from supervisor.changes import Changes
+from configschema import Config, Model
 from supervisor.fleet import Fleet
+from supervisor.model.leases import Leases, NamedLease
 from supervisor.model.server import ModelServer
-from supervisor.places.choosing import Places
-from supervisor.processes.memory import Measure, held_by
-from supervisor.revival import revive
-from supervisor.scheduling.scheduler import Scheduler, Turn, rules_for
+from supervisor.scheduling.forecast import Forecast
+from supervisor.scheduling.outlook import rules_for
+from supervisor.scheduling.queueing import Turn
+from supervisor.scheduling.scheduler import Scheduler
 from supervisor.scheduling.sleepbudget import BudgetKeeper, budget_for
-from supervisor.sleep.contact import Contact
-from supervisor.states.journal import SILENT, Journal
 from supervisor.states.racing import race
 from supervisor.states.refusals import (
     CannotSleep,
@@ -39,18 +35,25 @@ from supervisor.states.refusals import (
 )
 from supervisor.states.snapshot import Snapshot
 from supervisor.states.table import AT_REST, ENDED, State, Wish
-from supervisor.succession.records import Record, Records
+from supervisor.succession.changes import Changes
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
 
 @attrs.define(eq=False)
 class Supervisor:
-    """All models of a configuration, and what may be asked of them. Names may be ids or aliases."""
+    """All models of a configuration, and what may be asked of them. Names may be ids or aliases.
+
+    Attributes:
+        leases: that somebody has asked for.
+        on_reload: called when another configuration is in effect.
+    """
 
     _fleet: Fleet
     _scheduler: Scheduler
     _keeper: BudgetKeeper
+    leases: Leases
+    on_reload: Callable[[], None] = attrs.field(default=lambda: None, init=False)
     _to_wake: set[str] = attrs.field(factory=set, init=False)
 
     @property
@@ -95,9 +98,12 @@ class Supervisor:
         return self._scheduler.lease(self.find(name).id)
 
     def place(self, model: str) -> int:
-        """Return the place in the queue of a model's id, in the order of coming; 0 if nobody waits
-        for it."""
+        """Return a model's place in the queue, in the order of coming; 0 if nobody waits for it."""
         return self._scheduler.place(model)
+
+    def ready_in(self, model: str) -> Forecast | None:
+        """Return when a model's id would be ready for who asks now, as far as is known."""
+        return self._scheduler.ready_in(model)
 
     def snapshots(self) -> list[Snapshot]:
         """Return how every model stands, in the order of their ids."""
@@ -112,6 +118,42 @@ class Supervisor:
         async with self.lease(name) as server:
             snapshot = server.snapshot()
             return attrs.evolve(snapshot, in_flight=max(0, snapshot.in_flight - 1))  # without this
+
+    async def keep_for(
+        self, name: str, seconds: float, holder: str, reason: str = ""
+    ) -> tuple[NamedLease, bool]:
+        """Bring a model up, as a request would, and let it stay for a time.
+
+        A lease that the holder has on the model already goes on, with the new end.
+
+        Args:
+            name: of the model.
+            seconds: that it stays, from when it serves.
+            holder: who wants that.
+            reason: what for.
+
+        Returns:
+            The lease, and whether it is a new one.
+
+        Raises:
+            TooManyLeases: there are as many as may be; nothing was brought up.
+            SupervisorError: unknown, refused by a limit or a pause, failed, unloaded or removed.
+        """
+        server = self.server(name)
+        model = server.model.id
+        self.leases.make_sure_of_a_place(model, holder)
+        if server.is_serving and self.leases.of(model, holder):  # however many use it
+            return self._lease_on(model, seconds, holder, reason)
+        async with self.lease(model):
+            return self._lease_on(model, seconds, holder, reason)
+
+    def _lease_on(
+        self, model: str, seconds: float, holder: str, reason: str
+    ) -> tuple[NamedLease, bool]:
+        if model not in self.config.models:  # it has served until now
+            raise Removed(model)
+        is_new = self.leases.of(model, holder) is None
+        return self.leases.give(model, seconds, holder, reason), is_new
 
     async def wake(self, name: str) -> Snapshot:
         """Wake a model that sleeps; one that is awake stays so.
@@ -153,6 +195,8 @@ class Supervisor:
     async def unload(self, name: str) -> Snapshot:
         """Stop a model now; its requests are cut, those that wait for it are sent away.
 
+        Its leases end.
+
         What an earlier end could not end is given up: others may start then.
 
         Raises:
@@ -163,6 +207,7 @@ class Supervisor:
         model = server.model.id
         log.info(f"<{model}> Unload was asked for", model=model)
         server.unloads += 1
+        self.leases.end_all_of(model, "the model was unloaded")
         server.wish(Wish.STOP)
         server.give_up()
         self._to_wake.discard(model)
@@ -186,16 +231,19 @@ class Supervisor:
         found = self._fleet.change(config)
         for name in found.removed:
             self._scheduler.refuse(name, Removed(name))
-        self._scheduler.rules = rules_for(config)
+            self.leases.end_all_of(name, "the model was removed")
+        self._scheduler.rules = rules = rules_for(config)
+        self._fleet.keeper.change(rules.memory)
         self._keeper.budget = budget_for(config)
         self._keeper.look()
         self._scheduler.settle()
+        self.on_reload()
         for name in found.replaced:
             if before[name]:
-                self._bring_back(name)
+                self.bring_back(name)
         return found
 
-    def _bring_back(self, name: str) -> trio.Event:
+    def bring_back(self, name: str) -> trio.Event:
         """Bring a model up, whoever leaves meanwhile; return what is set when that has ended."""
         done = trio.Event()
 
@@ -217,10 +265,8 @@ class Supervisor:
     async def pause(self, *, refuse: bool = False) -> list[Snapshot]:
         """Yield the memory: let all requests end, then all models sleep, or stop if they cannot.
 
-        Returns how they stand when that is done, or when it is called off.
-
-        Args:
-            refuse: send away who asks for a model meanwhile, instead of letting them wait.
+        Returns how they stand when that is done, or when it is called off. With `refuse`, who asks
+        for a model meanwhile is sent away instead of waiting.
         """
         held = [one for one in self.snapshots() if one.stays]
         self._to_wake |= {one.model for one in held}
@@ -239,10 +285,7 @@ class Supervisor:
                 nursery.start_soon(race, partial(server.reached, AT_REST), server.until_stuck)
 
     async def resume(self) -> list[Snapshot]:
-        """Serve again, and bring up what was awake when the memory was yielded.
-
-        Returns how the models stand when that is done.
-        """
+        """Serve again, bring up what was awake before the pause, and return how all stand then."""
         names, self._to_wake = sorted(self._to_wake), set()
         for server in self.servers.values():
             snapshot = server.snapshot()
@@ -250,7 +293,7 @@ class Supervisor:
                 server.wish(Wish.SERVE)  # it still drains for the pause
         log.info(f"Resume was asked for; bringing up: {', '.join(names) or 'nothing'}")
         self._scheduler.resume()
-        back = [self._bring_back(name) for name in names if name in self.config.models]
+        back = [self.bring_back(name) for name in names if name in self.config.models]
         for done in back:
             await done.wait()
         return self.snapshots()
@@ -271,50 +314,3 @@ class Supervisor:
         if snapshot.state in ENDED | {State.STOPPING}:
             raise NotRunning(snapshot.model, snapshot.state.value)
         return server
-
-
-@asynccontextmanager
-async def open_supervisor(
-    config: Config,
-    contact: Contact,
-    limits: Mapping[str, Limits] | None = None,
-    measure: Measure = held_by,
-    records: Records | None = None,
-    inherited: Mapping[str, Record] | None = None,
-    journal: Journal = SILENT,
-) -> AsyncIterator[Supervisor]:
-    """Run the model servers of a configuration for as long as the block lasts.
-
-    Args:
-        config: what to run.
-        contact: the ways to model servers.
-        limits: per model id, instead of what the configuration resolves to.
-        measure: tells how much host memory a process tree holds.
-        records: what the next daemon is left.
-        inherited: processes of an earlier daemon, by model; see `leftovers`.
-        journal: told what happens to the models.
-    """
-    async with trio.open_nursery() as nursery:
-        owner = records.owner if records else secrets.token_hex(8)
-        places, taken = Places(owner, contact.probe, contact.weigh), dict(inherited or {})
-        fleet = Fleet(config, contact, limits or {}, nursery, places, records, taken, journal)
-        scheduler = Scheduler(fleet.servers, rules_for(config))
-        keeper = BudgetKeeper(fleet.servers, budget_for(config), measure)
-
-        def changed(server: ModelServer) -> None:
-            scheduler.settle()
-            if server.snapshot().state is State.ASLEEP:
-                keeper.look()
-
-        supervisor = Supervisor(fleet, scheduler, keeper)
-        fleet.on_change, fleet.on_failure = changed, scheduler.fail
-        fleet.on_crash = lambda name: nursery.start_soon(
-            revive, supervisor.servers[name], supervisor.load
-        )
-        fleet.open()
-        nursery.start_soon(scheduler.run)
-        nursery.start_soon(keeper.run)
-        try:
-            yield supervisor
-        finally:
-            nursery.cancel_scope.cancel()

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from configschema.keys.addresses import local_port
 from configschema.keys.commandline import Command
 from configschema.keys.elsewhere import leaves_the_tree
 from configschema.keys.recipe import Call, Checkpoint, Step
 from configschema.keys.schema import Model
 from configschema.making.expansion import BUILT_IN
+from configschema.rules.addresses import local_port
 from configschema.text.problems import Fault, Path
 
 NO_SHELL = "as no shell runs it"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 from pathlib import Path as File
 from typing import Any
 
@@ -16,12 +17,13 @@ from configschema.advice.containeroptions import advise_on_container, advise_on_
 from configschema.advice.presetneeds import advise_on_preset, advise_on_unused_sleep
 from configschema.advice.servednames import advise_on_names
 from configschema.advice.serversoutside import advise_on_servers_outside
-from configschema.keys.addresses import is_reachable
 from configschema.keys.limits import resolve_limits
 from configschema.keys.schema import Config, Model
-from configschema.keys.sections import DEFAULT_GROUP, MODALITIES
+from configschema.keys.sections import MODALITIES
+from configschema.keys.sharing import DEFAULT_GROUP
 from configschema.making.sharedports import advise_on_ports
-from configschema.rules.routing import rules_of
+from configschema.rules.addresses import is_reachable
+from configschema.rules.routing import company_of, rules_of
 from configschema.text.problems import Fault, Path, and_others
 
 LOG_LEVELS = ("debug", "info", "warn", "error")
@@ -66,6 +68,9 @@ def advise(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
     if DEFAULT_GROUP in rules_of(config).groups:
         place = (*rules_of(config).path, DEFAULT_GROUP)
         yield Fault(place, "this group is made of all models in no other group; yours is ignored")
+    yield from _kept_apart(config)
+    yield from _rules_beside_memory(config)
+    yield from _sizes_without_memory(config, data)
     yield from _bodies(config)
     yield from _not_yet(config, data)
 
@@ -102,6 +107,36 @@ def _model(model: Model, path: Path, config: Config) -> Iterator[Fault]:
     if limits.stop_ttl and limits.sleep_ttl >= limits.stop_ttl:
         message = "is not reached: the model is stopped after {} seconds without use"
         yield Fault((*path, "sleepTtl"), message, (limits.stop_ttl,))
+
+
+def _kept_apart(config: Config) -> Iterator[Fault]:
+    """Name the first two models that are never asked to leave, and cannot run together."""
+    company, kept = company_of(config), [one.id for one in config.models.values() if one.keep]
+    for one, other in combinations(kept, 2):
+        if not company.may_meet(one, other):
+            message = "is kept, as {} is, and the two may not run together: the first to be up "
+            message += "keeps the other from running. Let groups, a matrix or memory allow both"
+            yield Fault(("models", other, "keep"), message, (one,), also=("models", one, "keep"))
+            return
+
+
+def _rules_beside_memory(config: Config) -> Iterator[Fault]:
+    router = config.routing.router
+    for key in ("groups", "matrix"):
+        if router.use == "memory" and getattr(router.settings, key):
+            message = "not used: router.use is memory; simulate compares with it"
+            yield Fault(("routing", "router", "settings", key), message)
+
+
+def _sizes_without_memory(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
+    """Say once for each key that it has no effect, however many models have it."""
+    if rules_of(config).memory is not None:
+        return
+    for key in ("memory", "gpus"):
+        users = [name for name in config.models if data["models"][name].get(key) is not None]
+        if users:
+            message = "has no effect: routing.router.use is not memory"
+            yield Fault(("models", users[0], key), message + and_others(len(users) - 1))
 
 
 def _bodies(config: Config) -> Iterator[Fault]:

@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path as File
 
-from configschema.keys.addresses import local_port
 from configschema.keys.elsewhere import OUTSIDE
 from configschema.keys.schema import Config, Model
 from configschema.keys.simplecommands import program_of
+from configschema.rules.addresses import local_port
 from configschema.text.problems import Fault, Path
 
 MODEL_OPTIONS = ("-m", "--model")

@@ -16,7 +16,7 @@ import attrs
 from configschema.advice.containeroptions import is_set_in
 from configschema.keys.containers import ENGINES, container_of
 from configschema.keys.elsewhere import is_placeholder
-from configschema.keys.presets import PRESETS
+from configschema.keys.presets import IDLE_SECONDS, PRESETS, idle_seconds, words_of
 from configschema.keys.schema import Model
 from configschema.keys.simplecommands import commands_of
 from configschema.text.problems import Fault, Path
@@ -24,19 +24,24 @@ from configschema.text.problems import Fault, Path
 DRIVER = FilePath("/proc/driver/nvidia/version")
 _VERSION = re.compile(r"Kernel Module.*?\s(\d+)\.\d")
 _SLEEP_ROUTE = re.compile(r"(?:https?://[^\s/]+|:\d+|:\$\w+)/sleep(?![\w-])")
+SLOT_FOLDER = "--slot-save-path"
+LONG_NAP = 30  # seconds that others hardly want to wait for each swap
 TRUE = frozenset({"1", "true", "yes", "on"})
 
 
 def advise_on_preset(model: Model, path: Path) -> Iterator[Fault]:
     """Yield what a model's preset needs and its command, environment and headers do not show."""
+    yield from _advise_on_slots(model, path)
     if model.sleep is None:
         return
+    if PRESETS[model.sleep].naps:
+        yield from _advise_on_naps(model, path)
     needs, preset = PRESETS[model.sleep].needs, model.sleep
     by_itself = model.is_elsewhere or is_placeholder(model.cmd.argv)
     if by_itself and not container_of(model.cmd.argv):  # nothing shows how it is started
         needs = attrs.evolve(needs, flags=(), env=())
     for flag in needs.flags:
-        if not any(word in _spellings(flag) for word in _words(model)):
+        if not _has(model, flag):
             message = f"{preset} needs {{}}, which is not in cmd; if it is given otherwise, good"
             yield Fault((*path, "cmd"), message, (flag,))
     for variable in needs.env:
@@ -66,9 +71,32 @@ def advise_on_unused_sleep(model: Model, path: Path) -> Iterator[Fault]:
     if _puts_to_sleep(model):
         message = "cmdStop puts to sleep what is ended all the same: write sleep: vllm, "
         yield Fault((*path, "cmdStop"), message + needs)
-    elif any(word in _spellings("--enable-sleep-mode") for word in _words(model)):
+    elif _has(model, "--enable-sleep-mode"):
         message = "the server can sleep and is stopped instead: write sleep: vllm, "
         yield Fault((*path, "cmd"), message + needs)
+
+
+def _advise_on_naps(model: Model, path: Path) -> Iterator[Fault]:
+    """Yield that a server which falls asleep by itself never does so, or lets others wait long."""
+    value = idle_seconds(model.cmd.argv) or "1"
+    if not value.isdecimal() or value == "0":
+        message = f"with {IDLE_SECONDS} {{}} it never sleeps: write {IDLE_SECONDS} 2"
+        yield Fault((*path, "cmd"), message, (value,))
+    elif int(value) > LONG_NAP:
+        message = f"what needs its room waits {{}} s for its sleep: write {IDLE_SECONDS} 2, or so"
+        yield Fault((*path, "cmd"), message, (value,))
+
+
+def _advise_on_slots(model: Model, path: Path) -> Iterator[Fault]:
+    """Yield what keeping slots needs of llama.cpp's server, and that no other has any."""
+    if model.slots is None:
+        return
+    if model.sleep and not PRESETS[model.sleep].has_slots:
+        message = f"has no effect with sleep: {model.sleep}: only llama.cpp's server has slots"
+        yield Fault((*path, "slots"), message)
+    elif model.cmd and not is_placeholder(model.cmd.argv) and not _has(model, SLOT_FOLDER):
+        message = "slots: keep needs {}, which is not in cmd; if it is given otherwise, good"
+        yield Fault((*path, "cmd"), message, (f"{SLOT_FOLDER} FOLDER",))
 
 
 def _puts_to_sleep(model: Model) -> bool:
@@ -87,11 +115,10 @@ def _driver() -> int:
     return int(found[1]) if found else 0
 
 
-def _words(model: Model) -> Iterator[str]:
-    """Yield the words of a command, also of a script that it gives to a shell."""
-    for argument in model.cmd.argv:
-        for word in argument.split():
-            yield word.partition("=")[0]
+def _has(model: Model, flag: str) -> bool:
+    """Whether a command has an option, which may be given with a value."""
+    names = (word.partition("=")[0] for word in words_of(model.cmd.argv))
+    return any(name in _spellings(flag.partition(" ")[0]) for name in names)
 
 
 def _spellings(flag: str) -> tuple[str, str]:

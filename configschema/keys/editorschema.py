@@ -18,6 +18,8 @@ from configschema.keys.fields import (
     WHOLE,
     Duration,
     Expression,
+    Gibibytes,
+    Gpus,
     LogOutputs,
     MacroValue,
     Pattern,
@@ -45,6 +47,12 @@ SCALARS: dict[Any, dict[str, Any]] = {
     },
     Pattern: {"type": "string", "format": "regex"},
     Expression: {"type": "string"},
+    Gibibytes: {"type": "number", "minimum": 0},
+    Gpus: {
+        "type": ["integer", "string", "array"],
+        "minimum": 0,
+        "items": {"type": ["integer", "string"]},
+    },
     bool: {"type": "boolean"},
     MacroValue: TEXT,
     Any: {},
@@ -88,7 +96,7 @@ def _default(field: attrs.Attribute[Any]) -> dict[str, Any]:
     value = field.default
     if isinstance(value, tuple):
         return {"default": list(value)}
-    return {"default": value} if isinstance(value, (bool, int, str)) and value != "" else {}
+    return {"default": value} if isinstance(value, (bool, int, float, str)) and value != "" else {}
 
 
 def _of(kind: Any, classes: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 -- any annotation
@@ -98,7 +106,11 @@ def _of(kind: Any, classes: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 -
     if get_origin(kind) is Literal:
         return _or_macro({"enum": list(get_args(kind))})
     if kind in SCALARS:
-        return _or_macro(SCALARS[kind]) if kind in (bool, LogOutputs) else dict(SCALARS[kind])
+        return (
+            _or_macro(SCALARS[kind])
+            if kind in (bool, LogOutputs, Gibibytes)
+            else dict(SCALARS[kind])
+        )
     if get_origin(kind) is tuple:
         return {"type": "array", "items": _of(inside(kind), classes)}
     if get_origin(kind) is Mapping:

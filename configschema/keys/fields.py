@@ -23,6 +23,10 @@ Positive = NewType("Positive", int)
 Number = NewType("Number", int)
 AnySeconds = NewType("AnySeconds", int)
 Percent = NewType("Percent", int)
+Gibibytes = NewType("Gibibytes", float)
+"""An amount of memory in GiB; parts of one are taken."""
+Gpus = NewType("Gpus", object)
+"""How many GPUs, as a number, or which, as a tuple of their names."""
 
 Secret = NewType("Secret", str)
 """An API key: never shown, neither in a message nor in a log."""

@@ -7,7 +7,8 @@ cannot do is told in the documentation. Sources: the servers' own documentation 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import attrs
@@ -18,6 +19,7 @@ PresetName = Literal[
     "vllm",
     "vllm-level2",
     "sglang",
+    "llama.cpp",
     "llama.cpp-router",
     "ollama",
     "tabbyapi",
@@ -32,10 +34,12 @@ class Server:
     Attributes:
         proxy: its address.
         model: what it calls the model.
+        argv: the command that starts it.
     """
 
     proxy: str
     model: str
+    argv: tuple[str, ...] = ()
 
     def post(self, name: str, path: str, body: object = None, **more: object) -> Call:
         """Return a step that asks for something to be done."""
@@ -57,7 +61,7 @@ class Needs:
     """What a model server needs for its preset.
 
     Attributes:
-        flags: options of its command.
+        flags: options of its command, each with a value that will do if it takes one.
         env: variables of its environment.
         headers: of the daemon's own requests.
         driver: the oldest of NVIDIA's drivers that will do; 0 is none.
@@ -82,12 +86,16 @@ class Preset:
         needs: what must be there for it.
         check_endpoint: where it answers 200, if not at the default.
         ready_timeout: seconds it may take to become ready, where no key says so; 0 is as others.
+        naps: whether it also falls asleep by itself, and wakes by itself for a request.
+        has_slots: whether it can save and restore prompt caches as llama.cpp does.
     """
 
     build: Callable[[Server], Recipe]
     needs: Needs = Needs()
     check_endpoint: str = ""
     ready_timeout: int = 0
+    naps: bool = False
+    has_slots: bool = False
 
 
 def _vllm(server: Server) -> Recipe:
@@ -130,6 +138,39 @@ def _sglang(server: Server) -> Recipe:
         canary=True,
         sleeps_at_ttl=True,
     )
+
+
+def _llama_cpp(server: Server) -> Recipe:
+    """It falls asleep by itself when it was idle, and wakes for a request: it is never told to.
+
+    To be asked for its properties neither wakes it nor keeps it awake. To split a text waits until
+    the model is loaded, whatever kind it is of, and leaves its slots as they are. That is also the
+    question after a wake: the properties might tell of the next nap. Source: the section "Sleeping
+    on Idle" in the server's README.
+    """
+    idle = idle_seconds(server.argv)
+    limit = int(idle) + UNLOADS_IN if idle.isdecimal() else None
+    split = {"content": "a"}
+    return Recipe(
+        sleep=(server.get("nap", "/props", holds="is_sleeping", limit=limit),),
+        wake=(server.post("wake", "/tokenize", split),),
+        asleep=(server.get("asleep", "/props", holds="is_sleeping"),),
+        awake=(server.post("awake", "/tokenize", split, repeat=True),),
+        host_memory=True,
+        sleeps_at_ttl=True,
+    )
+
+
+def idle_seconds(argv: Sequence[str]) -> str:
+    """Return after how many idle seconds llama.cpp falls asleep, as its command says it, or not."""
+    pairs = pairwise(words_of(argv))
+    return next((value for flag, value in pairs if flag.replace("_", "-") == IDLE_SECONDS), "")
+
+
+def words_of(argv: Sequence[str]) -> Iterator[str]:
+    """Yield the words of a command, also of a script that it gives to a shell."""
+    for argument in argv:
+        yield from argument.split()
 
 
 def _llama_cpp_router(server: Server) -> Recipe:
@@ -192,6 +233,9 @@ def _literal(text: str) -> str:
 
 
 LOADS_LONG = 600  # it loads weights and compiles before it answers
+IDLE_SECONDS = "--sleep-idle-seconds"
+UNLOADS_IN = 30
+"""Seconds for llama.cpp to drop what was cut and to free its model, once it was idle for long."""
 RUNNING = "vllm:num_requests_running"
 """Of vLLM's metrics; it may be told to have none."""
 _NEEDS_OF_VLLM = Needs(flags=("--enable-sleep-mode",), env=("VLLM_SERVER_DEV_MODE=1",))
@@ -203,7 +247,10 @@ PRESETS: Mapping[PresetName, Preset] = {
         needs=Needs(flags=("--enable-memory-saver", "--enable-weights-cpu-backup")),
         ready_timeout=LOADS_LONG,
     ),
-    "llama.cpp-router": Preset(build=_llama_cpp_router),
+    "llama.cpp": Preset(
+        build=_llama_cpp, needs=Needs(flags=(f"{IDLE_SECONDS} 2",)), naps=True, has_slots=True
+    ),
+    "llama.cpp-router": Preset(build=_llama_cpp_router, has_slots=True),
     "ollama": Preset(
         build=_ollama,
         needs=Needs(env=("OLLAMA_KEEP_ALIVE=-1",)),

@@ -18,6 +18,7 @@ from configschema.keys.elsewhere import lives_elsewhere
 from configschema.keys.fields import (
     AnySeconds,
     Count,
+    Gpus,
     LogOutputs,
     MacroValue,
     Number,
@@ -39,13 +40,10 @@ from configschema.keys.sections import (
     Compat,
     Endpoint,
     Filters,
-    Group,
     Hooks,
-    Matrix,
     Peer,
     Performance,
     Profile,
-    Routing,
     Selector,
     Store,
     Timeouts,
@@ -53,6 +51,7 @@ from configschema.keys.sections import (
     UpstreamPaths,
     Verify,
 )
+from configschema.keys.sharing import Group, Matrix, Memory, Routing
 
 DEFAULT_PROXY = "http://localhost:${PORT}"
 DEFAULT_START_PORT = Port(5800)
@@ -86,11 +85,17 @@ class Model(Section):
         "persistent and preloaded models",
         None,
     )
+    keep: bool = key("whether the model is never asked to leave for another", False)
+    memory: Memory = key("what it needs, until that is measured", Memory())
+    gpus: Gpus = key("how many GPUs it runs on, or a list of which, by index or UUID", Gpus(1))
     cmd_sleep: Command = key("puts the model to sleep; needs cmdWake", NO_COMMAND)
     cmd_wake: Command = key("wakes the model; needs cmdSleep", NO_COMMAND)
     cmd_sleep_timeout: Timeout | None = key("seconds cmdSleep may run; else the global value", None)
     cmd_wake_timeout: Timeout | None = key("seconds cmdWake may run; else the global value", None)
     sleep: PresetName | None = key("how a known kind of model server sleeps", None)
+    slots: Literal["keep"] | None = key(
+        "whether llama.cpp's prompt caches are saved before a sleep and a stop, and restored", None
+    )
     sleep_mode: Literal["enable", "disable"] = key(
         "whether sleepEndpoints and wakeEndpoints are used", "disable"
     )
@@ -239,6 +244,10 @@ class Config(Section):
     max_sleep_memory: Count = key(
         "GiB of host memory that sleeping models may hold together; 0 is no limit", Count(0)
     )
+    yield_: bool = key(
+        "whether idle models sleep while others take the GPU memory that they have", False
+    )
+    yield_to: tuple[str, ...] = key("programs for which idle models sleep while one runs", ())
     global_ttl: Seconds = key(
         "the ttl of models without one; 0 is never", Seconds(0), name="globalTTL"
     )

@@ -1,4 +1,4 @@
-"""The sections of the file below its top and its models: groups, matrix, filters, peers and so on.
+"""The sections of the file below its top and its models: filters, peers, hooks and so on.
 
 Owns names, types and defaults, which are llama-swap's. What must fit together is in the checks.
 """
@@ -16,7 +16,6 @@ from configschema.keys.fields import (
     Count,
     Duration,
     Expression,
-    Number,
     Pattern,
     Percent,
     Positive,
@@ -30,7 +29,6 @@ from configschema.keys.fields import (
 
 MODALITIES = ("text", "audio", "image", "video")
 Params = Mapping[str, Any]
-DEFAULT_GROUP = "(default)"
 IGNORED_PATHS = (r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$",)
 SESSION_HEADERS = ("X-Session-ID", "X-Litellm-Session-Id")
 
@@ -139,73 +137,6 @@ class Verify(Section):
     )
     canary: bool | None = key("whether a token is asked for after a wake; else the preset's", None)
     canary_timeout: Timeout = key("seconds until that token must be there", Timeout(60))
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Group(Section):
-    """Models that share a rule about who runs beside whom."""
-
-    swap: bool = key("whether only one member runs at a time", True)
-    exclusive: bool = key("whether a member that runs stops the other groups", True)
-    persistent: bool = key("whether other groups leave its members alone", False)
-    members: tuple[str, ...] = key("ids of models", ())
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Matrix(Section):
-    """Which models may run together, as expressions over their names."""
-
-    vars: Mapping[str, str] = keys("short names of models")
-    evict_costs: Mapping[str, Positive] = keys(
-        "what it costs to make a model leave; 1 without", name="evict_costs"
-    )
-    sets: Mapping[str, str] = keys("expressions such as (a | b) & c; +name inlines another set")
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class RouterSettings(Section):
-    """The rules the router may use."""
-
-    groups: Mapping[str, Group] = keys("as the top-level groups")
-    matrix: Matrix | None = key("as the top-level matrix", None)
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Router(Section):
-    """Which rule says who runs beside whom."""
-
-    use: Literal["group", "matrix"] | None = key("group (the default) or matrix", None)
-    settings: RouterSettings = key("the rules", RouterSettings())
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Fifo(Section):
-    """The queue's settings."""
-
-    priority: Mapping[str, Number] = keys("priority per model, higher first; 0 without")
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class SchedulerSettings(Section):
-    """The settings of the schedulers."""
-
-    fifo: Fifo = key("of the only scheduler there is", Fifo())
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class SchedulerChoice(Section):
-    """Which scheduler says who is served next."""
-
-    use: Literal["fifo"] = key("fifo, the only one there is", "fifo")
-    settings: SchedulerSettings = key("its settings", SchedulerSettings())
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Routing(Section):
-    """Router and scheduler."""
-
-    router: Router = key("who runs beside whom", Router())
-    scheduler: SchedulerChoice = key("who is served next", SchedulerChoice())
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

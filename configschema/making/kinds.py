@@ -17,13 +17,19 @@ from configschema.keys.fields import (
     WHOLE,
     Duration,
     Expression,
+    Gibibytes,
+    Gpus,
     LogOutputs,
     Pattern,
     Secret,
     Whole,
 )
 
-MAY_BE_EMPTY = (("group", "matrix"), ("fifo",))  # for llama-swap the same as leaving it out
+MAY_BE_EMPTY = (
+    ("group", "matrix", "memory"),
+    ("fifo",),
+)  # for llama-swap the same as leaving it out
+MOST_GIBIBYTES, MOST_GPUS = 1_000_000, 64
 YES, NO = frozenset({"y", "Y", "yes", "on"}), frozenset({"n", "N", "no", "off"})
 
 
@@ -100,6 +106,26 @@ def _number(value: object, cut: bool) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def _gibibytes(value: object) -> Gibibytes:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 <= float(value) <= MOST_GIBIBYTES:  # type: ignore[arg-type] # it is one
+        raise WrongValue("expected GiB, at least 0, found {}", value)
+    return Gibibytes(float(value))  # type: ignore[arg-type] # as above
+
+
+def _gpus(value: object) -> Gpus:
+    """Take a number of GPUs, or the names of some: indexes or UUIDs, as in a list of NVIDIA's."""
+    if isinstance(value, str):
+        value = [name.strip() for name in value.split(",")]
+    if isinstance(value, list):
+        names = tuple(map(_text, value))
+        if names and all(names) and len(set(names)) == len(names):
+            return Gpus(names)
+    elif isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_GPUS:
+        return Gpus(value)
+    raise WrongValue("expected how many GPUs, or a list of which, found {}", value)
+
+
 def _command(value: object) -> Command:
     if isinstance(value, (dict, list)):
         raise WrongValue("expected a command as text, found {}", value)
@@ -159,6 +185,8 @@ KINDS: Mapping[Any, Callable[[object], object]] = {
     Pattern: _pattern,
     Duration: _duration,
     Expression: _expression,
+    Gibibytes: _gibibytes,
+    Gpus: _gpus,
     LogOutputs: _log_outputs,
     **{kind: _whole(numbers) for kind, numbers in WHOLE.items()},
 }

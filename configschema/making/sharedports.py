@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from configschema.keys.addresses import local_port
 from configschema.keys.elsewhere import is_placeholder
 from configschema.keys.recipe import NO_RECIPE
 from configschema.keys.schema import Config, Model
+from configschema.rules.addresses import local_port
 from configschema.rules.routing import company_of
 from configschema.text.problems import Fault
 

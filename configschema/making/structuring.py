@@ -75,7 +75,8 @@ def _steps(model: Model) -> Recipe:
     if model.cmd_sleep and model.cmd_wake:
         return from_commands(model.cmd_sleep, model.cmd_wake)
     if model.sleep:
-        server = Server(model.proxy, model.use_model_name or model.id)
+        name = model.use_model_name or model.id
+        server = Server(model.proxy, name, model.cmd.argv)
         return PRESETS[model.sleep].build(server)
     if model.sleep_mode == "enable":
         return from_endpoints(model.proxy, model.sleep_endpoints, model.wake_endpoints)

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as File
 from typing import Any
 
-from configschema.keys.addresses import FORBIDDEN, is_malformed, is_reachable
 from configschema.keys.schema import Config, Model
 from configschema.keys.sections import Check, Endpoint
+from configschema.rules.addresses import FORBIDDEN, is_malformed, is_reachable
 from configschema.rules.names import check_names
 from configschema.rules.routing import check_routing
 from configschema.rules.security import check_security

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from configschema.keys.schema import Config
-from configschema.keys.sections import DEFAULT_GROUP, Selector
+from configschema.keys.sections import Selector
+from configschema.keys.sharing import DEFAULT_GROUP
 from configschema.rules.routing import no_such, rules_of, sets_of
 from configschema.text.problems import Fault, Meant, Path
 

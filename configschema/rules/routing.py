@@ -1,7 +1,7 @@
-"""Who may run beside whom, as the file says it: groups or a matrix, in the old place or the new.
+"""Who may run beside whom, as the file says it: groups, a matrix, or what memory there is.
 
-Owns which of the two is in effect, and the rules for both. What follows for running models is the
-supervisor's business.
+Owns which of them is in effect, in the old place or the new, and the rules for each. What follows
+for running models is the supervisor's business.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 
 import attrs
 
+from configschema.keys.fields import Gibibytes
 from configschema.keys.matrixlanguage import (
     Expression,
     Reference,
@@ -21,7 +22,7 @@ from configschema.keys.matrixlanguage import (
     references,
 )
 from configschema.keys.schema import Config
-from configschema.keys.sections import DEFAULT_GROUP, Group, Matrix
+from configschema.keys.sharing import DEFAULT_GROUP, Group, Matrix, MemoryRules
 from configschema.rules.matrixsets import Sets
 from configschema.text.problems import Fault, Meant, Path
 
@@ -35,6 +36,7 @@ class Rules:
 
     groups: Mapping[str, Group] = attrs.field(factory=dict)
     matrix: Matrix | None = None
+    memory: MemoryRules | None = None
     path: Path = ()
 
 
@@ -45,6 +47,8 @@ def rules_of(config: Config) -> Rules:
         return Rules(matrix=config.matrix, path=("matrix",))
     if config.groups:
         return Rules(groups=config.groups, path=("groups",))
+    if router.use == "memory":
+        return Rules(memory=router.settings.memory, path=(*SETTINGS, "memory"))
     if router.use == "matrix":
         return Rules(matrix=router.settings.matrix, path=(*SETTINGS, "matrix"))
     return Rules(groups=router.settings.groups, path=(*SETTINGS, "groups"))
@@ -64,6 +68,11 @@ def check_routing(config: Config) -> Iterator[Fault]:
     rules = rules_of(config)
     if router.use == "matrix" and not has_old and rules.matrix is None:
         yield Fault(("routing", "router", "use"), "is matrix, but settings.matrix is missing")
+    if rules.memory is not None and rules.memory.host_memory == Gibibytes(0):
+        message = (
+            "leaves nothing for any model; leave it out to let models have what others leave free"
+        )
+        yield Fault((*rules.path, "hostMemory"), message)
     if rules.matrix is not None:
         yield from _matrix(rules.matrix, rules.path, config)
     else:
@@ -181,10 +190,16 @@ class Company:
 
     def home(self, model: str) -> str:
         """Return what all models have in common to which the same rules apply."""
-        return model if self.rules.matrix else self.groups.get(model, DEFAULT_GROUP)
+        return (
+            model
+            if self.rules.matrix or self.rules.memory
+            else self.groups.get(model, DEFAULT_GROUP)
+        )
 
     def may_meet(self, one: str, other: str) -> bool:
         """Whether the two may be awake at the same time."""
+        if self.rules.memory:
+            return True
         if self.rules.matrix:
             return other in self.partners.get(one, ())
         homes = [self.home(one), self.home(other)]

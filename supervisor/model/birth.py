@@ -6,7 +6,7 @@ server's.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -59,6 +59,7 @@ class Start:
         clear: makes the room that the model is known to need; returns why it cannot.
         taken: returns the ports that others have.
         moved: told of the model as it is started, which may have another port.
+        choice: returns what the process is told of the GPUs that it may use.
         run: runs a command of the model's.
     """
 
@@ -70,6 +71,7 @@ class Start:
     clear: Callable[[], Awaitable[str | None]]
     taken: Callable[[], set[int]]
     moved: Callable[[Model], None]
+    choice: Callable[[], Mapping[str, str]]
     run: Callable[[StopCommand], Awaitable[str | None]]
 
     @asynccontextmanager
@@ -89,7 +91,7 @@ class Start:
         order = Order(
             model=model,
             limits=self.limits,
-            env=environment_of(model),
+            env={**environment_of(model), **self.choice()},
             hear=hear,
             log_file=self._usable_log_file(),
         )

@@ -1,12 +1,13 @@
 """How a model's server is asked to end, and what is done about what could not be ended.
 
-Owns the order: by its cmdStop, by its container's engine, by its place. How long each may take is a
-limit's; the grace after it, and the proof of the end, are the place's.
+Owns the order: its slots are saved, then it is asked by its cmdStop, by its container's engine, by
+its place. How long each may take is a limit's; the grace and the proof are the place's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import attrs
 import structlog
@@ -16,8 +17,10 @@ from configschema import Model
 from supervisor.model.usage import Stir
 from supervisor.places.containers import StopCommand, stop_command
 from supervisor.places.running import Hear, Left, RunningServer
+from supervisor.processes.child import AskToStop
 from supervisor.processes.commands import run_told
 from supervisor.sleep.actions import Actions, environment_of
+from supervisor.sleep.slots import are_kept, stem_of
 from supervisor.states.durations import seconds
 from supervisor.states.standing import Standing
 
@@ -52,6 +55,54 @@ class StopRequest:
             self.at.report_failure(failure, self.server.last_resort)
         if failure or command is None:
             await self.server.end()
+
+
+@attrs.define(eq=False)
+class KeptSlots:
+    """What llama.cpp's slots hold, kept over the sleeps of one server and beyond its end.
+
+    Attributes:
+        server: whose.
+        actions: returns what can be done to it, with the limits that hold now.
+        stem: how the names of their files begin; empty while there is nothing to save.
+    """
+
+    server: RunningServer
+    actions: Callable[[], Actions]
+    stem: str = attrs.field(default="", init=False)
+
+    @classmethod
+    def of(cls, server: RunningServer, actions: Callable[[], Actions]) -> KeptSlots:
+        """Keep a server's slots also when it is asked to end."""
+        kept = cls(server, actions)
+        if server.ask is not None:
+            server.ask = partial(kept._save_then, server.ask)
+        return kept
+
+    async def begin(self) -> None:
+        """Save them from now on, in files that are named after the weights as they are now."""
+        model = self.actions().model
+        self.stem = await stem_of(model) if are_kept(model) else ""
+
+    async def restore(self) -> None:
+        """Restore what was saved last, and begin to save them."""
+        await self.begin()
+        if self.stem:
+            await self.actions().restore_slots(self.stem)
+
+    async def save(self) -> None:
+        """Save them, if there is anything in them."""
+        if self.stem and not self.server.has_ended:
+            await self.actions().save_slots(self.stem)
+
+    def forget(self) -> None:
+        """Take note that nothing is in them: the server sleeps."""
+        self.stem = ""
+
+    async def _save_then(self, ask: AskToStop) -> None:
+        self.server.ask = ask  # an end that is hurried asks again, and has no time for slots
+        await guarded(self.actions().model.id, self.save)  # whatever comes of it, the end comes
+        await ask()
 
 
 BETWEEN_LOOKS = 0.5  # seconds between looks whether something is left yet

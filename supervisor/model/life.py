@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from functools import partial
 
 import attrs
 import trio
 
 from supervisor.model.checkup import Checkup
+from supervisor.model.ending import KeptSlots
 from supervisor.model.reasons import OOM, Ending
 from supervisor.model.resting import Wanted
 from supervisor.places.running import RunningServer
@@ -43,6 +45,7 @@ class Life:
         wanted: what others want of it.
         sleeping: how it sleeps, and how far that is trusted.
         checkup: looks whether it is well while it serves.
+        slots: what its prompt caches hold.
     """
 
     server: RunningServer
@@ -51,10 +54,18 @@ class Life:
     wanted: Wanted
     sleeping: Sleeping
     checkup: Checkup
+    slots: KeptSlots = attrs.field(init=False)
+
+    @slots.default
+    def _nothing_kept_yet(self) -> KeptSlots:
+        return KeptSlots.of(self.server, self.actions)
 
     async def run(self) -> Ending:
         """Let the server serve until it ends, or is to end."""
-        return await race(self._serve, self._exit, self._unwanted, self._checked)
+        ending: Ending = await race(self._serve, self._exit, self._unwanted, self._checked)
+        if ending.failed:
+            self.slots.forget()  # whoever is ill has no answer, and others wait for its end
+        return ending
 
     async def _serve(self) -> Ending:
         """Bring the model up, then let it sleep and wake as wanted, until a step fails."""
@@ -64,6 +75,8 @@ class Life:
         else:
             await self.server.landed()  # it was adopted
             self.at.knows(self.server.handle)
+            if self.at.state is State.READY:
+                await self.slots.begin()
         while True:
             if self.at.state is State.READY:
                 if failure := await self.wanted.until_rest_is_due():
@@ -79,6 +92,7 @@ class Life:
         """Let the model sleep, unless it sleeps already; return why its server ends instead."""
         if self.wanted.found_asleep:
             self.wanted.found_asleep = False
+            self.slots.forget()
             self.at.step(Event.FOUND_ASLEEP)
             self.at.tell("warning", FOUND_ASLEEP)
             return None
@@ -97,6 +111,7 @@ class Life:
         failure = await race(self._become_ready, self._tell_of_loading)
         if failure is None:
             self.at.knows(self.server.handle)
+            await self.slots.restore()
             self._open(Event.BECAME_READY, "Model ready in")
         return failure
 
@@ -123,6 +138,8 @@ class Life:
 
     async def _until_ill(self) -> str | None:
         failure = await self.checkup.until_ill(self.actions)
+        while failure is None and self.actions().naps:  # a request wakes it, and it loads for that
+            failure = await self.checkup.until_ill(self.actions)
         if failure is None:
             self.wanted.find_asleep()
             await self.at.reached(MOVING)
@@ -158,6 +175,8 @@ class Life:
         actions = self.actions()
         steps = summary(actions.model.recipe.sleep, "sleep")
         self.at.begin(Event.SLEEP, steps, actions.limits.sleep)
+        await self.slots.save()
+        self.slots.forget()  # also if this fails: they are saved
         slept = await self.sleeping.fall_asleep(actions, self.wanted.usage.cut_at)
         if slept.failure:
             return await self._failed(slept.failure, "falling back to Stop()")
@@ -172,10 +191,23 @@ class Life:
         """Wake the model; return why it must be started afresh instead, or None."""
         actions = self.actions()
         self.at.begin(Event.WAKE, summary(actions.model.recipe.wake, "wake"), actions.limits.wake)
-        if failure := await self.sleeping.wake(actions):
+        if failure := await race(
+            partial(self.sleeping.wake, actions), partial(self._hear_progress, actions)
+        ):
             return await self._failed(failure, "restarting process")
+        await self.slots.restore()
         self._open(Event.WOKE, "Model wake completed in")
         return None
+
+    async def _hear_progress(self, actions: Actions) -> str | None:
+        """Hear how much of a wake is done, while that lasts."""
+        try:
+            await actions.contact.progress(actions.model, self.at.hear)
+        # Whatever goes wrong there: only an estimate needs it, and the wake goes on.
+        except Exception as error:
+            self.at.tell("debug", f"The progress of its load cannot be heard: {error!r}")
+        self.at.hear(None)  # what was told last grows old
+        return await trio.sleep_forever()
 
     async def _failed(self, failure: str, remedy: str) -> Ending:
         """Count a sleep or a wake that failed, unless the process ends: then that was its cause."""

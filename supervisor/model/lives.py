@@ -14,35 +14,34 @@ import structlog
 import trio
 
 from configschema import Limits, Model
-from supervisor.model.birth import Adoption, Birth, Start
+from supervisor.model.birth import Birth, Start
 from supervisor.model.checkup import Checkup
+from supervisor.model.crowding import Crowding
 from supervisor.model.ending import StopRequest, guarded, leave_to_the_next, run_alone, until_gone
+from supervisor.model.known import Known
 from supervisor.model.life import Life
 from supervisor.model.reasons import LINES_IN_A_REASON, Ending, failure_told
 from supervisor.model.resting import Wanted
-from supervisor.model.room import Room
 from supervisor.model.surroundings import NOWHERE, Surroundings
 from supervisor.model.usage import Usage
 from supervisor.places.choosing import Places
 from supervisor.places.containers import stop_command
-from supervisor.places.handles import ElsewhereHandle, Handle
-from supervisor.places.running import CannotRun, Order, RunningServer
+from supervisor.places.handles import Handle
+from supervisor.places.running import CannotRun, RunningServer
 from supervisor.processes.output import LogRing
-from supervisor.sleep.actions import Actions, environment_of
+from supervisor.sleep.actions import Actions
 from supervisor.sleep.contact import Contact
 from supervisor.sleep.sleeping import Sleeping
 from supervisor.states.backoff import NO_BACKOFF, Backoff
 from supervisor.states.durations import seconds
 from supervisor.states.journal import SILENT, Journal
-from supervisor.states.racing import innermost, race
-from supervisor.states.snapshot import UNKNOWN, Snapshot
+from supervisor.states.learned import Learned
+from supervisor.states.racing import innermost
+from supervisor.states.snapshot import Snapshot
 from supervisor.states.standing import Standing
 from supervisor.states.table import Event, State, Wish
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
-
-
-THERE_ALREADY = "server that was there already"
 
 
 @attrs.define(eq=False)
@@ -63,6 +62,7 @@ class Lives:
         at: where it stands; written by its own task only.
         sleeping: how it sleeps, and how far that is trusted.
         backoff: when it may start again after it has failed.
+        known: the memory that it takes, and where.
     """
 
     model: Model
@@ -78,8 +78,9 @@ class Lives:
     at: Standing = attrs.field(init=False)
     sleeping: Sleeping = attrs.field(init=False)
     backoff: Backoff = attrs.field(default=NO_BACKOFF, init=False)
+    known: Known = attrs.field(factory=Known, init=False)
     _server: RunningServer | None = attrs.field(default=None, init=False)
-    _room: Room = attrs.field(factory=Room, init=False)
+    _crowding: Crowding = attrs.field(init=False)
     _given_up: trio.Event = attrs.field(factory=trio.Event, init=False)
     _next: tuple[Model, Limits] | None = attrs.field(default=None, init=False)
     _employment: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
@@ -88,13 +89,17 @@ class Lives:
     def _nowhere(self) -> Standing:
         return Standing(self.model.id, self.snapshot, lambda: self.around.changed(), self.journal)
 
+    @_crowding.default
+    def _nothing_known(self) -> Crowding:
+        return Crowding(self.at, self.around, self.known)
+
     @sleeping.default
     def _not_slept_yet(self) -> Sleeping:
         return Sleeping(self.at.tell)
 
     @wanted.default
     def _nothing_wanted(self) -> Wanted:
-        return Wanted(self.limits, self._tell_of_idleness)
+        return Wanted(self.limits, self._tell_of_idleness, lambda: self.known.lease is not None)
 
     @property
     def usage(self) -> Usage:
@@ -114,16 +119,32 @@ class Lives:
             left=self.at.left,
             failure=self.at.failure,
             leaving=self.wanted.told_to_end.is_set(),
+            since=self.at.since,
             ready_since=self.at.ready_since,
             idle_since=self.usage.idle_since,
             costs=self.at.costs,
             drain_limit=self.limits.drain,
+            habits=self.usage.habits,
+            waiting=self.usage.waiting,
+            need=self.known.need(self.model),
+            gpus=self.known.gpus,
+            pin=self.known.pin(self.model),
         )
 
     @property
     def can_sleep(self) -> bool:
         """Whether it makes room by sleeping: it knows how, and that is trusted."""
         return self.model.can_sleep and self.sleeping.trust.holds
+
+    def recall(self, learned: Learned) -> None:
+        """Begin with what was learned of the model before."""
+        self.at.costs, self.usage.habits = learned.costs, learned.habits
+        self.known.begin(self.model, learned.footprint)
+
+    @property
+    def learned(self) -> Learned:
+        """What is known of the model from all its lives."""
+        return Learned(self.known.footprint, self.at.costs, self.usage.habits)
 
     def _apply(self, model: Model, limits: Limits, *, fresh: bool) -> None:
         self._next = None
@@ -132,54 +153,19 @@ class Lives:
         self.model, self.limits = model, limits
         self.wanted.change(limits)
         if fresh:
-            self.at.costs, self._room = UNKNOWN, Room()
-
-    # The task: one life after the other.
-
-    async def run(self) -> None:
-        """Follow the wishes for as long as the daemon runs; cancel it to end the server."""
-        with self._employment:
-            await guarded(self.model.id, self._take_what_is_there)
-            while True:
-                await self.wanted.until_start()
-                await self._live_once(self._start())
-
-    async def _take_what_is_there(self) -> None:
-        """Begin with a server that runs already: of an earlier daemon, or nobody's."""
-        place = self.places.of(self.model)
-        if self.inherited:
-            handle, state = self.inherited
-            if state is State.STOPPING:
-                await self._wait_for_what_was_left(handle)
-                self.inherited = None
-                return
-            is_elsewhere = isinstance(handle, ElsewhereHandle)
-            whose = THERE_ALREADY if is_elsewhere else "process of an earlier llamadoze"
-            await self._live_once(self._adoption(handle, state is State.ASLEEP, whose))
-            self.inherited = None
-        elif found := await place.find(self.model):
-            await self._live_once(self._adoption(found, None, THERE_ALREADY))
-
-    async def _wait_for_what_was_left(self, handle: Handle) -> None:
-        """Be stuck with what an earlier daemon could not end."""
-        env = environment_of(self.model)
-        order = Order(model=self.model, limits=self.limits, env=env, hear=self.output.write)
-        self._server = self.places.left_over(order, handle)
-        self.at.knows(handle)
-        self.at.begin_end()
-        await guarded(self.model.id, self._until_nothing_is_left)
-        self._finish(Ending())
-
-    def _adoption(self, handle: Handle, asleep: bool | None, whose: str) -> Adoption:
-        return Adoption(
-            *(self.model, self.limits, self.places.of(self.model), handle, self.log_file),
-            *(self.at, self.wanted, self._actions, asleep, whose),
-        )
+            self.recall(self.around.learned_of(model))
+            self._crowding.forget()
+        else:
+            self.known.change(model)
 
     def _start(self) -> Start:
         return Start(
             *(self.model, self.limits, self.places.of(self.model), self.log_file, self.at),
-            *(self._clear, self.around.taken_ports, self._move),
+            *(
+                partial(self._crowding.make_room, self.wanted.until_told_to_end),
+                self.around.taken_ports,
+            ),
+            *(self._move, self.around.environment),
             lambda command: run_alone(command, self.model, self.output.write),
         )
 
@@ -254,22 +240,31 @@ class Lives:
             self._apply(*self._next, fresh=True)
         self.at.failure = ending.reason
         if self.at.served is not None:
-            self._room.start_was_good()
+            self._crowding.was_good()
+        self.known.footprint = self.known.footprint.rested()
+        self.known.gpus = ()  # before others hear of it, who may give it some
         if ending.failed:
             self._fail(ending)
         else:
-            if self.at.served is not None:
-                self.backoff = NO_BACKOFF
-            else:
-                self._room.start_was_broken_off()
-            self.at.step(Event.ENDED, "Process stopped in")
+            self._end(ending)
         self._server = None
         self.at.has_nothing()
+
+    def _end(self, ending: Ending) -> None:
+        if self.at.served is not None:
+            self.backoff = NO_BACKOFF
+        is_wanted = bool(ending.reason) and self.wanted.wish is Wish.SERVE
+        is_short = is_wanted and self._crowding.fell_short(ending.reason or "", self.output)
+        if self.at.served is None and not is_short:
+            self._crowding.room.start_was_broken_off()
+        if self.around.are_placed_by_memory() and self.wanted.wish is Wish.SERVE:
+            self.wanted.wish = Wish.STOP  # where it starts, and who leaves for it, is decided anew
+        self.at.step(Event.ENDED, "Process stopped in")
 
     def _fail(self, ending: Ending) -> None:
         reason = ending.with_output(self.output.tail(LINES_IN_A_REASON))
         now, served = trio.current_time(), self.at.served
-        tries = served is None and self._tries_with_room(reason)
+        tries = self._tries_again(ending, reason)
         if tries:
             ending = attrs.evolve(ending, retried=True, crashed=False)
         if ending.crashed:
@@ -287,26 +282,13 @@ class Lives:
         if was_wanted and served is not None and ending.crashed:
             self.around.crashed()
 
-    def _tries_with_room(self, reason: str) -> bool:
-        """Whether a start that failed is tried once more, without those that sleep beside it."""
-        may_be_that = self._server is not None and self.wanted.wish is Wish.SERVE
-        beside = self.around.sleepers() if may_be_that else []
-        if not self._room.start_failed(beside_sleepers=bool(beside)):
+    def _tries_again(self, ending: Ending, reason: str) -> bool:
+        """Whether a start that failed is tried once more, or a wake for which there was no room."""
+        if self._server is None or self.wanted.wish is not Wish.SERVE:
             return False
-        names = ", ".join(beside)
-        text = f"The start failed while others slept; starting again without them: {names}"
-        self.at.tell("warning", text, reason=reason, sleepers=beside)
-        return True
-
-    async def _clear(self) -> str | None:
-        """Make the room that is needed, unless the model is told to end; return why it is not."""
-        if not self._room.must_be_made:
-            return None
-        return await race(self.around.clear, self._told_to_end)
-
-    async def _told_to_end(self) -> str | None:
-        await self.wanted.told_to_end.wait()
-        return None
+        if self.at.served is None:
+            return self._crowding.tries_again(reason, self.output)
+        return ending.retried and self._crowding.fell_short(reason, self.output)
 
     def _move(self, model: Model) -> None:
         self.model = model

@@ -29,6 +29,7 @@ class Wanted:
     Attributes:
         limits: the idle times and the longest drain, in seconds.
         tell: says to the operator that an idle time is over.
+        is_leased: whether somebody has a lease on the model: then its idle times do not run.
         wish: the latest.
         found_asleep: whether somebody else has put the model to sleep; its life takes that back.
         told_to_end: set once the present process must end.
@@ -38,6 +39,7 @@ class Wanted:
 
     limits: Limits
     tell: Callable[[str, float], None]
+    is_leased: Callable[[], bool] = lambda: False
     wish: Wish = attrs.field(default=Wish.STOP, init=False)
     found_asleep: bool = attrs.field(default=False, init=False)
     told_to_end: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -80,8 +82,8 @@ class Wanted:
             late: str | None = await race(
                 partial(self.stir.when, self._rest_is_due),
                 partial(self._changed_from, limits),
-                partial(self.usage.idle_for, limits.sleep_ttl),
-                partial(self.usage.idle_for, limits.stop_ttl),
+                partial(self._idle_for, limits.sleep_ttl),
+                partial(self._idle_for, limits.stop_ttl),
                 self._drain_too_long,
             )
             if late and self._is_draining():
@@ -96,13 +98,26 @@ class Wanted:
             await race(
                 partial(self.stir.when, self._is_wanted),
                 partial(self._changed_from, limits),
-                partial(self.usage.idle_for, limits.stop_ttl),
+                partial(self._idle_for, limits.stop_ttl),
             )
             self._rest_if_idle()
+
+    async def until_told_to_end(self) -> str | None:
+        """Return, with nothing to say, when the present process must end."""
+        await self.told_to_end.wait()
+        return None
 
     async def until_start(self) -> None:
         """Return when a process is wanted."""
         await self.stir.when(lambda: self.wish is Wish.SERVE)
+
+    async def _idle_for(self, limit: float) -> None:
+        """Return when nobody has used the model for so long, nor has had a lease on it."""
+        while True:
+            await self.stir.when(lambda: not self.is_leased())
+            await self.usage.idle_for(limit)
+            if not self.is_leased():
+                return
 
     async def _changed_from(self, limits: Limits) -> None:
         await self.stir.when(lambda: self.limits is not limits)
@@ -119,6 +134,8 @@ class Wanted:
     def _rest_if_idle(self) -> None:
         """Let the model sleep or its process end, if nobody has used it for the time of either."""
         sleep, stop = self.limits.sleep_ttl, self.limits.stop_ttl
+        if self.is_leased():
+            return
         if self.wish is not Wish.STOP and self.usage.is_idle_for(stop):
             self.tell("Unloading model", stop)
             self.ask(Wish.STOP)

@@ -1,6 +1,6 @@
 """One model server, as others see it: how it stands, what is wished of it, who uses it.
 
-Owns what others may do. The task behind it, which is the only writer of its state, is in `lives`;
+Owns what others may do. The task behind it, which is the only writer of its state, is in `service`;
 who should run is decided elsewhere and arrives as a wish.
 """
 
@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from configschema import Limits, Model
-from supervisor.model.lives import Lives
+from supervisor.model.service import Service
 from supervisor.sleep.trust import FULL_TRUST
 from supervisor.states.backoff import NO_BACKOFF
 from supervisor.states.snapshot import Snapshot
@@ -18,7 +18,7 @@ from supervisor.states.table import AT_REST, ENDED, State, Wish
 
 
 @attrs.define(eq=False)
-class ModelServer(Lives):
+class ModelServer(Service):
     """A model server.
 
     Attributes:
@@ -87,6 +87,16 @@ class ModelServer(Lives):
     async def reached(self, states: frozenset[State]) -> Snapshot:
         """Wait for one of these states; return how it stood in it, even if it has moved on."""
         return await self.at.reached(states)
+
+    @property
+    def life(self) -> object:
+        """What stands for its present server, and for where that serves; None without one."""
+        at = self.at
+        return None if at.state in ENDED else (at.handle, at.pid, at.ready_since)
+
+    async def root(self) -> int | None:
+        """Return the process of this machine whose descendants hold its memory, if it is seen."""
+        return None if self._server is None else await self._server.root()
 
     def let_go(self) -> bool:
         """Let its server live on when the daemon ends, if it can; return whether it does."""

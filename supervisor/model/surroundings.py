@@ -5,9 +5,12 @@ Owns the form. Who answers is the fleet.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import trio
+
+from configschema import Model
+from supervisor.states.learned import NOTHING_LEARNED, Learned
 
 
 class Surroundings:
@@ -37,6 +40,18 @@ class Surroundings:
     def sleepers(self) -> Sequence[str]:
         """Return those that sleep where it runs, the least valuable first."""
         return ()
+
+    def are_placed_by_memory(self) -> bool:
+        """Return whether who runs beside whom follows from what each holds."""
+        return False
+
+    def learned_of(self, model: Model) -> Learned:
+        """Return what was learned of a model before, in this daemon or an earlier one."""
+        return NOTHING_LEARNED
+
+    def environment(self) -> Mapping[str, str]:
+        """Return what its process is told of the GPUs that it may use."""
+        return {}
 
     async def clear(self) -> str | None:
         """Stop those, and wait for their end; return why that did not come, or None."""

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import attrs
 import trio
 
+from supervisor.states.habits import NO_HABITS, Habits
+
 
 @attrs.define(eq=False)
 class Stir:
@@ -48,6 +50,7 @@ class Usage:
             nothing; None if none was.
         heard: how often something came from the present process.
         suspicion: set when it has left a request without an answer.
+        habits: how long it was idle between its uses.
     """
 
     stir: Stir
@@ -57,7 +60,9 @@ class Usage:
     cut_at: float | None = attrs.field(default=None, init=False)
     heard: int = attrs.field(default=0, init=False)
     suspicion: trio.Event = attrs.field(factory=trio.Event, init=False)
+    habits: Habits = attrs.field(default=NO_HABITS, init=False)
     _life: int = attrs.field(default=0, init=False)
+    _unused_since: float | None = attrs.field(default=None, init=False)
 
     def restart_idle_time(self) -> None:
         """Count the idle time from now."""
@@ -74,6 +79,12 @@ class Usage:
         """Let the process be asked whether it is well."""
         self.suspicion.set()
 
+    def note_wanted(self) -> None:
+        """Count how long nobody used the model, before somebody does or waits for it."""
+        if self._unused_since is not None and not self._in_use():
+            self.habits = self.habits.then(trio.current_time() - self._unused_since)
+            self._unused_since = None
+
     def take(self) -> Lease:
         """Count one more user of the present process."""
         self.in_flight += 1
@@ -86,6 +97,7 @@ class Usage:
             if cut:
                 self.cut_at = trio.current_time()
             self.restart_idle_time()
+            self._unused_since = self.idle_since
             if not self.in_flight:  # nobody waits for one of several to end
                 self.stir()
 

@@ -172,12 +172,16 @@ class ServerElsewhere:
 
     async def weigh(self, *, host: bool) -> Held:
         """Weigh its container, if an engine of this machine tells its first process."""
-        root = await pid_of_container(self.order.model, self.order.env)
+        root = await self.root()
         return Held() if root is None else await self.scales(root, host)
+
+    async def root(self) -> int | None:
+        """Return the first process of its container, if an engine of this machine tells it."""
+        return await pid_of_container(self.order.model, self.order.env)
 
     async def processes(self) -> list[int]:
         """Return those of its container."""
-        root = await pid_of_container(self.order.model, self.order.env)
+        root = await self.root()
         return [] if root is None else await processes_below(root)
 
     def command(self, argv: Sequence[str]) -> Sequence[str]:

@@ -141,15 +141,15 @@ class LocalServer:
 
     async def weigh(self, *, host: bool) -> Held:
         """Weigh the process with its kin, if the server is one of them; else a container."""
-        root = await self._root()
+        root = await self.root()
         return Held() if root is None else await self.scales(root, host)
 
     async def processes(self) -> list[int]:
         """Return the process with its kin, or those of a container."""
-        return await processes_below(await self._root() or self.child.pid)
+        return await processes_below(await self.root() or self.child.pid)
 
-    async def _root(self) -> int | None:
-        """Return the process whose descendants hold the memory; None if that cannot be seen."""
+    async def root(self) -> int | None:
+        """Return its own process, or the first of a container."""
         if self._answering is None or not self._answering.is_outside:
             return self.child.pid
         return await pid_of_container(self.order.model, self.order.env)

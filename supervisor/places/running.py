@@ -112,6 +112,9 @@ class RunningServer(Protocol):
             host: whether host memory is wanted, too.
         """
 
+    async def root(self) -> int | None:
+        """Return the process of this machine whose descendants hold its memory, if it is seen."""
+
     async def processes(self) -> list[int]:
         """Return its processes on this machine, as far as they can be seen."""
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,12 +15,13 @@ import attrs
 import trio
 
 from supervisor.processes.census import Table, entry_of, token_of
-from supervisor.processes.gpu import held_on_gpus
 from supervisor.processes.kin import Kin
+from supervisor.room.devices import look_at_all
 
 if TYPE_CHECKING:  # 5 ms and 1 MiB of a daemon that may never measure: imported where it is used
     import psutil
 
+S = TypeVar("S")
 T = TypeVar("T")
 Measure = Callable[[int], Awaitable[int]]
 """Return the bytes that the process tree of a pid holds."""
@@ -29,7 +29,8 @@ Measure = Callable[[int], Awaitable[int]]
 # What hangs keeps its thread: a driver must keep neither those of the daemon nor those for /proc.
 OF_DRIVER, _OF_PROC = trio.CapacityLimiter(2), trio.CapacityLimiter(4)
 # There is no thread left to look with, or no descriptor: for a file, or for the library itself.
-_NOTHING_LEFT = (RuntimeError, OSError, ImportError)
+NOTHING_LEFT = (RuntimeError, OSError, ImportError)
+_OWN = re.compile(rb"^(?:RssAnon|RssShmem):\s+(\d+) kB$", re.MULTILINE)
 _RESIDENT = re.compile(rb"^(?:VmRSS|VmSwap):\s+(\d+) kB$", re.MULTILINE)
 
 
@@ -41,10 +42,15 @@ class Held:
         host: of host memory, swap included; pages that are shared count for each process. None
             where that cannot be seen.
         gpu: the same of GPU memory.
+        by_gpu: those of it on each GPU, by the name of the `Device`, as far as that is told.
+        own: of host memory what the kernel cannot drop: no files that are mapped, no swap. None
+            where that was not looked at.
     """
 
     host: int | None = None
     gpu: int | None = None
+    by_gpu: Mapping[str, int] = attrs.field(factory=dict)
+    own: int | None = None
 
 
 async def held_by(pid: int) -> int:
@@ -55,29 +61,29 @@ async def held_by(pid: int) -> int:
     try:
         # Walking the pages of a large process takes the kernel a tenth of a second.
         return await beside(_measure, pid)
-    except _NOTHING_LEFT:  # the next look has it
+    except NOTHING_LEFT:  # the next look has it
         return 0
 
 
 async def weigh(pid: int, host: bool) -> Held:
     """Return what a process and its descendants hold, as the kernel and the driver count it."""
     try:
-        gpu = await beside(_weigh_gpus, pid, OF_DRIVER)
-        return Held(await beside(_weigh_host, pid) if host else None, gpu)
-    except _NOTHING_LEFT:
+        gpu, by_gpu = await beside(_weigh_gpus, pid, OF_DRIVER)
+        return Held(await beside(_weigh_host, pid) if host else None, gpu, by_gpu)
+    except NOTHING_LEFT:
         return Held()
 
 
-async def beside(look: Callable[[int], T], pid: int, limiter: trio.CapacityLimiter = _OF_PROC) -> T:
-    """Look at a process in a thread, which is given up if it takes too long."""
-    return await trio.to_thread.run_sync(look, pid, abandon_on_cancel=True, limiter=limiter)
+async def beside(look: Callable[[S], T], at: S, limiter: trio.CapacityLimiter = _OF_PROC) -> T:
+    """Look at a process, or at many, in a thread, which is given up if it takes too long."""
+    return await trio.to_thread.run_sync(look, at, abandon_on_cancel=True, limiter=limiter)
 
 
 async def processes_below(pid: int) -> list[int]:
     """Return a process and all it has started; it alone where nobody can look."""
     try:
         return await beside(tree_of, pid)
-    except _NOTHING_LEFT:
+    except NOTHING_LEFT:
         return [pid]
 
 
@@ -91,15 +97,22 @@ def tree_of(pid: int) -> list[int]:
 
 
 def _weigh_host(pid: int) -> int:
-    return sum(map(_resident_of, tree_of(pid)))
+    return sum(map(resident_of, tree_of(pid)))
 
 
-def _weigh_gpus(pid: int) -> int | None:
+def _weigh_gpus(pid: int) -> tuple[int | None, dict[str, int]]:
     """Look at those that hold GPU memory alone: they are few, and processes may be thousands."""
-    return held_on_gpus(partial(_belongs_to, pid))
+    seen = look_at_all(_each_of_tree(pid))
+    ours = [one for one in seen.pids if belongs_to(pid, one)]
+    return seen.held_by(ours), seen.by_device(ours)
 
 
-def _belongs_to(leader: int, pid: int) -> bool:
+def _each_of_tree(pid: int) -> Iterator[int]:
+    """Yield the processes of a tree, which is looked for when the first of them is wanted."""
+    yield from tree_of(pid)
+
+
+def belongs_to(leader: int, pid: int) -> bool:
     """Whether a process carries a leader's token, is in its session, or descends from it."""
     token = token_of(leader)
     if token and token_of(pid) == token:
@@ -121,13 +134,22 @@ def _line_of(pid: int) -> list[int]:
         return []
 
 
-def _resident_of(pid: int) -> int:
+def own_of(pid: int) -> int:
+    """Return resident bytes of no mapped file (proc_pid_status(5)); 0 for one that has ended."""
+    return _told(pid, _OWN)
+
+
+def resident_of(pid: int) -> int:
     """Return resident and swapped bytes (proc_pid_status(5)); 0 for one that has ended."""
+    return _told(pid, _RESIDENT)
+
+
+def _told(pid: int, lines: re.Pattern[bytes]) -> int:
     try:
         text = Path(f"/proc/{pid}/status").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return sum(int(kilobytes) for kilobytes in _RESIDENT.findall(text)) * 1024
+    return sum(int(kilobytes) for kilobytes in lines.findall(text)) * 1024
 
 
 def _measure(pid: int) -> int:

@@ -1,17 +1,21 @@
 """Who must make room for whom, as a pure function of the configuration: groups, or a matrix.
 
-The results are llama-swap's. Whether room is made by sleeping or by stopping, and when, is decided
-elsewhere.
+Owns these rules, whose results are llama-swap's, and the form in which a decision asks any rule.
+The answers of what memory there is are in `bymemory`. Whether room is made by sleeping or by
+stopping, and when, is decided elsewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Protocol
 
 import attrs
 
 from configschema import DEFAULT_GROUP, Config, Group, Matrix, Sets, rules_of, sets_of
+from configschema.rules.routing import Rules
+from supervisor.states.snapshot import Snapshot
 
 MakeRoom = Callable[[str, frozenset[str]], frozenset[str]]
 """Of the models that run, those that must leave before the wanted one may come up."""
@@ -26,7 +30,11 @@ def one_at_a_time(wanted: str, running: frozenset[str]) -> frozenset[str]:
 
 def placement_of(config: Config) -> MakeRoom:
     """Return the rules of a configuration; without any, one model runs at a time."""
-    rules = rules_of(config)
+    return placement_for(rules_of(config))
+
+
+def placement_for(rules: Rules) -> MakeRoom:
+    """Return what some rules come down to, be they in effect or not."""
     sets = sets_of(rules.matrix) if rules.matrix else None
     if rules.matrix and sets:
         rule: MakeRoom = _ByMatrix.of(sets, rules.matrix).leaving
@@ -118,3 +126,106 @@ class _ByMatrix:
 
     def _cost(self, leaving: frozenset[str]) -> int:
         return sum(self.costs.get(name, 1) for name in leaving)
+
+
+# What a decision asks, and how a fixed rule answers it.
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What a decision has come to when the next one who waits has a turn.
+
+    Attributes:
+        running: who will run when all claims are fulfilled.
+        called: who is called already, and has not come up yet.
+        claimed: whose turn has come.
+    """
+
+    running: frozenset[str]
+    called: frozenset[str]
+    claimed: frozenset[str]
+
+
+class Rivals(Protocol):
+    """Says who must leave for whom, for one decision."""
+
+    def of(self, name: str, plan: Plan) -> frozenset[str] | None:
+        """Return who must leave for a model; None if it cannot have its turn now, whoever leaves.
+
+        What was answered for a model holds for it until it is asked again.
+        """
+
+    def claim(self, name: str) -> None:
+        """Take note that the room that `of` has found is given to this model."""
+
+    def must_end(self, name: str, rival: str) -> bool:
+        """Whether a rival must end for a model, as its sleep would not make the room."""
+
+    def must_move(self, name: str, plan: Plan) -> bool:
+        """Whether a model that sleeps cannot wake where it is, and could start elsewhere."""
+
+    def is_in_the_way(self, name: str, holding: frozenset[str]) -> bool:
+        """Whether somebody who holds memory yet must have left before a model comes up."""
+
+    def gpus(self, name: str) -> tuple[str, ...]:
+        """Return the GPUs that a model is to come up on; nothing where that is not chosen."""
+
+
+@attrs.frozen
+class ByRule(Rivals):
+    """A fixed rule.
+
+    Attributes:
+        make_room: of the models that run, those that must leave for another.
+        models: how all of them stand.
+    """
+
+    make_room: MakeRoom
+    models: Mapping[str, Snapshot]
+
+    def of(self, name: str, plan: Plan) -> frozenset[str] | None:
+        """Return whom the rule names, and who is called already and would make it leave."""
+        callers = (
+            other
+            for other in plan.called - {name}
+            if name in self.make_room(other, frozenset({name}))
+        )
+        rivals = self._leaving(name, plan.running - {name}).union(callers)
+        if rivals & plan.claimed or self._disturbs_a_claim(name, plan):
+            return None
+        return None if any(self.models[rival].pin for rival in rivals) else rivals
+
+    def _leaving(self, name: str, running: frozenset[str]) -> frozenset[str]:
+        """Return whom the rule names; of a matrix's sets one with all that are pinned, if any."""
+        found = self.make_room(name, running)
+        staying = {one for one in running if self.models[one].pin}
+        if staying.isdisjoint(found) or self.make_room(name, frozenset(staying)):
+            return found
+        for other in sorted(running - staying, key=lambda one: (one in found, one)):
+            if not self.make_room(name, frozenset({*staying, other})):
+                staying.add(other)
+        return running - staying
+
+    def _disturbs_a_claim(self, name: str, plan: Plan) -> bool:
+        """Whether somebody whose turn it is would make this model leave."""
+        together = plan.running | {name}
+        return any(name in self.make_room(claim, together - {claim}) for claim in plan.claimed)
+
+    def claim(self, name: str) -> None:
+        """Need no note: a rule says the same again."""
+
+    def must_end(self, name: str, rival: str) -> bool:
+        """Let all sleep that can."""
+        return False
+
+    def must_move(self, name: str, plan: Plan) -> bool:
+        """Know no places."""
+        return False
+
+    def is_in_the_way(self, name: str, holding: frozenset[str]) -> bool:
+        """Whether the rule names one of them."""
+        return bool(self.make_room(name, holding - {name}))
+
+    def gpus(self, name: str) -> tuple[str, ...]:
+        """Choose none."""
+        return ()

@@ -1,108 +1,45 @@
 """Who waits for which model, and what is done about it.
 
-Owns the waiting list and the leases. `turns.decide` says everything that should happen now;
+Owns the waiting list. `turns.decide` says everything that should happen now;
 `Scheduler.settle` does it, and is called after every change and when a time has come.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 
 import attrs
 import structlog
 import trio
 
-from configschema import Config
 from supervisor.model.server import ModelServer
-from supervisor.model.usage import Lease, Stir
-from supervisor.scheduling.placement import MakeRoom, placement_of
-from supervisor.scheduling.turns import NOTHING, Decision, Demand, Patience, decide
+from supervisor.model.usage import Stir
+from supervisor.scheduling.forecast import NOW, Forecast, forecast
+from supervisor.scheduling.outlook import Outlook, Rules
+from supervisor.scheduling.queueing import Turn
+from supervisor.scheduling.roomkeeper import RoomKeeper
+from supervisor.scheduling.turns import NOTHING, Decision, Demand, decide
 from supervisor.states.backoff import LONGEST_HELD
 from supervisor.states.durations import seconds
 from supervisor.states.refusals import (
     BackingOff,
     ModelFailed,
+    NoRoom,
     Paused,
     QueueFull,
     StillHeld,
     SupervisorError,
     TooManyRequests,
 )
+from supervisor.states.table import Wish
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
-
-@attrs.frozen(kw_only=True)
-class Rules:
-    """What an operator says about who goes when.
-
-    Attributes:
-        make_room: who must leave for whom.
-        patience: how long one waits for another.
-        priorities: by model id; 0 without.
-        max_queue: requests that may wait, for all models together; 0 is no limit.
-    """
-
-    make_room: MakeRoom
-    patience: Patience = attrs.field(factory=Patience)
-    priorities: Mapping[str, int] = attrs.field(factory=dict)
-    max_queue: int = 0
-
-
-def rules_for(config: Config) -> Rules:
-    """Return the rules of a configuration."""
-    priorities = config.routing.scheduler.settings.fifo.priority
-    found = [(config.find(name), priority) for name, priority in priorities.items()]
-    return Rules(
-        make_room=placement_of(config),
-        patience=Patience(max_wait=config.max_wait, min_active=config.min_active),
-        priorities={model.id: priority for model, priority in found if model},
-        max_queue=config.max_queue,
-    )
-
-
-@attrs.define(eq=False)
-class Turn:
-    """A place in the queue, then a lease: use it as ``async with``, once.
-
-    Entering waits until the model serves; it goes on serving for as long as the block lasts.
-    """
-
-    _scheduler: Scheduler
-    server: ModelServer
-    since: float = attrs.field(default=0.0, init=False)
-    lease: Lease | None = attrs.field(default=None, init=False)
-    answered: trio.Event = attrs.field(init=False)  # there once it is queued
-    refusal: SupervisorError | None = attrs.field(default=None, init=False)
-
-    async def __aenter__(self) -> ModelServer:
-        """Wait for the lease.
-
-        Raises:
-            TooManyRequests: the model's limit is reached; nothing was queued.
-            QueueFull: as many wait as may; nothing was queued.
-            Paused: nobody may wait now; nothing was queued.
-            BackingOff: it fails again and again; nothing was queued.
-            ModelFailed: it could not be brought up.
-            Unloaded, Removed: an operator stopped it, or took it away, meanwhile.
-        """
-        if not self._scheduler.join(self):
-            try:
-                await self.answered.wait()
-            except BaseException:  # cancelled: nobody waits here any more
-                self._scheduler.leave(self)
-                raise
-        if self.refusal is not None:
-            self._scheduler.leave(self)
-            raise self.refusal
-        return self.server
-
-    async def __aexit__(self, error: object, *_: object) -> None:
-        self._scheduler.leave(self, cut=error is not None)
-
-    def leave(self, *, cut: bool = False) -> None:
-        """Give up the place or the lease, whichever it is; `cut` is before the answer's end."""
-        self._scheduler.leave(self, cut=cut)
+FOR_STRANGERS = 5.0  # seconds that a request waits for memory that others than models hold
+BETWEEN_LOOKS = 0.5
+FORETOLD_FOR = 0.25  # seconds for which a forecast is told again
+MOST_BEFORE, MOST_BEFORE_BY_MEMORY = 20, 5  # models that go first; behind more nothing is foretold
 
 
 @attrs.define(eq=False)
@@ -112,11 +49,13 @@ class Scheduler:
     Attributes:
         servers: all model servers by id.
         rules: in which order, and who beside whom.
+        keeper: of the memory that there is.
         paused: whether nobody is let in.
     """
 
     servers: Mapping[str, ModelServer]
     rules: Rules
+    keeper: RoomKeeper
     paused: bool = attrs.field(default=False, init=False)
     _refuses: bool = attrs.field(default=False, init=False)
     _resumed: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -124,6 +63,9 @@ class Scheduler:
     _decision: Decision = attrs.field(default=NOTHING, init=False)
     _closed: Stir = attrs.field(factory=Stir, init=False)
     _pause: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _foretold: dict[str, tuple[object, float, Forecast | None]] = attrs.field(
+        factory=dict, init=False
+    )
 
     async def run(self) -> None:
         """Settle whenever a time has come; changes settle by themselves."""
@@ -139,15 +81,21 @@ class Scheduler:
     def join(self, turn: Turn) -> bool:
         """Queue; return whether that is over already. Raises what refuses at once."""
         server = turn.server
+        server.usage.note_wanted()
         self._refuse_beyond_limits(server)
-        if not self._waiting and not self.paused and server.is_serving:
-            turn.lease = server.usage.take()  # what `decide` says where nobody else waits
+        self.keeper.used()
+        if server.is_serving and not self.paused and self._lets_in(server):
+            turn.lease = server.usage.take()  # what `decide` would say
             return True
         turn.since, turn.answered = trio.current_time(), trio.Event()
         self._waiting.append(turn)
         server.usage.add_waiter()
         self.settle()
         return turn.answered.is_set()
+
+    def _lets_in(self, server: ModelServer) -> bool:
+        """Whether a model that serves is open to newcomers; when it closes is known already."""
+        return not server.usage.waiting and server.model.id not in self._decision.closed
 
     def _refuse_beyond_limits(self, server: ModelServer) -> None:
         model, usage = server.model.id, server.usage
@@ -165,6 +113,37 @@ class Scheduler:
     def place(self, model: str) -> int:
         """Return the place of a model among those that are waited for, 1 is first; 0 is none."""
         return next((n for n, name in enumerate(self._demands(), 1) if name == model), 0)
+
+    def ready_in(self, model: str) -> Forecast | None:
+        """Return when a model would be ready for who asks now; None if that is not known, as in a
+        pause."""
+        if self.paused or model not in self.servers:
+            return None
+        closed = self._decision.closed
+        if self.servers[model].is_serving and model not in closed:
+            return NOW
+        now, stands = (
+            trio.current_time(),
+            (self.servers[model].at.state, self.servers[model].at.since),
+        )
+        known = self._foretold.get(model)
+        if known is None or known[0] != stands or now - known[1] > FORETOLD_FOR:
+            known = self._foretold[model] = stands, now, self._foretell(model, closed)
+        return known[2]
+
+    def _foretell(self, model: str, closed: frozenset[str]) -> Forecast | None:
+        order = tuple(self._demands())
+        before = order.index(model) if model in order else len(order)
+        if before > (MOST_BEFORE_BY_MEMORY if self.rules.memory else MOST_BEFORE):
+            return None
+        outlook = Outlook.of(self.servers, {model, *order}, self.rules, self.keeper)
+        known = [self.servers[name] for name in outlook.models]
+        return forecast(
+            *(model, outlook.models, order, outlook.make_room, trio.current_time()),
+            held_back={one.model.id: one.held_back for one in known},
+            shares={one.model.id: one.at.share or 0.0 for one in known},
+            closed=closed,
+        )
 
     async def until_closed(self, model: str) -> None:
         """Return when a model is closed for newcomers, since its requests keep others out."""
@@ -190,35 +169,71 @@ class Scheduler:
             after = f"requests held up others for {limit} (drainTimeout)"
             log.error(f"<{model}> {after}, stopping it", model=model, reason=after)
         for model, wish in self._decision.wishes.items():
-            self.servers[model].wish(wish)
+            self._ask(self.servers[model], wish)
         for turn in self._take(self._decision.admit):
             turn.lease = turn.server.usage.take()
             turn.answered.set()
+
+    def _ask(self, server: ModelServer, wish: Wish) -> None:
+        """Tell a model server what is decided, and the log for whom one makes room."""
+        model = server.model.id
+        cause = self._decision.causes.get(model)
+        if cause and server.wanted.wish is Wish.SERVE:
+            log.info(f"<{model}> Makes room for '{cause}'", model=model, needed_by=cause)
+        if wish is Wish.SERVE and self.rules.memory:
+            self.keeper.seat(server, self._decision.gpus.get(model, server.known.gpus))
+        server.wish(wish)
 
     def _refuse_what_is_held(self) -> None:
         """Send away who needs the room of what could not be ended."""
         left = {name: one.at.left for name, one in self.servers.items() if one.at.left}
         for name in self._demands() if left else ():
-            holders = self.rules.make_room(name, frozenset(left)) | (left.keys() & {name})
+            others = frozenset() if self.rules.memory else frozenset(left)
+            holders = self.rules.make_room(name, others) | (left.keys() & {name})
             for holder in sorted(holders)[:1]:
                 self.refuse(name, StillHeld(name, holder, left[holder]))
 
     def _decide(self) -> Decision:
         if self.paused or not self._waiting:
             return NOTHING
-        now = trio.current_time()
-        waited_for = self._demands()
+        now, waited_for = trio.current_time(), self._demands()
         held = {name: self.servers[name].held_back for name in waited_for}
         demands = {name: one for name, one in waited_for.items() if not held[name]}
-        models = {
-            name: server.snapshot()
-            for name, server in self.servers.items()
-            if name in demands or not server.is_at_rest
-        }
-        rules = self.rules
-        decision = decide(demands.values(), models, rules.make_room, rules.patience, now)
+        if self.rules.memory and not self.keeper.is_fresh:
+            self.keeper.refresh()
+            return self._until_memory_is_seen(demands)
+        outlook = Outlook.of(self.servers, demands, self.rules, self.keeper)
+        patience = self.rules.patience
+        decision = decide(
+            *(demands.values(), outlook.models, outlook.rivals, patience, now, outlook.usual)
+        )
+        placed = {*decision.admit, *decision.wishes, *decision.causes.values()}
+        again = [
+            self._refuse_blocked(one, outlook, now)
+            for name, one in demands.items()
+            if name not in placed
+        ]
         starts = [now + wait for wait in held.values() if wait]
-        return attrs.evolve(decision, until=min([decision.until, *starts]))
+        return attrs.evolve(decision, until=min([decision.until, *starts, *again]))
+
+    def _until_memory_is_seen(self, demands: Iterable[str]) -> Decision:
+        """Let in where nothing has to move; the rest is decided when memory was looked at."""
+        closed = self._decision.closed
+        serving = {name for name in demands if self.servers[name].is_serving}
+        return Decision(admit=frozenset(serving) - closed, closed=closed)
+
+    def _refuse_blocked(self, demand: Demand, outlook: Outlook, now: float) -> float:
+        """Send away for whom nothing can make room; return when to look again at who may wait.
+
+        What strangers hold may be on its way out, such as the memory of a process that has ended.
+        """
+        blocked = outlook.blocked(demand.model)
+        if blocked is None:
+            return inf
+        if blocked.by_strangers and now < demand.since + FOR_STRANGERS:
+            return now + BETWEEN_LOOKS
+        self.refuse(demand.model, NoRoom(demand.model, blocked.why, blocked.until - now))
+        return inf
 
     def _demands(self) -> dict[str, Demand]:
         """Return what is waited for; the list is in the order of their coming."""
@@ -278,4 +293,6 @@ class Scheduler:
             self._remove(turn)
         elif turn.lease is not None:
             turn.lease.give_back(cut=cut)
+            if turn.server.usage.in_flight:  # nobody waits for one of several to end
+                return
         self.settle()

@@ -1,7 +1,7 @@
 """A day of requests in virtual time, decided by the same functions as in the daemon.
 
-Owns model servers that are nothing but states and durations. Failures, idle times and limits of the
-queue are not played.
+Owns the time, who waits, and what is counted; the model servers are `played`'s. Failures, idle
+times, limits of the queue and strangers' memory are not played.
 """
 
 from __future__ import annotations
@@ -9,15 +9,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, islice
 from math import inf
 
 import attrs
 
-from supervisor.scheduling.placement import MakeRoom
+from supervisor.room.ledger import Ledger
+from supervisor.room.space import Space
+from supervisor.scheduling.blocked import blocked_by_memory, blocked_by_rule
+from supervisor.scheduling.bymemory import ByMemory
+from supervisor.scheduling.placement import ByRule, MakeRoom, Rivals
+from supervisor.scheduling.played import DONE, Durations, PlayedServer
 from supervisor.scheduling.turns import Decision, Demand, Patience, decide
-from supervisor.states.snapshot import Costs, Snapshot
-from supervisor.states.table import AT_REST, HOLDS_MEMORY, Event, State, Wish, step
+from supervisor.states.snapshot import Snapshot
+from supervisor.states.table import HOLDS_MEMORY, Event, State
 
 
 @attrs.frozen
@@ -29,26 +34,15 @@ class Arrival:
     serve: float
 
 
-@attrs.frozen(kw_only=True)
-class Durations:
-    """How long the steps of one model take, in seconds."""
-
-    start: float = 30
-    stop: float = 1
-    sleep: float = 1
-    wake: float = 1
-    can_sleep: bool = True
-    priority: int = 0
-
-
 @attrs.frozen
 class Span:
-    """A time in which a model held memory: what it did then, from when to when."""
+    """A time in which a model was awake or moved: what it did, from when to when, on which GPUs."""
 
     model: str
     state: State
     begin: float
     end: float
+    gpus: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -62,6 +56,7 @@ class Outcome:
         end: when the last request had ended.
         serving: seconds in which some model had a request.
         changing: seconds in which none had, and some model started, stopped, slept or woke.
+        refused: requests that nothing could make room for, beside what may not be moved.
     """
 
     waits: Mapping[str, list[float]]
@@ -70,67 +65,18 @@ class Outcome:
     end: float
     serving: float
     changing: float
+    refused: int = 0
 
 
-BEGIN = {State.ASLEEP: Event.WAKE, State.STOPPED: Event.START}
-DONE = {
-    State.STARTING: Event.BECAME_READY,
-    State.WAKING: Event.WOKE,
-    State.FALLING_ASLEEP: Event.SLEPT,
-    State.STOPPING: Event.ENDED,
-}
+class _Servers(dict[str, Snapshot]):
+    """How models stand: those that a decision goes through, and any other that it asks for."""
 
+    def __init__(self, servers: Mapping[str, PlayedServer], names: Iterable[str]) -> None:
+        super().__init__((name, servers[name].snapshot()) for name in names)
+        self._servers = servers
 
-@attrs.define(eq=False)
-class _Server:
-    """A model server of a simulation."""
-
-    name: str
-    durations: Durations
-    state: State = State.STOPPED
-    wish: Wish = Wish.STOP
-    in_flight: int = 0
-    since: float = 0
-    ready_since: float = 0
-    idle_since: float = 0
-    life: int = 0  # steps taken: what was planned for an earlier one is void
-    costs: Costs = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        times = self.durations
-        self.costs = Costs(start=times.start, stop=times.stop, sleep=times.sleep, wake=times.wake)
-
-    def snapshot(self) -> Snapshot:
-        return Snapshot(
-            model=self.name,
-            state=self.state,
-            wish=self.wish,
-            in_flight=self.in_flight,
-            can_sleep=self.durations.can_sleep,
-            ready_since=self.ready_since,
-            idle_since=self.idle_since,
-            costs=self.costs,
-        )
-
-    def takes(self) -> float:
-        """Return the seconds that its present state lasts."""
-        times = self.durations
-        return {
-            State.STARTING: times.start,
-            State.WAKING: times.wake,
-            State.FALLING_ASLEEP: times.sleep,
-            State.STOPPING: times.stop,
-        }.get(self.state, inf)
-
-    def next_event(self) -> Event | None:
-        """Return what its task would do now."""
-        if self.state in AT_REST and self.wish is Wish.SERVE:
-            return BEGIN[self.state]
-        if self.wish is Wish.STOP and self.state not in (State.STOPPED, State.STOPPING):
-            return Event.STOP
-        if self.state is State.READY and self.wish is Wish.SLEEP and not self.in_flight:
-            return Event.SLEEP
-        return None
+    def __missing__(self, name: str) -> Snapshot:
+        return self._servers[name].snapshot()
 
 
 @attrs.define(eq=False)
@@ -139,16 +85,18 @@ class Simulation:
 
     Attributes:
         durations: of every model, by id.
-        make_room: who must leave for whom.
+        room: who must leave for whom; or the memory there is, which says that.
         patience: how long one waits for another.
         first_come: serve strictly in the order of coming instead, for comparison.
     """
 
     durations: Mapping[str, Durations]
-    make_room: MakeRoom
+    room: MakeRoom | Space
     patience: Patience
     first_come: bool = False
-    _servers: dict[str, _Server] = attrs.field(init=False)
+    _servers: dict[str, PlayedServer] = attrs.field(init=False)
+    _ledger: Ledger | None = attrs.field(init=False)
+    _has_pins: bool = attrs.field(init=False)
     _active: set[str] = attrs.field(factory=set, init=False)
     _queues: dict[str, deque[Arrival]] = attrs.field(factory=dict, init=False)
     _order: deque[Arrival] = attrs.field(factory=deque, init=False)
@@ -162,23 +110,29 @@ class Simulation:
     _now: float = attrs.field(default=0, init=False)
     _seconds_serving: float = attrs.field(default=0, init=False)
     _seconds_changing: float = attrs.field(default=0, init=False)
+    _refused: int = attrs.field(default=0, init=False)
+    _closed: frozenset[str] = attrs.field(default=frozenset(), init=False)
+    _alarm: float = attrs.field(default=inf, init=False)
+    _is_stirred: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._servers = {name: _Server(name, times) for name, times in self.durations.items()}
+        self._servers = {name: PlayedServer(name, of) for name, of in self.durations.items()}
+        self._ledger = Ledger(self.room) if isinstance(self.room, Space) else None
+        self._has_pins = any(of.pin for of in self.durations.values())
 
     def play(self, arrivals: Iterable[Arrival]) -> Outcome:
         """Play a trace to the end of its last request."""
         coming = deque(sorted(arrivals, key=lambda arrival: arrival.at))
-        alarm = inf
         while coming or self._in_flight or self._queues:
             first = coming[0].at if coming else inf
             planned = self._agenda[0][0] if self._agenda else inf
-            self._advance(min(first, planned, alarm))
+            self._advance(min(first, planned, self._alarm))
             while coming and coming[0].at <= self._now:
                 self._arrive(coming.popleft())
             while self._agenda and self._agenda[0][0] <= self._now:
                 self._happen(*heappop(self._agenda)[2:])
-            alarm = self._settle()
+            if self._is_stirred or self._alarm <= self._now:
+                self._is_stirred, self._alarm = False, self._settle()
         return Outcome(
             waits=self._waits,
             activations=self._activations,
@@ -186,12 +140,16 @@ class Simulation:
             end=self._now,
             serving=self._seconds_serving,
             changing=self._seconds_changing,
+            refused=self._refused,
         )
 
     def _open_spans(self) -> list[Span]:
         active = [self._servers[name] for name in sorted(self._active)]
         holding = [server for server in active if server.state in HOLDS_MEMORY]
-        return [Span(one.name, one.state, one.since, self._now) for one in holding]
+        return [self._span(one) for one in holding]
+
+    def _span(self, server: PlayedServer) -> Span:
+        return Span(server.name, server.state, server.since, self._now, server.gpus)
 
     def _advance(self, now: float) -> None:
         passed = now - self._now
@@ -202,9 +160,21 @@ class Simulation:
         self._now = now
 
     def _arrive(self, arrival: Arrival) -> None:
-        self._queues.setdefault(arrival.model, deque()).append(arrival)
+        server = self._servers[arrival.model]
+        if self._is_let_in_at_once(server):
+            self._serve(arrival)
+            return
+        self._is_stirred = True
+        queue = self._queues.setdefault(arrival.model, deque())
+        queue.append(arrival)
+        server.wait(len(queue), self._now)
         if self.first_come:
             self._order.append(arrival)
+
+    def _is_let_in_at_once(self, server: PlayedServer) -> bool:
+        """Whether one more request at a model in use is let in, and changes nothing for others."""
+        is_in_use = server.in_flight and server.is_serving and server.name not in self._closed
+        return bool(is_in_use) and not (self._is_stirred or self._order or self._alarm <= self._now)
 
     def _plan(self, after: float, model: str, life: int) -> None:
         heappush(self._agenda, (self._now + after, next(self._numbers), model, life))
@@ -213,79 +183,109 @@ class Simulation:
         """A request has ended (life 0), or a step of that life is done."""
         server = self._servers[model]
         if not life:
-            server.in_flight -= 1
-            server.idle_since = self._now
+            server.finish(self._now)
             self._in_flight -= 1
+            self._is_stirred |= not server.in_flight
             self._move(server)
         elif life == server.life:
             self._step(server, DONE[server.state])
             self._move(server)
 
-    def _move(self, server: _Server) -> None:
+    def _move(self, server: PlayedServer) -> None:
         while event := server.next_event():
             self._step(server, event)
 
-    def _step(self, server: _Server, event: Event) -> None:
+    def _step(self, server: PlayedServer, event: Event) -> None:
         if server.state in HOLDS_MEMORY and self._now > server.since:
-            self._spans.append(Span(server.name, server.state, server.since, self._now))
+            self._spans.append(self._span(server))
+        self._is_stirred = True
         self._changing -= server.state in DONE
-        server.state = step(server.state, event)
+        server.step(event, self._now)
         self._changing += server.state in DONE
-        server.since = self._now
-        server.life += 1
-        if server.state is State.READY:
-            server.ready_since = server.idle_since = self._now
         self._activations += event in (Event.START, Event.WAKE)
         if (seconds := server.takes()) < inf:
             self._plan(seconds, server.name, server.life)
-        if server.state in AT_REST:
+        self._note(server)
+
+    def _note(self, server: PlayedServer) -> None:
+        """Note whether it runs, and whether it sleeps."""
+        if server.is_at_rest:
             self._active.discard(server.name)
         else:
             self._active.add(server.name)
+        if self._ledger and server.state is State.ASLEEP:
+            self._ledger.sleeps(server.snapshot())
+        elif self._ledger:
+            self._ledger.sleeps_no_more(server.name)
 
     def _settle(self) -> float:
-        """Do what is decided until nobody more gets in; return when to decide again."""
+        """Do what is decided; return when to decide again, even if nothing has happened by then."""
         while self._queues:
             decision = self._decide()
             for name, wish in decision.wishes.items():
-                self._servers[name].wish = wish
+                self._servers[name].ask(wish, decision.gpus.get(name))
                 self._move(self._servers[name])
             for name in decision.admit:
                 while self._is_next(name):
                     self._serve(self._take(name))
-            if not decision.admit:
+            if not (decision.admit and self.first_come):  # then the next of them is first
+                self._closed = decision.closed
                 return decision.until
+        self._closed = frozenset()
         return inf
 
     def _decide(self) -> Decision:
-        waited_for = [self._order[0].model] if self.first_come else self._queues
-        demands = [
-            Demand(
-                model=name,
-                since=self._queues[name][0].at,
-                count=len(self._queues[name]),
-                priority=self.durations[name].priority,
-            )
-            for name in waited_for
-        ]
-        models = {name: self._servers[name].snapshot() for name in {*waited_for, *self._active}}
         patience = Patience(max_wait=0) if self.first_come else self.patience
-        return decide(demands, models, self.make_room, patience, self._now)
+        models, rivals = self._outlook(patience)
+        if self._has_pins:
+            self._refuse_blocked(models, rivals)
+        demands = [self._demand(name) for name in self._next()]
+        return decide(demands, models, rivals, patience, self._now)
+
+    def _next(self) -> Iterable[str]:
+        """Return who may be next: of those who come first the first."""
+        return [one.model for one in islice(self._order, 1)] if self.first_come else self._queues
+
+    def _outlook(self, patience: Patience) -> tuple[Mapping[str, Snapshot], Rivals]:
+        models = _Servers(self._servers, {*self._next(), *self._active})
+        if not isinstance(self.room, Space):
+            return models, ByRule(self.room, models)
+        room = ByMemory(models, self.room, self._now, patience.max_wait, ledger=self._ledger)
+        return models, room
+
+    def _refuse_blocked(self, models: Mapping[str, Snapshot], rivals: Rivals) -> None:
+        """Send away for whom nothing can make room, as the daemon does."""
+        for name in list(self._next()):
+            if not models[name].serving and self._is_blocked(name, models, rivals):
+                while self._is_next(name):
+                    self._take(name)
+                    self._refused += 1
+
+    def _is_blocked(self, name: str, models: Mapping[str, Snapshot], rivals: Rivals) -> bool:
+        if isinstance(rivals, ByRule):
+            return blocked_by_rule(name, models, rivals.make_room, self._now) is not None
+        return isinstance(rivals, ByMemory) and blocked_by_memory(name, rivals) is not None
+
+    def _demand(self, name: str) -> Demand:
+        queue = self._queues[name]
+        priority = self.durations[name].priority
+        return Demand(model=name, since=queue[0].at, count=len(queue), priority=priority)
 
     def _is_next(self, name: str) -> bool:
         return name in self._queues and (not self.first_come or self._order[0].model == name)
 
     def _take(self, name: str) -> Arrival:
-        arrival = self._queues[name].popleft()
+        queue = self._queues[name]
+        arrival = queue.popleft()
+        self._servers[name].wait(len(queue), self._now)
         if self.first_come:
             self._order.popleft()
-        if not self._queues[name]:
+        if not queue:
             del self._queues[name]
         return arrival
 
     def _serve(self, arrival: Arrival) -> None:
-        server = self._servers[arrival.model]
-        server.in_flight += 1
+        self._servers[arrival.model].serve()
         self._in_flight += 1
         self._waits.setdefault(arrival.model, []).append(self._now - arrival.at)
         self._plan(arrival.serve, arrival.model, 0)

@@ -49,21 +49,33 @@ class Sleeper:
         idle: seconds since it was last used.
         costs: what is known of its steps; a wake saves the difference to a start.
         memory: bytes that it holds.
+        is_pinned: whether it counts, and is not stopped.
     """
 
     model: str
     idle: float
     costs: Costs = UNKNOWN
     memory: int = 0
+    is_pinned: bool = False
 
 
 def too_many(sleepers: Sequence[Sleeper], budget: Budget) -> list[str]:
-    """Return who must be stopped, the least valuable first, until the rest fits."""
+    """Return who must be stopped, the least valuable first, until the rest fits.
+
+    Those that are pinned stay, even where they alone are too many.
+    """
     left = by_value(sleepers, by_memory=_takes(sleepers) > budget.memory > 0)
     stopped: list[str] = []
-    while left and (len(left) > budget.sleepers > 0 or _takes(left) > budget.memory > 0):
-        stopped.append(left.pop(0).model)
+    for one in [one for one in left if not one.is_pinned]:
+        if not _is_beyond(left, budget):
+            break
+        left.remove(one)
+        stopped.append(one.model)
     return stopped
+
+
+def _is_beyond(sleepers: Sequence[Sleeper], budget: Budget) -> bool:
+    return len(sleepers) > budget.sleepers > 0 or _takes(sleepers) > budget.memory > 0
 
 
 def by_value(sleepers: Iterable[Sleeper], *, by_memory: bool = False) -> list[Sleeper]:
@@ -117,7 +129,8 @@ class BudgetKeeper:
         sleepers = [await self._weigh(server) for server in self._asleep()]
         for model in too_many(sleepers, self.budget):
             server = self.servers.get(model)
-            if server in self._asleep():  # it may have been called while others were measured
+            # It may have been called, or pinned, while others were measured.
+            if server in self._asleep() and server.snapshot().pin is None:
                 self._stop(server, sleepers)
 
     def _asleep(self) -> list[ModelServer]:
@@ -135,6 +148,7 @@ class BudgetKeeper:
             idle=server.usage.idle_seconds(),
             costs=snapshot.costs,
             memory=await self.measure(snapshot.pid) if self.budget.memory and snapshot.pid else 0,
+            is_pinned=snapshot.pin is not None,
         )
 
     def _stop(self, server: ModelServer, sleepers: Sequence[Sleeper]) -> None:

@@ -11,15 +11,16 @@ from math import inf
 
 import attrs
 
-from supervisor.scheduling.placement import MakeRoom
-from supervisor.states.snapshot import Snapshot
+from supervisor.scheduling.placement import ByRule, MakeRoom, Plan, Rivals
+from supervisor.states.snapshot import UNKNOWN, Costs, Snapshot
 from supervisor.states.table import AT_REST, HOLDS_MEMORY, IN_MOTION, ON_THE_WAY_OUT, State, Wish
 
-WORTH_OF_A_SWAP = 10
+WORTH_OF_A_SWAP = 4
 """What came up serves for this many times the cost of the swap that others press for, or for the
 longest wait, whichever is less."""
 WORTH_OF_A_GAP = 0.05
-"""A model that has just become idle is kept for this part of that cost."""
+"""A model that has just become idle is kept for this part of that cost, if its users are used to
+ask again within it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -62,6 +63,8 @@ class Decision:
         wishes: what to ask of which model server.
         closed: models that serve, but let nobody in any more.
         cut: models whose requests have held up others for longer than they may.
+        gpus: where models are to come up that are asked to serve, if that is chosen.
+        causes: for each model that is asked to rest or to end, the one that needs its room.
         until: when to decide again, even if nothing has happened by then.
     """
 
@@ -69,6 +72,8 @@ class Decision:
     wishes: Mapping[str, Wish] = attrs.field(factory=dict)
     closed: frozenset[str] = frozenset()
     cut: frozenset[str] = frozenset()
+    gpus: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    causes: Mapping[str, str] = attrs.field(factory=dict)
     until: float = inf
 
 
@@ -78,9 +83,10 @@ NOTHING = Decision()
 def decide(
     demands: Iterable[Demand],
     models: Mapping[str, Snapshot],
-    make_room: MakeRoom,
+    make_room: MakeRoom | Rivals,
     patience: Patience,
     now: float,
+    usual: Costs = UNKNOWN,
 ) -> Decision:
     """Decide from who waits and how the models stand.
 
@@ -94,11 +100,13 @@ def decide(
         make_room: who must leave for whom.
         patience: the operator's settings.
         now: on Trio's clock.
+        usual: what a step takes that was never measured of a model.
     """
     waiting = {demand.model: demand for demand in demands}
     if all(models[name].serving for name in waiting):
         return Decision(admit=frozenset(waiting)) if waiting else NOTHING
-    table = _Table(waiting, models, make_room, patience, now)
+    rivals = ByRule(make_room, models) if callable(make_room) else make_room
+    table = _Table(waiting, models, rivals, patience, now, usual)
     for demand in sorted(waiting.values(), key=table.rank):
         table.seat(demand)
     return table.decision()
@@ -114,9 +122,10 @@ class _Table:
 
     waiting: Mapping[str, Demand]
     models: Mapping[str, Snapshot]
-    make_room: MakeRoom
+    rivals: Rivals
     patience: Patience
     now: float
+    usual: Costs
     admit: set[str] = attrs.field(init=False)
     staying: set[str] = attrs.field(init=False)
     holding: set[str] = attrs.field(init=False)
@@ -128,7 +137,10 @@ class _Table:
     wishes: dict[str, Wish] = attrs.field(factory=dict, init=False)
     closed: set[str] = attrs.field(factory=set, init=False)
     cut: set[str] = attrs.field(factory=set, init=False)
+    gpus: dict[str, tuple[str, ...]] = attrs.field(factory=dict, init=False)
+    causes: dict[str, str] = attrs.field(factory=dict, init=False)
     until: float = attrs.field(default=inf, init=False)
+    least_rest: float = attrs.field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.admit = {name for name in self.waiting if self.models[name].serving}
@@ -137,6 +149,8 @@ class _Table:
         self.coming = {name for name, model in self.models.items() if self._is_coming(model)}
         self.called_back = {n for n in self.staying if self.models[n].state in ON_THE_WAY_OUT}
         self.plan = set(self.staying)
+        costs = (model.cost_to_rest(self.usual) for model in self.models.values())
+        self.least_rest = min((cost for cost in costs if cost), default=0.0)
 
     def decision(self) -> Decision:
         return Decision(
@@ -144,14 +158,21 @@ class _Table:
             wishes=self.wishes,
             closed=frozenset(self.closed),
             cut=frozenset(self.cut),
+            gpus=self.gpus,
+            causes=self.causes,
             until=self.until,
         )
 
     def rank(self, demand: Demand) -> tuple[bool, float, float, float]:
-        """Order those who waited too long by age; before that, priority and cost count first."""
+        """Order those who have waited for long by age; before that, priority and cost count first.
+
+        Long is what makes others leave for them: who left must not be the first to come back.
+        """
         if self._overdue_at(demand) <= self.now:
             return False, demand.since, 0, 0
-        cost = self.models[demand.model].cost_to_serve / demand.count
+        if self._pressing_at(demand) <= self.now:
+            return True, -demand.priority, -1, demand.since
+        cost = self.models[demand.model].cost_to_serve() / demand.count
         return True, -demand.priority, cost, demand.since
 
     def seat(self, demand: Demand) -> None:
@@ -159,9 +180,10 @@ class _Table:
         name = demand.model
         if name in self.admit or name in self.closed or name in self.leaving:
             return
+        self._look_again(self._pressing_at(demand))
         self._look_again(self._overdue_at(demand))
         names = self._rivals(name)
-        if names & self.claimed or self._disturbs_a_claim(name):
+        if names is None:
             return
         rivals = [self.models[rival] for rival in names]
         closing = max((self._closing_time(demand, rival) for rival in rivals), default=-inf)
@@ -169,27 +191,25 @@ class _Table:
         if closing <= self.now or self._overdue_at(demand) <= self.now:
             self._claim(name, names)
         if closing <= self.now:
-            cleared = [self._clear(rival, closing) for rival in rivals]  # each, then asked
+            cleared = [self._clear(demand, rival, closing) for rival in rivals]  # each, then asked
             if all(cleared):
                 self._call(name)
 
-    def _rivals(self, name: str) -> frozenset[str]:
-        """Return who must leave for a model, and who is called already and would make it leave."""
-        callers = (
-            other
-            for other in (self.coming | self.called_back) & self.staying - {name}
-            if name in self.make_room(other, frozenset({name}))
+    def _rivals(self, name: str) -> frozenset[str] | None:
+        """Return who must leave for a model; None if it cannot have its turn now."""
+        called = (self.coming | self.called_back) & self.staying
+        plan = Plan(
+            running=frozenset(self.plan),
+            called=frozenset(called),
+            claimed=frozenset(self.claimed),
         )
-        return self.make_room(name, frozenset(self.plan - {name})).union(callers)
-
-    def _disturbs_a_claim(self, name: str) -> bool:
-        """Whether somebody whose turn it is would make this model leave."""
-        together = self.plan | {name}
-        return any(
-            name in self.make_room(claim, frozenset(together - {claim})) for claim in self.claimed
-        )
+        rivals = self.rivals.of(name, plan)
+        if rivals is None and self.rivals.must_move(name, plan):
+            self.wishes[name] = Wish.STOP
+        return rivals
 
     def _claim(self, name: str, rivals: frozenset[str]) -> None:
+        self.rivals.claim(name)
         self.claimed.add(name)
         self.leaving |= rivals
         self.plan = (self.plan - rivals) | {name}
@@ -197,18 +217,23 @@ class _Table:
     def _call(self, name: str) -> None:
         """Bring a model up as soon as the memory is free."""
         self.staying.add(name)
-        in_the_way = self.make_room(name, frozenset((self.holding | self.staying) - {name}))
+        holding = frozenset(self.holding | self.staying)
+        in_the_way = self.rivals.is_in_the_way(name, holding)
         if not in_the_way and _can_be_called(self.models[name]):
             self.holding.add(name)
             self.wishes[name] = Wish.SERVE
+            if gpus := self.rivals.gpus(name):
+                self.gpus[name] = gpus
 
-    def _clear(self, rival: Snapshot, closing: float) -> bool:
+    def _clear(self, demand: Demand, rival: Snapshot, closing: float) -> bool:
         """Let a rival's requests end and then let it rest; return whether it has none."""
         if not self._is_fresh(rival):
             self.admit.discard(rival.model)
         if not (rival.in_flight or rival.model in self.admit):
             self.staying.discard(rival.model)
-            self.wishes[rival.model] = _rest(rival)
+            must_end = self.rivals.must_end(demand.model, rival.model)
+            self.wishes[rival.model] = Wish.STOP if must_end else _rest(rival)
+            self.causes[rival.model] = demand.model
             return True
         self.closed.add(rival.model)
         if rival.drain_limit and rival.serving:
@@ -232,15 +257,26 @@ class _Table:
         closing = behind_it + min(self.patience.max_wait or inf, WORTH_OF_A_SWAP * cost)
         if not rival.in_flight and rival.model not in self.admit:
             # Who uses it one request after the other may be about to send the next.
-            closing = min(closing, rival.idle_since + (0 if cost == inf else WORTH_OF_A_GAP * cost))
+            closing = min(closing, rival.idle_since + self._held_for(rival, cost))
         return max(closing, rival.ready_since + self.patience.min_active)
 
+    def _held_for(self, rival: Snapshot, cost: float) -> float:
+        """Return the seconds that an idle model is kept: none, unless its users come back sooner.
+
+        Args:
+            rival: the model.
+            cost: of the swap from it, in seconds.
+        """
+        hold = 0 if cost == inf else WORTH_OF_A_GAP * cost
+        return hold if rival.habits.mostly_within(hold) else 0
+
     def _cost_of_swap(self, demand: Demand, rival: Snapshot) -> float:
-        """Return the seconds from a rival to a wanted model; infinity if they are not measured."""
+        """Return the seconds from a rival to a wanted model; infinity if they are not known."""
         wanted = self.models[demand.model]
-        if not (wanted.cost_to_serve and rival.cost_to_rest) or not self.patience.max_wait:
+        to_serve, to_rest = wanted.cost_to_serve(self.usual), rival.cost_to_rest(self.usual)
+        if not (to_serve and to_rest) or not self.patience.max_wait:
             return inf
-        return wanted.cost_to_serve + rival.cost_to_rest
+        return to_serve + to_rest
 
     def _is_coming(self, model: Snapshot) -> bool:
         """Whether it comes up for somebody, or was called and has not moved yet."""
@@ -254,6 +290,15 @@ class _Table:
 
     def _overdue_at(self, demand: Demand) -> float:
         return demand.since + (self.patience.max_wait or inf)
+
+    def _pressing_at(self, demand: Demand) -> float:
+        """Return when a demand may have made the model leave that costs least to leave."""
+        to_serve = self.models[demand.model].cost_to_serve(self.usual)
+        if not (to_serve and self.least_rest) or not self.patience.max_wait:
+            return self._overdue_at(demand)
+        return demand.since + min(
+            self.patience.max_wait, WORTH_OF_A_SWAP * (to_serve + self.least_rest)
+        )
 
     def _look_again(self, when: float) -> None:
         if when > self.now:

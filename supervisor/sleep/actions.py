@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from configschema import Call, Limits, Model, Step
+from configschema.keys.presets import PRESETS
 from supervisor.places.containers import StopCommand
 from supervisor.places.running import RunningServer
 from supervisor.processes.commands import run_told
@@ -23,6 +24,7 @@ from supervisor.processes.output import LogRing
 from supervisor.sleep.contact import Contact, Token
 from supervisor.sleep.proof import needs_host
 from supervisor.sleep.readiness import SLOWEST_ANSWER, ReadyCheck
+from supervisor.sleep.slots import Slots
 from supervisor.sleep.steps import StepLimits, Steps
 from supervisor.states.durations import seconds
 
@@ -80,6 +82,11 @@ class Actions:
             return bool(once) and await self._prove(once, inf) is None
         return False
 
+    @property
+    def naps(self) -> bool:
+        """Whether the server also falls asleep by itself, and wakes by itself for a request."""
+        return self.model.sleep is not None and PRESETS[self.model.sleep].naps
+
     async def wake(self, until: float) -> str | None:
         """Take the steps out of sleep and wait until the model is ready."""
         steps = self.model.recipe.wake
@@ -120,6 +127,17 @@ class Actions:
         with trio.move_on_after(limit):
             return await self.contact.one_token(self.model, route)
         return Token(failure=f"no token within {seconds(limit)}")
+
+    async def save_slots(self, stem: str) -> None:
+        """Save llama.cpp's slots to files whose names begin so; what fails is only told."""
+        await self._slots(stem).save()
+
+    async def restore_slots(self, stem: str) -> None:
+        """Restore llama.cpp's slots from such files; what fails is only told."""
+        await self._slots(stem).restore()
+
+    def _slots(self, stem: str) -> Slots:
+        return Slots(self.model, self.contact.ask, stem, self.limits.sleep / 2)
 
     async def run_stop_command(self, command: StopCommand) -> str | None:
         """Run what asks the model to stop, within a limit of its own."""

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from configschema import Model
+from configschema import Call, Model
 from supervisor.places.running import Weigh
 from supervisor.processes import memory
 from supervisor.sleep.readiness import Probe
@@ -45,6 +45,39 @@ async def no_token(_: Model, __: str) -> Token:
     return Token(failure="nobody asks", is_unsuited=True)
 
 
+Progress = Callable[[Model, Callable[[float], None]], Awaitable[None]]
+"""Hear from a model's server how much of a load is done, 0 to 1, for as long as that may be.
+
+It returns where there is nothing to hear, and may fail in any way. Cancel it when the load is over.
+"""
+
+
+async def no_progress(_: Model, __: Callable[[float], None]) -> None:
+    """Hear nothing."""
+
+
+@attrs.frozen
+class Answer:
+    """What a model server answered.
+
+    Attributes:
+        data: its JSON; None if there is none.
+        failure: what it did instead of a good answer; None if it gave one.
+    """
+
+    data: object = None
+    failure: str | None = None
+
+
+Ask = Callable[[Call], Awaitable[Answer]]
+"""Make one HTTP request and read its answer. Cancel it when it takes too long."""
+
+
+async def no_answer(_: Call) -> Answer:
+    """Have no way to ask."""
+    return Answer(failure="nobody asks")
+
+
 @attrs.frozen(kw_only=True)
 class Contact:
     """The ways to model servers.
@@ -53,10 +86,14 @@ class Contact:
         probe: asks once whether a model is ready.
         call: makes one HTTP step into sleep or out of it.
         one_token: asks for a token.
+        ask: makes one HTTP request whose answer is read.
+        progress: hears how much of a load is done.
         weigh: tells what memory a process tree holds.
     """
 
     probe: Probe
     call: Caller
     one_token: OneToken = no_token
+    ask: Ask = no_answer
+    progress: Progress = no_progress
     weigh: Weigh = attrs.field(factory=lambda: memory.weigh)

@@ -22,8 +22,8 @@ SLOWEST_ANSWER = 5.0  # seconds; a check that is accepted and never answered is 
 
 
 def pause_after(elapsed: float) -> float:
-    """Return the seconds until the next question: short at first, then 1 % of the time so far."""
-    return min(LONGEST_PAUSE, max(FIRST_PAUSE, 0.01 * elapsed))
+    """Return the seconds until the next question: short at first, then 0.5 % of the time so far."""
+    return min(LONGEST_PAUSE, max(FIRST_PAUSE, 0.005 * elapsed))
 
 
 @attrs.define(eq=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from supervisor.states.durations import seconds
 
 LONGEST_SHOWN = 200  # characters of a name that anybody may have made up
@@ -97,6 +99,23 @@ class StillHeld(SupervisorError):
             f"model '{model}' {what}: {left} of model '{holder}' could not be ended and may hold "
             f"its memory. End it, or unload '{holder}' to start models all the same",
         )
+
+
+class NoRoom(SupervisorError):
+    """Nothing can make room for the model: ask for it again later, or end what holds the memory."""
+
+    def __init__(self, model: str, why: str, wait: float) -> None:
+        self.wait = wait
+        later = "; try again later" if wait < inf else ""
+        super().__init__(model, f"there is no room for model '{model}': {why}{later}")
+
+
+class TooManyLeases(SupervisorError):
+    """There are as many leases as may be: end one, or come back later."""
+
+    def __init__(self, model: str, limit: int) -> None:
+        self.limit = limit
+        super().__init__(model, f"there are {limit} leases, which is the most; end one of them")
 
 
 class CannotSleep(SupervisorError):

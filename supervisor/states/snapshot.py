@@ -6,8 +6,13 @@ Owns the facts that decisions are made from. The states themselves, and what fol
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import attrs
 
+from supervisor.states.footprint import UNMEASURED, Footprint
+from supervisor.states.habits import NO_HABITS, Habits
+from supervisor.states.pins import Pin
 from supervisor.states.table import ENDED, HOLDS_MEMORY, ON_THE_WAY_OUT, Event, State, Wish
 
 WEIGHT_OF_THE_NEWEST = 0.3  # of measured times: one slow moment of a disk fades
@@ -21,12 +26,17 @@ MEASURED = {
 
 @attrs.frozen(kw_only=True)
 class Costs:
-    """Seconds that the steps of one model take; None where none was measured yet."""
+    """Seconds that the steps of one model take; None where none was measured yet.
+
+    Attributes:
+        counts: how often each was measured, by its name.
+    """
 
     start: float | None = None
     stop: float | None = None
     sleep: float | None = None
     wake: float | None = None
+    counts: Mapping[str, int] = attrs.field(factory=dict)
 
     def learn(self, done: Event, took: float) -> Costs:
         """Return what is known after one more step, which this event completed."""
@@ -35,10 +45,47 @@ class Costs:
             return self
         known: float | None = getattr(self, name)
         mean = took if known is None else known + WEIGHT_OF_THE_NEWEST * (took - known)
-        return attrs.evolve(self, **{name: mean})
+        counts = {**self.counts, name: self.counts.get(name, 0) + 1}
+        return attrs.evolve(self, **{name: mean}, counts=counts)
 
 
 UNKNOWN = Costs()
+
+
+def usual_costs(known: Iterable[Costs]) -> Costs:
+    """Return the medians of what the steps of several models take."""
+    both = list(known)
+    return Costs(
+        start=_median(one.start for one in both),
+        stop=_median(one.stop for one in both),
+        sleep=_median(one.sleep for one in both),
+        wake=_median(one.wake for one in both),
+    )
+
+
+def _median(known: Iterable[float | None]) -> float | None:
+    values = sorted(value for value in known if value is not None)
+    if not values:
+        return None
+    return (values[len(values) // 2] + values[(len(values) - 1) // 2]) / 2
+
+
+@attrs.frozen(kw_only=True)
+class Need:
+    """What a model needs to run.
+
+    Attributes:
+        gpus: on how many it runs.
+        only: which they must be, if that is said; the names of devices.
+        known: its memory, as far as is known.
+    """
+
+    gpus: int = 1
+    only: tuple[str, ...] = ()
+    known: Footprint = UNMEASURED
+
+
+ANY_GPU = Need()
 
 
 @attrs.frozen(kw_only=True)
@@ -56,10 +103,16 @@ class Snapshot:
         left: what could not be ended of its last server; nothing if all could.
         failure: why it last failed; None once it was ready again.
         leaving: whether its process was told to end; that is never taken back.
+        since: when it came into its state, on Trio's clock.
         ready_since: when it last began to serve, on Trio's clock.
         idle_since: when its last request ended, or it began to serve.
         costs: how long its steps take, as far as is known.
         drain_limit: seconds its requests may hold up others that waited too long; 0 is no limit.
+        habits: when it is wanted again, as a rule.
+        waiting: how many wait for it.
+        need: the memory that it takes.
+        gpus: those that it was given, or is seen on; the names of devices.
+        pin: why it may not be asked to leave, if it may not.
     """
 
     model: str
@@ -72,10 +125,16 @@ class Snapshot:
     left: str = ""
     failure: str | None = None
     leaving: bool = False
+    since: float = 0.0
     ready_since: float = 0.0
     idle_since: float = 0.0
     costs: Costs = UNKNOWN
     drain_limit: float = 0.0
+    habits: Habits = NO_HABITS
+    waiting: int = 0
+    need: Need = ANY_GPU
+    gpus: tuple[str, ...] = ()
+    pin: Pin | None = None
 
     @property
     def serving(self) -> bool:
@@ -93,13 +152,29 @@ class Snapshot:
         return self.claims_memory and (self.state not in ON_THE_WAY_OUT or self.wish is Wish.SERVE)
 
     @property
-    def cost_to_serve(self) -> float:
-        """Seconds until it would serve, as far as is known."""
+    def is_ending(self) -> bool:
+        """Whether it has a server that is on its way to its end."""
+        return self.state is State.STOPPING or (self.leaving and self.state not in ENDED)
+
+    def cost_to_serve(self, usual: Costs = UNKNOWN) -> float:
+        """Return the seconds until it would serve, as far as is known.
+
+        Args:
+            usual: what others' wakes take, for a model that was never woken; where nobody was, a
+                wake is taken to cost what a start does. What that takes only a start tells.
+        """
         if self.state in ENDED | {State.STARTING, State.STOPPING}:
             return self.costs.start or 0.0
-        return 0.0 if self.state is State.READY else self.costs.wake or 0.0
+        if self.state is State.READY:
+            return 0.0
+        return self.costs.wake or usual.wake or self.costs.start or 0.0
 
-    @property
-    def cost_to_rest(self) -> float:
-        """Seconds until it would have made room, as far as is known."""
-        return (self.costs.sleep if self.can_sleep else self.costs.stop) or 0.0
+    def cost_to_rest(self, usual: Costs = UNKNOWN) -> float:
+        """Return the seconds until it would have made room, as far as is known.
+
+        Args:
+            usual: what others' steps take, for a model that never made room.
+        """
+        if self.can_sleep:
+            return self.costs.sleep or usual.sleep or 0.0
+        return self.costs.stop or usual.stop or 0.0

@@ -38,6 +38,7 @@ class Standing:
         ready_since: when it last began to serve, on Trio's clock.
         served: seconds that its present process has; None if that did not come to it.
         costs: how long its steps take.
+        share: how much of the present step is done, 0 to 1; None if its server does not tell.
     """
 
     model: str
@@ -52,8 +53,18 @@ class Standing:
     ready_since: float = attrs.field(default=0.0, init=False)
     served: float | None = attrs.field(default=None, init=False)
     costs: Costs = attrs.field(default=UNKNOWN, init=False)
+    share: float | None = attrs.field(default=None, init=False)
     _since: float = attrs.field(default=0.0, init=False)
     _watchers: Watchers = attrs.field(factory=Watchers, init=False)
+
+    @property
+    def since(self) -> float:
+        """When it came into its state, on Trio's clock."""
+        return self._since
+
+    def hear(self, share: float | None) -> None:
+        """Note how much of the present step is done, if that is known; the next step forgets it."""
+        self.share = share
 
     def step(self, event: Event, done: str | None = None) -> None:
         """Apply an event; `done` says what was completed by it, for the log."""
@@ -62,7 +73,7 @@ class Standing:
             self.served = (self.served or 0.0) + took
         self.state = step(self.state, event)
         self.costs = self.costs.learn(event, took)
-        self._since = trio.current_time()
+        self._since, self.share = trio.current_time(), None
         if done:
             self.tell("info", f"{done} {seconds(took)}", duration_s=round(took, 3))
         else:

@@ -1,5 +1,5 @@
-"""From one daemon to the next: what is left of the processes, and what becomes of them.
+"""From one daemon to the next, and from one configuration: what is left, and what becomes of it.
 
-Owns the state file and what proves that a process is still the one it tells of. Knows nothing of
-who runs when.
+Owns the state file, what was learned, and what proves that a process is still the one it tells of.
+Knows nothing of who runs when.
 """

@@ -70,6 +70,11 @@ class Records:
         """The state file."""
         return self.folder / "state.json"
 
+    @property
+    def knowledge_file(self) -> Path:
+        """What was learned of the models."""
+        return self.folder / "learned.json"
+
     def log_file(self, model: str) -> Path:
         """Return where a model's process writes to, if it may outlive the daemon."""
         return self.folder / f"{hashlib.sha256(model.encode()).hexdigest()[:16]}.log"
@@ -107,10 +112,8 @@ class Records:
         return self._is_written
 
     def _write(self) -> bool:
-        beside = self.file.with_suffix(".new")
         try:
-            _write_anew(beside, f'{{"models": [{", ".join(self._noted.values())}]}}')
-            beside.replace(self.file)
+            write_anew(self.file, f'{{"models": [{", ".join(self._noted.values())}]}}')
         except OSError as error:
             if not self._has_told:
                 log.warning(
@@ -193,12 +196,21 @@ def open_records(folder: Path | None) -> Iterator[Records | None]:
         os.close(lock)  # which gives the lock back
 
 
-def _write_anew(file: Path, text: str) -> None:
-    """Write a file that nobody else has put there: to open a pipe would wait for its reader."""
-    file.unlink(missing_ok=True)
+def write_anew(file: Path, text: str) -> None:
+    """Put a file in the place of another, at once.
+
+    What is written first is a file that nobody else has put there: to open a pipe would wait for
+    its reader.
+
+    Raises:
+        OSError: it cannot be written; the other stays.
+    """
+    beside = file.with_suffix(".new")
+    beside.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with os.fdopen(os.open(file, flags, 0o600), "w") as opened:
+    with os.fdopen(os.open(beside, flags, 0o600), "w") as opened:
         opened.write(text)
+    beside.replace(file)
 
 
 def read_records(file: Path) -> tuple[Record, ...]:

@@ -8,10 +8,15 @@ It sleeps by /sleep and /wake_up as vLLM does, and frees the ``--hold`` MiB that
 ``--faults`` is JSON, a path and what is wrong with it: ``status``, ``delay``, ``hang``, ``close``,
 ``exit``, ``keep`` (a good answer and nothing done), ``garbage`` (what it says from then on),
 ``chance`` (1 without) and ``any`` (faults to choose from). POST /faults replaces them.
+
+With ``--gpu`` it holds so many MiB on each of the GPUs of `tests/peers/nvml` that
+CUDA_VISIBLE_DEVICES names, or on the first, and ``--gpu-rest`` MiB while it sleeps. With
+``--gpu-strict 1`` there is no more on a GPU than there is: the stub ends, or does not wake.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import mmap
@@ -22,6 +27,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -35,8 +42,76 @@ def started_at() -> float:
     return int(ticks) / os.sysconf("SC_CLK_TCK")
 
 
+class Gpus:
+    """What this process holds on GPUs that are made up: a file for each."""
+
+    def __init__(self, options: dict[str, str]) -> None:
+        self.folder = os.environ.get("CUDA_STAND_IN", "")
+        self.awake = int(options.get("--gpu", 0)) << 20
+        self.rest = int(options.get("--gpu-rest", 0)) << 20
+        self.is_strict = options.get("--gpu-strict") == "1"
+        said = os.environ.get("CUDA_STAND_IN_GPUS") or "80"
+        self.sizes = [int(float(size) * (1 << 30)) for size in said.split(",")]
+        self.mine = self.chosen() if self.awake and self.folder else []
+
+    def chosen(self) -> list[int]:
+        """Return the GPUs that are named, by UUID or by index."""
+        named = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")
+        return [int(name.rpartition("-")[2]) for name in named if name not in ("", "-1")]
+
+    def take(self, size: int) -> bool:
+        """Hold so much on each, or say that there is no room and hold what was held."""
+        if not self.mine:
+            return True
+        with self.alone():
+            if self.is_strict and any(size > self.room_on(number) for number in self.mine):
+                os.write(1, b"CUDA error: out of memory\n")
+                return False
+            for number in self.mine:
+                with open(f"{self.folder}/.{os.getpid()}.{number}", "w") as file:
+                    file.write(str(size))
+                os.rename(file.name, self.file_of(number))
+        return True
+
+    def room_on(self, number: int) -> int:
+        """Return what others leave of a GPU, as far as they live."""
+        held = 0
+        for name in os.listdir(self.folder):
+            holder, _, rest = name.removesuffix(".bytes").partition(".")
+            is_there = holder == "stranger" or os.path.exists(f"/proc/{holder}")
+            if name.endswith(".bytes") and int(rest or 0) == number and is_there:
+                held += self.size_in(name) if holder != str(os.getpid()) else 0
+        return self.sizes[number] - held
+
+    def size_in(self, name: str) -> int:
+        with suppress(FileNotFoundError), open(f"{self.folder}/{name}") as file:
+            return int(file.read() or 0)
+        return 0
+
+    def file_of(self, number: int) -> str:
+        return f"{self.folder}/{os.getpid()}.{number}.bytes"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no other stub take memory in this block."""
+        with open(f"{self.folder}/lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def give_back(self, *_: object) -> None:
+        """End by SIGTERM as without a handler, and leave nothing."""
+        for number in self.mine:
+            with suppress(FileNotFoundError):
+                os.unlink(self.file_of(number))
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 class Stub:
     def __init__(self, options: dict[str, str]) -> None:
+        self.gpus = Gpus(options)
+        if not self.gpus.take(self.gpus.awake):
+            os._exit(1)
         self.ready_at = started_at() + float(options.get("--ready-after", 0))
         self.asleep = False
         self.hold = int(options.get("--hold", 0)) << 20
@@ -132,7 +207,11 @@ class Stub:
         elif path == "/stats":
             self.send(connection, 200, json.dumps({**self.stats, "pid": os.getpid()}).encode())
         elif path in ("/sleep", "/wake_up"):
-            self.asleep = path == "/sleep"
+            sleeps = path == "/sleep"
+            if not self.gpus.take(self.gpus.rest if sleeps else self.gpus.awake):
+                self.send(connection, 500, b'{"error": "CUDA error: out of memory"}')
+                return
+            self.asleep = sleeps
             if self.asleep and self.memory:
                 self.memory.close()
             self.memory = None if self.asleep else self.memory or held(self.hold)
@@ -253,6 +332,8 @@ def main(arguments: list[str]) -> None:
         time.sleep(float(options.get("--exit-after", 0)))
         os._exit(int(options["--exit"]))
     stub = Stub(options)
+    if stub.gpus.mine and "--ignore-term" not in options:
+        signal.signal(signal.SIGTERM, stub.gpus.give_back)
     listener = socket.create_server(("127.0.0.1", int(options["--port"])), backlog=128)
     while True:
         connection, _ = listener.accept()

@@ -18,8 +18,8 @@ from supervisor import (
     UnknownModel,
     open_supervisor,
 )
-from supervisor.changes import changes
 from supervisor.sleep.contact import Contact
+from supervisor.succession.changes import changes
 from tests.fakes import FakeCalls, FakeProbe, FakePrograms
 from tests.supervisor.helpers import parse_models
 

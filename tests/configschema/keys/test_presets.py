@@ -82,6 +82,74 @@ def test_sglang_is_flushed_before_its_memory_is_released() -> None:
     assert recipe.canary
 
 
+NAPPER = "cmd: 'llama-server --port ${PORT} --sleep-idle-seconds 2', sleep: llama.cpp"
+
+
+def test_llama_cpp_is_asked_until_it_sleeps_by_itself_and_woken_by_what_all_kinds_answer() -> None:
+    """To split a text wakes it and waits for that; its properties do not wake it."""
+    recipe = only(NAPPER).recipe
+    assert shown(recipe) == {
+        "sleep": ["GET /props is_sleeping"],
+        "wake": ['POST /tokenize {"content": "a"}'],
+        "asleep": ["GET /props is_sleeping"],
+        "awake": ['POST /tokenize {"content": "a"}'],
+    }
+    assert recipe.sleep[0].repeat
+    assert recipe.host_memory
+
+
+@pytest.mark.parametrize(
+    ("cmd", "limit"),
+    [
+        ("x --port ${PORT} --sleep-idle-seconds 2", 32),
+        ("sh -c 'exec x --port ${PORT} --sleep_idle_seconds 90'", 120),
+        ("x --port ${PORT} --sleep-idle-seconds -1", None),
+        ("x --port ${PORT}", None),
+    ],
+)
+def test_llama_cpp_has_its_own_idle_seconds_to_fall_asleep_and_some_more(
+    cmd: str, limit: int | None
+) -> None:
+    """Where its command tells them; else the limit of all sleeps holds."""
+    assert only(f'cmd: "{cmd}", sleep: llama.cpp').recipe.sleep[0].limit == limit
+
+
+@pytest.mark.parametrize(
+    ("keys", "warning"),
+    [
+        (NAPPER, ""),
+        (f"{NAPPER}, slots: keep", "slots: keep needs '--slot-save-path FOLDER', which is not in"),
+        (
+            "cmd: 'x --port ${PORT} --sleep-idle-seconds 2 --slot-save-path d', slots: keep, "
+            "sleep: llama.cpp",
+            "",
+        ),
+        ("cmd: 'x --port ${PORT} --slot-save-path d', slots: keep", ""),
+        ("proxy: 'http://there:80', slots: keep", ""),
+        ("cmd: 'x ${PORT}', sleep: llama.cpp", "llama.cpp needs '--sleep-idle-seconds 2', which"),
+        (
+            "cmd: 'x ${PORT} --sleep-idle-seconds -1', sleep: llama.cpp",
+            "with --sleep-idle-seconds '-1' it never sleeps: write --sleep-idle-seconds 2",
+        ),
+        (
+            "cmd: 'x ${PORT} --sleep-idle-seconds 600', sleep: llama.cpp",
+            "what needs its room waits '600' s for its sleep: write --sleep-idle-seconds 2, or so",
+        ),
+        (
+            f"{VLLM}, sleep: vllm, slots: keep",
+            "has no effect with sleep: vllm: only llama.cpp's server has slots",
+        ),
+    ],
+)
+def test_what_llama_cpp_lacks_for_its_sleep_and_its_slots_is_warned_of(
+    keys: str, warning: str
+) -> None:
+    """With a value that will do."""
+    found = warnings(keys)
+    assert len(found) == bool(warning)
+    assert all(one.startswith(warning) for one in found)
+
+
 @pytest.mark.parametrize("name", ["a", "org/a-b:Q4", "it's"])
 def test_the_routers_questions_find_the_model_by_its_name(name: str) -> None:
     """Whatever is in it."""
@@ -236,6 +304,7 @@ def test_a_new_driver_needs_no_program(
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
+        ("slots: saved", "slots: expected keep, found 'saved'"),
         ("sleep: vlm", "sleep: expected vllm or vllm-level2 or"),
         ("sleep: vllm, cmdSleep: a, cmdWake: b", "sleep: sleep and cmdSleep are two ways to sleep"),
         (

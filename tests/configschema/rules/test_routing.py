@@ -62,7 +62,7 @@ def problems(text: str) -> list[str]:
         ),
         (
             "routing: {router: {use: fifo}}",
-            "1:20: routing.router.use: expected group or matrix, found 'fifo'",
+            "1:20: routing.router.use: expected group or matrix or memory, found 'fifo'",
         ),
         (
             "routing: {scheduler: {settings: {fifo: {priority: {a: 1, nope: 2}}}}}",

@@ -1,6 +1,8 @@
-"""NVML with one GPU, whose processes are files: ``PID.bytes`` holds what a process holds.
+"""NVML with GPUs that are made up. What a process holds is a file: ``PID.bytes`` for the first GPU,
+``PID.N.bytes`` for GPU N. ``stranger.N.bytes`` is held by no model.
 
-A process that is checkpointed, by its state in the file ``PID``, holds nothing.
+CUDA_STAND_IN_GPUS says how many GiB each GPU has, with commas; one of 80 without it. A process that
+is checkpointed, by its state in the file ``PID``, holds nothing.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-MEMORY = 80 << 30  # bytes that the GPU has
 CHECKPOINTED = "2"
+STRANGER = 1  # a pid that is always there, and no model's
 
 
 class NVMLError(Exception):
@@ -22,13 +24,27 @@ class NVMLError_NotSupported(NVMLError):  # noqa: N801 -- NVIDIA's name
     pass
 
 
-def _held() -> Iterator[SimpleNamespace]:
+def _sizes() -> list[int]:
+    said = os.environ.get("CUDA_STAND_IN_GPUS") or "80"
+    return [int(float(size) * (1 << 30)) for size in said.split(",")]
+
+
+def _held(gpu: int) -> Iterator[SimpleNamespace]:
     for file in Path(os.environ["CUDA_STAND_IN"]).glob("*.bytes"):
-        if Path("/proc", file.stem).exists():
-            state = file.with_suffix("")
+        holder, _, number = file.stem.partition(".")
+        pid = STRANGER if holder == "stranger" else int(holder)
+        if int(number or 0) == gpu and Path("/proc", str(pid)).exists():
+            state = file.with_name(holder)
             is_gone = state.exists() and state.read_text() == CHECKPOINTED
-            held = 0 if is_gone else int(file.read_text() or 0)
-            yield SimpleNamespace(pid=int(file.stem), usedGpuMemory=held)
+            held = 0 if is_gone else int(_text(file) or 0)
+            yield SimpleNamespace(pid=pid, usedGpuMemory=held)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except FileNotFoundError:  # its process has just ended
+        return ""
 
 
 def nvmlInit() -> None:  # noqa: N802 -- NVIDIA's names, here and below
@@ -37,15 +53,23 @@ def nvmlInit() -> None:  # noqa: N802 -- NVIDIA's names, here and below
 
 
 def nvmlDeviceGetCount() -> int:  # noqa: N802
-    return 1
+    return len(_sizes())
 
 
 def nvmlDeviceGetHandleByIndex(number: int) -> int:  # noqa: N802
     return number
 
 
-def nvmlDeviceGetComputeRunningProcesses(_: int) -> list[SimpleNamespace]:  # noqa: N802
-    return list(_held())
+def nvmlDeviceGetUUID(device: int) -> str:  # noqa: N802
+    return f"GPU-00000000-0000-0000-0000-{device:012}"
+
+
+def nvmlDeviceGetPciInfo(device: int) -> SimpleNamespace:  # noqa: N802
+    return SimpleNamespace(busId=f"00000000:{device + 1:02X}:00.0")
+
+
+def nvmlDeviceGetComputeRunningProcesses(device: int) -> list[SimpleNamespace]:  # noqa: N802
+    return list(_held(device))
 
 
 def nvmlDeviceGetGraphicsRunningProcesses(_: int) -> list[SimpleNamespace]:  # noqa: N802
@@ -60,6 +84,7 @@ def nvmlSystemGetDriverVersion() -> str:  # noqa: N802
     return "0.0 (made up)"
 
 
-def nvmlDeviceGetMemoryInfo(_: int) -> SimpleNamespace:  # noqa: N802
-    used = sum(one.usedGpuMemory for one in _held())
-    return SimpleNamespace(total=MEMORY, used=used, free=MEMORY - used)
+def nvmlDeviceGetMemoryInfo(device: int) -> SimpleNamespace:  # noqa: N802
+    used = sum(one.usedGpuMemory for one in _held(device))
+    total = _sizes()[device]
+    return SimpleNamespace(total=total, used=used, free=total - used)

@@ -66,6 +66,21 @@ async def test_a_server_that_somebody_else_puts_to_sleep_is_woken_for_its_reques
     assert programs.history.count("+ serve a") == 1
 
 
+async def test_a_server_that_naps_by_itself_wakes_by_itself_for_its_requests(
+    autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
+) -> None:
+    """It says that it sleeps while it loads for a request: that is no sleep by somebody else."""
+    calls = FakeCalls()
+    napper = model("serve a --sleep-idle-seconds 2", sleep="llama.cpp")
+    async with supervise(two(napper, B), calls=calls) as supervisor:
+        async with in_use(supervisor):
+            await trio.sleep(60)
+            assert state(supervisor, "a") is State.READY
+        assert "GET http://model.test:9/props" in calls.made
+        assert "POST http://model.test:9/tokenize" not in "\n".join(calls.made)
+    assert not any("somebody else" in line for line in events(log_lines))
+
+
 async def test_a_server_that_says_something_is_not_asked_whether_it_sleeps(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:

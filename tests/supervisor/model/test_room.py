@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from configschema import Model
 from supervisor import ModelFailed, State, Supervisor
-from supervisor.model.room import Need, Room
+from supervisor.model.crowding import Need, Room
 from supervisor.sleep.readiness import Probe
 from tests.fakes import FakePrograms
 from tests.supervisor.helpers import model, supervise

@@ -61,7 +61,7 @@ def test_the_file_is_written_once_for_each_change(
     """And only what has changed is put into words again."""
     written: list[str] = []
     worded: list[str] = []
-    write, text = records_module._write_anew, records_module._text
+    write, text = records_module.write_anew, records_module._text
 
     def note_write(file: Path, words: str) -> None:
         written.append(words)
@@ -71,7 +71,7 @@ def test_the_file_is_written_once_for_each_change(
         worded.append(record.model)
         return text(record)
 
-    monkeypatch.setattr(records_module, "_write_anew", note_write)
+    monkeypatch.setattr(records_module, "write_anew", note_write)
     monkeypatch.setattr(records_module, "_text", note_text)
     records = Records(tmp_path)
     for _ in range(3):

@@ -5,75 +5,28 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import types
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import trio
 
-from supervisor.processes import gpu
 from supervisor.processes.child import open_child
-from supervisor.processes.gpu import held_on_gpus
 from supervisor.processes.memory import Held, held_by, tree_of, weigh
+from supervisor.room import drm
+from supervisor.room.drm import Drm
+from supervisor.room.nvml import held_on_gpus
+from tests.supervisor.room.gpus import GIB, FakeNvml, Process, made_up_nvml, open_gpu, plug_in
 
 MIB = 1 << 20
 HOLDS = "import mmap, time; m = mmap.mmap(-1, 64 << 20); m.write(b'x' * len(m)); print(1, flush=1)"
 
 
-class NVMLError(Exception):
-    pass
-
-
-class NVMLErrorNotSupported(NVMLError):
-    pass
-
-
-class Process:
-    def __init__(self, pid: int, held: int | None) -> None:
-        self.pid = pid
-        self.usedGpuMemory = held
-
-
-class FakeNvml(types.ModuleType):
-    """Two GPUs; the processes that compute and those that draw, by GPU."""
-
-    def __init__(self) -> None:
-        super().__init__("pynvml")
-        self.NVMLError = NVMLError
-        self.NVMLError_NotSupported = NVMLErrorNotSupported
-        self.draws = True
-        self.compute: list[list[Process]] = [[], []]
-        self.graphics: list[list[Process]] = [[], []]
-        self.broken = False
-
-    def nvmlInit(self) -> None:  # noqa: N802 -- NVML's name
-        if self.broken:
-            raise NVMLError("driver not loaded")
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802 -- NVML's name
-        if self.broken:
-            raise NVMLError("GPU is lost")
-        return 2
-
-    def nvmlDeviceGetHandleByIndex(self, number: int) -> int:  # noqa: N802 -- NVML's name
-        return number
-
-    def nvmlDeviceGetComputeRunningProcesses(self, device: int) -> list[Process]:  # noqa: N802 -- NVML's name
-        return self.compute[device]
-
-    def nvmlDeviceGetGraphicsRunningProcesses(self, device: int) -> list[Process]:  # noqa: N802 -- NVML's name
-        if not self.draws:
-            raise NVMLErrorNotSupported
-        return self.graphics[device]
-
-
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNvml]:
     fake = FakeNvml()
-    monkeypatch.setitem(sys.modules, "pynvml", fake)
-    gpu._initialised.cache_clear()
-    yield fake
-    gpu._initialised.cache_clear()
+    with made_up_nvml(monkeypatch, fake):
+        yield fake
 
 
 def test_the_memory_of_a_tree_is_summed_over_all_gpus(nvml: FakeNvml) -> None:
@@ -163,9 +116,38 @@ async def test_gpu_memory_counts_for_a_process_with_all_it_has_started(nvml: Fak
                 tree = tree_of(process.pid)
                 await trio.sleep(0.01)
         nvml.compute[0] = [Process(pid, 1) for pid in (*tree, os.getpid(), 1 << 22)]
-        assert await weigh(process.pid, False) == Held(None, len(tree))
+        nvml.compute[1] = [Process(tree[0], 5)]
+        held = {nvml.nvmlDeviceGetUUID(0): len(tree), nvml.nvmlDeviceGetUUID(1): 5}
+        assert await weigh(process.pid, False) == Held(None, len(tree) + 5, held)
         for pid in tree[1:]:
             os.kill(pid, 9)
+
+
+async def test_what_is_not_counted_is_not_known_of_its_model_alone(nvml: FakeNvml) -> None:
+    """The driver names a process and no size; and of the others it tells both."""
+    nvml.compute = [[Process(os.getpid(), None), Process(1 << 22, 9)], [Process(os.getpid(), 5)]]
+    held = await weigh(os.getpid(), False)
+    assert (held.gpu, held.by_gpu) == (None, {nvml.nvmlDeviceGetUUID(1): 5})
+
+
+async def test_while_a_gpu_is_lost_a_sum_is_not_known(nvml: FakeNvml) -> None:
+    """What is held on the other is."""
+    nvml.compute, nvml.lost = [[], [Process(os.getpid(), 5)]], {0}
+    held = await weigh(os.getpid(), False)
+    assert (held.gpu, held.by_gpu) == (None, {nvml.nvmlDeviceGetUUID(1): 5})
+
+
+async def test_memory_of_amds_gpus_counts_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On files of the kernel that are made up."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setattr(drm, "SYSTEM", Drm(tmp_path / "proc", tmp_path / "sys"))
+    assert await weigh(os.getpid(), False) == Held()
+    plug_in(tmp_path / "sys", "card0", "amdgpu", "0000:03:00.0", mem_info_vram_total=16 * GIB)
+    assert await weigh(os.getpid(), False) == Held(None, 0)
+    open_gpu(tmp_path / "proc", os.getpid(), 4, "0000:03:00.0", client_id=7, resident_vram=MIB)
+    assert await weigh(os.getpid(), False) == Held(None, MIB, {"0000:03:00.0": MIB})
 
 
 async def test_a_process_that_is_gone_holds_nothing() -> None:

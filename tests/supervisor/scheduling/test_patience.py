@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import attrs
+import pytest
 
 from supervisor.scheduling.placement import one_at_a_time
 from supervisor.scheduling.turns import Decision, Demand, Patience, decide
-from supervisor.states.snapshot import Costs, Snapshot
+from supervisor.states.habits import Habits
+from supervisor.states.snapshot import Costs, Snapshot, usual_costs
 from supervisor.states.table import State, Wish
 
 TEN = Patience(max_wait=10)
@@ -86,25 +88,46 @@ def test_a_model_that_came_up_is_kept_for_a_while() -> None:
 
 
 def test_nobody_waits_long_for_a_cheap_swap() -> None:
-    """Ten times its cost, where all of that was measured."""
+    """Four times its cost, where all of that is known."""
     busy = attrs.evolve(BUSY, costs=Costs(sleep=0.2))
     asleep = Snapshot(
         model="b", state=State.ASLEEP, wish=Wish.SLEEP, can_sleep=True, costs=Costs(wake=0.2)
     )
-    assert decided(busy, asleep, b=100, a=101, now=101).until == 104
-    assert decided(busy, asleep, b=100, a=101, now=104).closed == {"a"}
+    assert decided(busy, asleep, b=100, a=101, now=101).until == pytest.approx(101.6)
+    assert decided(busy, asleep, b=100, a=101, now=101.7).closed == {"a"}
     slow = attrs.evolve(asleep, costs=Costs(wake=60))
     assert decided(busy, slow, b=100, a=101, now=101).until == 110
 
 
 def test_a_model_that_has_just_become_idle_is_kept_for_a_moment() -> None:
-    """Its client may be about to ask again; a twentieth of the swap's cost, if that is known."""
-    idle = attrs.evolve(IDLE, idle_since=105, costs=Costs(sleep=5))
+    """Its client asks again within a twentieth of the swap's cost, as a rule."""
+    often = Habits((0.2, 30, 0.3))
+    idle = attrs.evolve(IDLE, idle_since=105, costs=Costs(sleep=5), habits=often)
     other = attrs.evolve(STOPPED, costs=Costs(start=15))
     assert decided(idle, other, b=104, now=105).until == 106
     assert decided(idle, other, b=104, now=106).wishes == {"a": Wish.SLEEP}
     assert decided(idle, other, b=95.5, now=105).until == 105.5
     assert decided(idle, STOPPED, b=104, now=105).wishes == {"a": Wish.SLEEP}
+
+
+@pytest.mark.parametrize("gaps", [(), (30.0,), (0.2, 30, 40)])
+def test_a_model_whose_users_come_back_late_is_not_kept(gaps: tuple[float, ...]) -> None:
+    """Nor one whose habits are not known: who waits would wait for nothing."""
+    idle = attrs.evolve(IDLE, idle_since=105, costs=Costs(sleep=5), habits=Habits(gaps))
+    other = attrs.evolve(STOPPED, costs=Costs(start=15))
+    assert decided(idle, other, b=104, now=105).wishes == {"a": Wish.SLEEP}
+
+
+def test_a_wake_that_was_never_measured_costs_what_others_cost() -> None:
+    """So that nobody waits the longest wait behind a stream for a model that wakes at once."""
+    asleep = Snapshot(model="b", state=State.ASLEEP, wish=Wish.SLEEP, can_sleep=True)
+    demand, models = [Demand(model="b", since=100)], {"a": BUSY, "b": asleep}
+    usual = usual_costs([Costs(wake=0.2, sleep=0.1), Costs(wake=0.4), Costs(wake=9, sleep=0.1)])
+    assert (usual.wake, usual.sleep, usual.start) == (0.4, 0.1, None)
+    decision = decide(demand, models, one_at_a_time, TEN, 101, usual)
+    assert decision.until == pytest.approx(100 + 4 * 0.5)
+    unknown = decide(demand, models, one_at_a_time, TEN, 101)
+    assert unknown.until == 110
 
 
 def test_the_higher_priority_goes_first() -> None:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.scheduling.placement import MakeRoom, one_at_a_time
-from supervisor.scheduling.simulation import Arrival, Durations, Outcome, Simulation
+from supervisor.scheduling.played import Durations
+from supervisor.scheduling.simulation import Arrival, Outcome, Simulation
 from supervisor.scheduling.turns import Patience
 from supervisor.states.table import State
 from tests.supervisor.scheduling.test_placement import rules

@@ -1,0 +1,78 @@
+"""What is known of the memory that one model takes, and where its present server has it.
+
+Owns what becomes of that from life to life. Looking is for the keeper of the room, in `scheduling`;
+what follows from a start that failed, `crowding`'s.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from configschema import Model
+from configschema.rules.addresses import local_port
+from supervisor.states.footprint import UNMEASURED, Footprint
+from supervisor.states.pins import KEPT, Pin
+from supervisor.states.snapshot import Need
+
+GIB = 1 << 30  # bytes
+
+
+@attrs.define(eq=False)
+class Known:
+    """The memory of one model.
+
+    Attributes:
+        footprint: what it takes.
+        count: on how many GPUs it runs.
+        only: which they must be, if that is said; the names of devices.
+        gpus: those of its present server; the names of devices.
+        lease: why it may not be asked to leave, if somebody has a lease on it.
+    """
+
+    footprint: Footprint = UNMEASURED
+    count: int = 1
+    only: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
+    lease: Pin | None = None
+    _need: Need = attrs.field(factory=Need, init=False)
+
+    def need(self, model: Model) -> Need:
+        """Return what it needs to run.
+
+        One that may not be asked to leave may be awake for the first time for ever: what was seen
+        of it so far counts.
+        """
+        known = self.footprint
+        if self.pin(model) and not known.is_known:
+            known = known.so_far
+        need = Need(gpus=self.count, only=self.only, known=known)
+        if need != self._need:  # what follows from it is remembered by others
+            self._need = need
+        return self._need
+
+    def pin(self, model: Model) -> Pin | None:
+        """Return why it may not be asked to leave, if it may not: a lease, or its own setting."""
+        return self.lease or (KEPT if model.keep else None)
+
+    def begin(self, model: Model, footprint: Footprint) -> None:
+        """Begin with what was learned before; without that, with what the file guesses.
+
+        What was seen in a life that the end of a daemon cut off counts as one.
+        """
+        learned = footprint.rested()
+        self.footprint = learned if learned.lives else _guess(model)
+
+    def change(self, model: Model) -> None:
+        """Heed what the file guesses now, of a model that was never measured."""
+        if not self.footprint.lives:
+            guess = _guess(model)
+            self.footprint = attrs.evolve(self.footprint, gpus=guess.gpus, host=guess.host)
+
+
+def _guess(model: Model) -> Footprint:
+    """Return what the file says; a server of another machine takes nothing of this one."""
+    gpu, host = model.memory.gpu, model.memory.host
+    if gpu is None and host is None and model.is_elsewhere and local_port(model.proxy) is None:
+        return Footprint(gpus=(), host=0)
+    gpus = None if gpu is None else tuple(int(one * GIB) for one in (gpu,) if one)
+    return Footprint(gpus=gpus, host=None if host is None else int(host * GIB))

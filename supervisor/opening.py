@@ -1,0 +1,131 @@
+"""The supervisor put together: its parts, how they know of each other, and their nursery.
+
+Owns the composition. What may be asked of it is in `supervisor`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import structlog
+import trio
+
+from configschema import Config, Limits
+from supervisor.fleet import Fleet
+from supervisor.model.leases import Leases
+from supervisor.model.server import ModelServer
+from supervisor.places.choosing import Places
+from supervisor.processes.memory import Measure, held_by
+from supervisor.processes.programs import programs_now
+from supervisor.revival import revive
+from supervisor.scheduling.outlook import rules_for
+from supervisor.scheduling.scheduler import Scheduler
+from supervisor.scheduling.sleepbudget import BudgetKeeper, budget_for
+from supervisor.scheduling.yielding import Yielding
+from supervisor.sleep.contact import Contact
+from supervisor.states.journal import SILENT, Journal
+from supervisor.states.table import State
+from supervisor.succession.knowledge import Knowledge
+from supervisor.succession.records import Record, Records
+from supervisor.supervisor import Supervisor
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
+
+BEFORE_IT_IS_BEGUN_ANEW = 1.0  # seconds
+
+
+@asynccontextmanager
+async def open_supervisor(
+    config: Config,
+    contact: Contact,
+    limits: Mapping[str, Limits] | None = None,
+    measure: Measure = held_by,
+    records: Records | None = None,
+    inherited: Mapping[str, Record] | None = None,
+    journal: Journal = SILENT,
+) -> AsyncIterator[Supervisor]:
+    """Run the model servers of a configuration for as long as the block lasts.
+
+    Args:
+        config: what to run.
+        contact: the ways to model servers.
+        limits: per model id, instead of what the configuration resolves to.
+        measure: tells how much host memory a process tree holds.
+        records: what the next daemon is left.
+        inherited: processes of an earlier daemon, by model; see `leftovers`.
+        journal: told what happens to the models.
+    """
+    knowledge = Knowledge(records.knowledge_file if records else None)
+    try:
+        async with _opened(
+            config, contact, limits, measure, records, inherited, journal, knowledge
+        ) as supervisor:
+            yield supervisor
+    finally:
+        knowledge.write()  # the ends of the models have taught something, too
+
+
+@asynccontextmanager
+async def _opened(
+    config: Config,
+    contact: Contact,
+    limits: Mapping[str, Limits] | None,
+    measure: Measure,
+    records: Records | None,
+    inherited: Mapping[str, Record] | None,
+    journal: Journal,
+    knowledge: Knowledge,
+) -> AsyncIterator[Supervisor]:
+    async with trio.open_nursery() as nursery:
+        owner = records.owner if records else secrets.token_hex(8)
+        places, taken = Places(owner, contact.probe, contact.weigh), dict(inherited or {})
+        fleet = Fleet(
+            *(config, contact, limits or {}, nursery, places, records, taken, journal, knowledge)
+        )
+        scheduler = Scheduler(fleet.servers, rules_for(config), fleet.keeper)
+        keeper = BudgetKeeper(fleet.servers, budget_for(config), measure)
+
+        def changed(server: ModelServer) -> None:
+            fleet.keeper.changed(server)
+            scheduler.settle()
+            yielding.stir()
+            if server.snapshot().state is State.ASLEEP:
+                keeper.look()
+
+        leases = Leases(fleet.servers, scheduler.settle)
+
+        def looked() -> None:
+            for server in fleet.servers.values():
+                knowledge.keep(server.model, server.learned)
+            scheduler.settle()
+
+        fleet.keeper.on_look = looked
+        supervisor = Supervisor(fleet, scheduler, keeper, leases)
+        yielding = Yielding(
+            *(fleet.servers, lambda: fleet.config, fleet.keeper.seen, supervisor.bring_back),
+            programs=programs_now,
+        )
+        supervisor.on_reload = yielding.stir
+        fleet.on_change, fleet.on_failure = changed, scheduler.fail
+        fleet.on_crash = lambda name: nursery.start_soon(
+            revive, supervisor.servers[name], supervisor.load
+        )
+        fleet.open()
+        for keeps in (scheduler, fleet, keeper, fleet.keeper, knowledge, leases, yielding):
+            nursery.start_soon(_kept_up, keeps.run)
+        try:
+            yield supervisor
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+async def _kept_up(run: Callable[[], Awaitable[None]]) -> None:
+    """Run what goes on beside the models; a fault of ours in it is told, and ends nothing else."""
+    while True:
+        try:
+            await run()
+        except* Exception:  # whatever it is, the models serve on
+            log.exception("Internal error; this part of llamadoze is begun anew")
+        await trio.sleep(BEFORE_IT_IS_BEGUN_ANEW)

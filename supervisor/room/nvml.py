@@ -1,0 +1,152 @@
+"""NVIDIA's GPUs and what processes hold on them, as the driver tells it (NVML).
+
+Owns the only use of NVML. Without the extra ``gpu``, a driver or a GPU nothing is known, and that
+is no failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+DRIVER = Path("/proc/driver/nvidia/version")
+
+
+@attrs.frozen
+class Gpu:
+    """One GPU, as the driver tells of it.
+
+    Attributes:
+        uuid: its name for good, "GPU-...".
+        number: which of the driver's GPUs it is.
+        title: what NVIDIA calls such a GPU.
+        address: where it is on the PCI bus; nothing if that is not told.
+        total: bytes that it has; 0 if it has the host's memory and none of its own.
+        used: bytes that are taken.
+        processes: pids, and the bytes that each holds there; None where that is not counted.
+    """
+
+    uuid: str
+    number: int
+    title: str
+    address: str
+    total: int
+    used: int
+    processes: Sequence[tuple[int, int | None]]
+
+
+def gpus() -> list[Gpu | None] | None:
+    """Return all GPUs; None in the place of one that is lost; None if nothing can be told."""
+    nvml = _nvml()
+    if nvml is None:
+        return None
+    try:
+        return [_gpu(nvml, number) for number in range(nvml.nvmlDeviceGetCount())]
+    except nvml.NVMLError:  # the driver is being replaced
+        return None
+
+
+def _gpu(nvml: Any, number: int) -> Gpu | None:  # noqa: ANN401 -- it ships no types
+    try:
+        device = nvml.nvmlDeviceGetHandleByIndex(number)
+        total, used = _memory(nvml, device)
+        return Gpu(
+            uuid=nvml.nvmlDeviceGetUUID(device),
+            number=number,
+            title=nvml.nvmlDeviceGetName(device),
+            address=_address(nvml, device),
+            total=total,
+            used=used,
+            processes=[(one.pid, one.usedGpuMemory) for one in _processes_on(nvml, device)],
+        )
+    except nvml.NVMLError:  # it has fallen off the bus
+        return None
+
+
+def _memory(nvml: Any, device: Any) -> tuple[int, int]:  # noqa: ANN401 -- it ships no types
+    try:
+        memory = nvml.nvmlDeviceGetMemoryInfo(device)
+    except nvml.NVMLError_NotSupported:  # a GB10, say
+        return 0, 0
+    return memory.total, memory.used
+
+
+def _address(nvml: Any, device: Any) -> str:  # noqa: ANN401 -- it ships no types
+    """Return the PCI address as the kernel writes it, with four digits of the domain."""
+    try:
+        domain, _, rest = nvml.nvmlDeviceGetPciInfo(device).busId.lower().partition(":")
+    except nvml.NVMLError:  # a GPU that is handed through may hide it
+        return ""
+    return f"{domain[-4:]}:{rest}"
+
+
+def why_not_known() -> str | None:
+    """Return why GPU memory is not measured on a machine that has NVIDIA's driver, or None."""
+    if not DRIVER.exists() or _nvml() is not None:
+        return None
+    if find_spec("pynvml") is None:
+        return "install llamadoze with its extra 'gpu'"
+    return "NVML cannot be used (see nvidia-smi)"
+
+
+def held_on_gpus(counts: Callable[[int], bool]) -> int | None:
+    """Return the bytes that processes hold on all GPUs together; None if that is not known.
+
+    A driver that counts for no process alone, such as one under a hypervisor, tells none.
+
+    Args:
+        counts: whether a process, by its pid, is one of them.
+    """
+    nvml = _nvml()
+    if nvml is None:
+        return None
+    try:
+        found = [one.usedGpuMemory for one in _processes(nvml) if counts(one.pid)]
+    except nvml.NVMLError:  # the GPU has fallen off the bus, or the driver is being replaced
+        return None
+    return None if None in found else sum(found)
+
+
+def _processes(nvml: Any) -> Iterator[Any]:  # noqa: ANN401 -- it ships no types
+    """Yield the processes of each GPU; one that computes and draws is on both lists with all."""
+    for number in range(nvml.nvmlDeviceGetCount()):
+        yield from _processes_on(nvml, nvml.nvmlDeviceGetHandleByIndex(number))
+
+
+def _processes_on(nvml: Any, device: Any) -> Iterator[Any]:  # noqa: ANN401 -- it ships no types
+    compute = nvml.nvmlDeviceGetComputeRunningProcesses(device)
+    yield from compute
+    known = {one.pid for one in compute}
+    yield from (one for one in _drawing(nvml, device) if one.pid not in known)
+
+
+def _drawing(nvml: Any, device: Any) -> Iterable[Any]:  # noqa: ANN401 -- it ships no types
+    try:
+        return nvml.nvmlDeviceGetGraphicsRunningProcesses(device)  # type: ignore[no-any-return]
+    except nvml.NVMLError_NotSupported:  # a GPU that only computes
+        return ()
+
+
+def _nvml() -> Any:  # noqa: ANN401 -- it ships no types
+    """Return NVML ready to use; None if it is not there, which may change."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        return _initialised()
+    except pynvml.NVMLError:
+        return None
+
+
+@cache
+def _initialised() -> Any:  # noqa: ANN401 -- it ships no types
+    import pynvml
+
+    pynvml.nvmlInit()
+    return pynvml

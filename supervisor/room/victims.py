@@ -1,0 +1,320 @@
+"""The cheapest way to make room: who sleeps, who ends. Pure, and knows nothing of models but sizes.
+
+Owns the choice. What each costs is `scheduling.bymemory`'s to say. The choice is exact while few
+hold memory where it is missing, and bounded in time where many do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum, auto
+from functools import cached_property
+from math import inf
+
+import attrs
+
+MOST_STEPS = 400  # of the search; of more tenants the best that is known by then is taken
+MOST_SEARCHED = 40  # tenants; of more one after the other is taken, the most worth first
+
+Cost = tuple[int, float]
+"""How many end who could sleep or do sleep, and seconds. The first counts before the second."""
+NO_WAY: Cost = (1 << 30, inf)
+
+
+class Way(Enum):
+    """What becomes of a tenant."""
+
+    SLEEP = auto()
+    END = auto()
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class Tenant:
+    """Somebody who holds memory, and can be moved.
+
+    Attributes:
+        model: its name.
+        holds: bytes on each device, at most.
+        rest: the bytes that are left there if it sleeps.
+        alone: devices that it has for itself while it is awake.
+        is_awake: whether it is; else it sleeps, and `holds` is what that has left.
+        can_sleep: whether it can.
+        to_sleep: seconds that its sleep is expected to cost.
+        to_end: seconds that its end is expected to cost.
+    """
+
+    model: str
+    holds: Mapping[str, int]
+    rest: Mapping[str, int] = attrs.field(factory=dict)
+    alone: frozenset[str] = frozenset()
+    is_awake: bool = True
+    can_sleep: bool = True
+    to_sleep: float = 1.0
+    to_end: float = 30.0
+
+    @cached_property
+    def grows(self) -> Mapping[str, int]:
+        """The bytes by which it would hold more of a device asleep than it does awake."""
+        if not (self.is_awake and self.can_sleep):
+            return {}
+        more = {device: rest - self.holds.get(device, 0) for device, rest in self.rest.items()}
+        return {device: amount for device, amount in more.items() if amount > 0}
+
+
+@attrs.frozen(kw_only=True)
+class Wanted:
+    """What somebody wants who comes.
+
+    Attributes:
+        needs: bytes on each device.
+        alone: devices on which nobody may be awake beside it.
+        empty: those of them on which nobody may sleep, either.
+    """
+
+    needs: Mapping[str, int]
+    alone: frozenset[str] = frozenset()
+    empty: frozenset[str] = frozenset()
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """Where it wants anything."""
+        return self.alone.union(device for device, amount in self.needs.items() if amount > 0)
+
+
+@attrs.frozen(kw_only=True)
+class Eviction:
+    """Who makes room, and how; nobody, if there is room."""
+
+    asleep: frozenset[str] = frozenset()
+    ended: frozenset[str] = frozenset()
+    cost: Cost = (0, 0.0)
+
+    @property
+    def all(self) -> frozenset[str]:
+        """Everybody of them."""
+        return self.asleep | self.ended
+
+
+@attrs.frozen
+class _Option:
+    """One way with one tenant: what it frees of each device that lacks room."""
+
+    tenant: str
+    way: Way
+    cost: Cost
+    freed: tuple[int, ...]
+
+
+def cheapest(
+    tenants: Sequence[Tenant],
+    wanted: Wanted,
+    space: Mapping[str, int],
+    below: Cost = NO_WAY,
+) -> Eviction | None:
+    """Return the set of tenants that makes the room at least cost; None if there is none.
+
+    Nobody is in it without whom the others would suffice.
+
+    Args:
+        tenants: who can be moved.
+        wanted: what is to fit in.
+        space: bytes on each device that all together may hold; who cannot be moved is taken off.
+        below: what the set must cost less than, to be of any use.
+    """
+    return cheapest_for(tenants, wanted, _lacks(tenants, wanted, space), below)
+
+
+def cheapest_for(
+    tenants: Sequence[Tenant], wanted: Wanted, lacks: Mapping[str, int], below: Cost = NO_WAY
+) -> Eviction | None:
+    """Return the same where it is known already what is missing.
+
+    Args:
+        tenants: who can be moved and holds any of what is missing, or is in the way for another
+            reason; more do no harm.
+        wanted: what is to fit in.
+        lacks: bytes that are missing on each device as long as nobody leaves; of less than 0 there
+            is that much room.
+        below: what the set must cost less than, to be of any use.
+    """
+    missing = {d: lacks[d] for d, need in wanted.needs.items() if need > 0 and lacks[d] > 0}
+    # Where room gets short only by their sleep, nobody has to leave as long as it does not.
+    missing |= {d: min(0, lacks.get(d, 0)) for d in tight(tenants, lacks) if d not in missing}
+    short = tuple(missing)
+    must = [tenant for tenant in tenants if _must_leave(tenant, wanted)]
+    forced = {tenant.model for tenant in must}
+    may = [
+        one
+        for one in tenants
+        if one.model not in forced and any(one.holds.get(device) for device in short)
+    ]
+    if not (must or any(amount > 0 for amount in missing.values())):
+        return Eviction()
+    choices = [_options(one, short, wanted) for one in must]
+    choices += [[*_options(one, short, wanted), None] for one in may]
+    amounts = tuple(missing.values())
+    choices.sort(key=_worth)
+    if len(choices) > MOST_SEARCHED:
+        best = _one_by_one(choices, amounts)
+    else:
+        search = _Search(choices, below)
+        search.run(amounts)
+        best = search.best
+    return None if best is None else _eviction(_needed(best, must, amounts), below)
+
+
+def tight(tenants: Iterable[Tenant], lacks: Mapping[str, int]) -> list[str]:
+    """Return the devices that have less room than the sleep of all tenants might take.
+
+    Weights that leave a GPU may go to the host's memory.
+    """
+    more: dict[str, int] = {}
+    for tenant in tenants:
+        for device, amount in tenant.grows.items():
+            more[device] = more.get(device, 0) + amount
+    return [device for device, amount in more.items() if amount > max(0, -lacks.get(device, 0))]
+
+
+def _eviction(chosen: Sequence[_Option], below: Cost) -> Eviction | None:
+    cost = sum(one.cost[0] for one in chosen), sum(one.cost[1] for one in chosen)
+    if cost >= below:
+        return None
+    asleep = frozenset(one.tenant for one in chosen if one.way is Way.SLEEP)
+    ended = frozenset(one.tenant for one in chosen if one.way is Way.END)
+    return Eviction(asleep=asleep, ended=ended, cost=cost)
+
+
+def _needed(
+    chosen: Sequence[_Option], must: Sequence[Tenant], lacks: tuple[int, ...]
+) -> list[_Option]:
+    """Leave out whom the others can do without, the dearest first."""
+    forced, kept = {tenant.model for tenant in must}, list(chosen)
+    for one in sorted(chosen, key=lambda option: option.cost, reverse=True):
+        others = [other for other in kept if other is not one]
+        if one.tenant not in forced and _is_enough(others, lacks):
+            kept = others
+    return kept
+
+
+def _is_enough(chosen: Sequence[_Option], lacks: tuple[int, ...]) -> bool:
+    return all(
+        sum(one.freed[place] for one in chosen) >= amount for place, amount in enumerate(lacks)
+    )
+
+
+def _one_by_one(
+    choices: Sequence[list[_Option | None]], lacks: tuple[int, ...]
+) -> list[_Option] | None:
+    """Take tenants in the order of their worth until it is enough; let them end if it is not."""
+    chosen: dict[str, _Option] = {}
+    for last in (False, True):
+        for choice in choices:
+            options = [option for option in choice if option]
+            is_forced = None not in choice and not last
+            if is_forced or not _is_enough([*chosen.values()], lacks):
+                option = options[-1] if last else options[0]
+                chosen[option.tenant] = option
+    return [*chosen.values()] if _is_enough([*chosen.values()], lacks) else None
+
+
+def _lacks(tenants: Sequence[Tenant], wanted: Wanted, space: Mapping[str, int]) -> dict[str, int]:
+    """Return the bytes that each device lacks as long as nobody leaves; of room less than 0."""
+    lacks = {device: -amount for device, amount in space.items()}
+    for amounts in (wanted.needs, *(one.holds for one in tenants)):
+        for device, amount in amounts.items():
+            lacks[device] = lacks.get(device, 0) + amount
+    return lacks
+
+
+def _must_leave(tenant: Tenant, wanted: Wanted) -> bool:
+    """Whether a tenant and who comes cannot be awake on one device, whatever room there is."""
+    if not tenant.is_awake:
+        return any(tenant.holds.get(device) for device in wanted.empty)
+    beside = wanted.devices & tenant.alone
+    return bool(beside) or any(tenant.holds.get(device) for device in wanted.alone)
+
+
+def _options(tenant: Tenant, short: Sequence[str], wanted: Wanted) -> list[_Option | None]:
+    """Return the ways with a tenant, the cheapest first."""
+    held = tuple(tenant.holds.get(device, 0) for device in short)
+    end = _Option(
+        tenant.model, Way.END, (int(tenant.can_sleep or not tenant.is_awake), tenant.to_end), held
+    )
+    if not (tenant.is_awake and tenant.can_sleep):
+        return [end]
+    left = (tenant.rest.get(device, 0) for device in short)
+    freed = tuple(all_of_it - rest for all_of_it, rest in zip(held, left, strict=True))
+    return [_Option(tenant.model, Way.SLEEP, (0, tenant.to_sleep), freed), end]
+
+
+@attrs.define(eq=False)
+class _Search:
+    """Looks for the cheapest choice: tenant by tenant, and no further where it cannot be better.
+
+    Attributes:
+        choices: for each tenant what may become of it; None is that it stays.
+        cost: of the best so far, or what it must be below.
+        best: that is known so far.
+    """
+
+    choices: list[list[_Option | None]]
+    cost: Cost
+    best: list[_Option] | None = attrs.field(default=None, init=False)
+    _steps: int = attrs.field(default=0, init=False)
+    _left: list[tuple[int, ...]] = attrs.field(factory=list, init=False)
+    _rates: list[list[float]] = attrs.field(factory=list, init=False)
+
+    def run(self, lacks: tuple[int, ...]) -> None:
+        self._left, self._rates = [(0,) * len(lacks)], [[inf] * len(lacks)]
+        for choice in reversed(self.choices):
+            options = [option for option in choice if option]
+            most = map(max, zip(*(option.freed for option in options), strict=True))
+            self._left.append(tuple(map(sum, zip(self._left[-1], most, strict=True))))
+            self._rates.append(_least_rates(self._rates[-1], options))
+        self._left, self._rates = self._left[::-1], self._rates[::-1]
+        self._try(0, lacks, (0, 0.0), [])
+
+    def _try(self, place: int, lacks: tuple[int, ...], cost: Cost, chosen: list[_Option]) -> None:
+        if cost >= self.cost or (self._steps > MOST_STEPS and self.cost < NO_WAY):
+            return
+        self._steps += 1
+        is_enough = all(amount <= 0 for amount in lacks)
+        if place == len(self.choices) or (is_enough and None in self.choices[place]):
+            if is_enough:
+                self.cost, self.best = cost, list(chosen)
+            return
+        if any(amount > most for amount, most in zip(lacks, self._left[place], strict=True)):
+            return
+        if cost[0] == self.cost[0] and not is_enough and self._costs_more(place, lacks, cost[1]):
+            return
+        for option in self.choices[place]:
+            if option is None:
+                self._try(place + 1, lacks, cost, chosen)
+                continue
+            left = tuple(amount - freed for amount, freed in zip(lacks, option.freed, strict=True))
+            total = cost[0] + option.cost[0], cost[1] + option.cost[1]
+            chosen.append(option)
+            self._try(place + 1, left, total, chosen)
+            chosen.pop()
+
+    def _costs_more(self, place: int, lacks: tuple[int, ...], seconds: float) -> bool:
+        """Whether what is missing yet costs too much even at the best rate, if nobody more ends."""
+        pairs = zip(lacks, self._rates[place], strict=True)
+        return any(lack > 0 and seconds + lack * rate >= self.cost[1] for lack, rate in pairs)
+
+
+def _least_rates(rates: Sequence[float], options: Sequence[_Option]) -> list[float]:
+    """Return the least seconds for a byte of each device, of these options that end nobody."""
+    free = [option for option in options if option.cost[0] == 0]
+    return [
+        min([rate, *(one.cost[1] / one.freed[n] for one in free if one.freed[n] > 0)])
+        for n, rate in enumerate(rates)
+    ]
+
+
+def _worth(choice: list[_Option | None]) -> tuple[bool, int, float, str]:
+    """Order tenants: who must leave, then who frees most for what it costs."""
+    first = choice[0]
+    assert first is not None  # noqa: S101 -- to stay is the last of the ways
+    count, seconds = first.cost
+    return None in choice, count, seconds / (max(0, sum(first.freed)) + 1), first.tenant

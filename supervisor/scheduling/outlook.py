@@ -1,0 +1,118 @@
+"""How all models stand when something is decided, and by what rules it is.
+
+Owns what of a configuration decisions heed, the choice between fixed rules and memory, and what a
+decision is given of either. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import attrs
+import trio
+
+from configschema import Config, MemoryRules, rules_of
+from supervisor.model.server import ModelServer
+from supervisor.scheduling.blocked import Blocked, blocked_by_memory, blocked_by_rule
+from supervisor.scheduling.bymemory import ByMemory
+from supervisor.scheduling.placement import ByRule, MakeRoom, Rivals, placement_of
+from supervisor.scheduling.roomkeeper import RoomKeeper
+from supervisor.scheduling.turns import Patience
+from supervisor.states.snapshot import Costs, Snapshot, usual_costs
+from supervisor.states.table import IN_MOTION, State, Wish
+
+
+@attrs.frozen(kw_only=True)
+class Rules:
+    """What an operator says about who goes when.
+
+    Attributes:
+        make_room: who must leave for whom, where memory does not say that.
+        patience: how long one waits for another.
+        priorities: by model id; 0 without.
+        max_queue: requests that may wait, for all models together; 0 is no limit.
+        memory: what models may have, where that says who must leave for whom.
+    """
+
+    make_room: MakeRoom
+    patience: Patience = attrs.field(factory=Patience)
+    priorities: Mapping[str, int] = attrs.field(factory=dict)
+    max_queue: int = 0
+    memory: MemoryRules | None = None
+
+
+def rules_for(config: Config) -> Rules:
+    """Return the rules of a configuration."""
+    priorities = config.routing.scheduler.settings.fifo.priority
+    found = [(config.find(name), priority) for name, priority in priorities.items()]
+    return Rules(
+        make_room=placement_of(config),
+        patience=Patience(max_wait=config.max_wait, min_active=config.min_active),
+        priorities={model.id: priority for model, priority in found if model},
+        max_queue=config.max_queue,
+        memory=rules_of(config).memory,
+    )
+
+
+@attrs.frozen
+class Outlook:
+    """All models at one moment.
+
+    Attributes:
+        models: how those stand that are wanted, run, or matter for the memory that they hold.
+        rivals: says who must leave for whom.
+        usual: what a step takes that was never measured of a model.
+        rules: what the operator says.
+    """
+
+    models: Mapping[str, Snapshot]
+    rivals: Rivals
+    usual: Costs
+    rules: Rules
+
+    @classmethod
+    def of(
+        cls,
+        servers: Mapping[str, ModelServer],
+        wanted: Collection[str],
+        rules: Rules,
+        keeper: RoomKeeper,
+    ) -> Outlook:
+        """Look at the models; those at rest that nobody wants matter only for what sleep leaves."""
+        by_memory, now = rules.memory is not None, trio.current_time()
+        models = {
+            name: server.snapshot()
+            for name, server in servers.items()
+            if name in wanted
+            or not server.is_at_rest
+            or (by_memory and server.at.state is State.ASLEEP)
+        }
+        usual = usual_costs(server.at.costs for server in servers.values())
+        rivals: Rivals = ByRule(rules.make_room, models)
+        if by_memory:
+            rivals = ByMemory(models, keeper.space, now, rules.patience.max_wait, usual)
+        return cls(models, rivals, usual, rules)
+
+    @property
+    def make_room(self) -> MakeRoom:
+        """Who must leave for whom, as a function of who runs."""
+        room = self.rivals
+        if not isinstance(room, ByMemory):
+            return self.rules.make_room
+
+        def make_room(wanted: str, running: frozenset[str]) -> frozenset[str]:
+            seat = room.seat(wanted, running - {wanted})
+            return seat.eviction.all if seat else frozenset()
+
+        return make_room
+
+    def blocked(self, name: str) -> Blocked | None:
+        """Return why nothing can make room for a model, if that is so."""
+        model = self.models[name]
+        if model.serving or (model.state in IN_MOTION and model.wish is Wish.SERVE):
+            return None  # it has its room
+        if isinstance(self.rivals, ByMemory):
+            return blocked_by_memory(name, self.rivals)
+        pinned = any(model.pin for model in self.models.values())
+        now = trio.current_time()
+        return blocked_by_rule(name, self.models, self.rules.make_room, now) if pinned else None
