@@ -31,18 +31,26 @@ def parser_of_all() -> argparse.ArgumentParser:
     _add_serving(parser, DEFAULT_LISTEN)
     parser.set_defaults(command="serve")
     commands = parser.add_subparsers(metavar="COMMAND")
-    check = commands.add_parser("check", help="print every problem of a configuration")
+    check = commands.add_parser(
+        "check", allow_abbrev=False, help="print every problem of a configuration"
+    )
     check.add_argument(
         "files", metavar="FILE", nargs="*", help="several are put together: one configuration"
     )
     _add_folder(check, argparse.SUPPRESS)
     check.add_argument("--json", action="store_true", help="print them as JSON")
     check.set_defaults(command="check")
-    schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
+    schema = commands.add_parser(
+        "schema", allow_abbrev=False, help="print the JSON Schema of the configuration"
+    )
     schema.set_defaults(command="schema")
-    demo = commands.add_parser("demo", help="serve two tiny models with real llama.cpp servers")
+    demo = commands.add_parser(
+        "demo", allow_abbrev=False, help="serve two tiny models with real llama.cpp servers"
+    )
     demo.add_argument("--folder", default=".demo", help="where its files go (default: .demo)")
-    play = commands.add_parser("simulate", help="play a trace of requests in virtual time")
+    play = commands.add_parser(
+        "simulate", allow_abbrev=False, help="play a trace of requests in virtual time"
+    )
     play.add_argument("--config", "-config", metavar="FILE", default=argparse.SUPPRESS)
     _add_folder(play, argparse.SUPPRESS)
     _add_trace_arguments(play)
@@ -111,7 +119,9 @@ class _Version(argparse.Action):
 
 
 def _add_trace_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--trace", metavar="FILE", required=True, help="CSV: seconds,model[,serve]")
+    sources = parser.add_mutually_exclusive_group(required=True)
+    sources.add_argument("--trace", metavar="FILE", help="CSV: seconds,model[,serve]")
+    sources.add_argument("--log", metavar="FILE", help="llamadoze's own log, as JSON lines")
     for name, (usual, meaning) in TIMES.items():
         parser.add_argument(
             f"--{name}",
@@ -120,6 +130,7 @@ def _add_trace_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="[MODEL=]SECONDS",
             help=f"{meaning} (default: {usual:g}); once for all, again for one model",
         )
+    _add_memory_arguments(parser)
     parser.add_argument(
         "--max-wait", type=_seconds, metavar="SECONDS", help="instead of the file's"
     )
@@ -127,6 +138,33 @@ def _add_trace_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-active", type=_seconds, metavar="SECONDS", help="instead of the file's"
     )
     parser.add_argument("--picture", metavar="FILE.svg", help="draw who held the memory when")
+
+
+def _add_memory_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--memory",
+        action="append",
+        default=[],
+        metavar="[MODEL=]GIB[/REST]",
+        help="what a model takes of each of its GPUs, or of the host's memory where there is none, "
+        "and what its sleep leaves; once for all, again for one model",
+    )
+    parser.add_argument(
+        "--gpu",
+        action="append",
+        default=[],
+        metavar="GIB",
+        help="memory of a GPU that models may have; again for one more",
+    )
+    parser.add_argument(
+        "--host", metavar="GIB", help="the host's memory for models, instead of the file's"
+    )
+    parser.add_argument(
+        "--state-dir",
+        metavar="DIR",
+        default=argparse.SUPPRESS,
+        help="a daemon's state folder: what it has learned of sizes and times is used",
+    )
 
 
 def _seconds(text: str) -> int:

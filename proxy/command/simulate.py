@@ -1,26 +1,37 @@
 """``llamadoze simulate``: what a configuration would make of a trace of requests.
 
-Owns the trace's form and the report. The play itself is the supervisor's simulation, with the
-daemon's own decisions.
+Owns which rules are compared, and the report. The play itself is the supervisor's simulation, with
+the daemon's own decisions.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import attrs
 
 from configschema import Config
+from configschema.rules.routing import Rules, check_routing
 from proxy.command.arguments import TIMES
+from proxy.command.sizes import learned_by, needs_for, space_for
 from proxy.command.timeline import draw
+from proxy.command.traces import read_log, read_trace, seconds_in
 from proxy.lifecycle.startup import CannotRun
-from supervisor.scheduling.scheduler import rules_for
-from supervisor.scheduling.simulation import Arrival, Durations, Outcome, Simulation
+from supervisor.room.space import Space
+from supervisor.scheduling.outlook import rules_for
+from supervisor.scheduling.placement import MakeRoom, one_at_a_time, placement_for
+from supervisor.scheduling.played import Durations
+from supervisor.scheduling.simulation import Arrival, Outcome, Simulation
+from supervisor.states.learned import NOTHING_LEARNED, Learned
+from supervisor.states.pins import KEPT
+from supervisor.states.snapshot import ANY_GPU
 
 MOST_MODELS = 40  # in the table; the picture shows as many
+MOST_NAMES = 5
+ONE_AT_A_TIME = "one at a time"
 
 
 def simulate(config: Config, options: argparse.Namespace) -> list[str]:
@@ -33,87 +44,129 @@ def simulate(config: Config, options: argparse.Namespace) -> list[str]:
         config = attrs.evolve(config, max_wait=options.max_wait)
     if options.min_active is not None:
         config = attrs.evolve(config, min_active=options.min_active)
-    times = {name: _times(getattr(options, name), name, config) for name in TIMES}
-    trace = read_trace(Path(options.trace), config, times["serve"])
-    rules = rules_for(config)
-    durations = {
+    space, learned = space_for(config, options), learned_by(config, options)
+    durations = _durations(config, options, learned, space)
+    trace, head = _trace(config, options)
+    rules = dict(_rules(config, space))
+    patience = rules_for(config).patience
+    outcomes = {
+        name: Simulation(durations, room, patience).play(trace) for name, room in rules.items()
+    }
+    used, fair = next(iter(outcomes.items()))
+    outcomes["first come, first served"] = Simulation(
+        durations, rules[used], patience, first_come=True
+    ).play(trace)
+    if options.picture:
+        _write(Path(options.picture), draw(fair, MOST_MODELS))
+    head += [f"maxWait {config.max_wait}, minActive {config.min_active}; in effect: {used}"]
+    head += _unknown(durations, space) + _refused(outcomes)
+    marked = {f"{'*' if name == used else ' '} {name}": one for name, one in outcomes.items()}
+    return [*head, *_totals(marked), "", *_per_model(fair)]
+
+
+def _trace(config: Config, options: argparse.Namespace) -> tuple[list[Arrival], list[str]]:
+    """Return the requests, and what is to be said of where they are from."""
+    if options.log:
+        arrivals, said = read_log(Path(options.log), config)
+        return arrivals, [said]
+    serve = _times(options.serve, "serve", config)
+    return read_trace(Path(options.trace), config, serve), []
+
+
+def _durations(
+    config: Config,
+    options: argparse.Namespace,
+    learned: Mapping[str, Learned],
+    space: Space | None,
+) -> dict[str, Durations]:
+    times = {name: _times(getattr(options, name), name, config, learned) for name in TIMES}
+    needs = needs_for(config, options, learned, space) if space else {}
+    priorities = rules_for(config).priorities
+    return {
         name: Durations(
             start=times["start"](name),
             stop=times["stop"](name),
             sleep=times["sleep"](name),
             wake=times["wake"](name),
             can_sleep=model.can_sleep,
-            priority=rules.priorities.get(name, 0),
+            priority=priorities.get(name, 0),
+            need=needs.get(name, ANY_GPU),
+            pin=KEPT if model.keep else None,
         )
         for name, model in config.models.items()
     }
-    fair, strict = (
-        Simulation(durations, rules.make_room, rules.patience, first_come).play(trace)
-        for first_come in (False, True)
-    )
-    if options.picture:
-        _write(Path(options.picture), draw(fair, MOST_MODELS))
-    most = f"maxWait {config.max_wait}, minActive {config.min_active}"
-    return [*_totals({most: fair, "first come, first served": strict}), "", *_per_model(fair)]
 
 
-def read_trace(path: Path, config: Config, serve: Callable[[str], float]) -> list[Arrival]:
-    """Read a trace: lines of seconds, model and, if it is known, the seconds of its service.
-
-    Raises:
-        CannotRun: the file cannot be read, or a line is none of these.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(enumerate(csv.reader(file), start=1))
-    except OSError as error:
-        raise CannotRun(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CannotRun(f"cannot read {path}: {error}") from error
-    arrivals = []
-    for number, row in rows:
-        if not row or row[0].lstrip().startswith("#") or (number == 1 and _is_head(row)):
-            continue  # a blank line, a comment, the names of the columns
-        try:
-            arrivals.append(_arrival(row, config, serve))
-        except ValueError as error:
-            raise CannotRun(f"{path}:{number}: {error}") from None
-    if not arrivals:
-        raise CannotRun(f"{path} holds no request: expected lines of seconds,model")
-    return arrivals
+def _rules(config: Config, space: Space | None) -> Iterator[tuple[str, MakeRoom | Space]]:
+    """Yield all rules that the file has settings for, the one in effect first."""
+    router = config.routing.router
+    matrix = config.matrix or router.settings.matrix
+    groups = config.groups or router.settings.groups
+    found: dict[str, MakeRoom | Space] = {}
+    if space:
+        found["memory"] = space
+    if matrix is not None and _is_good(config, "matrix"):
+        found["matrix"] = placement_for(Rules(matrix=matrix))
+    if groups and _is_good(config, "group"):
+        found["groups"] = placement_for(Rules(groups=groups))
+    found[ONE_AT_A_TIME] = one_at_a_time
+    if config.matrix is None and not config.groups and router.use == "memory":
+        used = "memory"
+    elif config.matrix is not None or (router.use == "matrix" and not config.groups):
+        used = "matrix"
+    else:
+        used = "groups" if groups else ONE_AT_A_TIME
+    yield used, found.pop(used)
+    yield from found.items()
 
 
-def _is_head(row: Sequence[str]) -> bool:
-    """Whether a first line has the names of the columns: not one of them begins with a digit."""
-    return not any(cell.strip()[:1].isdigit() for cell in row)
+def _is_good(config: Config, use: Literal["matrix", "group"]) -> bool:
+    """Whether a rule could be in effect; of those that are not `check` says nothing."""
+    if config.matrix is not None or config.groups:
+        return True
+    routing = config.routing
+    changed = attrs.evolve(routing, router=attrs.evolve(routing.router, use=use))
+    return not any(check_routing(attrs.evolve(config, routing=changed)))
 
 
-def _arrival(row: Sequence[str], config: Config, serve: Callable[[str], float]) -> Arrival:
-    if len(row) not in (2, 3):
-        raise ValueError("expected seconds,model or seconds,model,serve")
-    at, name, *more = (cell.strip() for cell in row)
-    model = config.find(name)
-    if model is None:
-        raise ValueError(f"no model is called '{name}'")
-    seconds = _seconds(more[0]) if more and more[0] else serve(model.id)
-    return Arrival(_seconds(at), model.id, seconds)
+def _unknown(durations: Mapping[str, Durations], space: Space | None) -> list[str]:
+    """Say which models get whole devices, as nobody knows their size."""
+    if space is None:
+        return []
+    names = [
+        name
+        for name, of in durations.items()
+        if not of.need.known.is_known or (not space.gpus and of.need.known.host is None)
+    ]
+    if not names:
+        return []
+    shown = ", ".join(f"'{name}'" for name in names[:MOST_NAMES])
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return [
+        f"Nobody knows what {shown}{more} takes: nobody runs beside it on its device, each time. "
+        "To play it with its size: --memory MODEL=GIB"
+    ]
 
 
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"expected seconds, found {text}")
-    return value
+def _refused(outcomes: Mapping[str, Outcome]) -> list[str]:
+    return [
+        f"{name}: {one.refused} requests were refused, as models with keep have all the room"
+        for name, one in outcomes.items()
+        if one.refused
+    ]
 
 
-def _times(given: Iterable[str], name: str, config: Config) -> Callable[[str], float]:
-    """Return how long something takes for each model, as the arguments say."""
-    everyones, own = TIMES[name][0], dict[str, float]()
+def _times(
+    given: Iterable[str], name: str, config: Config, learned: Mapping[str, Learned] | None = None
+) -> Callable[[str], float]:
+    """Return how long something takes for each model: as the arguments say, or as was learned."""
+    everyones: float | None = None
+    own: dict[str, float] = {}
     for text in given:
         who, equals, value = text.rpartition("=")
         model = config.find(who)
         try:
-            seconds = _seconds(value)
+            seconds = seconds_in(value)
         except ValueError:
             raise CannotRun(f"--{name} {text}: expected SECONDS or MODEL=SECONDS") from None
         if not equals:
@@ -122,10 +175,16 @@ def _times(given: Iterable[str], name: str, config: Config) -> Callable[[str], f
             raise CannotRun(f"--{name} {text}: no model is called '{who}'")
         else:
             own[model.id] = seconds
-    return lambda model_id: own.get(model_id, everyones)
+
+    def seconds_of(model_id: str) -> float:
+        costs = (learned or {}).get(model_id, NOTHING_LEARNED).costs
+        known = own.get(model_id, everyones), getattr(costs, name, None), TIMES[name][0]
+        return next(value for value in known if value is not None)
+
+    return seconds_of
 
 
-def _totals(outcomes: dict[str, Outcome]) -> list[str]:
+def _totals(outcomes: Mapping[str, Outcome]) -> list[str]:
     width = max(map(len, outcomes))
     head = (
         f"{'':<{width}}  {'requests':>8} {'swaps':>7} {'wait p50':>9} {'p99':>9} {'max':>9}"

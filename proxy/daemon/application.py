@@ -65,6 +65,7 @@ class Application(Journal):
         resolver, pools, in_flight = Resolver(supervisor), Pools(), InFlight()
         events = Events(resolver, in_flight, book)
         resolver.on_profile = events.profile_changed
+        supervisor.leases.on_step = events.lease_stepped
         reloader.on_reload = lambda: pools.forget_peers(resolver.config.peers)
 
         views = Views(

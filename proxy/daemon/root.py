@@ -31,9 +31,9 @@ from supervisor import State, Supervisor, open_supervisor
 from supervisor.places.handles import HereHandle
 from supervisor.preload import preload
 from supervisor.processes.brood import BROOD
-from supervisor.processes.gpu import why_not_known
 from supervisor.processes.kin import end_orphans
 from supervisor.processes.memory import OF_DRIVER
+from supervisor.room.nvml import why_not_known
 from supervisor.states.journal import Journals
 from supervisor.states.racing import race
 from supervisor.succession.leftovers import settle_leftovers

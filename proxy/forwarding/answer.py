@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from proxy.forwarding.inflight import Call
 from proxy.forwarding.tokens import UNKNOWN, Tokens, tokens_of
 from proxy.forwarding.tunnel import CLOSING, NOBODY_ELSE, Courtesy, Tunnel
 from proxy.http.bodies import Incoming
-from proxy.http.errors import NOT_FOR_CACHES, Problem, ready_to_say
+from proxy.http.errors import EXPECTED, NOT_FOR_CACHES, Problem, ready_to_say
 from proxy.http.exchange import Exchange
 from proxy.http.headers import Header, first_values, ids, is_event_stream, to_client, value_of
 from proxy.http.parsing import UPGRADED, UpstreamError
@@ -32,6 +32,8 @@ OK = 200
 NO_CONTENT = 204
 KEPT = 8  # pieces of an answer's end; the counts of its tokens are in the last ones
 TO_SAY_GOODBYE = 1.0  # seconds
+BETWEEN_COMMENTS = 15.0  # seconds; proxies often give up after 60, as nginx does
+COMMENT = b": llamadoze waits for the model\n\n"
 MOST_SAID = 16 * 1024  # bytes of a refusal that are passed on in an event
 EVENTS_OF_OURS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream"),
@@ -71,6 +73,33 @@ UNHEARD = Unheard()
 
 
 @attrs.define(eq=False)
+class Comments:
+    """Keeps a stream that has begun from being silent until its model's first byte.
+
+    Attributes:
+        write: sends a part of the body.
+    """
+
+    write: Callable[[bytes], Awaitable[None]]
+    _over: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _ended: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    async def run(self) -> None:
+        """Send a comment now and then, which all clients of event streams skip."""
+        while not self._over.is_set():
+            with trio.move_on_after(BETWEEN_COMMENTS) as silence:
+                await self._over.wait()
+            if silence.cancelled_caught:
+                await self.write(COMMENT)
+        self._ended.set()
+
+    async def end(self) -> None:
+        """Send no more, and return when the last is sent whole."""
+        self._over.set()
+        await self._ended.wait()
+
+
+@attrs.define(eq=False)
 class Answer:
     """The response.
 
@@ -97,6 +126,7 @@ class Answer:
     _events: bool = False
     _first: bytes = b""
     _kept: deque[bytes] = attrs.field(factory=partial(deque, maxlen=KEPT), init=False)
+    _comments: Comments = attrs.field(init=False)  # there while a stream of ours goes on
 
     @property
     def first(self) -> bytes:
@@ -115,10 +145,30 @@ class Answer:
             self._events and bool(self._kept) and self._kept[-1].rstrip().endswith(LAST_EVENTS)
         )
 
+    async def go_on_with(self, ask: Callable[[], Awaitable[None]]) -> None:
+        """Let the model's answer follow what was said already, with comments up to its first byte.
+
+        Args:
+            ask: asks the model server, and relays what it answers.
+
+        Raises what that raises.
+        """
+        failure: Exception | None = None
+        self._comments = Comments(self.write)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._comments.run)
+            try:
+                await ask()
+            except EXPECTED as error:
+                failure = error
+            await self._comments.end()
+        if failure is not None:
+            raise failure
+
     async def relay(
         self, response: Response, incoming: Incoming, courtesy: Courtesy = NOBODY_ELSE
     ) -> None:
-        """Pass a model server's answer on, as it arrives."""
+        """Pass a model server's answer on, as it arrives; by `go_on_with` if we began it."""
         if self.status:
             await self._go_on(response)
             return
@@ -164,16 +214,20 @@ class Answer:
         if coded := fields.get(b"content-encoding"):
             # Unasked: the stream that has begun is said to be plain.
             text = f"the model server has coded its answer ({coded.decode('latin-1')}) unasked"
+            await self._comments.end()
             await self.refuse(Problem(502, text))
             return
         if response.status == OK and is_event_stream(fields):
-            await self._relay_body(response)
+            first = await response.read()
+            await self._comments.end()
+            await self._relay_body(response, first)
             return
         said = b""
         while len(said) < MOST_SAID and (piece := await response.read()):
             said += piece
         text = f"the model server answered {response.status}: {said.decode('utf-8', 'replace')}"
         status = response.status if response.status >= 400 else 502
+        await self._comments.end()
         await self.refuse(Problem(status, text[:MOST_SAID], given=_error_in(said)))
 
     async def _tunnel(self, tunnel: Tunnel, headers: Sequence[Header]) -> None:

@@ -36,7 +36,7 @@ from proxy.naming.resolving import InEffect, Resolver
 from proxy.naming.routes import Route
 from supervisor import State, Supervisor
 from supervisor.model.server import ModelServer
-from supervisor.scheduling.scheduler import Turn
+from supervisor.scheduling.queueing import Turn
 from supervisor.states.table import ENDED
 
 WEBSOCKET = ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
@@ -100,7 +100,7 @@ class Forwarder:
             try:
                 await _Errand(self, visit.now, exchange, incoming, answer, route).run()
             except EXPECTED as error:
-                await answer.refuse(problem_of(error))
+                await answer.refuse(problem_of(error, self.supervisor.ready_in))
             if not exchange.answered:
                 await answer.finish()
         finally:
@@ -189,7 +189,11 @@ class _Errand:
             headers = self._headers_of_ours(server, upstream)
             courtesy = self._courtesy(server) if self.exchange.is_raw else NOBODY_ELSE
             try:
-                await self._exchange(upstream, headers, question, courtesy)
+                if self.answer.status:
+                    ask = partial(self._exchange, upstream, headers, question, courtesy)
+                    await self.answer.go_on_with(ask)
+                else:
+                    await self._exchange(upstream, headers, question, courtesy)
             except UpstreamError as error:
                 server.usage.suspect()  # it may live and not serve, as behind a wrapper
                 raise await _cause(server, error) from error

@@ -5,6 +5,8 @@ Owns when something is said and its words; the form is the API's, see `dialects`
 
 from __future__ import annotations
 
+from math import ceil
+
 import attrs
 import trio
 
@@ -12,10 +14,13 @@ from proxy.forwarding.answer import Answer
 from proxy.naming.dialects import Note
 from supervisor import State, Supervisor, SupervisorError
 from supervisor.model.server import ModelServer
-from supervisor.scheduling.scheduler import Turn
+from supervisor.scheduling.forecast import Forecast
+from supervisor.scheduling.queueing import Turn
 from supervisor.states.racing import race
 
 RULE = "━" * 5
+WORTH_TELLING = 0.2  # of the seconds that were said last: how far an estimate must have moved
+IN_MINUTES = 120  # seconds from which on they are said in minutes
 WORDS = {
     State.STARTING: "starting",
     State.WAKING: "waking up",
@@ -48,6 +53,8 @@ class Narration:
     over: trio.Event = attrs.field(factory=trio.Event, init=False)
     failed: bool = attrs.field(default=False, init=False)
     _said: tuple[State, int] | None = attrs.field(default=None, init=False)
+    _foretold: int | None = attrs.field(default=None, init=False)
+    _ready: Forecast | None = attrs.field(default=None, init=False)
 
     async def run(self) -> None:
         """Say something now, whenever there is news, and now and then. Do not cancel: half an
@@ -71,12 +78,21 @@ class Narration:
     def _news(self) -> str:
         """Return what has changed since it was asked last, for people."""
         now = self._standing()
+        ready = self._ready = self.supervisor.ready_in(self.server.model.id)
         if now == self._said:
-            return ""
-        self._said = now
+            return f"\n{about(ready)}" if ready and self._has_moved(ready) else ""
+        self._said, self._foretold = now, _whole_seconds(ready) if ready else None
         state, place = now
         queue = f" (queue position: #{place})" if place else ""
-        return f"\n{WORDS[state]}{queue}"
+        return f"\n{WORDS[state]}{queue}{f', {about(ready)}' if ready else ''}"
+
+    def _has_moved(self, ready: Forecast) -> bool:
+        """Whether an estimate is far from what was said last; then it is what was said last."""
+        said, now = self._foretold, _whole_seconds(ready)
+        moved = said is None or abs(now - said) > WORTH_TELLING * said
+        if moved:
+            self._foretold = now
+        return moved
 
     def _standing(self) -> tuple[State, int]:
         return self.server.at.state, self.supervisor.place(self.server.model.id)
@@ -89,9 +105,21 @@ class Narration:
             state=state.value,
             place=place,
             text=text,
+            ready_in=round(self._ready.seconds, 1) if self._ready else None,
         )
         if self.answer.dialect.note is not None:
             await self.answer.write(self.answer.dialect.note(note))
+
+
+def _whole_seconds(ready: Forecast) -> int:
+    return max(1, ceil(ready.seconds))
+
+
+def about(ready: Forecast) -> str:
+    """Say for people when a model will be ready, and how sure that is if it is not very."""
+    left = _whole_seconds(ready)
+    time = f"{left} s" if left < IN_MINUTES else f"{round(left / 60)} min"
+    return f"ready in about {time}{' (measured once)' if ready.measured == 1 else ''}"
 
 
 @attrs.define(eq=False)

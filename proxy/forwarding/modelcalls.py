@@ -1,4 +1,4 @@
-"""What the daemon itself asks of a model server: whether it is ready, and to sleep or to wake.
+"""What the daemon itself asks of a model server: whether it is ready, how far, to sleep or to wake.
 
 Owns the form of these requests and which answers are good. How often and for how long they are made
 is decided by the supervisor.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from math import isnan
 from urllib.parse import quote, urlsplit
@@ -22,7 +22,7 @@ from proxy.http.heads import Request
 from proxy.http.origin import Origin
 from proxy.http.parsing import UpstreamError
 from proxy.http.upstream import Response, Upstream
-from supervisor.sleep.contact import Contact, Token
+from supervisor.sleep.contact import Answer, Contact, Token
 
 OK = 200  # llama-swap takes no other status for ready
 MOST_SAID = 200  # characters of an answer that are shown
@@ -35,6 +35,8 @@ ONE_TOKEN: dict[str, dict[str, object]] = {
 UNSUITED = (400, 401, 403, 404, 405, 422, 501)  # it will never answer this question, as it is asked
 NONE: Mapping[str, str] = {}
 LOCKED = ": the model server wants a key; give it in controlHeaders"
+FIRST_STAGE = "text_model"
+OF_A_LATER_STAGE = 0.1  # of a load, as llama.cpp's own page has it; the text model is the rest
 LONGEST_WAIT = 1  # seconds for the body of an answer whose status says enough
 
 
@@ -54,6 +56,21 @@ async def ask_if_ready(model: Model) -> str | None:
 
 async def make_call(step: Call) -> str | None:
     """Make one step into sleep or out of it; return None for success, else what the answer was."""
+    _, failure = await _answer_to(step)
+    return failure
+
+
+async def read_answer(step: Call) -> Answer:
+    """Make one request and return the JSON of its answer, or what the answer was instead."""
+    text, failure = await _answer_to(step)
+    try:
+        return Answer(json.loads(text) if failure is None else None, failure)
+    except (ValueError, RecursionError):  # it is no JSON, or nested beyond measure
+        return Answer(failure=f"answered {_line(text)}, which is no JSON")
+
+
+async def _answer_to(step: Call) -> tuple[bytes, str | None]:
+    """Return the body of an answer, and why it is no good one."""
     url = urlsplit(step.url)
     origin = attrs.evolve(Origin.of(step.url), base_path="")
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
@@ -61,10 +78,11 @@ async def make_call(step: Call) -> str | None:
         async with _exchange(step.method, origin, target, step.body, step.headers) as response:
             if not _is_expected(response.status, step.expect):
                 said = await _beginning(response)
-                return f"answered {_status(response, said)}"
-            return _judge(await _whole(response), step)
+                return b"", f"answered {_status(response, said)}"
+            text = await _whole(response)
+            return text, _judge(text, step)
     except UpstreamError as error:
-        return f"failed: {error}"
+        return b"", f"failed: {error}"
 
 
 def _is_expected(status: int, expect: Sequence[int]) -> bool:
@@ -179,6 +197,42 @@ def _line(text: bytes) -> str:
     return line if len(line) <= MOST_SAID else f"{line[:MOST_SAID]}..."
 
 
+async def hear_progress(model: Model, hear: Callable[[float], None]) -> None:
+    """Hear from llama.cpp's router how much of a load is done; of other servers there is nothing.
+
+    Source: ``GET /models/sse`` of llama.cpp's ``tools/server``.
+
+    Raises:
+        UpstreamError: the stream broke off.
+    """
+    if model.sleep != "llama.cpp-router":
+        return
+    name, rest = model.use_model_name or model.id, b""
+    origin, headers = Origin.of(model.proxy), model.control_headers
+    async with _exchange("GET", origin, "/models/sse", "", headers) as response:
+        while response.status == OK and (piece := await response.read()):
+            *lines, rest = (rest + piece).split(b"\n")
+            rest = rest[-LONGEST_ANSWER:]
+            for line in lines:
+                if (share := _share_told(line, name)) is not None:
+                    hear(share)
+
+
+def _share_told(line: bytes, name: str) -> float | None:
+    """Return what a line of the stream says of a model's load: the share that is done."""
+    try:
+        event = json.loads(line.removeprefix(b"data:"))
+        told = event["data"]["progress"] if event["model"] == name else {}
+        stages = told.get("stages") or [FIRST_STAGE]  # older ones name the present stage only
+        stage, value = stages.index(told.get("current") or told.get("stage")), float(told["value"])
+    # It is no JSON or another event, as of a download; or it is of a stage without a share.
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    first = 1 - OF_A_LATER_STAGE * (len(stages) - 1)
+    share = value * first if stage == 0 else first + OF_A_LATER_STAGE * (stage - 1 + value)
+    return share if 0 <= share <= 1 else None
+
+
 @asynccontextmanager
 async def _exchange(
     method: str,
@@ -198,4 +252,10 @@ async def _exchange(
         yield response
 
 
-CONTACT = Contact(probe=ask_if_ready, call=make_call, one_token=ask_for_one_token)
+CONTACT = Contact(
+    probe=ask_if_ready,
+    call=make_call,
+    one_token=ask_for_one_token,
+    ask=read_answer,
+    progress=hear_progress,
+)

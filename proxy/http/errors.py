@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import attrs
@@ -24,6 +24,7 @@ from supervisor import (
     BackingOff,
     CannotSleep,
     ModelFailed,
+    NoRoom,
     NotRunning,
     Paused,
     QueueFull,
@@ -34,6 +35,8 @@ from supervisor import (
     UnknownModel,
     Unloaded,
 )
+from supervisor.scheduling.forecast import Forecast
+from supervisor.states.refusals import TooManyLeases
 
 KINDS: dict[int, tuple[str, str]] = {
     400: ("invalid_request_error", "bad_request"),
@@ -58,6 +61,7 @@ NOT_FOR_CACHES: Header = (b"cache-control", b"no-store")
 JSON, TEXT, PAGE = "application/json", "text/plain", "text/html"
 PARAMETER = re.compile(r";(?!\s*[qQ]\s*=)[^;,]*")  # of a kind, such as its charset; q is none
 INTERNAL = "internal error; the daemon's log has more"
+LONGEST_WAIT = 3600  # seconds that a client is told to wait, whatever is foretold
 LONGEST_ACCEPT = 1024  # bytes; longer ones get JSON
 OF_PROGRAMS = (b"", b"*/*", b"application/json", b"application/json, text/event-stream")
 """Kinds of which JSON is the best, or as good as any."""
@@ -175,8 +179,20 @@ def _page(status: int, text: str) -> bytes:
     return page.encode(errors="replace")
 
 
-def problem_of(error: Exception) -> Problem:
-    """Say an error to a client."""
+def unforeseen(_: str) -> Forecast | None:
+    """Know of no model when it will be ready."""
+    return None
+
+
+def problem_of(
+    error: Exception, ready_in: Callable[[str], Forecast | None] = unforeseen
+) -> Problem:
+    """Say an error to a client.
+
+    Args:
+        error: one of `EXPECTED`, or a fault of the program.
+        ready_in: tells when a model will be ready, as far as that is known.
+    """
     message = str(error)
     match error:
         case BadRequest():
@@ -186,10 +202,16 @@ def problem_of(error: Exception) -> Problem:
         case TooManyRequests():
             return Problem(429, message, "concurrency_limit", {"Retry-After": "1"})
         case QueueFull():
-            return Problem(503, message, "queue_full", {"Retry-After": "5"})
+            return Problem(503, message, "queue_full", _again(ready_in(error.model), 5))
         case BackingOff():
-            wait = str(ceil(error.wait))
-            return Problem(503, message, "model_backing_off", {"Retry-After": wait})
+            ready = ready_in(error.model)
+            wait = max(error.wait, ready.seconds) if ready else error.wait
+            return Problem(503, message, "model_backing_off", _again(None, wait))
+        case NoRoom():
+            wait = min(error.wait, LONGEST_WAIT) if error.wait < inf else 30
+            return Problem(503, message, "no_room", _again(None, wait))
+        case TooManyLeases():
+            return Problem(429, message, "too_many_leases", {"Retry-After": "30"})
         case CannotSleep() | NotRunning():
             return Problem(409, message)
         case ModelFailed() | ModelDied():
@@ -204,6 +226,12 @@ def problem_of(error: Exception) -> Problem:
             return Problem(500, message, "model_unloaded")
         case _:
             return Problem(500, INTERNAL)
+
+
+def _again(ready: Forecast | None, otherwise: float) -> Mapping[str, str]:
+    """Say when to come back: when the model will be ready, if that is known."""
+    known = otherwise if ready is None else ready.seconds
+    return {"Retry-After": str(max(1, ceil(min(known, LONGEST_WAIT))))}
 
 
 EXPECTED = (BadRequest, SupervisorError, UpstreamError)

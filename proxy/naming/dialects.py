@@ -34,6 +34,7 @@ class Note:
         state: of the model, as ``/running`` has it.
         place: in the queue; 0 if its turn has come.
         text: for people; nothing where there is nothing new.
+        ready_in: seconds until it will be ready; None if that is not known.
     """
 
     request: str
@@ -41,10 +42,12 @@ class Note:
     state: str
     place: int
     text: str
+    ready_in: float | None = None
 
     def facts(self) -> dict[str, Any]:
         """Return it for programs."""
-        return {"model": self.model, "state": self.state, "queue_position": self.place}
+        known = {} if self.ready_in is None else {"ready_in": self.ready_in}
+        return {"model": self.model, "state": self.state, "queue_position": self.place, **known}
 
 
 @attrs.frozen

@@ -16,9 +16,10 @@ import trio
 
 from proxy.forwarding.inflight import Call, InFlight
 from proxy.naming.resolving import Resolver
-from proxy.observing import listing
+from proxy.observing import leaserows, listing
 from proxy.observing.logbook import PROXY, LogBook
 from proxy.observing.unread import Unread
+from supervisor.model.leases import LeaseStep, NamedLease
 from supervisor.states.journal import Journal
 from supervisor.states.table import Event, State
 
@@ -109,6 +110,8 @@ class Events(Journal):
         activity = self.resolver.config.ui.activity
         yield _message("uiConfig", {"activity": {"session_id": list(activity.session_id)}})
         yield _message("profileChanged", {"active": self.resolver.profile})
+        leases = [leaserows.row(lease) for lease in self.resolver.supervisor.leases]
+        yield _message("lease", {"operation": "list", "leases": leases})
         yield _in_flight("snapshot", requests=[call.entry() for call in self.in_flight])
 
     def _statuses(self) -> bytes:
@@ -140,6 +143,12 @@ class Events(Journal):
         if self._listeners:
             self._tell(_message("profileChanged", {"active": self.resolver.profile}))
             self._tell(self._statuses())
+
+    def lease_stepped(self, step: LeaseStep, lease: NamedLease) -> None:
+        """Tell of a lease that was granted or renewed, or has ended."""
+        if self._listeners:
+            facts = {"operation": step.value, "lease": leaserows.row(lease)}
+            self._tell(_message("lease", facts))
 
     def stepped(self, model: str, event: Event, state: State, took: float) -> None:
         """Tell of the models."""

@@ -13,6 +13,7 @@ from typing import Any
 from configschema import Capabilities, Model, Selector
 from proxy.naming.directory import Directory, Local, Remote
 from proxy.naming.resolving import Resolver
+from proxy.observing.running import coming
 from supervisor import State, Supervisor
 
 STATUS: Mapping[State, str] = {
@@ -65,17 +66,20 @@ def _rows(resolver: Resolver, *, everything: bool = False) -> Iterator[Row]:
 
 
 def _local(model: Model, supervisor: Supervisor, *, aliases: bool) -> Iterator[Row]:
-    state = supervisor.servers[model.id].at.state
+    server = supervisor.servers[model.id]
     facts: Row = {"type": "model"} | (
         {"aliases": list(model.other_names)} if model.other_names else {}
     )
     own, more = _of_model(model), _metadata(model)
-    status = STATUS.get(state, UNLOADED)
+    status = STATUS.get(server.at.state, UNLOADED)
     rows = [_row(model.id, status, facts=facts, more=more)]
     facts = {"type": "alias", "modelID": model.id}
     names = model.other_names if aliases else ()
     rows += [_row(name, status, facts=facts, more=more) for name in names]
+    ready = coming(supervisor, server)
     for row in rows:
+        if ready is not None:
+            row["status"]["readyIn"] = round(ready.seconds, 1)
         if model.capabilities.context:
             row["meta"]["n_ctx"] = int(model.capabilities.context)
         yield {**row, **own}
@@ -166,7 +170,10 @@ def statuses(resolver: Resolver) -> list[Row]:
     rows: list[Row] = []
     for model in resolver.config.models.values():
         row = _status(model.id, model.name, model.description, unlisted=model.unlisted)
-        row["state"] = supervisor.servers[model.id].at.state.value
+        server = supervisor.servers[model.id]
+        row["state"] = server.at.state.value
+        if ready := coming(supervisor, server):
+            row["readyIn"] = round(ready.seconds, 1)
         if model.other_names:
             row["aliases"] = list(model.other_names)
         if model.capabilities != Capabilities():

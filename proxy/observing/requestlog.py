@@ -21,6 +21,7 @@ from supervisor.states.durations import seconds
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 LONGEST = 200  # characters of a name or a path in the log
+LEAST_WAIT = 0.001  # seconds for a model; less is none
 GOOD_ID = re.compile(rb"[!-~]{1,128}")
 
 
@@ -47,6 +48,8 @@ def report(call: Call, answer: Answer, now: float) -> None:
         "duration_s": took,
         "request_id": call.request_id,
     }
+    if call.waited is not None and call.waited >= LEAST_WAIT:
+        facts["waited_s"] = round(call.waited, 3)
     if call.key:
         facts["key"] = call.key
     what = f"<{model}> " if model else ""

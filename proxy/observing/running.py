@@ -6,11 +6,18 @@ Owns the form of the rows: llama-swap's keys, and what it has not.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from typing import Any
+
+import trio
 
 from supervisor import Snapshot, State, Supervisor
 from supervisor.model.server import ModelServer
+from supervisor.scheduling.forecast import NOW, Forecast
 from supervisor.sleep.proof import History
+from supervisor.states.footprint import Footprint
+from supervisor.states.pins import Pin
+from supervisor.states.table import IN_MOTION
 
 Row = dict[str, Any]
 
@@ -25,6 +32,7 @@ def standing(supervisor: Supervisor, snapshot: Snapshot) -> Row:
     """Return a model's row."""
     server = supervisor.servers[snapshot.model]
     model, limits = server.model, server.limits
+    ready = NOW if server.is_serving else coming(supervisor, server)
     return {
         "model": model.id,
         "state": snapshot.state.value,
@@ -41,8 +49,38 @@ def standing(supervisor: Supervisor, snapshot: Snapshot) -> Row:
         "leftover": snapshot.left or None,
         "failures": server.backoff.failures,
         "retryIn": round(server.held_back, 1),
+        "readyIn": round(ready.seconds, 1) if ready else None,
+        "readyInMeasured": ready.measured if ready else None,
         "sleep": _sleep(server),
+        "gpus": list(snapshot.gpus),
+        "room": _room(snapshot.need.known),
+        "pin": _pin(snapshot.pin),
     }
+
+
+def coming(supervisor: Supervisor, server: ModelServer) -> Forecast | None:
+    """Return when a model will be ready that comes up or is waited for; None where that is not
+    known, and for all other models."""
+    comes = server.at.state in IN_MOTION or server.usage.waiting
+    return supervisor.ready_in(server.model.id) if comes and not server.is_serving else None
+
+
+def _room(known: Footprint) -> Row:
+    """Return what is known of a model's memory, in bytes; null is not known."""
+    return {
+        "awake": {"gpus": known.gpus, "host": known.host},
+        "asleep": {"gpus": known.gpus_asleep, "host": known.host_asleep},
+        "growth": known.growth,
+        "lives": known.lives,
+    }
+
+
+def _pin(pin: Pin | None) -> Row | None:
+    """Return why a model may not be asked to leave for another; None if it may."""
+    if pin is None:
+        return None
+    left = None if pin.until == inf else round(max(0.0, pin.until - trio.current_time()), 1)
+    return {"holder": pin.holder, "reason": pin.reason, "seconds": left}
 
 
 def _sleep(server: ModelServer) -> Row | None:

@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from proxy.http.errors import EXPECTED, Problem, problem_of
 from proxy.naming.routes import methods_of
 from proxy.views.control import daemon_views
+from proxy.views.leases import lease_views
 from proxy.views.logs import log_views
 from proxy.views.models import model_views
 from proxy.views.subjects import Subjects
@@ -32,6 +33,7 @@ def quart_application(subjects: Subjects) -> QuartTrio:
     for error in EXPECTED:
         application.register_error_handler(error, _say)
     application.register_blueprint(model_views(subjects.resolver))
+    application.register_blueprint(lease_views(subjects.resolver.supervisor))
     application.register_blueprint(daemon_views(subjects))
     application.register_blueprint(log_views(subjects.resolver, subjects.book))
     return application

@@ -24,8 +24,8 @@ from urllib.request import Request, urlopen
 
 import attrs
 
-from supervisor.processes.gpu import held_on_gpus, why_not_known
 from supervisor.processes.memory import tree_of
+from supervisor.room.nvml import held_on_gpus, why_not_known
 from tests.system.daemon import Process, started, write
 
 GIB = 1 << 30
@@ -34,6 +34,7 @@ GB = 1e9
 LIMIT = 440  # seconds for all parts; the rest of eight minutes is for the end of the models
 LONGEST_START = 240  # seconds: the first import of torch from a cold disk takes its time
 LONGEST_ANSWER = LONGEST_START + 60
+COMMAND = (sys.executable, "-m", "proxy")
 LEFT_AT_MOST = 2.0  # GiB: a CUDA context, its libraries, and what torch keeps
 CHAT: dict[str, Any] = {
     "messages": [{"role": "user", "content": "tell me of the night"}],
@@ -83,6 +84,7 @@ class Check:
 
     report: Report
     daemon: Process
+    server: Server
     gigabytes: float
     cycles: int
 
@@ -167,15 +169,20 @@ def _version(name: str) -> str:
         return "none"
 
 
-def configuration(folder: Path, gigabytes: float, engine: str, device: str) -> str:
-    """Write the models and return the file."""
+@attrs.frozen
+class Server:
+    """How the model servers are started."""
 
-    def model(size: float, seed: int, *more: str, **keys: object) -> dict[str, object]:
-        size = round(size, 4)
-        options = f"--gigabytes {size} --seed {seed} --engine {engine} --device {device}"
+    engine: str
+    device: str
+
+    def model(self, size: float, seed: int, *more: str, **keys: object) -> dict[str, object]:
+        """Return a model of so many GB, as the file has it."""
+        options = f"--gigabytes {round(size, 4)} --seed {seed}"
+        how = f"--engine {self.engine} --device {self.device} {' '.join(more)}"
         program = f"{sys.executable} -m tests.real.torch_server --port ${{PORT}}"
         return {
-            "cmd": f"{program} {options} {' '.join(more)}",
+            "cmd": f"{program} {options} {how}",
             "proxy": "http://127.0.0.1:${PORT}",
             "readyTimeout": LONGEST_START,
             "sleep": "vllm",
@@ -183,6 +190,10 @@ def configuration(folder: Path, gigabytes: float, engine: str, device: str) -> s
             **keys,
         }
 
+
+def configuration(folder: Path, gigabytes: float, server: Server) -> str:
+    """Write the models and return the file."""
+    model = server.model
     models = {
         "large": model(gigabytes, 1),
         "second": model(gigabytes / 4, 2, sleep="vllm-level2"),
@@ -301,6 +312,61 @@ def checkpoints(check: Check) -> None:
     check.report.judge(held < awake / 100, f"{held / MIB:.0f} MiB stay on the GPU")
 
 
+def rooms(check: Check) -> None:
+    """Three models of which two fit run by what they hold: no swap for two, one for the third."""
+    check.say("large")
+    beside = check.held(check.pid("large")) - check.facts("large")["bytes"]  # its context
+    check.ask("POST", "/api/models/unload/large")
+    size = check.gigabytes / 4
+    each = int(size * GB + beside)
+    # Two of them awake, what the sleep of the third leaves, and not enough for three.
+    space = 2 * each + int(beside) + (each - int(beside)) // 2
+    guess = {"memory": {"gpu": round(each * 1.02 / GIB, 6)}, "verify": {"canary": False}}
+    models = {name: check.server.model(size, seed, **guess) for seed, name in enumerate("xyz", 7)}
+    reserve = (_gpu_memory() - space) // MIB
+    router = {"use": "memory", "settings": {"memory": {"gpus": [0], "reserve": reserve}}}
+    with tempfile.TemporaryDirectory() as folder:
+        file = write(Path(folder), models=models, routing={"router": router})
+        with started("--config", file, "--state-dir", f"{folder}/state", command=COMMAND) as daemon:
+            _three(attrs.evolve(check, daemon=daemon), space)
+
+
+def _gpu_memory() -> int:
+    import pynvml
+
+    return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).total)
+
+
+def _three(check: Check, space: int) -> None:
+    for name in "xyxyxy":
+        check.say(name)
+    swaps = sum("Makes room" in line for line in check.daemon.events())
+    pids = {name: check.pid(name) for name in "xy"}
+    text = f"x and y in turns, three times: {swaps} swaps, "
+    held = sum(map(check.held, pids.values()))
+    text += f"they hold {held / GIB:.2f} of {space / GIB:.2f} GiB"
+    check.report.judge(swaps == 0 and held <= space, text)
+    began = time.monotonic()
+    check.say("z")
+    took, rows = time.monotonic() - began, check.daemon.running()
+    asleep = [name for name, row in rows.items() if row["state"] == "asleep"]
+    held = sum(check.held(int(row["pid"])) for row in rows.values())
+    text = f"z came up after {took:.2f} s; asleep for it: {', '.join(asleep)}; "
+    text += f"all three hold {held / GIB:.2f} of {space / GIB:.2f} GiB"
+    check.report.judge(asleep == ["x"] and held <= space, text)
+    seen = {name: _given(int(row["pid"])) for name, row in rows.items()}
+    text = f"each was given its GPU by UUID: {', '.join(sorted(set(seen.values())))}"
+    check.report.judge(all(one.startswith("GPU-") for one in seen.values()), text)
+
+
+def _given(pid: int) -> str:
+    """Return the GPUs that a process was given."""
+    for entry in Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0"):
+        if entry.startswith("CUDA_VISIBLE_DEVICES="):
+            return entry.partition("=")[2]
+    return "none"
+
+
 Part = tuple[str, Callable[[Check], None], Sequence[str]]
 PARTS: Sequence[Part] = (
     ("NVML against nvidia-smi", figures, ()),
@@ -309,6 +375,7 @@ PARTS: Sequence[Part] = (
     ("Two models in turns", turns, ("left", "right")),
     ("A sleep that lies", lies, ()),
     ("Sleep by the driver's checkpoint", checkpoints, ("frozen",)),
+    ("Three models placed by memory", rooms, ("large",)),
 )
 
 
@@ -361,11 +428,11 @@ def main() -> int:
     gigabytes = options.gigabytes or min(16.0, total * 0.6)
     try:
         with within(options.limit), tempfile.TemporaryDirectory() as folder:
-            file = configuration(Path(folder), gigabytes, options.engine, options.device)
+            server = Server(options.engine, options.device)
+            file = configuration(Path(folder), gigabytes, server)
             state = ("--state-dir", f"{folder}/state")
-            command = (sys.executable, "-m", "proxy")
-            with started("--config", file, *state, command=command) as daemon:
-                check = Check(report, daemon, gigabytes, options.cycles)
+            with started("--config", file, *state, command=COMMAND) as daemon:
+                check = Check(report, daemon, server, gigabytes, options.cycles)
                 for part in PARTS:
                     play(check, part)
     except TimeIsOver:

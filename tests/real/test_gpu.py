@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from supervisor.processes.gpu import held_on_gpus
 from supervisor.processes.memory import tree_of
+from supervisor.room.nvml import held_on_gpus
 from tests.proxy.daemon import stub
 from tests.real.huggingface import write_model
 from tests.system.daemon import started, wait_for, write

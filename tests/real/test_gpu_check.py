@@ -11,11 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.processes.gpu import held_on_gpus
+from supervisor.room.nvml import held_on_gpus
 
 PEERS = Path(__file__).parents[1] / "peers"
 COMPILER = shutil.which("cc") or ""
-PARTS = ("NVML against nvidia-smi", "level 1", "Level 2", "in turns", "lies", "checkpoint")
+PARTS = (
+    "NVML against nvidia-smi",
+    "level 1",
+    "Level 2",
+    "in turns",
+    "lies",
+    "checkpoint",
+    "by memory",
+)
 
 
 def check(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:

@@ -43,6 +43,12 @@ def python(module: str, gguf: Path, options: str = "", **keys: Any) -> dict[str,
     return {"cmd": command, "proxy": "http://127.0.0.1:${PORT}", **keys}
 
 
+async def until_it_naps(port: int) -> None:
+    with trio.fail_after(8):
+        while not (await ask(port, "GET", "/upstream/a/props")).json()["is_sleeping"]:
+            await trio.sleep(0.1)
+
+
 async def test_the_demos_server_frees_its_memory_and_that_is_verified(
     gguf: Path, log_lines: LogLines
 ) -> None:
@@ -79,6 +85,96 @@ async def test_a_server_that_sleeps_by_itself_is_left_alone_and_wakes_for_a_requ
         assert await held(pid) < awake - SIZE * 0.8
         assert (await chat(running.port, "a", **HI)).status == 200
         assert running.pid("a") == pid
+
+
+async def test_plain_servers_make_room_by_their_own_sleep_and_keep_their_processes(
+    gguf: Path, log_lines: LogLines
+) -> None:
+    """By the preset: each swap is a sleep that frees the memory, and a wake of the same process."""
+    sleeper = python(
+        "tests.real.llama_cpp",
+        gguf,
+        "--sleep-idle-seconds 1",
+        sleep="llama.cpp",
+        verify={"freed": 30},
+    )
+    async with daemon({"a": sleeper, "b": sleeper}) as running:
+        pids: dict[str, set[int | None]] = {"a": set(), "b": set()}
+        for model, other in (("a", "b"), ("b", "a"), ("a", "b"), ("b", "a")):
+            assert (await chat(running.port, model, **HI)).status == 200
+            pids[model].add(running.pid(model))
+            assert await held(running.pid(model) or 0) > SIZE
+            if pid := running.pid(other):
+                assert running.state(other) == "asleep"
+                assert await held(pid) < SIZE * 1.2
+        assert [len(ones) for ones in pids.values()] == [1, 1]
+    said = events(log_lines)
+    assert any("Sleep freed" in line for line in said)  # but of one that has just begun to nap
+    assert sum("Model wake completed in" in line for line in said) == 2
+    assert not any("falling back" in line or "restarting" in line for line in said)
+
+
+async def test_a_nap_between_requests_is_neither_a_sleep_nor_a_fault(
+    gguf: Path, log_lines: LogLines
+) -> None:
+    """A request wakes the server by itself; one that naps already sleeps at once."""
+    options = "--sleep-idle-seconds 1"
+    sleeper = python("tests.real.llama_cpp", gguf, options, sleep="llama.cpp")
+    async with daemon({"a": sleeper, "b": stub()}) as running:
+        await chat(running.port, "a", **HI)
+        pid = running.pid("a")
+        await until_it_naps(running.port)
+        assert running.state("a") == "ready"
+        assert (await chat(running.port, "a", **HI)).status == 200
+        assert running.pid("a") == pid
+        await until_it_naps(running.port)
+        await chat(running.port, "b")
+        assert running.state("a") == "asleep"
+        assert (await chat(running.port, "a", **HI)).status == 200
+        assert running.pid("a") == pid
+    said = events(log_lines)
+    assert sum("Model wake completed in" in line for line in said) == 1
+    for words in ("somebody else", "Stop()", "Sleep freed"):  # there was nothing left to free
+        assert not any(words in line for line in said)
+
+
+async def test_a_server_of_embeddings_with_a_key_sleeps_and_wakes_by_the_same_preset(
+    gguf: Path,
+) -> None:
+    """What splits a text works with servers of all kinds; the key is in controlHeaders."""
+    options = "--sleep-idle-seconds 1 --embedding --api-key k"
+    key = {"authorization": "Bearer k"}
+    keys: dict[str, Any] = {"controlHeaders": key, "verify": {"freed": 30}}
+    sleeper = python("tests.real.llama_cpp", gguf, options, sleep="llama.cpp", **keys)
+    async with daemon({"a": sleeper, "b": stub()}) as running:
+        await chat(running.port, "a", **HI)
+        pid = running.pid("a")
+        await chat(running.port, "b")
+        assert running.state("a") == "asleep"
+        await running.supervisor.load("a")
+        assert running.pid("a") == pid
+        assert await held(pid or 0) > SIZE
+
+
+@pytest.mark.parametrize("sleep", [{}, {"sleep": "llama.cpp", "verify": {"freed": 30}}])
+async def test_a_long_prompt_is_not_read_again_after_a_swap(
+    gguf: Path, tmp_path: Path, log_lines: LogLines, sleep: dict[str, Any]
+) -> None:
+    """Its slots are saved before the stop or the sleep, and restored after the start or wake."""
+    options = f"--slot-save-path {tmp_path}" + (" --sleep-idle-seconds 2" if sleep else "")
+    keeper = python("tests.real.llama_cpp", gguf, options, slots="keep", **sleep)
+    long: dict[str, Any] = {"prompt": "calm cat " * 150, "max_tokens": 1}
+    async with daemon({"a": keeper, "b": stub()}) as running:
+        first = (await ask(running.port, "POST", "/v1/completions", {"model": "a", **long})).json()
+        await chat(running.port, "b")
+        assert running.state("a") == ("asleep" if sleep else "stopped")
+        again = (await ask(running.port, "POST", "/v1/completions", {"model": "a", **long})).json()
+    assert first["timings"]["cache_n"] == 0
+    assert again["timings"]["cache_n"] == first["timings"]["prompt_n"] - 1
+    (name,) = os.listdir(tmp_path)
+    assert name.startswith("llamadoze-")
+    said = events(log_lines)
+    assert sum("<a> Restored 1 of 1 slots" in line for line in said) == 1
 
 
 @pytest.mark.skipif(not LLAMA_SERVER, reason="LLAMADOZE_LLAMA_SERVER names no llama-server")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
 import pytest
 import trio
 
+from proxy.forwarding.loading import Narration, about
+from supervisor import State
+from supervisor.scheduling.forecast import Forecast
 from tests.peers.client import Client, Reply, ask
 from tests.proxy.daemon import Daemon, daemon, stub
 
@@ -62,6 +66,67 @@ async def test_chats_show_it_as_thinking() -> None:
     text = "".join(data["choices"][0]["delta"]["reasoning_content"] for _, data in found[:-2])
     assert "llamadoze loading model: a" in text
     assert "Done! (0." in text
+
+
+async def test_chats_are_told_when_the_model_will_be_ready() -> None:
+    """Once it was measured, and that it was measured once; nothing before."""
+    async with daemon({"a": stub("--ready-after", "0.3")}, sendLoadingState=True) as running:
+        first = await asked(running, "/v1/chat/completions")
+        assert b"ready in about" not in first.body
+        await running.supervisor.unload("a")
+        second = await asked(running, "/v1/chat/completions")
+        assert b"(queue position: #1), ready in about 1 s (measured once)" in second.body
+        await running.supervisor.unload("a")
+        third = await asked(running, "/v1/chat/completions")
+        assert b"ready in about 1 s" in third.body
+        assert b"measured once" not in third.body
+
+
+@pytest.mark.parametrize(
+    ("ready", "text"),
+    [
+        (Forecast(37.2, 3), "ready in about 38 s"),
+        (Forecast(38, 1), "ready in about 38 s (measured once)"),
+        (Forecast(0.01), "ready in about 1 s"),
+        (Forecast(119.5, 2), "ready in about 2 min"),
+        (Forecast(400, 1), "ready in about 7 min (measured once)"),
+    ],
+)
+def test_a_forecast_is_said_in_round_words(ready: Forecast, text: str) -> None:
+    """Never as nothing, and with how sure it is where it is not."""
+    assert about(ready) == text
+
+
+def narrating() -> tuple[Narration, SimpleNamespace, SimpleNamespace]:
+    """Return a narration, how its model stands, and what is foretold of it."""
+    at, known = SimpleNamespace(state=State.STARTING), SimpleNamespace(place=1, ready=None)
+    server: Any = SimpleNamespace(at=at, model=SimpleNamespace(id="a"))
+    supervisor: Any = SimpleNamespace(place=lambda _: known.place, ready_in=lambda _: known.ready)
+    answer: Any = None  # nothing is written here
+    return Narration(supervisor, answer, server, "a"), at, known
+
+
+def test_an_estimate_is_said_again_when_it_is_another() -> None:
+    """By more than a fifth, up or down; and with each change of the state."""
+    narration, at, known = narrating()
+    known.ready = Forecast(40, 2)
+    assert narration._news() == "\nstarting (queue position: #1), ready in about 40 s"
+    for left, said in ((39, ""), (32, ""), (31, "31"), (26, ""), (24, "24"), (30, "30")):
+        known.ready = Forecast(left, 2)
+        assert narration._news() == (f"\nready in about {said} s" if said else "")
+    at.state = State.WAKING
+    assert narration._news() == "\nwaking up (queue position: #1), ready in about 30 s"
+
+
+def test_an_estimate_that_is_not_known_is_not_said() -> None:
+    """It is said as soon as it is; and not taken back when it is not any more."""
+    narration, _, known = narrating()
+    assert narration._news() == "\nstarting (queue position: #1)"
+    assert narration._news() == ""
+    known.ready = Forecast(12)
+    assert narration._news() == "\nready in about 12 s"
+    known.ready = None
+    assert narration._news() == ""
 
 
 async def test_it_says_whether_the_model_wakes_or_waits() -> None:

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from configschema import Call, parse
-from proxy.forwarding.modelcalls import CONTACT, make_call
+from proxy.forwarding.modelcalls import CONTACT, make_call, read_answer
 from proxy.http.origin import Origin
 from tests.peers.client import ask, chat
 from tests.proxy.daemon import daemon, stub
@@ -53,6 +53,25 @@ async def test_a_model_with_llmsnaps_endpoints_sleeps_and_wakes() -> None:
         assert again == first
         slept = (await ask(running.port, "POST", "/api/models/sleep/a")).json()
         assert slept["state"] == "asleep"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "data", "failure"),
+    [
+        (200, b'{"n": [1]}', {"n": [1]}, None),
+        (200, b"", None, "answered , which is no JSON"),
+        (200, b"[" * 100_000, None, f"answered {'[' * 200}..., which is no JSON"),
+        (400, b"no slot", None, "answered 400 (no slot)"),
+    ],
+)
+async def test_an_answer_that_is_read_is_json_or_a_failure(
+    status: int, body: bytes, data: object, failure: str | None
+) -> None:
+    """In words that an operator can use."""
+    head = b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n" % (status, len(body))
+    async with answering(head + body) as (address, _):
+        answer = await read_answer(Call(name="n", method="GET", url=f"{address}/slots"))
+    assert (answer.data, answer.failure) == (data, failure)
 
 
 async def test_a_model_that_does_not_know_the_endpoint_is_stopped() -> None:

@@ -21,6 +21,7 @@ CHANGES = [
     *(("GET", "/unload"), ("HEAD", "/unload"), ("GET", "/unload/"), ("GET", "//unload")),
     *(("POST", "/api/models/unload"), ("POST", "/api/models/load/a"), ("POST", "/api/reload")),
     *(("POST", "/api/pause"), ("POST", "/api/resume"), ("POST", "/api/inflight/1/cancel")),
+    *(("POST", "/api/leases"), ("DELETE", "/api/leases/1")),
     *(("PUT", "/api/profiles/active"), ("POST", "/upstream/a/x"), ("DELETE", "/upstream/a/x")),
 ]
 

@@ -161,7 +161,7 @@ def messages(text: bytes) -> list[tuple[str, Any]]:
 
 
 async def test_events_tell_how_all_stands_and_what_happens() -> None:
-    """In llama-swap's form: first six messages, then changes."""
+    """In llama-swap's form, but for the leases: first seven messages, then changes."""
     profiles = {"p": {"pins": {"x": "a"}}}
     async with (
         daemon({"a": stub()}, profiles=profiles) as running,
@@ -170,7 +170,8 @@ async def test_events_tell_how_all_stands_and_what_happens() -> None:
         first = messages(await until(client, b'\\"operation\\": \\"snapshot\\"'))
         kinds = [kind for kind, _ in first]
         assert kinds == [
-            *("logData", "logData", "modelStatus", "uiConfig", "profileChanged", "inflight")
+            *("logData", "logData", "modelStatus", "uiConfig", "profileChanged"),
+            *("lease", "inflight"),
         ]
         assert [(row["id"], row["state"]) for row in first[2][1]] == [("a", "stopped")]
         await ask(running.port, "POST", "/v1/completions", {"model": "a"}, {"cookie": "secret"})
