@@ -13,7 +13,7 @@ import trio
 
 from configschema import load, parse
 from configschema.advice.general import NOT_YET, NOT_YET_OF_MODELS
-from configschema.keys import clients, sections
+from configschema.keys import clients, sections, sharing
 from configschema.keys.commandline import Command
 from configschema.keys.fields import fields_of, inside, is_section, types_of, without_none
 from configschema.keys.presets import PRESETS
@@ -38,6 +38,7 @@ TABLES: dict[str, type[attrs.AttrsInstance]] = {
     "## Global keys": Config,
     "## Keys of a model": Model,
     "### Requests for sleep and wake": sections.Endpoint,
+    "### Memory": sharing.Memory,
     "### Verify": sections.Verify,
     "### Questions": sections.Check,
     "### Filters": sections.Filters,
@@ -47,9 +48,9 @@ TABLES: dict[str, type[attrs.AttrsInstance]] = {
     "### Api keys": clients.ApiKey,
     "## Security": clients.Security,
     "### Cors": clients.Cors,
-    "## Groups": sections.Group,
-    "## Matrix": sections.Matrix,
-    "## Routing": sections.Routing,
+    "## Groups": sharing.Group,
+    "## Matrix": sharing.Matrix,
+    "## Routing": sharing.Routing,
     "## Selectors": sections.Selector,
     "## Profiles": sections.Profile,
     "## Peers": sections.Peer,
@@ -79,7 +80,7 @@ def rows(cls: type[attrs.AttrsInstance], nested: bool, prefix: str = "") -> dict
     found: dict[str, str] = {}
     for key, field in fields_of(cls).items():
         kind = without_none(types_of(cls)[key])
-        own = is_section(kind) and kind is not sections.Matrix
+        own = is_section(kind) and kind is not sharing.Matrix
         if nested and own:
             found |= rows(kind, nested, f"{prefix}{key}.")
         else:

@@ -12,13 +12,20 @@ from typing import Any
 import yaml
 
 from configschema import parse
-from supervisor.scheduling.placement import one_at_a_time, placement_of
-from supervisor.scheduling.simulation import Durations, Simulation
+from supervisor.room.space import HOST, Space
+from supervisor.scheduling.bymemory import ByMemory
+from supervisor.scheduling.placement import Plan, one_at_a_time, placement_of
+from supervisor.scheduling.played import Durations
+from supervisor.scheduling.simulation import Arrival, Simulation
 from supervisor.scheduling.turns import Patience
+from supervisor.states.footprint import Footprint
+from supervisor.states.snapshot import Costs, Need, Snapshot
+from supervisor.states.table import State, Wish
 from tests.bench.figures import Figure
 from tests.bench.traffic_results import MILLI
 from tests.supervisor.scheduling.test_simulation import zipf
 
+GIB = 1 << 30
 NAMES = [f"m{number}" for number in range(12)]
 
 
@@ -51,6 +58,43 @@ def solved(solve: Any, choose: random.Random) -> float:
     return time.perf_counter() - began
 
 
+def memory() -> Figure:
+    """Tell how long it takes to find who leaves where 64 models run on 8 GPUs, all of them full."""
+    times = [_by_memory(random.Random(seed)) for seed in range(50)]
+    what = "by memory, 64 models on 8 GPUs, one more wanted"
+    return Figure(what, median(times) * MILLI, "ms", "< 2")
+
+
+def _by_memory(choose: random.Random) -> float:
+    gpus = [f"GPU-{number}" for number in range(8)]
+    sizes = [choose.randint(5, 12) * GIB for _ in range(64)]
+    homes = [gpus[number % 8] for number in range(64)]
+    whole = {
+        gpu: sum(s for s, home in zip(sizes, homes, strict=True) if home == gpu) for gpu in gpus
+    }
+    models = {
+        f"m{number}": Snapshot(
+            model=f"m{number}",
+            state=State.READY,
+            wish=Wish.SERVE,
+            can_sleep=choose.random() < 0.8,
+            idle_since=-choose.uniform(0, 600),
+            costs=Costs(start=choose.uniform(5, 90), sleep=2, wake=choose.uniform(0.2, 9), stop=1),
+            need=Need(known=Footprint(gpus=(size,), host=GIB, gpus_asleep=(GIB,), lives=1)),
+            gpus=(home,),
+        )
+        for number, (size, home) in enumerate(zip(sizes, homes, strict=True))
+    }
+    known = Footprint(gpus=(20 * GIB,), host=GIB, lives=1)
+    models["wanted"] = Snapshot(model="wanted", need=Need(known=known))
+    running = frozenset(models) - {"wanted"}
+    plan = Plan(running=running, called=frozenset(), claimed=frozenset())
+    began = time.perf_counter()
+    room = ByMemory(models, Space(whole={**whole, HOST: 900 * GIB}), 0.0)
+    assert room.of("wanted", plan)
+    return time.perf_counter() - began
+
+
 def simulation(count: int) -> Iterator[Figure]:
     """Play a trace of requests for 1,000 models, against the order of coming."""
     trace = zipf(count, 1000, 0.2)
@@ -64,10 +108,31 @@ def simulation(count: int) -> Iterator[Figure]:
         yield Figure("... wait, median", waits[len(waits) // 2], "s")
         yield Figure("... wait, 99th percentile", waits[int(len(waits) * 0.99)], "s")
         yield Figure("... played in", took, "s")
+    yield from simulation_by_memory(trace)
+
+
+def simulation_by_memory(trace: list[Arrival]) -> Iterator[Figure]:
+    """Play the same requests on 8 GPUs of 80 GiB."""
+    choose = random.Random(1)
+    sizes = {arrival.model: choose.choice([5, 8, 14, 20, 30, 45]) for arrival in trace}
+    times = {
+        name: Durations(
+            start=10,
+            need=Need(known=Footprint(gpus=(size * GIB,), gpus_asleep=(0,), host=GIB, lives=1)),
+        )
+        for name, size in sizes.items()
+    }
+    gpus = {f"GPU-{number}": 80 * GIB for number in range(8)}
+    began = time.perf_counter()
+    space = Space(whole={**gpus, HOST: 2000 * GIB})
+    outcome = Simulation(times, space, Patience()).play(trace)
+    took = time.perf_counter() - began
+    yield Figure(f"{len(trace):,} requests, by memory on 8 GPUs: swaps", outcome.activations)
+    yield Figure("... played in", took, "s", "< 60")
 
 
 def measure(quick: bool = False) -> list[Figure]:
     """Measure all of it; quick is a look whether it works."""
     if quick:
-        return [*matrix((100,)), *simulation(2000)]
-    return [*matrix((100, 1000, 5000, 20_000, 100_000)), *simulation(100_000)]
+        return [*matrix((100,)), memory(), *simulation(2000)]
+    return [*matrix((100, 1000, 5000, 20_000, 100_000)), memory(), *simulation(100_000)]
