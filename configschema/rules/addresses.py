@@ -1,10 +1,12 @@
 """Addresses of model servers and peers, as far as they can be judged without asking anybody.
 
-Owns which text is refused, which is taken but leads nowhere, and which port of this machine it is.
+Owns which text is refused, which is taken but leads nowhere, and what of this machine an address
+names.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -55,3 +57,14 @@ def local_port(address: str) -> int | None:
     url = urlsplit(address)
     usual = 443 if url.scheme == "https" else 80
     return (url.port or usual) if url.hostname in _LOCAL else None
+
+
+@lru_cache(KEPT)
+def is_here(address: str) -> bool:
+    """Whether an address names this machine itself; what a name leads to is not looked up."""
+    host = "" if is_malformed(address) else urlsplit(address).hostname or ""
+    try:
+        numeric = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return numeric.is_loopback or numeric.is_unspecified  # Linux leads the latter here, too

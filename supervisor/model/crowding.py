@@ -27,6 +27,10 @@ SHORT_OF_MEMORY = re.compile(
 )
 """What servers say, or the kernel does, where memory is missing: CUDA, ROCm, Vulkan, llama.cpp,
 vLLM ("Free memory on device ... is less than desired GPU memory utilization"), the C++ runtime."""
+LACKS_WITH_ALL = (
+    "The model lacked memory with all there is, too. Let the model take less (a shorter context, "
+    "fewer layers on the GPU: cmd), or give it more GPUs (gpus)"
+)
 
 
 class Need(Enum):
@@ -118,8 +122,11 @@ class Crowding:
         if not self.around.are_placed_by_memory():
             return False
         is_short = any(map(SHORT_OF_MEMORY.search, [reason, *output.tail(LINES_LOOKED_AT)]))
+        had_all = self.room.must_be_made
         if not self.room.start_failed(beside_sleepers=is_short):
             self.known.footprint = self.known.footprint.was_enough()
+            if is_short and had_all:
+                self.at.tell("error", LACKS_WITH_ALL, reason=reason)
             return False
         self.known.footprint = self.known.footprint.was_too_little()
         text = "There was too little memory for the model; trying once more, with all there is"

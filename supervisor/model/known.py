@@ -9,7 +9,7 @@ from __future__ import annotations
 import attrs
 
 from configschema import Model
-from configschema.rules.addresses import local_port
+from configschema.rules.addresses import is_here
 from supervisor.states.footprint import UNMEASURED, Footprint
 from supervisor.states.pins import KEPT, Pin
 from supervisor.states.snapshot import Need
@@ -72,7 +72,7 @@ class Known:
 def _guess(model: Model) -> Footprint:
     """Return what the file says; a server of another machine takes nothing of this one."""
     gpu, host = model.memory.gpu, model.memory.host
-    if gpu is None and host is None and model.is_elsewhere and local_port(model.proxy) is None:
+    if gpu is None and host is None and model.is_elsewhere and not is_here(model.proxy):
         return Footprint(gpus=(), host=0)
     gpus = None if gpu is None else tuple(int(one * GIB) for one in (gpu,) if one)
     return Footprint(gpus=gpus, host=None if host is None else int(host * GIB))

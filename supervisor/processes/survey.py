@@ -25,6 +25,7 @@ from supervisor.processes.memory import (
     resident_of,
 )
 from supervisor.room.devices import Look, Reading, look_at_all
+from supervisor.room.kernelfiles import number_in, text_in
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
@@ -75,7 +76,7 @@ class Host:
 
     def _limits(self) -> Iterator[tuple[int, int]]:
         """Yield the limit of each control group that the daemon is in, and what that leaves."""
-        for line in _text(self.proc / "self/cgroup").splitlines():
+        for line in text_in(self.proc / "self/cgroup").splitlines():
             _, controllers, path = line.split(":", 2)
             if not controllers:
                 yield from map(_second, _upwards(self.cgroups, path))
@@ -161,12 +162,12 @@ def _first(group: Path) -> tuple[int, int]:
 
 def _limit(group: Path, most: str, current: str, idle: str) -> tuple[int, int]:
     """Return a group's limit, and what it leaves; a great number for either where there is none."""
-    limit = _number(group / most)
+    limit = number_in(group / most)
     if limit is None or limit >= _NO_LIMIT:
         return _NO_LIMIT, _NO_LIMIT
-    pairs = (line.partition(" ") for line in _text(group / "memory.stat").splitlines())
+    pairs = (line.partition(" ") for line in text_in(group / "memory.stat").splitlines())
     cached = next((int(value) for name, _, value in pairs if name == idle), 0)
-    return limit, max(0, limit - (_number(group / current) or 0) + cached)
+    return limit, max(0, limit - (number_in(group / current) or 0) + cached)
 
 
 def _least(figures: Sequence[int | None]) -> int | None:
@@ -175,16 +176,4 @@ def _least(figures: Sequence[int | None]) -> int | None:
 
 
 def _kilobytes(file: Path) -> dict[str, int]:
-    return {name: int(value) * 1024 for name, value in _KILOBYTES.findall(_text(file))}
-
-
-def _number(file: Path) -> int | None:
-    text = _text(file)
-    return int(text) if text.isdecimal() else None
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(errors="replace").strip()
-    except OSError:
-        return ""
+    return {name: int(value) * 1024 for name, value in _KILOBYTES.findall(text_in(file))}

@@ -80,8 +80,3 @@ def _assigned_in(env: Sequence[str]) -> Iterator[tuple[str, str]]:
         name, equals, value = entry.partition("=")
         if equals and name in CHOICES:
             yield name, value.strip()
-
-
-def _assigned_by(command: str) -> Iterator[tuple[str, str]]:
-    for found in _ASSIGNED.finditer(command):
-        yield found["name"], found["value"]

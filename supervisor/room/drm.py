@@ -15,6 +15,8 @@ from pathlib import Path
 
 import attrs
 
+from supervisor.room.kernelfiles import number_in, text_in
+
 AMD, INTEL = "amd", "intel"
 DRIVERS = {"amdgpu": AMD, "i915": INTEL, "xe": INTEL}
 TITLES = {AMD: "AMD GPU", INTEL: "Intel GPU"}
@@ -145,7 +147,7 @@ class _Holders:
             with suppress(FileNotFoundError):  # it was just closed
                 target = os.readlink(f"{folder}/{name}")  # noqa: PTH115 -- as above
             if target.startswith("/dev/dri/"):
-                text = _text(self.proc / f"{pid}/fdinfo/{name}")
+                text = text_in(self.proc / f"{pid}/fdinfo/{name}")
                 yield {key: f"{value} {unit}".strip() for key, value, unit in _FIGURE.findall(text)}
 
 
@@ -168,8 +170,8 @@ class _Rocm:
         nodes = folder / "topology/nodes"
         found = {}
         for name in sorted(filter(str.isdecimal, _names_in(nodes)), key=int):
-            if number := _number(nodes / name / "gpu_id"):  # a processor's is 0
-                found[str(number)] = _address_in(_text(nodes / name / "properties"))
+            if number := number_in(nodes / name / "gpu_id"):  # a processor's is 0
+                found[str(number)] = _address_in(text_in(nodes / name / "properties"))
         return cls(folder, found, frozenset(_names_in(folder / "proc")))
 
     @property
@@ -181,7 +183,7 @@ class _Rocm:
         found: dict[str, int] = {}
         if str(pid) in self.pids:
             for number, address in self.addresses.items():
-                size = _number(self.folder / f"proc/{pid}/vram_{number}") or 0
+                size = number_in(self.folder / f"proc/{pid}/vram_{number}") or 0
                 found[address] = found.get(address, 0) + size
         return {address: size for address, size in found.items() if size}
 
@@ -202,12 +204,12 @@ class _Found:
 
 def _card(one: _Found, index: int, holders: _Holders) -> Card:
     held = holders.held.get(one.address, {})
-    used = _number(one.folder / "device/mem_info_vram_used")
+    used = number_in(one.folder / "device/mem_info_vram_used")
     return Card(
         address=one.address,
         vendor=one.vendor,
         index=index,
-        title=_text(one.folder / "device/product_name") or TITLES[one.vendor],
+        title=text_in(one.folder / "device/product_name") or TITLES[one.vendor],
         total=one.total,
         used=min(sum(held.values()), one.total) if used is None else used,
         held=held,
@@ -235,9 +237,9 @@ def _total_of(folder: Path) -> int:
     amdgpu has one file, and xe one for each tile. i915 tells in Intel's own builds alone. Its size
     on the bus would be a guess: that is a power of two.
     """
-    tiles = (_number(tile) or 0 for tile in folder.glob("device/tile*/physical_vram_size_bytes"))
+    tiles = (number_in(tile) or 0 for tile in folder.glob("device/tile*/physical_vram_size_bytes"))
     files = ("device/mem_info_vram_total", "lmem_total_bytes", "device/lmem_total_bytes")
-    return sum(tiles) or next(filter(None, (_number(folder / name) for name in files)), 0)
+    return sum(tiles) or next(filter(None, (number_in(folder / name) for name in files)), 0)
 
 
 def _resident(figures: Mapping[str, str]) -> int:
@@ -268,19 +270,6 @@ def _names_in(folder: Path | str) -> list[str]:
     with suppress(OSError):
         return os.listdir(folder)  # noqa: PTH208 -- names alone, of thousands
     return []
-
-
-def _number(file: Path) -> int | None:
-    text = _text(file)
-    return int(text) if text.isdecimal() else None
-
-
-def _text(file: Path) -> str:
-    """Return what is in a file; nothing if it cannot be read."""
-    try:
-        return file.read_text(errors="replace").strip()
-    except OSError:
-        return ""
 
 
 SYSTEM = Drm()

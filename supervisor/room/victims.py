@@ -106,28 +106,11 @@ class _Option:
 
 
 def cheapest(
-    tenants: Sequence[Tenant],
-    wanted: Wanted,
-    space: Mapping[str, int],
-    below: Cost = NO_WAY,
+    tenants: Sequence[Tenant], wanted: Wanted, lacks: Mapping[str, int], below: Cost = NO_WAY
 ) -> Eviction | None:
     """Return the set of tenants that makes the room at least cost; None if there is none.
 
-    Nobody is in it without whom the others would suffice.
-
-    Args:
-        tenants: who can be moved.
-        wanted: what is to fit in.
-        space: bytes on each device that all together may hold; who cannot be moved is taken off.
-        below: what the set must cost less than, to be of any use.
-    """
-    return cheapest_for(tenants, wanted, _lacks(tenants, wanted, space), below)
-
-
-def cheapest_for(
-    tenants: Sequence[Tenant], wanted: Wanted, lacks: Mapping[str, int], below: Cost = NO_WAY
-) -> Eviction | None:
-    """Return the same where it is known already what is missing.
+    Nobody is in the set without whom the others would suffice.
 
     Args:
         tenants: who can be moved and holds any of what is missing, or is in the way for another
@@ -215,15 +198,6 @@ def _one_by_one(
                 option = options[-1] if last else options[0]
                 chosen[option.tenant] = option
     return [*chosen.values()] if _is_enough([*chosen.values()], lacks) else None
-
-
-def _lacks(tenants: Sequence[Tenant], wanted: Wanted, space: Mapping[str, int]) -> dict[str, int]:
-    """Return the bytes that each device lacks as long as nobody leaves; of room less than 0."""
-    lacks = {device: -amount for device, amount in space.items()}
-    for amounts in (wanted.needs, *(one.holds for one in tenants)):
-        for device, amount in amounts.items():
-            lacks[device] = lacks.get(device, 0) + amount
-    return lacks
 
 
 def _must_leave(tenant: Tenant, wanted: Wanted) -> bool:

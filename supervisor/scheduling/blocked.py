@@ -15,12 +15,11 @@ from supervisor.room.ledger import Entry, amounts_of, rest_of
 from supervisor.room.space import HOST, Space
 from supervisor.scheduling.bymemory import SLEEPS, ByMemory
 from supervisor.scheduling.placement import MakeRoom
+from supervisor.sleep.proof import size
 from supervisor.states.durations import seconds
 from supervisor.states.pins import Pin
 from supervisor.states.snapshot import Snapshot
 from supervisor.states.table import State
-
-GIB, MIB = 1 << 30, 1 << 20
 
 
 @attrs.frozen(kw_only=True)
@@ -123,7 +122,7 @@ def _missing(name: str, room: ByMemory, held: Mapping[str, Snapshot]) -> str:
     )
     needs, alone = amounts_of(model.need, gpus[:1], space)
     device = gpus[0] if gpus else HOST
-    what = "a device of its own" if alone else f"{_size(needs.get(device, 0))}"
+    what = "a device of its own" if alone else f"{size(needs.get(device, 0))}"
     parts = [_device(one, room, held) for one in (gpus or (HOST,))]
     return f"it needs {what}, and {'; '.join(parts)}"
 
@@ -131,7 +130,7 @@ def _missing(name: str, room: ByMemory, held: Mapping[str, Snapshot]) -> str:
 def _device(device: str, room: ByMemory, held: Mapping[str, Snapshot]) -> str:
     """Say of what size a device is, and who holds it that cannot be moved."""
     space = room.space
-    said = [f"of {_size(space.whole.get(device, 0))} on {space.title(device)}"]
+    said = [f"of {size(space.whole.get(device, 0))} on {space.title(device)}"]
     for other, model in held.items():
         is_asleep = model.state is State.ASLEEP
         amounts = rest_of(model, model.gpus) if is_asleep else _awake(model, space)
@@ -139,9 +138,9 @@ def _device(device: str, room: ByMemory, held: Mapping[str, Snapshot]) -> str:
         if device in _alone(model, space) and not is_asleep:
             said.append(f"{_holder(other, model, room.now)} has all of it until it is measured")
         elif amount:
-            said.append(f"{_holder(other, model, room.now)} holds {_size(amount)}")
+            said.append(f"{_holder(other, model, room.now)} holds {size(amount)}")
     if others := space.others.get(device, 0):
-        said.append(f"{_size(others)} are held by others than models")
+        said.append(f"{size(others)} are held by others than models")
     return ", ".join(said)
 
 
@@ -164,7 +163,3 @@ def _pinned(name: str, pin: Pin, now: float) -> str:
     reason = f": {pin.reason}" if pin.holder and pin.reason else ""
     ends = f", for {seconds(round(pin.until - now))} more" if pin.until < inf else ""
     return f"{holder}{reason}{ends})"
-
-
-def _size(count: float) -> str:
-    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / MIB:.0f} MiB"

@@ -13,7 +13,7 @@ import attrs
 from supervisor.room.ledger import Crowd, Entry, Ledger, Member, Who, starts_of
 from supervisor.room.losses import losses_of
 from supervisor.room.space import HOST, Space
-from supervisor.room.victims import NO_WAY, Cost, Eviction, Tenant, cheapest_for, tight
+from supervisor.room.victims import NO_WAY, Cost, Eviction, Tenant, cheapest, tight
 from supervisor.scheduling.placement import Plan, Rivals
 from supervisor.states.snapshot import UNKNOWN, Costs, Snapshot
 from supervisor.states.table import ENDED, IN_MOTION, ON_THE_WAY_OUT, State, Wish
@@ -207,7 +207,7 @@ class ByMemory(Rivals):
         if below <= NOBODY.cost and not entry.alone:
             return None
         near = self._tenants_near(name, entry, lacks, crowd, beside)
-        return cheapest_for(near, entry.wanted, lacks, below)
+        return cheapest(near, entry.wanted, lacks, below)
 
     def _spoils(self, entry: Entry, lacks: Mapping[str, int]) -> tuple[bool, float]:
         """Return what a model spoils on its GPUs: sleepers' room to wake, and large holes."""

@@ -47,7 +47,9 @@ class Turn:
             QueueFull: as many wait as may; nothing was queued.
             Paused: nobody may wait now; nothing was queued.
             BackingOff: it fails again and again; nothing was queued.
+            NoRoom: nothing can make room for it.
             ModelFailed: it could not be brought up.
+            StillHeld: what could not be ended may hold its memory.
             Unloaded, Removed: an operator stopped it, or took it away, meanwhile.
         """
         if not self._queue.join(self):

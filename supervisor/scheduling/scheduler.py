@@ -1,7 +1,7 @@
 """Who waits for which model, and what is done about it.
 
-Owns the waiting list. `turns.decide` says everything that should happen now;
-`Scheduler.settle` does it, and is called after every change and when a time has come.
+Owns the waiting list. `turns.decide` says everything that should happen now; `Scheduler.settle`
+does all of that, and is called after every change and when a time has come.
 """
 
 from __future__ import annotations
@@ -122,10 +122,8 @@ class Scheduler:
         closed = self._decision.closed
         if self.servers[model].is_serving and model not in closed:
             return NOW
-        now, stands = (
-            trio.current_time(),
-            (self.servers[model].at.state, self.servers[model].at.since),
-        )
+        now, at = trio.current_time(), self.servers[model].at
+        stands = at.state, at.since
         known = self._foretold.get(model)
         if known is None or known[0] != stands or now - known[1] > FORETOLD_FOR:
             known = self._foretold[model] = stands, now, self._foretell(model, closed)

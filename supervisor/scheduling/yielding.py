@@ -8,13 +8,13 @@ ever. When strangers have taken a GPU is told by `room.strangers`; which program
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from urllib.parse import urlsplit
 
 import attrs
 import structlog
 import trio
 
-from configschema import Config, Model
+from configschema import Config
+from configschema.rules.addresses import is_here
 from supervisor.model.server import ModelServer
 from supervisor.processes.survey import Survey
 from supervisor.room.strangers import GpuUse, Strangers
@@ -155,9 +155,9 @@ class Yielding:
     def _hides_a_model(self, seen: Survey) -> bool:
         """Whether what a model of this machine holds is not told: it would be a stranger's."""
         running = [one for one in self.servers.values() if one.at.state in HAS_PROCESS]
-        hidden = (one for one in running if one.model.id not in seen.held)
+        hidden = (one.model for one in running if one.model.id not in seen.held)
         told = (held.gpu for held in seen.held.values())
-        return None in told or any(_is_on_this_machine(one.model) for one in hidden)
+        return None in told or any(not one.is_elsewhere or is_here(one.proxy) for one in hidden)
 
     # What follows from a look.
 
@@ -207,12 +207,3 @@ class Yielding:
         if server is None or name not in self._before or name not in self.config().models:
             return False
         return server.at.state in AT_REST and server.unloads == self._yielded[name]
-
-
-def _is_on_this_machine(model: Model) -> bool:
-    """Whether a model's server is told to listen here; what a name leads to is not looked up."""
-    try:
-        host = urlsplit(model.proxy).hostname or ""
-    except ValueError:  # brackets of no IPv6 address
-        return False
-    return not model.is_elsewhere or host in ("localhost", "::1") or host.startswith("127.")

@@ -99,6 +99,7 @@ async def test_a_start_that_lacks_memory_with_all_there_is_fails_for_good(
             await use(supervisor, "a")
     said = events(log_lines)
     assert said.count(AGAIN) == 1
+    assert len([line for line in said if "lacked memory with all there is" in line]) == 1
     assert len([line for line in said if "<a> Model failed" in line]) == 2
 
 

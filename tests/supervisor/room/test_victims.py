@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.room.victims import NO_WAY, Cost, Eviction, Tenant, Wanted, Way, cheapest
+from supervisor.room import victims
+from supervisor.room.victims import NO_WAY, Cost, Eviction, Tenant, Wanted, Way
 
 G, H = "gpu", "host"
 Ways = Mapping[str, Way]
@@ -49,6 +50,20 @@ def wishes(draw: st.DrawFn) -> Wanted:
 
 
 spaces = st.fixed_dictionaries({G: st.integers(0, 40), H: st.integers(0, 40)})
+
+
+def cheapest(
+    all_of_them: Sequence[Tenant],
+    wanted: Wanted,
+    space: Mapping[str, int],
+    below: Cost = NO_WAY,
+) -> Eviction | None:
+    """Ask for the cheapest set where all together may hold so many bytes on each device."""
+    lacks = {device: -amount for device, amount in space.items()}
+    for held in (wanted.needs, *(one.holds for one in all_of_them)):
+        for device, amount in held.items():
+            lacks[device] = lacks.get(device, 0) + amount
+    return victims.cheapest(all_of_them, wanted, lacks, below)
 
 
 def left_by(tenant: Tenant, way: Way | None) -> Mapping[str, int]:
