@@ -6,7 +6,7 @@ is no failure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,31 +94,8 @@ def why_not_known() -> str | None:
     return "NVML cannot be used (see nvidia-smi)"
 
 
-def held_on_gpus(counts: Callable[[int], bool]) -> int | None:
-    """Return the bytes that processes hold on all GPUs together; None if that is not known.
-
-    A driver that counts for no process alone, such as one under a hypervisor, tells none.
-
-    Args:
-        counts: whether a process, by its pid, is one of them.
-    """
-    nvml = _nvml()
-    if nvml is None:
-        return None
-    try:
-        found = [one.usedGpuMemory for one in _processes(nvml) if counts(one.pid)]
-    except nvml.NVMLError:  # the GPU has fallen off the bus, or the driver is being replaced
-        return None
-    return None if None in found else sum(found)
-
-
-def _processes(nvml: Any) -> Iterator[Any]:  # noqa: ANN401 -- it ships no types
-    """Yield the processes of each GPU; one that computes and draws is on both lists with all."""
-    for number in range(nvml.nvmlDeviceGetCount()):
-        yield from _processes_on(nvml, nvml.nvmlDeviceGetHandleByIndex(number))
-
-
 def _processes_on(nvml: Any, device: Any) -> Iterator[Any]:  # noqa: ANN401 -- it ships no types
+    """Yield the processes of a GPU; one that computes and draws is on both lists with all."""
     compute = nvml.nvmlDeviceGetComputeRunningProcesses(device)
     yield from compute
     known = {one.pid for one in compute}

@@ -25,7 +25,8 @@ from urllib.request import Request, urlopen
 import attrs
 
 from supervisor.processes.memory import tree_of
-from supervisor.room.nvml import held_on_gpus, why_not_known
+from supervisor.room.devices import look_at_all
+from supervisor.room.nvml import why_not_known
 from tests.system.daemon import Process, started, write
 
 GIB = 1 << 30
@@ -116,7 +117,8 @@ class Check:
 
     def held(self, pid: int) -> int:
         """Return the bytes of GPU memory that a model holds, as llamadoze measures it."""
-        return held_on_gpus(tree_of(pid).__contains__) or 0
+        pids = tree_of(pid)
+        return look_at_all(pids).held_by(pids) or 0
 
     def facts(self, model: str) -> dict[str, float]:
         """Return the bytes of a model's weights, and the seconds its server needed for each."""
@@ -209,7 +211,7 @@ def figures(check: Check) -> None:
     """What llamadoze measures is what nvidia-smi shows of the same processes."""
     check.say("large")
     pids = tree_of(check.pid("large"))
-    if (ours := held_on_gpus(pids.__contains__)) is None:
+    if (ours := look_at_all(pids).held_by(pids)) is None:
         check.report.judge(False, "NVML tells nothing of single processes on this machine")
         return
     command = ["nvidia-smi", "--query-compute-apps=pid,used_memory"]

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from supervisor.processes.memory import tree_of
-from supervisor.room.nvml import held_on_gpus
+from supervisor.room import nvml
+from supervisor.room.devices import look_at_all
 from tests.proxy.daemon import stub
 from tests.real.huggingface import write_model
 from tests.system.daemon import started, wait_for, write
@@ -23,11 +24,15 @@ MIB = 1 << 20
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(
-        held_on_gpus(lambda _: False) is None, reason="no NVIDIA GPU: NVML is not there"
-    ),
+    pytest.mark.skipif(not nvml.gpus(), reason="no NVIDIA GPU: NVML is not there"),
     pytest.mark.skipif(not PYTHON, reason="VLLM_PYTHON names no Python with vLLM"),
 ]
+
+
+def held_by(pid: int) -> int:
+    """Return the bytes of GPU memory that a process tree holds."""
+    pids = tree_of(pid)
+    return look_at_all(pids).held_by(pids) or 0
 
 
 @pytest.mark.parametrize("preset", ["vllm", "vllm-level2"])
@@ -47,11 +52,11 @@ def test_gpu_memory_falls_with_a_sleep_and_returns_with_a_wake(preset: str, tmp_
     with started("--config", write(tmp_path, models={"a": model, "b": stub()})) as running:
         assert running.chat("a")[0] == 200
         pid = running.running()["a"]["pid"]
-        awake = held_on_gpus(tree_of(pid).__contains__) or 0
+        awake = held_by(pid)
         assert awake > 1024 * MIB
         began = time.monotonic()
         assert running.chat("b")[0] == 200
-        asleep = held_on_gpus(tree_of(pid).__contains__) or 0
+        asleep = held_by(pid)
         print(f"{preset}: {awake / MIB:.0f} MiB, asleep {asleep / MIB:.0f} MiB, ", end="")
         print(f"swap {time.monotonic() - began:.2f} s")
         assert asleep < awake / 2
@@ -60,4 +65,4 @@ def test_gpu_memory_falls_with_a_sleep_and_returns_with_a_wake(preset: str, tmp_
         assert row["sleep"]["memory"]["gpu"]["left"] == pytest.approx(asleep, rel=0.2)
         assert running.chat("a")[0] == 200
         assert running.running()["a"]["pid"] == pid
-        wait_for(lambda: (held_on_gpus(tree_of(pid).__contains__) or 0) > awake * 0.8)
+        wait_for(lambda: held_by(pid) > awake * 0.8)
