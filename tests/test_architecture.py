@@ -29,7 +29,7 @@ MAY_IMPORT = {
 }
 WINGS = {
     "configschema": "text keys rules making advice",
-    "supervisor": "states room processes places sleep succession model scheduling",
+    "supervisor": "states room processes places sleep succession model scheduling playing",
     "proxy": "http lifecycle naming forwarding observing views daemon demo command",
 }
 """The wings of each package: one may import those to its left, and itself. What stands in the

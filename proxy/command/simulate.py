@@ -20,11 +20,11 @@ from proxy.command.sizes import learned_by, needs_for, space_for
 from proxy.command.timeline import draw
 from proxy.command.traces import read_log, read_trace, seconds_in
 from proxy.lifecycle.startup import CannotRun
+from supervisor.playing.played import Durations
+from supervisor.playing.simulation import Arrival, Outcome, Simulation
 from supervisor.room.space import Space
 from supervisor.scheduling.outlook import rules_for
 from supervisor.scheduling.placement import MakeRoom, one_at_a_time, placement_for
-from supervisor.scheduling.played import Durations
-from supervisor.scheduling.simulation import Arrival, Outcome, Simulation
 from supervisor.states.learned import NOTHING_LEARNED, Learned
 from supervisor.states.pins import KEPT
 from supervisor.states.snapshot import ANY_GPU

@@ -17,7 +17,7 @@ import attrs
 
 from configschema import Config
 from proxy.lifecycle.startup import CannotRun
-from supervisor.scheduling.simulation import Arrival
+from supervisor.playing.simulation import Arrival
 
 MOST_NAMES = 5  # of models that are gone, in the report
 

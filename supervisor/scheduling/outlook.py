@@ -15,9 +15,9 @@ from configschema import Config, MemoryRules, rules_of
 from supervisor.model.server import ModelServer
 from supervisor.scheduling.blocked import Blocked, blocked_by_memory, blocked_by_rule
 from supervisor.scheduling.bymemory import ByMemory
+from supervisor.scheduling.decisions import Patience
 from supervisor.scheduling.placement import ByRule, MakeRoom, Rivals, placement_of
 from supervisor.scheduling.roomkeeper import RoomKeeper
-from supervisor.scheduling.turns import Patience
 from supervisor.states.snapshot import Costs, Snapshot, usual_costs
 from supervisor.states.table import IN_MOTION, State, Wish
 

@@ -15,11 +15,12 @@ import trio
 
 from supervisor.model.server import ModelServer
 from supervisor.model.usage import Stir
+from supervisor.scheduling.decisions import NOTHING, Decision, Demand
 from supervisor.scheduling.forecast import NOW, Forecast, forecast
 from supervisor.scheduling.outlook import Outlook, Rules
 from supervisor.scheduling.queueing import Turn
 from supervisor.scheduling.roomkeeper import RoomKeeper
-from supervisor.scheduling.turns import NOTHING, Decision, Demand, decide
+from supervisor.scheduling.turns import decide
 from supervisor.states.backoff import LONGEST_HELD
 from supervisor.states.durations import seconds
 from supervisor.states.refusals import (

@@ -11,6 +11,7 @@ from math import inf
 
 import attrs
 
+from supervisor.scheduling.decisions import NOTHING, Decision, Demand, Patience
 from supervisor.scheduling.placement import ByRule, MakeRoom, Plan, Rivals
 from supervisor.states.snapshot import UNKNOWN, Costs, Snapshot
 from supervisor.states.table import AT_REST, HOLDS_MEMORY, IN_MOTION, ON_THE_WAY_OUT, State, Wish
@@ -21,63 +22,6 @@ longest wait, whichever is less."""
 WORTH_OF_A_GAP = 0.05
 """A model that has just become idle is kept for this part of that cost, if its users are used to
 ask again within it."""
-
-
-@attrs.frozen(kw_only=True)
-class Demand:
-    """All who wait for one model.
-
-    Attributes:
-        model: its id.
-        since: when the first of them came, on Trio's clock.
-        count: how many they are.
-        priority: of the model; higher goes first.
-    """
-
-    model: str
-    since: float
-    count: int = 1
-    priority: int = 0
-
-
-@attrs.frozen(kw_only=True)
-class Patience:
-    """How long those who wait, and those who are served, bear with each other, in seconds.
-
-    Attributes:
-        max_wait: behind a model in use, until that is closed for newcomers; 0 is without end, as in
-            llama-swap.
-        min_active: that a model which came up is kept, even if it is idle and others wait.
-    """
-
-    max_wait: float = 10
-    min_active: float = 0
-
-
-@attrs.frozen(kw_only=True)
-class Decision:
-    """What should happen now.
-
-    Attributes:
-        admit: models whose waiters all get a lease.
-        wishes: what to ask of which model server.
-        closed: models that serve, but let nobody in any more.
-        cut: models whose requests have held up others for longer than they may.
-        gpus: where models are to come up that are asked to serve, if that is chosen.
-        causes: for each model that is asked to rest or to end, the one that needs its room.
-        until: when to decide again, even if nothing has happened by then.
-    """
-
-    admit: frozenset[str] = frozenset()
-    wishes: Mapping[str, Wish] = attrs.field(factory=dict)
-    closed: frozenset[str] = frozenset()
-    cut: frozenset[str] = frozenset()
-    gpus: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
-    causes: Mapping[str, str] = attrs.field(factory=dict)
-    until: float = inf
-
-
-NOTHING = Decision()
 
 
 def decide(
@@ -139,6 +83,8 @@ class _Table:
     cut: set[str] = attrs.field(factory=set, init=False)
     gpus: dict[str, tuple[str, ...]] = attrs.field(factory=dict, init=False)
     causes: dict[str, str] = attrs.field(factory=dict, init=False)
+    behind: dict[str, frozenset[str]] = attrs.field(factory=dict, init=False)
+    closing: dict[str, float] = attrs.field(factory=dict, init=False)
     until: float = attrs.field(default=inf, init=False)
     least_rest: float = attrs.field(default=0.0, init=False)
 
@@ -160,6 +106,8 @@ class _Table:
             cut=frozenset(self.cut),
             gpus=self.gpus,
             causes=self.causes,
+            behind=self.behind,
+            closing=self.closing,
             until=self.until,
         )
 
@@ -187,6 +135,7 @@ class _Table:
             return
         rivals = [self.models[rival] for rival in names]
         closing = max((self._closing_time(demand, rival) for rival in rivals), default=-inf)
+        self.behind[name], self.closing[name] = names, closing
         self._look_again(closing)
         if closing <= self.now or self._overdue_at(demand) <= self.now:
             self._claim(name, names)

@@ -12,18 +12,18 @@ from typing import Any
 import yaml
 
 from configschema import parse
+from supervisor.playing.played import Durations
+from supervisor.playing.simulation import Arrival, Simulation
 from supervisor.room.space import HOST, Space
 from supervisor.scheduling.bymemory import ByMemory
+from supervisor.scheduling.decisions import Patience
 from supervisor.scheduling.placement import Plan, one_at_a_time, placement_of
-from supervisor.scheduling.played import Durations
-from supervisor.scheduling.simulation import Arrival, Simulation
-from supervisor.scheduling.turns import Patience
 from supervisor.states.footprint import Footprint
 from supervisor.states.snapshot import Costs, Need, Snapshot
 from supervisor.states.table import State, Wish
 from tests.bench.figures import Figure
 from tests.bench.traffic_results import MILLI
-from tests.supervisor.scheduling.test_simulation import zipf
+from tests.supervisor.playing.test_simulation import zipf
 
 GIB = 1 << 30
 NAMES = [f"m{number}" for number in range(12)]

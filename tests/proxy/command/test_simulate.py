@@ -15,7 +15,7 @@ from configschema import load
 from proxy.command.cli import main
 from proxy.command.traces import read_log
 from proxy.observing.logformat import RequestLines
-from supervisor.scheduling.simulation import Arrival
+from supervisor.playing.simulation import Arrival
 from supervisor.states.footprint import Footprint
 from supervisor.states.learned import Learned
 from supervisor.states.snapshot import Costs

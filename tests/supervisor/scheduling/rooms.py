@@ -9,7 +9,8 @@ import attrs
 
 from supervisor.room.space import HOST, Space
 from supervisor.scheduling.bymemory import ByMemory
-from supervisor.scheduling.turns import Decision, Demand, Patience, decide
+from supervisor.scheduling.decisions import Decision, Demand, Patience
+from supervisor.scheduling.turns import decide
 from supervisor.states.footprint import Footprint
 from supervisor.states.snapshot import Need, Snapshot
 from supervisor.states.table import HOLDS_MEMORY, State, Wish

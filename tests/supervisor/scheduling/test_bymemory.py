@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from supervisor.room.space import HOST, Space
 from supervisor.scheduling.bymemory import ByMemory
+from supervisor.scheduling.decisions import Demand, Patience
 from supervisor.scheduling.placement import Plan
-from supervisor.scheduling.turns import Demand, Patience, decide
+from supervisor.scheduling.turns import decide
 from supervisor.states.footprint import Footprint
 from supervisor.states.habits import Habits
 from supervisor.states.pins import KEPT

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 import attrs
 
+from supervisor.scheduling.decisions import Decision, Demand, Patience
 from supervisor.scheduling.placement import one_at_a_time
-from supervisor.scheduling.turns import Decision, Demand, Patience, decide
+from supervisor.scheduling.turns import decide
 from supervisor.states.snapshot import Snapshot
 from supervisor.states.table import State, Wish
 

@@ -23,9 +23,10 @@ from supervisor.model.server import ModelServer
 from supervisor.processes.survey import Survey
 from supervisor.room import nvml
 from supervisor.room.devices import look, matching
+from supervisor.scheduling.decisions import Decision, Demand, Patience
 from supervisor.scheduling.placement import one_at_a_time
 from supervisor.scheduling.scheduler import Scheduler
-from supervisor.scheduling.turns import Decision, Demand, Patience, decide
+from supervisor.scheduling.turns import decide
 from supervisor.states.learned import NOTHING_LEARNED
 from supervisor.states.snapshot import Costs, Snapshot
 from supervisor.states.table import Wish

@@ -5,8 +5,9 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from supervisor.scheduling.decisions import Decision, Demand, Patience
 from supervisor.scheduling.placement import one_at_a_time
-from supervisor.scheduling.turns import Decision, Demand, Patience, decide
+from supervisor.scheduling.turns import decide
 from supervisor.states.habits import Habits
 from supervisor.states.snapshot import Costs, Snapshot, usual_costs
 from supervisor.states.table import State, Wish

@@ -10,8 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from supervisor.scheduling.decisions import Demand, Patience
 from supervisor.scheduling.placement import MakeRoom
-from supervisor.scheduling.turns import Demand, Patience, decide
+from supervisor.scheduling.turns import decide
 from supervisor.states.snapshot import Costs, Snapshot
 from supervisor.states.table import HOLDS_MEMORY, Event, State, Wish, step
 from tests.supervisor.scheduling.test_placement import rules

@@ -10,7 +10,8 @@ from hypothesis.stateful import initialize, rule
 from supervisor.room.space import HOST, Space
 from supervisor.scheduling.blocked import blocked_by_memory
 from supervisor.scheduling.bymemory import ByMemory
-from supervisor.scheduling.turns import Patience, decide
+from supervisor.scheduling.decisions import Patience
+from supervisor.scheduling.turns import decide
 from supervisor.states.footprint import Footprint
 from supervisor.states.pins import KEPT
 from supervisor.states.snapshot import Need, Snapshot

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supervisor.playing.played import Durations
+from supervisor.playing.simulation import Arrival, Outcome, Simulation, Span
 from supervisor.room.ledger import amounts_of
 from supervisor.room.space import HOST, Space
+from supervisor.scheduling.decisions import Patience
 from supervisor.scheduling.placement import one_at_a_time
-from supervisor.scheduling.played import Durations
-from supervisor.scheduling.simulation import Arrival, Outcome, Simulation, Span
-from supervisor.scheduling.turns import Patience
 from supervisor.states.footprint import Footprint
 from supervisor.states.pins import KEPT
 from supervisor.states.snapshot import Need

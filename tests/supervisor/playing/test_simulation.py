@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supervisor.playing.played import Durations
+from supervisor.playing.simulation import Arrival, Outcome, Simulation
+from supervisor.scheduling.decisions import Patience
 from supervisor.scheduling.placement import MakeRoom, one_at_a_time
-from supervisor.scheduling.played import Durations
-from supervisor.scheduling.simulation import Arrival, Outcome, Simulation
-from supervisor.scheduling.turns import Patience
 from supervisor.states.table import State
 from tests.supervisor.scheduling.test_placement import rules
 from tests.supervisor.scheduling.test_play import PLACEMENTS

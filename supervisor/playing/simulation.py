@@ -14,13 +14,14 @@ from math import inf
 
 import attrs
 
+from supervisor.playing.played import DONE, Durations, PlayedServer
 from supervisor.room.ledger import Ledger
 from supervisor.room.space import Space
 from supervisor.scheduling.blocked import blocked_by_memory, blocked_by_rule
 from supervisor.scheduling.bymemory import ByMemory
+from supervisor.scheduling.decisions import Decision, Demand, Patience
 from supervisor.scheduling.placement import ByRule, MakeRoom, Rivals
-from supervisor.scheduling.played import DONE, Durations, PlayedServer
-from supervisor.scheduling.turns import Decision, Demand, Patience, decide
+from supervisor.scheduling.turns import decide
 from supervisor.states.snapshot import Snapshot
 from supervisor.states.table import HOLDS_MEMORY, Event, State
 
