@@ -22,6 +22,7 @@ from configschema.making.otherports import with_choice_of_ports
 from configschema.making.sharedports import without_sleep_on_shared_ports
 from configschema.making.structuring import structure
 from configschema.rules.checks import check
+from configschema.rules.showing import texts_of
 from configschema.rules.unknown import is_top_key, remarks, secrets_in
 from configschema.text.content import content_of
 from configschema.text.environment import MARK, Environment
@@ -58,10 +59,17 @@ class Here:
 
 @attrs.frozen
 class Loaded:
-    """A usable configuration and what its author should know."""
+    """A usable configuration and what its author should know.
+
+    Attributes:
+        config: what the files say.
+        warnings: what is hardly meant.
+        texts: the files, as far as they may be shown: without secrets.
+    """
 
     config: Config
     warnings: tuple[Problem, ...]
+    texts: Mapping[str, str] = attrs.field(factory=dict)
 
 
 def load(
@@ -214,13 +222,14 @@ def _check(
         for fault in _others(_warnings(config, expansion, data, environ, here), faults)
         if fault.path != fault.path[:1] or fault.path[0] not in holders
     )
+    public_texts = {file: report.file_without_secrets(text) for file, text in texts.items()}
     if faults:
-        raise ConfigError(report(faults), warnings)
+        raise ConfigError(report(faults), warnings, public_texts)
     if here and not (config.models or config.peers):
         nothing = Problem(next(iter(texts), ""), 1, 1, "", f"{NOTHING}{_misplaced(data)}")
         raise ConfigError([nothing], warnings)
     shown = _with_shown(without_sleep_on_shared_ports(config), report)
-    return Loaded(with_choice_of_ports(shown, data, environ), warnings)
+    return Loaded(with_choice_of_ports(shown, data, environ), warnings, public_texts)
 
 
 def _with_shown(config: Config, report: Report) -> Config:
@@ -228,10 +237,7 @@ def _with_shown(config: Config, report: Report) -> Config:
     models = {
         name: attrs.evolve(
             model,
-            shown={
-                "cmd": report.without_secrets(model.cmd.text),
-                "proxy": report.without_secrets(model.proxy),
-            },
+            shown={key: report.without_secrets(text) for key, text in texts_of(model).items()},
         )
         for name, model in config.models.items()
     }

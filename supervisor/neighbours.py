@@ -21,6 +21,7 @@ from supervisor.room.choice import said_by
 from supervisor.scheduling.roomkeeper import RoomKeeper
 from supervisor.scheduling.sleepbudget import Sleeper, by_value
 from supervisor.sleep.proof import LITTLE
+from supervisor.states.causes import Cause, Why
 from supervisor.states.learned import Learned
 from supervisor.states.racing import race
 from supervisor.states.refusals import StillHeld
@@ -122,7 +123,9 @@ class Neighbours(Surroundings):
             name = server.model.id
             text = f"<{name}> Stopping sleeping model: '{self.name}' needs its room"
             log.info(text, model=name, needed_by=self.name)
-            server.wish(Wish.STOP)
+            text = "its memory was not enough beside those that sleep"
+            cause = Cause(why=Why.ROOM, text=text, model=self.name)
+            server.wish(Wish.STOP, cause)
         async with trio.open_nursery() as nursery:
             for server in leaving:
                 nursery.start_soon(race, partial(server.reached, ENDED), server.until_stuck)

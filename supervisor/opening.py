@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 import trio
@@ -25,6 +26,7 @@ from supervisor.scheduling.scheduler import Scheduler
 from supervisor.scheduling.sleepbudget import BudgetKeeper, budget_for
 from supervisor.scheduling.yielding import Yielding
 from supervisor.sleep.contact import Contact
+from supervisor.states.causes import Asker, Why
 from supervisor.states.journal import SILENT, Journal
 from supervisor.states.table import State
 from supervisor.succession.knowledge import Knowledge
@@ -84,7 +86,7 @@ async def _opened(
         fleet = Fleet(
             *(config, contact, limits or {}, nursery, places, records, taken, journal, knowledge)
         )
-        scheduler = Scheduler(fleet.servers, rules_for(config), fleet.keeper)
+        scheduler = Scheduler(fleet.servers, rules_for(config), fleet.keeper, journal)
         keeper = BudgetKeeper(fleet.servers, budget_for(config), measure)
 
         def changed(server: ModelServer) -> None:
@@ -110,7 +112,7 @@ async def _opened(
         supervisor.on_reload = yielding.stir
         fleet.on_change, fleet.on_failure = changed, scheduler.fail
         fleet.on_crash = lambda name: nursery.start_soon(
-            revive, supervisor.servers[name], supervisor.load
+            revive, supervisor.servers[name], partial(supervisor.load, asker=Asker(why=Why.REVIVAL))
         )
         fleet.open()
         for keeps in (scheduler, fleet, keeper, fleet.keeper, knowledge, leases, yielding):

@@ -19,9 +19,12 @@ from supervisor.model.leases import Leases, NamedLease
 from supervisor.model.server import ModelServer
 from supervisor.scheduling.forecast import Forecast
 from supervisor.scheduling.outlook import rules_for
-from supervisor.scheduling.queueing import Turn
+from supervisor.scheduling.pausing import Pausing
+from supervisor.scheduling.queueing import Queued, Turn
+from supervisor.scheduling.roomkeeper import RoomKeeper
 from supervisor.scheduling.scheduler import Scheduler
 from supervisor.scheduling.sleepbudget import BudgetKeeper, budget_for
+from supervisor.states.causes import AN_OPERATOR, Asker, Cause, Why
 from supervisor.states.racing import race
 from supervisor.states.refusals import (
     CannotSleep,
@@ -34,7 +37,7 @@ from supervisor.states.refusals import (
     Unloaded,
 )
 from supervisor.states.snapshot import Snapshot
-from supervisor.states.table import AT_REST, ENDED, State, Wish
+from supervisor.states.table import ENDED, State, Wish
 from supervisor.succession.changes import Changes
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
@@ -54,7 +57,11 @@ class Supervisor:
     _keeper: BudgetKeeper
     leases: Leases
     on_reload: Callable[[], None] = attrs.field(default=lambda: None, init=False)
-    _to_wake: set[str] = attrs.field(factory=set, init=False)
+    _pausing: Pausing = attrs.field(init=False)
+
+    @_pausing.default
+    def _not_paused_yet(self) -> Pausing:
+        return Pausing(self.servers, self._scheduler, self.bring_back)
 
     @property
     def config(self) -> Config:
@@ -89,17 +96,30 @@ class Supervisor:
         """Return when a model's id is closed for newcomers: its requests keep others out."""
         await self._scheduler.until_closed(model)
 
-    def lease(self, name: str) -> Turn:
+    def lease(self, name: str, asker: Asker = AN_OPERATOR) -> Turn:
         """Use a model: wait until it serves, keep it serving for as long as the block lasts.
+
+        Args:
+            name: of the model.
+            asker: who asks for it.
 
         Raises:
             UnknownModel: there is none; for what entering the block raises, see `Turn`.
         """
-        return self._scheduler.lease(self.find(name).id)
+        return self._scheduler.lease(self.find(name).id, asker)
 
     def place(self, model: str) -> int:
         """Return a model's place in the queue, in the order of coming; 0 if nobody waits for it."""
         return self._scheduler.place(model)
+
+    @property
+    def room(self) -> RoomKeeper:
+        """Who looks at the memory that there is."""
+        return self._fleet.keeper
+
+    def queue(self) -> list[Queued]:
+        """Return all who wait, in the order of their coming."""
+        return self._scheduler.queue()
 
     def ready_in(self, model: str) -> Forecast | None:
         """Return when a model's id would be ready for who asks now, as far as is known."""
@@ -109,13 +129,17 @@ class Supervisor:
         """Return how every model stands, in the order of their ids."""
         return [self.servers[name].snapshot() for name in sorted(self.servers)]
 
-    async def load(self, name: str) -> Snapshot:
+    async def load(self, name: str, asker: Asker = AN_OPERATOR) -> Snapshot:
         """Bring a model up, as a request would.
+
+        Args:
+            name: of the model.
+            asker: who asks for it.
 
         Raises:
             SupervisorError: unknown, refused by a limit or a pause, failed, unloaded or removed.
         """
-        async with self.lease(name) as server:
+        async with self.lease(name, asker) as server:
             snapshot = server.snapshot()
             return attrs.evolve(snapshot, in_flight=max(0, snapshot.in_flight - 1))  # without this
 
@@ -144,7 +168,7 @@ class Supervisor:
         self.leases.make_sure_of_a_place(model, holder)
         if server.is_serving and self.leases.of(model, holder):  # however many use it
             return self._lease_on(model, seconds, holder, reason)
-        async with self.lease(model):
+        async with self.lease(model, Asker(why=Why.LEASE)):
             return self._lease_on(model, seconds, holder, reason)
 
     def _lease_on(
@@ -183,7 +207,7 @@ class Supervisor:
         log.info(f"<{server.model.id}> Sleep was asked for", model=server.model.id)
         if not server.can_sleep:
             server.forgive()
-        server.wish(Wish.SLEEP)
+        server.wish(Wish.SLEEP, Cause(why=Why.OPERATOR))
         snapshot = await race(partial(server.reached, ENDED | {State.ASLEEP}), server.until_stuck)
         if snapshot.left:
             raise StillHeld(snapshot.model, snapshot.model, snapshot.left)
@@ -208,9 +232,9 @@ class Supervisor:
         log.info(f"<{model}> Unload was asked for", model=model)
         server.unloads += 1
         self.leases.end_all_of(model, "the model was unloaded")
-        server.wish(Wish.STOP)
+        server.wish(Wish.STOP, Cause(why=Why.OPERATOR))
         server.give_up()
-        self._to_wake.discard(model)
+        self._pausing.leave_out(model)
         self._scheduler.refuse(model, Unloaded(model))
         snapshot = await race(partial(server.reached, ENDED), server.until_stuck)
         if snapshot.left:
@@ -232,6 +256,7 @@ class Supervisor:
         for name in found.removed:
             self._scheduler.refuse(name, Removed(name))
             self.leases.end_all_of(name, "the model was removed")
+            self._pausing.leave_out(name)
         self._scheduler.rules = rules = rules_for(config)
         self._fleet.keeper.change(rules.memory)
         self._keeper.budget = budget_for(config)
@@ -240,16 +265,16 @@ class Supervisor:
         self.on_reload()
         for name in found.replaced:
             if before[name]:
-                self.bring_back(name)
+                self.bring_back(name, Why.RELOAD)
         return found
 
-    def bring_back(self, name: str) -> trio.Event:
+    def bring_back(self, name: str, why: Why) -> trio.Event:
         """Bring a model up, whoever leaves meanwhile; return what is set when that has ended."""
         done = trio.Event()
 
         async def bring() -> None:
             try:
-                await self.load(name)
+                await self.load(name, Asker(why=why))
             except SupervisorError as error:
                 log.warning(f"<{name}> Was not brought up again: {error}", model=name)
             done.set()
@@ -268,34 +293,12 @@ class Supervisor:
         Returns how they stand when that is done, or when it is called off. With `refuse`, who asks
         for a model meanwhile is sent away instead of waiting.
         """
-        held = [one for one in self.snapshots() if one.stays]
-        self._to_wake |= {one.model for one in held}
-        what = "are refused" if refuse else "wait"
-        log.info(f"Pause was asked for: all models sleep or stop, requests {what} until a resume")
-        self._scheduler.pause(refuse=refuse)
-        for snapshot in held:
-            asleep_soon = snapshot.can_sleep and snapshot.state is not State.STARTING
-            self.servers[snapshot.model].wish(Wish.SLEEP if asleep_soon else Wish.DRAIN)
-        await race(self._all_at_rest, self._scheduler.resumed)
+        await self._pausing.begin(refuse=refuse)
         return self.snapshots()
-
-    async def _all_at_rest(self) -> None:
-        async with trio.open_nursery() as nursery:
-            for server in self.servers.values():
-                nursery.start_soon(race, partial(server.reached, AT_REST), server.until_stuck)
 
     async def resume(self) -> list[Snapshot]:
         """Serve again, bring up what was awake before the pause, and return how all stand then."""
-        names, self._to_wake = sorted(self._to_wake), set()
-        for server in self.servers.values():
-            snapshot = server.snapshot()
-            if snapshot.state is State.READY and not snapshot.leaving:
-                server.wish(Wish.SERVE)  # it still drains for the pause
-        log.info(f"Resume was asked for; bringing up: {', '.join(names) or 'nothing'}")
-        self._scheduler.resume()
-        back = [self.bring_back(name) for name in names if name in self.config.models]
-        for done in back:
-            await done.wait()
+        await self._pausing.end()
         return self.snapshots()
 
     def let_go(self) -> int:

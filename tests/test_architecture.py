@@ -23,14 +23,14 @@ MAY_IMPORT = {
     "proxy": {
         *("proxy", "supervisor", "configschema", "trio", "attrs", "structlog"),
         *("hypercorn", "quart", "quart_trio", "werkzeug", "httptools"),
-        *("prometheus_client", "jmespath", "msgspec", "re2"),
+        *("prometheus_client", "jmespath", "msgspec", "psutil", "re2"),
         *("xllamacpp", "gguf", "numpy"),
     },
 }
 WINGS = {
     "configschema": "text keys rules making advice",
     "supervisor": "states room processes places sleep succession model scheduling playing",
-    "proxy": "http lifecycle naming forwarding observing views daemon demo command",
+    "proxy": "http lifecycle naming forwarding history observing views daemon demo command",
 }
 """The wings of each package: one may import those to its left, and itself. What stands in the
 package's own folder is the top: no wing imports it."""

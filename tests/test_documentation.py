@@ -18,17 +18,15 @@ from configschema.keys.commandline import Command
 from configschema.keys.fields import fields_of, inside, is_section, types_of, without_none
 from configschema.keys.presets import PRESETS
 from configschema.keys.schema import Config, Model
+from proxy.daemon.application import Application
 from proxy.forwarding.inflight import InFlight
 from proxy.forwarding.modelcalls import CONTACT
 from proxy.lifecycle.reloading import Reloader
-from proxy.naming.resolving import Resolver
 from proxy.naming.routes import ASKED, POSTED, PROBES
 from proxy.observing.counters import Metrics
-from proxy.observing.events import Events
 from proxy.observing.logbook import LogBook
 from proxy.observing.prometheus import exposed
 from proxy.views.composition import quart_application
-from proxy.views.subjects import Subjects
 from supervisor import open_supervisor
 
 ROOT = Path(__file__).parents[1]
@@ -181,18 +179,8 @@ async def test_every_route_is_in_its_table() -> None:
     forwarded = {("POST", path) for path in POSTED} | {("GET", path) for path in (*ASKED, *PROBES)}
     async with open_supervisor(parse("models: {}").config, CONTACT) as supervisor:
         reloader = Reloader(None, supervisor)
-        resolver, in_flight, book = Resolver(supervisor), InFlight(), LogBook()
-        application = quart_application(
-            Subjects(
-                reloader=reloader,
-                resolver=resolver,
-                metrics=Metrics(),
-                in_flight=in_flight,
-                events=Events(resolver, in_flight, book),
-                book=book,
-                stop=trio.Event(),
-            )
-        )
+        of = Application.of(supervisor, reloader, Metrics(), LogBook(), trio.Event())
+        application = quart_application(of._views._subjects)
     own = {
         (method, re.sub(r"<[^>]+>", "*", rule.rule))
         for rule in application.url_map.iter_rules()

@@ -28,11 +28,6 @@ from configschema.text.problems import Fault, Path, and_others
 
 LOG_LEVELS = ("debug", "info", "warn", "error")
 NOT_YET: dict[str, str] = {
-    "captureBuffer": "not in effect yet: nothing is captured",
-    "metricsMaxInMemory": "not in effect yet: no activity is kept",
-    "store": "not in effect yet: no activity is kept",
-    "ui": "not in effect yet: there is no user interface",
-    "performance": "not in effect yet: nothing is sampled",
     "logTimeFormat": "not in effect: the log has its own form of time",
     "logRequests": "ignored, as in llama-swap",
     "tailcat": "not in effect: Tailcat is not spoken here; put its socks or Tailscale in front",

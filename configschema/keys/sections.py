@@ -203,7 +203,11 @@ class Hooks(Section):
 class Store(Section):
     """Where the activity log is kept."""
 
-    path: str = key("file of the activity log; required", "")
+    path: str = key("SQLite file of requests and decisions; required", "")
+    max_mb: Count = key(
+        "MB that it may take, the oldest goes; 0 is no limit", Count(512), name="maxMB"
+    )
+    max_days: Count = key("days that it goes back; 0 is no limit", Count(30))
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

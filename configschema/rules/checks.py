@@ -157,7 +157,7 @@ def _limits(model: Model, path: Path) -> Iterator[Fault]:
 
 
 def _globals(config: Config) -> Iterator[Fault]:
-    seconds = _duration(config.performance.every)
+    seconds = duration_in(config.performance.every)
     if seconds is None:
         message = "expected a time such as 5s or 1m30s, found {}"
         yield Fault(("performance", "every"), message, (config.performance.every,))
@@ -168,7 +168,7 @@ def _globals(config: Config) -> Iterator[Fault]:
         yield Fault(("store", "path"), reason, (config.store.path,) * ("{}" in reason))
 
 
-def _duration(text: str) -> float | None:
+def duration_in(text: str) -> float | None:
     """Return the seconds of a time as Go writes it, or None if it is none."""
     if len(text) > LONGEST_DURATION or not _DURATION.fullmatch(text):
         return None

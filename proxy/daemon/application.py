@@ -19,18 +19,22 @@ from proxy.forwarding.answer import Answer
 from proxy.forwarding.forward import Forwarder
 from proxy.forwarding.inflight import Call, InFlight
 from proxy.forwarding.pools import Pools
+from proxy.history.keeping import History
 from proxy.http.exchange import Handler
 from proxy.lifecycle.reloading import Reloader
 from proxy.naming.resolving import Resolver
 from proxy.observing.counters import Metrics
 from proxy.observing.events import Events
 from proxy.observing.logbook import LogBook
+from proxy.observing.pagefeed import PageFeed
 from proxy.observing.requestlog import report
+from proxy.observing.running import facts_of
 from proxy.views.lateviews import Views
 from proxy.views.subjects import Subjects
 from supervisor import Supervisor
+from supervisor.states.causes import Cause, Ruling
 from supervisor.states.journal import Journal
-from supervisor.states.table import Event, State
+from supervisor.states.table import Event, State, Wish
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -50,6 +54,7 @@ class Application(Journal):
     pools: Pools
     _book: LogBook
     _events: Events
+    _history: History
     _views: Views
 
     @classmethod
@@ -63,10 +68,19 @@ class Application(Journal):
     ) -> Application:
         """Put the parts together; see `open_application` for what they are."""
         resolver, pools, in_flight = Resolver(supervisor), Pools(), InFlight()
-        events = Events(resolver, in_flight, book)
+        history = History(supervisor, in_flight)
+        feed = PageFeed(resolver, history, partial(facts_of, resolver, stop))
+        events = Events(resolver, in_flight, book, feed)
+        _connect(history, feed, events)
         resolver.on_profile = events.profile_changed
         supervisor.leases.on_step = events.lease_stepped
-        reloader.on_reload = lambda: pools.forget_peers(resolver.config.peers)
+
+        def reloaded() -> None:
+            pools.forget_peers(resolver.config.peers)
+            history.apply()
+            events.reloaded()
+
+        reloader.on_reload = reloaded
 
         views = Views(
             Subjects(
@@ -76,10 +90,13 @@ class Application(Journal):
                 in_flight=in_flight,
                 events=events,
                 book=book,
+                history=history,
                 stop=stop,
             )
         )
-        forwarder = Forwarder(supervisor, resolver, pools, in_flight, partial(_account, metrics))
+        forwarder = Forwarder(
+            supervisor, resolver, pools, in_flight, partial(_account, metrics, history)
+        )
         return cls(
             handle=Entry(forwarder, views.serve, resolver, metrics).handle,
             metrics=metrics,
@@ -87,6 +104,7 @@ class Application(Journal):
             pools=pools,
             book=book,
             events=events,
+            history=history,
             views=views,
         )
 
@@ -94,6 +112,8 @@ class Application(Journal):
         """Do what goes on beside the exchanges, until the daemon ends."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._views.load_when_asked)
+            nursery.start_soon(self._history.run)
+            nursery.start_soon(self._events.feed.run)
             nursery.start_soon(self._end_streams_after, stop)
 
     async def _end_streams_after(self, stop: trio.Event) -> None:
@@ -109,14 +129,36 @@ class Application(Journal):
         """
         if event in (Event.STOP, Event.ENDED, Event.GAVE_UP, Event.SLEEP):
             self.pools.let_go(model)
+        self._history.recorder.stepped(model, event, state, took)
         self._events.stepped(model, event, state, took)
 
+    def failed(self, model: str, state: State, reason: str) -> None:
+        """Keep why a step failed."""
+        self._history.recorder.failed(model, state, reason)
 
-def _account(metrics: Metrics, call: Call, answer: Answer) -> None:
-    """Log and count a request that has ended."""
-    now = time.monotonic()
-    metrics.count(call, answer, now)
+    def asked(self, model: str, wish: Wish, cause: Cause) -> None:
+        """Keep why something is wanted."""
+        self._history.recorder.asked(model, wish, cause)
+
+    def ruled(self, ruling: Ruling) -> None:
+        """Keep a decision."""
+        self._history.recorder.ruled(ruling)
+
+
+def _connect(history: History, feed: PageFeed, events: Events) -> None:
+    """Let pages know of what is kept, and let be looked at what they watch."""
+    history.timeline.on_change = feed.happened
+    history.on_memory = partial(feed.tell, "memory")
+    history.watches = partial(events.is_wanted, "memory")
+    events.on_listeners = history.stir
+
+
+def _account(metrics: Metrics, history: History, call: Call, answer: Answer) -> None:
+    """Log, count and keep a request that has ended."""
+    now, tokens = time.monotonic(), answer.tokens()
+    metrics.count(call, answer, tokens, now)
     report(call, answer, now)
+    history.finished(call, answer, tokens, now)
 
 
 @contextmanager

@@ -23,13 +23,13 @@ from configschema import Config
 from proxy.daemon.application import Application, open_application
 from proxy.forwarding.modelcalls import CONTACT
 from proxy.http.listening import open_listeners, serve_http
+from proxy.lifecycle.preload import preload
 from proxy.lifecycle.reloading import Files, Reloader
 from proxy.lifecycle.signals import Told
 from proxy.observing.counters import Metrics
 from proxy.observing.logbook import LogBook
 from supervisor import State, Supervisor, open_supervisor
 from supervisor.places.handles import HereHandle
-from supervisor.preload import preload
 from supervisor.processes.brood import BROOD
 from supervisor.processes.kin import end_orphans
 from supervisor.processes.memory import OF_DRIVER

@@ -203,6 +203,8 @@ class Answer:
                 call.first_byte = time.monotonic()
             call.size += len(piece)
             kept.append(piece)
+            if call.capture is not None:
+                call.capture.keep(piece)
             last = response.done
             await exchange.write(piece, last=last)
             piece = b"" if last else await response.read()

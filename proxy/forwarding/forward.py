@@ -37,6 +37,7 @@ from proxy.naming.routes import Route
 from supervisor import State, Supervisor
 from supervisor.model.server import ModelServer
 from supervisor.scheduling.queueing import Turn
+from supervisor.states.causes import Asker, Why
 from supervisor.states.table import ENDED
 
 WEBSOCKET = ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
@@ -152,6 +153,8 @@ class _Errand:
             if self.now.config.global_concurrency_limit > 0:
                 self._refuse_beyond_limit()
             self.of.in_flight.add(call)
+            if call.capture is not None:
+                call.capture.keep_request(question.body)
             if isinstance(target, Local):
                 await self._ask_model(question, target)
             else:
@@ -171,12 +174,13 @@ class _Errand:
     async def _ask_model(self, question: Question, target: Local) -> None:
         if self.route.made:
             self.now.refuse_control(target.model.id, self.route.target)
-        turn = self.of.supervisor.lease(target.model.id)
+        call = self.answer.call
+        asker = Asker(why=Why.REQUEST, request=call.request_id, client=call.client, key=call.key)
+        turn = self.of.supervisor.lease(target.model.id, asker)
         server = turn.server
         if self.exchange.is_raw or not self.route.patience:
             self._refuse_to_start(server)
         async with self._with_words(turn, question) if question.stream else turn:
-            call = self.answer.call
             call.waited = time.monotonic() - call.began
             self.answer.source = server.usage
             # A reload may have given it other settings meanwhile.

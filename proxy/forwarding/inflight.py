@@ -19,6 +19,41 @@ HIDDEN = {*CREDENTIALS, PROTOCOLS, b"cookie", b"set-cookie", b"proxy-authorizati
 
 
 @attrs.define(eq=False)
+class Capture:
+    """The bodies of one request and its answer, while they are not too long to be kept.
+
+    Attributes:
+        room: bytes that may be kept yet.
+        request: the request's body.
+        is_whole: whether nothing of the answer was left out.
+    """
+
+    room: int
+    request: bytes = b""
+    is_whole: bool = True
+    _pieces: list[bytes] = attrs.field(factory=list, init=False)
+
+    def keep_request(self, body: object) -> None:
+        """Keep a body that is held, and short enough."""
+        if isinstance(body, bytes | bytearray) and len(body) <= self.room:
+            self.request = bytes(body)
+            self.room -= len(body)
+
+    def keep(self, piece: bytes) -> None:
+        """Keep one more piece of the answer, while there is room for all of it."""
+        if len(piece) > self.room:
+            self.is_whole = False
+        if self.is_whole:
+            self._pieces.append(piece)
+            self.room -= len(piece)
+
+    @property
+    def response(self) -> bytes:
+        """The answer's body; nothing, if it is too long."""
+        return b"".join(self._pieces) if self.is_whole else b""
+
+
+@attrs.define(eq=False)
 class Call:
     """One request, as the log, the metrics and ``/api/events`` see it.
 
@@ -39,6 +74,7 @@ class Call:
         cancel: ends the request, once its model is being asked.
         cancelled: whether that was done.
         number: in the order of their coming.
+        capture: keeps the bodies, where that is wanted.
     """
 
     request_id: str
@@ -58,31 +94,34 @@ class Call:
     cancel: Callable[[], None] = lambda: None
     cancelled: bool = False
     number: int = 0
+    capture: Capture | None = None
 
     def entry(self) -> dict[str, Any]:
         """Return it as llama-swap lists it."""
         elapsed = time.monotonic() - self.began
+        waited = {} if self.waited is None else {"waited_s": str(round(self.waited, 3))}
         return {
             "id": str(self.number),
-            "timestamp": _rfc3339(self.timestamp),
+            "timestamp": rfc3339(self.timestamp),
             "model": self.model,
             "req_path": self.path,
             "method": self.method,
-            "req_headers": _shown(self.headers),
+            "req_headers": without_secrets(self.headers),
             "remote_ip": self.client,
-            "resp_headers": _shown(self.response_headers),
+            "resp_headers": without_secrets(self.response_headers),
             "resp_bytes": self.size,
             "elapsed_ms": round(elapsed * 1000),
-            "metadata": {"request_id": self.request_id},
+            "metadata": {"request_id": self.request_id, **waited},
         }
 
 
-def _rfc3339(seconds: float) -> str:
+def rfc3339(seconds: float) -> str:
+    """Write a moment, in seconds since 1970, as calendars and JSON have it (RFC 3339)."""
     whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
 
 
-def _shown(headers: Sequence[Header]) -> dict[str, str]:
+def without_secrets(headers: Sequence[Header]) -> dict[str, str]:
     """Return headers without what lets somebody in."""
     return {
         name.decode("latin-1"): "[redacted]" if name in HIDDEN else value.decode("latin-1")
@@ -96,8 +135,10 @@ class InFlight:
 
     Attributes:
         on_change: called with ``upsert`` or ``remove`` and the request, while anybody wants that.
+        room: bytes of one request and its answer that are kept; 0 keeps none.
     """
 
+    room: int = 0
     on_change: Callable[[str, Call], None] | None = None
     _calls: dict[int, Call] = attrs.field(factory=dict, init=False)
     _count: int = attrs.field(default=0, init=False)
@@ -106,9 +147,15 @@ class InFlight:
         """List a request."""
         self._count += 1
         call.number = self._count
+        if self.room:
+            call.capture = Capture(self.room)
         self._calls[call.number] = call
         if self.on_change is not None:
             self.on_change("upsert", call)
+
+    def begin_after(self, number: int) -> None:
+        """Let the next number follow one that an earlier daemon has given."""
+        self._count = max(self._count, number)
 
     def remove(self, call: Call) -> None:
         """List it no more, if it was."""

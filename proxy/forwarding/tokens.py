@@ -9,27 +9,39 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
+from math import inf
 from typing import Any, NamedTuple
 
 import msgspec
 
 
 class Tokens(NamedTuple):
-    """What one answer took; None is unknown."""
+    """What one answer took; None is unknown.
+
+    Attributes:
+        prompt: tokens of the prompt.
+        generated: tokens of the answer.
+        cached: those of the prompt that were in a cache.
+        drafted: tokens that a smaller model proposed.
+        accepted: those of them that were taken.
+        prompt_speed: tokens a second in which the prompt was read, as the server says.
+        speed: tokens a second in which the answer was made, as the server says.
+    """
 
     prompt: int | None = None
     generated: int | None = None
     cached: int | None = None
+    drafted: int | None = None
+    accepted: int | None = None
+    prompt_speed: float | None = None
+    speed: float | None = None
 
     def updated(self, later: Tokens) -> Tokens:
         """Return what is known after more was said."""
         if self is UNKNOWN:
             return later
-        return Tokens(
-            later.prompt if later.prompt is not None else self.prompt,
-            later.generated if later.generated is not None else self.generated,
-            later.cached if later.cached is not None else self.cached,
-        )
+        said = {name: value for name, value in later._asdict().items() if value is not None}
+        return self._replace(**said)
 
 
 UNKNOWN = Tokens()
@@ -95,6 +107,10 @@ def _of_timings(timings: dict[str, Any]) -> Tokens:
         _number(timings.get("prompt_n")),
         _number(timings.get("predicted_n")),
         _number(timings.get("cache_n")),
+        _number(timings.get("draft_n")),
+        _number(timings.get("draft_n_accepted")),
+        _speed(timings.get("prompt_per_second")),
+        _speed(timings.get("predicted_per_second")),
     )
 
 
@@ -110,3 +126,9 @@ def _of_usage(usage: dict[str, Any]) -> Tokens:
 
 def _number(value: object) -> int | None:
     return value if type(value) is int and value >= 0 else None
+
+
+def _speed(value: object) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if 0 <= value < inf else None

@@ -15,10 +15,11 @@ import attrs
 import structlog
 import trio
 
-from configschema import Config, ConfigError, Loaded
+from configschema import Config, ConfigError, Loaded, Problem
 from proxy.http.errors import BadRequest, needs_restart
 from proxy.lifecycle.startup import CannotRun
 from supervisor import Changes, Supervisor
+from supervisor.succession.changes import changes
 
 BETWEEN_LOOKS = 0.5  # seconds
 
@@ -42,6 +43,23 @@ class Files:
     find: Callable[[], list[Path]]
     read: Callable[[list[Path], Mapping[str, int]], Loaded]
     apply: Callable[[Config], None] = lambda _: None
+
+
+@attrs.frozen(kw_only=True)
+class Preview:
+    """What is in the files now, and what a reload would change.
+
+    Attributes:
+        changes: what would change; None if the files cannot be used.
+        problems: why they cannot.
+        warnings: what is hardly meant.
+        texts: the files, as far as they may be shown.
+    """
+
+    changes: Changes | None = None
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    texts: Mapping[str, str] = attrs.field(factory=dict)
 
 
 @attrs.define(eq=False)
@@ -68,12 +86,8 @@ class Reloader:
         if self.files is None:
             raise BadRequest("the configuration did not come from a file", code="no_file")
         async with self._one:  # what is read last must be in effect last
-            # A model that had to move to another port is not changed by that.
-            leaving = {name: one.model for name, one in self.supervisor.servers.items()}
-            models = {**leaving, **self.supervisor.config.models}
-            ports = {name: model.port for name, model in models.items() if model.port}
             try:
-                loaded = await _in_thread(partial(_read, self.files, ports))
+                loaded = await _in_thread(partial(_read, self.files, self._ports()))
             except ImportError as error:  # the files of another version lie there now
                 raise self._refused(needs_restart("the configuration", error)) from error
             except UNREADABLE as error:
@@ -85,6 +99,25 @@ class Reloader:
             self.on_reload()
         log.info(f"Configuration reloaded: {found}", **attrs.asdict(found))
         return found
+
+    async def preview(self) -> Preview:
+        """Read the files, and say what a reload would change; nothing is put into effect."""
+        if self.files is None:
+            raise BadRequest("the configuration did not come from a file", code="no_file")
+        try:
+            loaded = await _in_thread(partial(_read, self.files, self._ports()))
+        except ConfigError as error:
+            return Preview(problems=error.problems, warnings=error.warnings, texts=error.texts)
+        except (CannotRun, OSError, RuntimeError, ImportError) as error:
+            return Preview(problems=(Problem("", 1, 1, "", str(error)),))
+        found = changes(self.supervisor.config, loaded.config)
+        return Preview(changes=found, warnings=loaded.warnings, texts=loaded.texts)
+
+    def _ports(self) -> Mapping[str, int]:
+        """Return the ports that models have: one that had to move to another is not changed."""
+        leaving = {name: one.model for name, one in self.supervisor.servers.items()}
+        models = {**leaving, **self.supervisor.config.models}
+        return {name: model.port for name, model in models.items() if model.port}
 
     def _refused(self, error: Exception) -> BadRequest:
         problems = error.problems if isinstance(error, ConfigError) else (error,)

@@ -15,6 +15,7 @@ import attrs
 
 from proxy.forwarding.answer import Answer
 from proxy.forwarding.inflight import Call
+from proxy.forwarding.tokens import Tokens
 from supervisor import State
 from supervisor.states.journal import Journal
 from supervisor.states.table import Event
@@ -98,7 +99,7 @@ class Metrics(Journal):
     _states: dict[str, State] = attrs.field(factory=dict, init=False)
     _ended_from: dict[str, State] = attrs.field(factory=dict, init=False)
 
-    def count(self, call: Call, answer: Answer, now: float) -> None:
+    def count(self, call: Call, answer: Answer, tokens: Tokens, now: float) -> None:
         """Count a request that has ended."""
         counted = self._models[call.model if call.known else NOBODY]
         counted.statuses[answer.outcome or (CANCELLED if call.cancelled else 0)] += 1
@@ -107,10 +108,9 @@ class Metrics(Journal):
             counted.first_bytes.add(call.first_byte - call.began)
         if call.waited is not None:
             counted.waits.add(call.waited)
-        prompt, generated, cached = answer.tokens()
-        counted.prompt += prompt or 0
-        counted.generated += generated or 0
-        counted.cached += cached or 0
+        counted.prompt += tokens.prompt or 0
+        counted.generated += tokens.generated or 0
+        counted.cached += tokens.cached or 0
 
     def requests(self) -> dict[Labels, int]:
         """Return how many requests there were, by model and status."""
@@ -140,10 +140,13 @@ class Metrics(Journal):
         if event is Event.STOP:
             self._ended_from[model] = before
         elif event is Event.GAVE_UP:
-            self.failed(model, self._ended_from.get(model, before))
+            self._count_failure(model, self._ended_from.get(model, before))
         if event in STEPS:
             self.steps[model, STEPS[event]].add(took)
 
-    def failed(self, model: str, state: State) -> None:
+    def failed(self, model: str, state: State, reason: str) -> None:
         """Count a failure by where it happened."""
+        self._count_failure(model, state)
+
+    def _count_failure(self, model: str, state: State) -> None:
         self.failures[model, FAILED_IN.get(state, "exit")] += 1

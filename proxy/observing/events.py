@@ -1,13 +1,13 @@
 """What pages and tools are told while it happens: ``/api/events``, in llama-swap's form.
 
-Owns who listens and the form of the messages. A listener that is too slow is let go; it comes again
-and is then told of everything.
+Owns who listens, to which kinds, and the form of the messages. A listener that is too slow is let
+go; it comes again and is then told of everything. What pages of ours are told is `pagefeed`'s.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -15,9 +15,11 @@ import attrs
 import trio
 
 from proxy.forwarding.inflight import Call, InFlight
+from proxy.http.errors import BadRequest
 from proxy.naming.resolving import Resolver
 from proxy.observing import leaserows, listing
 from proxy.observing.logbook import PROXY, LogBook
+from proxy.observing.pagefeed import PAGE_KINDS, PageFeed
 from proxy.observing.unread import Unread
 from supervisor.model.leases import LeaseStep, NamedLease
 from supervisor.states.journal import Journal
@@ -25,12 +27,35 @@ from supervisor.states.table import Event, State
 
 MOST_UNREAD = 2 << 20  # bytes that a listener may be behind
 BETWEEN_SIZES = 0.25  # seconds between two looks at how much was sent
+LLAMA_SWAPS = ("logData", "modelStatus", "uiConfig", "profileChanged", "inflight", "activity")
+KINDS = (*LLAMA_SWAPS, "lease", *PAGE_KINDS)
+USUAL_KINDS = frozenset({*LLAMA_SWAPS, "lease", "timeline", "queue", "memory"})
+
+
+def kinds_in(text: str | None) -> frozenset[str]:
+    """Return the kinds that a query asks for, with commas between; all usual ones without it.
+
+    Raises:
+        BadRequest: there is no such kind.
+    """
+    if text is None:
+        return USUAL_KINDS
+    asked = frozenset(filter(None, (word.strip() for word in text.split(","))))
+    for unknown in sorted(asked - frozenset(KINDS)):
+        known = f"expected some of {', '.join(KINDS)}"
+        raise BadRequest(f"kinds={unknown[:40]}: {known}", param="kinds")
+    return asked
 
 
 @attrs.define(eq=False)
 class Listener:
-    """Somebody who is told; one that is too slow is let go."""
+    """Somebody who is told; one that is too slow is let go.
 
+    Attributes:
+        kinds: of what.
+    """
+
+    kinds: frozenset[str]
     _unread: Unread = attrs.field(factory=lambda: Unread(MOST_UNREAD), init=False)
 
     def tell(self, message: bytes) -> None:
@@ -55,18 +80,35 @@ class Listener:
 
 @attrs.define(eq=False)
 class Events(Journal):
-    """Tell listeners what happens; also the supervisor's journal."""
+    """Tell listeners what happens; also the supervisor's journal.
+
+    Attributes:
+        resolver: knows the models and their names.
+        in_flight: lists the requests that run.
+        book: the log.
+        feed: gathers what pages are told.
+        on_listeners: called when somebody begins or ends to listen.
+    """
 
     resolver: Resolver
     in_flight: InFlight
     book: LogBook
+    feed: PageFeed
+    on_listeners: Callable[[], None] = attrs.field(default=lambda: None, init=False)
     _listeners: set[Listener] = attrs.field(factory=set, init=False)
     _hearing: AbstractContextManager[None] | None = attrs.field(default=None, init=False)
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    def __attrs_post_init__(self) -> None:
+        self.feed.tell, self.feed.is_wanted = self._say, self.is_wanted
+
+    def is_wanted(self, kind: str) -> bool:
+        """Whether anybody listens to a kind."""
+        return any(kind in listener.kinds for listener in self._listeners)
+
+    async def stream(self, kinds: frozenset[str] = USUAL_KINDS) -> AsyncIterator[bytes]:
         """Yield how everything stands, and then what happens."""
-        with self._listening() as listener:
-            for message in self._snapshot():  # however much that is, it is sent at once
+        with self._listening(Listener(kinds)) as listener:
+            for message in self._snapshot(kinds):  # however much that is, it is sent at once
                 yield message
             sizes: dict[int, int] = {}
             looked = trio.current_time()
@@ -75,23 +117,23 @@ class Events(Journal):
                     messages = await listener.read()
                 except trio.EndOfChannel:
                     return
-                for message in messages:
-                    yield message
-                if trio.current_time() - looked < BETWEEN_SIZES:
+                if messages:
+                    yield b"".join(messages)
+                if trio.current_time() - looked < BETWEEN_SIZES or "inflight" not in kinds:
                     continue
                 looked = trio.current_time()
-                for call in self._grown(sizes):
-                    yield _in_flight("upsert", request=call.entry())
+                if grown := self._grown(sizes):
+                    yield b"".join(_in_flight("upsert", request=call.entry()) for call in grown)
                 sizes = {call.number: call.size for call in self.in_flight}
 
     @contextmanager
-    def _listening(self) -> Iterator[Listener]:
-        listener = Listener()
+    def _listening(self, listener: Listener) -> Iterator[Listener]:
         if not self._listeners:
             self._hearing = self.book.listening(self._hear)
             self._hearing.__enter__()
             self.in_flight.on_change = self._call_changed
         self._listeners.add(listener)
+        self.on_listeners()
         try:
             yield listener
         finally:
@@ -99,23 +141,37 @@ class Events(Journal):
             if not self._listeners and self._hearing is not None:
                 self._hearing.__exit__(None, None, None)
                 self.in_flight.on_change = None
+            self.on_listeners()
 
     def _hear(self, source: str, data: bytes) -> None:
-        self._tell(_log(source.partition("/")[0], data))  # made once, for all who listen
+        if self.is_wanted("logData"):
+            self._tell("logData", _log(source.partition("/")[0], data))  # made once, for all
+        if self.is_wanted("log"):
+            self.feed.hear(source, data)
 
-    def _snapshot(self) -> Iterator[bytes]:
-        yield _log(PROXY, self.book.proxy.text())
-        yield _log("upstream", self.book.upstream.text())
-        yield self._statuses()
-        activity = self.resolver.config.ui.activity
-        yield _message("uiConfig", {"activity": {"session_id": list(activity.session_id)}})
-        yield _message("profileChanged", {"active": self.resolver.profile})
+    def _snapshot(self, kinds: frozenset[str]) -> Iterable[bytes]:
+        return (make() for kind, make in self._firsts() if kind in kinds)
+
+    def _firsts(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        """Yield what is said first of each kind, in llama-swap's order."""
+        yield "logData", lambda: _log(PROXY, self.book.proxy.text())
+        yield "logData", lambda: _log("upstream", self.book.upstream.text())
+        yield "modelStatus", self._statuses
+        sessions = list(self.resolver.config.ui.activity.session_id)
+        yield "uiConfig", lambda: _message("uiConfig", {"activity": {"session_id": sessions}})
+        yield "profileChanged", self._profile
         leases = [leaserows.row(lease) for lease in self.resolver.supervisor.leases]
-        yield _message("lease", {"operation": "list", "leases": leases})
-        yield _in_flight("snapshot", requests=[call.entry() for call in self.in_flight])
+        yield "lease", lambda: _message("lease", {"operation": "list", "leases": leases})
+        calls = [call.entry() for call in self.in_flight]
+        yield "inflight", lambda: _in_flight("snapshot", requests=calls)
+        for kind, first in self.feed.firsts():
+            yield kind, lambda kind=kind, first=first: _message(kind, first())  # type: ignore[misc] # bound now
 
     def _statuses(self) -> bytes:
         return _message("modelStatus", listing.statuses(self.resolver))
+
+    def _profile(self) -> bytes:
+        return _message("profileChanged", {"active": self.resolver.profile})
 
     def _grown(self, sizes: dict[int, int]) -> list[Call]:
         """Return the requests whose answers have grown since the last look."""
@@ -126,34 +182,49 @@ class Events(Journal):
         for listener in tuple(self._listeners):
             listener.close()
 
-    def _tell(self, message: bytes) -> None:
+    def _say(self, kind: str, data: object) -> None:
+        """Tell those who listen to a kind; the message is made only for somebody."""
+        if self.is_wanted(kind):
+            self._tell(kind, _message(kind, data))
+
+    def _tell(self, kind: str, message: bytes) -> None:
         for listener in tuple(self._listeners):
-            listener.tell(message)
+            if kind in listener.kinds:
+                listener.tell(message)
 
     def _call_changed(self, operation: str, call: Call) -> None:
         """Tell of a request that has come or gone."""
+        self.feed.touch(call.model)
+        if self.is_wanted("inflight"):
+            facts = {"id": str(call.number)} if operation == "remove" else {"request": call.entry()}
+            self._tell("inflight", _in_flight(operation, **facts))
         if operation == "remove":
-            self._tell(_in_flight(operation, id=str(call.number)))
-            self._tell(_message("activity", {"id": call.number}))
-        else:
-            self._tell(_in_flight(operation, request=call.entry()))
+            self._say("activity", {"id": call.number})
 
     def profile_changed(self) -> None:
         """Tell of the profile, and of the models: names have changed."""
-        if self._listeners:
-            self._tell(_message("profileChanged", {"active": self.resolver.profile}))
-            self._tell(self._statuses())
+        self.feed.stir()
+        if self.is_wanted("profileChanged"):
+            self._tell("profileChanged", self._profile())
+        if self.is_wanted("modelStatus"):
+            self._tell("modelStatus", self._statuses())
+
+    def reloaded(self) -> None:
+        """Tell of another configuration: of all models, and of those that are gone."""
+        self.feed.reloaded()
+        if self.is_wanted("modelStatus"):
+            self._tell("modelStatus", self._statuses())
 
     def lease_stepped(self, step: LeaseStep, lease: NamedLease) -> None:
         """Tell of a lease that was granted or renewed, or has ended."""
-        if self._listeners:
-            facts = {"operation": step.value, "lease": leaserows.row(lease)}
-            self._tell(_message("lease", facts))
+        self.feed.touch(lease.model)
+        self._say("lease", {"operation": step.value, "lease": leaserows.row(lease)})
 
     def stepped(self, model: str, event: Event, state: State, took: float) -> None:
         """Tell of the models."""
-        if self._listeners:
-            self._tell(self._statuses())
+        self.feed.touch(model)
+        if self.is_wanted("modelStatus"):
+            self._tell("modelStatus", self._statuses())
 
 
 def _message(kind: str, data: Any) -> bytes:  # noqa: ANN401 -- JSON

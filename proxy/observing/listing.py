@@ -70,7 +70,7 @@ def _local(model: Model, supervisor: Supervisor, *, aliases: bool) -> Iterator[R
     facts: Row = {"type": "model"} | (
         {"aliases": list(model.other_names)} if model.other_names else {}
     )
-    own, more = _of_model(model), _metadata(model)
+    own, more = of_model(model), _metadata(model)
     status = STATUS.get(server.at.state, UNLOADED)
     rows = [_row(model.id, status, facts=facts, more=more)]
     facts = {"type": "alias", "modelID": model.id}
@@ -129,7 +129,7 @@ def _said(name: str, description: str) -> Row:
     return {key: text for key, text in both.items() if text}
 
 
-def _of_model(model: Model) -> Row:
+def of_model(model: Model) -> Row:
     """Return what is known of a model itself: its names, and what it can do."""
     row = _said(model.name, model.description)
     if model.capabilities != Capabilities():

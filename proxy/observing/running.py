@@ -11,15 +11,32 @@ from typing import Any
 
 import trio
 
+from proxy.naming.resolving import Resolver
 from supervisor import Snapshot, State, Supervisor
 from supervisor.model.server import ModelServer
 from supervisor.scheduling.forecast import NOW, Forecast
+from supervisor.scheduling.outlook import word_for
 from supervisor.sleep.proof import History
 from supervisor.states.footprint import Footprint
 from supervisor.states.pins import Pin
 from supervisor.states.table import IN_MOTION
 
 Row = dict[str, Any]
+
+
+def facts_of(resolver: Resolver, stop: trio.Event) -> Row:
+    """Return what is to be said of the daemon as a whole."""
+    supervisor = resolver.supervisor
+    return {
+        "paused": supervisor.is_paused,
+        "ending": stop.is_set(),
+        "profile": resolver.profile,
+        "profiles": [one["id"] for one in resolver.profiles()["profiles"]],
+        "rule": word_for(supervisor.config),
+        "maxWait": supervisor.config.max_wait,
+        "performance": not supervisor.config.performance.disabled,
+        "models": len(supervisor.config.models),
+    }
 
 
 def standings(supervisor: Supervisor, snapshots: Iterable[Snapshot]) -> list[Row]:

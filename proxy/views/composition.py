@@ -16,6 +16,9 @@ from proxy.views.control import daemon_views
 from proxy.views.leases import lease_views
 from proxy.views.logs import log_views
 from proxy.views.models import model_views
+from proxy.views.pagefiles import page_views
+from proxy.views.past import past_views
+from proxy.views.settings import settings_views
 from proxy.views.subjects import Subjects
 
 SLOWEST_BODY = 60  # seconds for a view's request body to arrive
@@ -35,6 +38,9 @@ def quart_application(subjects: Subjects) -> QuartTrio:
     application.register_blueprint(model_views(subjects.resolver))
     application.register_blueprint(lease_views(subjects.resolver.supervisor))
     application.register_blueprint(daemon_views(subjects))
+    application.register_blueprint(page_views(subjects.resolver))
+    application.register_blueprint(past_views(subjects.history, subjects.reloader))
+    application.register_blueprint(settings_views(subjects.reloader, subjects.resolver.supervisor))
     application.register_blueprint(log_views(subjects.resolver, subjects.book))
     return application
 

@@ -6,21 +6,28 @@ Owns these routes. What they ask for is done elsewhere.
 from __future__ import annotations
 
 import json
-from functools import cache
-from importlib.metadata import version
 from typing import Any
+from urllib.parse import quote
 
 import attrs
 import trio
 from quart import Blueprint, Response, request
 
 from proxy.http.errors import BadRequest
-from proxy.lifecycle.reloading import Reloader
 from proxy.naming.resolving import Resolver
 from proxy.observing import running
+from proxy.observing.events import kinds_in
 from proxy.views.models import endless, plain
+from proxy.views.pagefiles import to_page, version_of_ours, wants_page
 from proxy.views.subjects import Subjects
 
+LINKS = """
+/ui/            the page: who has the GPU, who waits, why it swapped
+/v1/models      the models, as OpenAI's API lists them
+/running        how they stand
+/logs           the log
+/metrics        for Prometheus
+"""
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -30,11 +37,12 @@ def daemon_views(subjects: Subjects) -> Blueprint:
     _add_standing(views, subjects.resolver, subjects.stop)
     _add_metrics(views, subjects)
     _add_profiles(views, subjects.resolver)
-    _add_control(views, subjects.resolver, subjects.reloader)
+    _add_control(views, subjects)
 
     @views.get("/api/events")
     async def stream() -> Response:
-        return endless(subjects.events.stream(), "text/event-stream")
+        kinds = kinds_in(request.args.get("kinds"))
+        return endless(subjects.events.stream(kinds), "text/event-stream")
 
     @views.post("/api/inflight/<number>/cancel")
     async def cancel(number: str) -> dict[str, str]:
@@ -56,7 +64,15 @@ def _add_standing(views: Blueprint, resolver: Resolver, stop: trio.Event) -> Non
 
     @views.get("/")
     async def root() -> Response:
-        return plain(f"llamadoze {_version()}\n")
+        return to_page() if wants_page() else plain(f"llamadoze {version_of_ours()}\n{LINKS}")
+
+    @views.get("/upstream")
+    async def upstream() -> Response:
+        """Tell where the models' own pages are."""
+        if wants_page():
+            return to_page("#models")
+        names = sorted(resolver.config.models)
+        return plain("".join(f"/upstream/{quote(name)}/\n" for name in names))
 
     @views.get("/favicon.ico")
     async def icon() -> tuple[str, int]:
@@ -64,7 +80,7 @@ def _add_standing(views: Blueprint, resolver: Resolver, stop: trio.Event) -> Non
 
     @views.get("/api/version")
     async def about() -> dict[str, str]:
-        return {"version": _version(), "commit": "unknown", "build_date": "unknown"}
+        return {"version": version_of_ours(), "commit": "unknown", "build_date": "unknown"}
 
 
 def _add_metrics(views: Blueprint, subjects: Subjects) -> None:
@@ -95,7 +111,8 @@ def _add_profiles(views: Blueprint, resolver: Resolver) -> None:
         return {"active": resolver.profile}
 
 
-def _add_control(views: Blueprint, resolver: Resolver, reloader: Reloader) -> None:
+def _add_control(views: Blueprint, subjects: Subjects) -> None:
+    resolver, reloader, feed = subjects.resolver, subjects.reloader, subjects.events.feed
     supervisor = resolver.supervisor
 
     @views.post("/api/reload")
@@ -111,15 +128,14 @@ def _add_control(views: Blueprint, resolver: Resolver, reloader: Reloader) -> No
         requests = request.args.get("requests", "hold")
         if requests not in ("hold", "refuse"):
             raise BadRequest(f"requests={requests}: expected hold or refuse", code="bad_value")
+        feed.stir()
         stand = await supervisor.pause(refuse=requests == "refuse")
+        feed.stir()
         return {"paused": supervisor.is_paused, "models": running.standings(supervisor, stand)}
 
     @views.post("/api/resume")
     async def resume() -> dict[str, Any]:
+        feed.stir()
         stand = await supervisor.resume()
+        feed.stir()
         return {"paused": supervisor.is_paused, "models": running.standings(supervisor, stand)}
-
-
-@cache
-def _version() -> str:
-    return version("llamadoze")

@@ -14,6 +14,7 @@ from proxy.http.errors import BadRequest
 from proxy.naming.resolving import Resolver
 from proxy.observing.logbook import PROXY, UPSTREAM, LogBook
 from proxy.views.models import endless, plain
+from proxy.views.pagefiles import to_page, wants_page
 from supervisor.processes.output import LogRing
 
 TEXT = "text/plain; charset=utf-8"
@@ -25,7 +26,7 @@ def log_views(resolver: Resolver, book: LogBook) -> Blueprint:
 
     @views.get("/logs")
     async def logs() -> Response:
-        return plain(book.combined.text())
+        return to_page("#logs") if wants_page() else plain(book.combined.text())
 
     @views.get("/logs/stream")
     @views.get("/logs/stream/<path:source>")

@@ -6,6 +6,7 @@ import attrs
 import trio
 
 from proxy.forwarding.inflight import InFlight
+from proxy.history.keeping import History
 from proxy.lifecycle.reloading import Reloader
 from proxy.naming.resolving import Resolver
 from proxy.observing.counters import Metrics
@@ -23,4 +24,5 @@ class Subjects:
     in_flight: InFlight
     events: Events
     book: LogBook
+    history: History
     stop: trio.Event

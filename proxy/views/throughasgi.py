@@ -60,7 +60,7 @@ def _scope(exchange: Exchange, path: str) -> Message:
         "method": exchange.method,
         "scheme": exchange.connection.scheme,
         "path": path,
-        "raw_path": path.encode("utf-8", "surrogateescape"),
+        "raw_path": exchange.path.encode("utf-8", "surrogateescape"),
         "query_string": exchange.query,
         "root_path": "",
         "headers": headers,

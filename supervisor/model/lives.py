@@ -33,6 +33,7 @@ from supervisor.sleep.actions import Actions
 from supervisor.sleep.contact import Contact
 from supervisor.sleep.sleeping import Sleeping
 from supervisor.states.backoff import NO_BACKOFF, Backoff
+from supervisor.states.causes import Cause, Why
 from supervisor.states.durations import seconds
 from supervisor.states.journal import SILENT, Journal
 from supervisor.states.learned import Learned
@@ -294,7 +295,13 @@ class Lives:
         self.model = model
 
     def _actions(self, server: RunningServer) -> Actions:
-        return Actions(self.model, self.limits, self.contact, self.output, server)
+        return Actions(
+            *(self.model, self.limits, self.contact, self.output, server), self.at.note_taken
+        )
 
-    def _tell_of_idleness(self, what: str, limit: float) -> None:
+    def _tell_of_idleness(self, wish: Wish, limit: float) -> None:
+        what = "Sleeping model" if wish is Wish.SLEEP else "Unloading model"
         self.at.tell("info", f"{what}, TTL of {seconds(limit)} reached", timeout_s=limit)
+        key = "sleepTtl" if wish is Wish.SLEEP else "ttl"
+        cause = Cause(why=Why.IDLE, text=f"idle for {seconds(limit)} ({key})")
+        self.journal.asked(self.model.id, wish, cause)

@@ -28,7 +28,7 @@ class Wanted:
 
     Attributes:
         limits: the idle times and the longest drain, in seconds.
-        tell: says to the operator that an idle time is over.
+        tell: says what follows from an idle time that is over.
         is_leased: whether somebody has a lease on the model: then its idle times do not run.
         wish: the latest.
         found_asleep: whether somebody else has put the model to sleep; its life takes that back.
@@ -38,7 +38,7 @@ class Wanted:
     """
 
     limits: Limits
-    tell: Callable[[str, float], None]
+    tell: Callable[[Wish, float], None]
     is_leased: Callable[[], bool] = lambda: False
     wish: Wish = attrs.field(default=Wish.STOP, init=False)
     found_asleep: bool = attrs.field(default=False, init=False)
@@ -137,10 +137,10 @@ class Wanted:
         if self.is_leased():
             return
         if self.wish is not Wish.STOP and self.usage.is_idle_for(stop):
-            self.tell("Unloading model", stop)
+            self.tell(Wish.STOP, stop)
             self.ask(Wish.STOP)
         elif self.wish is Wish.SERVE and self.usage.is_idle_for(sleep):
-            self.tell("Sleeping model", sleep)
+            self.tell(Wish.SLEEP, sleep)
             self.ask(Wish.SLEEP)
 
     async def _drain_too_long(self) -> str:

@@ -13,6 +13,7 @@ from configschema import Limits, Model
 from supervisor.model.service import Service
 from supervisor.sleep.trust import FULL_TRUST
 from supervisor.states.backoff import NO_BACKOFF
+from supervisor.states.causes import Cause, Why
 from supervisor.states.snapshot import Snapshot
 from supervisor.states.table import AT_REST, ENDED, State, Wish
 
@@ -55,13 +56,19 @@ class ModelServer(Service):
         """Let its next start not wait, whatever has failed before."""
         self.backoff = NO_BACKOFF
 
-    def wish(self, wish: Wish) -> None:
+    def wish(self, wish: Wish, cause: Cause) -> None:
         """Say what is wanted of it now.
 
         SLEEP and DRAIN wait for the leases to end. STOP does not, and ends the present process
         whatever is wished after it; a later SERVE starts a new one. Where the process has to end
         for a change, it does so after its leases, whatever else is wished.
+
+        Args:
+            wish: what is wanted.
+            cause: why.
         """
+        if wish is not self.wanted.wish:
+            self.journal.asked(self.model.id, wish, cause)
         is_final = self._next is not None and self.at.state is State.READY
         self.wanted.ask(Wish.DRAIN if is_final and wish is not Wish.STOP else wish)
 
@@ -72,7 +79,7 @@ class ModelServer(Service):
             if why_replaced:
                 text = f"Stopping process when its requests have ended: {why_replaced}"
                 self.at.tell("info", text, reason=why_replaced)
-            self.wish(Wish.DRAIN)
+            self.wish(Wish.DRAIN, Cause(why=Why.RELOAD, text=why_replaced or ""))
         else:
             self._apply(model, limits, fresh=why_replaced is not None)
 

@@ -68,6 +68,71 @@ def _gpu(nvml: Any, number: int) -> Gpu | None:  # noqa: ANN401 -- it ships no t
         return None
 
 
+@attrs.frozen
+class Gauges:
+    """What else the driver tells of one GPU; -1 is what it does not tell.
+
+    Attributes:
+        uuid: of the GPU.
+        temperature: degrees Celsius.
+        busy: per cent of the time in which something ran on it.
+        fan: per cent of its speed.
+        watts: that it draws.
+        most_watts: that it may draw.
+        driver: the driver's version.
+    """
+
+    uuid: str
+    temperature: float = -1
+    busy: float = -1
+    fan: float = -1
+    watts: float = -1
+    most_watts: float = -1
+    driver: str = ""
+
+
+def gauges() -> list[Gauges]:
+    """Return what else is told of the GPUs that answer."""
+    nvml = _nvml()
+    if nvml is None:
+        return []
+    try:
+        count, driver = nvml.nvmlDeviceGetCount(), str(nvml.nvmlSystemGetDriverVersion())
+    except nvml.NVMLError:  # the driver is being replaced
+        return []
+    found = (_gauges(nvml, number, driver) for number in range(count))
+    return [one for one in found if one is not None]
+
+
+def _gauges(nvml: Any, number: int, driver: str) -> Gauges | None:  # noqa: ANN401 -- it ships no types
+    try:
+        device = nvml.nvmlDeviceGetHandleByIndex(number)
+        uuid = nvml.nvmlDeviceGetUUID(device)
+    except nvml.NVMLError:  # it has fallen off the bus
+        return None
+
+    def told(name: str, *more: int) -> Any:  # noqa: ANN401 -- it ships no types
+        try:
+            return getattr(nvml, f"nvmlDeviceGet{name}")(device, *more)
+        except nvml.NVMLError:  # a card without a fan, say
+            return -1
+
+    rates = told("UtilizationRates")
+    return Gauges(
+        uuid,
+        temperature=told("Temperature", nvml.NVML_TEMPERATURE_GPU),
+        busy=rates if rates == -1 else rates.gpu,
+        fan=told("FanSpeed"),
+        watts=_watts(told("PowerUsage")),
+        most_watts=_watts(told("PowerManagementLimit")),
+        driver=driver,
+    )
+
+
+def _watts(milliwatts: float) -> float:
+    return milliwatts if milliwatts == -1 else milliwatts / 1000
+
+
 def _memory(nvml: Any, device: Any) -> tuple[int, int]:  # noqa: ANN401 -- it ships no types
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(device)

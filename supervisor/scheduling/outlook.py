@@ -21,6 +21,8 @@ from supervisor.scheduling.roomkeeper import RoomKeeper
 from supervisor.states.snapshot import Costs, Snapshot, usual_costs
 from supervisor.states.table import IN_MOTION, State, Wish
 
+ONE_AT_A_TIME = "one at a time"
+
 
 @attrs.frozen(kw_only=True)
 class Rules:
@@ -32,6 +34,7 @@ class Rules:
         priorities: by model id; 0 without.
         max_queue: requests that may wait, for all models together; 0 is no limit.
         memory: what models may have, where that says who must leave for whom.
+        word: for what says who must leave for whom.
     """
 
     make_room: MakeRoom
@@ -39,6 +42,7 @@ class Rules:
     priorities: Mapping[str, int] = attrs.field(factory=dict)
     max_queue: int = 0
     memory: MemoryRules | None = None
+    word: str = ONE_AT_A_TIME
 
 
 def rules_for(config: Config) -> Rules:
@@ -51,7 +55,16 @@ def rules_for(config: Config) -> Rules:
         priorities={model.id: priority for model, priority in found if model},
         max_queue=config.max_queue,
         memory=rules_of(config).memory,
+        word=word_for(config),
     )
+
+
+def word_for(config: Config) -> str:
+    """Return what says who may run beside whom, in a word."""
+    rules = rules_of(config)
+    if rules.memory:
+        return "memory"
+    return "matrix" if rules.matrix else "groups" if rules.groups else ONE_AT_A_TIME
 
 
 @attrs.frozen

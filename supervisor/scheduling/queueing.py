@@ -1,10 +1,12 @@
-"""A place in the queue for a model, which becomes a lease.
+"""A place in the queue for a model, which becomes a lease; and the queue of all such places.
 
-Owns the ``async with`` of a caller. Who is let in, and who is sent away, is the scheduler's.
+Owns the ``async with`` of a caller, and the order of coming. Who is let in, and who is sent away,
+is the scheduler's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator, Mapping
 from typing import Protocol
 
 import attrs
@@ -12,6 +14,8 @@ import trio
 
 from supervisor.model.server import ModelServer
 from supervisor.model.usage import Lease
+from supervisor.scheduling.decisions import Demand
+from supervisor.states.causes import AN_OPERATOR, Asker
 from supervisor.states.refusals import SupervisorError
 
 
@@ -34,6 +38,7 @@ class Turn:
 
     _queue: Queue
     server: ModelServer
+    asker: Asker = AN_OPERATOR
     since: float = attrs.field(default=0.0, init=False)
     lease: Lease | None = attrs.field(default=None, init=False)
     answered: trio.Event = attrs.field(init=False)  # there once it is queued
@@ -69,3 +74,82 @@ class Turn:
     def leave(self, *, cut: bool = False) -> None:
         """Give up the place or the lease, whichever it is; `cut` is before the answer's end."""
         self._queue.leave(self, cut=cut)
+
+
+@attrs.frozen(kw_only=True)
+class Queued:
+    """Somebody who waits.
+
+    Attributes:
+        model: that is waited for.
+        asker: who waits.
+        since: when that began, on Trio's clock.
+        place: of the model among those that are waited for; 1 is first.
+        behind: those that keep the model from its turn.
+        closing: when these are closed for newcomers at the latest, on Trio's clock; infinity is
+            not known.
+    """
+
+    model: str
+    asker: Asker
+    since: float
+    place: int
+    behind: tuple[str, ...]
+    closing: float
+
+
+@attrs.define(eq=False)
+class WaitingList:
+    """All who wait, for any model, in the order of their coming."""
+
+    _turns: list[Turn] = attrs.field(factory=list, init=False)
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def __iter__(self) -> Iterator[Turn]:
+        return iter(tuple(self._turns))
+
+    def __contains__(self, turn: Turn) -> bool:
+        return turn in self._turns
+
+    def add(self, turn: Turn) -> None:
+        """Queue somebody, from now on."""
+        turn.since, turn.answered = trio.current_time(), trio.Event()
+        self._turns.append(turn)
+        turn.server.usage.add_waiter()
+
+    def remove(self, turn: Turn) -> None:
+        """Let somebody wait no longer."""
+        self._turns.remove(turn)
+        turn.server.usage.remove_waiter()
+
+    def take(self, models: Container[str]) -> list[Turn]:
+        """Let nobody wait for these models any longer, and return who did."""
+        taken = [turn for turn in self._turns if turn.server.model.id in models]
+        for turn in taken:
+            self.remove(turn)
+        return taken
+
+    def first(self, model: str) -> Turn | None:
+        """Return who has waited for a model the longest."""
+        return next((turn for turn in self._turns if turn.server.model.id == model), None)
+
+    def demands(self, priorities: Mapping[str, int]) -> dict[str, Demand]:
+        """Return what is waited for, in the order of coming.
+
+        Args:
+            priorities: by model id; 0 without.
+        """
+        found: dict[str, Demand] = {}
+        for turn in self._turns:
+            server = turn.server
+            name = server.model.id
+            if name not in found:
+                found[name] = Demand(
+                    model=name,
+                    since=turn.since,
+                    count=server.usage.waiting,
+                    priority=priorities.get(name, 0),
+                )
+        return found

@@ -18,11 +18,14 @@ from supervisor.model.usage import Stir
 from supervisor.scheduling.decisions import NOTHING, Decision, Demand
 from supervisor.scheduling.forecast import NOW, Forecast, forecast
 from supervisor.scheduling.outlook import Outlook, Rules
-from supervisor.scheduling.queueing import Turn
+from supervisor.scheduling.queueing import Queued, Turn, WaitingList
 from supervisor.scheduling.roomkeeper import RoomKeeper
+from supervisor.scheduling.rulings import Rulings
 from supervisor.scheduling.turns import decide
 from supervisor.states.backoff import LONGEST_HELD
+from supervisor.states.causes import AN_OPERATOR, Asker
 from supervisor.states.durations import seconds
+from supervisor.states.journal import SILENT, Journal
 from supervisor.states.refusals import (
     BackingOff,
     ModelFailed,
@@ -51,22 +54,31 @@ class Scheduler:
         servers: all model servers by id.
         rules: in which order, and who beside whom.
         keeper: of the memory that there is.
+        journal: told of what is decided.
         paused: whether nobody is let in.
+        waiting: who waits.
+        rulings: what was decided, and why.
     """
 
     servers: Mapping[str, ModelServer]
     rules: Rules
     keeper: RoomKeeper
+    journal: Journal = SILENT
     paused: bool = attrs.field(default=False, init=False)
+    waiting: WaitingList = attrs.field(factory=WaitingList, init=False)
+    rulings: Rulings = attrs.field(init=False)
     _refuses: bool = attrs.field(default=False, init=False)
     _resumed: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _waiting: list[Turn] = attrs.field(factory=list, init=False)
     _decision: Decision = attrs.field(default=NOTHING, init=False)
     _closed: Stir = attrs.field(factory=Stir, init=False)
     _pause: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _foretold: dict[str, tuple[object, float, Forecast | None]] = attrs.field(
         factory=dict, init=False
     )
+
+    @rulings.default
+    def _nothing_ruled_yet(self) -> Rulings:
+        return Rulings(self.servers, self.waiting, self.journal)
 
     async def run(self) -> None:
         """Settle whenever a time has come; changes settle by themselves."""
@@ -75,9 +87,9 @@ class Scheduler:
                 await trio.sleep_forever()
             self.settle()
 
-    def lease(self, model: str) -> Turn:
+    def lease(self, model: str, asker: Asker = AN_OPERATOR) -> Turn:
         """Return the way to a lease on a model; entering it queues for it."""
-        return Turn(self, self.servers[model])
+        return Turn(self, self.servers[model], asker)
 
     def join(self, turn: Turn) -> bool:
         """Queue; return whether that is over already. Raises what refuses at once."""
@@ -88,9 +100,7 @@ class Scheduler:
         if server.is_serving and not self.paused and self._lets_in(server):
             turn.lease = server.usage.take()  # what `decide` would say
             return True
-        turn.since, turn.answered = trio.current_time(), trio.Event()
-        self._waiting.append(turn)
-        server.usage.add_waiter()
+        self.waiting.add(turn)
         self.settle()
         return turn.answered.is_set()
 
@@ -108,12 +118,29 @@ class Scheduler:
         if usage.in_flight + usage.waiting >= server.limits.concurrency:
             raise TooManyRequests(model, server.limits.concurrency)
         most, is_open = self.rules.max_queue, model not in self._decision.closed
-        if most and len(self._waiting) >= most and not (server.is_serving and is_open):
+        if most and len(self.waiting) >= most and not (server.is_serving and is_open):
             raise QueueFull(model, most)
 
     def place(self, model: str) -> int:
         """Return the place of a model among those that are waited for, 1 is first; 0 is none."""
         return next((n for n, name in enumerate(self._demands(), 1) if name == model), 0)
+
+    def queue(self) -> list[Queued]:
+        """Return all who wait, in the order of their coming."""
+        places = {name: place for place, name in enumerate(self._demands(), 1)}
+        behind, closing = self._decision.behind, self._decision.closing
+        return [
+            Queued(
+                model=name,
+                asker=turn.asker,
+                since=turn.since,
+                place=places[name],
+                behind=tuple(sorted(behind.get(name, ()))),
+                closing=closing.get(name, inf),
+            )
+            for turn in self.waiting
+            for name in (turn.server.model.id,)
+        ]
 
     def ready_in(self, model: str) -> Forecast | None:
         """Return when a model would be ready for who asks now; None if that is not known, as in a
@@ -148,13 +175,9 @@ class Scheduler:
         """Return when a model is closed for newcomers, since its requests keep others out."""
         await self._closed.when(lambda: model in self._decision.closed)
 
-    def waiting(self) -> dict[str, int]:
-        """Return how many wait for each model."""
-        return {name: demand.count for name, demand in self._demands().items()}
-
     def settle(self) -> None:
         """Do what should happen now. Call after every change."""
-        if not self._waiting and self._decision is NOTHING:  # as it is mostly
+        if not self.waiting and self._decision is NOTHING:  # as it is mostly
             return
         self._refuse_what_is_held()
         before, self._decision = self._decision, self._decide()
@@ -162,6 +185,7 @@ class Scheduler:
             self._pause.deadline = self._decision.until
         if self._decision.closed != before.closed:
             self._closed()
+        self.rulings.note(self._decision)
         for model in self._decision.cut:
             server = self.servers[model]
             limit = seconds(server.limits.drain)
@@ -169,19 +193,19 @@ class Scheduler:
             log.error(f"<{model}> {after}, stopping it", model=model, reason=after)
         for model, wish in self._decision.wishes.items():
             self._ask(self.servers[model], wish)
-        for turn in self._take(self._decision.admit):
+        for turn in self.waiting.take(self._decision.admit):
             turn.lease = turn.server.usage.take()
             turn.answered.set()
 
     def _ask(self, server: ModelServer, wish: Wish) -> None:
         """Tell a model server what is decided, and the log for whom one makes room."""
         model = server.model.id
-        cause = self._decision.causes.get(model)
-        if cause and server.wanted.wish is Wish.SERVE:
-            log.info(f"<{model}> Makes room for '{cause}'", model=model, needed_by=cause)
+        wanted = self._decision.causes.get(model)
+        if wanted and server.wanted.wish is Wish.SERVE:
+            log.info(f"<{model}> Makes room for '{wanted}'", model=model, needed_by=wanted)
         if wish is Wish.SERVE and self.rules.memory:
             self.keeper.seat(server, self._decision.gpus.get(model, server.known.gpus))
-        server.wish(wish)
+        server.wish(wish, self.rulings.why(server, wish, self._decision, self.rules.word))
 
     def _refuse_what_is_held(self) -> None:
         """Send away who needs the room of what could not be ended."""
@@ -193,7 +217,7 @@ class Scheduler:
                 self.refuse(name, StillHeld(name, holder, left[holder]))
 
     def _decide(self) -> Decision:
-        if self.paused or not self._waiting:
+        if self.paused or not self.waiting:
             return NOTHING
         now, waited_for = trio.current_time(), self._demands()
         held = {name: self.servers[name].held_back for name in waited_for}
@@ -236,23 +260,12 @@ class Scheduler:
 
     def _demands(self) -> dict[str, Demand]:
         """Return what is waited for; the list is in the order of their coming."""
-        found: dict[str, Demand] = {}
-        for turn in self._waiting:
-            name = turn.server.model.id
-            if name in found:
-                continue
-            found[name] = Demand(
-                model=name,
-                since=turn.since,
-                count=self.servers[name].usage.waiting,
-                priority=self.rules.priorities.get(name, 0),
-            )
-        return found
+        return self.waiting.demands(self.rules.priorities)
 
     def pause(self, *, refuse: bool) -> None:
         """Let nobody in; send everybody away, too, if that is wanted."""
         self.paused, self._refuses = True, refuse
-        for name in self.waiting() if refuse else ():
+        for name in self._demands() if refuse else ():
             self.refuse(name, Paused(name))
 
     def resume(self) -> None:
@@ -272,24 +285,14 @@ class Scheduler:
 
     def refuse(self, model: str, error: SupervisorError) -> None:
         """Send everybody who waits for a model away."""
-        for turn in self._take({model}):
+        for turn in self.waiting.take({model}):
             turn.refusal = error
             turn.answered.set()
 
-    def _take(self, models: Iterable[str]) -> list[Turn]:
-        taken = [turn for turn in self._waiting if turn.server.model.id in models]
-        for turn in taken:
-            self._remove(turn)
-        return taken
-
-    def _remove(self, turn: Turn) -> None:
-        self._waiting.remove(turn)
-        turn.server.usage.remove_waiter()
-
     def leave(self, turn: Turn, *, cut: bool = False) -> None:
         """Give up the place or the lease, whichever it is."""
-        if turn in self._waiting:
-            self._remove(turn)
+        if turn in self.waiting:
+            self.waiting.remove(turn)
         elif turn.lease is not None:
             turn.lease.give_back(cut=cut)
             if turn.server.usage.in_flight:  # nobody waits for one of several to end

@@ -14,6 +14,7 @@ import trio
 from configschema import Config
 from supervisor.model.server import ModelServer
 from supervisor.processes.memory import Measure
+from supervisor.states.causes import Cause, Why
 from supervisor.states.snapshot import UNKNOWN, Costs
 from supervisor.states.table import State, Wish
 
@@ -156,4 +157,4 @@ class BudgetKeeper:
         memory = f" with {held / GIB:.1f} GiB" if held else ""
         reason = f"{count} models sleep{memory}, more than maxSleepers or maxSleepMemory allows"
         log.info(f"<{model}> Stopping sleeping model: {reason}", model=model, reason=reason)
-        server.wish(Wish.STOP)
+        server.wish(Wish.STOP, Cause(why=Why.BUDGET, text=reason))

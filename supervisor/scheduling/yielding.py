@@ -18,6 +18,7 @@ from configschema.rules.addresses import is_here
 from supervisor.model.server import ModelServer
 from supervisor.processes.survey import Survey
 from supervisor.room.strangers import GpuUse, Strangers
+from supervisor.states.causes import Cause, Why
 from supervisor.states.snapshot import Snapshot
 from supervisor.states.table import AT_REST, HAS_PROCESS, HOLDS_MEMORY, Wish
 
@@ -93,7 +94,7 @@ class Yielding:
     servers: Mapping[str, ModelServer]
     config: Callable[[], Config]
     survey: Callable[[], Awaitable[Survey | None]]
-    bring_back: Callable[[str], object]
+    bring_back: Callable[[str, Why], object]
     programs: Callable[[Collection[str]], Awaitable[tuple[str, ...]]]
     _strangers: Strangers = attrs.field(factory=Strangers, init=False)
     _stirred: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -186,7 +187,8 @@ class Yielding:
             what = "Sleeping model" if server.can_sleep else "Stopping model, as it cannot sleep"
             log.info(f"<{name}> {what}: {sight.why}", model=name, reason=sight.why)
             self._yielded[name] = server.unloads
-            server.wish(Wish.SLEEP if server.can_sleep else Wish.DRAIN)
+            cause = Cause(why=Why.YIELD, text=sight.why)
+            server.wish(Wish.SLEEP if server.can_sleep else Wish.DRAIN, cause)
 
     def _end(self) -> None:
         """Bring back who was awake before, unless another has its room now."""
@@ -199,7 +201,7 @@ class Yielding:
         log.info(f"Yielding is over (the reason was: {self._why}); {what}", models=names)
         self._why, self._yielded = "", {}
         for name in () if newcomers else names:
-            self.bring_back(name)
+            self.bring_back(name, Why.YIELD)
 
     def _comes_back(self, name: str) -> bool:
         """Whether a model that has yielded was awake before, and nobody has unloaded it since."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 
 import attrs
@@ -43,6 +43,7 @@ class Actions:
         contact: how it is reached.
         output: takes what the commands write.
         server: that they are done to.
+        done: told of each step that was taken, and of its seconds.
     """
 
     model: Model
@@ -50,6 +51,7 @@ class Actions:
     contact: Contact
     output: LogRing
     server: RunningServer
+    done: Callable[[str, float], None] = lambda _, __: None
 
     async def fall_idle(self, until: float, cut_at: float) -> str | None:
         """Wait until nothing runs in a server of which requests were cut; return why it does.
@@ -179,7 +181,8 @@ class Actions:
 
     def _steps(self) -> Steps:
         return Steps(
-            self.model.id, self.server, self.contact.call, self.environment(), self.output.write
+            *(self.model.id, self.server, self.contact.call, self.environment()),
+            *(self.output.write, self.done),
         )
 
 

@@ -59,6 +59,7 @@ class Steps:
         call: makes one HTTP request.
         env: of the commands.
         hear: takes what the commands write.
+        done: told of each step that was taken, and of its seconds.
     """
 
     model: str
@@ -66,6 +67,7 @@ class Steps:
     call: Caller
     env: Mapping[str, str]
     hear: Callable[[bytes], None]
+    done: Callable[[str, float], None] = lambda _, __: None
 
     async def take(self, steps: Sequence[Step], limits: StepLimits) -> str | None:
         """Take steps up to the first that fails; return how it failed, in a sentence, or None."""
@@ -75,7 +77,9 @@ class Steps:
         over = trio.current_time() + limits.whole
         with trio.CancelScope(deadline=min(over, limits.until)):
             for under_way in trials:
+                began = trio.current_time()
                 failure = await under_way.within(limits)
+                self.done(under_way.step.name, trio.current_time() - began)
                 if failure and not under_way.step.optional:
                     return failure
                 if failure:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import attrs
 
-from supervisor.states.table import Event, State
+from supervisor.states.causes import Cause, Ruling
+from supervisor.states.table import Event, State, Wish
 
 
 class Journal:
@@ -26,8 +27,14 @@ class Journal:
             took: seconds that it stood where it was before.
         """
 
-    def failed(self, model: str, state: State) -> None:
+    def failed(self, model: str, state: State, reason: str) -> None:
         """Take note that a model, or a way to put it to sleep or to wake it, failed in a state."""
+
+    def asked(self, model: str, wish: Wish, cause: Cause) -> None:
+        """Take note of why a model is asked for something; the step to it follows, or none."""
+
+    def ruled(self, ruling: Ruling) -> None:
+        """Take note that a model comes up, and who leaves for it; one that is known grows."""
 
     def wrote(self, model: str, output: bytes) -> None:
         """Take note of what a model's process, or a command that belongs to it, wrote."""
@@ -48,10 +55,20 @@ class Journals(Journal):
         for journal in self.all:
             journal.stepped(model, event, state, took)
 
-    def failed(self, model: str, state: State) -> None:
+    def failed(self, model: str, state: State, reason: str) -> None:
         """Tell of a failure."""
         for journal in self.all:
-            journal.failed(model, state)
+            journal.failed(model, state, reason)
+
+    def asked(self, model: str, wish: Wish, cause: Cause) -> None:
+        """Tell why a model is asked for something."""
+        for journal in self.all:
+            journal.asked(model, wish, cause)
+
+    def ruled(self, ruling: Ruling) -> None:
+        """Tell that a model comes up, and who leaves for it."""
+        for journal in self.all:
+            journal.ruled(ruling)
 
     def wrote(self, model: str, output: bytes) -> None:
         """Tell of output."""

@@ -83,7 +83,8 @@ def _costs(data: object) -> Costs:
     of_each = data.get("counts")
     counts: Mapping[str, Any] = of_each if isinstance(of_each, dict) else {}
     counted = {name: counts[name] for name in facts if _is_amount(counts.get(name))}
-    return Costs(**facts, counts={**dict.fromkeys(facts, 1), **counted})
+    saved = float(data["saved"]) if _is_seconds(data.get("saved")) else 0.0
+    return Costs(**facts, counts={**dict.fromkeys(facts, 1), **counted}, saved=saved)
 
 
 def _is_amount(value: object) -> bool:

@@ -30,6 +30,7 @@ class Costs:
 
     Attributes:
         counts: how often each was measured, by its name.
+        saved: seconds that all wakes together took less than starts would have.
     """
 
     start: float | None = None
@@ -37,6 +38,7 @@ class Costs:
     sleep: float | None = None
     wake: float | None = None
     counts: Mapping[str, int] = attrs.field(factory=dict)
+    saved: float = 0.0
 
     def learn(self, done: Event, took: float) -> Costs:
         """Return what is known after one more step, which this event completed."""
@@ -46,7 +48,8 @@ class Costs:
         known: float | None = getattr(self, name)
         mean = took if known is None else known + WEIGHT_OF_THE_NEWEST * (took - known)
         counts = {**self.counts, name: self.counts.get(name, 0) + 1}
-        return attrs.evolve(self, **{name: mean}, counts=counts)
+        more = max(0.0, (self.start or 0.0) - took) if done is Event.WOKE else 0.0
+        return attrs.evolve(self, **{name: mean}, counts=counts, saved=self.saved + more)
 
 
 UNKNOWN = Costs()

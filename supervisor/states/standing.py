@@ -38,6 +38,7 @@ class Standing:
         ready_since: when it last began to serve, on Trio's clock.
         served: seconds that its present process has; None if that did not come to it.
         costs: how long its steps take.
+        taken: what was done to its server in its present state, and the seconds of each.
         share: how much of the present step is done, 0 to 1; None if its server does not tell.
     """
 
@@ -53,6 +54,7 @@ class Standing:
     ready_since: float = attrs.field(default=0.0, init=False)
     served: float | None = attrs.field(default=None, init=False)
     costs: Costs = attrs.field(default=UNKNOWN, init=False)
+    taken: list[tuple[str, float]] = attrs.field(factory=list, init=False)
     share: float | None = attrs.field(default=None, init=False)
     _since: float = attrs.field(default=0.0, init=False)
     _watchers: Watchers = attrs.field(factory=Watchers, init=False)
@@ -65,6 +67,10 @@ class Standing:
     def hear(self, share: float | None) -> None:
         """Note how much of the present step is done, if that is known; the next step forgets it."""
         self.share = share
+
+    def note_taken(self, name: str, took: float) -> None:
+        """Note what was done to its server, and the seconds that it took."""
+        self.taken.append((name, took))
 
     def step(self, event: Event, done: str | None = None) -> None:
         """Apply an event; `done` says what was completed by it, for the log."""
@@ -79,6 +85,7 @@ class Standing:
         else:
             self.tell("debug", f"State is {self.state.value}")
         self.journal.stepped(self.model, event, self.state, took)
+        self.taken = []
         self._watchers.tell(self.snapshot())
         self.on_change()
 
@@ -136,5 +143,5 @@ class Standing:
     def report_failure(self, failure: str, remedy: str) -> None:
         """Say what failed in the present state, and what is done next."""
         took = round(trio.current_time() - self._since, 3)
-        self.journal.failed(self.model, self.state)
+        self.journal.failed(self.model, self.state, failure)
         self.tell("error", f"{failure}, {remedy}", reason=failure, duration_s=took)

@@ -27,7 +27,7 @@ def count(metrics: Metrics, model: str, answer: Said, known: bool = True, **more
     call = Call("id", "POST", "/", [], "", model=model, known=known, began=100)
     for name, value in more.items():
         setattr(call, name, value)
-    metrics.count(call, answer, 101.5)  # type: ignore[arg-type] # all that is read of it
+    metrics.count(call, answer, answer.tokens(), 101.5)  # type: ignore[arg-type] # all that is read
 
 
 def counted() -> Metrics:

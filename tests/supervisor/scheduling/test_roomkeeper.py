@@ -13,7 +13,9 @@ from trio.testing import MockClock
 from configschema import parse
 from supervisor import NoRoom, State, Supervisor
 from supervisor.processes.survey import Survey
+from supervisor.states.causes import Cause, Why
 from supervisor.states.footprint import Footprint
+from supervisor.states.table import Wish
 from tests.supervisor.scheduling.fakeroom import (
     GIB,
     FakeRoom,
@@ -517,7 +519,7 @@ async def test_a_model_that_is_called_back_while_it_ends_is_told_of_its_gpu(
     models = many(room, Takes(gpu=20), "ab", sleeps=False, memory={"gpu": 20})
     async with opened(room, written(models, {"gpus": ["1"]})) as supervisor:
         await use(supervisor, "a")
-        supervisor.servers["a"].wish(supervisor.servers["a"].wanted.wish.STOP)
+        supervisor.servers["a"].wish(Wish.STOP, Cause(why=Why.OPERATOR))
         await use(supervisor, "a")
         assert told(room, "a") == "GPU-bb"
         assert room.history.count("+ serve a") == 2

@@ -11,6 +11,7 @@ import trio
 
 from configschema import Model
 from supervisor.sleep.contact import OneToken
+from supervisor.states.causes import Asker, Why
 from supervisor.states.durations import seconds
 from supervisor.states.refusals import SupervisorError
 from supervisor.supervisor import Supervisor
@@ -31,7 +32,7 @@ async def preload(supervisor: Supervisor, one_token: OneToken) -> None:
 
 async def _preload(supervisor: Supervisor, model: Model, one_token: OneToken) -> None:
     try:
-        async with supervisor.lease(model.id) as server:
+        async with supervisor.lease(model.id, Asker(why=Why.PRELOAD)) as server:
             failure = await _first_token(server.model, one_token, server.limits.canary)
     except SupervisorError as error:
         log.warning(f"<{model.id}> Not preloaded: {error}", model=model.id)

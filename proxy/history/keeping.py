@@ -1,0 +1,218 @@
+"""All that is kept of what happens: put together, begun with what an earlier daemon kept, sampled.
+
+Owns which settings bound what, and when the machine is looked at: now and then while a model has a
+process, and more often while somebody watches.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from configschema import Config
+from configschema.rules.checks import SHORTEST_SAMPLE, duration_in
+from proxy.forwarding.answer import Answer
+from proxy.forwarding.inflight import Call, InFlight, rfc3339
+from proxy.forwarding.tokens import Tokens
+from proxy.history import inquiry, machine, paging
+from proxy.history.captures import Captures
+from proxy.history.finished import DEFAULT_KEPT, Activity, Finished
+from proxy.history.memorylook import MemorySamples, memory_of
+from proxy.history.recorder import Recorder
+from proxy.history.spans import DAY, Row, Timeline
+from proxy.history.store import Bounds, Store, last_requests, last_rows
+from supervisor import Supervisor
+from supervisor.processes.survey import Survey
+from supervisor.states.table import HAS_PROCESS
+
+HOUR = 3600
+WHILE_WATCHED = 2.0  # seconds between looks at memory
+
+
+@attrs.define(eq=False)
+class History:
+    """What is kept.
+
+    Attributes:
+        supervisor: whose models.
+        in_flight: lists the requests that run.
+        on_memory: told of each look at memory.
+        watches: whether somebody wants to see memory as it changes.
+    """
+
+    supervisor: Supervisor
+    in_flight: InFlight
+    on_memory: Callable[[Row], None] = lambda _: None
+    watches: Callable[[], bool] = lambda: False
+    timeline: Timeline = attrs.field(factory=Timeline, init=False)
+    recorder: Recorder = attrs.field(init=False)
+    activity: Activity = attrs.field(factory=Activity, init=False)
+    captures: Captures = attrs.field(factory=Captures, init=False)
+    memory: MemorySamples = attrs.field(factory=MemorySamples, init=False)
+    store: Store = attrs.field(factory=Store, init=False)
+    system: deque[Row] = attrs.field(factory=deque, init=False)
+    gpus: deque[Row] = attrs.field(factory=deque, init=False)
+    _stirred: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _looked_at: float = attrs.field(default=-inf, init=False)
+    _sampled_at: float = attrs.field(default=-inf, init=False)
+
+    @recorder.default
+    def _begun(self) -> Recorder:
+        return Recorder(self.supervisor, self.timeline)
+
+    def __attrs_post_init__(self) -> None:
+        self.apply()
+
+    @property
+    def config(self) -> Config:
+        """The configuration in effect."""
+        return self.supervisor.config
+
+    def apply(self) -> None:
+        """Heed the settings that are in effect now."""
+        config = self.config
+        self.activity.most = config.metrics_max_in_memory or DEFAULT_KEPT
+        if self.activity.most < 0:
+            self.activity.most = DEFAULT_KEPT
+        self.captures.change(config.capture_buffer, self.in_flight)
+        store = config.store
+        bounds = Bounds(megabytes=store.max_mb, days=store.max_days) if store else Bounds()
+        if self.store.change(Path(store.path) if store else None, bounds):
+            self._recall()
+        self.timeline.on_kept = self.store.keep if store else None
+        self.stir()
+
+    def _recall(self) -> None:
+        """Take what an earlier daemon has kept; the numbers of requests and rows go on from there.
+
+        Nothing is served before that, at the start: else two would have the same number.
+        """
+        requests = self.store.read_now(lambda file: last_requests(file, self.activity.most)) or []
+        for request in requests:
+            self.activity.add(request)
+            self.in_flight.begin_after(request.id)
+        rows = self.store.read_now(lambda file: last_rows(file, time.time() - DAY)) or {}
+        for kind, found in rows.items():
+            self.timeline.recall(kind, found)
+
+    def stir(self) -> None:
+        """Take note that the settings have changed, or who watches."""
+        self._stirred.set()
+
+    def finished(self, call: Call, answer: Answer, tokens: Tokens, now: float) -> None:
+        """Keep a request that has ended."""
+        if not call.number:  # it was refused before it was known what it wants
+            return
+        request = Finished.of(call, answer, tokens, now)
+        self.activity.add(request)
+        self.store.add(request)
+        self.captures.add(call)
+        if call.known:
+            self.recorder.used(call, now)
+
+    # What is asked for.
+
+    async def page(self, asked: paging.Asked) -> Any:  # noqa: ANN401 -- JSON
+        """Return finished requests, from the store if there is one."""
+        has_capture = self.captures.__contains__
+        stored = await self.store.read(lambda file: inquiry.page_in(file, asked, has_capture))
+        return stored or paging.page_of(self.activity, asked, has_capture)
+
+    async def stats(self, models: frozenset[str]) -> Any:  # noqa: ANN401 -- JSON
+        """Return what finished requests come to, from the store if there is one."""
+        stored = await self.store.read(lambda file: inquiry.stats_in(file, models))
+        kept = (one for one in self.activity if not models or one.model in models)
+        return stored or paging.stats_of(kept)
+
+    def happened(self, since: float, until: float) -> Row:
+        """Return what happened within these times, as pages are told of it."""
+        rows: Row = {"now": time.time(), "since": since, "until": until}
+        return (
+            rows
+            | self.timeline.between(since, until)
+            | {"memory": self.memory.between(since, until)}
+        )
+
+    async def requests_between(self, since: float, until: float) -> list[Finished]:
+        """Return the requests that came within these times, in their order."""
+        asked = paging.Asked(since=since, until=until)
+        stored = await self.store.read(lambda file: inquiry.requests_in(file, asked))
+        return stored or [one for one in self.activity if asked.fits(one)]
+
+    def samples_after(self, after: float) -> Row:
+        """Return what the machine did since a moment, as llama-swap tells of it."""
+        kinds = {"sys_stats": self.system, "gpu_stats": self.gpus}
+        text = rfc3339(after)
+        return {
+            name: [one for one in rows if one["timestamp"] > text] for name, rows in kinds.items()
+        }
+
+    async def hardware(self) -> Row:
+        """Return what the machine is."""
+        seen = await self.supervisor.room.seen()
+        return await trio.to_thread.run_sync(machine.describe, seen.readings if seen else ())
+
+    # What goes on.
+
+    async def run(self) -> None:
+        """Write, sample and look, for as long as the daemon runs."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.store.run)
+            nursery.start_soon(self._sample_now_and_then)
+
+    async def _sample_now_and_then(self) -> None:
+        while True:
+            with trio.move_on_after(self._pause()):
+                await self._stirred.wait()
+            self._stirred = trio.Event()
+            await self._look()
+
+    def _pause(self) -> float:
+        """Return the seconds until the machine, or memory, is looked at."""
+        now, due = trio.current_time(), inf
+        if self.every:
+            due = self._sampled_at + self.every
+        if self.watches():
+            due = min(due, self._looked_at + WHILE_WATCHED)
+        return max(0.0, due - now)
+
+    @property
+    def every(self) -> float:
+        """The seconds between samples; 0 is no sampling."""
+        settings = self.config.performance
+        return 0 if settings.disabled else duration_in(settings.every) or SHORTEST_SAMPLE
+
+    async def _look(self) -> None:
+        now, at = trio.current_time(), time.time()
+        is_due = bool(self.every) and now >= self._sampled_at + self.every
+        is_watched = self.watches() and now >= self._looked_at + WHILE_WATCHED
+        seen: Survey | None = None
+        if is_watched or (is_due and self._has_processes()):
+            self._looked_at = now
+            if seen := await self.supervisor.room.seen():
+                row = memory_of(self.supervisor, seen, at)
+                self.memory.add(row)
+                self.on_memory(row)
+        if is_due:
+            self._sampled_at = now
+            await self._sample(seen, at)
+
+    def _has_processes(self) -> bool:
+        return any(one.at.state in HAS_PROCESS for one in self.supervisor.servers.values())
+
+    async def _sample(self, seen: Survey | None, at: float) -> None:
+        most = int(HOUR / self.every)
+        self.system.append(machine.sample(at))
+        if seen and seen.readings:
+            self.gpus.extend(await trio.to_thread.run_sync(machine.sample_gpus, at, seen.readings))
+        while len(self.system) > most:
+            self.system.popleft()
+        while len(self.gpus) > most * max(1, len(seen.readings) if seen else 1):
+            self.gpus.popleft()

@@ -1,0 +1,100 @@
+"""Who holds which memory: awake models, sleepers, strangers, on each GPU and on the host.
+
+Owns the form in which pages are told of it, and the samples of a day. Looking is the supervisor's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import attrs
+
+from proxy.history.spans import DAY
+from supervisor import State, Supervisor
+from supervisor.processes.memory import Held
+from supervisor.processes.survey import Survey
+from supervisor.room.space import HOST
+from supervisor.states.table import HAS_PROCESS
+
+BETWEEN_SAMPLES = 15.0  # seconds between two that are kept
+MOST_SAMPLES = int(DAY / BETWEEN_SAMPLES)
+
+Row = dict[str, Any]
+
+
+def memory_of(supervisor: Supervisor, seen: Survey, at: float) -> Row:
+    """Return who holds what, as pages are told of it; bytes.
+
+    Of the host what belongs to no model is others'. A file that is mapped, and that the kernel can
+    drop, counts for its model and as free; so the parts may be more than the whole.
+    """
+    asleep = {name for name, one in supervisor.servers.items() if one.at.state is State.ASLEEP}
+    devices = [
+        _device(
+            one.device.name,
+            f"GPU {one.device.index} ({one.device.title})",
+            *(one.device.total, one.used),
+            _sums(seen.held, asleep, partial(_on, one.device.name)),
+        )
+        for one in seen.readings
+    ]
+    total, free = seen.host_total or 0, seen.host_free or 0
+    of_host = _sums(seen.held, asleep, lambda held: held.own or 0)
+    devices.append(_device(HOST, "Host memory", total, total - free, of_host))
+    return {"at": at, "devices": devices, "models": _models(supervisor, seen.held)}
+
+
+def _sums(
+    held: Mapping[str, Held], asleep: set[str], size: Callable[[Held], int]
+) -> tuple[int, int]:
+    awake_bytes = sum(size(one) for name, one in held.items() if name not in asleep)
+    return awake_bytes, sum(size(one) for name, one in held.items() if name in asleep)
+
+
+def _on(device: str, held: Held) -> int:
+    return held.by_gpu.get(device, 0)
+
+
+def _device(name: str, title: str, total: int, used: int, sums: tuple[int, int]) -> Row:
+    awake, asleep = sums
+    return {
+        "name": name,
+        "title": title,
+        "total": total,
+        "awake": awake,
+        "asleep": asleep,
+        "others": max(0, used - awake - asleep),
+        "free": max(0, total - max(used, awake + asleep)),
+    }
+
+
+def _models(supervisor: Supervisor, held: Mapping[str, Held]) -> list[Row]:
+    return [
+        {"model": name, "gpus": dict(one.by_gpu), "gpu": one.gpu, "host": one.host}
+        for name, one in sorted(held.items())
+        if name in supervisor.servers and supervisor.servers[name].at.state in HAS_PROCESS
+    ]
+
+
+@attrs.define(eq=False)
+class MemorySamples:
+    """The devices of a day, a sample every few seconds."""
+
+    _samples: deque[Row] = attrs.field(factory=lambda: deque(maxlen=MOST_SAMPLES), init=False)
+
+    def add(self, row: Row) -> None:
+        """Keep the devices of a look, unless the last that is kept is young."""
+        last = self._samples[-1]["at"] if self._samples else 0.0
+        if row["at"] - last >= BETWEEN_SAMPLES:
+            devices = [
+                {key: value for key, value in one.items() if key != "free"}
+                for one in row["devices"]
+            ]
+            self._samples.append({"at": row["at"], "devices": devices})
+
+    def between(self, since: float, until: float) -> list[Row]:
+        """Return the samples within these times."""
+        return [row for row in self._samples if since <= row["at"] <= until]

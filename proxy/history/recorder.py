@@ -1,0 +1,213 @@
+"""Makes spans and decisions of what the journal is told of the models.
+
+Owns what is noted of each step: why it was taken, which steps were, what was proved. What is kept
+of it, and how long, is `spans`'.
+"""
+
+from __future__ import annotations
+
+import time
+
+import attrs
+import trio
+
+from proxy.forwarding.inflight import Call
+from proxy.history.spans import Row, Timeline
+from supervisor import State, Supervisor
+from supervisor.model.server import ModelServer
+from supervisor.sleep.proof import History
+from supervisor.states.causes import Cause, Ruling, Why
+from supervisor.states.journal import Journal
+from supervisor.states.table import Event, Wish
+
+BY_WISH = {
+    Event.START: {Wish.SERVE},
+    Event.WAKE: {Wish.SERVE},
+    Event.SLEEP: {Wish.SLEEP, Wish.DRAIN},
+    Event.STOP: {Wish.STOP, Wish.DRAIN},
+}
+"""The steps that follow from a wish: the cause of the one is the cause of the other."""
+OF_ITSELF = Cause(why=Why.ITSELF)
+OVER = (Event.WOKE, Event.BECAME_READY, Event.STOP)
+"""The steps by which a model that was to come up serves, or does not."""
+MOST_OPEN = 1000  # decisions of which nothing has come yet
+LEAST_WAIT = 0.001  # seconds; less is none
+
+
+@attrs.define(eq=False)
+class Recorder(Journal):
+    """Writes down what happens to the models; the supervisor's journal.
+
+    Attributes:
+        supervisor: whose models.
+        timeline: what is kept.
+    """
+
+    supervisor: Supervisor
+    timeline: Timeline
+    _open: dict[str, Row] = attrs.field(factory=dict, init=False)
+    _asked: dict[str, tuple[Wish, Cause]] = attrs.field(factory=dict, init=False)
+    _rulings: dict[int, Row] = attrs.field(factory=dict, init=False)
+    _failures: dict[str, str] = attrs.field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Begin with how the models stand: some may have been taken over already."""
+        for server in self.supervisor.servers.values():
+            if server.at.state is not State.STOPPED:
+                began = self._told(Cause(why=Why.ITSELF, text=THERE_ALREADY))
+                self._begin(server, server.at.state, began, _calendar(server.at.since))
+
+    def asked(self, model: str, wish: Wish, cause: Cause) -> None:
+        """Remember why something is wanted, until the step to it is taken."""
+        self._asked[model] = wish, cause
+
+    def failed(self, model: str, state: State, reason: str) -> None:
+        """Remember why a step failed: another follows from it."""
+        self._failures[model] = reason
+
+    def ruled(self, ruling: Ruling) -> None:
+        """Note a decision, or that one more must leave for it."""
+        decision = self._rulings.get(ruling.number)
+        if decision is None:
+            decision = self.timeline.add("decisions", {"at": time.time(), **_ruled(ruling)})
+            self._rulings[ruling.number] = decision
+            while len(self._rulings) > MOST_OPEN:  # those for whom nobody waited to the end
+                self._rulings.pop(next(iter(self._rulings)))
+            return
+        known = {victim["model"]: victim for victim in decision["victims"]}
+        decision |= _ruled(ruling)
+        decision["victims"] = [known.get(one["model"], one) for one in decision["victims"]]
+        self.timeline.changed("decisions", decision)
+
+    def stepped(self, model: str, event: Event, state: State, took: float) -> None:
+        """End a span and begin the next."""
+        server = self.supervisor.servers.get(model)
+        if server is None:
+            return
+        now, before = time.time(), self._open.pop(model, None)
+        cause = self._cause(event, state, server, before)
+        if before is not None:
+            self._end(server, before, event, took)
+        if state is not State.STOPPED:
+            self._begin(server, state, cause, now)
+        self._failures.pop(model, None)
+
+    def _cause(self, event: Event, state: State, server: ModelServer, before: Row | None) -> Row:
+        """Return why a step is taken: as was asked, for a failure, or as the one before it."""
+        failure = self._failures.get(server.model.id)
+        if state is State.FAILED:
+            return self._told(Cause(why=Why.FAILURE, text=server.at.failure or failure or ""))
+        if event in BY_WISH:
+            wish, cause = self._asked.get(server.model.id, (None, OF_ITSELF))
+            if failure is None and wish in BY_WISH[event]:
+                return self._told(cause)
+            return self._told(Cause(why=Why.FAILURE, text=failure or ""))
+        return dict(before["cause"]) if before else self._told(OF_ITSELF)
+
+    def _told(self, cause: Cause) -> Row:
+        row: Row = {"why": cause.why.value}
+        row |= {name: getattr(cause, name) for name in ("text", "model") if getattr(cause, name)}
+        if decision := self._rulings.get(cause.ruling):
+            row["decision"] = decision["id"]
+        return row
+
+    def _begin(self, server: ModelServer, state: State, cause: Row, now: float) -> None:
+        span = {
+            "model": server.model.id,
+            "state": state.value,
+            "begin": now,
+            "end": None,
+            "cause": cause,
+            "gpus": list(server.known.gpus),
+        }
+        self._open[server.model.id] = self.timeline.add("spans", span)
+
+    def _end(self, server: ModelServer, span: Row, event: Event, took: float) -> None:
+        span["end"] = max(time.time(), span["begin"])
+        if server.at.taken:
+            span["steps"] = [{"name": name, "took": round(s, 3)} for name, s in server.at.taken]
+        if event is Event.SLEPT:
+            span["proof"] = _proof_of_sleep(server)
+        elif event is Event.WOKE:
+            span["proof"] = _proof_of_wake(server)
+            span["saved"] = round(max(0.0, (server.at.costs.start or 0.0) - took), 3)
+        if reason := self._failures.get(server.model.id):
+            span["failure"] = reason
+        self.timeline.changed("spans", span)
+        self.timeline.keep("spans", span)
+        self._note_outcome(server.model.id, span, event, took)
+
+    def _note_outcome(self, model: str, span: Row, event: Event, took: float) -> None:
+        """Note in the decision that a step follows from what came of it."""
+        made = span["cause"].get("decision")
+        found = ((n, one) for n, one in self._rulings.items() if made and one["id"] == made)
+        number, decision = next(found, (0, None))
+        if decision is None:
+            return
+        outcome = {"took": round(took, 3), "proved": span.get("proof")}
+        for victim in decision["victims"]:
+            if victim["model"] == model and event in (Event.SLEPT, Event.ENDED):
+                victim |= outcome
+        if decision["model"] == model and event in OVER:
+            decision |= {**outcome, "ready": None if event is Event.STOP else span["end"]}
+            self._rulings.pop(number)
+            self.timeline.keep("decisions", decision)
+        self.timeline.changed("decisions", decision)
+
+    def used(self, call: Call, now: float) -> None:
+        """Note when a request waited for its model, and when that worked on it."""
+        ended = call.timestamp + now - call.began
+        if call.waited is None:
+            if ended - call.timestamp >= LEAST_WAIT:
+                self.timeline.used("waits", call.model, call.timestamp, ended)
+            return
+        served = call.timestamp + call.waited
+        if call.waited >= LEAST_WAIT:
+            self.timeline.used("waits", call.model, call.timestamp, served)
+        self.timeline.used("busy", call.model, served, ended)
+
+
+THERE_ALREADY = "it ran already when the daemon began"
+
+
+def _calendar(then: float) -> float:
+    return time.time() - (trio.current_time() - then)
+
+
+def _ruled(ruling: Ruling) -> Row:
+    return {
+        "model": ruling.model,
+        "why": ruling.asker.why.value,
+        "request": ruling.asker.request,
+        "client": ruling.asker.client,
+        "key": ruling.asker.key,
+        "waited": round(ruling.waited, 3),
+        "waiting": ruling.waiting,
+        "rule": ruling.rule,
+        "victims": [attrs.asdict(victim) for victim in ruling.victims],
+        "gpus": list(ruling.gpus),
+    }
+
+
+def _proof_of_sleep(server: ModelServer) -> Row:
+    known, verify = server.sleeping, server.model.verify
+    return {
+        "asked": bool(verify.asleep or server.model.recipe.asleep),
+        "memory": {
+            kind.lower(): {
+                "awake": amount.awake,
+                "freed": amount.freed,
+                "left": amount.left,
+                "cycle": known.histories.get(kind, History()).cycles,
+                "trend": round(known.histories.get(kind, History()).trend),
+                "growth": known.histories.get(kind, History()).growth,
+            }
+            for kind, amount in known.amounts.items()
+        },
+    }
+
+
+def _proof_of_wake(server: ModelServer) -> Row:
+    verify, recipe = server.model.verify, server.model.recipe
+    canary = recipe.canary if verify.canary is None else verify.canary
+    return {"asked": bool(verify.awake or recipe.awake), "token": bool(canary)}

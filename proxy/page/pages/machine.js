@@ -1,0 +1,5 @@
+// @ts-check
+import { html } from "../html.js";
+export const kinds = /** @type {string[]} */ ([]);
+export const title = "machine";
+export const Page = () => html`<p></p>`;

@@ -1,0 +1,87 @@
+// @ts-check
+// The timeline: who held the memory when, and why it changed hands.
+import { useEffect, useState } from "../vendor/hooks.mjs";
+import { computed, signal } from "../vendor/signals.mjs";
+import { clock, counted, duration } from "../format.js";
+import { html } from "../html.js";
+import { Model, kept } from "../parts.js";
+import { exactly, models, now } from "../store.js";
+import * as past from "../timeline/past.js";
+import { Picture } from "../timeline/picture.js";
+import { Replay } from "../timeline/replay.js";
+import { Why } from "../timeline/why.js";
+import { WIDTHS, bounds } from "../timeline/window.js";
+import { cause } from "../words.js";
+
+export const kinds = ["timeline", "memory"];
+export const title = "Timeline";
+
+/** @typedef {import("../timeline/past.js").Span} Span */
+
+const width = kept("timeline.width", 900);
+const end = signal(/** @type {number|null} */ (null));
+const chosen = signal(/** @type {number|null} */ (null));
+
+/** Models that something happened to, and those of the configuration that run; by name. */
+const names = computed(() => {
+  const known = [...models.value.values()].filter((one) => one.state !== "stopped").map((one) => one.id);
+  return [...new Set([...past.rows.value.keys(), ...known])].sort((a, b) => a.localeCompare(b));
+});
+
+/** @param {number|null} id @returns {Span|undefined} */
+function spanOf(id) {
+  if (id === null) return undefined;
+  for (const row of past.rows.value.values()) {
+    const found = row.spans.find((span) => span.id === id);
+    if (found) return found;
+  }
+  return undefined;
+}
+
+const WORDS_OF_WIDTHS = /** @type {Record<number, string>} */ ({ 60: "1 min", 300: "5 min", 900: "15 min", 3600: "1 h", 14400: "4 h", 43200: "12 h", 86400: "24 h" });
+
+/** Every change of hands in the window, in words. */
+function Changes({ from, to }) {
+  const found = [];
+  for (const row of past.rows.value.values()) {
+    for (const span of row.spans) if (span.begin >= from && span.begin <= to && span.state !== "stopped") found.push(span);
+  }
+  found.sort((a, b) => b.begin - a.begin);
+  const shown = found.slice(0, 100);
+  return html`<section aria-label="Changes"><h2>Changes <small>${found.length > shown.length ? `the last 100 of ${found.length}` : counted(found.length, "change")}</small></h2>
+    <div class="scroll"><table><thead><tr><th scope="col">When</th><th scope="col">Model</th><th scope="col">State</th><th scope="col">Lasted</th><th scope="col">Why</th><th scope="col">Waited</th></tr></thead>
+    <tbody>${shown.map((span) => {
+      const decision = past.decisions.value.get(span.cause.decision ?? -1);
+      return html`<tr key=${span.id} class=${span.id === chosen.value ? "chosen" : ""}><td>${clock(span.begin)}</td><th scope="row"><${Model} id=${span.model}/></th>
+        <td><span class="state ${span.state}">${span.state}</span></td><td>${span.end === null ? "…" : duration(span.end - span.begin)}</td>
+        <td><button type="button" class="link" onClick=${() => { chosen.value = span.id; }}>${cause(span.cause.why, span.cause, decision)}${span.cause.text && span.cause.why !== "request" ? `: ${span.cause.text}` : ""}</button></td>
+        <td>${decision ? duration(decision.waited) : ""}</td></tr>`;
+    })}</tbody></table></div></section>`;
+}
+
+export function Page() {
+  const [replaying, setReplaying] = useState(false);
+  const shown = { width: width.value, end: end.value };
+  const [from, to] = bounds(shown, now.value);
+  useEffect(() => {
+    past.want(Math.floor(from - width.value / 4));
+  }, [Math.floor(from / Math.max(60, width.value / 4)), width.value]);
+  const span = spanOf(chosen.value);
+  const change = (/** @type {import("../timeline/window.js").Window} */ next) => {
+    width.value = next.width;
+    end.value = next.end;
+  };
+  return html`<div class="row tools" role="toolbar" aria-label="Window">
+      ${WIDTHS.map((one) => html`<button type="button" aria-pressed=${Math.abs(width.value - one) < 1} onClick=${() => { width.value = one; }}>${WORDS_OF_WIDTHS[one]}</button>`)}
+      <button type="button" aria-pressed=${end.value === null} onClick=${() => { end.value = null; }}>Live</button>
+      <button type="button" class="end" aria-pressed=${replaying} onClick=${() => setReplaying(!replaying)}>Play with other settings</button>
+    </div>
+    ${names.value.length
+      ? html`<${Picture} title="Who held the memory" rows=${past.rows.value} names=${names.value} samples=${past.samples.value} shown=${shown} now=${exactly} onShown=${change} chosen=${chosen.value}
+          onChoose=${(/** @type {Span|null} */ one) => { chosen.value = one?.id ?? null; }}/>`
+      : html`<p class="quiet">Nothing has happened yet. The first request draws here.</p>`}
+    <p class="legend">${["ready", "starting", "waking", "sleepPending", "asleep", "stopping", "failed"].map((state) => html`<span class="key ${state}">${state === "ready" ? "awake" : state === "sleepPending" ? "falling asleep" : state}</span>`)}<span class="key busy">serves requests</span><span class="key waits">somebody waits</span></p>
+    ${replaying && html`<${Replay} from=${from} to=${to} names=${names.value} shown=${shown} onShown=${change}/>`}
+    ${span && html`<${Why} span=${span} decision=${past.decisions.value.get(span.cause.decision ?? -1)} now=${now.value} onClose=${() => { chosen.value = null; }}/>`}
+    <${Changes} from=${from} to=${to}/>`;
+}

@@ -1,0 +1,53 @@
+// @ts-check
+// Why a span began: who asked, how long that had waited, by which rule, who left, what was proved.
+import { WORDS, clock, counted, duration, moment } from "../format.js";
+import { html } from "../html.js";
+import { Model } from "../parts.js";
+import { cause, lasted, proved } from "../words.js";
+
+/**
+ * @typedef {import("./past.js").Span} Span
+ * @typedef {import("./past.js").Decision} Decision
+ */
+
+/** @param {string} rule */
+const RULES = /** @type {Record<string, string>} */ ({
+  "one at a time": "one model runs at a time",
+  groups: "the groups say who runs beside whom",
+  matrix: "the matrix says who runs beside whom",
+  memory: "the memory says who runs beside whom",
+});
+
+/** @param {{decision: Decision}} props */
+function Victims({ decision }) {
+  if (!decision.victims.length) return html`<p>Nobody had to leave for it.</p>`;
+  return html`<table><caption>Who left for it</caption><thead><tr><th scope="col">Model</th><th scope="col">Why it could</th>
+    <th scope="col">Room expected in</th><th scope="col">Took</th><th scope="col">Its way back</th><th scope="col">Proof</th></tr></thead>
+    <tbody>${decision.victims.map((one) => html`<tr key=${one.model}><th scope="row"><${Model} id=${one.model}/></th><td>${one.because}</td>
+      <td>${one.to_rest ? duration(one.to_rest) : "not measured"}</td><td>${one.took === undefined ? "–" : duration(one.took)}</td>
+      <td>${one.to_return ? duration(one.to_return) : "not measured"}</td><td>${proved(one.proved).join("; ") || "–"}</td></tr>`)}</tbody></table>`;
+}
+
+/** @param {{span: Span, decision: Decision|undefined, now: number, onClose: () => void}} props */
+export function Why({ span, decision, now, onClose }) {
+  const steps = span.steps ?? [];
+  const proofs = proved(span.proof);
+  return html`<section class="why" aria-label="Why">
+    <header class="row"><h2>${span.model} <span class="state ${span.state}">${WORDS[span.state] ?? span.state}</span></h2>
+    <button type="button" class="end" onClick=${onClose}>Close</button></header>
+    <dl>
+      <dt>When</dt><dd>${moment(span.begin)}${span.end ? ` to ${clock(span.end)}` : ""}, ${lasted(span, now)}</dd>
+      <dt>Why</dt><dd>${cause(span.cause.why, span.cause, decision)}${span.cause.text && span.cause.why !== "request" ? `: ${span.cause.text}` : ""}</dd>
+      ${decision && html`
+        <dt>Asked by</dt><dd>${decision.request ? html`request <code>${decision.request}</code>` : decision.why}${decision.client ? ` from ${decision.client}` : ""}${decision.key ? `, key ${decision.key}` : ""}, for <${Model} id=${decision.model}/></dd>
+        <dt>Had waited</dt><dd>${duration(decision.waited)}${decision.waiting > 1 ? `; ${counted(decision.waiting, "request")} waited` : ""}</dd>
+        <dt>Rule</dt><dd>${RULES[decision.rule] ?? decision.rule}</dd>`}
+      ${steps.length > 0 && html`<dt>Steps</dt><dd><ol>${steps.map((step) => html`<li>${step.name}: ${duration(step.took)}</li>`)}</ol></dd>`}
+      ${proofs.length > 0 && html`<dt>Proof</dt><dd>${proofs.join("; ")}</dd>`}
+      ${span.failure && html`<dt>Failure</dt><dd class="bad">${span.failure}</dd>`}
+      ${span.saved ? html`<dt>Saved</dt><dd>${duration(span.saved)} against a start</dd>` : ""}
+      ${decision && decision.ready && html`<dt>Came of it</dt><dd>${decision.model} served after ${duration(decision.ready - decision.at)}</dd>`}
+    </dl>
+    ${decision && html`<${Victims} decision=${decision}/>`}
+  </section>`;
+}

@@ -1,0 +1,80 @@
+// @ts-check
+// What is to be said of the models, the queue and decisions, in sentences. Pure functions.
+import { WHY, WORDS, bytes, counted, counting, duration, listed } from "./format.js";
+
+/**
+ * @typedef {import("./store.js").Model} Model
+ * @typedef {import("./store.js").Waiting} Waiting
+ * @typedef {import("./timeline/past.js").Span} Span
+ * @typedef {import("./timeline/past.js").Decision} Decision
+ * @typedef {import("./timeline/past.js").Proof} Proof
+ */
+
+/** Seconds that are left of what was told some time ago. @param {number|null} told @param {number|undefined} at @param {number} now */
+export function left(told, at, now) {
+  return told === null || told === undefined ? null : Math.max(0, told - (now - (at ?? now)));
+}
+
+/** @param {Model} model @param {number} now @returns {string} who uses it, and since when it stands so */
+export function standing(model, now) {
+  const since = counting(now - model.since);
+  if (model.state === "ready") {
+    if (model.in_flight) return counted(model.in_flight, "request");
+    return `idle for ${counting(now - Math.max(model.idleSince, model.readySince))}`;
+  }
+  const ready = left(model.readyIn, model.at, now);
+  if (model.state === "waking" || model.state === "starting") {
+    return ready === null ? `for ${since}` : `ready in ≈ ${counting(ready)}`;
+  }
+  if (model.state === "failed") {
+    const retry = left(model.retryIn, model.at, now) ?? 0;
+    return retry > 0 ? `tries again in ${counting(retry)}` : "the next request starts it again";
+  }
+  return model.state === "stopped" ? "" : `for ${since}`;
+}
+
+/** @param {Waiting} one @param {number} now @returns {string} why it waits, and until when */
+export function reason(one, now) {
+  if (one.state === "starting" || one.state === "waking") return `${one.model} is ${WORDS[one.state]}`;
+  if (!one.behind.length) return one.state === "sleepPending" ? `${one.model} falls asleep first` : "it waits for its turn";
+  const busy = one.behind.filter((rival) => rival.in_flight);
+  if (!busy.length) return `${listed(one.behind.map((rival) => rival.model))} ${one.behind.length > 1 ? "make" : "makes"} room`;
+  const users = listed(busy.map((rival) => `${counted(rival.in_flight, "request")} of ${rival.model}`));
+  const closes = left(one.closesIn, one.at, now);
+  const closing = closes === null ? "" : closes > 0 ? `; closed for newcomers in ${counting(closes)}` : "; closed for newcomers";
+  return `it waits for ${users} to end${closing}`;
+}
+
+/** @param {Waiting} one @param {number} now @returns {string} */
+export function readyIn(one, now) {
+  const ready = left(one.readyIn, one.at, now);
+  if (ready === null) return "not known when";
+  return `≈ ${counting(ready)}${one.readyInMeasured ? "" : " (not measured yet)"}`;
+}
+
+/** @param {string} why @param {Decision|undefined} decision @param {import("./timeline/past.js").Cause} cause */
+export function cause(why, cause, decision) {
+  if (why === "room") return `it made room for ${cause.model}`;
+  if (why === "request" && decision) {
+    const by = [decision.client && `from ${decision.client}`, decision.key && `key ${decision.key}`].filter(Boolean).join(", ");
+    return `a request asked for it${by ? ` (${by})` : ""}`;
+  }
+  return WHY[why] ?? why;
+}
+
+/** @param {Proof|null|undefined} proof @returns {string[]} what was proved, one thing at a time */
+export function proved(proof) {
+  if (!proof) return [];
+  const found = Object.entries(proof.memory ?? {}).map(([kind, one]) => {
+    const name = kind === "gpu" ? "GPU" : kind;
+    return `freed ${bytes(one.freed)} of ${bytes(one.awake)} ${name} memory, ${bytes(one.left)} left`;
+  });
+  if (proof.asked) found.push("the server said so itself");
+  if (proof.token) found.push("a token came, the one from before");
+  return found;
+}
+
+/** @param {Span} span @param {number} now @returns {string} */
+export function lasted(span, now) {
+  return span.end === null ? `for ${duration(now - span.begin)} so far` : `for ${duration(span.end - span.begin)}`;
+}

@@ -1,0 +1,44 @@
+"""The views of the configuration: the files with their problems, and each model's settings.
+
+Owns these routes. Reading the files, and what a reload does, is the reloader's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import yaml
+from quart import Blueprint
+
+from configschema.rules.showing import settings_of
+from proxy.lifecycle.reloading import Reloader
+from supervisor import Supervisor
+
+
+def settings_views(reloader: Reloader, supervisor: Supervisor) -> Blueprint:
+    """Return the routes of the configuration."""
+    views = Blueprint("settings", __name__)
+
+    @views.get("/api/config")
+    async def files() -> dict[str, Any]:
+        """Tell what is in the files now, and what a reload would change."""
+        seen = await reloader.preview()
+        return {
+            "good": seen.changes is not None,
+            "files": [{"path": path, "text": text} for path, text in seen.texts.items()],
+            "problems": [attrs.asdict(one) for one in seen.problems],
+            "warnings": [attrs.asdict(one) for one in seen.warnings],
+            "changes": attrs.asdict(seen.changes) if seen.changes else None,
+            "summary": str(seen.changes) if seen.changes else "",
+        }
+
+    @views.get("/api/config/models/<path:name>")
+    async def one(name: str) -> dict[str, Any]:
+        """Tell which settings are in effect for a model, without secrets."""
+        model = supervisor.find(name)
+        settings = settings_of(supervisor.config, model.id)
+        text = yaml.safe_dump({model.id: settings}, sort_keys=False, allow_unicode=True, width=100)
+        return {"model": model.id, "settings": settings, "yaml": text}
+
+    return views

@@ -1,0 +1,76 @@
+"""A pause: the memory is yielded to something else, and what was awake comes back after it.
+
+Owns who was awake before. Who waits meanwhile, and who is sent away, is the scheduler's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import attrs
+import structlog
+import trio
+
+from supervisor.model.server import ModelServer
+from supervisor.scheduling.scheduler import Scheduler
+from supervisor.states.causes import Cause, Why
+from supervisor.states.racing import race
+from supervisor.states.table import AT_REST, State, Wish
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
+
+
+@attrs.define(eq=False)
+class Pausing:
+    """Lets all models rest, and brings back those that were awake.
+
+    Attributes:
+        servers: all model servers by id.
+        scheduler: lets nobody in meanwhile.
+        bring_back: brings a model up; returns what is set when that has ended.
+    """
+
+    servers: Mapping[str, ModelServer]
+    scheduler: Scheduler
+    bring_back: Callable[[str, Why], trio.Event]
+    _to_wake: set[str] = attrs.field(factory=set, init=False)
+
+    def leave_out(self, model: str) -> None:
+        """Let a model not come back: it was unloaded meanwhile."""
+        self._to_wake.discard(model)
+
+    async def begin(self, *, refuse: bool) -> None:
+        """Let all requests end, and all models rest; return when they do, or it is called off.
+
+        Args:
+            refuse: whether requests are sent away meanwhile, instead of waiting.
+        """
+        snapshots = [self.servers[name].snapshot() for name in sorted(self.servers)]
+        held = [one for one in snapshots if one.stays]
+        self._to_wake |= {one.model for one in held}
+        what = "are refused" if refuse else "wait"
+        log.info(f"Pause was asked for: all models sleep or stop, requests {what} until a resume")
+        self.scheduler.pause(refuse=refuse)
+        for snapshot in held:
+            asleep_soon = snapshot.can_sleep and snapshot.state is not State.STARTING
+            wish = Wish.SLEEP if asleep_soon else Wish.DRAIN
+            self.servers[snapshot.model].wish(wish, Cause(why=Why.PAUSE))
+        await race(self._all_at_rest, self.scheduler.resumed)
+
+    async def _all_at_rest(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for server in self.servers.values():
+                nursery.start_soon(race, partial(server.reached, AT_REST), server.until_stuck)
+
+    async def end(self) -> None:
+        """Let requests in, and return when what was awake before is up again."""
+        names, self._to_wake = sorted(self._to_wake & self.servers.keys()), set()
+        for server in self.servers.values():
+            snapshot = server.snapshot()
+            if snapshot.state is State.READY and not snapshot.leaving:
+                server.wish(Wish.SERVE, Cause(why=Why.RESUME))  # it still drains for the pause
+        log.info(f"Resume was asked for; bringing up: {', '.join(names) or 'nothing'}")
+        self.scheduler.resume()
+        for done in [self.bring_back(name, Why.RESUME) for name in names]:
+            await done.wait()

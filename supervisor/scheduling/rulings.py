@@ -1,0 +1,122 @@
+"""What is told of decisions: which model comes up for whom, and who leaves for it, and why now.
+
+Owns when a decision is a new one: the same is decided over and over until it is done. Deciding is
+`turns`', and doing it the scheduler's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import count
+
+import attrs
+import trio
+
+from supervisor.model.server import ModelServer
+from supervisor.scheduling.decisions import Decision
+from supervisor.scheduling.queueing import WaitingList
+from supervisor.states.causes import AN_OPERATOR, Cause, Ruling, Victim, Why
+from supervisor.states.durations import seconds
+from supervisor.states.journal import Journal
+from supervisor.states.snapshot import Snapshot
+from supervisor.states.table import State, Wish
+
+
+@attrs.define(eq=False)
+class Rulings:
+    """Tells the journal of each ruling once, and again when one more must leave for it.
+
+    Attributes:
+        servers: all model servers by id.
+        waiting: who waits.
+        journal: is told.
+    """
+
+    servers: Mapping[str, ModelServer]
+    waiting: WaitingList
+    journal: Journal
+    _numbers: count[int] = attrs.field(factory=lambda: count(1), init=False)
+    _open: dict[str, Ruling] = attrs.field(factory=dict, init=False)
+    _closed: dict[str, tuple[float, int]] = attrs.field(factory=dict, init=False)
+
+    def note(self, decision: Decision) -> None:
+        """Note for whom nobody waits any more, and who is closed for newcomers since when."""
+        for name in [one for one in self._open if self._is_over(one, decision)]:
+            del self._open[name]
+        for name in self._closed.keys() - decision.closed:
+            if self.servers[name].at.state is State.READY and name not in decision.wishes:
+                del self._closed[name]
+        for name in decision.closed - self._closed.keys():
+            self._closed[name] = trio.current_time(), self.servers[name].usage.in_flight
+
+    def _is_over(self, name: str, decision: Decision) -> bool:
+        return name in decision.admit or self.waiting.first(name) is None
+
+    def why(self, server: ModelServer, wish: Wish, decision: Decision, rule: str) -> Cause:
+        """Return why a wish is decided, and tell of the ruling that it follows from.
+
+        Args:
+            server: of whom something is wanted.
+            wish: what is wanted.
+            decision: that says so.
+            rule: what says who may run beside whom, in a word.
+        """
+        name = server.model.id
+        wanted = decision.causes.get(name, "")
+        if wish is server.wanted.wish:  # it is known already
+            return Cause(why=Why.ROOM, model=wanted)
+        if wish is Wish.SERVE:
+            return self._comes(name, server.known.gpus, rule)
+        if name in decision.cut or not wanted:
+            text = f"its requests held up others for {seconds(server.limits.drain)} (drainTimeout)"
+            return Cause(why=Why.DRAIN, text=text, model=wanted)
+        return self._leaves(name, wanted, rule)
+
+    def _leaves(self, name: str, wanted: str, rule: str) -> Cause:
+        ruling = self._open.get(wanted) or self._new(wanted, rule)
+        victim = self._victim(self.servers[name].snapshot())
+        self._closed.pop(name, None)
+        self._tell(attrs.evolve(ruling, victims=(*ruling.victims, victim)))
+        return Cause(why=Why.ROOM, text=victim.because, model=wanted, ruling=ruling.number)
+
+    def _comes(self, name: str, gpus: tuple[str, ...], rule: str) -> Cause:
+        ruling = attrs.evolve(self._open.get(name) or self._new(name, rule), gpus=gpus)
+        self._tell(ruling)
+        return Cause(why=ruling.asker.why, text=ruling.asker.request, ruling=ruling.number)
+
+    def _new(self, name: str, rule: str) -> Ruling:
+        first = self.waiting.first(name)
+        return Ruling(
+            number=next(self._numbers),
+            model=name,
+            asker=first.asker if first else AN_OPERATOR,
+            waited=trio.current_time() - first.since if first else 0.0,
+            waiting=self.servers[name].usage.waiting,
+            rule=rule,
+        )
+
+    def _tell(self, ruling: Ruling) -> None:
+        self._open[ruling.model] = ruling
+        self.journal.ruled(ruling)
+
+    def _victim(self, model: Snapshot) -> Victim:
+        now = trio.current_time()
+        idle = 0.0 if model.in_flight else max(0.0, now - model.idle_since)
+        return Victim(
+            model=model.model,
+            state=model.state.value,
+            because=self._why_now(model, idle, now),
+            to_rest=model.cost_to_rest(),
+            to_return=(model.costs.wake if model.can_sleep else model.costs.start) or 0.0,
+            idle=idle,
+        )
+
+    def _why_now(self, model: Snapshot, idle: float, now: float) -> str:
+        if closed := self._closed.get(model.model):
+            since, users = closed
+            those = "a request" if users == 1 else f"{users} requests"
+            ago = seconds(round(now - since, 1))
+            return f"closed for newcomers {ago} before, when it had {those}; they have ended"
+        if model.state is not State.READY:
+            return f"nobody waits for it ({model.state.value})"
+        return f"idle for {seconds(round(idle, 1))}"
