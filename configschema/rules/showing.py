@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
+import yaml
 
 from configschema.keys.commandline import Command
 from configschema.keys.fields import (
@@ -45,6 +46,11 @@ def settings_of(config: Config, name: str) -> dict[str, Any]:
         if key in found:
             found[key] = text.split("\n") if key == "env" else text
     return found
+
+
+def as_yaml(data: Mapping[str, Any]) -> str:
+    """Return plain data as a file would have it."""
+    return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=100)
 
 
 def _section(section: attrs.AttrsInstance) -> dict[str, Any]:

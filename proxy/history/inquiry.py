@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection
 from math import ceil, inf
 from typing import Any
 
+from proxy.history.database import ALL, request_in
 from proxy.history.finished import Finished
 from proxy.history.paging import Asked, histogram
-from proxy.history.store import ALL, request_in
 
 SPEED = """coalesce(speed, CASE WHEN generated > 0 AND seconds - first_byte > 0.001
 THEN generated / (seconds - first_byte) END)"""

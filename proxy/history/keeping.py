@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import attrs
+import structlog
 import trio
 
 from configschema import Config
@@ -21,16 +22,19 @@ from configschema.rules.checks import SHORTEST_SAMPLE, duration_in
 from proxy.forwarding.answer import Answer
 from proxy.forwarding.inflight import Call, InFlight, rfc3339
 from proxy.forwarding.tokens import Tokens
-from proxy.history import inquiry, machine, paging
+from proxy.history import paging
 from proxy.history.captures import Captures
 from proxy.history.finished import DEFAULT_KEPT, Activity, Finished
 from proxy.history.memorylook import MemorySamples, memory_of
 from proxy.history.recorder import Recorder
-from proxy.history.spans import DAY, Row, Timeline
-from proxy.history.store import Bounds, Store, last_requests, last_rows
+from proxy.history.spans import DAY, Bounds, Row, Timeline
+from proxy.history.store import Store
 from supervisor import Supervisor
 from supervisor.processes.survey import Survey
+from supervisor.room.devices import Reading
 from supervisor.states.table import HAS_PROCESS
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 HOUR = 3600
 WHILE_WATCHED = 2.0  # seconds between looks at memory
@@ -94,6 +98,10 @@ class History:
 
         Nothing is served before that, at the start: else two would have the same number.
         """
+        if self.store.path is None:
+            return
+        from proxy.history.database import last_requests, last_rows
+
         requests = self.store.read_now(lambda file: last_requests(file, self.activity.most)) or []
         for request in requests:
             self.activity.add(request)
@@ -122,12 +130,20 @@ class History:
     async def page(self, asked: paging.Asked) -> Any:  # noqa: ANN401 -- JSON
         """Return finished requests, from the store if there is one."""
         has_capture = self.captures.__contains__
+        if self.store.path is None:
+            return paging.page_of(self.activity, asked, has_capture)
+        from proxy.history import inquiry
+
         stored = await self.store.read(lambda file: inquiry.page_in(file, asked, has_capture))
         return stored or paging.page_of(self.activity, asked, has_capture)
 
     async def stats(self, models: frozenset[str]) -> Any:  # noqa: ANN401 -- JSON
         """Return what finished requests come to, from the store if there is one."""
-        stored = await self.store.read(lambda file: inquiry.stats_in(file, models))
+        stored = None
+        if self.store.path is not None:
+            from proxy.history import inquiry
+
+            stored = await self.store.read(lambda file: inquiry.stats_in(file, models))
         kept = (one for one in self.activity if not models or one.model in models)
         return stored or paging.stats_of(kept)
 
@@ -143,7 +159,11 @@ class History:
     async def requests_between(self, since: float, until: float) -> list[Finished]:
         """Return the requests that came within these times, in their order."""
         asked = paging.Asked(since=since, until=until)
-        stored = await self.store.read(lambda file: inquiry.requests_in(file, asked))
+        stored = None
+        if self.store.path is not None:
+            from proxy.history import inquiry
+
+            stored = await self.store.read(lambda file: inquiry.requests_in(file, asked))
         return stored or [one for one in self.activity if asked.fits(one)]
 
     def samples_after(self, after: float) -> Row:
@@ -157,15 +177,21 @@ class History:
     async def hardware(self) -> Row:
         """Return what the machine is."""
         seen = await self.supervisor.room.seen()
-        return await trio.to_thread.run_sync(machine.describe, seen.readings if seen else ())
+        from proxy.history.machine import describe
+
+        return await trio.to_thread.run_sync(describe, seen.readings if seen else ())
 
     # What goes on.
 
     async def run(self) -> None:
         """Write, sample and look, for as long as the daemon runs."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.store.run)
-            nursery.start_soon(self._sample_now_and_then)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.store.run)
+                nursery.start_soon(self._sample_now_and_then)
+        finally:
+            self.recorder.close()
+            self.store.write_last()
 
     async def _sample_now_and_then(self) -> None:
         while True:
@@ -209,10 +235,22 @@ class History:
 
     async def _sample(self, seen: Survey | None, at: float) -> None:
         most = int(HOUR / self.every)
-        self.system.append(machine.sample(at))
-        if seen and seen.readings:
-            self.gpus.extend(await trio.to_thread.run_sync(machine.sample_gpus, at, seen.readings))
+        readings = seen.readings if seen else ()
+        try:
+            system, gpus = await trio.to_thread.run_sync(_sample, at, readings)
+        except Exception as error:  # whatever a kernel or a driver hides: only a sample is missing
+            log.debug(f"The machine could not be sampled: {error!r}")
+            return
+        self.system.append(system)
+        self.gpus.extend(gpus)
         while len(self.system) > most:
             self.system.popleft()
-        while len(self.gpus) > most * max(1, len(seen.readings) if seen else 1):
+        while len(self.gpus) > most * max(1, len(readings)):
             self.gpus.popleft()
+
+
+def _sample(at: float, readings: Sequence[Reading]) -> tuple[Row, list[Row]]:
+    """Look at the machine; what that needs is loaded here, in a thread."""
+    from proxy.history.machine import sample, sample_gpus
+
+    return sample(at), sample_gpus(at, readings) if readings else []

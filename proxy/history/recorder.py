@@ -154,6 +154,14 @@ class Recorder(Journal):
             self.timeline.keep("decisions", decision)
         self.timeline.changed("decisions", decision)
 
+    def close(self) -> None:
+        """End all spans: what happens after the end of the daemon is not known."""
+        for span in self._open.values():
+            span["end"] = max(time.time(), span["begin"])
+            self.timeline.keep("spans", span)
+        for kind, row in self.timeline.open_uses():
+            self.timeline.keep(kind, row)
+
     def used(self, call: Call, now: float) -> None:
         """Note when a request waited for its model, and when that worked on it."""
         ended = call.timestamp + now - call.began

@@ -7,7 +7,6 @@ no request of the daemon must wait.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,7 +54,7 @@ async def replayed(
     command = [sys.executable, "-m", "proxy.history.replay"]
     with trio.move_on_after(LONGEST):
         done = await trio.run_process(
-            command, stdin=data, capture_stdout=True, stderr=subprocess.PIPE, check=False
+            command, stdin=data, capture_stdout=True, capture_stderr=True, check=False
         )
         if done.returncode:
             last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]

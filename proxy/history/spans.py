@@ -22,6 +22,19 @@ Kind = Literal["spans", "decisions", "busy", "waits"]
 KINDS: tuple[Kind, ...] = ("spans", "decisions", "busy", "waits")
 
 
+@attrs.frozen(kw_only=True)
+class Bounds:
+    """How much is kept beyond the daemon's end.
+
+    Attributes:
+        megabytes: of the file; 0 is no limit.
+        days: that it goes back; 0 is no limit.
+    """
+
+    megabytes: int = 0
+    days: int = 0
+
+
 @attrs.define(eq=False)
 class Rows:
     """Rows of one kind in the order of their coming; old ones are forgotten.
@@ -118,6 +131,10 @@ class Timeline:
             self.keep(kind, last)
         row = {"model": model, "begin": begin, "end": end, "count": 1}
         self._last_use[kind, model] = self.add(kind, row)
+
+    def open_uses(self) -> Iterator[tuple[Kind, Row]]:
+        """Yield the rows of uses that may grow yet."""
+        yield from ((kind, row) for (kind, _), row in self._last_use.items())
 
     def between(self, since: float, until: float) -> dict[Kind, list[Row]]:
         """Return all rows that have something of themselves within these times, by kind."""

@@ -49,6 +49,7 @@ export function reason(one, now) {
 export function readyIn(one, now) {
   const ready = left(one.readyIn, one.at, now);
   if (ready === null) return "not known when";
+  if (one.behind.some((rival) => rival.in_flight) && !ready) return "as soon as they end";
   return `≈ ${counting(ready)}${one.readyInMeasured ? "" : " (not measured yet)"}`;
 }
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-import yaml
 from quart import Blueprint
 
-from configschema.rules.showing import settings_of
+from configschema.rules.showing import as_yaml, settings_of
 from proxy.lifecycle.reloading import Reloader
 from supervisor import Supervisor
 
@@ -38,7 +37,6 @@ def settings_views(reloader: Reloader, supervisor: Supervisor) -> Blueprint:
         """Tell which settings are in effect for a model, without secrets."""
         model = supervisor.find(name)
         settings = settings_of(supervisor.config, model.id)
-        text = yaml.safe_dump({model.id: settings}, sort_keys=False, allow_unicode=True, width=100)
-        return {"model": model.id, "settings": settings, "yaml": text}
+        return {"model": model.id, "settings": settings, "yaml": as_yaml({model.id: settings})}
 
     return views

@@ -21,6 +21,8 @@ from supervisor.states.journal import Journal
 from supervisor.states.snapshot import Snapshot
 from supervisor.states.table import State, Wish
 
+JUST_NOW = 0.5  # seconds
+
 
 @attrs.define(eq=False)
 class Rulings:
@@ -119,4 +121,6 @@ class Rulings:
             return f"closed for newcomers {ago} before, when it had {those}; they have ended"
         if model.state is not State.READY:
             return f"nobody waits for it ({model.state.value})"
+        if idle < JUST_NOW:
+            return "its last request had just ended"
         return f"idle for {seconds(round(idle, 1))}"

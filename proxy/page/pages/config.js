@@ -1,5 +1,71 @@
 // @ts-check
+// Configuration: the files with their problems, and what a reload would change before it is done.
+import { useEffect, useState } from "../vendor/hooks.mjs";
+import { get, post } from "../api.js";
+import { counted, listed } from "../format.js";
 import { html } from "../html.js";
+import { Action, attempt, say } from "../parts.js";
+
 export const kinds = /** @type {string[]} */ ([]);
-export const title = "config";
-export const Page = () => html`<p></p>`;
+export const title = "Configuration";
+
+/** @typedef {{file: string, line: number, column: number, path: string, message: string}} Problem */
+
+const CHANGES = /** @type {[string, string][]} */ ([
+  ["added", "come new"],
+  ["removed", "go: their requests end first, then their processes"],
+  ["replaced", "need another process: their requests end first"],
+  ["adjusted", "change without a new process"],
+  ["settings", "settings of the whole file that change"],
+]);
+
+/** @param {{told: any}} props */
+function Changes({ told }) {
+  if (!told.changes) return html`<p class="bad">The files cannot be used as they are. What is in effect stays in effect.</p>`;
+  const list = CHANGES.filter(([name]) => told.changes[name].length);
+  if (!list.length) return html`<p class="quiet">The files say what is in effect: a reload would change nothing.</p>`;
+  return html`<dl>${list.map(([name, text]) => html`<dt>${counted(told.changes[name].length, name === "settings" ? "key" : "model")}</dt><dd><b>${listed(told.changes[name])}</b> <small>${text}</small></dd>`)}</dl>`;
+}
+
+/** @param {{list: Problem[], kind: string, onShow: (one: Problem) => void}} props */
+function Problems({ list, kind, onShow }) {
+  if (!list.length) return null;
+  return html`<section aria-label=${kind}><h2>${kind} <small>${list.length}</small></h2><ul class="problems" role="list">${list.map((one) => html`<li class=${kind === "Problems" ? "bad" : ""}>
+    <button type="button" class="link" onClick=${() => onShow(one)}>${one.file.split("/").pop()}:${one.line}</button> ${one.path && html`<code>${one.path}</code> `}${one.message}</li>`)}</ul></section>`;
+}
+
+/** @param {{file: {path: string, text: string}, marked: Map<number, Problem[]>}} props */
+function File({ file, marked }) {
+  const lines = file.text.split("\n");
+  return html`<section aria-label=${file.path}><h2>${file.path}</h2><div class="file" tabindex="0" role="region" aria-label="Text of ${file.path}">
+    ${lines.map((text, place) => {
+      const here = marked.get(place + 1) ?? [];
+      return html`<p id="line-${place + 1}" class=${here.length ? "marked" : ""}><span class="number" aria-hidden="true">${place + 1}</span>${text || " "}${here.map((one) => html`<em>${one.message}</em>`)}</p>`;
+    })}</div></section>`;
+}
+
+export function Page() {
+  const [told, setTold] = useState(/** @type {any} */ (null));
+  const look = () => attempt("", async () => setTold(await get("api/config")));
+  useEffect(() => {
+    look();
+  }, []);
+  if (!told) return html`<p class="quiet">Reading the files.</p>`;
+  const reload = async () => {
+    const found = await attempt("", () => post("api/reload"));
+    if (found) say("Reloaded");
+    await look();
+  };
+  const all = [...told.problems, ...told.warnings];
+  const show = (/** @type {Problem} */ one) => document.getElementById(`line-${one.line}`)?.scrollIntoView({ block: "center" });
+  return html`<div class="row"><${Action} label="Look again" onClick=${look}/><${Action} label="Reload" name="Put the files into effect" disabled=${!told.good} onClick=${reload}/><a class="end" href="../api/config">As JSON</a></div>
+    <section aria-label="What a reload would change"><h2>What a reload would change</h2><${Changes} told=${told}/></section>
+    <${Problems} list=${told.problems} kind="Problems" onShow=${show}/>
+    <${Problems} list=${told.warnings} kind="Warnings" onShow=${show}/>
+    ${told.files.map((/** @type {any} */ file) => {
+      const marked = new Map();
+      for (const one of all.filter((each) => each.file === file.path)) marked.set(one.line, [...(marked.get(one.line) ?? []), one]);
+      return html`<${File} key=${file.path} file=${file} marked=${marked}/>`;
+    })}
+    ${!told.files.length && html`<p class="quiet">The text is not shown while it cannot be read: it may hold secrets.</p>`}`;
+}

@@ -28,8 +28,7 @@ function Headline() {
     return html`<p class="headline">Nobody has the GPU. <small>${sleepers.length ? `${listed(sleepers.slice(0, 4).map((one) => one.id))} ${sleepers.length > 1 ? "sleep" : "sleeps"}.` : "The first request loads its model."}</small></p>`;
   }
   return holding.value.slice(0, 4).map(
-    (one) => html`<p class="headline" key=${one.id}><${Model} id=${one.id}/> <span class="state ${one.state}">${WORDS[one.state]}</span>
-      <small>${one.state === "ready" ? `for ${counting(at - one.readySince)}, ` : ""}${standing(one, at)}${one.waiting ? `, ${one.waiting} waiting` : ""}</small></p>`,
+    (one) => html`<p class="headline" key=${one.id}><${Model} id=${one.id}/> <span class="state ${one.state}">${WORDS[one.state]}</span> <small>${one.state === "ready" ? `for ${counting(at - one.readySince)}, ` : ""}${standing(one, at)}${one.waiting ? `, ${one.waiting} waiting` : ""}</small></p>`,
   );
 }
 
@@ -106,7 +105,7 @@ function Tile({ model, readOnly }) {
   const room = memory.value?.models.find((one) => one.model === model.id);
   const size = room ? room.gpu || room.host : null;
   return html`<li class="tile ${model.state}"><h3><${Model} id=${model.id}/></h3><${State} state=${model.state}/>
-    <p>${standing(model, at)}${model.waiting ? html` · <b>${model.waiting} waiting</b>` : ""}</p>
+    <p>${standing(model, at)}${model.waiting ? html`${standing(model, at) ? ", " : ""}<b>${model.waiting} waiting</b>` : ""}</p>
     <p class="quiet">${size ? bytes(size) : ""}${model.pin ? ` pinned${model.pin.holder ? ` by ${model.pin.holder}` : ""}` : ""}</p>
     ${!readOnly && html`<div class="row">${actionsOf(model, true)}</div>`}</li>`;
 }

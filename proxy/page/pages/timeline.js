@@ -4,7 +4,7 @@ import { useEffect, useState } from "../vendor/hooks.mjs";
 import { computed, signal } from "../vendor/signals.mjs";
 import { clock, counted, duration } from "../format.js";
 import { html } from "../html.js";
-import { Model, kept } from "../parts.js";
+import { Model, State, kept } from "../parts.js";
 import { exactly, models, now } from "../store.js";
 import * as past from "../timeline/past.js";
 import { Picture } from "../timeline/picture.js";
@@ -53,7 +53,7 @@ function Changes({ from, to }) {
     <tbody>${shown.map((span) => {
       const decision = past.decisions.value.get(span.cause.decision ?? -1);
       return html`<tr key=${span.id} class=${span.id === chosen.value ? "chosen" : ""}><td>${clock(span.begin)}</td><th scope="row"><${Model} id=${span.model}/></th>
-        <td><span class="state ${span.state}">${span.state}</span></td><td>${span.end === null ? "…" : duration(span.end - span.begin)}</td>
+        <td><${State} state=${span.state}/></td><td>${span.end === null ? "…" : duration(span.end - span.begin)}</td>
         <td><button type="button" class="link" onClick=${() => { chosen.value = span.id; }}>${cause(span.cause.why, span.cause, decision)}${span.cause.text && span.cause.why !== "request" ? `: ${span.cause.text}` : ""}</button></td>
         <td>${decision ? duration(decision.waited) : ""}</td></tr>`;
     })}</tbody></table></div></section>`;
