@@ -9,6 +9,8 @@ It sleeps by /sleep and /wake_up as vLLM does, and frees the ``--hold`` MiB that
 ``exit``, ``keep`` (a good answer and nothing done), ``garbage`` (what it says from then on),
 ``chance`` (1 without) and ``any`` (faults to choose from). POST /faults replaces them.
 
+With ``--talk`` it answers streams as OpenAI does, with a pause of so many seconds between words.
+
 With ``--gpu`` it holds so many MiB on each of the GPUs of `tests/peers/nvml` that
 CUDA_VISIBLE_DEVICES names, or on the first, and ``--gpu-rest`` MiB while it sleeps. With
 ``--gpu-strict 1`` there is no more on a GPU than there is: the stub ends, or does not wake.
@@ -118,6 +120,7 @@ class Stub:
         self.memory = held(self.hold)
         self.faults: dict[str, dict[str, Any]] = json.loads(options.get("--faults", "{}"))
         self.word = "four"
+        self.pause = float(options["--talk"]) if "--talk" in options else None
         self.stats = {"requests": 0, "cancelled": 0, "slept": 0, "woken": 0}
 
     def serve(self, connection: socket.socket) -> None:
@@ -253,6 +256,8 @@ class Stub:
             self.send(connection, 500, b'{"error": "asleep"}')
         elif "chunks" in asked:
             self.stream(connection, asked)
+        elif self.pause is not None and asked.get("stream"):
+            self.talk(connection)
         elif asked.get("die"):
             os.write(1, b"the stub was told to die\n")
             os._exit(int(asked["die"]))
@@ -264,6 +269,28 @@ class Stub:
             said = [{"message": {"role": "assistant", "content": self.word}}]
             text = json.dumps({**echo, "headers": headers, "choices": said}).encode()
             self.send(connection, int(asked.get("status", 200)), text)
+
+    def talk(self, connection: socket.socket) -> None:
+        """Say a few words with Markdown, one after the other, and what they took."""
+        connection.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+        )
+        words = [
+            "# A heading\n\n",
+            "Some **bold** words, ",
+            "and `code`.\n\n",
+            "- one\n",
+            "- two\n",
+        ]
+        for word in words:
+            event = {"choices": [{"delta": {"content": word}}]}
+            connection.sendall(b"data: %b\n\n" % json.dumps(event).encode())
+            time.sleep(self.pause or 0)
+        usage = {"prompt_tokens": 11, "completion_tokens": len(words)}
+        timings = {"prompt_n": 11, "predicted_n": len(words), "predicted_per_second": 42.5}
+        last = {"choices": [], "usage": usage, "timings": timings}
+        connection.sendall(b"data: %b\n\ndata: [DONE]\n\n" % json.dumps(last).encode())
+        connection.shutdown(socket.SHUT_WR)
 
     def stream(self, connection: socket.socket, asked: dict[str, Any]) -> None:
         kind = asked.get("kind", "text/event-stream").encode()

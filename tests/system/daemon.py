@@ -95,9 +95,10 @@ def started(
     wait: float = 15,
     host: str = "127.0.0.1",
     command: Sequence[str] = (LLAMADOZE,),
+    port: int = 0,
 ) -> Iterator[Process]:
     """Start the command and wait until it listens."""
-    port = free_port(1)
+    port = port or free_port(1)
     # A file has all that was written before an answer came; a pipe's reader may be behind.
     with tempfile.NamedTemporaryFile(dir=STATE, suffix=".log", delete=False) as file:
         process = subprocess.Popen(

@@ -65,10 +65,12 @@ function facts(model) {
 function One({ id }) {
   const model = models.value.get(id);
   const [settings, setSettings] = useState("");
+  const isKnown = model !== undefined;
   useEffect(() => {
     setSettings("");
+    if (!isKnown) return;
     get(`api/config/models/${inPath(id)}`).then((told) => setSettings(told.yaml), () => setSettings(""));
-  }, [id]);
+  }, [id, isKnown]);
   if (!model) return html`<p>There is no model ${id}. <a href="#models">All models</a></p>`;
   const mine = queue.value.find((one) => one.model === id);
   const lease = leases.value.filter((one) => one.model === id);

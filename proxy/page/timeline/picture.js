@@ -29,7 +29,7 @@ function visible(list, least) {
   const found = [];
   let drawn = -Infinity;
   for (const one of list) {
-    const end = one.end ?? NEVER;
+    const end = one.end ?? Infinity;
     if (end > drawn + least) {
       found.push(one);
       drawn = end;

@@ -88,3 +88,26 @@ def nvmlDeviceGetMemoryInfo(device: int) -> SimpleNamespace:  # noqa: N802
     used = sum(one.usedGpuMemory for one in _held(device))
     total = _sizes()[device]
     return SimpleNamespace(total=total, used=used, free=total - used)
+
+
+NVML_TEMPERATURE_GPU = 0
+
+
+def nvmlDeviceGetUtilizationRates(_: int) -> SimpleNamespace:  # noqa: N802
+    return SimpleNamespace(gpu=37, memory=12)
+
+
+def nvmlDeviceGetTemperature(_: int, __: int) -> int:  # noqa: N802
+    return 61
+
+
+def nvmlDeviceGetFanSpeed(_: int) -> int:  # noqa: N802
+    raise NVMLError_NotSupported
+
+
+def nvmlDeviceGetPowerUsage(_: int) -> int:  # noqa: N802
+    return 142_500
+
+
+def nvmlDeviceGetPowerManagementLimit(_: int) -> int:  # noqa: N802
+    return 350_000

@@ -1,0 +1,155 @@
+"""What all pages have in common: the way to them, the stream of events, the keyboard, the wall."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import signal
+from collections.abc import Mapping
+from contextlib import closing
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.page.conftest import Open, Serve, model
+from tests.page.prefix import below_a_path
+from tests.system.daemon import Process, started
+
+pytestmark = pytest.mark.page
+PAGES = {
+    "now": "Now",
+    "timeline": "Timeline",
+    "sleep": "Sleep",
+    "requests": "Requests",
+    "models": "Models",
+    "logs": "Logs",
+    "machine": "Machine",
+    "config": "Configuration",
+    "playground": "Playground",
+}
+
+
+def test_a_browser_is_led_to_the_page_and_curl_gets_text(serve: Serve, opened: Open) -> None:
+    """From the root, from the log, and from where the models' own pages are."""
+    daemon = serve({"chat": model()})
+    page = opened(daemon, "").page
+    for path, where in (("/", ""), ("/logs", "#logs"), ("/upstream", "#models")):
+        page.goto(f"http://127.0.0.1:{daemon.port}{path}")
+        expect(page).to_have_url(re.compile(f"/ui/{where}$"))
+    assert b"/ui/" in daemon.ask("GET", "/")[1]
+
+
+def test_every_page_is_reached_by_the_keyboard(serve: Serve, opened: Open) -> None:
+    """And says its name as a heading."""
+    page = opened(serve({"chat": model()})).page
+    for title in PAGES.values():
+        page.get_by_role("navigation", name="Pages").get_by_role("link", name=title).focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1, name=title)).to_be_attached()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement !== document.body")
+
+
+def test_the_page_comes_back_when_the_daemon_does(
+    serve: Serve, opened: Open, tmp_path: str
+) -> None:
+    """What is old is said to be old; nobody has to load the page again."""
+    found = opened(serve({"chat": model()}))
+    daemon, page = found.daemon, found.page
+    daemon.chat("chat")
+    expect(page.get_by_role("region", name="Who has the GPU")).to_contain_text("chat")
+    daemon.end(signal.SIGTERM)
+    expect(page.get_by_text("What is shown is old")).to_be_visible()
+    file = f"{tmp_path}/config.yaml"
+    with started("--config", file, port=daemon.port):
+        expect(page.get_by_text("Live", exact=True)).to_be_visible()
+        who = page.get_by_role("region", name="Who has the GPU")
+        expect(who).to_contain_text("Nobody has the GPU")
+    found.errors.clear()  # the browser says that nobody answered
+
+
+def test_the_page_works_below_a_path(serve: Serve, opened: Open) -> None:
+    """As behind a reverse proxy: all its addresses are relative."""
+    daemon = serve({"chat": model()})
+    with below_a_path("/llm", daemon.port) as port:
+        page = opened(daemon, "").page
+        page.goto(f"http://127.0.0.1:{port}/llm/")
+        expect(page).to_have_url(re.compile("/llm/ui/$"))
+        page.get_by_role("button", name="Load chat").click()
+        expect(page.get_by_role("status").filter(has_text="chat is ready")).to_be_visible()
+
+
+def test_without_script_the_state_is_plain_html(serve: Serve, browser: Browser) -> None:
+    """Made by the daemon: models, their states, the queue."""
+    daemon = serve({"chat": model()})
+    daemon.chat("chat")
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{daemon.port}/ui/")
+        expect(page.get_by_role("row", name="chat ready 0 0")).to_be_visible()
+
+
+def test_the_wall_has_nothing_to_press(serve: Serve, opened: Open) -> None:
+    """It is looked at by those who pass by."""
+    daemon = serve({"chat": model()})
+    daemon.chat("chat")
+    page = opened(daemon, "wall").page
+    expect(page.get_by_text(re.compile("chat\\s+awake"))).to_be_visible()
+    expect(page.get_by_role("button")).to_have_count(0)
+    expect(page.get_by_role("navigation")).to_have_count(0)
+
+
+def test_a_key_is_asked_for_where_keys_are_set(serve: Serve, browser: Browser) -> None:
+    """By the browser's own dialog, which covers the page, its stream and its actions."""
+    file_keys = ["sk-a-key"]
+    daemon = serve({"chat": model()}, apiKeys=file_keys)
+    options = {"http_credentials": {"username": "me", "password": "sk-a-key"}}
+    with browser.new_context(**options) as context:  # type: ignore[arg-type] # as documented
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{daemon.port}/ui/")
+        expect(page.get_by_text("Live", exact=True)).to_be_visible()
+        page.get_by_role("button", name="Load chat").click()
+        expect(page.get_by_role("status").filter(has_text="chat is ready")).to_be_visible()
+    assert fetched(daemon, "/ui/app.js")[0] == 401
+
+
+def test_files_are_safe_and_asked_for_once(serve: Serve) -> None:
+    """A strict policy for scripts, no frame, and an answer without a body if nothing changed."""
+    daemon = serve({"chat": model()})
+    _, headers, _ = fetched(daemon, "/ui/app.js")
+    for part in ("script-src 'self'", "frame-ancestors 'none'"):
+        assert part in headers["content-security-policy"]
+    assert headers["content-type"].startswith("text/javascript")
+    status, _, body = fetched(daemon, "/ui/app.js", {"If-None-Match": headers["etag"]})
+    assert (status, body) == (304, b"")
+    for path in ("/ui/../config.yaml", "/ui/%2e%2e/views/pagefiles.py", "/ui/nothing.js"):
+        assert fetched(daemon, path)[0] == 404
+
+
+def fetched(
+    daemon: Process, path: str, headers: Mapping[str, str] | None = None
+) -> tuple[int, dict[str, str], bytes]:
+    """Ask for a path as it is written; return the status, the headers and the body."""
+    with closing(http.client.HTTPConnection("127.0.0.1", daemon.port)) as connection:
+        connection.request("GET", path, headers=dict(headers or {}))
+        answer = connection.getresponse()
+        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+
+
+def test_colours_follow_the_system_and_can_be_chosen(serve: Serve, opened: Open) -> None:
+    """The choice is remembered by the browser."""
+    daemon = serve({"chat": model()})
+    page = opened(daemon, color_scheme="dark").page
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.get_by_role("button", name="Colours: as the system").click()
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert dark != light
+    page.reload()
+    page.get_by_text("Live", exact=True).first.wait_for()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == light
+
+
+def test_a_missing_model_is_no_dead_end(serve: Serve, opened: Open) -> None:
+    """A link of yesterday leads back to all models."""
+    page = opened(serve({"chat": model()}), "models/gone").page
+    expect(page.get_by_role("link", name="All models")).to_be_visible()

@@ -1,0 +1,137 @@
+"""Now: who has the GPU, who waits, what is wrong, and what can be done."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.page.conftest import Open, Serve, model
+from tests.page.requests import streams
+
+pytestmark = pytest.mark.page
+
+
+def test_who_has_the_gpu_is_read_at_a_glance(serve: Serve, opened: Open) -> None:
+    """A swap is seen as it happens: one falls asleep, the other is awake."""
+    daemon = serve({"chat": model(), "code": model()})
+    page = opened(daemon).page
+    who = page.get_by_role("region", name="Who has the GPU")
+    expect(who).to_contain_text("Nobody has the GPU")
+    daemon.chat("chat")
+    expect(who).to_contain_text(re.compile("chat\\s+awake"))
+    daemon.chat("code")
+    expect(who).to_contain_text(re.compile("code\\s+awake"))
+    tiles = page.get_by_role("region", name="Models", exact=True).get_by_role("listitem")
+    expect(tiles.filter(has_text="chat")).to_contain_text("asleep")
+    expect(page).to_have_title(re.compile("code"))
+
+
+def test_a_queue_of_five_is_told_with_its_reasons(serve: Serve, opened: Open) -> None:
+    """Each model in its place, behind whom it waits, and who runs meanwhile."""
+    names = ["a", "b", "c", "d", "e", "f"]
+    daemon = serve({name: model() for name in names}, maxWait=600)
+    page = opened(daemon).page
+    with streams(daemon, *names):
+        queue = page.get_by_role("list", name="Who waits").get_by_role("listitem")
+        expect(queue).to_have_count(5)
+        expect(queue.first).to_contain_text("it waits for 1 request of a to end")
+        expect(page.get_by_role("region", name="Who has the GPU")).to_contain_text("1 request")
+
+
+def test_a_failing_model_is_told_of_with_a_way_out(serve: Serve, opened: Open) -> None:
+    """Why it failed, when it may start again, and a button that starts it at once."""
+    daemon = serve({"bad": model("--exit", "3", sleeps=False)})
+    found = opened(daemon)
+    page = found.page
+    for _ in range(3):
+        daemon.chat("bad")
+    strip = page.get_by_role("list", name="What is wrong")
+    expect(strip).to_contain_text("bad failed")
+    expect(strip).to_contain_text("status 3")
+    expect(strip).to_contain_text("It may start again in")
+    strip.get_by_role("button", name="Start bad now").click()
+    expect(page.get_by_role("status").filter(has_text="model 'bad' failed")).to_be_visible()
+    assert found.errors  # the browser tells of each answer that is no success
+    assert all("502" in error for error in found.errors)
+    found.errors.clear()
+
+
+def test_sleep_that_is_not_trusted_is_told_of(serve: Serve, opened: Open) -> None:
+    """It is stopped to make room from then on; the page says why."""
+    faults = '{"/sleep": {"status": 500}}'
+    daemon = serve({"a": model("--faults", faults), "b": model()}, maxSleepFailures=1)
+    page = opened(daemon).page
+    daemon.chat("a")
+    daemon.chat("b")
+    strip = page.get_by_role("list", name="What is wrong")
+    expect(strip).to_contain_text("a does not sleep any more")
+
+
+def test_a_model_is_loaded_put_to_sleep_woken_and_unloaded(serve: Serve, opened: Open) -> None:
+    """With a button for each; what was done is said."""
+    page = opened(serve({"chat": model()})).page
+    tile = page.get_by_role("region", name="Models", exact=True).get_by_role("listitem")
+    for button, done, state in (
+        ("Load chat", "chat is ready", "awake"),
+        ("Put chat to sleep", "chat sleeps", "asleep"),
+        ("Wake chat", "chat is awake", "awake"),
+        ("Unload chat", "chat is unloaded", "stopped"),
+    ):
+        page.get_by_role("button", name=button).click()
+        expect(page.get_by_role("status").filter(has_text=done)).to_be_visible()
+        expect(tile).to_contain_text(state)
+
+
+def test_requests_are_not_cut_without_a_question(serve: Serve, opened: Open) -> None:
+    """The question says how many; who says no changes nothing."""
+    daemon = serve({"chat": model()})
+    page = opened(daemon).page
+    tile = page.get_by_role("region", name="Models", exact=True).get_by_role("listitem")
+    with streams(daemon, "chat"):
+        expect(tile).to_contain_text("1 request")
+        page.get_by_role("button", name="Unload chat").click()
+        question = page.get_by_role("dialog")
+        expect(question).to_contain_text("1 request will be cut")
+        question.get_by_role("button", name="Cancel").click()
+        assert daemon.running()["chat"]["state"] == "ready"
+        page.get_by_role("button", name="Unload chat").click()
+        page.get_by_role("button", name="Unload it").click()
+        expect(page.get_by_role("status").filter(has_text="chat is unloaded")).to_be_visible()
+
+
+def test_a_pause_is_begun_and_ended_from_the_frame(serve: Serve, opened: Open) -> None:
+    """Whoever looks sees that nobody is served, and how that ends."""
+    daemon = serve({"chat": model()})
+    page = opened(daemon).page
+    daemon.chat("chat")
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("dialog").get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("region", name="Who has the GPU")).to_contain_text("Paused")
+    page.get_by_role("banner").get_by_role("button", name="Resume").click()
+    expect(page.get_by_role("region", name="Who has the GPU")).to_contain_text("chat")
+
+
+def test_each_device_has_a_bar_of_who_holds_it(serve: Serve, opened: Open) -> None:
+    """Awake, what sleepers have left, others, free: in words for those who do not see colours."""
+    sizes = {"chat": "8192", "code": "4096"}
+    models = {name: model("--gpu", size, "--gpu-rest", "512") for name, size in sizes.items()}
+    daemon = serve(models, gpus="24")
+    daemon.chat("code")
+    daemon.chat("chat")
+    page = opened(daemon).page
+    bar = page.get_by_role("img", name=re.compile("GPU 0"))
+    expect(bar).to_have_attribute("aria-label", re.compile("8.0 GiB awake, 512 MiB left by sleep"))
+    expect(page.get_by_role("region", name="Memory")).to_contain_text("15.5 GiB free")
+
+
+def test_profiles_are_chosen_in_the_frame(serve: Serve, opened: Open) -> None:
+    """The daemon is told, and tells all who look."""
+    profiles = {"work": {"pins": {"best": "chat"}}}
+    daemon = serve({"chat": model()}, profiles=profiles)
+    page = opened(daemon).page
+    page.get_by_role("combobox", name="Profile").select_option("work")
+    other = opened(daemon).page
+    expect(other.get_by_role("combobox", name="Profile")).to_have_value("work")
+    assert daemon.ask("GET", "/api/profiles")[1]["active"] == "work"

@@ -1,0 +1,106 @@
+"""The playground: a chat whose model comes up first, beside another, with images, stopped."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.page.conftest import Open, Serve, model
+from tests.system.daemon import LLAMADOZE, Process, started
+
+pytestmark = pytest.mark.page
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+def test_a_chat_shows_markdown_and_how_fast_it_came(serve: Serve, opened: Open) -> None:
+    """And before that, how its model comes up."""
+    daemon = serve({"chat": model("--talk", "0.05", "--ready-after", "1.5")})
+    page = opened(daemon, "playground").page
+    page.get_by_role("textbox", name="Message").fill("Hello")
+    page.keyboard.press("Enter")
+    talk = page.get_by_role("region", name="Chat with chat")
+    expect(talk.get_by_role("status")).to_contain_text(
+        re.compile("chat is (starting|not loaded)|ready")
+    )
+    expect(talk.get_by_role("heading", name="A heading")).to_be_visible()
+    expect(talk.locator("strong")).to_have_text("bold")
+    expect(talk).to_contain_text("5 tokens")
+    page.get_by_role("link", name="Now").click()
+    page.get_by_role("link", name="Playground").click()
+    expect(talk.get_by_role("heading", name="A heading")).to_be_visible()
+
+
+def test_two_models_answer_side_by_side_and_are_stopped(serve: Serve, opened: Open) -> None:
+    """Stop ends both requests at once."""
+    daemon = serve({"chat": model("--talk", "2"), "code": model("--talk", "2")})
+    page = opened(daemon, "playground").page
+    page.get_by_role("combobox", name="Beside it").select_option("code")
+    page.get_by_role("textbox", name="Message").fill("Hello")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("region", name="Chat with chat")).to_contain_text("A heading")
+    page.get_by_role("button", name="Stop").click()
+    for name in ("chat", "code"):
+        expect(page.get_by_role("region", name=f"Chat with {name}")).to_contain_text("stopped")
+
+
+def test_an_image_goes_along(serve: Serve, opened: Open, tmp_path: Path) -> None:
+    """As a data address in the message, as OpenAI's API has it."""
+    picture = tmp_path / "a.png"
+    picture.write_bytes(PIXEL)
+    daemon = serve({"chat": model("--talk", "0")})
+    page = opened(daemon, "playground").page
+    page.locator("input[type=file]").set_input_files(picture)
+    expect(page.get_by_role("button", name="Leave image 1 out")).to_be_visible()
+    page.get_by_role("textbox", name="Message").fill("What is it?")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("img", name="An image that you sent")).to_be_visible()
+    expect(page.get_by_role("region", name="Chat with chat")).to_contain_text("5 tokens")
+    body = daemon.ask("GET", "/api/captures/1")[1]["req_body"]
+    assert b"data:image/png;base64," in base64.b64decode(body)
+
+
+def test_what_a_model_says_cannot_act(serve: Serve, opened: Open) -> None:
+    """Markdown is cleaned: no script, no handler, no form."""
+    page = opened(serve({"chat": model()}), "playground").page
+    found = page.evaluate(
+        """async () => {
+        const { marked } = await import("./vendor/marked.mjs");
+        await import("./vendor/purify.js");
+        const text = "<img src=x onerror=alert(1)><form action=/unload><script>alert(1)</script>";
+        return DOMPurify.sanitize(marked.parse(text), { FORBID_TAGS: ["style", "form", "input"] });
+        }"""
+    )
+    assert "onerror" not in found
+    assert "<form" not in found
+    assert "<script" not in found
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    folder = str(tmp_path_factory.mktemp("demo"))
+    with started(command=(LLAMADOZE, "demo", "--folder", folder), wait=60) as process:
+        yield process
+
+
+def test_real_servers_are_swapped_from_the_page(demo: Process, opened: Open) -> None:
+    """The demo's llama.cpp servers: a chat with one, then the other, then the first again."""
+    page = opened(demo, "playground").page
+    for name in ("doze-a", "doze-b", "doze-a"):
+        page.get_by_role("combobox", name="Model").select_option(name)
+        page.get_by_role("textbox", name="Message").fill("Hello")
+        page.get_by_role("button", name="Send").click()
+        expect(page.get_by_role("button", name="Send")).to_be_visible(timeout=60_000)
+        expect(page.get_by_role("region", name=f"Chat with {name}")).to_contain_text("tokens/s")
+    page.goto(f"http://127.0.0.1:{demo.port}/ui/#sleep")
+    article = page.get_by_role("article", name="Sleep of doze-a")
+    expect(article).to_contain_text(re.compile("cycle of host memory|1 sleep"))
+    page.goto(f"http://127.0.0.1:{demo.port}/ui/#requests")
+    rows = page.get_by_role("region", name="Finished").get_by_role("row")
+    expect(rows).to_have_count(4)
