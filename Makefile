@@ -23,7 +23,7 @@ VERSIONED := python3 python3.11 python3.12 python3.13
 CANDIDATES := $(VERSIONED) $(addprefix /usr/bin/,$(VERSIONED))
 CHOSEN = for one in $(CANDIDATES); do $$one -c "$$OPTIMISED" 2>/dev/null && echo $$one && exit; done; echo $(PYTHON)
 
-.PHONY: demo test test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench performance-page format clean
+.PHONY: demo test test-page vendor-page dev-page test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench performance-page format clean
 
 demo: $(DEMO_READY)
 	@exec $(BIN)/llamadoze demo --folder .demo
@@ -38,6 +38,20 @@ test-slow: $(DEV_READY)
 # vLLM for CPUs: 3.4 GB. What is removed does not fit the torch that it wants.
 test-vllm: $(DEV_READY) $(VLLM)/.ready
 	LLAMADOZE_VLLM=$(CURDIR)/$(VLLM)/bin/python $(BIN)/pytest -m vllm -o faulthandler_timeout=0 tests/real
+
+# The page in a real browser: Debian's, never one that a test tool brings.
+test-page: $(DEV_READY)
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+		echo "There is no chromium, and only root can install it: the page is not tested"
+	$(BIN)/pytest -m page -n 2 --dist loadfile tests/page
+
+# The libraries of the page anew, as vendor.json names them. Needs npm.
+vendor-page: $(DEV_READY)
+	$(BIN)/python -m tests.page.vendor
+
+# What `make types` needs to check the page, too. Needs npm.
+dev-page: $(DEV_READY)
+	$(BIN)/python -m tests.page.types fetch
 
 # VLLM_PYTHON names a Python that has vLLM for the GPU of this machine.
 test-gpu: $(DEV_READY)
@@ -73,6 +87,7 @@ lint: $(DEV_READY)
 
 types: $(DEV_READY)
 	$(BIN)/mypy
+	$(BIN)/python -m tests.page.types
 
 check: lint types test
 
@@ -92,7 +107,7 @@ format: $(DEV_READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(GPU_CHECK) .demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) $(GPU_CHECK) .page-types .page-pictures .demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	@python=$(if $(filter file,$(origin PYTHON)),$$($(CHOSEN)),$(PYTHON)); \

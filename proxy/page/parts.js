@@ -100,7 +100,7 @@ export function Dialog({ title, onClose, children }) {
     <div class="inside">${children}</div></dialog>`;
 }
 
-/** @param {{href: string, children?: any}} props */
+/** A model's name, which leads to its page. @param {{id: string}} props */
 export const Model = ({ id }) => html`<a class="model" href="#models/${encodeURIComponent(id)}">${id}</a>`;
 
 /** What is remembered in this browser. @param {string} name @param {any} usual */

@@ -27,7 +27,7 @@ import * as past from "./timeline/past.js";
  * @typedef {{name: string, title: string, total: number, awake: number, asleep: number, others: number, free: number}} Device
  * @typedef {{model: string, gpus: Record<string, number>, gpu: number|null, host: number|null}} Holder
  * @typedef {{paused: boolean, ending: boolean, profile: string|null, profiles: string[], rule: string,
- *   maxWait: number, performance: boolean, models: number, version: string, yielding: string}} Daemon
+ *   maxWait: number, performance: boolean, models: number, now: number}} Daemon
  * @typedef {{id: string, timestamp: string, model: string, req_path: string, method: string,
  *   remote_ip: string, resp_bytes: number, elapsed_ms: number, metadata?: Record<string, string>, at?: number}} Flight
  */

@@ -49,8 +49,8 @@ export function reason(one, now) {
 export function readyIn(one, now) {
   const ready = left(one.readyIn, one.at, now);
   if (ready === null) return "not known when";
-  if (one.behind.some((rival) => rival.in_flight) && !ready) return "as soon as they end";
-  return `≈ ${counting(ready)}${one.readyInMeasured ? "" : " (not measured yet)"}`;
+  const busy = one.behind.some((rival) => rival.in_flight);
+  return `${busy ? "at the earliest in" : "≈"} ${counting(ready)}${one.readyInMeasured ? "" : " (not measured yet)"}`;
 }
 
 /** @param {string} why @param {Decision|undefined} decision @param {import("./timeline/past.js").Cause} cause */

@@ -57,7 +57,7 @@ def test_every_page_is_accessible_and_fits(busy: Process, opened: Open, scheme: 
             picture(page, f"{name.replace('/', '-')}-{width}-{scheme}")
             faults += [f"{name} {width} {scheme}: {text}" for text in graves(page)]
             wide = page.evaluate("document.documentElement.scrollWidth")
-            faults += [f"{name}: {wide} of {width} pixels wide"] if wide > width else []
+            faults += [f"{name}: {wide} of {width} pixels: {widest(page)}"] if wide > width else []
     assert faults == []
 
 
@@ -66,6 +66,18 @@ def open_a_reason(page: Page, name: str) -> None:
     if name == "timeline":
         page.get_by_role("button", name="1 min", exact=True).click()
         page.locator("tbody button").filter(has_text="it made room").first.click()
+
+
+def widest(page: Page) -> str:
+    """Return what sticks out furthest."""
+    return str(
+        page.evaluate(
+            """() => [...document.querySelectorAll("main *")]
+            .filter((one) => !one.closest(".scroll *"))
+            .map((one) => [one.getBoundingClientRect().right, one.outerHTML.slice(0, 160)])
+            .sort((a, b) => b[0] - a[0])[0].join(" ")"""
+        )
+    )
 
 
 def picture(page: Page, name: str) -> None:

@@ -39,7 +39,9 @@ def test_a_chat_shows_markdown_and_how_fast_it_came(serve: Serve, opened: Open) 
 
 def test_two_models_answer_side_by_side_and_are_stopped(serve: Serve, opened: Open) -> None:
     """Stop ends both requests at once."""
-    daemon = serve({"chat": model("--talk", "2"), "code": model("--talk", "2")})
+    beside = {"g": {"swap": False, "members": ["chat", "code"]}}
+    slow = model("--talk", "2")
+    daemon = serve({"chat": slow, "code": slow}, groups=beside)
     page = opened(daemon, "playground").page
     page.get_by_role("combobox", name="Beside it").select_option("code")
     page.get_by_role("textbox", name="Message").fill("Hello")

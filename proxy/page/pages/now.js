@@ -85,7 +85,7 @@ function Alarms() {
       list.push(html`<li key=${one.id}><b>${one.id}</b> could not be ended whole: ${one.leftover} may hold its memory.
         <${Action} label="Give it up" name="Give up what is left of ${one.id}" onClick=${() => attempt(`${one.id} was given up`, () => post(`api/models/unload/${inPath(one.id)}`))}/></li>`);
     } else if (one.state === "failed") {
-      list.push(html`<li key=${one.id}><b>${one.id} failed.</b> ${one.failure}
+      list.push(html`<li key=${one.id}><b>${one.id} failed:</b> ${one.failure}.
         ${retry > 0 ? ` It may start again in ${counting(retry)}.` : " The next request starts it again."}
         <${Action} label="Start now" name="Start ${one.id} now" onClick=${() => attempt(`${one.id} is ready`, async () => {
           await post(`api/models/unload/${inPath(one.id)}`);

@@ -40,7 +40,7 @@ function spanOf(id) {
 
 const WORDS_OF_WIDTHS = /** @type {Record<number, string>} */ ({ 60: "1 min", 300: "5 min", 900: "15 min", 3600: "1 h", 14400: "4 h", 43200: "12 h", 86400: "24 h" });
 
-/** Every change of hands in the window, in words. */
+/** Every change of hands in the window, in words. @param {{from: number, to: number}} props */
 function Changes({ from, to }) {
   const found = [];
   for (const row of past.rows.value.values()) {

@@ -21,11 +21,11 @@ const RULES = /** @type {Record<string, string>} */ ({
 /** @param {{decision: Decision}} props */
 function Victims({ decision }) {
   if (!decision.victims.length) return html`<p>Nobody had to leave for it.</p>`;
-  return html`<table><caption>Who left for it</caption><thead><tr><th scope="col">Model</th><th scope="col">Why it could</th>
+  return html`<div class="scroll"><table><caption>Who left for it</caption><thead><tr><th scope="col">Model</th><th scope="col">Why it could</th>
     <th scope="col">Room expected in</th><th scope="col">Took</th><th scope="col">Its way back</th><th scope="col">Proof</th></tr></thead>
     <tbody>${decision.victims.map((one) => html`<tr key=${one.model}><th scope="row"><${Model} id=${one.model}/></th><td>${one.because}</td>
       <td>${one.to_rest ? duration(one.to_rest) : "not measured"}</td><td>${one.took === undefined ? "–" : duration(one.took)}</td>
-      <td>${one.to_return ? duration(one.to_return) : "not measured"}</td><td>${proved(one.proved).join("; ") || "–"}</td></tr>`)}</tbody></table>`;
+      <td>${one.to_return ? duration(one.to_return) : "not measured"}</td><td>${proved(one.proved).join("; ") || "–"}</td></tr>`)}</tbody></table></div>`;
 }
 
 /** @param {{span: Span, decision: Decision|undefined, now: number, onClose: () => void}} props */
