@@ -22,7 +22,7 @@ from configschema.making.otherports import with_choice_of_ports
 from configschema.making.sharedports import without_sleep_on_shared_ports
 from configschema.making.structuring import structure
 from configschema.rules.checks import check
-from configschema.rules.showing import texts_of
+from configschema.rules.showing import texts_of, without_arguments
 from configschema.rules.unknown import is_top_key, remarks, secrets_in
 from configschema.text.content import content_of
 from configschema.text.environment import MARK, Environment
@@ -222,7 +222,9 @@ def _check(
         for fault in _others(_warnings(config, expansion, data, environ, here), faults)
         if fault.path != fault.path[:1] or fault.path[0] not in holders
     )
-    public_texts = {file: report.file_without_secrets(text) for file, text in texts.items()}
+    public_texts = {
+        file: without_arguments(report.file_without_secrets(text)) for file, text in texts.items()
+    }
     if faults:
         raise ConfigError(report(faults), warnings, public_texts)
     if here and not (config.models or config.peers):

@@ -5,6 +5,7 @@ Owns what is left out, and in which form the rest is shown.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,14 +24,26 @@ from configschema.keys.fields import (
 from configschema.keys.schema import Config, Model
 from configschema.text.problems import HIDDEN
 
+_SECRET_ARGUMENT = re.compile(
+    r"""([\w-]*(?:token|secret|password|passwd|api[-_]?key)["']?(?:\s*[=:]\s*|\s+)["']?)"""
+    r"""(?!\$\{)[^\s"',\]}#]+""",
+    re.IGNORECASE,
+)
+"""What follows a name that ends like a secret's: ``HF_TOKEN=...``, ``--api-key ...``."""
 COMMANDS = {"cmd": "cmd", "cmdStop": "cmd_stop", "cmdSleep": "cmd_sleep", "cmdWake": "cmd_wake"}
+
+
+def without_arguments(text: str) -> str:
+    """Return a text without what looks like a secret, where no key of the file says that it is."""
+    return _SECRET_ARGUMENT.sub(rf"\g<1>{HIDDEN}", text)
 
 
 def texts_of(model: Model) -> dict[str, str]:
     """Return the texts of a model in which there may be what is secret elsewhere, by their keys."""
     commands = {key: getattr(model, name).text for key, name in COMMANDS.items()}
     texts = {**commands, "proxy": model.proxy, "env": "\n".join(model.env)}
-    return {key: text for key, text in texts.items() if text or key in ("cmd", "proxy")}
+    known = {key: text for key, text in texts.items() if text or key in ("cmd", "proxy")}
+    return {key: without_arguments(text) for key, text in known.items()}
 
 
 def settings_of(config: Config, name: str) -> dict[str, Any]:

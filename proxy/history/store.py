@@ -46,7 +46,7 @@ class Store:
     _rows: dict[tuple[Kind, int], Row] = attrs.field(factory=dict, init=False)
     _stirred: trio.Event = attrs.field(factory=trio.Event, init=False)
     _looked_at: float = attrs.field(default=0.0, init=False)
-    _has_told: bool = attrs.field(default=False, init=False)
+    _fails: bool = attrs.field(default=False, init=False)
 
     def change(self, path: Path | None, bounds: Bounds) -> bool:
         """Write to a file from now on, within bounds; return whether it is another one."""
@@ -79,13 +79,16 @@ class Store:
         self._write(self._waiting())
 
     async def read(self, what: Callable[[Connection], T]) -> T | None:
-        """Read from the file, beside the loop; None if there is none, or it cannot be read."""
+        """Read from the file, beside the loop.
+
+        None if there is none, if it cannot be read, or if what came last could not be written.
+        """
         if self.path is None:
             return None
 
         def read(batch: _Batch) -> T | None:
             self._write(batch)  # it is asked for, too
-            return self.read_now(what)
+            return None if self._fails else self.read_now(what)
 
         return await self._beside(read)
 
@@ -122,6 +125,7 @@ class Store:
             if time.monotonic() - self._looked_at >= BETWEEN_LOOKS:
                 self._looked_at = time.monotonic()
                 database.forget_old(file, self.bounds)
+            self._fails = False
 
         self._use(write)
 
@@ -134,18 +138,16 @@ class Store:
             return None
         try:
             with opened(self.path) as file:
-                found = what(file)
+                return what(file)
         except (Error, OSError) as error:
             self._tell(error)
             return None
-        self._has_told = False
-        return found
 
     def _tell(self, error: Exception) -> None:
-        if not self._has_told:
+        if not self._fails:
             log.error(
                 f"Cannot use {self.path}: {error}. Requests are served; what happens meanwhile "
                 "is missing there. Make room, or choose another file with store.path",
                 reason=str(error),
             )
-        self._has_told = True
+        self._fails = True

@@ -1,0 +1,148 @@
+"""The timeline of a daemon: which states its models were in, since when, and why."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import trio
+
+from tests.peers.client import ask, chat
+from tests.proxy.daemon import Daemon, daemon, stub
+
+SLEEPS: dict[str, Any] = {"sleeps": True}
+
+
+async def timeline(running: Daemon, query: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = (await ask(running.port, "GET", f"/api/timeline{query}")).json()
+    return found
+
+
+def states(told: dict[str, Any], model: str) -> list[tuple[str, str]]:
+    return [(s["state"], s["cause"]["why"]) for s in told["spans"] if s["model"] == model]
+
+
+async def test_a_swap_is_told_with_its_decision() -> None:
+    """For which request, how long it had waited, by which rule, who left and what that cost."""
+    async with daemon({"a": stub(**SLEEPS), "b": stub(**SLEEPS)}) as running:
+        await chat(running.port, "a")
+        body = b'{"model": "b", "messages": []}'
+        headers = {"x-request-id": "mine"}
+        await ask(running.port, "POST", "/v1/chat/completions", body, headers)
+        told = await timeline(running)
+    assert states(told, "a") == [
+        ("starting", "request"),
+        ("ready", "request"),
+        ("sleepPending", "room"),
+        ("asleep", "room"),
+    ]
+    assert states(told, "b") == [("starting", "request"), ("ready", "request")]
+    first, second = told["decisions"]
+    assert (first["model"], first["victims"]) == ("a", [])
+    assert (second["model"], second["request"], second["client"]) == ("b", "mine", "127.0.0.1")
+    assert second["rule"] == "one at a time"
+    assert 0 <= second["waited"] < 1
+    (victim,) = second["victims"]
+    assert victim["model"] == "a"
+    assert victim["because"] == "its last request had just ended"
+    assert victim["took"] > 0
+    assert second["ready"] >= second["at"]
+    fell_asleep = next(s for s in told["spans"] if s["state"] == "sleepPending")
+    assert fell_asleep["cause"] == {
+        "why": "room",
+        "text": victim["because"],
+        "model": "b",
+        "decision": second["id"],
+    }
+    assert [step["name"] for step in fell_asleep["steps"]] == ["cmdSleep"]
+    assert fell_asleep["begin"] <= fell_asleep["end"]
+    assert {one["model"] for one in told["busy"]} == {"a", "b"}
+    assert {one["model"] for one in told["waits"]} == {"a", "b"}
+
+
+async def test_who_is_closed_for_newcomers_leaves_for_that() -> None:
+    """When it had requests, and another had waited for as long as it may."""
+    async with daemon({"a": stub(), "b": stub()}, maxWait=1) as running:
+        async with trio.open_nursery() as nursery:
+            body = b'{"model": "a", "messages": [], "delay": 1.6}'
+            nursery.start_soon(ask, running.port, "POST", "/v1/chat/completions", body)
+            while running.state("a") != "ready":
+                await trio.sleep(0.01)
+            await chat(running.port, "b")
+        told = await timeline(running)
+    (victim,) = told["decisions"][-1]["victims"]
+    assert victim["because"].startswith("closed for newcomers ")
+    assert victim["because"].endswith("before, when it had a request; they have ended")
+    assert told["decisions"][-1]["waited"] > 1
+
+
+async def test_an_operator_is_a_cause() -> None:
+    """Of a load, a sleep, a wake, an unload; each leads to a span of its own."""
+    async with daemon({"a": stub(**SLEEPS)}) as running:
+        for what in ("load", "sleep", "wake", "unload"):
+            await ask(running.port, "POST", f"/api/models/{what}/a")
+        told = await timeline(running)
+    assert states(told, "a") == [
+        ("starting", "operator"),
+        ("ready", "operator"),
+        ("sleepPending", "operator"),
+        ("asleep", "operator"),
+        ("waking", "operator"),
+        ("ready", "operator"),
+        ("stopping", "operator"),
+    ]
+    waking = next(one for one in told["spans"] if one["state"] == "waking")
+    assert waking["saved"] >= 0
+
+
+async def test_idleness_is_a_cause() -> None:
+    """With the key that says how long."""
+    async with daemon({"a": stub(sleeps=True, sleepTtl=1)}) as running:
+        await chat(running.port, "a")
+        with trio.fail_after(5):
+            while running.state("a") != "asleep":
+                await trio.sleep(0.02)
+        told = await timeline(running)
+    fell = next(one for one in told["spans"] if one["state"] == "sleepPending")
+    assert fell["cause"] == {"why": "idle", "text": "idle for 1s (sleepTtl)"}
+
+
+@pytest.mark.parametrize("way", ["start", "sleep"])
+async def test_a_failure_is_a_cause(way: str) -> None:
+    """With its reason, in the span where it happened and in the one that follows."""
+    options = ("--exit", "3") if way == "start" else ("--faults", '{"/sleep": {"status": 500}}')
+    async with daemon({"a": stub(*options, **SLEEPS), "b": stub()}) as running:
+        await chat(running.port, "a")
+        await chat(running.port, "b")
+        told = await timeline(running)
+    spans = [one for one in told["spans"] if one["model"] == "a"]
+    if way == "start":
+        assert states(told, "a")[-1] == ("failed", "failure")
+        assert "status 3" in spans[-1]["cause"]["text"]
+    else:
+        assert states(told, "a")[-2:] == [("sleepPending", "room"), ("stopping", "failure")]
+        assert "cmdSleep" in spans[-2]["failure"]
+        assert spans[-2]["failure"] == spans[-1]["cause"]["text"]
+
+
+async def test_a_window_has_what_happened_in_it() -> None:
+    """By seconds or by the calendar; the last hour without one."""
+    async with daemon({"a": stub()}) as running:
+        await chat(running.port, "a")
+        assert not (await timeline(running, f"?since=0&until={time.time() - 100}"))["spans"]
+        assert (await timeline(running, "?since=2020-01-01T00:00:00Z"))["spans"]
+        for query in ("?since=yesterday", "?since=20&until=10"):
+            assert (await ask(running.port, "GET", f"/api/timeline{query}")).status == 400
+
+
+async def test_requests_are_played_with_other_settings() -> None:
+    """Of the window that is named; what cannot be read is refused."""
+    async with daemon({"a": stub()}) as running:
+        await chat(running.port, "a")
+        body = b'{"since": 0, "until": 9999999999, "maxWait": 5}'
+        reply = await ask(running.port, "POST", "/api/simulate", body)
+        assert reply.status == 400  # this one was not started from files
+        assert b"did not come from a file" in reply.body
+        for bad in (b"", b"[]", b'{"since": 1}', b'{"since": 1, "until": "x"}'):
+            assert (await ask(running.port, "POST", "/api/simulate", bad)).status == 400

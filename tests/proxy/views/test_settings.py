@@ -1,0 +1,92 @@
+"""The views of the configuration: never a secret, whatever the file looks like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from configschema import parse
+from configschema.rules.showing import settings_of, without_arguments
+from tests.system.daemon import started, write
+
+MODEL = """
+cmd: serve --port ${PORT} --key ${env.A_KEY}
+env: [HF_TOKEN=${env.A_KEY}]
+controlHeaders: {X-Key: of-a-server}
+sleepMode: enable
+sleepEndpoints: [{endpoint: /sleep, headers: {Authorization: in-a-step}}]
+wakeEndpoints: [{endpoint: /wake_up}]
+timeouts: {busy: 30}
+aliases: [x]
+"""
+
+
+def test_settings_are_those_that_say_something() -> None:
+    """With the keys of the file, in plain values; secrets have stars, the environment its name."""
+    text = "models:\n  m:\n" + "".join(f"    {line}\n" for line in MODEL.strip().splitlines())
+    config = parse(text, environ={"A_KEY": "sk-of-the-environment"}).config
+    found = settings_of(config, "m")
+    assert found["aliases"] == ["x"]
+    assert found["timeouts"] == {"busy": 30}
+    assert found["controlHeaders"] == {"X-Key": "***"}
+    assert found["sleepEndpoints"][0] == {"endpoint": "/sleep", "headers": {"Authorization": "***"}}
+    assert found["env"] == ["HF_TOKEN=${env.A_KEY}"]
+    assert "${env.A_KEY}" in found["cmd"]
+    assert "ttl" not in found
+    assert "sk-of-the-environment" not in str(found)
+
+
+@pytest.mark.parametrize("is_good", [True, False])
+def test_files_are_shown_without_secrets(tmp_path: Path, is_good: bool) -> None:
+    """Short ones, too; also when something else is wrong with the file."""
+    peers = {"p": {"proxy": "http://me:pw-1@x", "apiKey": "sk-p", "models": ["z"]}}
+    whole = {
+        "models": {"m": {"cmd": "sleep 9 ${PORT}"}},
+        "apiKeys": ["sk-own", "q7"],
+        "peers": peers,
+    }
+    file = write(tmp_path, **whole)
+    with started("--config", file, "--state-dir", str(tmp_path / "s")) as daemon:
+        daemon.key = "sk-own"
+        if not is_good:
+            Path(file).write_text(Path(file).read_text() + "maxWait: soon\n")
+        told = daemon.ask("GET", "/api/config")[1]
+    assert told["good"] is is_good
+    (shown,) = told["files"]
+    for secret in ("sk-own", "q7", "sk-p", "pw-1"):
+        assert secret not in shown["text"]
+        assert secret not in str(told["problems"])
+    assert "models:" in shown["text"]
+    assert bool(told["problems"]) is not is_good
+    if is_good:
+        assert told["changes"]["kept"] == ["m"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("HF_TOKEN=hf_abc", "HF_TOKEN=***"),
+        ("serve --api-key sk-1 --port 1", "serve --api-key *** --port 1"),
+        ("serve --api_key=sk-1", "serve --api_key=***"),
+        ('{"password": "hunter2"}', '{"password": "***"}'),
+        ("apiKey: sk-1", "apiKey: ***"),
+        ("--max-tokens 4096 --tokenizer x", "--max-tokens 4096 --tokenizer x"),
+        ("TOKEN=${env.TOKEN}", "TOKEN=${env.TOKEN}"),
+    ],
+)
+def test_what_looks_like_a_secret_is_hidden(text: str, shown: str) -> None:
+    """In commands and variables, where no key of the file says that it is one."""
+    assert without_arguments(text) == shown
+
+
+def test_a_file_that_cannot_be_read_is_not_shown(tmp_path: Path) -> None:
+    """Where the secrets are is not known then; its problem is told all the same."""
+    file = write(tmp_path, models={"m": {"cmd": "sleep 9 ${PORT}"}}, apiKeys=["sk-own"])
+    with started("--config", file, "--state-dir", str(tmp_path / "s")) as daemon:
+        daemon.key = "sk-own"
+        Path(file).write_text(Path(file).read_text() + "a: [unclosed\n")
+        told = daemon.ask("GET", "/api/config")[1]
+    assert (told["good"], told["files"]) == (False, [])
+    assert "not valid YAML" in told["problems"][0]["message"]
+    assert "sk-own" not in str(told)
