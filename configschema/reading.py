@@ -239,7 +239,10 @@ def _with_shown(config: Config, report: Report) -> Config:
     models = {
         name: attrs.evolve(
             model,
-            shown={key: report.without_secrets(text) for key, text in texts_of(model).items()},
+            shown={
+                key: without_arguments(report.without_secrets(text))
+                for key, text in texts_of(model).items()
+            },
         )
         for name, model in config.models.items()
     }

@@ -25,8 +25,8 @@ from configschema.keys.schema import Config, Model
 from configschema.text.problems import HIDDEN
 
 _SECRET_ARGUMENT = re.compile(
-    r"""([\w-]*(?:token|secret|password|passwd|api[-_]?key)["']?(?:\s*[=:]\s*|\s+)["']?)"""
-    r"""(?!\$\{)[^\s"',\]}#]+""",
+    r"""((?:token|secret|password|passwd|api[-_]?key)["']?(?:\s{0,8}[=:]\s{0,8}|\s{1,8})["']?)"""
+    r"""(?!\$\{)[^\s"',\]}#]{1,1000}""",
     re.IGNORECASE,
 )
 """What follows a name that ends like a secret's: ``HF_TOKEN=...``, ``--api-key ...``."""
@@ -42,8 +42,7 @@ def texts_of(model: Model) -> dict[str, str]:
     """Return the texts of a model in which there may be what is secret elsewhere, by their keys."""
     commands = {key: getattr(model, name).text for key, name in COMMANDS.items()}
     texts = {**commands, "proxy": model.proxy, "env": "\n".join(model.env)}
-    known = {key: text for key, text in texts.items() if text or key in ("cmd", "proxy")}
-    return {key: without_arguments(text) for key, text in known.items()}
+    return {key: text for key, text in texts.items() if text or key in ("cmd", "proxy")}
 
 
 def settings_of(config: Config, name: str) -> dict[str, Any]:

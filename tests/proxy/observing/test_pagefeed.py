@@ -91,13 +91,13 @@ async def test_who_waits_is_told_with_place_and_reason() -> None:
         trio.open_nursery() as nursery,
     ):
         heard = Heard(client)
-        first = await heard.until("queue")
+        await heard.until("queue")
         body = b'{"model": "a", "messages": [], "delay": 1.5}'
         nursery.start_soon(ask, running.port, "POST", "/v1/chat/completions", body)
         while running.state("a") != "ready":
             await trio.sleep(0.01)
         nursery.start_soon(chat, running.port, "b")
-        told = await heard.until("queue", lambda told: told["waiting"])
+        waited = told = await heard.until("queue", lambda told: told["waiting"])
         (row,) = told["waiting"]
         assert (row["model"], row["place"], row["why"]) == ("b", 1, "request")
         assert row["behind"] == [{"model": "a", "state": "ready", "in_flight": 1}]
