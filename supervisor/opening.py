@@ -6,7 +6,7 @@ Owns the composition. What may be asked of it is in `supervisor`.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -28,14 +28,13 @@ from supervisor.scheduling.yielding import Yielding
 from supervisor.sleep.contact import Contact
 from supervisor.states.causes import Asker, Why
 from supervisor.states.journal import SILENT, Journal
+from supervisor.states.racing import kept_up
 from supervisor.states.table import State
 from supervisor.succession.knowledge import Knowledge
 from supervisor.succession.records import Record, Records
 from supervisor.supervisor import Supervisor
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
-
-BEFORE_IT_IS_BEGUN_ANEW = 1.0  # seconds
 
 
 @asynccontextmanager
@@ -116,18 +115,8 @@ async def _opened(
         )
         fleet.open()
         for keeps in (scheduler, fleet, keeper, fleet.keeper, knowledge, leases, yielding):
-            nursery.start_soon(_kept_up, keeps.run)
+            nursery.start_soon(kept_up, keeps.run)
         try:
             yield supervisor
         finally:
             nursery.cancel_scope.cancel()
-
-
-async def _kept_up(run: Callable[[], Awaitable[None]]) -> None:
-    """Run what goes on beside the models; a fault of ours in it is told, and ends nothing else."""
-    while True:
-        try:
-            await run()
-        except* Exception:  # whatever it is, the models serve on
-            log.exception("Internal error; this part of llamadoze is begun anew")
-        await trio.sleep(BEFORE_IT_IS_BEGUN_ANEW)

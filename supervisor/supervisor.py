@@ -179,7 +179,7 @@ class Supervisor:
         is_new = self.leases.of(model, holder) is None
         return self.leases.give(model, seconds, holder, reason), is_new
 
-    async def wake(self, name: str) -> Snapshot:
+    async def wake(self, name: str, asker: Asker = AN_OPERATOR) -> Snapshot:
         """Wake a model that sleeps; one that is awake stays so.
 
         Raises:
@@ -188,9 +188,9 @@ class Supervisor:
             SupervisorError: unknown, refused by a limit or a pause, failed, unloaded or removed.
         """
         self._running_sleeper(name)
-        return await self.load(name)
+        return await self.load(name, asker)
 
-    async def sleep(self, name: str) -> Snapshot:
+    async def sleep(self, name: str, asker: Asker = AN_OPERATOR) -> Snapshot:
         """Put a model to sleep once its requests have ended; new ones wait and wake it again.
 
         A model whose sleep is switched off after failures is trusted again.
@@ -204,10 +204,10 @@ class Supervisor:
         server = self._running_sleeper(name)
         if server.snapshot().state is State.ASLEEP:
             return server.snapshot()
-        log.info(f"<{server.model.id}> Sleep was asked for", model=server.model.id)
+        log.info(f"<{server.model.id}> Sleep was asked for", model=server.model.id, **asker.facts)
         if not server.can_sleep:
             server.forgive()
-        server.wish(Wish.SLEEP, Cause(why=Why.OPERATOR))
+        server.wish(Wish.SLEEP, Cause.by(asker))
         snapshot = await race(partial(server.reached, ENDED | {State.ASLEEP}), server.until_stuck)
         if snapshot.left:
             raise StillHeld(snapshot.model, snapshot.model, snapshot.left)
@@ -216,7 +216,7 @@ class Supervisor:
             raise ModelFailed(snapshot.model, f"{reason}; it was stopped and does not sleep")
         return snapshot
 
-    async def unload(self, name: str) -> Snapshot:
+    async def unload(self, name: str, asker: Asker = AN_OPERATOR) -> Snapshot:
         """Stop a model now; its requests are cut, those that wait for it are sent away.
 
         Its leases end.
@@ -229,10 +229,10 @@ class Supervisor:
         """
         server = self.servers.get(name) or self.server(name)  # it may be leaving
         model = server.model.id
-        log.info(f"<{model}> Unload was asked for", model=model)
+        log.info(f"<{model}> Unload was asked for", model=model, **asker.facts)
         server.unloads += 1
         self.leases.end_all_of(model, "the model was unloaded")
-        server.wish(Wish.STOP, Cause(why=Why.OPERATOR))
+        server.wish(Wish.STOP, Cause.by(asker))
         server.give_up()
         self._pausing.leave_out(model)
         self._scheduler.refuse(model, Unloaded(model))

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import attrs
+import structlog
 import trio
 
 from proxy.daemon.entry import Entry
@@ -32,9 +33,11 @@ from proxy.observing.running import facts_of
 from proxy.views.lateviews import Views
 from proxy.views.subjects import Subjects
 from supervisor import Supervisor
-from supervisor.states.causes import Cause, Ruling
 from supervisor.states.journal import Journal
-from supervisor.states.table import Event, State, Wish
+from supervisor.states.racing import kept_up
+from supervisor.states.table import Event, State
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -46,6 +49,7 @@ class Application(Journal):
         metrics: counts.
         resolver: finds who answers to a name.
         pools: connections to model servers and peers.
+        history: what is kept of what happens; a journal, too.
     """
 
     handle: Handler
@@ -54,7 +58,7 @@ class Application(Journal):
     pools: Pools
     _book: LogBook
     _events: Events
-    _history: History
+    history: History
     _views: Views
 
     @classmethod
@@ -112,8 +116,8 @@ class Application(Journal):
         """Do what goes on beside the exchanges, until the daemon ends."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._views.load_when_asked)
-            nursery.start_soon(self._history.run)
-            nursery.start_soon(self._events.feed.run)
+            nursery.start_soon(kept_up, self.history.run)
+            nursery.start_soon(kept_up, self._events.feed.run)
             nursery.start_soon(self._end_streams_after, stop)
 
     async def _end_streams_after(self, stop: trio.Event) -> None:
@@ -129,20 +133,7 @@ class Application(Journal):
         """
         if event in (Event.STOP, Event.ENDED, Event.GAVE_UP, Event.SLEEP):
             self.pools.let_go(model)
-        self._history.recorder.stepped(model, event, state, took)
         self._events.stepped(model, event, state, took)
-
-    def failed(self, model: str, state: State, reason: str) -> None:
-        """Keep why a step failed."""
-        self._history.recorder.failed(model, state, reason)
-
-    def asked(self, model: str, wish: Wish, cause: Cause) -> None:
-        """Keep why something is wanted."""
-        self._history.recorder.asked(model, wish, cause)
-
-    def ruled(self, ruling: Ruling) -> None:
-        """Keep a decision."""
-        self._history.recorder.ruled(ruling)
 
 
 def _connect(history: History, feed: PageFeed, events: Events) -> None:
@@ -158,7 +149,10 @@ def _account(metrics: Metrics, history: History, call: Call, answer: Answer) -> 
     now, tokens = time.monotonic(), answer.tokens()
     metrics.count(call, answer, tokens, now)
     report(call, answer, now)
-    history.finished(call, answer, tokens, now)
+    try:
+        history.finished(call, answer, tokens, now)
+    except Exception:  # a fault of ours in what is kept must cost no request
+        log.exception("Internal error; a request is missing in the history")
 
 
 @contextmanager

@@ -28,8 +28,9 @@ LOOKS = ("GET", "HEAD")
 CHANGING = "/unload"  # by GET, as llama-swap has it
 HEALTHY = ((b"content-type", b"text/plain; charset=utf-8"), NOT_FOR_CACHES)
 
-Serve = Callable[[Exchange, str, Sequence[Header]], Awaitable[None]]
-"""Serves an exchange by a view, given its plain path and the headers that are added."""
+Serve = Callable[[Exchange, str, Sequence[Header], str], Awaitable[None]]
+"""Serves an exchange by a view, given its plain path, the headers that are added, and the name of
+the key that it shows."""
 
 
 @attrs.frozen
@@ -97,7 +98,7 @@ class Entry:
         elif route is not None:
             await self.forwarder.forward(exchange, route, Visit(request_id, key, cors, now))
         else:
-            await self.views(exchange, way.path, [*cors, *ids(request_id.encode())])
+            await self.views(exchange, way.path, [*cors, *ids(request_id.encode())], key)
 
     async def _allow(
         self, exchange: Exchange, now: InEffect, visitor: Visitor, request_id: str

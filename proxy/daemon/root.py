@@ -102,7 +102,7 @@ async def run_daemon(
                 if not any(_is_kept(one) for one in inherited.values()):
                     beside.append(partial(preload, supervisor, CONTACT.one_token))
                 with open_application(supervisor, reloader, metrics, book, told.stop) as app:
-                    journals.all = (metrics, book, app)
+                    journals.all = (metrics, book, app.history.recorder, app)
                     serve = partial(
                         serve_http,
                         app.handle,

@@ -7,7 +7,7 @@ are asked for, and in what order, is `paging`'s.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -20,6 +20,7 @@ from proxy.http.headers import first_values
 DEFAULT_KEPT = 1000
 LONGEST_ERROR = 500  # characters
 LONGEST_PATH = 500
+LONGEST_SESSION = 200
 UNKNOWN = -1  # llama-swap's word for a number that nobody knows
 CANCELLED = 499
 OK = 200
@@ -46,6 +47,7 @@ class Finished:
         request: its id in the log.
         client: the address that it came from.
         key: the name of the API key that it showed.
+        session: what its client calls the session that it belongs to.
     """
 
     id: int
@@ -64,10 +66,21 @@ class Finished:
     request: str = ""
     client: str = ""
     key: str = ""
+    session: str = ""
 
     @classmethod
-    def of(cls, call: Call, answer: Answer, tokens: Tokens, now: float) -> Finished:
-        """Take it from a request that has ended."""
+    def of(
+        cls, call: Call, answer: Answer, tokens: Tokens, now: float, sessions: Sequence[str] = ()
+    ) -> Finished:
+        """Take it from a request that has ended.
+
+        Args:
+            call: the request.
+            answer: to it.
+            tokens: that it took.
+            now: on the system's monotonic clock.
+            sessions: headers that name a session, the first that says something counts.
+        """
         kind = first_values(call.response_headers).get(b"content-type", b"").decode("latin-1")
         first = None if call.first_byte is None else call.first_byte - call.began
         return cls(
@@ -87,6 +100,7 @@ class Finished:
             request=call.request_id,
             client=call.client,
             key=call.key,
+            session=_session(call, sessions),
         )
 
     @property
@@ -135,6 +149,7 @@ class Finished:
             "waited_ms": _milliseconds(self.waited),
             "first_byte_ms": _milliseconds(self.first_byte),
             "bytes": str(self.size),
+            "session_id": self.session,
         }
         return {name: value for name, value in known.items() if value}
 
@@ -168,6 +183,15 @@ def _error(call: Call, answer: Answer) -> str:
     if not answer.said_all:
         return "the client left, or was cut off"
     return "" if answer.status < 400 else answer.first[:LONGEST_ERROR].decode("utf-8", "replace")
+
+
+def _session(call: Call, names: Sequence[str]) -> str:
+    for name in names:
+        wanted = name.strip().lower().encode()
+        found = next((value for key, value in call.headers if key == wanted and value), b"")
+        if found:
+            return found.decode("latin-1")[:LONGEST_SESSION]
+    return ""
 
 
 def _known(number: float | None) -> float:

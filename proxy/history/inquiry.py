@@ -12,7 +12,7 @@ from typing import Any
 
 from proxy.history.database import ALL, request_in
 from proxy.history.finished import Finished
-from proxy.history.paging import Asked, histogram
+from proxy.history.paging import Asked, histogram, spread
 
 SPEED = """coalesce(speed, CASE WHEN generated > 0 AND seconds - first_byte > 0.001
 THEN generated / (seconds - first_byte) END)"""
@@ -74,12 +74,19 @@ def stats_in(file: sqlite3.Connection, models: Collection[str]) -> dict[str, Any
         **{name: int(total) for name, total in zip(names, totals, strict=True)},
         "prompt_histogram": histogram(_speeds(file, "prompt_speed", where, values)),
         "gen_histogram": histogram(_speeds(file, SPEED, where, values)),
+        "waits": spread(_seconds(file, "waited", where, values)),
+        "first_bytes": spread(_seconds(file, "first_byte", where, values)),
     }
 
 
 def _speeds(file: sqlite3.Connection, what: str, where: str, values: list[Any]) -> list[float]:
     text = f"SELECT {what} FROM llamadoze_requests{where} ORDER BY id DESC LIMIT {MOST_SPEEDS}"  # noqa: S608 -- as above
     return [value for (value,) in file.execute(text, values) if value]
+
+
+def _seconds(file: sqlite3.Connection, what: str, where: str, values: list[Any]) -> list[float]:
+    text = f"SELECT {what} FROM llamadoze_requests{where} ORDER BY id DESC LIMIT {MOST_SPEEDS}"  # noqa: S608 -- as above
+    return [value for (value,) in file.execute(text, values) if value is not None]
 
 
 def _where(asked: Asked) -> tuple[str, list[Any]]:

@@ -118,7 +118,8 @@ class History:
         """Keep a request that has ended."""
         if not call.number:  # it was refused before it was known what it wants
             return
-        request = Finished.of(call, answer, tokens, now)
+        sessions = self.config.ui.activity.session_id
+        request = Finished.of(call, answer, tokens, now, sessions)
         self.activity.add(request)
         self.store.add(request)
         self.captures.add(call)
@@ -191,7 +192,7 @@ class History:
                 nursery.start_soon(self._sample_now_and_then)
         finally:
             self.recorder.close()
-            self.store.write_last()
+            await self.store.write_last()
 
     async def _sample_now_and_then(self) -> None:
         while True:

@@ -130,6 +130,20 @@ def stats_of(requests: Iterable[Finished]) -> dict[str, Any]:
         "total_cache_tokens": sum(one.tokens.cached or 0 for one in counted),
         "prompt_histogram": histogram([value for value in prompt if value]),
         "gen_histogram": histogram([value for value in made if value]),
+        "waits": spread([one.waited for one in counted if one.waited is not None]),
+        "first_bytes": spread([one.first_byte for one in counted if one.first_byte is not None]),
+    }
+
+
+def spread(seconds: Sequence[float]) -> dict[str, float] | None:
+    """Return how long something took for half of all, for most, for nearly all, and at most."""
+    if not seconds:
+        return None
+    ordered = sorted(seconds)
+    parts = {f"p{part}": _percentile(ordered, part) for part in (50, 95, 99)}
+    return {
+        **{name: round(value, 3) for name, value in parts.items()},
+        "max": round(ordered[-1], 3),
     }
 
 

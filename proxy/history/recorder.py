@@ -7,8 +7,12 @@ of it, and how long, is `spans`'.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
 
 import attrs
+import structlog
 import trio
 
 from proxy.forwarding.inflight import Call
@@ -20,6 +24,9 @@ from supervisor.states.causes import Cause, Ruling, Why
 from supervisor.states.journal import Journal
 from supervisor.states.table import Event, Wish
 
+log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
+
+Given = ParamSpec("Given")
 BY_WISH = {
     Event.START: {Wish.SERVE},
     Event.WAKE: {Wish.SERVE},
@@ -30,8 +37,22 @@ BY_WISH = {
 OF_ITSELF = Cause(why=Why.ITSELF)
 OVER = (Event.WOKE, Event.BECAME_READY, Event.STOP)
 """The steps by which a model that was to come up serves, or does not."""
+TOLD = ("text", "model", "client", "key")
 MOST_OPEN = 1000  # decisions of which nothing has come yet
 LEAST_WAIT = 0.001  # seconds; less is none
+
+
+def harmless(note: Callable[Given, None]) -> Callable[Given, None]:
+    """Let a fault of ours in what is noted end nothing: it is told of, and a row is missing."""
+
+    @wraps(note)
+    def noted(*arguments: Given.args, **more: Given.kwargs) -> None:
+        try:
+            note(*arguments, **more)
+        except Exception:  # it is called from the task of a model, which must go on
+            log.exception("Internal error; something is missing in the timeline")
+
+    return noted
 
 
 @attrs.define(eq=False)
@@ -49,6 +70,7 @@ class Recorder(Journal):
     _asked: dict[str, tuple[Wish, Cause]] = attrs.field(factory=dict, init=False)
     _rulings: dict[int, Row] = attrs.field(factory=dict, init=False)
     _failures: dict[str, str] = attrs.field(factory=dict, init=False)
+    _askers: dict[str, Row] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         """Begin with how the models stand: some may have been taken over already."""
@@ -57,20 +79,25 @@ class Recorder(Journal):
                 began = self._told(Cause(why=Why.ITSELF, text=THERE_ALREADY))
                 self._begin(server, server.at.state, began, _calendar(server.at.since))
 
+    @harmless
     def asked(self, model: str, wish: Wish, cause: Cause) -> None:
         """Remember why something is wanted, until the step to it is taken."""
         self._asked[model] = wish, cause
 
+    @harmless
     def failed(self, model: str, state: State, reason: str) -> None:
         """Remember why a step failed: another follows from it."""
         self._failures[model] = reason
 
+    @harmless
     def ruled(self, ruling: Ruling) -> None:
         """Note a decision, or that one more must leave for it."""
         decision = self._rulings.get(ruling.number)
         if decision is None:
             decision = self.timeline.add("decisions", {"at": time.time(), **_ruled(ruling)})
             self._rulings[ruling.number] = decision
+            asker = {key: decision[key] for key in ("why", "client", "key", "request")}
+            self._askers[ruling.model] = asker
             while len(self._rulings) > MOST_OPEN:  # those for whom nobody waited to the end
                 self._rulings.pop(next(iter(self._rulings)))
             return
@@ -79,6 +106,7 @@ class Recorder(Journal):
         decision["victims"] = [known.get(one["model"], one) for one in decision["victims"]]
         self.timeline.changed("decisions", decision)
 
+    @harmless
     def stepped(self, model: str, event: Event, state: State, took: float) -> None:
         """End a span and begin the next."""
         server = self.supervisor.servers.get(model)
@@ -106,7 +134,7 @@ class Recorder(Journal):
 
     def _told(self, cause: Cause) -> Row:
         row: Row = {"why": cause.why.value}
-        row |= {name: getattr(cause, name) for name in ("text", "model") if getattr(cause, name)}
+        row |= {name: getattr(cause, name) for name in TOLD if getattr(cause, name)}
         if decision := self._rulings.get(cause.ruling):
             row["decision"] = decision["id"]
         return row
@@ -153,6 +181,12 @@ class Recorder(Journal):
             self._rulings.pop(number)
             self.timeline.keep("decisions", decision)
         self.timeline.changed("decisions", decision)
+
+    def brought_up_for(self, model: str) -> Row | None:
+        """Return who has asked that a model is awake, or comes up; None if nobody has."""
+        span = self._open.get(model)
+        made = span["cause"].get("decision") if span else None
+        return self._askers.get(model) if made else None
 
     def close(self) -> None:
         """End all spans: what happens after the end of the daemon is not known."""

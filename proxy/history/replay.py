@@ -31,6 +31,7 @@ from supervisor.states.snapshot import Costs, Need
 LONGEST = 120.0  # seconds that a play may take
 MOST_SPANS = 20_000
 USUAL = Durations()
+_ONE = trio.CapacityLimiter(1)  # each takes a processor
 
 
 async def replayed(
@@ -50,7 +51,12 @@ async def replayed(
     known = [one for one in requests if one.model in supervisor.servers and one.waited is not None]
     if not known:
         raise BadRequest("no request of that time is known, so there is nothing to play")
-    data = json.dumps(_told(supervisor, files, known, asked)).encode()
+    async with _ONE:
+        return await _played(_told(supervisor, files, known, asked), known, asked)
+
+
+async def _played(told: Row, known: Sequence[Finished], asked: Row) -> Row:
+    data = json.dumps(told).encode()
     command = [sys.executable, "-m", "proxy.history.replay"]
     with trio.move_on_after(LONGEST):
         done = await trio.run_process(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # most daemons have no store, and need not wait for it
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 TOGETHER = 1.0  # seconds in which what is to be written is gathered
+LAST = 3.0  # seconds that the end waits for a disk
 MOST_WAITING = 20_000  # rows, while the disk does not take them
 BETWEEN_LOOKS = 300.0  # seconds, after which old rows are looked for
 
@@ -74,9 +75,10 @@ class Store:
             self._stirred = trio.Event()
             await self._beside(self._write)
 
-    def write_last(self) -> None:
-        """Write what has come, at the end."""
-        self._write(self._waiting())
+    async def write_last(self) -> None:
+        """Write what has come, at the end, unless the disk keeps others waiting."""
+        with trio.move_on_after(LAST, shield=True):  # the end has come: nothing else would write it
+            await self._beside(self._write)
 
     async def read(self, what: Callable[[Connection], T]) -> T | None:
         """Read from the file, beside the loop.
@@ -105,7 +107,7 @@ class Store:
         """
         batch = self._waiting()
         try:
-            return await trio.to_thread.run_sync(work, batch)
+            return await trio.to_thread.run_sync(work, batch, abandon_on_cancel=True)
         except RuntimeError:
             return work(batch)
 

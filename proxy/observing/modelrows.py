@@ -58,7 +58,7 @@ def queue_rows(resolver: Resolver) -> list[Row]:
 
 def _queued(resolver: Resolver, one: Queued) -> Row:
     supervisor = resolver.supervisor
-    ready = supervisor.ready_in(one.model)
+    ready, known = supervisor.ready_in(one.model), supervisor.servers
     return {
         "model": one.model,
         "why": one.asker.why.value,
@@ -69,9 +69,9 @@ def _queued(resolver: Resolver, one: Queued) -> Row:
         "place": one.place,
         "readyIn": round(ready.seconds, 1) if ready else None,
         "readyInMeasured": ready.measured if ready else None,
-        "behind": [_rival(supervisor.servers[name]) for name in one.behind],
+        "behind": [_rival(known[name]) for name in one.behind if name in known],
         "closesIn": _left(one.closing),
-        "state": supervisor.servers[one.model].at.state.value,
+        "state": known[one.model].at.state.value,
     }
 
 

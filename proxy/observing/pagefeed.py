@@ -78,8 +78,12 @@ class PageFeed:
         return {"now": time.time(), **self.facts()}
 
     def _all_models(self) -> Row:
-        rows = [model_row(self.resolver, name) for name in sorted(self.resolver.config.models)]
+        rows = [self._model(name) for name in sorted(self.resolver.config.models)]
         return {"now": time.time(), "operation": "snapshot", "models": rows}
+
+    def _model(self, name: str) -> Row:
+        row = model_row(self.resolver, name)
+        return {**row, "for": self.history.recorder.brought_up_for(name)}
 
     def _open_spans(self) -> Row:
         spans = [row for row in self.history.timeline.spans if row["end"] is None]
@@ -140,7 +144,7 @@ class PageFeed:
         touched, self._touched = self._touched, set()
         known = self.resolver.config.models
         if touched and self.is_wanted("models"):
-            rows = [model_row(self.resolver, name) for name in sorted(touched) if name in known]
+            rows = [self._model(name) for name in sorted(touched) if name in known]
             gone = [name for name in sorted(touched) if name not in known]
             change = {"operation": "upsert", "models": rows, "gone": gone}
             self.tell("models", {"now": now, **change})

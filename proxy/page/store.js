@@ -14,7 +14,7 @@ import * as past from "./timeline/past.js";
  *   closesIn: number|null, state: State, at?: number}} Waiting
  * @typedef {{start: number|null, stop: number|null, sleep: number|null, wake: number|null,
  *   counts: Record<string, number>, saved: number}} Costs
- * @typedef {{id: string, name: string, description: string, aliases: string[], unlisted: boolean,
+ * @typedef {{id: string, for: {why: string, client: string, key: string, request: string}|null, name: string, description: string, aliases: string[], unlisted: boolean,
  *   state: State, in_flight: number, waiting: number, since: number, readySince: number,
  *   idleSince: number, failure: string|null, leftover: string|null, failures: number, retryIn: number,
  *   readyIn: number|null, readyInMeasured: number|null, canSleep: boolean, knowsSleep: boolean,

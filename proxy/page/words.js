@@ -33,6 +33,14 @@ export function standing(model, now) {
   return model.state === "stopped" ? "" : `for ${since}`;
 }
 
+/** @param {Model} model @returns {string} for whom it came up */
+export function forWhom(model) {
+  const asker = model.for;
+  if (!asker) return "";
+  if (asker.why !== "request") return WHY[asker.why] ?? asker.why;
+  return `came up for ${[asker.key, asker.client].filter(Boolean).join(", ") || "a request"}`;
+}
+
 /** @param {Waiting} one @param {number} now @returns {string} why it waits, and until when */
 export function reason(one, now) {
   if (one.state === "starting" || one.state === "waking") return `${one.model} is ${WORDS[one.state]}`;
@@ -56,11 +64,10 @@ export function readyIn(one, now) {
 /** @param {string} why @param {Decision|undefined} decision @param {import("./timeline/past.js").Cause} cause */
 export function cause(why, cause, decision) {
   if (why === "room") return `it made room for ${cause.model}`;
-  if (why === "request" && decision) {
-    const by = [decision.client && `from ${decision.client}`, decision.key && `key ${decision.key}`].filter(Boolean).join(", ");
-    return `a request asked for it${by ? ` (${by})` : ""}`;
-  }
-  return WHY[why] ?? why;
+  /** @type {{client?: string, key?: string}} */
+  const asker = why === "room" ? {} : decision ?? cause;
+  const by = [asker.client && `from ${asker.client}`, asker.key && `key ${asker.key}`].filter(Boolean).join(", ");
+  return `${WHY[why] ?? why}${by ? ` (${by})` : ""}`;
 }
 
 /** @param {Proof|null|undefined} proof @returns {string[]} what was proved, one thing at a time */

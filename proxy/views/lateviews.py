@@ -61,18 +61,21 @@ class Views:
 
         return quart_application(self._subjects)
 
-    async def serve(self, exchange: Exchange, path: str, marks: Sequence[Header]) -> None:
+    async def serve(
+        self, exchange: Exchange, path: str, marks: Sequence[Header], key: str = ""
+    ) -> None:
         """Let a view answer.
 
         Args:
             exchange: what is asked.
             path: of the view, in its plain spelling.
             marks: headers that are added to the answer.
+            key: the name of the API key that it shows.
         """
         if self._application is None:
             self._asked.set()
             await self._tried.wait()
         if self._application is not None:
-            await serve(self._application, exchange, path, marks)
+            await serve(self._application, exchange, path, marks, key)
         else:
             await exchange.say(500, [*FAULT.fields(), *marks], FAULT.body())

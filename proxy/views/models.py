@@ -17,6 +17,7 @@ from proxy.http.errors import BadRequest
 from proxy.naming.resolving import Resolver
 from proxy.observing import listing, running
 from supervisor import NotRunning, State, Supervisor
+from supervisor.states.causes import Asker, Why
 
 
 def model_views(resolver: Resolver) -> Blueprint:
@@ -40,19 +41,19 @@ def model_views(resolver: Resolver) -> Blueprint:
 
     @views.post("/api/models/load/<path:name>")
     async def load(name: str) -> dict[str, Any]:
-        return running.standing(supervisor, await supervisor.load(name))
+        return running.standing(supervisor, await supervisor.load(name, operator()))
 
     @views.post("/api/models/wake/<path:name>")
     async def wake(name: str) -> dict[str, Any]:
-        return running.standing(supervisor, await supervisor.wake(name))
+        return running.standing(supervisor, await supervisor.wake(name, operator()))
 
     @views.post("/api/models/sleep/<path:name>")
     async def sleep(name: str) -> dict[str, Any]:
-        return running.standing(supervisor, await supervisor.sleep(name))
+        return running.standing(supervisor, await supervisor.sleep(name, operator()))
 
     @views.post("/models/load")
     async def load_named() -> dict[str, Any]:
-        await supervisor.load(await _named_in_body())
+        await supervisor.load(await _named_in_body(), operator())
         return {"success": True}
 
     @views.post("/models/unload")
@@ -61,14 +62,14 @@ def model_views(resolver: Resolver) -> Blueprint:
         server = supervisor.server(await _named_in_body())
         if server.can_sleep and server.snapshot().state is not State.STARTING:
             with suppress(NotRunning):
-                await supervisor.sleep(server.model.id)
+                await supervisor.sleep(server.model.id, operator())
         else:
-            await supervisor.unload(server.model.id)
+            await supervisor.unload(server.model.id, operator())
         return {"success": True}
 
     @views.post("/api/models/unload/<path:name>")
     async def unload(name: str) -> Response:
-        await supervisor.unload(name)
+        await supervisor.unload(name, operator())
         return plain("OK")
 
     @views.get("/unload")
@@ -82,6 +83,13 @@ def model_views(resolver: Resolver) -> Blueprint:
         return {"msg": "ok"}
 
     return views
+
+
+def operator() -> Asker:
+    """Return who asks for something to be done."""
+    client = request.scope["client"]
+    key = request.scope.get("state", {}).get("key", "")
+    return Asker(why=Why.OPERATOR, client=client[0] if client else "", key=key)
 
 
 async def _named_in_body() -> str:
@@ -101,9 +109,10 @@ async def _named_in_body() -> str:
 
 
 async def _unload_all(supervisor: Supervisor) -> None:
+    asker = operator()
     async with trio.open_nursery() as nursery:
         for name in supervisor.config.models:
-            nursery.start_soon(supervisor.unload, name)
+            nursery.start_soon(supervisor.unload, name, asker)
 
 
 def plain(text: str | bytes) -> Response:

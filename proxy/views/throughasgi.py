@@ -22,7 +22,11 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 async def serve(
-    application: Application, exchange: Exchange, path: str, marks: Sequence[Header]
+    application: Application,
+    exchange: Exchange,
+    path: str,
+    marks: Sequence[Header],
+    key: str = "",
 ) -> None:
     """Let an ASGI application answer an exchange.
 
@@ -31,6 +35,7 @@ async def serve(
         exchange: what is asked.
         path: of the view.
         marks: headers that are added to the answer.
+        key: the name of the API key that the request shows.
     """
 
     async def receive() -> Message:
@@ -47,10 +52,10 @@ async def serve(
             last = not message.get("more_body", False)
             await exchange.write(message.get("body", b""), last=last)
 
-    await application(_scope(exchange, path), receive, send)
+    await application(_scope(exchange, path, key), receive, send)
 
 
-def _scope(exchange: Exchange, path: str) -> Message:
+def _scope(exchange: Exchange, path: str, key: str) -> Message:
     # Quart makes addresses of the Host header, which we never need, and fails with some.
     headers = [NO_HOST, *(pair for pair in exchange.headers if pair[0] != b"host")]
     return {
@@ -66,7 +71,7 @@ def _scope(exchange: Exchange, path: str) -> Message:
         "headers": headers,
         "client": exchange.connection.client,
         "server": exchange.connection.server,
-        "state": {},
+        "state": {"key": key},
         "extensions": {},
     }
 

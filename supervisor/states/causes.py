@@ -46,6 +46,11 @@ class Asker:
     client: str = ""
     key: str = ""
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the log says of who asks."""
+        return {name: text for name, text in (("client", self.client), ("key", self.key)) if text}
+
 
 AN_OPERATOR = Asker(why=Why.OPERATOR)
 
@@ -59,12 +64,21 @@ class Cause:
         text: more of it, in an operator's words.
         model: that needs the room, where one makes room.
         ruling: the number of the ruling that it follows from; 0 without one.
+        client: the address of who asked for it, where somebody did.
+        key: the name of the API key that was shown.
     """
 
     why: Why
     text: str = ""
     model: str = ""
     ruling: int = 0
+    client: str = ""
+    key: str = ""
+
+    @classmethod
+    def by(cls, asker: Asker) -> Cause:
+        """Return that somebody asks for it."""
+        return cls(why=asker.why, client=asker.client, key=asker.key)
 
 
 @attrs.frozen(kw_only=True)

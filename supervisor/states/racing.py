@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import structlog
 import trio
 
+log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
+
+BEFORE_IT_IS_BEGUN_ANEW = 1.0  # seconds
 T = TypeVar("T")
 
 
@@ -25,6 +29,16 @@ async def race(*rivals: Callable[[], Awaitable[T]]) -> T:
         for rival in rivals:
             nursery.start_soon(run, rival)
     return results[0]
+
+
+async def kept_up(run: Callable[[], Awaitable[None]]) -> None:
+    """Run what goes on beside the models; a fault of ours in it is told, and ends nothing else."""
+    while True:
+        try:
+            await run()
+        except* Exception:  # whatever it is, the models serve on
+            log.exception("Internal error; this part of llamadoze is begun anew")
+        await trio.sleep(BEFORE_IT_IS_BEGUN_ANEW)
 
 
 def innermost(error: BaseException) -> BaseException:

@@ -21,6 +21,7 @@ def test_who_has_the_gpu_is_read_at_a_glance(serve: Serve, opened: Open) -> None
     expect(who).to_contain_text("Nobody has the GPU")
     daemon.chat("chat")
     expect(who).to_contain_text(re.compile("chat\\s+awake"))
+    expect(who).to_contain_text("came up for 127.0.0.1")
     daemon.chat("code")
     expect(who).to_contain_text(re.compile("code\\s+awake"))
     tiles = page.get_by_role("region", name="Models", exact=True).get_by_role("listitem")
@@ -82,6 +83,19 @@ def test_a_model_is_loaded_put_to_sleep_woken_and_unloaded(serve: Serve, opened:
         page.get_by_role("button", name=button).click()
         expect(page.get_by_role("status").filter(has_text=done)).to_be_visible()
         expect(tile).to_contain_text(state)
+
+
+def test_who_has_unloaded_a_model_is_told(serve: Serve, opened: Open) -> None:
+    """By the name of the key that was shown, and from where."""
+    keys = [{"name": "ann", "key": "sk-of-ann"}]
+    daemon = serve({"code": model()}, apiKeys=keys)
+    daemon.key = "sk-of-ann"
+    daemon.chat("code")
+    daemon.ask("POST", "/api/models/unload/code")
+    credentials = {"username": "x", "password": "sk-of-ann"}
+    page = opened(daemon, "timeline", http_credentials=credentials).page
+    changes = page.get_by_role("region", name="Changes").get_by_role("row")
+    expect(changes.nth(1)).to_contain_text("an operator asked for it (from 127.0.0.1, key ann)")
 
 
 def test_requests_are_not_cut_without_a_question(serve: Serve, opened: Open) -> None:

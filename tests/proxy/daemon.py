@@ -83,7 +83,7 @@ async def daemon(
         trio.open_nursery() as nursery,
     ):
         with open_application(supervisor, Reloader(None, supervisor), metrics, book, stop) as app:
-            journals.all = (metrics, book, app)
+            journals.all = (metrics, book, app.history.recorder, app)
             nursery.start_soon(app.run, stop)
             nursery.start_soon(
                 partial(

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from supervisor import State
-from supervisor.opening import BEFORE_IT_IS_BEGUN_ANEW, _kept_up
+from supervisor.states.racing import BEFORE_IT_IS_BEGUN_ANEW, kept_up
 from tests.fakes import FakePrograms
 from tests.supervisor.helpers import model, supervise
 from tests.supervisor.sleep.test_sleep_and_wake import LogLines, events, state, use
@@ -31,7 +31,7 @@ async def test_a_part_that_fails_is_begun_anew_after_a_second(
         await trio.sleep_forever()
 
     with trio.move_on_after(60):
-        await _kept_up(part)
+        await kept_up(part)
     assert [when - begun[0] for when in begun] == [0, 1, 2]
     assert BEFORE_IT_IS_BEGUN_ANEW == 1
     assert events(log_lines) == [SAID] * 2
@@ -48,7 +48,7 @@ async def test_a_part_that_returns_is_begun_anew_too(
         begun.append(trio.current_time())
 
     with trio.move_on_after(2.5):
-        await _kept_up(part)
+        await kept_up(part)
     assert len(begun) == 3
     assert events(log_lines) == []
 
@@ -62,7 +62,7 @@ async def test_what_is_no_fault_of_ours_ends_a_part(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        await _kept_up(part)
+        await kept_up(part)
     assert events(log_lines) == []
 
 

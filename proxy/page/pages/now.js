@@ -6,7 +6,7 @@ import { inPath, post } from "../api.js";
 import { html } from "../html.js";
 import { daemon, memory, models, now, queue } from "../store.js";
 import { Action, Model, State, attempt } from "../parts.js";
-import { left, readyIn, reason, standing } from "../words.js";
+import { forWhom, left, readyIn, reason, standing } from "../words.js";
 import { actionsOf } from "./actions.js";
 
 export const kinds = ["memory"];
@@ -28,7 +28,7 @@ function Headline() {
     return html`<p class="headline">Nobody has the GPU. <small>${sleepers.length ? `${listed(sleepers.slice(0, 4).map((one) => one.id))} ${sleepers.length > 1 ? "sleep" : "sleeps"}.` : "The first request loads its model."}</small></p>`;
   }
   return holding.value.slice(0, 4).map(
-    (one) => html`<p class="headline" key=${one.id}><${Model} id=${one.id}/> <span class="state ${one.state}">${WORDS[one.state]}</span> <small>${one.state === "ready" ? `for ${counting(at - one.readySince)}, ` : ""}${standing(one, at)}${one.waiting ? `, ${one.waiting} waiting` : ""}</small></p>`,
+    (one) => html`<p class="headline" key=${one.id}><${Model} id=${one.id}/> <span class="state ${one.state}">${WORDS[one.state]}</span> <small>${one.state === "ready" ? `for ${counting(at - one.readySince)}, ` : ""}${standing(one, at)}${one.waiting ? `, ${one.waiting} waiting` : ""}${forWhom(one) ? `; ${forWhom(one)}` : ""}</small></p>`,
   );
 }
 

@@ -66,7 +66,7 @@ function Row({ row, onOpen }) {
     <td>${moment(Date.parse(row.timestamp) / 1000)}</td><th scope="row"><${Model} id=${row.model}/></th><td title=${row.error_msg ?? ""}>${meta.method ?? ""} ${row.req_path}${row.error_msg ? html`<br/><small class="bad">${row.error_msg}</small>` : ""}</td>
     <td>${row.resp_status_code || "left"}</td><td>${ms(meta.waited_ms)}</td><td>${ms(meta.first_byte_ms)}</td><td>${duration(row.duration_ms / 1000)}</td>
     <td>${number(row.tokens.input_tokens)}</td><td>${number(row.tokens.cache_tokens)}</td><td>${number(row.tokens.output_tokens)}</td><td>${number(row.tokens.tokens_per_second, 1)}</td>
-    <td>${[meta.client, meta.key].filter(Boolean).join(", ")}</td></tr>`;
+    <td>${[meta.client, meta.key, meta.session_id].filter(Boolean).join(", ")}</td></tr>`;
 }
 
 /** Save rows as a file. @param {any[]} rows @param {"json"|"md"} form */
@@ -142,6 +142,7 @@ function Totals({ stats }) {
     `${number(stats.total_cache_tokens)} of them cached`,
     `${number(stats.total_output_tokens)} generated`,
   ];
+  if (stats.waits) parts.push(`half waited ${duration(stats.waits.p50)} or less, 99 % ${duration(stats.waits.p99)}, the longest ${duration(stats.waits.max)}`);
   if (speed) parts.push(`half faster than ${number(speed.p50, 1)} tokens/s`);
   return html`<p class="totals">${parts.join(" · ")}</p>${speed && html`<${Spread} told=${speed}/>`}`;
 }

@@ -59,6 +59,25 @@ function Changes({ from, to }) {
     })}</tbody></table></div></section>`;
 }
 
+/** What each model did in the window, in figures. @param {{from: number, to: number}} props */
+function Sums({ from, to }) {
+  const overlap = (/** @type {{begin: number, end: number|null}} */ one) => Math.max(0, Math.min(one.end ?? to, to) - Math.max(one.begin, from));
+  const sum = (/** @type {{begin: number, end: number|null}[]} */ list) => list.reduce((all, one) => all + overlap(one), 0);
+  const found = [...past.rows.value.entries()].map(([id, row]) => ({
+    id,
+    awake: sum(row.spans.filter((one) => one.state === "ready")),
+    moving: sum(row.spans.filter((one) => ["starting", "waking", "sleepPending", "stopping"].includes(one.state))),
+    swaps: row.spans.filter((one) => ["starting", "waking"].includes(one.state) && one.begin >= from && one.begin <= to).length,
+    busy: sum(row.busy),
+    waited: sum(row.waits),
+    requests: row.busy.filter((one) => overlap(one) > 0 || (one.begin >= from && one.begin <= to)).reduce((all, one) => all + one.count, 0),
+  })).filter((one) => one.awake || one.moving || one.waited).sort((a, b) => b.awake - a.awake);
+  if (!found.length) return null;
+  const width = Math.max(1, to - from);
+  return html`<section aria-label="In this window"><h2>In this window</h2><div class="scroll"><table><thead><tr><th scope="col">Model</th><th scope="col">Awake</th><th scope="col">Served</th><th scope="col">Requests</th><th scope="col">Came up</th><th scope="col">Moved for</th><th scope="col">Somebody waited</th></tr></thead>
+    <tbody>${found.map((one) => html`<tr key=${one.id}><th scope="row"><${Model} id=${one.id}/></th><td>${duration(one.awake)} <small>${Math.round((100 * one.awake) / width)} %</small></td><td>${duration(one.busy)}</td><td>${one.requests}</td><td>${one.swaps}</td><td>${duration(one.moving)}</td><td>${duration(one.waited)}</td></tr>`)}</tbody></table></div></section>`;
+}
+
 export function Page() {
   const [replaying, setReplaying] = useState(false);
   const shown = { width: width.value, end: end.value };
@@ -83,5 +102,6 @@ export function Page() {
     <p class="legend">${["ready", "starting", "waking", "sleepPending", "asleep", "stopping", "failed"].map((state) => html`<span class="key ${state}">${state === "ready" ? "awake" : state === "sleepPending" ? "falling asleep" : state}</span>`)}<span class="key busy">serves requests</span><span class="key waits">somebody waits</span></p>
     ${replaying && html`<${Replay} from=${from} to=${to} names=${names.value} shown=${shown} onShown=${change}/>`}
     ${span && html`<${Why} span=${span} decision=${past.decisions.value.get(span.cause.decision ?? -1)} now=${now.value} onClose=${() => { chosen.value = null; }}/>`}
+    <${Sums} from=${from} to=${to}/>
     <${Changes} from=${from} to=${to}/>`;
 }

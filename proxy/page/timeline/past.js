@@ -6,7 +6,7 @@ import { get } from "../api.js";
 
 /**
  * @typedef {{name: string, took: number}} Step
- * @typedef {{why: string, text?: string, model?: string, decision?: number}} Cause
+ * @typedef {{why: string, text?: string, model?: string, client?: string, key?: string, decision?: number}} Cause
  * @typedef {{awake: number, freed: number, left: number, cycle: number, trend: number, growth: number}} Amount
  * @typedef {{asked: boolean, token?: boolean, memory?: Record<string, Amount>}} Proof
  * @typedef {{id: number, model: string, state: string, begin: number, end: number|null, cause: Cause,

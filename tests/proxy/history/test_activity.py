@@ -35,7 +35,7 @@ async def activity(port: int, query: str = "") -> dict[str, Any]:
 async def test_a_row_has_llama_swaps_keys() -> None:
     """Numbers that nobody knows are -1; what it has no word for is in the metadata."""
     async with daemon({"a": TALKS}) as running:
-        await stream(running.port, **{"x-request-id": "mine"})
+        await stream(running.port, **{"x-request-id": "mine", "x-session-id": "my talk"})
         await chat(running.port, "a")
         told = await activity(running.port)
     assert {key: told[key] for key in ("page", "limit", "total", "total_pages")} == {
@@ -54,6 +54,7 @@ async def test_a_row_has_llama_swaps_keys() -> None:
     assert first["tokens"]["tokens_per_second"] == 42.5
     assert set(second["tokens"].values()) == {-1}
     assert first["metadata"]["request_id"] == "mine"
+    assert first["metadata"]["session_id"] == "my talk"
     assert first["timestamp"].endswith("Z")
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import trio
 
+from proxy.history.finished import Activity
+from proxy.history.spans import Timeline
 from tests.peers.client import ask, chat
 from tests.proxy.daemon import Daemon, daemon, stub
 
@@ -92,6 +94,8 @@ async def test_an_operator_is_a_cause() -> None:
         ("ready", "operator"),
         ("stopping", "operator"),
     ]
+    assert told["decisions"][0]["client"] == "127.0.0.1"
+    assert told["spans"][-1]["cause"] == {"why": "operator", "client": "127.0.0.1"}
     waking = next(one for one in told["spans"] if one["state"] == "waking")
     assert waking["saved"] >= 0
 
@@ -124,6 +128,25 @@ async def test_a_failure_is_a_cause(way: str) -> None:
         assert states(told, "a")[-2:] == [("sleepPending", "room"), ("stopping", "failure")]
         assert "cmdSleep" in spans[-2]["failure"]
         assert spans[-2]["failure"] == spans[-1]["cause"]["text"]
+
+
+async def test_a_fault_in_what_is_kept_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, Any]]
+) -> None:
+    """Models go on and requests are served; the log has the fault."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(Timeline, "add", fails)
+    monkeypatch.setattr(Activity, "add", fails)
+    async with daemon({"a": stub(**SLEEPS), "b": stub()}) as running:
+        for model in "aba":
+            assert (await chat(running.port, model)).status == 200
+        assert running.state("a") == "ready"
+    said = {str(line["event"]) for line in log_lines}
+    assert "Internal error; something is missing in the timeline" in said
+    assert "Internal error; a request is missing in the history" in said
 
 
 async def test_a_window_has_what_happened_in_it() -> None:
