@@ -222,7 +222,7 @@ function Embeddings() {
   };
   return html`<${Form} label="Texts, one on each line" button="Embed" onRun=${run}/>
     ${found && html`<p>${counted(found.vectors.length, "vector")} of ${found.vectors[0]?.length ?? 0} numbers${found.usage ? `, ${counted(found.usage.total_tokens ?? found.usage.prompt_tokens, "token")}` : ""}. How alike the texts are:</p>
-      <div class="scroll"><table><thead><tr><th scope="col"></th>${found.input.map((/** @type {string} */ text) => html`<th scope="col">${text.slice(0, 24)}</th>`)}</tr></thead>
+      <div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table><thead><tr><th scope="col"></th>${found.input.map((/** @type {string} */ text) => html`<th scope="col">${text.slice(0, 24)}</th>`)}</tr></thead>
       <tbody>${found.vectors.map((/** @type {number[]} */ one, /** @type {number} */ place) => html`<tr><th scope="row">${found.input[place].slice(0, 40)}</th>${found.vectors.map((/** @type {number[]} */ other) => html`<td>${likeness(one, other).toFixed(3)}</td>`)}</tr>`)}</tbody></table></div>`}`;
 }
 

@@ -32,7 +32,7 @@ function Queue() {
   const byRequest = new Map([...flights.value.values()].map((one) => [one.metadata?.request_id, one]));
   const list = queue.value;
   return html`<section aria-label="Queue"><h2>Waiting <small>${list.length || ""}</small></h2>
-    ${list.length === 0 ? html`<p class="quiet">Nobody waits.</p>` : html`<div class="scroll"><table><thead><tr><th scope="col">Place</th><th scope="col">Model</th><th scope="col">Waits for</th><th scope="col">Ready</th><th scope="col">Reason</th><th scope="col">Client</th><th scope="col"></th></tr></thead>
+    ${list.length === 0 ? html`<p class="quiet">Nobody waits.</p>` : html`<div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table><thead><tr><th scope="col">Place</th><th scope="col">Model</th><th scope="col">Waits for</th><th scope="col">Ready</th><th scope="col">Reason</th><th scope="col">Client</th><th scope="col"></th></tr></thead>
       <tbody>${list.map((one) => {
         const flight = byRequest.get(one.request);
         return html`<tr key=${one.request || one.since}><td>${one.place}</td><th scope="row"><${Model} id=${one.model}/></th><td>${counting(at - one.since)}</td><td>${readyIn(one, at)}</td>
@@ -45,7 +45,7 @@ function Flights() {
   const at = now.value;
   const list = [...flights.value.values()].filter((one) => !waiting.value.has(one.metadata?.request_id ?? ""));
   return html`<section aria-label="In flight"><h2>In flight <small>${list.length || ""}</small></h2>
-    ${list.length === 0 ? html`<p class="quiet">No request runs.</p>` : html`<div class="scroll"><table><thead><tr><th scope="col">Id</th><th scope="col">Model</th><th scope="col">Request</th><th scope="col">Since</th><th scope="col">Waited</th><th scope="col">Answered so far</th><th scope="col">Client</th><th scope="col"></th></tr></thead>
+    ${list.length === 0 ? html`<p class="quiet">No request runs.</p>` : html`<div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table><thead><tr><th scope="col">Id</th><th scope="col">Model</th><th scope="col">Request</th><th scope="col">Since</th><th scope="col">Waited</th><th scope="col">Answered so far</th><th scope="col">Client</th><th scope="col"></th></tr></thead>
       <tbody>${list.map((one) => html`<tr key=${one.id}><td>${one.id}</td><th scope="row"><${Model} id=${one.model}/></th><td>${one.method} ${one.req_path}</td><td>${counting(elapsed(one, at))}</td>
         <td>${one.metadata?.waited_s ? duration(Number(one.metadata.waited_s)) : "–"}</td><td>${bytes(one.resp_bytes)}</td><td>${one.remote_ip}</td>
         <td><${Action} label="Cancel" name="Cancel request ${one.id} to ${one.model}" onClick=${() => cancel(one.id, one.model)}/></td></tr>`)}</tbody></table></div>`}</section>`;
@@ -126,7 +126,7 @@ export function Finished({ model = "" }) {
       <label>Rows <select value=${String(limit.value)} onChange=${(/** @type {any} */ event) => { limit.value = Number(event.target.value); setPage(1); }}>${[10, 25, 50, 100].map((count) => html`<option value=${String(count)}>${count}</option>`)}</select></label>
       <span class="end row"><button type="button" onClick=${() => download(rows, "json")}>Export JSON</button><button type="button" onClick=${() => download(rows, "md")}>Export Markdown</button></span>
     </form>
-    ${found && !rows.length ? html`<p class="quiet">No request has ended${filter.text || filter.failed || filter.model ? " that fits" : ""}.</p>` : html`<div class="scroll"><table class="wide"><thead><tr>${COLUMNS.map(([name, text]) => html`<th scope="col" aria-sort=${sort.by === name && name ? (sort.down ? "descending" : "ascending") : undefined}>${name ? html`<button type="button" class="link" onClick=${() => by(name)}>${text}${sort.by === name ? (sort.down ? " ↓" : " ↑") : ""}</button>` : text}</th>`)}</tr></thead>
+    ${found && !rows.length ? html`<p class="quiet">No request has ended${filter.text || filter.failed || filter.model ? " that fits" : ""}.</p>` : html`<div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table class="wide"><thead><tr>${COLUMNS.map(([name, text]) => html`<th scope="col" aria-sort=${sort.by === name && name ? (sort.down ? "descending" : "ascending") : undefined}>${name ? html`<button type="button" class="link" onClick=${() => by(name)}>${text}${sort.by === name ? (sort.down ? " ↓" : " ↑") : ""}</button>` : text}</th>`)}</tr></thead>
       <tbody>${rows.map((/** @type {any} */ row) => html`<${Row} key=${row.id} row=${row} onOpen=${setOpen}/>`)}</tbody></table></div>`}
     ${found && found.total_pages > 1 && html`<nav class="row" aria-label="Pages"><button type="button" disabled=${page <= 1} onClick=${() => setPage(page - 1)}>Newer</button><span>page ${found.page} of ${found.total_pages}</span><button type="button" disabled=${page >= found.total_pages} onClick=${() => setPage(page + 1)}>Older</button></nav>`}
     ${open && html`<${Capture} row=${open} onClose=${() => setOpen(null)}/>`}

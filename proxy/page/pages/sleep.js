@@ -65,7 +65,7 @@ function Sleeper({ model }) {
   const count = costs.counts;
   const cost = (/** @type {"start"|"stop"|"sleep"|"wake"} */ name) => html`<td>${costs[name] === null ? "–" : duration(costs[name] ?? 0)} <small>${count[name] ? `${count[name]}×` : ""}</small></td>`;
   return html`<article class="sleeper" aria-label="Sleep of ${model.id}"><h3><${Model} id=${model.id}/> ${model.sleep && !model.sleep.trusted && html`<span class="bad">not trusted</span>`}</h3>
-    <div class="scroll"><table><thead><tr><th scope="col">A sleep takes</th><th scope="col">A wake takes</th><th scope="col">A start takes</th><th scope="col">A stop takes</th><th scope="col">Saved in all</th></tr></thead>
+    <div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table><thead><tr><th scope="col">A sleep takes</th><th scope="col">A wake takes</th><th scope="col">A start takes</th><th scope="col">A stop takes</th><th scope="col">Saved in all</th></tr></thead>
     <tbody><tr>${cost("sleep")}${cost("wake")}${cost("start")}${cost("stop")}<td>${duration(costs.saved)}</td></tr></tbody></table></div>
     ${kinds.map((kind) => html`<${Cycles} key=${kind} spans=${sleeps} kind=${kind} limit=${model.maxGrowth}/>`)}
     ${!kinds.length && html`<p class="quiet">${sleeps.length ? `${counted(sleeps.length, "sleep")} in the last day; memory was not measured.` : "It has not slept in the last day."}</p>`}

@@ -49,7 +49,7 @@ function Changes({ from, to }) {
   found.sort((a, b) => b.begin - a.begin);
   const shown = found.slice(0, 100);
   return html`<section aria-label="Changes"><h2>Changes <small>${found.length > shown.length ? `the last 100 of ${found.length}` : counted(found.length, "change")}</small></h2>
-    <div class="scroll"><table><thead><tr><th scope="col">When</th><th scope="col">Model</th><th scope="col">State</th><th scope="col">Lasted</th><th scope="col">Why</th><th scope="col">Waited</th></tr></thead>
+    <div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table><thead><tr><th scope="col">When</th><th scope="col">Model</th><th scope="col">State</th><th scope="col">Lasted</th><th scope="col">Why</th><th scope="col">Waited</th></tr></thead>
     <tbody>${shown.map((span) => {
       const decision = past.decisions.value.get(span.cause.decision ?? -1);
       return html`<tr key=${span.id} class=${span.id === chosen.value ? "chosen" : ""}><td>${clock(span.begin)}</td><th scope="row"><${Model} id=${span.model}/></th>
@@ -74,7 +74,7 @@ function Sums({ from, to }) {
   })).filter((one) => one.awake || one.moving || one.waited).sort((a, b) => b.awake - a.awake);
   if (!found.length) return null;
   const width = Math.max(1, to - from);
-  return html`<section aria-label="In this window"><h2>In this window</h2><div class="scroll"><table><thead><tr><th scope="col">Model</th><th scope="col">Awake</th><th scope="col">Served</th><th scope="col">Requests</th><th scope="col">Came up</th><th scope="col">Moved for</th><th scope="col">Somebody waited</th></tr></thead>
+  return html`<section aria-label="In this window"><h2>In this window</h2><div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table><thead><tr><th scope="col">Model</th><th scope="col">Awake</th><th scope="col">Served</th><th scope="col">Requests</th><th scope="col">Came up</th><th scope="col">Moved for</th><th scope="col">Somebody waited</th></tr></thead>
     <tbody>${found.map((one) => html`<tr key=${one.id}><th scope="row"><${Model} id=${one.id}/></th><td>${duration(one.awake)} <small>${Math.round((100 * one.awake) / width)} %</small></td><td>${duration(one.busy)}</td><td>${one.requests}</td><td>${one.swaps}</td><td>${duration(one.moving)}</td><td>${duration(one.waited)}</td></tr>`)}</tbody></table></div></section>`;
 }
 

@@ -35,7 +35,7 @@ function Outcome({ played, names, shown, onShown }) {
     rows.set(span.model, row);
   });
   const line = (/** @type {any} */ one) => html`<td>${one.swaps}</td><td>${duration(one.p50)}</td><td>${duration(one.p99)}</td><td>${duration(one.longest)}</td>`;
-  return html`<div class="scroll"><table><caption>${counted(played.requests, "request")}</caption><thead><tr><th scope="col"></th><th scope="col">Swaps</th><th scope="col">Half waited less than</th><th scope="col">99 % less than</th><th scope="col">Longest wait</th></tr></thead>
+  return html`<div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table><caption>${counted(played.requests, "request")}</caption><thead><tr><th scope="col"></th><th scope="col">Swaps</th><th scope="col">Half waited less than</th><th scope="col">99 % less than</th><th scope="col">Longest wait</th></tr></thead>
     <tbody><tr><th scope="row">As played</th>${line(played.outcome)}</tr><tr><th scope="row">As it was</th>${line(played.was)}</tr></tbody></table></div>
     <${Picture} title="The same requests, played" rows=${rows} names=${names} samples=${[]} shown=${shown} now=${() => played.until} onShown=${onShown} still=${true}/>`;
 }

@@ -21,7 +21,7 @@ const RULES = /** @type {Record<string, string>} */ ({
 /** @param {{decision: Decision}} props */
 function Victims({ decision }) {
   if (!decision.victims.length) return html`<p>Nobody had to leave for it.</p>`;
-  return html`<div class="scroll"><table><caption>Who left for it</caption><thead><tr><th scope="col">Model</th><th scope="col">Why it could</th>
+  return html`<div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table><caption>Who left for it</caption><thead><tr><th scope="col">Model</th><th scope="col">Why it could</th>
     <th scope="col">Room expected in</th><th scope="col">Took</th><th scope="col">Its way back</th><th scope="col">Proof</th></tr></thead>
     <tbody>${decision.victims.map((one) => html`<tr key=${one.model}><th scope="row"><${Model} id=${one.model}/></th><td>${one.because}</td>
       <td>${one.to_rest ? duration(one.to_rest) : "not measured"}</td><td>${one.took === undefined ? "–" : duration(one.took)}</td>
