@@ -117,9 +117,9 @@ class Supervisor:
         """Who looks at the memory that there is."""
         return self._fleet.keeper
 
-    def queue(self) -> list[Queued]:
-        """Return all who wait, in the order of their coming."""
-        return self._scheduler.queue()
+    def queue(self, most: int) -> list[Queued]:
+        """Return who waits, in the order of their coming, so many at most."""
+        return self._scheduler.queue(most)
 
     def ready_in(self, model: str) -> Forecast | None:
         """Return when a model's id would be ready for who asks now, as far as is known."""

@@ -114,11 +114,14 @@ class Application(Journal):
 
     async def run(self, stop: trio.Event) -> None:
         """Do what goes on beside the exchanges, until the daemon ends."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._views.load_when_asked)
-            nursery.start_soon(kept_up, self.history.run)
-            nursery.start_soon(kept_up, self._events.feed.run)
-            nursery.start_soon(self._end_streams_after, stop)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._views.load_when_asked)
+                nursery.start_soon(kept_up, self.history.run)
+                nursery.start_soon(kept_up, self._events.feed.run)
+                nursery.start_soon(self._end_streams_after, stop)
+        finally:
+            await self.history.end()
 
     async def _end_streams_after(self, stop: trio.Event) -> None:
         """End what would go on for ever, so that it does not take the grace of others."""
@@ -138,10 +141,14 @@ class Application(Journal):
 
 def _connect(history: History, feed: PageFeed, events: Events) -> None:
     """Let pages know of what is kept, and let be looked at what they watch."""
-    history.timeline.on_change = feed.happened
     history.on_memory = partial(feed.tell, "memory")
     history.watches = partial(events.is_wanted, "memory")
-    events.on_listeners = history.stir
+
+    def listeners_changed() -> None:
+        history.timeline.on_change = feed.happened if events.is_wanted("timeline") else None
+        history.stir()
+
+    events.on_listeners = listeners_changed
 
 
 def _account(metrics: Metrics, history: History, call: Call, answer: Answer) -> None:

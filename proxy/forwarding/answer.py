@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from math import inf
 from typing import Any, Protocol
 
 import attrs
@@ -194,7 +195,8 @@ class Answer:
             await self._relay_body(response, first)
 
     async def _relay_body(self, response: Response | Tunnel, first: bytes = b"") -> None:
-        call, exchange, kept = self.call, self.exchange, self._kept
+        call, exchange, most = self.call, self.exchange, self.call.room or inf
+        kept = self._kept = deque(self._kept, None if call.room else KEPT)
         piece = first or await response.read()
         while piece:
             self.source.heard += 1
@@ -203,8 +205,9 @@ class Answer:
                 call.first_byte = time.monotonic()
             call.size += len(piece)
             kept.append(piece)
-            if call.capture is not None:
-                call.capture.keep(piece)
+            if call.size > most:  # it is not kept whole
+                kept = self._kept = deque(kept, KEPT)
+                call.is_whole, most = False, inf
             last = response.done
             await exchange.write(piece, last=last)
             piece = b"" if last else await response.read()
@@ -298,8 +301,15 @@ class Answer:
         """Return what the answer says of its tokens."""
         if not self._kept or self._is_coded:
             return UNKNOWN
-        first = self._first if self._first is not self._kept[0] else b""
-        return tokens_of(b"".join((first, *self._kept)))
+        kept = self._kept
+        last = kept if len(kept) <= KEPT else [kept[place] for place in range(-KEPT, 0)]
+        first = self._first if self._first is not last[0] else b""
+        return tokens_of(b"".join((first, *last)))
+
+    @property
+    def pieces(self) -> Sequence[bytes]:
+        """The whole body, where there was room to keep it; else the last of it."""
+        return self._kept
 
     def _begin(self, status: int, headers: Sequence[Header]) -> None:
         self.status = status

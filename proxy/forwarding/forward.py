@@ -153,8 +153,8 @@ class _Errand:
             if self.now.config.global_concurrency_limit > 0:
                 self._refuse_beyond_limit()
             self.of.in_flight.add(call)
-            if call.capture is not None:
-                call.capture.keep_request(question.body)
+            if isinstance(question.body, bytes | bytearray) and len(question.body) <= call.room:
+                call.body = question.body
             if isinstance(target, Local):
                 await self._ask_model(question, target)
             else:

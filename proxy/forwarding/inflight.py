@@ -14,43 +14,9 @@ import attrs
 
 from proxy.http.headers import CREDENTIALS, PROTOCOLS, Header
 
+MOST_CAPTURED = 32  # requests at once, of which the bodies are kept
 DECIMAL = re.compile("[0-9]{1,15}")
 HIDDEN = {*CREDENTIALS, PROTOCOLS, b"cookie", b"set-cookie", b"proxy-authorization"}
-
-
-@attrs.define(eq=False)
-class Capture:
-    """The bodies of one request and its answer, while they are not too long to be kept.
-
-    Attributes:
-        room: bytes that may be kept yet.
-        request: the request's body.
-        is_whole: whether nothing of the answer was left out.
-    """
-
-    room: int
-    request: bytes = b""
-    is_whole: bool = True
-    _pieces: list[bytes] = attrs.field(factory=list, init=False)
-
-    def keep_request(self, body: object) -> None:
-        """Keep a body that is held, and short enough."""
-        if isinstance(body, bytes | bytearray) and len(body) <= self.room:
-            self.request = bytes(body)
-            self.room -= len(body)
-
-    def keep(self, piece: bytes) -> None:
-        """Keep one more piece of the answer, while there is room for all of it."""
-        if len(piece) > self.room:
-            self.is_whole = False
-        if self.is_whole:
-            self._pieces.append(piece)
-            self.room -= len(piece)
-
-    @property
-    def response(self) -> bytes:
-        """The answer's body; nothing, if it is too long."""
-        return b"".join(self._pieces) if self.is_whole else b""
 
 
 @attrs.define(eq=False)
@@ -74,7 +40,10 @@ class Call:
         cancel: ends the request, once its model is being asked.
         cancelled: whether that was done.
         number: in the order of their coming.
-        capture: keeps the bodies, where that is wanted.
+        room: bytes of the request and of the answer that are kept; 0 keeps none, or none any more.
+        body: of the request, where it is kept.
+        pieces: of the answer, where it is kept and has ended.
+        is_whole: whether the answer is not too long to be kept.
     """
 
     request_id: str
@@ -94,7 +63,10 @@ class Call:
     cancel: Callable[[], None] = lambda: None
     cancelled: bool = False
     number: int = 0
-    capture: Capture | None = None
+    room: int = 0
+    body: bytes | bytearray = b""
+    pieces: Sequence[bytes] = ()
+    is_whole: bool = True
 
     def entry(self) -> dict[str, Any]:
         """Return it as llama-swap lists it."""
@@ -113,6 +85,10 @@ class Call:
             "elapsed_ms": round(elapsed * 1000),
             "metadata": {"request_id": self.request_id, **waited},
         }
+
+
+def _nothing() -> None:
+    """Do what can be done to a request that has ended."""
 
 
 def rfc3339(seconds: float) -> str:
@@ -147,8 +123,7 @@ class InFlight:
         """List a request."""
         self._count += 1
         call.number = self._count
-        if self.room:
-            call.capture = Capture(self.room)
+        call.room = self.room if len(self._calls) <= MOST_CAPTURED else 0
         self._calls[call.number] = call
         if self.on_change is not None:
             self.on_change("upsert", call)
@@ -158,7 +133,8 @@ class InFlight:
         self._count = max(self._count, number)
 
     def remove(self, call: Call) -> None:
-        """List it no more, if it was."""
+        """List it no more, if it was; it may be kept, but not the connection that it came by."""
+        call.cancel = _nothing
         if self._calls.pop(call.number, None) and self.on_change is not None:
             self.on_change("remove", call)
 

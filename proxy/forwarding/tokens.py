@@ -48,6 +48,7 @@ UNKNOWN = Tokens()
 DECODER = json.JSONDecoder()
 NAMED = re.compile(rb'"(usage|timings)"\s*:\s*(?=\{)')
 MOST = 8  # objects of a text, the last ones
+MOST_TOKENS = 1 << 53  # beyond that nobody counts, and no file can hold it
 LONGEST = 4096  # bytes of one such object
 
 
@@ -125,7 +126,7 @@ def _of_usage(usage: dict[str, Any]) -> Tokens:
 
 
 def _number(value: object) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value < MOST_TOKENS else None
 
 
 def _speed(value: object) -> float | None:

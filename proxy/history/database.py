@@ -18,9 +18,10 @@ import attrs
 
 from proxy.forwarding.tokens import Tokens
 from proxy.history.finished import Finished
-from proxy.history.spans import DAY, Bounds, Kind, Row
+from proxy.history.spans import DAY, KINDS, MOST_OF_A_KIND, Bounds, Kind, Row
 
 PART_THAT_GOES = 0.1  # of the rows, where the file is too large
+LEAST_KEPT = 100  # rows of a table, however large the file is
 BUSY = 5.0  # seconds that another program may hold the file
 MB = 1_000_000
 
@@ -40,7 +41,6 @@ _NAMES = ("llamadoze_requests", "llamadoze_timeline")
 _INSERT = f"""INSERT OR REPLACE INTO llamadoze_requests ({", ".join(ALL)})
 VALUES ({", ".join("?" * len(ALL))})"""  # noqa: S608 -- names of ours
 _INSERT_ROW = "INSERT OR REPLACE INTO llamadoze_timeline VALUES (?, ?, ?, ?)"
-_AT = {"decisions": "at"}
 
 
 @contextmanager
@@ -52,15 +52,18 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
     """
     with closing(sqlite3.connect(str(path), timeout=BUSY)) as file:
         file.executescript(_TABLES)
+        file.create_function("casefold", 1, str.casefold, deterministic=True)
         yield file
 
 
 def write(
-    file: sqlite3.Connection, requests: Iterable[Finished], rows: Iterable[tuple[Kind, Row]]
+    file: sqlite3.Connection,
+    requests: Iterable[Finished],
+    rows: Iterable[tuple[int, Kind, float, str]],
 ) -> None:
-    """Write requests and rows of the timeline down."""
+    """Write requests and rows of the timeline down: their number, kind, moment and JSON."""
     file.executemany(_INSERT, [_values(one) for one in requests])
-    file.executemany(_INSERT_ROW, [_as_row(kind, row) for kind, row in rows])
+    file.executemany(_INSERT_ROW, rows)
     file.commit()
 
 
@@ -91,6 +94,8 @@ def _forget_a_part(file: sqlite3.Connection) -> int:
     gone = 0
     for table in _NAMES:
         count = file.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 -- ours
+        if count < LEAST_KEPT:  # what takes the place is not ours
+            continue
         part = max(1, int(count * PART_THAT_GOES))
         text = f"""DELETE FROM {table} WHERE rowid IN
             (SELECT rowid FROM {table} ORDER BY at LIMIT ?)"""  # noqa: S608 -- ours
@@ -110,10 +115,21 @@ def last_requests(file: sqlite3.Connection, most: int) -> list[Finished]:
 def last_rows(file: sqlite3.Connection, since: float) -> dict[Kind, list[Row]]:
     """Return the rows of the timeline since a moment, by kind, in the order of their numbers."""
     found: dict[Kind, list[Row]] = {}
-    text = "SELECT kind, row FROM llamadoze_timeline WHERE at >= ? ORDER BY id"
-    for kind, row in file.execute(text, (since,)):
-        found.setdefault(kind, []).append(json.loads(row))
+    text = """SELECT row FROM llamadoze_timeline WHERE kind = ? AND at >= ?
+        ORDER BY id DESC LIMIT ?"""
+    for kind in KINDS:
+        rows = file.execute(text, (kind, since, MOST_OF_A_KIND)).fetchall()
+        found[kind] = [json.loads(row) for (row,) in reversed(rows)]
     return found
+
+
+def last_numbers(file: sqlite3.Connection) -> tuple[int, int]:
+    """Return the greatest number of a request, and of a row of the timeline."""
+    requests, rows = (
+        file.execute(f"SELECT max(id) FROM {table}").fetchone()[0] or 0  # noqa: S608 -- ours
+        for table in _NAMES
+    )
+    return requests, rows
 
 
 def request_in(values: Sequence[Any]) -> Finished:
@@ -124,7 +140,3 @@ def request_in(values: Sequence[Any]) -> Finished:
 
 def _values(request: Finished) -> tuple[Any, ...]:
     return (*(getattr(request, name) for name in _COLUMNS), *request.tokens)
-
-
-def _as_row(kind: Kind, row: Row) -> tuple[int, str, float, str]:
-    return row["id"], kind, row[_AT.get(kind, "begin")], json.dumps(row)

@@ -15,6 +15,7 @@ import attrs
 from proxy.forwarding.answer import Answer
 from proxy.forwarding.inflight import Call, rfc3339
 from proxy.forwarding.tokens import Tokens
+from proxy.http.errors import Problem
 from proxy.http.headers import first_values
 
 DEFAULT_KEPT = 1000
@@ -23,7 +24,7 @@ LONGEST_PATH = 500
 LONGEST_SESSION = 200
 UNKNOWN = -1  # llama-swap's word for a number that nobody knows
 CANCELLED = 499
-OK = 200
+FAILED = 400
 
 
 @attrs.frozen(kw_only=True)
@@ -67,41 +68,6 @@ class Finished:
     client: str = ""
     key: str = ""
     session: str = ""
-
-    @classmethod
-    def of(
-        cls, call: Call, answer: Answer, tokens: Tokens, now: float, sessions: Sequence[str] = ()
-    ) -> Finished:
-        """Take it from a request that has ended.
-
-        Args:
-            call: the request.
-            answer: to it.
-            tokens: that it took.
-            now: on the system's monotonic clock.
-            sessions: headers that name a session, the first that says something counts.
-        """
-        kind = first_values(call.response_headers).get(b"content-type", b"").decode("latin-1")
-        first = None if call.first_byte is None else call.first_byte - call.began
-        return cls(
-            id=call.number,
-            at=call.timestamp,
-            model=call.model,
-            method=call.method,
-            path=call.path[:LONGEST_PATH],
-            status=answer.outcome or (CANCELLED if call.cancelled else 0),
-            content_type=kind,
-            tokens=tokens,
-            seconds=now - call.began,
-            waited=call.waited,
-            first_byte=first,
-            size=call.size,
-            error=_error(call, answer)[:LONGEST_ERROR],
-            request=call.request_id,
-            client=call.client,
-            key=call.key,
-            session=_session(call, sessions),
-        )
 
     @property
     def speed(self) -> float | None:
@@ -154,35 +120,105 @@ class Finished:
         return {name: value for name, value in known.items() if value}
 
 
+@attrs.define(eq=False, slots=True)
+class Ended:
+    """A request that has just ended: all that a finished one is made of when somebody looks.
+
+    Attributes:
+        call: the request.
+        tokens: that it took.
+        now: when it ended, on the system's monotonic clock.
+        status: as the client would have to see it; 0 if it left before there was one.
+        problem: what it was told of.
+        is_whole: whether the client has all there is.
+        first: the beginning of an answer that tells of a failure.
+    """
+
+    call: Call
+    tokens: Tokens
+    now: float
+    status: int
+    problem: Problem | None
+    is_whole: bool
+    first: bytes
+
+    @classmethod
+    def of(cls, call: Call, answer: Answer, tokens: Tokens, now: float) -> Ended:
+        """Take what is needed; this is done for every request, so it does as little as can be."""
+        status = answer.outcome
+        first = answer.first if status >= FAILED else b""
+        return cls(call, tokens, now, status, answer.problem, answer.said_all, first)
+
+    def finished(self, sessions: Sequence[str]) -> Finished:
+        """Return it as it is looked at.
+
+        Args:
+            sessions: headers that name a session, the first that says something counts.
+        """
+        call = self.call
+        kind = first_values(call.response_headers).get(b"content-type", b"").decode("latin-1")
+        first = None if call.first_byte is None else call.first_byte - call.began
+        return Finished(
+            id=call.number,
+            at=call.timestamp,
+            model=call.model,
+            method=call.method,
+            path=call.path[:LONGEST_PATH],
+            status=self.status or (CANCELLED if call.cancelled else 0),
+            content_type=kind,
+            tokens=self.tokens,
+            seconds=self.now - call.began,
+            waited=call.waited,
+            first_byte=first,
+            size=call.size,
+            error=self._error[:LONGEST_ERROR],
+            request=call.request_id,
+            client=call.client,
+            key=call.key,
+            session=_session(call, sessions),
+        )
+
+    @property
+    def _error(self) -> str:
+        if self.problem is not None:
+            return self.problem.message
+        if self.call.cancelled:
+            return "an operator cancelled it"
+        if not self.is_whole:
+            return "the client left, or was cut off"
+        return self.first[:LONGEST_ERROR].decode("utf-8", "replace")
+
+
 @attrs.define(eq=False)
 class Activity:
     """The newest requests, in memory.
 
     Attributes:
-        most: how many are kept.
+        sessions: headers that name a session.
     """
 
-    most: int = DEFAULT_KEPT
-    _requests: deque[Finished] = attrs.field(factory=deque, init=False)
+    sessions: Sequence[str] = ()
+    _requests: deque[Ended | Finished] = attrs.field(
+        factory=lambda: deque(maxlen=DEFAULT_KEPT), init=False
+    )
+
+    def bound(self, most: int) -> None:
+        """Keep so many from now on; the oldest go."""
+        if most != self._requests.maxlen:
+            self._requests = deque(self._requests, maxlen=most)
+
+    @property
+    def most(self) -> int:
+        """How many are kept."""
+        return self._requests.maxlen or 0
 
     def __iter__(self) -> Iterator[Finished]:
-        return iter(tuple(self._requests))
+        for one in tuple(self._requests):
+            yield one.finished(self.sessions) if isinstance(one, Ended) else one
 
-    def add(self, request: Finished) -> None:
-        """Keep one more; the oldest beyond the most go."""
+    def add(self, request: Ended | Finished) -> None:
+        """Keep one more."""
         self._requests.append(request)
-        while len(self._requests) > self.most:
-            self._requests.popleft()
-
-
-def _error(call: Call, answer: Answer) -> str:
-    if answer.problem is not None:
-        return answer.problem.message
-    if call.cancelled:
-        return "an operator cancelled it"
-    if not answer.said_all:
-        return "the client left, or was cut off"
-    return "" if answer.status < 400 else answer.first[:LONGEST_ERROR].decode("utf-8", "replace")
 
 
 def _session(call: Call, names: Sequence[str]) -> str:

@@ -107,6 +107,6 @@ def _where(asked: Asked) -> tuple[str, list[Any]]:
         found.append(("error != ''", []))
     if asked.text:
         words = " || char(10) || ".join(("model", "path", "client", "key", "request", "error"))
-        found.append((f"instr(lower({words}), ?)", [asked.text]))
+        found.append((f"instr(casefold({words}), ?)", [asked.text]))
     text = f" WHERE {' AND '.join(one for one, _ in found)}" if found else ""
     return text, [value for _, values in found for value in values]

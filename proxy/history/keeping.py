@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import structlog
@@ -24,19 +25,24 @@ from proxy.forwarding.inflight import Call, InFlight, rfc3339
 from proxy.forwarding.tokens import Tokens
 from proxy.history import paging
 from proxy.history.captures import Captures
-from proxy.history.finished import DEFAULT_KEPT, Activity, Finished
+from proxy.history.finished import DEFAULT_KEPT, Activity, Ended, Finished
 from proxy.history.memorylook import MemorySamples, memory_of
 from proxy.history.recorder import Recorder
-from proxy.history.spans import DAY, Bounds, Row, Timeline
+from proxy.history.spans import DAY, Bounds, Kind, Row, Timeline
 from proxy.history.store import Store
 from supervisor import Supervisor
+from supervisor.processes.memory import OF_DRIVER, beside
 from supervisor.processes.survey import Survey
 from supervisor.room.devices import Reading
 from supervisor.states.table import HAS_PROCESS
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
+if TYPE_CHECKING:  # most daemons have no store, and need not wait for it
+    from sqlite3 import Connection
+
 HOUR = 3600
+Recalled = tuple[int, int, list[Finished], dict[Kind, list[Row]]]
 WHILE_WATCHED = 2.0  # seconds between looks at memory
 
 
@@ -63,6 +69,7 @@ class History:
     store: Store = attrs.field(factory=Store, init=False)
     system: deque[Row] = attrs.field(factory=deque, init=False)
     gpus: deque[Row] = attrs.field(factory=deque, init=False)
+    _has_recalled: bool = attrs.field(default=False, init=False)
     _stirred: trio.Event = attrs.field(factory=trio.Event, init=False)
     _looked_at: float = attrs.field(default=-inf, init=False)
     _sampled_at: float = attrs.field(default=-inf, init=False)
@@ -82,33 +89,44 @@ class History:
     def apply(self) -> None:
         """Heed the settings that are in effect now."""
         config = self.config
-        self.activity.most = config.metrics_max_in_memory or DEFAULT_KEPT
-        if self.activity.most < 0:
-            self.activity.most = DEFAULT_KEPT
+        most = config.metrics_max_in_memory
+        self.activity.bound(most if most > 0 else DEFAULT_KEPT)
+        self.activity.sessions = config.ui.activity.session_id
         self.captures.change(config.capture_buffer, self.in_flight)
         store = config.store
         bounds = Bounds(megabytes=store.max_mb, days=store.max_days) if store else Bounds()
         if self.store.change(Path(store.path) if store else None, bounds):
-            self._recall()
+            self._go_on_from_the_file()
         self.timeline.on_kept = self.store.keep if store else None
         self.stir()
 
-    def _recall(self) -> None:
-        """Take what an earlier daemon has kept; the numbers of requests and rows go on from there.
+    def _go_on_from_the_file(self) -> None:
+        """Let numbers go on from those in the file; at the start, take what it holds of a day.
 
         Nothing is served before that, at the start: else two would have the same number.
         """
         if self.store.path is None:
             return
-        from proxy.history.database import last_requests, last_rows
+        from proxy.history.database import last_numbers, last_requests, last_rows
 
-        requests = self.store.read_now(lambda file: last_requests(file, self.activity.most)) or []
+        most, is_first = self.activity.most, not self._has_recalled
+        self._has_recalled = True
+
+        def recall(file: Connection) -> Recalled:
+            requests = last_requests(file, most) if is_first else []
+            rows = last_rows(file, time.time() - DAY) if is_first else {}
+            return *last_numbers(file), requests, rows
+
+        found = self.store.read_now(recall)
+        if found is None:
+            self.store.close()
+            log.error("Nothing is written there until llamadoze is reloaded with another store")
+            return
+        number, row_number, requests, rows = found
+        self.in_flight.begin_after(number)
         for request in requests:
             self.activity.add(request)
-            self.in_flight.begin_after(request.id)
-        rows = self.store.read_now(lambda file: last_rows(file, time.time() - DAY)) or {}
-        for kind, found in rows.items():
-            self.timeline.recall(kind, found)
+        self.timeline.recall(rows, row_number)
 
     def stir(self) -> None:
         """Take note that the settings have changed, or who watches."""
@@ -118,11 +136,11 @@ class History:
         """Keep a request that has ended."""
         if not call.number:  # it was refused before it was known what it wants
             return
-        sessions = self.config.ui.activity.session_id
-        request = Finished.of(call, answer, tokens, now, sessions)
-        self.activity.add(request)
-        self.store.add(request)
-        self.captures.add(call)
+        ended = Ended.of(call, answer, tokens, now)
+        self.activity.add(ended)
+        self.captures.add(call, answer)
+        if self.store.path is not None:
+            self.store.add(ended.finished(self.activity.sessions))
         if call.known:
             self.recorder.used(call, now)
 
@@ -130,7 +148,7 @@ class History:
 
     async def page(self, asked: paging.Asked) -> Any:  # noqa: ANN401 -- JSON
         """Return finished requests, from the store if there is one."""
-        has_capture = self.captures.__contains__
+        has_capture = self.captures.numbers().__contains__
         if self.store.path is None:
             return paging.page_of(self.activity, asked, has_capture)
         from proxy.history import inquiry
@@ -150,6 +168,7 @@ class History:
 
     def happened(self, since: float, until: float) -> Row:
         """Return what happened within these times, as pages are told of it."""
+        self.recorder.end_forgotten()
         rows: Row = {"now": time.time(), "since": since, "until": until}
         return (
             rows
@@ -180,19 +199,21 @@ class History:
         seen = await self.supervisor.room.seen()
         from proxy.history.machine import describe
 
-        return await trio.to_thread.run_sync(describe, seen.readings if seen else ())
+        readings = seen.readings if seen else ()
+        return await beside(describe, readings, OF_DRIVER)
 
     # What goes on.
 
     async def run(self) -> None:
         """Write, sample and look, for as long as the daemon runs."""
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.store.run)
-                nursery.start_soon(self._sample_now_and_then)
-        finally:
-            self.recorder.close()
-            await self.store.write_last()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.store.run)
+            nursery.start_soon(self._sample_now_and_then)
+
+    async def end(self) -> None:
+        """Keep what goes on at the daemon's end as ended then."""
+        self.recorder.close()
+        await self.store.write_last()
 
     async def _sample_now_and_then(self) -> None:
         while True:
@@ -238,7 +259,7 @@ class History:
         most = int(HOUR / self.every)
         readings = seen.readings if seen else ()
         try:
-            system, gpus = await trio.to_thread.run_sync(_sample, at, readings)
+            system, gpus = await beside(partial(_sample, at), readings, OF_DRIVER)
         except Exception as error:  # whatever a kernel or a driver hides: only a sample is missing
             log.debug(f"The machine could not be sampled: {error!r}")
             return

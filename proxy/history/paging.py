@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from math import ceil, inf
+from math import ceil, inf, nan
 from typing import Any
 
 import attrs
@@ -16,6 +16,8 @@ import attrs
 from proxy.history.finished import Finished
 from proxy.http.errors import BadRequest
 
+LATEST = 1e11  # seconds since 1970; beyond that calendars end
+MOST_MODELS = 200  # that are asked for at once
 MOST_ROWS = 999
 USUAL_ROWS = 25
 BINS = 20
@@ -94,7 +96,7 @@ def asked_in(query: Mapping[str, Sequence[str]]) -> Asked:
         limit=_whole(query, "limit", USUAL_ROWS, 1, MOST_ROWS) or USUAL_ROWS,
         sort=sort,
         descending=order == "desc",
-        models=frozenset(query.get("model", ())),
+        models=models_in(query),
         since=moment_in(query, "start", -inf),
         until=moment_in(query, "end", inf),
         min_id=_whole(query, "min_id", -inf, 0, 1 << 53),
@@ -166,6 +168,18 @@ def histogram(values: Sequence[float]) -> dict[str, Any] | None:
     }
 
 
+def models_in(query: Mapping[str, Sequence[str]]) -> frozenset[str]:
+    """Return the models that a query asks for; none is all.
+
+    Raises:
+        BadRequest: they are too many.
+    """
+    names = frozenset(query.get("model", ()))
+    if len(names) > MOST_MODELS:
+        raise BadRequest(f"model: expected at most {MOST_MODELS} names", param="model")
+    return names
+
+
 def moment_in(query: Mapping[str, Sequence[str]], name: str, usual: float) -> float:
     """Return a moment in seconds since 1970, be it written so or by the calendar (RFC 3339).
 
@@ -176,9 +190,11 @@ def moment_in(query: Mapping[str, Sequence[str]], name: str, usual: float) -> fl
     if not text:
         return usual
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        pass
+        seconds = nan
+    if 0 <= seconds < LATEST:
+        return seconds
     try:
         moment = datetime.fromisoformat(text.replace(" ", "+"))
     except ValueError:

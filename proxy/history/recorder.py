@@ -93,15 +93,18 @@ class Recorder(Journal):
     def ruled(self, ruling: Ruling) -> None:
         """Note a decision, or that one more must leave for it."""
         decision = self._rulings.get(ruling.number)
+        asker = ruling.asker
+        self._askers[ruling.model] = {
+            "why": asker.why.value,
+            "request": asker.request,
+        } | asker.facts
         if decision is None:
             decision = self.timeline.add("decisions", {"at": time.time(), **_ruled(ruling)})
             self._rulings[ruling.number] = decision
-            asker = {key: decision[key] for key in ("why", "client", "key", "request")}
-            self._askers[ruling.model] = asker
             while len(self._rulings) > MOST_OPEN:  # those for whom nobody waited to the end
                 self._rulings.pop(next(iter(self._rulings)))
             return
-        known = {victim["model"]: victim for victim in decision["victims"]}
+        known = {one["model"]: one for one in decision["victims"] if "took" in one}
         decision |= _ruled(ruling)
         decision["victims"] = [known.get(one["model"], one) for one in decision["victims"]]
         self.timeline.changed("decisions", decision)
@@ -115,6 +118,8 @@ class Recorder(Journal):
         now, before = time.time(), self._open.pop(model, None)
         cause = self._cause(event, state, server, before)
         if before is not None:
+            if state is State.FAILED and not before["cause"].get("text"):
+                before["cause"]["text"] = cause.get("text", "")
             self._end(server, before, event, took)
         if state is not State.STOPPED:
             self._begin(server, state, cause, now)
@@ -187,6 +192,14 @@ class Recorder(Journal):
         span = self._open.get(model)
         made = span["cause"].get("decision") if span else None
         return self._askers.get(model) if made else None
+
+    def end_forgotten(self) -> None:
+        """End the spans of models that are gone: those that had failed take no step any more."""
+        for name in self._open.keys() - self.supervisor.servers.keys():
+            span = self._open.pop(name)
+            span["end"] = max(time.time(), span["begin"])
+            self.timeline.changed("spans", span)
+            self.timeline.keep("spans", span)
 
     def close(self) -> None:
         """End all spans: what happens after the end of the daemon is not known."""

@@ -57,7 +57,7 @@ async def replayed(
 
 async def _played(told: Row, known: Sequence[Finished], asked: Row) -> Row:
     data = json.dumps(told).encode()
-    command = [sys.executable, "-m", "proxy.history.replay"]
+    command = [sys.executable, "-P", "-m", "proxy.history.replay"]
     with trio.move_on_after(LONGEST):
         done = await trio.run_process(
             command, stdin=data, capture_stdout=True, capture_stderr=True, check=False
@@ -66,6 +66,8 @@ async def _played(told: Row, known: Sequence[Finished], asked: Row) -> Row:
             last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
             raise BadRequest(f"the play failed: {''.join(last)}", status=500)
         found: Row = json.loads(done.stdout)
+        if not found:
+            raise BadRequest("no model of that time is in the configuration's files any more")
         return found | {"was": _as_it_was(known), "requests": len(known), "until": asked["until"]}
     raise BadRequest(f"the play took longer than {LONGEST:.0f} s; choose a shorter time")
 
@@ -117,6 +119,8 @@ def play(data: Row) -> Row:
         for at, model, serve in data["requests"]
         if model in durations
     ]
+    if not arrivals:
+        return {}
     outcome = Simulation(durations, room, rules.patience).play(arrivals)
     return {
         "spans": _spans(outcome, data["since"]),

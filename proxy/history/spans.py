@@ -6,7 +6,7 @@ number. How they come about is `recorder`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 from typing import Any, Literal
 
@@ -58,6 +58,10 @@ class Rows:
             oldest = row[self.begin] - DAY
             self._rows = [one for one in self._rows if self._ends(one) >= oldest][-MOST_OF_A_KIND:]
 
+    def begin_with(self, rows: Iterable[Row]) -> None:
+        """Put older rows before all others."""
+        self._rows = [*rows, *self._rows][-MOST_OF_A_KIND:]
+
     def between(self, since: float, until: float) -> list[Row]:
         """Return those that have something of themselves within these times."""
         return [row for row in self._rows if row[self.begin] <= until and self._ends(row) >= since]
@@ -95,11 +99,11 @@ class Timeline:
         self._number += 1
         return self._number
 
-    def recall(self, kind: Kind, rows: list[Row]) -> None:
-        """Take rows that an earlier daemon has kept."""
-        for row in rows:
-            self.of(kind).add(row)
-            self._number = max(self._number, row["id"])
+    def recall(self, rows: Mapping[Kind, list[Row]], number: int) -> None:
+        """Take rows that an earlier daemon has kept; the next number follows one that is given."""
+        for kind, found in rows.items():
+            self.of(kind).begin_with(found)
+        self._number = max(self._number, number)
 
     def add(self, kind: Kind, row: Row) -> Row:
         """Keep a row, with a number of its own, and tell of it."""

@@ -6,6 +6,7 @@ broken, loses history and never a request. The file itself is `database`'s.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ MOST_WAITING = 20_000  # rows, while the disk does not take them
 BETWEEN_LOOKS = 300.0  # seconds, after which old rows are looked for
 
 T = TypeVar("T")
-_Batch = tuple[list[Finished], list[tuple[Kind, Row]]]
+_Batch = tuple[list[Finished], list[tuple[int, Kind, float, str]]]
 
 
 @attrs.define(eq=False)
@@ -39,32 +40,40 @@ class Store:
     Attributes:
         path: where it is; None keeps nothing.
         bounds: how much is kept.
+        is_closed: whether nothing is written, since what it holds could not be read.
     """
 
     path: Path | None = None
     bounds: Bounds = attrs.field(factory=Bounds)
     _requests: list[Finished] = attrs.field(factory=list, init=False)
-    _rows: dict[tuple[Kind, int], Row] = attrs.field(factory=dict, init=False)
+    is_closed: bool = attrs.field(default=False, init=False)
+    _rows: dict[tuple[Kind, int], tuple[int, Kind, float, str]] = attrs.field(
+        factory=dict, init=False
+    )
     _stirred: trio.Event = attrs.field(factory=trio.Event, init=False)
     _looked_at: float = attrs.field(default=0.0, init=False)
     _fails: bool = attrs.field(default=False, init=False)
 
     def change(self, path: Path | None, bounds: Bounds) -> bool:
         """Write to a file from now on, within bounds; return whether it is another one."""
-        is_other, self.path = path != self.path, path
+        is_other = path != self.path
+        if is_other:
+            self.write_now()
+            self.path, self.is_closed, self._fails = path, False, False
         self.bounds, self._looked_at = bounds, 0.0
         return is_other
 
     def add(self, request: Finished) -> None:
         """Write a request down, soon."""
-        if self.path is not None and len(self._requests) < MOST_WAITING:
+        if self.path is not None and not self.is_closed and len(self._requests) < MOST_WAITING:
             self._requests.append(request)
             self._stirred.set()
 
     def keep(self, kind: Kind, row: Row) -> None:
         """Write a row of the timeline down, soon."""
-        if self.path is not None and len(self._rows) < MOST_WAITING:
-            self._rows[kind, row["id"]] = row
+        if self.path is not None and not self.is_closed and len(self._rows) < MOST_WAITING:
+            at = row["at" if kind == "decisions" else "begin"]
+            self._rows[kind, row["id"]] = row["id"], kind, at, json.dumps(row)  # it may change yet
             self._stirred.set()
 
     async def run(self) -> None:
@@ -73,53 +82,78 @@ class Store:
             await self._stirred.wait()
             await trio.sleep(TOGETHER)
             self._stirred = trio.Event()
-            await self._beside(self._write)
+            if await self._beside(self._write, self._waiting()):
+                self._fails = False
 
     async def write_last(self) -> None:
         """Write what has come, at the end, unless the disk keeps others waiting."""
         with trio.move_on_after(LAST, shield=True):  # the end has come: nothing else would write it
-            await self._beside(self._write)
+            await self._beside(self._write, self._waiting())
 
     async def read(self, what: Callable[[Connection], T]) -> T | None:
         """Read from the file, beside the loop.
 
         None if there is none, if it cannot be read, or if what came last could not be written.
         """
-        if self.path is None:
+        if self.path is None or self.is_closed or self._fails:
             return None
+        batch = self._waiting()  # it is asked for, too
 
-        def read(batch: _Batch) -> T | None:
-            self._write(batch)  # it is asked for, too
-            return None if self._fails else self.read_now(what)
+        def read(path: Path, batch: _Batch) -> T | None:
+            self._write(path, batch)
+            return self._use(path, what)
 
-        return await self._beside(read)
+        return await self._beside(read, batch)
 
     def read_now(self, what: Callable[[Connection], T]) -> T | None:
         """Read from the file; None if there is none, or it cannot be read."""
         if self.path is None:
             return None
-        return self._use(what)
-
-    async def _beside(self, work: Callable[[_Batch], T]) -> T:
-        """Work with what waits in a thread; what comes meanwhile waits for the next time.
-
-        Where there is no thread left, it is done all the same.
-        """
-        batch = self._waiting()
         try:
-            return await trio.to_thread.run_sync(work, batch, abandon_on_cancel=True)
-        except RuntimeError:
-            return work(batch)
+            return self._use(self.path, what)
+        except Exception as error:  # as below
+            self._tell(error)
+            return None
+
+    def write_now(self) -> None:
+        """Write what has come to the file that it came for, before that is another one."""
+        if self.path is not None and not self.is_closed:
+            try:
+                self._write(self.path, self._waiting())
+            except Exception as error:  # as below
+                self._tell(error)
+
+    async def _beside(self, work: Callable[[Path, _Batch], T], batch: _Batch) -> T | None:
+        """Work with the file in a thread; a fault of it is told of here, on the loop."""
+        path = self.path
+        if path is None or self.is_closed:
+            return None
+
+        def guarded() -> tuple[T | None, Exception | None]:
+            try:
+                return work(path, batch), None
+            except Exception as error:  # whatever is wrong with a file or a row costs history only
+                return None, error
+
+        try:
+            found, error = await trio.to_thread.run_sync(guarded, abandon_on_cancel=True)
+        except RuntimeError:  # there is no thread left
+            found, error = guarded()
+        if error is not None:
+            self._tell(error)
+            return None
+        return found
 
     def _waiting(self) -> _Batch:
-        batch = self._requests, [(kind, row) for (kind, _), row in self._rows.items()]
+        batch = self._requests, list(self._rows.values())
         self._requests, self._rows = [], {}
         return batch
 
-    def _write(self, batch: _Batch) -> None:
+    def _write(self, path: Path, batch: _Batch) -> bool:
+        """Write; return whether there was anything."""
         requests, rows = batch
         if not (requests or rows):
-            return
+            return False
         from proxy.history import database
 
         def write(file: Connection) -> None:
@@ -127,23 +161,15 @@ class Store:
             if time.monotonic() - self._looked_at >= BETWEEN_LOOKS:
                 self._looked_at = time.monotonic()
                 database.forget_old(file, self.bounds)
-            self._fails = False
 
-        self._use(write)
+        self._use(path, write)
+        return True
 
-    def _use(self, what: Callable[[Connection], T]) -> T | None:
-        from sqlite3 import Error
-
+    def _use(self, path: Path, what: Callable[[Connection], T]) -> T:
         from proxy.history.database import opened
 
-        if self.path is None:
-            return None
-        try:
-            with opened(self.path) as file:
-                return what(file)
-        except (Error, OSError) as error:
-            self._tell(error)
-            return None
+        with opened(path) as file:
+            return what(file)
 
     def _tell(self, error: Exception) -> None:
         if not self._fails:
@@ -153,3 +179,7 @@ class Store:
                 reason=str(error),
             )
         self._fails = True
+
+    def close(self) -> None:
+        """Write nothing more into a file of which it is not known what it holds."""
+        self.is_closed = True

@@ -53,7 +53,7 @@ def model_row(resolver: Resolver, name: str) -> Row:
 def queue_rows(resolver: Resolver) -> list[Row]:
     """Return those who wait, in the order of their coming; the first ones, if they are many."""
     supervisor = resolver.supervisor
-    return [_queued(resolver, one) for one in supervisor.queue()[:MOST_QUEUED]]
+    return [_queued(resolver, one) for one in supervisor.queue(MOST_QUEUED)]
 
 
 def _queued(resolver: Resolver, one: Queued) -> Row:

@@ -6,6 +6,7 @@ Owns ``/ui/`` and who is led there. What the page shows it asks for itself, by t
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from html import escape
 from importlib.metadata import version
@@ -52,13 +53,15 @@ class File:
 
 
 @cache
-def file_of(name: str) -> File | None:
-    """Return a file of the page; None if there is none of this name."""
-    path = FILES / name
-    if ".." in path.parts or path.suffix not in KINDS or not path.is_file():
-        return None
-    body = path.read_bytes()
-    return File(body, KINDS[path.suffix], hashlib.sha256(body).hexdigest()[:32])
+def files() -> Mapping[str, File]:
+    """Return all files of the page by their names; all are read with the first."""
+    found = {}
+    for path in FILES.rglob("*"):
+        if path.is_file() and path.suffix in KINDS:
+            body = path.read_bytes()
+            tag = hashlib.sha256(body).hexdigest()[:32]
+            found[path.relative_to(FILES).as_posix()] = File(body, KINDS[path.suffix], tag)
+    return found
 
 
 def page_views(resolver: Resolver) -> Blueprint:
@@ -69,13 +72,12 @@ def page_views(resolver: Resolver) -> Blueprint:
     async def page() -> Response:
         if not request.scope["raw_path"].endswith(b"/"):
             return _to("ui/")
-        index = file_of("index.html")
-        body = index.body.decode().replace(STATE, _plain(resolver)) if index else ""
+        body = files()["index.html"].body.decode().replace(STATE, _plain(resolver))
         return Response(body, 200, HEADERS, content_type=KINDS[".html"])
 
     @views.get("/ui/<path:name>")
     async def file(name: str) -> Response:
-        found = file_of(name)
+        found = files().get(name)
         if found is None:
             return Response("there is no such file\n", 404, content_type=KINDS[""])
         response = Response(found.body, 200, HEADERS, content_type=found.kind)

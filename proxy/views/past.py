@@ -15,7 +15,7 @@ from quart import Blueprint, Response, request
 
 from proxy.forwarding.inflight import DECIMAL
 from proxy.history.keeping import History
-from proxy.history.paging import asked_in, moment_in
+from proxy.history.paging import asked_in, models_in, moment_in
 from proxy.history.replay import replayed
 from proxy.http.errors import BadRequest
 from proxy.lifecycle.reloading import Reloader
@@ -34,7 +34,7 @@ def past_views(history: History, reloader: Reloader) -> Blueprint:
 
     @views.get("/api/metrics/stats")
     async def stats() -> Response:
-        return _json(await history.stats(frozenset(request.args.getlist("model"))))
+        return _json(await history.stats(models_in(_query())))
 
     @views.get("/api/captures/<number>")
     async def capture(number: str) -> Response:

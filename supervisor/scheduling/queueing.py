@@ -100,40 +100,44 @@ class Queued:
 
 @attrs.define(eq=False)
 class WaitingList:
-    """All who wait, for any model, in the order of their coming."""
+    """All who wait, for any model.
 
-    _turns: list[Turn] = attrs.field(factory=list, init=False)
+    Attributes:
+        turns: in the order of their coming.
+    """
+
+    turns: list[Turn] = attrs.field(factory=list, init=False)
 
     def __len__(self) -> int:
-        return len(self._turns)
+        return len(self.turns)
 
     def __iter__(self) -> Iterator[Turn]:
-        return iter(tuple(self._turns))
+        return iter(tuple(self.turns))
 
     def __contains__(self, turn: Turn) -> bool:
-        return turn in self._turns
+        return turn in self.turns
 
     def add(self, turn: Turn) -> None:
         """Queue somebody, from now on."""
         turn.since, turn.answered = trio.current_time(), trio.Event()
-        self._turns.append(turn)
+        self.turns.append(turn)
         turn.server.usage.add_waiter()
 
     def remove(self, turn: Turn) -> None:
         """Let somebody wait no longer."""
-        self._turns.remove(turn)
+        self.turns.remove(turn)
         turn.server.usage.remove_waiter()
 
     def take(self, models: Container[str]) -> list[Turn]:
         """Let nobody wait for these models any longer, and return who did."""
-        taken = [turn for turn in self._turns if turn.server.model.id in models]
+        taken = [turn for turn in self.turns if turn.server.model.id in models]
         for turn in taken:
             self.remove(turn)
         return taken
 
     def first(self, model: str) -> Turn | None:
         """Return who has waited for a model the longest."""
-        return next((turn for turn in self._turns if turn.server.model.id == model), None)
+        return next((turn for turn in self.turns if turn.server.model.id == model), None)
 
     def demands(self, priorities: Mapping[str, int]) -> dict[str, Demand]:
         """Return what is waited for, in the order of coming.
@@ -142,7 +146,7 @@ class WaitingList:
             priorities: by model id; 0 without.
         """
         found: dict[str, Demand] = {}
-        for turn in self._turns:
+        for turn in self.turns:
             server = turn.server
             name = server.model.id
             if name not in found:

@@ -45,14 +45,21 @@ class Rulings:
         """Note for whom nobody waits any more, and who is closed for newcomers since when."""
         for name in [one for one in self._open if self._is_over(one, decision)]:
             del self._open[name]
-        for name in self._closed.keys() - decision.closed:
-            if self.servers[name].at.state is State.READY and name not in decision.wishes:
-                del self._closed[name]
+        for ruling in list(self._open.values()):
+            self._tell_if_the_first_has_left(ruling)
+        for name in self._closed.keys() - decision.closed - decision.wishes.keys():
+            del self._closed[name]
         for name in decision.closed - self._closed.keys():
             self._closed[name] = trio.current_time(), self.servers[name].usage.in_flight
 
     def _is_over(self, name: str, decision: Decision) -> bool:
         return name in decision.admit or self.waiting.first(name) is None
+
+    def _tell_if_the_first_has_left(self, ruling: Ruling) -> None:
+        first = self.waiting.first(ruling.model)
+        if first is not None and first.asker is not ruling.asker:
+            waited = trio.current_time() - first.since
+            self._tell(attrs.evolve(ruling, asker=first.asker, waited=waited))
 
     def why(self, server: ModelServer, wish: Wish, decision: Decision, rule: str) -> Cause:
         """Return why a wish is decided, and tell of the ruling that it follows from.
@@ -78,7 +85,8 @@ class Rulings:
         ruling = self._open.get(wanted) or self._new(wanted, rule)
         victim = self._victim(self.servers[name].snapshot())
         self._closed.pop(name, None)
-        self._tell(attrs.evolve(ruling, victims=(*ruling.victims, victim)))
+        others = tuple(one for one in ruling.victims if one.model != name)
+        self._tell(attrs.evolve(ruling, victims=(*others, victim)))
         return Cause(why=Why.ROOM, text=victim.because, model=wanted, ruling=ruling.number)
 
     def _comes(self, name: str, gpus: tuple[str, ...], rule: str) -> Cause:

@@ -125,8 +125,8 @@ class Scheduler:
         """Return the place of a model among those that are waited for, 1 is first; 0 is none."""
         return next((n for n, name in enumerate(self._demands(), 1) if name == model), 0)
 
-    def queue(self) -> list[Queued]:
-        """Return all who wait, in the order of their coming."""
+    def queue(self, most: int) -> list[Queued]:
+        """Return who waits, in the order of their coming, so many at most."""
         places = {name: place for place, name in enumerate(self._demands(), 1)}
         behind, closing = self._decision.behind, self._decision.closing
         return [
@@ -138,7 +138,7 @@ class Scheduler:
                 behind=tuple(sorted(behind.get(name, ()))),
                 closing=closing.get(name, inf),
             )
-            for turn in self.waiting
+            for turn in self.waiting.turns[:most]
             for name in (turn.server.model.id,)
         ]
 
@@ -177,7 +177,7 @@ class Scheduler:
 
     def settle(self) -> None:
         """Do what should happen now. Call after every change."""
-        if not self.waiting and self._decision is NOTHING:  # as it is mostly
+        if self._decision is NOTHING and not self.waiting.turns:  # as it is mostly
             return
         self._refuse_what_is_held()
         before, self._decision = self._decision, self._decide()
@@ -291,10 +291,10 @@ class Scheduler:
 
     def leave(self, turn: Turn, *, cut: bool = False) -> None:
         """Give up the place or the lease, whichever it is."""
-        if turn in self.waiting:
-            self.waiting.remove(turn)
-        elif turn.lease is not None:
+        if turn.lease is not None:
             turn.lease.give_back(cut=cut)
             if turn.server.usage.in_flight:  # nobody waits for one of several to end
                 return
+        elif turn in self.waiting:
+            self.waiting.remove(turn)
         self.settle()

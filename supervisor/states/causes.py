@@ -30,9 +30,9 @@ class Why(Enum):
     ITSELF = "itself"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True, eq=False)
 class Asker:
-    """Who asks for a model.
+    """Who asks for a model. It is never changed; a frozen one takes thrice as long to make.
 
     Attributes:
         why: what kind of asker it is.

@@ -17,6 +17,7 @@ from hypercorn.config import Config as HypercornConfig
 from configschema import Limits, parse
 from proxy.daemon.application import open_application
 from proxy.forwarding.modelcalls import CONTACT
+from proxy.history.keeping import History
 from proxy.http.listening import open_listeners, serve_http
 from proxy.lifecycle.reloading import Reloader
 from proxy.observing.counters import Metrics
@@ -35,6 +36,7 @@ class Daemon:
     supervisor: Supervisor
     stop: trio.Event
     book: LogBook
+    history: History
 
     def pid(self, model: str) -> int | None:
         return self.supervisor.servers[model].snapshot().pid
@@ -97,5 +99,6 @@ async def daemon(
                     patience=lambda: config.client_timeout or inf,
                 )
             )
-            yield Daemon(listeners[0].socket.getsockname()[1], supervisor, stop, book)
+            port = listeners[0].socket.getsockname()[1]
+            yield Daemon(port, supervisor, stop, book, app.history)
         nursery.cancel_scope.cancel()

@@ -174,7 +174,8 @@ async def test_the_machine_is_sampled_and_described() -> None:
         assert sample["mem_used_mb"] + sample["mem_free_mb"] <= sample["mem_total_mb"]
         after = "/api/performance?after=2999-01-01T00:00:00Z"
         assert (await ask(running.port, "GET", after)).json()["sys_stats"] == []
-        assert (await ask(running.port, "GET", "/api/performance?after=x")).status == 400
+        for bad in ("x", "nan", "inf", "1e20", "-5"):
+            assert (await ask(running.port, "GET", f"/api/performance?after={bad}")).status == 400
         hardware = (await ask(running.port, "GET", "/api/hardware")).json()
         assert hardware["schema_version"] == 1
         assert hardware["cpu"]["logical_cores"] >= 1

@@ -53,7 +53,7 @@ def test_changes_are_told_and_numbers_are_given_once() -> None:
     """Also after rows of an earlier daemon were taken over."""
     told: list[tuple[str, int]] = []
     timeline = Timeline(on_change=lambda kind, one: told.append((kind, one["id"])))
-    timeline.recall("spans", [{"id": 41, **row(0, 1)}])
+    timeline.recall({"spans": [{"id": 40, **row(0, 1)}]}, 41)
     first = timeline.add("spans", row(2, None))
     timeline.changed("spans", first)
     timeline.add("decisions", {"at": 3})

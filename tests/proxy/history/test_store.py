@@ -68,9 +68,10 @@ def test_a_request_comes_out_as_it_went_in(tmp_path: Path) -> None:
     """All of it."""
     requests = [finished(number) for number in range(3)]
     with database.opened(tmp_path / "h.db") as file:
-        database.write(file, requests, [("spans", {"id": 1, "begin": 5.0, "end": None})])
+        database.write(file, requests, [(1, "spans", 5.0, '{"id": 1}')])
         assert database.last_requests(file, 2) == requests[1:]
-        assert database.last_rows(file, 0) == {"spans": [{"id": 1, "begin": 5.0, "end": None}]}
+        assert database.last_rows(file, 0)["spans"] == [{"id": 1}]
+        assert database.last_numbers(file) == (2, 1)
 
 
 def test_the_oldest_go_when_it_is_too_old_or_too_large(tmp_path: Path) -> None:
@@ -141,3 +142,61 @@ async def test_a_broken_file_costs_history_and_no_request(
 
 def no_room(*_: object) -> None:
     raise sqlite3.OperationalError("database or disk is full")
+
+
+async def test_numbers_go_on_from_all_that_is_in_the_file(tmp_path: Path) -> None:
+    """Also from what is older than the day that is looked at: nothing is written over."""
+    path = tmp_path / "h.db"
+    old = time.time() - 5 * DAY
+    with database.opened(path) as file:
+        database.write(file, [finished(7, at=old)], [(50, "spans", old, '{"id": 50}')])
+    async with daemon({"a": stub()}, store={"path": str(path)}) as running:
+        await chat(running.port, "a")
+    with database.opened(path) as file:
+        assert [one.id for one in database.last_requests(file, 9)] == [7, 8]
+        assert database.last_rows(file, 0)["spans"][0] == {"id": 50}
+
+
+async def test_a_file_that_cannot_be_read_at_the_start_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, Any]]
+) -> None:
+    """What it holds would be written over: its numbers are not known."""
+    monkeypatch.setattr(database, "BUSY", 0.1)
+    path = tmp_path / "h.db"
+    with database.opened(path) as file:
+        database.write(file, [finished(1)], [])
+        file.execute("BEGIN EXCLUSIVE")
+        async with daemon({"a": stub()}, store={"path": str(path)}) as running:
+            file.rollback()
+            await chat(running.port, "a")
+    with database.opened(path) as file:
+        assert database.last_requests(file, 9) == [finished(1)]
+    said = [str(line["event"]) for line in log_lines]
+    assert any("Nothing is written there until" in line for line in said)
+
+
+async def test_another_file_gets_only_what_comes_after_it_was_named(tmp_path: Path) -> None:
+    """What was kept before is in the first; numbers go on from both."""
+    one, other = tmp_path / "one.db", tmp_path / "other.db"
+    with database.opened(other) as file:
+        database.write(file, [finished(30)], [])
+    async with daemon({"a": stub()}, store={"path": str(one)}) as running:
+        await chat(running.port, "a")
+        history = running.history
+        history.store.change(other, Bounds())
+        history._go_on_from_the_file()
+        await chat(running.port, "a")
+        rows = (await ask(running.port, "GET", "/api/metrics/activity")).json()["data"]
+        assert [row["id"] for row in rows] == [31, 30]
+    with database.opened(one) as file:
+        assert [one.id for one in database.last_requests(file, 9)] == [1]
+
+
+async def test_a_number_that_no_file_can_hold_costs_nothing(tmp_path: Path) -> None:
+    """A server may say anything of its tokens."""
+    async with daemon({"a": stub()}, store={"path": str(tmp_path / "h.db")}) as running:
+        body = b'{"model": "a", "raw": true, "usage": {"prompt_tokens": 1%b}}' % (b"0" * 40)
+        await ask(running.port, "POST", "/v1/completions", body)
+        await chat(running.port, "a")
+        rows = (await ask(running.port, "GET", "/api/metrics/activity")).json()["data"]
+    assert [row["tokens"]["input_tokens"] for row in rows] == [-1, -1]

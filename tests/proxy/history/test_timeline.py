@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
@@ -128,6 +131,50 @@ async def test_a_failure_is_a_cause(way: str) -> None:
         assert states(told, "a")[-2:] == [("sleepPending", "room"), ("stopping", "failure")]
         assert "cmdSleep" in spans[-2]["failure"]
         assert spans[-2]["failure"] == spans[-1]["cause"]["text"]
+
+
+async def test_the_asker_is_who_waits_when_the_first_has_left() -> None:
+    """A client that leaves during a start is not for whom the model came up."""
+    async with daemon({"a": stub("--ready-after", "0.8")}) as running:
+        body = b'{"model": "a", "messages": []}'
+
+        async def ask_as(name: str) -> None:
+            await ask(running.port, "POST", "/v1/chat/completions", body, {"x-request-id": name})
+
+        async with trio.open_nursery() as nursery:
+            with trio.move_on_after(0.3):
+                async with trio.open_nursery() as leaving:
+                    leaving.start_soon(ask_as, "first")
+                    await trio.sleep(0.1)
+                    nursery.start_soon(ask_as, "second")
+        (decision,) = (await timeline(running))["decisions"]
+    assert decision["request"] == "second"
+
+
+async def test_a_closed_model_that_is_gone_is_forgotten() -> None:
+    """It had crashed while it was closed for newcomers; then a reload took it away."""
+    async with daemon({"a": stub(), "b": stub(), "c": stub()}, maxWait=1) as running:
+        async with trio.open_nursery() as nursery:
+            slow = b'{"model": "a", "messages": [], "delay": 20}'
+            nursery.start_soon(ask, running.port, "POST", "/v1/chat/completions", slow)
+            while running.state("a") != "ready":
+                await trio.sleep(0.01)
+            nursery.start_soon(chat, running.port, "b")
+            with trio.fail_after(5):
+                await running.supervisor.until_closed("a")
+            os.kill(running.pid("a") or 0, signal.SIGKILL)
+            with trio.fail_after(5):
+                while running.state("b") != "ready":
+                    await trio.sleep(0.01)
+        config = running.supervisor.config
+        models = {name: one for name, one in config.models.items() if name != "a"}
+        running.supervisor.reload(attrs.evolve(config, models=models))
+        with trio.fail_after(5):
+            while "a" in running.supervisor.servers:
+                await trio.sleep(0.01)
+        assert (await chat(running.port, "c")).status == 200
+        told = await timeline(running)
+    assert all(one["end"] for one in told["spans"] if one["model"] == "a")
 
 
 async def test_a_fault_in_what_is_kept_ends_nothing(
