@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -22,7 +23,7 @@ from configschema.making.otherports import with_choice_of_ports
 from configschema.making.sharedports import without_sleep_on_shared_ports
 from configschema.making.structuring import structure
 from configschema.rules.checks import check
-from configschema.rules.showing import texts_of, without_arguments
+from configschema.rules.showing import shown_texts, with_shown
 from configschema.rules.unknown import is_top_key, remarks, secrets_in
 from configschema.text.content import content_of
 from configschema.text.environment import MARK, Environment
@@ -64,12 +65,12 @@ class Loaded:
     Attributes:
         config: what the files say.
         warnings: what is hardly meant.
-        texts: the files, as far as they may be shown: without secrets.
+        texts: returns the files as far as they may be shown: without secrets.
     """
 
     config: Config
     warnings: tuple[Problem, ...]
-    texts: Mapping[str, str] = attrs.field(factory=dict)
+    texts: Callable[[], Mapping[str, str]] = dict
 
 
 def load(
@@ -222,31 +223,14 @@ def _check(
         for fault in _others(_warnings(config, expansion, data, environ, here), faults)
         if fault.path != fault.path[:1] or fault.path[0] not in holders
     )
-    public_texts = {
-        file: without_arguments(report.file_without_secrets(text)) for file, text in texts.items()
-    }
+    show = partial(shown_texts, texts, data, report)
     if faults:
-        raise ConfigError(report(faults), warnings, public_texts)
+        raise ConfigError(report(faults), warnings, show)
     if here and not (config.models or config.peers):
         nothing = Problem(next(iter(texts), ""), 1, 1, "", f"{NOTHING}{_misplaced(data)}")
         raise ConfigError([nothing], warnings)
-    shown = _with_shown(without_sleep_on_shared_ports(config), report)
-    return Loaded(with_choice_of_ports(shown, data, environ), warnings, public_texts)
-
-
-def _with_shown(config: Config, report: Report) -> Config:
-    """Return the configuration with what may be shown of its models."""
-    models = {
-        name: attrs.evolve(
-            model,
-            shown={
-                key: without_arguments(report.without_secrets(text))
-                for key, text in texts_of(model).items()
-            },
-        )
-        for name, model in config.models.items()
-    }
-    return attrs.evolve(config, models=models)
+    shown = with_shown(without_sleep_on_shared_ports(config), report)
+    return Loaded(with_choice_of_ports(shown, data, environ), warnings, show)
 
 
 def _holders(root: MappingNode) -> frozenset[str]:

@@ -288,6 +288,8 @@ class Config(Section):
     performance: Performance = key("samples of CPU, memory and GPU", Performance())
     tailcat: Any = key("ignored: Tailcat is not spoken here", None)
 
+    hide: Callable[[str], str] = inner(str, eq=False)
+
     def find(self, name: str) -> Model | None:
         """Return the model with this id or, failing that, this alias."""
         return self.models.get(name) or self._by_other_names.get(name)

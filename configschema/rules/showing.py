@@ -6,7 +6,7 @@ Owns what is left out, and in which form the rest is shown.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -22,20 +22,32 @@ from configschema.keys.fields import (
     without_none,
 )
 from configschema.keys.schema import Config, Model
-from configschema.text.problems import HIDDEN
+from configschema.rules.unknown import secrets_in
+from configschema.text.problems import HIDDEN, Place, Report
 
-_SECRET_ARGUMENT = re.compile(
-    r"""((?:token|secret|password|passwd|api[-_]?key)["']?(?:\s{0,8}[=:]\s{0,8}|\s{1,8})["']?)"""
-    r"""(?!\$\{)[^\s"',\]}#]{1,1000}""",
-    re.IGNORECASE,
-)
-"""What follows a name that ends like a secret's: ``HF_TOKEN=...``, ``--api-key ...``."""
+_VALUE = r"""("[^"\n]{0,1000}"|'[^'\n]{0,1000}'|[^\s"'$][^\s"']{0,1000})"""
+_SECRET_ARGUMENTS = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"""((?:token|secret|password|passwd|pass|pwd|[-_?&]key|api_?key)["']?"""
+        r"""(?:[ \t]{0,8}[=:][ \t]{0,8}|[ \t]{1,8}(?:\\\n[ \t]{0,80})?|,[ \t]{0,8}))""" + _VALUE,
+        r"""(authorization["']?[ \t]{0,8}[=:][ \t]{0,8}["']?"""
+        r"""(?:(?:bearer|basic|token)[ \t]{1,8})?)([^\s"'$]{1,1000})""",
+        r"((?:^|\s)(?:-u|--user)[ \t]{1,8})" + _VALUE,
+        r"""(//)([^/\s"']{1,300})(?=@)""",
+    )
+]
+"""What stands behind a name that ends like a secret's, such as ``HF_TOKEN=`` or ``--api-key``; what
+is sent as ``Authorization``; and who logs in at an address."""
+_MACRO = re.compile(r"\$\{([\w-]{1,64})\}")
 COMMANDS = {"cmd": "cmd", "cmdStop": "cmd_stop", "cmdSleep": "cmd_sleep", "cmdWake": "cmd_wake"}
 
 
 def without_arguments(text: str) -> str:
     """Return a text without what looks like a secret, where no key of the file says that it is."""
-    return _SECRET_ARGUMENT.sub(rf"\g<1>{HIDDEN}", text)
+    for pattern in _SECRET_ARGUMENTS:
+        text = pattern.sub(rf"\g<1>{HIDDEN}", text)
+    return text
 
 
 def texts_of(model: Model) -> dict[str, str]:
@@ -43,6 +55,36 @@ def texts_of(model: Model) -> dict[str, str]:
     commands = {key: getattr(model, name).text for key, name in COMMANDS.items()}
     texts = {**commands, "proxy": model.proxy, "env": "\n".join(model.env)}
     return {key: text for key, text in texts.items() if text or key in ("cmd", "proxy")}
+
+
+def with_shown(config: Config, report: Report) -> Config:
+    """Return the configuration with what may be shown of its models."""
+    models = {
+        name: attrs.evolve(
+            model,
+            shown={
+                key: without_arguments(report.without_secrets(text))
+                for key, text in texts_of(model).items()
+            },
+        )
+        for name, model in config.models.items()
+    }
+    # The rest of a report, which has the trees of the files, is not held.
+    hide = attrs.evolve(report, find=_nowhere, names={}, files=()).without_secrets
+    return attrs.evolve(config, models=models, hide=hide)
+
+
+def _nowhere(*_: object) -> Place:
+    return Place("", 1, 1)
+
+
+def shown_texts(
+    texts: Mapping[str, str], data: Mapping[str, Any], report: Report
+) -> Mapping[str, str]:
+    """Return the files without secrets; it takes a while, and few ask for it."""
+    written = {*secrets_in(data)}
+    secrets = {*report.secrets, *written, *macros_of(written, data)}
+    return {file: file_text(text, secrets, report.without_secrets) for file, text in texts.items()}
 
 
 def settings_of(config: Config, name: str) -> dict[str, Any]:
@@ -53,11 +95,61 @@ def settings_of(config: Config, name: str) -> dict[str, Any]:
         name: of the model.
     """
     model = config.models[name]
-    found = _section(model)
+    found: dict[str, Any] = _clean(_section(model), config.hide)
     for key, text in model.shown.items():
         if key in found:
             found[key] = text.split("\n") if key == "env" else text
     return found
+
+
+def _clean(value: Any, hide: Callable[[str], str]) -> Any:  # noqa: ANN401 -- plain data
+    if isinstance(value, dict):
+        named = {key: _clean(one, hide) for key, one in value.items()}
+        return {key: HIDDEN if _is_secret(key, one) else one for key, one in named.items()}
+    if isinstance(value, list):
+        return [_clean(one, hide) for one in value]
+    return without_arguments(hide(value)) if isinstance(value, str) else value
+
+
+def _is_secret(key: str, value: object) -> bool:
+    """Whether a value that no key of ours says to be secret has the name of one."""
+    return isinstance(value, str) and without_arguments(f"-{key}=x") != f"-{key}=x"
+
+
+def file_text(text: str, secrets: Collection[str], hide: Callable[[str], str]) -> str:
+    """Return a file as it may be shown: with stars for what is secret, however that is spelled.
+
+    Args:
+        text: of the file.
+        secrets: that are in it.
+        hide: leaves out of a text what is known to be secret.
+    """
+    parts, end = [], 0
+    for token in yaml.scan(text):
+        if isinstance(token, yaml.ScalarToken) and token.value in secrets:
+            parts += [text[end : token.start_mark.index], HIDDEN]
+            end = token.end_mark.index
+    return without_arguments(hide("".join([*parts, text[end:]])))
+
+
+def macros_of(secrets: Iterable[str], data: Mapping[str, Any]) -> set[str]:
+    """Return the values of macros that secrets are made of.
+
+    Args:
+        secrets: as the file has them.
+        data: of the file.
+    """
+    names = {name for text in secrets for name in _MACRO.findall(text)}
+    sections = [data, *(one for one in _values(data.get("models")) if isinstance(one, dict))]
+    tables = [one.get("macros") for one in sections]
+    found = [
+        table[name] for table in tables if isinstance(table, dict) for name in names & table.keys()
+    ]
+    return {str(value) for value in found}
+
+
+def _values(table: object) -> Iterable[Any]:
+    return table.values() if isinstance(table, dict) else ()
 
 
 def as_yaml(data: Mapping[str, Any]) -> str:

@@ -111,18 +111,18 @@ class ConfigError(Exception):
     Attributes:
         problems: every reason.
         warnings: what else was seen.
-        texts: the files, as far as they may be shown; none where that is not known.
+        texts: returns the files as far as they may be shown; none where that is not known.
     """
 
     def __init__(
         self,
         problems: Iterable[Problem],
         warnings: Iterable[Problem] = (),
-        texts: Mapping[str, str] | None = None,
+        texts: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.problems = tuple(problems)
         self.warnings = tuple(warnings)
-        self.texts = texts or {}
+        self.texts = texts
         super().__init__("\n".join(map(str, self.problems)))
 
 
@@ -215,14 +215,6 @@ class Report:
     def without_secrets(self, text: str) -> str:
         """Return a text as it may be shown to anybody: as the file has it, without passwords."""
         return _PASSWORD.sub(f"//{HIDDEN}@", self._replaced(text))
-
-    def file_without_secrets(self, text: str) -> str:
-        """Return a whole file as it may be shown to anybody: of short secrets hide too much."""
-        shown = self.without_secrets(text)
-        for secret in self.secrets:
-            if secret and len(secret) < SHORTEST_SECRET:
-                shown = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, shown)
-        return shown
 
     def _replaced(self, text: str) -> str:
         if text in self.public:

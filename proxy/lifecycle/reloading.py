@@ -107,11 +107,17 @@ class Reloader:
         try:
             loaded = await _in_thread(partial(_read, self.files, self._ports()))
         except ConfigError as error:
-            return Preview(problems=error.problems, warnings=error.warnings, texts=error.texts)
+            return Preview(
+                problems=error.problems,
+                warnings=error.warnings,
+                texts=await _in_thread(error.texts),
+            )
         except (CannotRun, OSError, RuntimeError, ImportError) as error:
             return Preview(problems=(Problem("", 1, 1, "", str(error)),))
         found = changes(self.supervisor.config, loaded.config)
-        return Preview(changes=found, warnings=loaded.warnings, texts=loaded.texts)
+        return Preview(
+            changes=found, warnings=loaded.warnings, texts=await _in_thread(loaded.texts)
+        )
 
     def _ports(self) -> Mapping[str, int]:
         """Return the ports that models have: one that had to move to another is not changed."""

@@ -69,15 +69,52 @@ def test_files_are_shown_without_secrets(tmp_path: Path, is_good: bool) -> None:
         ("HF_TOKEN=hf_abc", "HF_TOKEN=***"),
         ("serve --api-key sk-1 --port 1", "serve --api-key *** --port 1"),
         ("serve --api_key=sk-1", "serve --api_key=***"),
-        ('{"password": "hunter2"}', '{"password": "***"}'),
+        ('{"password": "hunter2"}', '{"password": ***}'),
         ("apiKey: sk-1", "apiKey: ***"),
         ("--max-tokens 4096 --tokenizer x", "--max-tokens 4096 --tokenizer x"),
         ("TOKEN=${env.TOKEN}", "TOKEN=${env.TOKEN}"),
+        ("--api-key 'two words' --x", "--api-key *** --x"),
+        ("--password p#ss", "--password ***"),
+        ("--token abc,def", "--token ***"),
+        ("--api-key \\\n    sk-1", "--api-key \\\n    ***"),
+        ('["--api-key", "sk-1"]', '["--api-key", ***]'),
+        ('-H "Authorization: Bearer abc"', '-H "Authorization: Bearer ***"'),
+        ("curl -u me:pw http://x", "curl -u *** http://x"),
+        (
+            "AWS_SECRET_ACCESS_KEY=abc PGPASS=p OPENAI_KEY=k",
+            "AWS_SECRET_ACCESS_KEY=*** PGPASS=*** OPENAI_KEY=***",
+        ),
+        ("http://me:p@ss@host/x", "http://***@host/x"),
+        ("http://host/v1?key=k&x=1", "http://host/v1?key=***"),
+        ("serve -c 4096 --keep 5 --cache-type-k q8", "serve -c 4096 --keep 5 --cache-type-k q8"),
     ],
 )
 def test_what_looks_like_a_secret_is_hidden(text: str, shown: str) -> None:
     """In commands and variables, where no key of the file says that it is one."""
     assert without_arguments(text) == shown
+
+
+def test_secrets_are_hidden_however_they_are_spelled() -> None:
+    """In quotes and escapes, of macros, from the environment, wherever they are used."""
+    text = r"""
+macros: {suffix: part-of-it}
+apiKeys: ["sk-${suffix}", 'it''s-a-key', "back\\slash", "tab\u002dkey", ab]
+models:
+  m:
+    cmd: serve --port ${PORT}
+    checkEndpoint: /health?x=${env.SEC}
+    description: about ${env.SEC}
+    metadata: {k: "${env.SEC}", token: of-metadata}
+    filters: {setParams: {user: "${env.SEC}"}}
+"""
+    loaded = parse(text, environ={"SEC": "of-the-environment"})
+    shown = loaded.texts()["config"]
+    for secret in ("part-of-it", "it''s-a-key", "back", "tab", ", ab]"):
+        assert secret not in shown
+    settings = str(settings_of(loaded.config, "m"))
+    assert "of-the-environment" not in settings
+    assert "of-metadata" not in settings
+    assert "/health?x=${env.SEC}" in settings
 
 
 def test_a_file_that_cannot_be_read_is_not_shown(tmp_path: Path) -> None:
