@@ -301,8 +301,7 @@ class Answer:
         """Return what the answer says of its tokens."""
         if not self._kept or self._is_coded:
             return UNKNOWN
-        kept = self._kept
-        last = kept if len(kept) <= KEPT else [kept[place] for place in range(-KEPT, 0)]
+        last = [self._kept[place] for place in range(-min(KEPT, len(self._kept)), 0)]
         first = self._first if self._first is not last[0] else b""
         return tokens_of(b"".join((first, *last)))
 
