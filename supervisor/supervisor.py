@@ -24,7 +24,7 @@ from supervisor.scheduling.queueing import Queued, Turn
 from supervisor.scheduling.roomkeeper import RoomKeeper
 from supervisor.scheduling.scheduler import Scheduler
 from supervisor.scheduling.sleepbudget import BudgetKeeper, budget_for
-from supervisor.states.causes import AN_OPERATOR, Asker, Cause, Why
+from supervisor.states.causes import AN_OPERATOR, Asker, Asking, Cause, Why
 from supervisor.states.racing import race
 from supervisor.states.refusals import (
     CannotSleep,
@@ -96,7 +96,7 @@ class Supervisor:
         """Return when a model's id is closed for newcomers: its requests keep others out."""
         await self._scheduler.until_closed(model)
 
-    def lease(self, name: str, asker: Asker = AN_OPERATOR) -> Turn:
+    def lease(self, name: str, asker: Asking = AN_OPERATOR) -> Turn:
         """Use a model: wait until it serves, keep it serving for as long as the block lasts.
 
         Args:

@@ -137,6 +137,7 @@ class Application(Journal):
         if event in (Event.STOP, Event.ENDED, Event.GAVE_UP, Event.SLEEP):
             self.pools.let_go(model)
         self._events.stepped(model, event, state, took)
+        self.history.moved()
 
 
 def _connect(history: History, feed: PageFeed, events: Events) -> None:

@@ -118,6 +118,8 @@ class Entry:
         """
         method, server = exchange.method, exchange.connection.server
         changes = way.changes(method)
+        if way.path == CHANGING and visitor.is_part:  # words of a model may be shown as a page
+            raise BadRequest("an image, or another part of a page, unloads nothing", status=403)
         is_page = visitor.is_link and method in LOOKS and is_below_model(way.path)
         now.guard.admit(
             visitor,

@@ -37,7 +37,6 @@ from proxy.naming.routes import Route
 from supervisor import State, Supervisor
 from supervisor.model.server import ModelServer
 from supervisor.scheduling.queueing import Turn
-from supervisor.states.causes import Asker, Why
 from supervisor.states.table import ENDED
 
 WEBSOCKET = ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
@@ -175,8 +174,7 @@ class _Errand:
         if self.route.made:
             self.now.refuse_control(target.model.id, self.route.target)
         call = self.answer.call
-        asker = Asker(why=Why.REQUEST, request=call.request_id, client=call.client, key=call.key)
-        turn = self.of.supervisor.lease(target.model.id, asker)
+        turn = self.of.supervisor.lease(target.model.id, call)
         server = turn.server
         if self.exchange.is_raw or not self.route.patience:
             self._refuse_to_start(server)

@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from proxy.http.headers import CREDENTIALS, PROTOCOLS, Header
+from supervisor.states.causes import Why
 
 MOST_CAPTURED = 32  # requests at once, of which the bodies are kept
 DECIMAL = re.compile("[0-9]{1,15}")
@@ -67,6 +68,16 @@ class Call:
     body: bytes | bytearray = b""
     pieces: Sequence[bytes] = ()
     is_whole: bool = True
+
+    @property
+    def why(self) -> Why:
+        """What kind of asker it is."""
+        return Why.REQUEST
+
+    @property
+    def request(self) -> str:
+        """Its id, as that of an asker."""
+        return self.request_id
 
     def entry(self) -> dict[str, Any]:
         """Return it as llama-swap lists it."""

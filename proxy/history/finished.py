@@ -168,7 +168,7 @@ class Ended:
             content_type=kind,
             tokens=self.tokens,
             seconds=self.now - call.began,
-            waited=call.waited,
+            waited=self._waited,
             first_byte=first,
             size=call.size,
             error=self._error[:LONGEST_ERROR],
@@ -177,6 +177,13 @@ class Ended:
             key=call.key,
             session=_session(call, sessions),
         )
+
+    @property
+    def _waited(self) -> float | None:
+        """The seconds until it could be asked, or until it was sent away."""
+        if self.call.waited is None and self.problem is not None:
+            return self.now - self.call.began
+        return self.call.waited
 
     @property
     def _error(self) -> str:

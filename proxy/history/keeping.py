@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # most daemons have no store, and need not wait for it
 
 HOUR = 3600
 Recalled = tuple[int, int, list[Finished], dict[Kind, list[Row]]]
+SOON = 0.5  # seconds; a step is often followed by another
 WHILE_WATCHED = 2.0  # seconds between looks at memory
 
 
@@ -71,6 +72,7 @@ class History:
     gpus: deque[Row] = attrs.field(factory=deque, init=False)
     _has_recalled: bool = attrs.field(default=False, init=False)
     _stirred: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _has_moved: bool = attrs.field(default=False, init=False)
     _looked_at: float = attrs.field(default=-inf, init=False)
     _sampled_at: float = attrs.field(default=-inf, init=False)
 
@@ -131,6 +133,12 @@ class History:
     def stir(self) -> None:
         """Take note that the settings have changed, or who watches."""
         self._stirred.set()
+
+    def moved(self) -> None:
+        """Take note that a model has taken memory, or given it back: who watches sees it soon."""
+        if self.watches():
+            self._has_moved = True
+            self.stir()
 
     def finished(self, call: Call, answer: Answer, tokens: Tokens, now: float) -> None:
         """Keep a request that has ended."""
@@ -228,7 +236,7 @@ class History:
         if self.every:
             due = self._sampled_at + self.every
         if self.watches():
-            due = min(due, self._looked_at + WHILE_WATCHED)
+            due = min(due, self._looked_at + (SOON if self._has_moved else WHILE_WATCHED))
         return max(0.0, due - now)
 
     @property
@@ -240,7 +248,9 @@ class History:
     async def _look(self) -> None:
         now, at = trio.current_time(), time.time()
         is_due = bool(self.every) and now >= self._sampled_at + self.every
-        is_watched = self.watches() and now >= self._looked_at + WHILE_WATCHED
+        pause = SOON if self._has_moved else WHILE_WATCHED
+        is_watched = self.watches() and now >= self._looked_at + pause
+        self._has_moved = self._has_moved and not is_watched
         seen: Survey | None = None
         if is_watched or (is_due and self._has_processes()):
             self._looked_at = now

@@ -6,19 +6,24 @@ Owns the form in which pages are told of it, and the samples of a day. Looking i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
 
 from proxy.history.spans import DAY
 from supervisor import State, Supervisor
-from supervisor.processes.memory import Held
+from supervisor.processes.memory import Held, belongs_to
 from supervisor.processes.survey import Survey
+from supervisor.room.devices import Reading
+from supervisor.room.kernelfiles import text_in
 from supervisor.room.space import HOST
 from supervisor.states.table import HAS_PROCESS
 
+MOST_HOLDERS, MOST_STRANGERS = 16, 4
+LITTLE = 64 << 20  # bytes; less is not worth a name
 BETWEEN_SAMPLES = 15.0  # seconds between two that are kept
 MOST_SAMPLES = int(DAY / BETWEEN_SAMPLES)
 
@@ -31,6 +36,7 @@ def memory_of(supervisor: Supervisor, seen: Survey, at: float) -> Row:
     Of the host what belongs to no model is others'. A file that is mapped, and that the kernel can
     drop, counts for its model and as free; so the parts may be more than the whole.
     """
+    roots = [one.at.pid for one in supervisor.servers.values() if one.at.pid]
     asleep = {name for name, one in supervisor.servers.items() if one.at.state is State.ASLEEP}
     devices = [
         _device(
@@ -39,12 +45,29 @@ def memory_of(supervisor: Supervisor, seen: Survey, at: float) -> Row:
             *(one.device.total, one.used),
             _sums(seen.held, asleep, partial(_on, one.device.name)),
         )
+        | {"strangers": strangers_on(one, roots)}
         for one in seen.readings
     ]
     total, free = seen.host_total or 0, seen.host_free or 0
     of_host = _sums(seen.held, asleep, lambda held: held.own or 0)
     devices.append(_device(HOST, "Host memory", total, total - free, of_host))
     return {"at": at, "devices": devices, "models": _models(supervisor, seen.held)}
+
+
+def strangers_on(reading: Reading, roots: Iterable[int]) -> list[Row]:
+    """Return the processes that hold most of a GPU and belong to no model, by name.
+
+    Args:
+        reading: of the GPU.
+        roots: the first process of each model's server.
+    """
+    held = sorted((reading.held or {}).items(), key=lambda pair: -pair[1])
+    found = [
+        {"pid": pid, "name": text_in(Path(f"/proc/{pid}/comm")).strip(), "bytes": size}
+        for pid, size in held[:MOST_HOLDERS]
+        if size >= LITTLE and not any(belongs_to(root, pid) for root in roots)
+    ]
+    return found[:MOST_STRANGERS]
 
 
 def _sums(

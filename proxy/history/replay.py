@@ -48,7 +48,11 @@ async def replayed(
     Raises:
         BadRequest: there is nothing to play, or it takes too long.
     """
-    known = [one for one in requests if one.model in supervisor.servers and one.waited is not None]
+    known = [
+        one
+        for one in requests
+        if one.model in supervisor.servers and one.waited is not None and not one.error
+    ]
     if not known:
         raise BadRequest("no request of that time is known, so there is nothing to play")
     async with _ONE:

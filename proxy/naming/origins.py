@@ -47,6 +47,7 @@ class Visitor:
     Attributes:
         origin: of the page that asks; nothing if no page says so.
         page: its address, which is there also where no origin is: an image is asked for so.
+        is_part: whether it is for a part of a page, such as an image, that nobody has pressed.
         site: the browser's word for how far that page is from here (Fetch Metadata).
         host: the name that was asked for, with its port.
         is_websocket: whether it wants to be one.
@@ -59,6 +60,7 @@ class Visitor:
     is_websocket: bool = False
     is_link: bool = False
     page: str = ""
+    is_part: bool = False
 
     @classmethod
     def of(cls, said: Mapping[bytes, bytes]) -> Visitor:
@@ -75,6 +77,7 @@ class Visitor:
             said.get(b"upgrade", b"").lower() == b"websocket",
             (said.get(b"sec-fetch-mode"), said.get(b"sec-fetch-dest")) == FOLLOWED,
             said.get(b"referer", b"").decode("latin-1"),
+            said.get(b"sec-fetch-dest", b"empty") not in (b"empty", b"document"),
         )
 
     @property

@@ -70,9 +70,14 @@ class PageFeed:
         """Yield what a page is told first of each kind."""
         yield "daemon", self._daemon
         yield "models", self._all_models
-        yield "queue", lambda: {"now": time.time(), "waiting": queue_rows(self.resolver)}
+        yield "queue", self._whole_queue
         yield "timeline", self._open_spans
         yield "log", lambda: {"now": time.time(), "lines": []}
+
+    def _whole_queue(self) -> Row:
+        self._queue = queue_rows(self.resolver)
+        self._stirred.set()  # that it empties must be told, too
+        return {"now": time.time(), "waiting": self._queue}
 
     def _daemon(self) -> Row:
         return {"now": time.time(), **self.facts()}

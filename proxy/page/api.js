@@ -4,8 +4,13 @@
 /** @param {string} path @returns {string} */
 export const address = (path) => new URL(`../${path}`, document.baseURI).href;
 
-/** A model's id in a path: each part by itself, as ids may have slashes. @param {string} id */
-export const inPath = (id) => id.split("/").map(encodeURIComponent).join("/");
+/** A model's id in a path: each part by itself, as ids may have slashes. @param {string} id @returns {string} */
+export function inPath(id) {
+  const parts = id.split("/");
+  // Browsers take such parts out of an address, however they are written: it would be another model's.
+  if (parts.includes(".") || parts.includes("..")) throw new Refused(0, `${id} cannot be named in an address; give the model another id`);
+  return parts.map(encodeURIComponent).join("/");
+}
 
 /** What the daemon said instead of doing it. */
 export class Refused extends Error {

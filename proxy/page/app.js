@@ -7,7 +7,7 @@ import { post } from "./api.js";
 import { counted, counting } from "./format.js";
 import { html } from "./html.js";
 import { Action, Question, Said, attempt, confirmed, kept } from "./parts.js";
-import { awake, connect, connection, daemon, drawn, models, now, queue } from "./store.js";
+import { awake, connect, connection, daemon, drawn, lostAt, models, now, queue } from "./store.js";
 import * as nowPage from "./pages/now.js";
 
 /** @typedef {{Page: any, kinds: string[], title: string}} PageModule */
@@ -28,7 +28,11 @@ const PAGES = [
 /** @returns {{name: string, rest: string}} */
 function parsed() {
   const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
-  return { name: name || "now", rest: rest.map(decodeURIComponent).join("/") };
+  try {
+    return { name: name || "now", rest: rest.map(decodeURIComponent).join("/") };
+  } catch {
+    return { name: name || "now", rest: rest.join("/") }; // not an address of ours
+  }
 }
 
 const route = signal(parsed());
@@ -43,6 +47,10 @@ effect(() => {
 
 // The tab says what matters most, for those who look at another one.
 effect(() => {
+  if (connection.value === "away") {
+    document.title = "llamadoze";
+    return;
+  }
   const serving = awake.value.map((one) => one.id).join(", ");
   const failed = [...models.value.values()].filter((one) => one.state === "failed").length;
   const sign = connection.value !== "live" ? "○" : failed ? "▲" : queue.value.length ? "◐" : "●";
@@ -51,8 +59,8 @@ effect(() => {
 
 function Connection() {
   const live = connection.value === "live";
-  const text = live ? "Live" : connection.value === "lost" ? "llamadoze does not answer; trying again" : "Connecting";
-  return html`<span class="connection ${connection.value}" role="status">${text}</span>`;
+  const text = live ? "Live" : connection.value === "lost" ? "No answer; trying again" : "Connecting";
+  return html`<span class="connection is-${connection.value}" role="status">${text}</span>`;
 }
 
 async function pause() {
@@ -101,6 +109,7 @@ function Opened({ name }) {
   }, [found[0]]);
   useEffect(() => {
     if (page) drawn.value = page.kinds;
+    document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }, [page]);
   if (failure) return html`<p class="bad">This page could not be loaded: ${failure}. Load it again.</p>`;
   return html`<h1 class="hidden">${found[1]}</h1>${page && html`<${page.Page} rest=${route.value.rest}/>`}`;
@@ -119,7 +128,7 @@ function App() {
   if (name === "wall") return html`<${Wall}/><${Said}/>`;
   const lost = connection.value === "lost";
   return html`<${Head}/><main id="main" tabindex="-1" class=${lost ? "stale" : ""} aria-busy=${!daemon.value}>
-      ${lost && html`<p class="lost">llamadoze does not answer since ${counting(now.value - (daemon.value?.now ?? now.value))}. What is shown is old.</p>`}
+      ${lost && html`<p class="stale-since">llamadoze has not answered for ${counting(now.value - lostAt.value)}. What is shown is old.</p>`}
       <${Opened} name=${name}/></main><${Said}/><${Question}/>`;
 }
 

@@ -42,7 +42,7 @@ export function duration(value) {
   if (!Number.isFinite(value)) return "–";
   const s = Math.max(0, value);
   if (s < 0.0005) return "0 s";
-  if (s < 1) return `${s.toFixed(s < 0.1 ? 3 : 2)} s`;
+  if (s < 1) return `${Math.round(s * 1000)} ms`;
   if (s < 10) return `${s.toFixed(1)} s`;
   if (s < 90) return `${Math.round(s)} s`;
   if (s < 3600) return `${Math.round(s / 60)} min`;

@@ -56,7 +56,7 @@ export function Action({ label, name, onClick, kind = "", disabled = false }) {
       if (there.current) setBusy(false);
     }
   };
-  return html`<button type="button" class=${kind} disabled=${disabled || busy} aria-busy=${busy} aria-label=${name ?? label} onClick=${click}>${label}</button>`;
+  return html`<button type="button" class=${kind} disabled=${disabled} aria-disabled=${busy} aria-busy=${busy} aria-label=${name ?? label} onClick=${() => busy || click()}>${label}</button>`;
 }
 
 /** A question that must be answered first. */
@@ -77,6 +77,7 @@ export function Question() {
   }, [asked]);
   if (!asked) return null;
   const answer = (/** @type {boolean} */ yes) => {
+    box.current?.close(); // which gives the focus back
     question.value = null;
     asked.answer(yes);
   };
@@ -101,7 +102,17 @@ export function Dialog({ title, onClose, children }) {
 }
 
 /** A model's name, which leads to its page. @param {{id: string}} props */
-export const Model = ({ id }) => html`<a class="model" href="#models/${encodeURIComponent(id)}">${id}</a>`;
+export const Model = ({ id }) => html`<a class="model" href="#models/${encodeURIComponent(id)}"><bdi>${id}</bdi></a>`;
+
+/** Put a text where other programs find it. @param {string} text */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    say("Copied");
+  } catch {
+    say("Browsers let a page copy only over HTTPS, or on localhost", true);
+  }
+}
 
 /** What is remembered in this browser. @param {string} name @param {any} usual */
 export function kept(name, usual) {

@@ -24,7 +24,7 @@ import * as past from "./timeline/past.js";
  *   sleep: {trusted: boolean, failures: number, lastFailure: string|null, memory: Record<string, Left>}|null,
  *   room: {awake: {gpus: number[]|null, host: number|null}, asleep: {gpus: number[]|null, host: number|null}, growth: number, lives: number},
  *   capabilities?: Record<string, boolean>, context_length?: number}} Model
- * @typedef {{name: string, title: string, total: number, awake: number, asleep: number, others: number, free: number}} Device
+ * @typedef {{name: string, title: string, total: number, awake: number, asleep: number, others: number, free: number, strangers?: {pid: number, name: string, bytes: number}[]}} Device
  * @typedef {{model: string, gpus: Record<string, number>, gpu: number|null, host: number|null}} Holder
  * @typedef {{paused: boolean, ending: boolean, profile: string|null, profiles: string[], rule: string,
  *   maxWait: number, performance: boolean, models: number, now: number}} Daemon
@@ -58,6 +58,9 @@ let skew = 0; // seconds by which the daemon's clock is ahead of ours
 /** @returns {number} the daemon's clock at this very moment */
 export const exactly = () => Date.now() / 1000 + skew;
 
+/** When the daemon was last heard, on its clock. @type {Signal<number>} */
+export const lostAt = signal(0);
+
 /** Called with lines of the log, while somebody shows them. @type {Set<(lines: any[]) => void>} */
 export const readers = new Set();
 
@@ -67,8 +70,13 @@ export const awake = computed(() => [...models.value.values()].filter((one) => o
 export function take(text) {
   const { type, data } = JSON.parse(text);
   const told = JSON.parse(data);
-  if (typeof told.now === "number") skew = told.now - Date.now() / 1000;
-  batch(() => TAKERS[type]?.(told));
+  batch(() => {
+    if (typeof told.now === "number") {
+      skew = told.now - Date.now() / 1000;
+      if (Math.abs(now.value - told.now) > 1.5) now.value = told.now;
+    }
+    TAKERS[type]?.(told);
+  });
 }
 
 /** @type {Record<string, (told: any) => void>} */
@@ -142,6 +150,7 @@ function open() {
   source.onmessage = (event) => take(event.data);
   source.onerror = () => {
     source?.close();
+    if (connection.value !== "lost") lostAt.value = exactly();
     connection.value = "lost";
     clearTimeout(timer);
     timer = setTimeout(open, PAUSES[Math.min(tries, PAUSES.length - 1)]);
@@ -153,6 +162,7 @@ function close() {
   clearTimeout(timer);
   source?.close();
   source = null;
+  connection.value = "away";
 }
 
 /** Listen for as long as the page is there. */

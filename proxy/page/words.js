@@ -12,7 +12,7 @@ import { WHY, WORDS, bytes, counted, counting, duration, listed } from "./format
 
 /** Seconds that are left of what was told some time ago. @param {number|null} told @param {number|undefined} at @param {number} now */
 export function left(told, at, now) {
-  return told === null || told === undefined ? null : Math.max(0, told - (now - (at ?? now)));
+  return told === null || told === undefined ? null : Math.max(0, told - Math.max(0, now - (at ?? now)));
 }
 
 /** @param {Model} model @param {number} now @returns {string} who uses it, and since when it stands so */
@@ -41,24 +41,26 @@ export function forWhom(model) {
   return `came up for ${[asker.key, asker.client].filter(Boolean).join(", ") || "a request"}`;
 }
 
-/** @param {Waiting} one @param {number} now @returns {string} why it waits, and until when */
-export function reason(one, now) {
+/** @param {Waiting} one @param {number} now @param {string[]} [ahead] models that are waited for longer @returns {string} why it waits, and until when */
+export function reason(one, now, ahead = []) {
   if (one.state === "starting" || one.state === "waking") return `${one.model} is ${WORDS[one.state]}`;
-  if (!one.behind.length) return one.state === "sleepPending" ? `${one.model} falls asleep first` : "it waits for its turn";
+  if (!one.behind.length) return one.state === "sleepPending" ? `${one.model} falls asleep first` : `it waits for its turn${ahead.length ? `, behind ${listed(ahead)}` : ""}`;
   const busy = one.behind.filter((rival) => rival.in_flight);
   if (!busy.length) return `${listed(one.behind.map((rival) => rival.model))} ${one.behind.length > 1 ? "make" : "makes"} room`;
   const users = listed(busy.map((rival) => `${counted(rival.in_flight, "request")} of ${rival.model}`));
   const closes = left(one.closesIn, one.at, now);
-  const closing = closes === null ? "" : closes > 0 ? `; closed for newcomers in ${counting(closes)}` : "; closed for newcomers";
-  return `it waits for ${users} to end${closing}`;
+  const closing = closes === null ? "" : closes > 0 ? `; no new requests are let in there after ${counting(closes)}` : "; no new requests are let in there";
+  const others = ahead.filter((name) => !one.behind.some((rival) => rival.model === name));
+  return `it waits for ${users} to end${closing}${others.length ? `; then ${listed(others)} ${others.length > 1 ? "come" : "comes"} first` : ""}`;
 }
 
 /** @param {Waiting} one @param {number} now @returns {string} */
 export function readyIn(one, now) {
   const ready = left(one.readyIn, one.at, now);
   if (ready === null) return "not known when";
-  const busy = one.behind.some((rival) => rival.in_flight);
-  return `${busy ? "at the earliest in" : "≈"} ${counting(ready)}${one.readyInMeasured ? "" : " (not measured yet)"}`;
+  const isOpen = one.place > 1 || one.behind.some((rival) => rival.in_flight);
+  if (isOpen && ready < 0.5) return "as soon as that ends";
+  return `${isOpen ? "in at least" : "≈"} ${counting(ready)}${one.readyInMeasured ? "" : " (not measured yet)"}`;
 }
 
 /** @param {string} why @param {Decision|undefined} decision @param {import("./timeline/past.js").Cause} cause */

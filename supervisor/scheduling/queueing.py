@@ -15,7 +15,7 @@ import trio
 from supervisor.model.server import ModelServer
 from supervisor.model.usage import Lease
 from supervisor.scheduling.decisions import Demand
-from supervisor.states.causes import AN_OPERATOR, Asker
+from supervisor.states.causes import AN_OPERATOR, Asker, Asking
 from supervisor.states.refusals import SupervisorError
 
 
@@ -38,7 +38,7 @@ class Turn:
 
     _queue: Queue
     server: ModelServer
-    asker: Asker = AN_OPERATOR
+    asker: Asking = AN_OPERATOR
     since: float = attrs.field(default=0.0, init=False)
     lease: Lease | None = attrs.field(default=None, init=False)
     answered: trio.Event = attrs.field(init=False)  # there once it is queued

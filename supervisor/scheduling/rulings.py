@@ -14,8 +14,8 @@ import trio
 
 from supervisor.model.server import ModelServer
 from supervisor.scheduling.decisions import Decision
-from supervisor.scheduling.queueing import WaitingList
-from supervisor.states.causes import AN_OPERATOR, Cause, Ruling, Victim, Why
+from supervisor.scheduling.queueing import Turn, WaitingList
+from supervisor.states.causes import AN_OPERATOR, Asker, Cause, Ruling, Victim, Why
 from supervisor.states.durations import seconds
 from supervisor.states.journal import Journal
 from supervisor.states.snapshot import Snapshot
@@ -39,12 +39,14 @@ class Rulings:
     journal: Journal
     _numbers: count[int] = attrs.field(factory=lambda: count(1), init=False)
     _open: dict[str, Ruling] = attrs.field(factory=dict, init=False)
+    _firsts: dict[str, Turn] = attrs.field(factory=dict, init=False)
     _closed: dict[str, tuple[float, int]] = attrs.field(factory=dict, init=False)
 
     def note(self, decision: Decision) -> None:
         """Note for whom nobody waits any more, and who is closed for newcomers since when."""
         for name in [one for one in self._open if self._is_over(one, decision)]:
             del self._open[name]
+            self._firsts.pop(name, None)
         for ruling in list(self._open.values()):
             self._tell_if_the_first_has_left(ruling)
         for name in self._closed.keys() - decision.closed - decision.wishes.keys():
@@ -57,9 +59,10 @@ class Rulings:
 
     def _tell_if_the_first_has_left(self, ruling: Ruling) -> None:
         first = self.waiting.first(ruling.model)
-        if first is not None and first.asker is not ruling.asker:
+        if first is not None and first is not self._firsts.get(ruling.model):
+            self._firsts[ruling.model] = first
             waited = trio.current_time() - first.since
-            self._tell(attrs.evolve(ruling, asker=first.asker, waited=waited))
+            self._tell(attrs.evolve(ruling, asker=Asker.of(first.asker), waited=waited))
 
     def why(self, server: ModelServer, wish: Wish, decision: Decision, rule: str) -> Cause:
         """Return why a wish is decided, and tell of the ruling that it follows from.
@@ -96,10 +99,12 @@ class Rulings:
 
     def _new(self, name: str, rule: str) -> Ruling:
         first = self.waiting.first(name)
+        if first is not None:
+            self._firsts[name] = first
         return Ruling(
             number=next(self._numbers),
             model=name,
-            asker=first.asker if first else AN_OPERATOR,
+            asker=Asker.of(first.asker) if first else AN_OPERATOR,
             waited=trio.current_time() - first.since if first else 0.0,
             waiting=self.servers[name].usage.waiting,
             rule=rule,
@@ -124,9 +129,9 @@ class Rulings:
     def _why_now(self, model: Snapshot, idle: float, now: float) -> str:
         if closed := self._closed.get(model.model):
             since, users = closed
-            those = "a request" if users == 1 else f"{users} requests"
+            those = "a request that has" if users == 1 else f"{users} requests that have"
             ago = seconds(round(now - since, 1))
-            return f"closed for newcomers {ago} before, when it had {those}; they have ended"
+            return f"closed for newcomers {ago} before; it had {those} ended since"
         if model.state is not State.READY:
             return f"nobody waits for it ({model.state.value})"
         if idle < JUST_NOW:

@@ -23,7 +23,7 @@ from supervisor.scheduling.roomkeeper import RoomKeeper
 from supervisor.scheduling.rulings import Rulings
 from supervisor.scheduling.turns import decide
 from supervisor.states.backoff import LONGEST_HELD
-from supervisor.states.causes import AN_OPERATOR, Asker
+from supervisor.states.causes import AN_OPERATOR, Asker, Asking
 from supervisor.states.durations import seconds
 from supervisor.states.journal import SILENT, Journal
 from supervisor.states.refusals import (
@@ -87,7 +87,7 @@ class Scheduler:
                 await trio.sleep_forever()
             self.settle()
 
-    def lease(self, model: str, asker: Asker = AN_OPERATOR) -> Turn:
+    def lease(self, model: str, asker: Asking = AN_OPERATOR) -> Turn:
         """Return the way to a lease on a model; entering it queues for it."""
         return Turn(self, self.servers[model], asker)
 
@@ -132,7 +132,7 @@ class Scheduler:
         return [
             Queued(
                 model=name,
-                asker=turn.asker,
+                asker=Asker.of(turn.asker),
                 since=turn.since,
                 place=places[name],
                 behind=tuple(sorted(behind.get(name, ()))),

@@ -6,6 +6,7 @@ Owns these facts, for the journal. Who decides, and by what rule, is `scheduling
 from __future__ import annotations
 
 from enum import Enum
+from typing import Protocol
 
 import attrs
 
@@ -30,9 +31,9 @@ class Why(Enum):
     ITSELF = "itself"
 
 
-@attrs.define(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True)
 class Asker:
-    """Who asks for a model. It is never changed; a frozen one takes thrice as long to make.
+    """Who asks for a model.
 
     Attributes:
         why: what kind of asker it is.
@@ -46,10 +47,35 @@ class Asker:
     client: str = ""
     key: str = ""
 
+    @classmethod
+    def of(cls, one: Asking) -> Asker:
+        """Return who that is."""
+        return cls(why=one.why, request=one.request, client=one.client, key=one.key)
+
     @property
     def facts(self) -> dict[str, str]:
         """What the log says of who asks."""
         return {name: text for name, text in (("client", self.client), ("key", self.key)) if text}
+
+
+class Asking(Protocol):
+    """Whatever can say who asks: an `Asker`, or a request itself."""
+
+    @property
+    def why(self) -> Why:
+        """What kind of asker it is."""
+
+    @property
+    def request(self) -> str:
+        """The id of the request, if it is one."""
+
+    @property
+    def client(self) -> str:
+        """The address that it came from."""
+
+    @property
+    def key(self) -> str:
+        """The name of the API key that it showed."""
 
 
 AN_OPERATOR = Asker(why=Why.OPERATOR)

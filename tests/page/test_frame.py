@@ -91,7 +91,8 @@ def test_without_script_the_state_is_plain_html(serve: Serve, browser: Browser) 
 
 def test_the_wall_has_nothing_to_press(serve: Serve, opened: Open) -> None:
     """It is looked at by those who pass by."""
-    daemon = serve({"chat": model()})
+    daemon = serve({"chat": model(), "bad": model("--exit", "3", sleeps=False)})
+    daemon.chat("bad")
     daemon.chat("chat")
     page = opened(daemon, "wall").page
     expect(page.get_by_text(re.compile("chat\\s+awake"))).to_be_visible()
@@ -147,6 +148,33 @@ def test_colours_follow_the_system_and_can_be_chosen(serve: Serve, opened: Open)
     page.reload()
     page.get_by_text("Live", exact=True).first.wait_for()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == light
+
+
+def test_odd_addresses_and_ids_do_no_harm(serve: Serve, opened: Open) -> None:
+    """What is no address of ours leads to the page; an id that would be another's is refused."""
+    daemon = serve({"chat": model(), "x/../chat": model(), "a b#c%d/é": model()})
+    daemon.chat("chat")
+    page = opened(daemon, "models/50%").page
+    expect(page.get_by_role("link", name="All models")).to_be_visible()
+    page.goto(f"http://127.0.0.1:{daemon.port}/ui/#models")
+    page.get_by_role("button", name="Load x/../chat").click()
+    expect(page.get_by_text("cannot be named in an address")).to_be_visible()
+    page.get_by_role("button", name="Load a b#c%d/é").click()
+    expect(page.get_by_role("status").filter(has_text="a b#c%d/é is ready")).to_be_visible()
+
+
+def test_an_image_unloads_nothing(serve: Serve, opened: Open) -> None:
+    """By an address that a model has put into its words, say."""
+    daemon = serve({"chat": model()})
+    daemon.chat("chat")
+    found = opened(daemon)
+    found.page.evaluate("""() => new Promise((done) => {
+        const image = new Image();
+        image.onerror = done;
+        image.src = "/unload";
+    })""")
+    assert daemon.running()["chat"]["state"] == "ready"
+    found.errors.clear()  # the browser tells of the 403
 
 
 def test_a_missing_model_is_no_dead_end(serve: Serve, opened: Open) -> None:

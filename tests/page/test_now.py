@@ -41,6 +41,15 @@ def test_a_queue_of_five_is_told_with_its_reasons(serve: Serve, opened: Open) ->
         expect(page.get_by_role("region", name="Who has the GPU")).to_contain_text("1 request")
 
 
+def test_who_is_served_waits_no_longer(serve: Serve, opened: Open) -> None:
+    """Also on a page that was opened while somebody waited."""
+    daemon = serve({"chat": model("--ready-after", "1.5")})
+    with streams(daemon, "chat"):
+        page = opened(daemon).page
+        expect(page.get_by_role("list", name="Who waits")).to_contain_text("chat")
+        expect(page.get_by_text("Nobody waits")).to_be_visible()
+
+
 def test_a_failing_model_is_told_of_with_a_way_out(serve: Serve, opened: Open) -> None:
     """Why it failed, when it may start again, and a button that starts it at once."""
     daemon = serve({"bad": model("--exit", "3", sleeps=False)})
@@ -125,6 +134,19 @@ def test_a_pause_is_begun_and_ended_from_the_frame(serve: Serve, opened: Open) -
     expect(page.get_by_role("region", name="Who has the GPU")).to_contain_text("Paused")
     page.get_by_role("banner").get_by_role("button", name="Resume").click()
     expect(page.get_by_role("region", name="Who has the GPU")).to_contain_text("chat")
+
+
+def test_the_focus_comes_back_after_an_action_and_a_question(serve: Serve, opened: Open) -> None:
+    """To the button that was pressed: whoever uses the keyboard goes on from there."""
+    daemon = serve({"chat": model()})
+    page = opened(daemon).page
+    pause = page.get_by_role("button", name="Pause")
+    pause.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(pause).to_be_focused()
 
 
 def test_each_device_has_a_bar_of_who_holds_it(serve: Serve, opened: Open) -> None:

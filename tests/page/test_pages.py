@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -61,10 +62,23 @@ def test_requests_are_exported(serve: Serve, opened: Open, tmp_path: Path) -> No
     daemon.chat("chat")
     page = opened(daemon, "requests").page
     with page.expect_download() as found:
-        page.get_by_role("button", name="Export JSON").click()
+        page.get_by_role("button", name="Export this page as JSON").click()
     found.value.save_as(tmp_path / "requests.json")
     (row,) = json.loads((tmp_path / "requests.json").read_text())
     assert row["model"] == "chat"
+
+
+def test_finished_requests_follow_under_load(serve: Serve, opened: Open) -> None:
+    """However quickly one ends after the other."""
+    daemon = serve({"chat": model()})
+    page = opened(daemon, "requests").page
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        daemon.chat("chat")
+    count = daemon.ask("GET", "/api/metrics/stats")[1]["total_requests"]
+    shown = page.get_by_role("region", name="Finished").get_by_role("heading").inner_text()
+    assert int(shown.split()[-1]) > count / 3
+    expect(page.get_by_role("region", name="Finished")).to_contain_text(f"Finished {count}")
 
 
 def test_a_request_that_runs_is_cancelled(serve: Serve, opened: Open) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,20 +69,36 @@ def test_an_image_goes_along(serve: Serve, opened: Open, tmp_path: Path) -> None
     assert b"data:image/png;base64," in base64.b64decode(body)
 
 
+EVIL = """<img src="/unload"> ![x](/unload) <video src="/unload"></video>
+<div class="said"><p class="bad">Sign in again</p></div> <dialog open>no</dialog>
+<form action="/unload"><button class="danger">Press</button></form>
+<script>document.title = "owned"</script> <a href="javascript:alert(1)">a</a>
+
+[good](https://x.test/)
+"""
+
+
 def test_what_a_model_says_cannot_act(serve: Serve, opened: Open) -> None:
-    """Markdown is cleaned: no script, no handler, no form."""
-    page = opened(serve({"chat": model()}), "playground").page
-    found = page.evaluate(
-        """async () => {
-        const { marked } = await import("./vendor/marked.mjs");
-        await import("./vendor/purify.js");
-        const text = "<img src=x onerror=alert(1)><form action=/unload><script>alert(1)</script>";
-        return DOMPurify.sanitize(marked.parse(text), { FORBID_TAGS: ["style", "form", "input"] });
-        }"""
+    """Nothing is fetched, pressed or run, and nothing looks like a part of the page."""
+    events = [{"choices": [{"delta": {"content": EVIL}}]}]
+    stream = "".join(f"data: {json.dumps(one)}\n\n" for one in events)
+    found = opened(serve({"chat": model()}), "playground")
+    page = found.page
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.route(
+        "**/v1/chat/completions",
+        lambda route: route.fulfill(body=stream, content_type="text/event-stream"),
     )
-    assert "onerror" not in found
-    assert "<form" not in found
-    assert "<script" not in found
+    page.get_by_role("textbox", name="Message").fill("Hello")
+    page.get_by_role("button", name="Send").click()
+    answer = page.locator(".markdown")
+    expect(answer.get_by_role("link", name="good")).to_have_attribute("target", "_blank")
+    assert not [url for url in asked if "unload" in url]
+    for what in ("img", "video", "form", "button", "dialog", "script", "[class]", "[style]"):
+        expect(answer.locator(what)).to_have_count(0)
+    assert "javascript:" not in answer.inner_html()
+    assert "owned" not in page.title()
 
 
 @pytest.fixture(scope="module")

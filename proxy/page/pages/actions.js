@@ -41,17 +41,17 @@ async function unpin(model) {
  * @param {boolean} [short] only those that matter most
  */
 export function actionsOf(model, short = false) {
-  const id = inPath(model.id);
+  const id = () => inPath(model.id);
   const found = [];
   const is = (/** @type {string[]} */ ...states) => states.includes(model.state);
   if (is("stopped", "failed")) {
-    found.push(html`<${Action} key="load" label="Load" name="Load ${model.id}" onClick=${() => attempt(`${model.id} is ready`, () => post(`api/models/load/${id}`))}/>`);
+    found.push(html`<${Action} key="load" label="Load" name="Load ${model.id}" onClick=${() => attempt(`${model.id} is ready`, () => post(`api/models/load/${id()}`))}/>`);
   }
   if (is("asleep", "sleepPending")) {
-    found.push(html`<${Action} key="wake" label="Wake" name="Wake ${model.id}" onClick=${() => attempt(`${model.id} is awake`, () => post(`api/models/wake/${id}`))}/>`);
+    found.push(html`<${Action} key="wake" label="Wake" name="Wake ${model.id}" onClick=${() => attempt(`${model.id} is awake`, () => post(`api/models/wake/${id()}`))}/>`);
   }
   if (is("ready") && model.knowsSleep) {
-    found.push(html`<${Action} key="sleep" label="Sleep" name="Put ${model.id} to sleep" onClick=${() => attempt(`${model.id} sleeps`, () => post(`api/models/sleep/${id}`))}/>`);
+    found.push(html`<${Action} key="sleep" label="Sleep" name="Put ${model.id} to sleep" onClick=${() => attempt(`${model.id} sleeps`, () => post(`api/models/sleep/${id()}`))}/>`);
   }
   if (!is("stopped", "failed") || model.leftover) {
     found.push(html`<${Action} key="unload" label="Unload" name="Unload ${model.id}" onClick=${() => unload(model)}/>`);
@@ -64,7 +64,7 @@ export function actionsOf(model, short = false) {
       : html`<${Action} key="pin" label="Pin for an hour" name="Pin ${model.id} for an hour" onClick=${() => pin(model)}/>`,
   );
   if (is("ready")) {
-    found.push(html`<a key="own" class="button" href="../upstream/${id}/" target="_blank" rel="noreferrer">Its own page</a>`);
+    found.push(html`<a key="own" class="button" href="../upstream/${encodeURI(model.id)}/" target="_blank" rel="noreferrer">Its own page</a>`);
   }
   return found;
 }

@@ -3,7 +3,7 @@
 import { useEffect, useState } from "../vendor/hooks.mjs";
 import { get } from "../api.js";
 import { html } from "../html.js";
-import { Dialog, say } from "../parts.js";
+import { Dialog, copy } from "../parts.js";
 
 const MOST = 200000; // characters of a body that are shown
 
@@ -45,10 +45,10 @@ export function spoken(text) {
 function Half({ name, headers, body }) {
   const [raw, setRaw] = useState(false);
   const words = spoken(body);
-  const shown = (raw ? body : pretty(body)).slice(0, MOST);
-  const copy = () => navigator.clipboard?.writeText(body).then(() => say("Copied"), () => say("This browser does not let pages copy", true));
+  const whole = raw ? body : pretty(body);
+  const shown = whole.length > MOST ? `${whole.slice(0, MOST)}\n… ${whole.length - MOST} more characters` : whole;
   return html`<section aria-label=${name}><header class="row"><h3>${name}</h3>
-      <button type="button" aria-pressed=${raw} onClick=${() => setRaw(!raw)}>Raw</button><button type="button" aria-label="Copy the ${name.toLowerCase()}" onClick=${copy}>Copy</button></header>
+      <button type="button" aria-pressed=${raw} onClick=${() => setRaw(!raw)}>Raw</button><button type="button" aria-label="Copy the ${name.toLowerCase()}" onClick=${() => copy(body)}>Copy</button></header>
     <details><summary>${Object.keys(headers).length} headers</summary><dl class="headers">${Object.entries(headers).map(([key, value]) => html`<dt>${key}</dt><dd>${value}</dd>`)}</dl></details>
     ${words && !raw ? html`${words.reasoning && html`<details><summary>Reasoning</summary><pre>${words.reasoning}</pre></details>`}<pre>${words.content}</pre>` : html`<pre>${shown || "nothing"}</pre>`}</section>`;
 }

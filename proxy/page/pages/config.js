@@ -4,7 +4,7 @@ import { useEffect, useState } from "../vendor/hooks.mjs";
 import { get, post } from "../api.js";
 import { counted, listed } from "../format.js";
 import { html } from "../html.js";
-import { Action, attempt, say } from "../parts.js";
+import { Action, attempt, confirmed, say } from "../parts.js";
 
 export const kinds = /** @type {string[]} */ ([]);
 export const title = "Configuration";
@@ -12,11 +12,11 @@ export const title = "Configuration";
 /** @typedef {{file: string, line: number, column: number, path: string, message: string}} Problem */
 
 const CHANGES = /** @type {[string, string][]} */ ([
-  ["added", "come new"],
-  ["removed", "go: their requests end first, then their processes"],
-  ["replaced", "need another process: their requests end first"],
-  ["adjusted", "change without a new process"],
-  ["settings", "settings of the whole file that change"],
+  ["added", "added"],
+  ["removed", "removed, once their requests have ended"],
+  ["replaced", "started anew, once their requests have ended"],
+  ["adjusted", "adjusted without a new process"],
+  ["settings", "changed for the whole file"],
 ]);
 
 /** @param {{told: any}} props */
@@ -34,13 +34,13 @@ function Problems({ list, kind, onShow }) {
     <button type="button" class="link" onClick=${() => onShow(one)}>${one.file.split("/").pop()}:${one.line}</button> ${one.path && html`<code>${one.path}</code> `}${one.message}</li>`)}</ul></section>`;
 }
 
-/** @param {{file: {path: string, text: string}, marked: Map<number, Problem[]>}} props */
-function File({ file, marked }) {
+/** @param {{file: {path: string, text: string}, marked: Map<number, Problem[]>, number: number}} props */
+function File({ file, marked, number }) {
   const lines = file.text.split("\n");
   return html`<section aria-label=${file.path}><h2>${file.path}</h2><div class="file" tabindex="0" role="region" aria-label="Text of ${file.path}">
     ${lines.map((text, place) => {
       const here = marked.get(place + 1) ?? [];
-      return html`<p id="line-${place + 1}" class=${here.length ? "marked" : ""}><span class="number" aria-hidden="true">${place + 1}</span>${text || " "}${here.map((one) => html`<em>${one.message}</em>`)}</p>`;
+      return html`<p id="line-${number}-${place + 1}" class=${here.length ? "marked" : ""}><span class="number" aria-hidden="true">${place + 1}</span>${text || " "}${here.map((one) => html`<em>${one.message}</em>`)}</p>`;
     })}</div></section>`;
 }
 
@@ -52,20 +52,23 @@ export function Page() {
   }, []);
   if (!told) return html`<p class="quiet">Reading the files.</p>`;
   const reload = async () => {
+    const cut = [...(told.changes?.removed ?? []), ...(told.changes?.replaced ?? [])];
+    const text = `Put the files into effect? ${listed(cut)} ${cut.length > 1 ? "lose their processes" : "loses its process"}, once their requests have ended.`;
+    if (cut.length && !(await confirmed(text, "Reload"))) return;
     const found = await attempt("", () => post("api/reload"));
     if (found) say("Reloaded");
     await look();
   };
   const all = [...told.problems, ...told.warnings];
-  const show = (/** @type {Problem} */ one) => document.getElementById(`line-${one.line}`)?.scrollIntoView({ block: "center" });
+  const show = (/** @type {Problem} */ one) => document.getElementById(`line-${told.files.findIndex((/** @type {any} */ file) => file.path === one.file)}-${one.line}`)?.scrollIntoView({ block: "center" });
   return html`<div class="row"><${Action} label="Look again" onClick=${look}/><${Action} label="Reload" name="Put the files into effect" disabled=${!told.good} onClick=${reload}/><a class="end" href="../api/config">As JSON</a></div>
     <section aria-label="What a reload would change"><h2>What a reload would change</h2><${Changes} told=${told}/></section>
     <${Problems} list=${told.problems} kind="Problems" onShow=${show}/>
     <${Problems} list=${told.warnings} kind="Warnings" onShow=${show}/>
-    ${told.files.map((/** @type {any} */ file) => {
+    ${told.files.map((/** @type {any} */ file, /** @type {number} */ number) => {
       const marked = new Map();
       for (const one of all.filter((each) => each.file === file.path)) marked.set(one.line, [...(marked.get(one.line) ?? []), one]);
-      return html`<${File} key=${file.path} file=${file} marked=${marked}/>`;
+      return html`<${File} key=${file.path} file=${file} marked=${marked} number=${number}/>`;
     })}
     ${!told.files.length && html`<p class="quiet">The text is not shown while it cannot be read: it may hold secrets.</p>`}`;
 }

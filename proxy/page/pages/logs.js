@@ -17,7 +17,7 @@ const LONGEST = 4000; // characters of a line that are shown
 /** @typedef {{id: number, source: string, level: string, text: string, at: string}} Line */
 
 const LEVELS = ["debug", "info", "warning", "error"];
-const ANSI = /\u001b\[[0-9;?]*[A-Za-z]|\u001b\][^\u0007]*\u0007|[\u0000-\u0008\u000b-\u001a\u001c-\u001f]/g;
+const ANSI = /\u001b\[[0-9;?]{0,64}[A-Za-z]|\u001b\][^\u0007\u001b]{0,256}(?:\u0007|\u001b\\)?|[\u0000-\u0008\u000b-\u001a\u001c-\u001f]/g;
 let counter = 0;
 
 /** The level that a line of a model server says of itself. @param {string} text */
@@ -40,7 +40,8 @@ export function parsed(source, raw) {
       // Not one of ours.
     }
   }
-  const text = raw.replace(ANSI, "").slice(0, LONGEST);
+  const plain = raw.slice(0, 4 * LONGEST).replace(ANSI, "");
+  const text = plain.length > LONGEST || raw.length > 4 * LONGEST ? `${plain.slice(0, LONGEST)} … (${raw.length} characters)` : plain;
   return { id: counter, source, level: guessed(text), text, at: "" };
 }
 
@@ -129,7 +130,7 @@ export function Log({ source, short = false, level = "debug", text = "" }) {
 /** What was written before. @param {string} source @param {AbortSignal} signal @returns {Promise<Line[]>} */
 async function recall(source, signal) {
   const found = [];
-  const wanted = source === "" ? ["proxy"] : [source];
+  const wanted = source === "" ? ["upstream", "proxy"] : [source];
   for (const one of wanted) {
     const name = one.startsWith("upstream/") ? inPath(one.slice("upstream/".length)) : one;
     const text = await history(`logs/stream/${name}`, signal);

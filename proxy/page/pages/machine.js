@@ -2,14 +2,15 @@
 // The machine: processors, memory, network and GPUs of the last hour, and what it is.
 import { useEffect, useRef, useState } from "../vendor/hooks.mjs";
 import { Refused, get } from "../api.js";
-import { bytes } from "../format.js";
+import { bytes, clock } from "../format.js";
 import { html } from "../html.js";
-import { kept, say } from "../parts.js";
+import { exactly } from "../store.js";
+import { copy, kept, say } from "../parts.js";
 
 export const kinds = /** @type {string[]} */ ([]);
 export const title = "Machine";
 const EVERY = 5000; // milliseconds
-const COLOURS = ["#2e7d32", "#1565c0", "#ef6c00", "#8e24aa", "#00838f", "#6d4c41"];
+const COLOURS = ["#3f9a45", "#4a8fe0", "#ef6c00", "#8e24aa", "#00838f", "#6d4c41"];
 const width = kept("machine.window", 900);
 
 /** @type {Promise<any>|null} */
@@ -45,8 +46,9 @@ function Chart({ title: name, unit, times, series, most }) {
       chart.current = new Plot(
         {
           width: box.current.clientWidth, height: 180, cursor: { sync: { key: "machine" } },
-          scales: { x: { range: () => [Date.now() / 1000 - width.value, Date.now() / 1000] }, y: { range: (/** @type {any} */ _, /** @type {number} */ low, /** @type {number} */ high) => [0, most ?? Math.max(high, 1)] } },
-          axes: [axis, { ...axis, size: 60 }],
+          scales: { x: { range: () => [exactly() - width.value, exactly()] }, y: { range: (/** @type {any} */ _, /** @type {number} */ low, /** @type {number} */ high) => [0, most ?? Math.max(high * 1.1, 1)] } },
+          legend: { show: false },
+          axes: [{ ...axis, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map((one) => clock(one).slice(0, 5)) }, { ...axis, size: 60 }],
           series: [{}, ...series.map((one, place) => ({ label: one.label, stroke: COLOURS[place % COLOURS.length], width: 1.5, points: { show: false } }))],
         },
         data,
@@ -67,7 +69,7 @@ function Chart({ title: name, unit, times, series, most }) {
     if (box.current) watch.observe(box.current);
     return () => watch.disconnect();
   }, []);
-  return html`<figure class="chart" role="group" aria-label="${name}. Now: ${last}"><figcaption>${name} <small>${unit}</small></figcaption><div ref=${box} aria-hidden="true"></div></figure>`;
+  return html`<figure class="chart" role="group" aria-label="${name}. Now: ${last}"><figcaption>${name} <small>${unit}</small> <span class="legend">${series.map((one, place) => html`<span style=${{ color: COLOURS[place % COLOURS.length] }}>● <span class="quiet">${one.label} ${one.values[one.values.length - 1] ?? "–"}</span></span>`)}</span></figcaption><div ref=${box} aria-hidden="true"></div></figure>`;
 }
 
 /** @param {any[]} list @param {string} key */
@@ -75,7 +77,7 @@ const column = (list, key) => list.map((one) => (one[key] < 0 ? null : one[key])
 
 /** @param {{told: any}} props */
 function Charts({ told }) {
-  const since = Date.now() / 1000 - width.value;
+  const since = exactly() - width.value;
   const at = (/** @type {any} */ one) => Date.parse(one.timestamp) / 1000;
   const system = told.sys_stats.filter((/** @type {any} */ one) => at(one) >= since);
   if (!system.length) return html`<p class="quiet">No sample yet.</p>`;
@@ -112,8 +114,7 @@ function Hardware() {
     ["Memory", bytes(told.memory.capacity_bytes)],
     ...told.accelerators.map((/** @type {any} */ one) => [`GPU ${one.index}`, `${one.model}, ${bytes(one.memory.capacity_bytes)}${one.driver ? `, driver ${one.driver}` : ""}`]),
   ];
-  const copy = () => navigator.clipboard?.writeText(facts.map((pair) => pair.join(": ")).join("\n")).then(() => say("Copied"), () => say("This browser does not let pages copy", true));
-  return html`<section aria-label="Hardware"><header class="row"><h2>Hardware</h2><button type="button" onClick=${copy}>Copy</button></header>
+  return html`<section aria-label="Hardware"><header class="row"><h2>Hardware</h2><button type="button" onClick=${() => copy(facts.map((pair) => pair.join(": ")).join("\n"))}>Copy</button></header>
     <dl class="facts">${facts.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>${!told.accelerators.length && html`<p class="quiet">No GPU was found.</p>`}</section>`;
 }
 
@@ -138,7 +139,7 @@ export function Page() {
       clearInterval(timer);
     };
   }, []);
-  return html`<div class="row" role="toolbar" aria-label="Window">${[300, 900, 3600].map((one) => html`<button type="button" aria-pressed=${width.value === one} onClick=${() => { width.value = one; }}>${one / 60} min</button>`)}</div>
+  return html`<div class="row" role="toolbar" aria-label="Window">${[300, 900, 3600].map((one) => html`<button type="button" aria-pressed=${width.value === one} onClick=${() => { width.value = one; }}>${one === 3600 ? "1 h" : `${one / 60} min`}</button>`)}</div>
     ${off && html`<p>Nothing is sampled: <code>performance.disabled</code> is set.</p>`}
     ${told && html`<${Charts} told=${told}/>`}<${Hardware}/>`;
 }

@@ -6,13 +6,13 @@ import { get, inPath, post } from "../api.js";
 import { ORDER, bytes, counted, duration } from "../format.js";
 import { html } from "../html.js";
 import { Action, Model, State, attempt, confirmed, kept } from "../parts.js";
-import { daemon, leases, models, now, queue } from "../store.js";
+import { daemon, leases, memory, models, now, queue } from "../store.js";
 import { reason, standing } from "../words.js";
 import { actionsOf } from "./actions.js";
 import { Log } from "./logs.js";
 import { Finished } from "./requests.js";
 
-export const kinds = ["log", "activity"];
+export const kinds = ["log", "activity", "memory"];
 export const title = "Models";
 
 const unlisted = kept("models.unlisted", true);
@@ -31,7 +31,7 @@ function Row({ model }) {
   return html`<tr><th scope="row"><${Model} id=${model.id}/>${model.name && html`<br/><small>${model.name}</small>`}${model.aliases.length > 0 && html`<br/><small>also ${model.aliases.join(", ")}</small>`}</th>
     <td><${State} state=${model.state}/> <small>${standing(model, at)}</small></td><td>${model.in_flight || ""}</td><td>${model.waiting || ""}</td>
     <td>${model.costs.wake !== null ? duration(model.costs.wake) : "–"}</td><td>${model.costs.start !== null ? duration(model.costs.start) : "–"}</td>
-    <td>${left === undefined ? "–" : bytes(left)}</td><td class="row">${actionsOf(model)}</td></tr>`;
+    <td>${left === undefined ? "–" : bytes(left)}</td><td class="actions">${actionsOf(model)}</td></tr>`;
 }
 
 function List() {
@@ -45,12 +45,21 @@ function List() {
     <tbody>${found.map((one) => html`<${Row} key=${one.id} model=${one}/>`)}</tbody></table></div>`;
 }
 
+/** @param {string} id @returns {string} */
+function held(id) {
+  const one = memory.value?.models.find((other) => other.model === id);
+  if (!one) return "nothing";
+  const titles = new Map((memory.value?.devices ?? []).map((device) => [device.name, device.title]));
+  const parts = Object.entries(one.gpus).map(([name, size]) => `${bytes(size)} of ${titles.get(name) ?? name}`);
+  return [...parts, one.host === null ? "" : `${bytes(one.host)} of the host`].filter(Boolean).join(", ") || "not measured";
+}
+
 /** What is told of a model, as pairs. @param {import("../store.js").Model} model */
 function facts(model) {
-  const sizes = (/** @type {{gpus: number[]|null, host: number|null}} */ one) => [...(one.gpus ?? []).map((size) => `${bytes(size)} of a GPU`), one.host === null ? "" : `${bytes(one.host)} of the host`].filter(Boolean).join(", ") || "not measured";
+  const sizes = (/** @type {{gpus: number[]|null, host: number|null}} */ one) => [...(one.gpus ?? []).map((size) => `${bytes(size)} of a GPU`), one.host === null ? "" : `${bytes(one.host)} of the host`].filter(Boolean).join(", ") || "not measured (only use: memory learns it)";
   return [
     ["Process", model.pid ? `pid ${model.pid}` : "–"],
-    ["GPUs", model.gpus.join(", ") || "–"],
+    ["Holds now", held(model.id)],
     ["Takes awake", sizes(model.room.awake)],
     ["Takes asleep", sizes(model.room.asleep)],
     ["Sleeps after", model.sleepTtl ? duration(model.sleepTtl) : "only to make room"],
@@ -69,7 +78,7 @@ function One({ id }) {
   useEffect(() => {
     setSettings("");
     if (!isKnown) return;
-    get(`api/config/models/${inPath(id)}`).then((told) => setSettings(told.yaml), () => setSettings(""));
+    Promise.resolve().then(() => get(`api/config/models/${inPath(id)}`)).then((told) => setSettings(told.yaml), () => setSettings(""));
   }, [id, isKnown]);
   if (!model) return html`<p>There is no model ${id}. <a href="#models">All models</a></p>`;
   const mine = queue.value.find((one) => one.model === id);

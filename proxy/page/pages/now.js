@@ -46,8 +46,8 @@ function Next() {
   return html`<ol class="next" aria-label="Who waits">${list.slice(0, 6).map((one) => {
     const count = queue.value.filter((other) => other.model === one.model).length;
     return html`<li key=${one.model}><${Model} id=${one.model}/> <b>${readyIn(one, at)}</b>
-      <small>${counted(count, "request")}, the first for ${counting(at - one.since)}: ${reason(one, at)}</small></li>`;
-  })}${list.length > 6 && html`<li>and ${list.length - 6} more models</li>`}</ol>`;
+      <small>${counted(count, "request")}, the first for ${counting(at - one.since)}: ${reason(one, at, list.filter((other) => other.place < one.place).map((other) => other.model))}</small></li>`;
+  })}</ol>${list.length > 6 && html`<p class="quiet">and ${list.length - 6} more models</p>`}`;
 }
 
 const PARTS = /** @type {["awake"|"asleep"|"others"|"free", string][]} */ ([
@@ -64,36 +64,38 @@ function Devices() {
     const parts = PARTS.filter(([kind]) => device[kind] > 0);
     const text = parts.map(([kind, name]) => `${bytes(device[kind])} ${name}`).join(", ");
     const scale = Math.max(device.total, device.awake + device.asleep + device.others);
+    const strangers = device.strangers ?? [];
     return html`<div class="device" key=${device.name}><h3>${device.title} <small>${bytes(device.total)}</small></h3>
       <div class="bar" role="img" aria-label="${device.title}: ${text}">${parts.map(
         ([kind]) => html`<span class=${kind} style=${{ width: `${(device[kind] / scale) * 100}%` }} title="${bytes(device[kind])} ${kind}"></span>`,
-      )}</div><p class="legend">${parts.map(([kind, name]) => html`<span class="key ${kind}">${bytes(device[kind])} ${name}</span>`)}</p></div>`;
+      )}</div><p class="legend">${parts.map(([kind, name]) => html`<span class="key ${kind}">${bytes(device[kind])} ${name}</span>`)}</p>
+      ${strangers.length > 0 && html`<p class="quiet">Others: ${listed(strangers.map((one) => `${one.name || "a process"} (pid ${one.pid}) with ${bytes(one.bytes)}`))}.</p>`}</div>`;
   })}</section>`;
 }
 
-/** What is wrong, each with a way out. */
-function Alarms() {
+/** What is wrong, each with a way out. @param {{readOnly: boolean}} props */
+function Alarms({ readOnly }) {
   const at = now.value;
   const list = [];
   if (daemon.value?.paused) {
     list.push(html`<li key="paused"><b>Paused.</b> No model is brought up.
-      <${Action} label="Resume" onClick=${() => attempt("Resumed", () => post("api/resume"))}/></li>`);
+      ${!readOnly && html`<${Action} label="Resume" onClick=${() => attempt("Resumed", () => post("api/resume"))}/>`}</li>`);
   }
   for (const one of sorted.value) {
     const retry = left(one.retryIn, one.at, at) ?? 0;
     if (one.leftover) {
       list.push(html`<li key=${one.id}><b>${one.id}</b> could not be ended whole: ${one.leftover} may hold its memory.
-        <${Action} label="Give it up" name="Give up what is left of ${one.id}" onClick=${() => attempt(`${one.id} was given up`, () => post(`api/models/unload/${inPath(one.id)}`))}/></li>`);
+        ${!readOnly && html`<${Action} label="Give it up" name="Give up what is left of ${one.id}" onClick=${() => attempt(`${one.id} was given up`, () => post(`api/models/unload/${inPath(one.id)}`))}/>`}</li>`);
     } else if (one.state === "failed") {
       list.push(html`<li key=${one.id}><b>${one.id} failed:</b> ${one.failure}.
         ${retry > 0 ? ` It may start again in ${counting(retry)}.` : " The next request starts it again."}
-        <${Action} label="Start now" name="Start ${one.id} now" onClick=${() => attempt(`${one.id} is ready`, async () => {
+ ${!readOnly && html`<${Action} label="Start now" name="Start ${one.id} now" onClick=${() => attempt(`${one.id} is ready`, async () => {
           await post(`api/models/unload/${inPath(one.id)}`);
           await post(`api/models/load/${inPath(one.id)}`);
-        })}/> <a href="#logs/${encodeURIComponent(one.id)}">Its log</a></li>`);
+        })}/> <a href="#logs/${encodeURIComponent(one.id)}">Its log</a>`}</li>`);
     } else if (one.sleep && !one.sleep.trusted) {
       list.push(html`<li key=${one.id}><b>${one.id}</b> does not sleep any more: ${one.sleep.lastFailure ?? "its sleep failed"}. It is stopped to make room.
-        ${one.state === "ready" && html`<${Action} label="Trust it again" name="Let ${one.id} sleep again" onClick=${() => attempt(`${one.id} sleeps`, () => post(`api/models/sleep/${inPath(one.id)}`))}/>`}</li>`);
+        ${one.state === "ready" && !readOnly && html`<${Action} label="Trust it again" name="Let ${one.id} sleep again" onClick=${() => attempt(`${one.id} sleeps`, () => post(`api/models/sleep/${inPath(one.id)}`))}/>`}</li>`);
     }
   }
   return list.length ? html`<ul class="alarms" role="list" aria-label="What is wrong">${list}</ul>` : null;
@@ -113,7 +115,7 @@ function Tile({ model, readOnly }) {
 /** @param {{readOnly?: boolean}} props */
 export function Page({ readOnly = false }) {
   const shown = sorted.value.filter((one) => !one.unlisted || one.state !== "stopped");
-  return html`<${Alarms}/>
+  return html`<${Alarms} readOnly=${readOnly}/>
     <section class="who" aria-label="Who has the GPU"><${Headline}/></section>
     <section class="queue" aria-label="Queue"><h2>Next</h2><${Next}/></section>
     <${Devices}/>

@@ -3,7 +3,7 @@
 import { useEffect, useRef, useState } from "../vendor/hooks.mjs";
 import { signal } from "../vendor/signals.mjs";
 import { Refused, ask, post } from "../api.js";
-import { counted, duration, number } from "../format.js";
+import { ORDER, counted, duration, number } from "../format.js";
 import { html } from "../html.js";
 import { Action, attempt, kept, say } from "../parts.js";
 import { models, now, queue } from "../store.js";
@@ -24,6 +24,9 @@ const MOST_IMAGES = 5;
 /** Chats stay while other pages are open. @type {Record<string, import("../vendor/signals.mjs").Signal<Message[]>>} */
 const chats = { left: signal([]), right: signal([]) };
 
+/** What an answer may be made of: words. Nothing that is fetched, pressed, or looks like a part of the page. */
+const TAGS = ["p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "strong", "b", "em", "i", "del", "s", "sub", "sup", "code", "pre", "blockquote", "ul", "ol", "li", "a", "table", "thead", "tbody", "tr", "th", "td"];
+
 /** @type {Promise<(text: string) => string>|null} */
 let markdown = null;
 
@@ -31,7 +34,13 @@ let markdown = null;
 function rendering() {
   markdown ??= Promise.all([import("../vendor/marked.mjs"), import("../vendor/purify.js")]).then(([{ marked }]) => {
     const purify = /** @type {any} */ (globalThis).DOMPurify;
-    return (text) => purify.sanitize(marked.parse(text, { async: false }), { FORBID_TAGS: ["style", "form", "input"], FORBID_ATTR: ["style"] });
+    purify.addHook("afterSanitizeAttributes", (/** @type {Element} */ node) => {
+      if (node.tagName === "A") {
+        node.setAttribute("target", "_blank");
+        node.setAttribute("rel", "noreferrer noopener");
+      }
+    });
+    return (text) => purify.sanitize(marked.parse(text, { async: false }), { ALLOWED_TAGS: TAGS, ALLOWED_ATTR: ["href", "title", "start", "align"], ALLOWED_URI_REGEXP: /^(?:https?|mailto):/i });
   });
   return markdown;
 }
@@ -44,6 +53,13 @@ function Markdown({ text }) {
   }, []);
   if (!render) return html`<pre>${text}</pre>`;
   return html`<div class="markdown" dangerouslySetInnerHTML=${{ __html: render(text) }}></div>`;
+}
+
+/** The model that was chosen; else one that is awake, sleeps, or has not failed. @param {string} id */
+function chosen(id) {
+  if (models.value.has(id)) return id;
+  const all = [...models.value.values()].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || a.id.localeCompare(b.id));
+  return (all.find((one) => one.state !== "failed") ?? all[0])?.id ?? "";
 }
 
 /** @param {{value: string, onChange: (id: string) => void, label: string, none?: string}} props */
@@ -93,26 +109,43 @@ async function answer(/** @type {string} */ side, /** @type {string} */ id, /** 
   };
   let first = 0;
   let pieces = 0;
+  let text = "";
+  let thoughts = "";
+  let drawing = false;
+  // Once a frame: to parse Markdown for each token would slow down what is measured.
+  const draw = () => {
+    if (drawing) return;
+    drawing = true;
+    requestAnimationFrame(() => {
+      drawing = false;
+      show({ content: text, reasoning: thoughts });
+    });
+  };
   try {
     const body = { model: id, messages, stream: true, stream_options: { include_usage: true }, ...(temperature.value === "" ? {} : { temperature: Number(temperature.value) }) };
     const response = await ask("v1/chat/completions", { method: "POST", signal: abort, body: JSON.stringify(body), headers: { "content-type": "application/json" } });
     let usage = null;
+    let timings = null;
     for await (const event of events(response)) {
       if (event.error) throw new Refused(0, event.error.message);
       const delta = event.choices?.[0]?.delta ?? {};
-      const text = delta.content ?? "";
+      const more = delta.content ?? "";
       const thought = delta.reasoning_content ?? delta.reasoning ?? "";
       usage = event.usage ?? usage;
-      if (!text && !thought) continue;
+      timings = event.timings ?? timings;
+      if (!more && !thought) continue;
       first ||= performance.now();
       pieces += 1;
-      show({ content: current.content + text, reasoning: current.reasoning + thought });
+      text += more;
+      thoughts += thought;
+      draw();
     }
     const seconds = (performance.now() - (first || began)) / 1000;
     const tokens = usage?.completion_tokens ?? pieces;
-    show({ facts: `${counted(tokens, "token")}, ${number(tokens / Math.max(0.001, seconds), 1)} tokens/s, first word after ${duration(((first || performance.now()) - began) / 1000)}` });
+    const speed = timings?.predicted_per_second ?? tokens / Math.max(0.001, seconds);
+    show({ content: text, reasoning: thoughts, facts: `${counted(tokens, "token")}, ${number(speed, 1)} tokens/s, first word after ${duration(((first || performance.now()) - began) / 1000)}` });
   } catch (error) {
-    if (/** @type {Error} */ (error).name === "AbortError") show({ facts: "stopped" });
+    if (/** @type {Error} */ (error).name === "AbortError") show({ content: text, reasoning: thoughts, facts: "stopped" });
     else show({ failure: /** @type {Error} */ (error).message });
   }
 }
@@ -139,7 +172,7 @@ function Chat() {
   const [text, setText] = useState("");
   const [pictures, setPictures] = useState(/** @type {string[]} */ ([]));
   const [abort, setAbort] = useState(/** @type {AbortController|null} */ (null));
-  const id = left.value || [...models.value.keys()].sort()[0] || "";
+  const id = chosen(left.value);
   const sides = /** @type {[string, string][]} */ ([["left", id], ...(right.value && models.value.has(right.value) ? [["right", right.value]] : [])]);
   const send = async () => {
     if (!text.trim() && !pictures.length) return;
@@ -171,8 +204,8 @@ function Chat() {
     }
   };
   return html`<div class="row filters"><${Choice} label="Model" value=${id} onChange=${(/** @type {string} */ value) => { left.value = value; }}/>
-      <${Choice} label="Beside it" none="nobody" value=${right.value} onChange=${(/** @type {string} */ value) => { right.value = value; }}/>
-      <label>Temperature <input type="number" min="0" max="2" step="0.1" placeholder="the model's" value=${temperature.value} onInput=${(/** @type {any} */ event) => { temperature.value = event.target.value; }}/></label>
+      <${Choice} label="Beside it" none="no other" value=${right.value} onChange=${(/** @type {string} */ value) => { right.value = value; }}/>
+      <label>Temperature <input type="number" min="0" max="2" step="0.1" placeholder="default" value=${temperature.value} onInput=${(/** @type {any} */ event) => { temperature.value = event.target.value; }}/></label>
       <label class="wide">System prompt <input value=${system.value} onInput=${(/** @type {any} */ event) => { system.value = event.target.value; }}/></label>
       <button type="button" onClick=${() => { for (const side of ["left", "right"]) chats[side].value = []; }}>New chat</button></div>
     <div class="talks">${sides.map(([side, model]) => html`<${Talk} key=${side} side=${side} id=${model} busy=${abort !== null}/>`)}</div>
@@ -180,7 +213,7 @@ function Chat() {
       ${pictures.map((url, place) => html`<button type="button" class="thumb" aria-label="Leave image ${place + 1} out" onClick=${() => setPictures(pictures.filter((_, other) => other !== place))}><img alt="" src=${url}/></button>`)}
       <textarea rows="3" aria-label="Message" placeholder="Enter sends, Shift and Enter make a new line" value=${text} onInput=${(/** @type {any} */ event) => setText(event.target.value)} onKeyDown=${key}></textarea>
       <div class="row"><label class="button">Image <input type="file" accept="image/*" multiple class="hidden" onChange=${add}/></label>
-        ${abort ? html`<button type="button" class="danger" onClick=${() => abort.abort()}>Stop</button>` : html`<button type="submit" disabled=${!id}>Send</button>`}</div></form>`;
+        ${abort ? html`<button type="button" class="danger" onClick=${() => abort.abort()}>Stop</button>` : html`<button type="submit" class="primary" disabled=${!id}>Send</button>`}</div></form>`;
 }
 
 /** @param {number[]} a @param {number[]} b */
@@ -198,7 +231,7 @@ function likeness(a, b) {
 
 /** A form with a model and some text. @param {{label: string, rows?: number, button: string, onRun: (model: string, text: string, more: string) => Promise<any>, more?: string}} props */
 function Form({ label, rows = 4, button, onRun, more }) {
-  const [id, setId] = useState(left.value || [...models.value.keys()].sort()[0] || "");
+  const [id, setId] = useState(chosen(left.value));
   const [text, setText] = useState("");
   const [other, setOther] = useState("");
   return html`<form class="asking" onSubmit=${(/** @type {Event} */ event) => event.preventDefault()}><${Choice} label="Model" value=${id} onChange=${setId}/>

@@ -64,7 +64,7 @@ function Row({ row, onOpen }) {
   const bad = row.error_msg || row.resp_status_code >= 400;
   return html`<tr class=${bad ? "failed" : ""}><td>${row.has_capture ? html`<button type="button" class="link" aria-label="Open request ${row.id}" onClick=${() => onOpen(row)}>${row.id}</button>` : row.id}</td>
     <td>${moment(Date.parse(row.timestamp) / 1000)}</td><th scope="row"><${Model} id=${row.model}/></th><td title=${row.error_msg ?? ""}>${meta.method ?? ""} ${row.req_path}${row.error_msg ? html`<br/><small class="bad">${row.error_msg}</small>` : ""}</td>
-    <td>${row.resp_status_code || "left"}</td><td>${ms(meta.waited_ms)}</td><td>${ms(meta.first_byte_ms)}</td><td>${duration(row.duration_ms / 1000)}</td>
+    <td>${row.resp_status_code || "client left"}</td><td>${ms(meta.waited_ms)}</td><td>${ms(meta.first_byte_ms)}</td><td>${duration(row.duration_ms / 1000)}</td>
     <td>${number(row.tokens.input_tokens)}</td><td>${number(row.tokens.cache_tokens)}</td><td>${number(row.tokens.output_tokens)}</td><td>${number(row.tokens.tokens_per_second, 1)}</td>
     <td>${[meta.client, meta.key, meta.session_id].filter(Boolean).join(", ")}</td></tr>`;
 }
@@ -82,6 +82,18 @@ function download(rows, form) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
+/** A number that moves with requests that end, once in two seconds at most. @param {boolean} follows @returns {number} */
+function useFresh(follows) {
+  const [seen, setSeen] = useState(0);
+  const last = ended.value;
+  useEffect(() => {
+    if (!follows || last === seen) return undefined;
+    const timer = setTimeout(() => setSeen(ended.peek()), 1500);
+    return () => clearTimeout(timer);
+  }, [follows, last === seen]);
+  return follows ? seen : 0;
+}
+
 /** @param {{model?: string}} props finished requests; of one model, if it is given */
 export function Finished({ model = "" }) {
   const [page, setPage] = useState(1);
@@ -95,17 +107,17 @@ export function Finished({ model = "" }) {
   if (filter.text) query.set("text", filter.text);
   if (filter.failed) query.set("failed", "true");
   const asked = query.toString();
-  const fresh = page === 1 ? Math.floor(ended.value) : 0; // only the first page follows
+  const fresh = useFresh(page === 1);
   useEffect(() => {
     const abort = new AbortController();
     const timer = setTimeout(async () => {
       const [rows, sums] = await Promise.all([get(`api/metrics/activity?${asked}`, abort.signal), get(`api/metrics/stats${filter.model ? `?model=${encodeURIComponent(filter.model)}` : ""}`, abort.signal)].map((one) => one.catch(() => null)));
       if (rows && !abort.signal.aborted) setFound(rows);
       if (sums && !abort.signal.aborted) setStats(sums);
-    }, found ? 700 : 0);
+    }, found && filter.text ? 200 : 0);
     return () => {
       clearTimeout(timer);
-      if (!found) abort.abort();
+      abort.abort();
     };
   }, [asked, fresh, connection.value]);
   const by = (/** @type {string} */ name) => {
@@ -124,7 +136,7 @@ export function Finished({ model = "" }) {
       <label>Search <input type="search" value=${filter.text} placeholder="path, client, key, error" onInput=${(/** @type {any} */ event) => change({ text: event.target.value })}/></label>
       <label><input type="checkbox" checked=${filter.failed} onChange=${(/** @type {any} */ event) => change({ failed: event.target.checked })}/> failed only</label>
       <label>Rows <select value=${String(limit.value)} onChange=${(/** @type {any} */ event) => { limit.value = Number(event.target.value); setPage(1); }}>${[10, 25, 50, 100].map((count) => html`<option value=${String(count)}>${count}</option>`)}</select></label>
-      <span class="end row"><button type="button" onClick=${() => download(rows, "json")}>Export JSON</button><button type="button" onClick=${() => download(rows, "md")}>Export Markdown</button></span>
+      <span class="end row"><button type="button" onClick=${() => download(rows, "json")}>Export this page as JSON</button><button type="button" onClick=${() => download(rows, "md")}>as Markdown</button></span>
     </form>
     ${found && !rows.length ? html`<p class="quiet">No request has ended${filter.text || filter.failed || filter.model ? " that fits" : ""}.</p>` : html`<div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table class="wide"><thead><tr>${COLUMNS.map(([name, text]) => html`<th scope="col" aria-sort=${sort.by === name && name ? (sort.down ? "descending" : "ascending") : undefined}>${name ? html`<button type="button" class="link" onClick=${() => by(name)}>${text}${sort.by === name ? (sort.down ? " ↓" : " ↑") : ""}</button>` : text}</th>`)}</tr></thead>
       <tbody>${rows.map((/** @type {any} */ row) => html`<${Row} key=${row.id} row=${row} onOpen=${setOpen}/>`)}</tbody></table></div>`}
@@ -142,7 +154,7 @@ function Totals({ stats }) {
     `${number(stats.total_cache_tokens)} of them cached`,
     `${number(stats.total_output_tokens)} generated`,
   ];
-  if (stats.waits) parts.push(`half waited ${duration(stats.waits.p50)} or less, 99 % ${duration(stats.waits.p99)}, the longest ${duration(stats.waits.max)}`);
+  if (stats.waits) parts.push(`half waited less than ${duration(stats.waits.p50 + 0.001)}, 99 % less than ${duration(stats.waits.p99 + 0.001)}, the longest ${duration(stats.waits.max)}`);
   if (speed) parts.push(`half faster than ${number(speed.p50, 1)} tokens/s`);
   return html`<p class="totals">${parts.join(" · ")}</p>${speed && html`<${Spread} told=${speed}/>`}`;
 }

@@ -5,7 +5,7 @@ import { computed } from "../vendor/signals.mjs";
 import { bytes, counted, duration, moment } from "../format.js";
 import { html } from "../html.js";
 import { Model } from "../parts.js";
-import { models, now } from "../store.js";
+import { exactly, models, now } from "../store.js";
 import * as past from "../timeline/past.js";
 
 export const kinds = ["timeline"];
@@ -17,7 +17,7 @@ const HEIGHT = 60;
 /** @typedef {import("../timeline/past.js").Span} Span */
 
 /** The beginning of today. */
-const today = () => new Date().setHours(0, 0, 0, 0) / 1000;
+const today = () => new Date(exactly() * 1000).setHours(0, 0, 0, 0) / 1000;
 
 /** Seconds that wakes took less than starts would have, today and as long as that is counted. */
 const saved = computed(() => {
@@ -52,13 +52,14 @@ function Cycles({ spans, kind, limit }) {
       ${amounts.map((one, place) => html`<g><rect class="freed" x=${place * step} width=${step * 0.8} y=${y(one.awake)} height=${(HEIGHT * one.freed) / most}/>
         <rect class="left" x=${place * step} width=${step * 0.8} y=${y(one.left)} height=${(HEIGHT * one.left) / most}/></g>`)}
       ${limit > 0 && least + limit < most && html`<line class="limit" x1="0" x2="100" y1=${y(least + limit)} y2=${y(least + limit)}/>`}
-    </svg><figcaption>${text}${last.trend >= 1 << 20 ? `; ${bytes(last.trend)} more with each sleep` : ""}${limit > 0 ? `. The process is replaced when that has grown by ${bytes(limit)}` : ""}</figcaption></figure>`;
+    </svg><figcaption>${text}${last.trend >= 1 << 20 ? `; ${bytes(last.trend)} more with each sleep` : list.length > 1 ? "; what sleep leaves does not grow" : ""}${limit > 0 ? `. The process is replaced when what sleep leaves has grown by ${bytes(limit)} (the dashed line)` : ""}. ${html`<span class="key freed">freed</span> <span class="key left">left</span>`}</figcaption></figure>`;
 }
 
 /** @param {{model: import("../store.js").Model}} props */
 function Sleeper({ model }) {
   const spans = past.rows.value.get(model.id)?.spans ?? [];
-  const sleeps = spans.filter((one) => one.state === "sleepPending" && one.end !== null);
+  const tried = spans.filter((one) => one.state === "sleepPending" && one.end !== null);
+  const sleeps = tried.filter((one) => !one.failure);
   const kinds = [...new Set(sleeps.flatMap((one) => Object.keys(one.proof?.memory ?? {})))];
   const failures = spans.filter((one) => one.failure && ["sleepPending", "waking", "asleep"].includes(one.state));
   const costs = model.costs;
@@ -80,7 +81,7 @@ export function Page() {
   }, []);
   const sleepers = [...models.value.values()].filter((one) => one.knowsSleep).sort((a, b) => b.costs.saved - a.costs.saved || a.id.localeCompare(b.id));
   const others = models.value.size - sleepers.length;
-  return html`<p class="headline">Today sleep saved ${duration(saved.value.today)}. <small>${counted(saved.value.wakes, "wake")} today; ${duration(saved.value.all)} in all. What a wake took less than a start of the same model.</small></p>
+  return html`<p class="headline">Today sleep saved ${duration(saved.value.today)}. <small>${counted(saved.value.wakes, "wake")} today; ${duration(saved.value.all)} in all. Time saved by waking a model instead of starting it.</small></p>
     ${sleepers.map((one) => html`<${Sleeper} key=${one.id} model=${one}/>`)}
     ${!sleepers.length && html`<p>No model can sleep. Give a model <code>sleep: vllm</code>, or <code>cmdSleep</code> and <code>cmdWake</code>.</p>`}
     ${others > 0 && sleepers.length > 0 && html`<p class="quiet">${counted(others, "model")} cannot sleep.</p>`}`;

@@ -142,6 +142,8 @@ export function Picture({ rows, names, samples, shown, now, onShown, chosen = nu
     return Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
   };
   const wheel = (/** @type {WheelEvent} */ event) => {
+    // Over a picture that was not chosen the page scrolls, as everywhere.
+    if (!event.ctrlKey && document.activeElement !== plot.current) return;
     if (event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY)) {
       onShown(moved(shown, ((event.deltaX || event.deltaY) / wide) * shown.width, now()));
     } else {
@@ -180,7 +182,7 @@ export function Picture({ rows, names, samples, shown, now, onShown, chosen = nu
 
   return html`<figure class="picture" aria-label=${title}>
     <div class="labels" aria-hidden="true" style=${{ paddingTop: "22px" }}>
-      ${names.map((name) => html`<div key=${name} class="label" style=${{ height: `${ROW}px` }} title=${name}>${name}</div>`)}
+      ${names.map((name) => html`<div key=${name} class="label" style=${{ height: `${ROW}px` }} title=${name}><bdi>${name}</bdi></div>`)}
       ${devices.map((name) => html`<div key=${name} class="label lane" style=${{ height: `${LANE}px` }}>${titleOf(samples, name)}</div>`)}
     </div>
     <div class="plot">
@@ -224,7 +226,7 @@ function axis(at, width) {
 function hint(shown, now) {
   const [from, to] = bounds(shown, now);
   const end = shown.end === null ? "now" : clock(to);
-  return `${clock(from)} to ${end} (${duration(shown.width)}). Click a band to see why it began.`;
+  return `${clock(from)} to ${end} (${duration(shown.width)}). Click a band to see why it began; then the wheel zooms.`;
 }
 
 /** @param {Sample[]} samples @param {string} name */

@@ -1,5 +1,6 @@
 // @ts-check
 // Why a span began: who asked, how long that had waited, by which rule, who left, what was proved.
+import { useEffect, useRef } from "../vendor/hooks.mjs";
 import { WORDS, clock, counted, duration, moment } from "../format.js";
 import { html } from "../html.js";
 import { Model } from "../parts.js";
@@ -22,7 +23,7 @@ const RULES = /** @type {Record<string, string>} */ ({
 function Victims({ decision }) {
   if (!decision.victims.length) return html`<p>Nobody had to leave for it.</p>`;
   return html`<div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table><caption>Who left for it</caption><thead><tr><th scope="col">Model</th><th scope="col">Why it could</th>
-    <th scope="col">Room expected in</th><th scope="col">Took</th><th scope="col">Its way back</th><th scope="col">Proof</th></tr></thead>
+    <th scope="col">Leaving was expected to take</th><th scope="col">It took</th><th scope="col">Coming back takes</th><th scope="col">Proof</th></tr></thead>
     <tbody>${decision.victims.map((one) => html`<tr key=${one.model}><th scope="row"><${Model} id=${one.model}/></th><td>${one.because}</td>
       <td>${one.to_rest ? duration(one.to_rest) : "not measured"}</td><td>${one.took === undefined ? "–" : duration(one.took)}</td>
       <td>${one.to_return ? duration(one.to_return) : "not measured"}</td><td>${proved(one.proved).join("; ") || "–"}</td></tr>`)}</tbody></table></div>`;
@@ -30,9 +31,14 @@ function Victims({ decision }) {
 
 /** @param {{span: Span, decision: Decision|undefined, now: number, onClose: () => void}} props */
 export function Why({ span, decision, now, onClose }) {
+  const box = useRef(/** @type {HTMLElement|null} */ (null));
+  useEffect(() => {
+    box.current?.focus({ preventScroll: true });
+    box.current?.scrollIntoView({ block: "nearest" });
+  }, [span.id]);
   const steps = span.steps ?? [];
   const proofs = proved(span.proof);
-  return html`<section class="why" aria-label="Why">
+  return html`<section class="why" aria-label="Why" tabindex="-1" ref=${box}>
     <header class="row"><h2>${span.model} <span class="state ${span.state}">${WORDS[span.state] ?? span.state}</span></h2>
     <button type="button" class="end" onClick=${onClose}>Close</button></header>
     <dl>
@@ -46,7 +52,7 @@ export function Why({ span, decision, now, onClose }) {
       ${proofs.length > 0 && html`<dt>Proof</dt><dd>${proofs.join("; ")}</dd>`}
       ${span.failure && html`<dt>Failure</dt><dd class="bad">${span.failure}</dd>`}
       ${span.saved ? html`<dt>Saved</dt><dd>${duration(span.saved)} against a start</dd>` : ""}
-      ${decision && decision.ready && html`<dt>Came of it</dt><dd>${decision.model} served after ${duration(decision.ready - decision.at)}</dd>`}
+      ${decision && decision.ready && html`<dt>Result</dt><dd>${decision.model} served after ${duration(decision.ready - decision.at)}</dd>`}
     </dl>
     ${decision && html`<${Victims} decision=${decision}/>`}
   </section>`;
