@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 
+from configschema import ApiKey
 from proxy.forwarding.forward import Forwarder, Visit
 from proxy.http.errors import NOT_FOR_CACHES, BadRequest, problem_of, ready_to_say
 from proxy.http.exchange import Exchange
@@ -28,9 +29,9 @@ LOOKS = ("GET", "HEAD")
 CHANGING = "/unload"  # by GET, as llama-swap has it
 HEALTHY = ((b"content-type", b"text/plain; charset=utf-8"), NOT_FOR_CACHES)
 
-Serve = Callable[[Exchange, str, Sequence[Header], str], Awaitable[None]]
-"""Serves an exchange by a view, given its plain path, the headers that are added, and the name of
-the key that it shows."""
+Serve = Callable[[Exchange, str, Sequence[Header], ApiKey], Awaitable[None]]
+"""Serves an exchange by a view, given its plain path, the headers that are added, and the key that
+it shows."""
 
 
 @attrs.frozen
@@ -96,7 +97,7 @@ class Entry:
         if route is None and way.path in PROBES and exchange.method in LOOKS:
             await exchange.say(200, [*HEALTHY, *cors, *ids(request_id.encode())], b"OK")
         elif route is not None:
-            await self.forwarder.forward(exchange, route, Visit(request_id, key, cors, now))
+            await self.forwarder.forward(exchange, route, Visit(request_id, key.name, cors, now))
         else:
             await self.views(exchange, way.path, [*cors, *ids(request_id.encode())], key)
 
@@ -110,8 +111,8 @@ class Entry:
         exchange.begin(NO_CONTENT, [*allowed, *ids(request_id.encode())])
         await exchange.write(b"", last=True)
 
-    def _admit(self, exchange: Exchange, now: InEffect, way: _Way, visitor: Visitor) -> str:
-        """Let a request pass; return the name of the key it shows.
+    def _admit(self, exchange: Exchange, now: InEffect, way: _Way, visitor: Visitor) -> ApiKey:
+        """Let a request pass; return the key that it shows.
 
         Raises:
             BadRequest: it may not go where it wants to.
@@ -127,10 +128,10 @@ class Entry:
             changes=changes and not is_page,
             shared=way.shared,
         )
-        name = now.keys.check(method, way.path, exchange.fields, changes=changes).name
-        if name:
-            self.metrics.by_key[name] += 1
-        return name
+        key = now.keys.check(method, way.path, exchange.fields, changes=changes)
+        if key.name:
+            self.metrics.by_key[key.name] += 1
+        return key
 
 
 def plain_path(path: str) -> str:

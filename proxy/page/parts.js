@@ -5,6 +5,7 @@ import { signal } from "./vendor/signals.mjs";
 import { Refused } from "./api.js";
 import { WORDS } from "./format.js";
 import { html } from "./html.js";
+import { mayChange } from "./store.js";
 
 /** @param {{state: string}} props */
 export const State = ({ state }) => html`<span class="state ${state}">${WORDS[state] ?? state}</span>`;
@@ -40,14 +41,15 @@ export async function attempt(done, action) {
 
 /**
  * A button that says while its action goes on that it does.
- * @param {{label: string, name?: string, onClick: () => Promise<any>|void, kind?: string, disabled?: boolean}} props
+ * @param {{label: string, name?: string, onClick: () => Promise<any>|void, kind?: string, disabled?: boolean, reads?: boolean}} props
  */
-export function Action({ label, name, onClick, kind = "", disabled = false }) {
+export function Action({ label, name, onClick, kind = "", disabled = false, reads = false }) {
   const [busy, setBusy] = useState(false);
   const there = useRef(true);
   useEffect(() => () => {
     there.current = false;
   }, []);
+  if (!reads && !mayChange.value) return null; // the daemon would refuse it
   const click = async () => {
     setBusy(true);
     try {

@@ -2,7 +2,7 @@
 // What is known of the daemon, and how the page hears of it: one stream of events.
 // `take` is the only writer of what the stream tells.
 import { batch, computed, effect, signal } from "./vendor/signals.mjs";
-import { address } from "./api.js";
+import { address, get } from "./api.js";
 import * as past from "./timeline/past.js";
 
 /**
@@ -36,6 +36,8 @@ import * as past from "./timeline/past.js";
 
 /** Whether the stream is open: "connecting", "live", "lost". @type {Signal<string>} */
 export const connection = signal("connecting");
+/** Whether the key that the browser shows may change anything. @type {Signal<boolean>} */
+export const mayChange = signal(true);
 /** @type {Signal<Daemon|null>} */
 export const daemon = signal(null);
 /** @type {Signal<Map<string, Model>>} */
@@ -146,6 +148,9 @@ function open() {
     tries = 0;
     connection.value = "live";
     past.reload();
+    get("api/access").then((told) => {
+      mayChange.value = told.changes;
+    }, () => {});
   };
   source.onmessage = (event) => take(event.data);
   source.onerror = () => {

@@ -74,6 +74,12 @@ def _add_standing(views: Blueprint, resolver: Resolver, stop: trio.Event) -> Non
         names = sorted(resolver.config.models)
         return plain("".join(f"/upstream/{quote(name)}/\n" for name in names))
 
+    @views.get("/api/access")
+    async def access() -> dict[str, Any]:
+        """Tell what the key that is shown may do."""
+        state = request.scope.get("state", {})
+        return {"key": state.get("key", ""), "changes": not state.get("reads_only", False)}
+
     @views.get("/favicon.ico")
     async def icon() -> tuple[str, int]:
         return "", 204

@@ -13,6 +13,7 @@ import attrs
 import structlog
 import trio
 
+from configschema import ApiKey
 from proxy.http.errors import INTERNAL, Problem
 from proxy.http.exchange import Exchange
 from proxy.http.headers import Header
@@ -62,7 +63,7 @@ class Views:
         return quart_application(self._subjects)
 
     async def serve(
-        self, exchange: Exchange, path: str, marks: Sequence[Header], key: str = ""
+        self, exchange: Exchange, path: str, marks: Sequence[Header], key: ApiKey
     ) -> None:
         """Let a view answer.
 
@@ -70,7 +71,7 @@ class Views:
             exchange: what is asked.
             path: of the view, in its plain spelling.
             marks: headers that are added to the answer.
-            key: the name of the API key that it shows.
+            key: the API key that it shows.
         """
         if self._application is None:
             self._asked.set()

@@ -10,10 +10,12 @@ from typing import Any
 
 import trio
 
+from configschema import ApiKey
 from proxy.http.errors import NOT_FOR_CACHES
 from proxy.http.exchange import Exchange
 from proxy.http.headers import Header, value_of
 
+NO_KEY = ApiKey()
 NO_CONTENT = 204
 NO_HOST: Header = (b"host", b"localhost")
 
@@ -26,7 +28,7 @@ async def serve(
     exchange: Exchange,
     path: str,
     marks: Sequence[Header],
-    key: str = "",
+    key: ApiKey = NO_KEY,
 ) -> None:
     """Let an ASGI application answer an exchange.
 
@@ -35,7 +37,7 @@ async def serve(
         exchange: what is asked.
         path: of the view.
         marks: headers that are added to the answer.
-        key: the name of the API key that the request shows.
+        key: the API key that the request shows.
     """
 
     async def receive() -> Message:
@@ -55,7 +57,7 @@ async def serve(
     await application(_scope(exchange, path, key), receive, send)
 
 
-def _scope(exchange: Exchange, path: str, key: str) -> Message:
+def _scope(exchange: Exchange, path: str, key: ApiKey) -> Message:
     # Quart makes addresses of the Host header, which we never need, and fails with some.
     headers = [NO_HOST, *(pair for pair in exchange.headers if pair[0] != b"host")]
     return {
@@ -71,7 +73,7 @@ def _scope(exchange: Exchange, path: str, key: str) -> Message:
         "headers": headers,
         "client": exchange.connection.client,
         "server": exchange.connection.server,
-        "state": {"key": key},
+        "state": {"key": key.name, "reads_only": key.read},
         "extensions": {},
     }
 

@@ -114,6 +114,18 @@ def test_a_key_is_asked_for_where_keys_are_set(serve: Serve, browser: Browser) -
     assert fetched(daemon, "/ui/app.js")[0] == 401
 
 
+def test_a_key_that_only_reads_has_nothing_to_press(serve: Serve, opened: Open) -> None:
+    """What the daemon would refuse is not offered."""
+    keys = [{"key": "sk-all"}, {"name": "eyes", "key": "sk-reads", "read": True}]
+    daemon = serve({"chat": model()}, apiKeys=keys)
+    credentials = {"username": "x", "password": "sk-reads"}
+    page = opened(daemon, http_credentials=credentials).page
+    expect(page.get_by_role("button", name="Load chat")).to_have_count(0)
+    expect(page.get_by_role("button", name="Pause")).to_have_count(0)
+    daemon.key = "sk-reads"
+    assert daemon.ask("GET", "/api/access")[1] == {"key": "eyes", "changes": False}
+
+
 def test_files_are_safe_and_asked_for_once(serve: Serve) -> None:
     """A strict policy for scripts, no frame, and an answer without a body if nothing changed."""
     daemon = serve({"chat": model()})

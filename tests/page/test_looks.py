@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import random
 import re
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +25,7 @@ from tests.system.daemon import Process
 
 pytestmark = pytest.mark.page
 GRAVE = ("serious", "critical")
+LONGER = float(os.environ.get("PAGE_BUSY_SECONDS", "0"))
 WIDE, NARROW = 1280, 390
 MOST_OF_OURS, MOST_OF_OTHERS = 150_000, 30_000  # bytes until the first page is painted
 
@@ -38,6 +42,10 @@ def busy(serve: Serve) -> Iterator[Process]:
     daemon = serve(models, gpus="24", maxWait=2)
     for name in ("chat", "code", "vision", "chat", "code", "broken", "embed", "chat"):
         daemon.chat(name, stream=True)
+    until = time.monotonic() + LONGER
+    while time.monotonic() < until:  # for pictures that show more
+        for name in ("chat", "code", "embed", "chat", "vision", "code"):
+            daemon.chat(name, stream=True, delay=random.uniform(0.2, 2.5))
     with streams(daemon, "chat", "code", "vision"):
         yield daemon
 

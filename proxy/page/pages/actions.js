@@ -61,10 +61,10 @@ export function actionsOf(model, short = false) {
   found.push(
     mine
       ? html`<${Action} key="pin" label="Unpin" name="Let ${model.id} leave again" onClick=${() => unpin(model)}/>`
-      : html`<${Action} key="pin" label="Pin for an hour" name="Pin ${model.id} for an hour" onClick=${() => pin(model)}/>`,
+      : html`<${Action} key="pin" label="Pin 1 h" name="Pin ${model.id} for an hour" onClick=${() => pin(model)}/>`,
   );
   if (is("ready")) {
-    found.push(html`<a key="own" class="button" href="../upstream/${encodeURI(model.id)}/" target="_blank" rel="noreferrer">Its own page</a>`);
+    found.push(html`<a key="own" class="button" href="../upstream/${encodeURI(model.id)}/" target="_blank" rel="noreferrer"aria-label="Open the own page of ${model.id}">Open</a>`);
   }
   return found;
 }

@@ -61,7 +61,7 @@ export function Page() {
   };
   const all = [...told.problems, ...told.warnings];
   const show = (/** @type {Problem} */ one) => document.getElementById(`line-${told.files.findIndex((/** @type {any} */ file) => file.path === one.file)}-${one.line}`)?.scrollIntoView({ block: "center" });
-  return html`<div class="row"><${Action} label="Look again" onClick=${look}/><${Action} label="Reload" name="Put the files into effect" disabled=${!told.good} onClick=${reload}/><a class="end" href="../api/config">As JSON</a></div>
+  return html`<div class="row"><${Action} label="Look again" reads=${true} onClick=${look}/><${Action} label="Reload" name="Put the files into effect" disabled=${!told.good} onClick=${reload}/><a class="end" href="../api/config">As JSON</a></div>
     <section aria-label="What a reload would change"><h2>What a reload would change</h2><${Changes} told=${told}/></section>
     <${Problems} list=${told.problems} kind="Problems" onShow=${show}/>
     <${Problems} list=${told.warnings} kind="Warnings" onShow=${show}/>

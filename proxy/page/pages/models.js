@@ -41,7 +41,7 @@ function List() {
       <label>Search <input type="search" value=${text} onInput=${(/** @type {any} */ event) => setText(event.target.value)}/></label>
       <label><input type="checkbox" checked=${unlisted.value} onChange=${(/** @type {any} */ event) => { unlisted.value = event.target.checked; }}/> unlisted too</label>
       <span class="end"><${Action} label="Unload all" kind="danger" onClick=${unloadAll}/></span></form>
-    <div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table class="wide"><caption>${counted(found.length, "model")}${daemon.value ? `; ${daemon.value.rule}` : ""}</caption><thead><tr><th scope="col">Model</th><th scope="col">State</th><th scope="col">In flight</th><th scope="col">Waiting</th><th scope="col">A wake takes</th><th scope="col">A start takes</th><th scope="col">Sleep leaves</th><th scope="col">Actions</th></tr></thead>
+    <div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table class="wide models"><caption>${counted(found.length, "model")}${daemon.value ? `; ${daemon.value.rule}` : ""}</caption><thead><tr><th scope="col">Model</th><th scope="col">State</th><th scope="col">In flight</th><th scope="col">Waiting</th><th scope="col">A wake takes</th><th scope="col">A start takes</th><th scope="col">Sleep leaves</th><th scope="col">Actions</th></tr></thead>
     <tbody>${found.map((one) => html`<${Row} key=${one.id} model=${one}/>`)}</tbody></table></div>`;
 }
 
