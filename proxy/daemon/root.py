@@ -184,7 +184,7 @@ async def _warn_if_blind(config: Config) -> None:
     reason: str | None = None
     with contextlib.suppress(RuntimeError):  # there is no thread left; that is no reason to end
         reason = await trio.to_thread.run_sync(
-            why_not_known, abandon_on_cancel=True, limiter=OF_DRIVER
+            why_not_known, abandon_on_cancel=True, limiter=OF_DRIVER.limiter
         )
     if reason:
         log.warning(f"GPU memory is not measured, so no sleep is proved by it: {reason}")

@@ -41,6 +41,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 if TYPE_CHECKING:  # most daemons have no store, and need not wait for it
     from sqlite3 import Connection
 
+LATER = 4.0  # seconds of the time between samples that have passed when the daemon begins
 HOUR = 3600
 Recalled = tuple[int, int, list[Finished], dict[Kind, list[Row]]]
 SOON = 0.5  # seconds; a step is often followed by another
@@ -74,7 +75,7 @@ class History:
     _stirred: trio.Event = attrs.field(factory=trio.Event, init=False)
     _has_moved: bool = attrs.field(default=False, init=False)
     _looked_at: float = attrs.field(default=-inf, init=False)
-    _sampled_at: float = attrs.field(default=-inf, init=False)
+    _sampled_at: float = attrs.field(factory=lambda: trio.current_time() - LATER, init=False)
 
     @recorder.default
     def _begun(self) -> Recorder:

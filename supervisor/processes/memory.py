@@ -26,8 +26,32 @@ T = TypeVar("T")
 Measure = Callable[[int], Awaitable[int]]
 """Return the bytes that the process tree of a pid holds."""
 
+
+@attrs.frozen(eq=False)
+class Threads:
+    """Threads of one kind of look; what one run of Trio has given up keeps none of the next.
+
+    Attributes:
+        most: how many there are at a time.
+    """
+
+    most: int
+    _of_a_run: trio.lowlevel.RunVar[trio.CapacityLimiter] = attrs.field(
+        factory=lambda: trio.lowlevel.RunVar("threads"), init=False
+    )
+
+    @property
+    def limiter(self) -> trio.CapacityLimiter:
+        """What counts them in the present run."""
+        try:
+            return self._of_a_run.get()
+        except LookupError:
+            self._of_a_run.set(trio.CapacityLimiter(self.most))
+            return self._of_a_run.get()
+
+
 # What hangs keeps its thread: a driver must keep neither those of the daemon nor those for /proc.
-OF_DRIVER, _OF_PROC = trio.CapacityLimiter(2), trio.CapacityLimiter(4)
+OF_DRIVER, _OF_PROC = Threads(2), Threads(4)
 # There is no thread left to look with, or no descriptor: for a file, or for the library itself.
 NOTHING_LEFT = (RuntimeError, OSError, ImportError)
 _OWN = re.compile(rb"^(?:RssAnon|RssShmem):\s+(\d+) kB$", re.MULTILINE)
@@ -74,8 +98,9 @@ async def weigh(pid: int, host: bool) -> Held:
         return Held()
 
 
-async def beside(look: Callable[[S], T], at: S, limiter: trio.CapacityLimiter = _OF_PROC) -> T:
+async def beside(look: Callable[[S], T], at: S, threads: Threads = _OF_PROC) -> T:
     """Look at a process, or at many, in a thread, which is given up if it takes too long."""
+    limiter = threads.limiter
     return await trio.to_thread.run_sync(look, at, abandon_on_cancel=True, limiter=limiter)
 
 

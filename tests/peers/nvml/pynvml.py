@@ -77,7 +77,7 @@ def nvmlDeviceGetGraphicsRunningProcesses(_: int) -> list[SimpleNamespace]:  # n
 
 
 def nvmlDeviceGetName(_: int) -> str:  # noqa: N802
-    return "a GPU that is made up"
+    return os.environ.get("CUDA_STAND_IN_NAME", "a GPU that is made up")
 
 
 def nvmlSystemGetDriverVersion() -> str:  # noqa: N802
