@@ -59,7 +59,7 @@ export function readyIn(one, now) {
   const ready = left(one.readyIn, one.at, now);
   if (ready === null) return "not known when";
   const isOpen = one.place > 1 || one.behind.some((rival) => rival.in_flight);
-  if (isOpen && ready < 0.5) return "as soon as that ends";
+  if (isOpen && ready < 0.5) return one.place > 1 ? "after that" : "as soon as that ends";
   return `${isOpen ? "in at least" : "≈"} ${counting(ready)}${one.readyInMeasured ? "" : " (not measured yet)"}`;
 }
 
