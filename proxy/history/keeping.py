@@ -73,6 +73,7 @@ class History:
     gpus: deque[Row] = attrs.field(factory=deque, init=False)
     _has_recalled: bool = attrs.field(default=False, init=False)
     _stirred: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _has_gpus: bool = attrs.field(default=True, init=False)  # as far as is known
     _has_moved: bool = attrs.field(default=False, init=False)
     _looked_at: float = attrs.field(default=-inf, init=False)
     _sampled_at: float = attrs.field(factory=lambda: trio.current_time() - LATER, init=False)
@@ -253,9 +254,10 @@ class History:
         is_watched = self.watches() and now >= self._looked_at + pause
         self._has_moved = self._has_moved and not is_watched
         seen: Survey | None = None
-        if is_watched or (is_due and self._has_processes()):
+        if is_watched or (is_due and (self._has_gpus or self._has_processes())):
             self._looked_at = now
             if seen := await self.supervisor.room.seen():
+                self._has_gpus = bool(seen.readings)
                 row = memory_of(self.supervisor, seen, at)
                 self.memory.add(row)
                 self.on_memory(row)

@@ -123,20 +123,23 @@ export function Page() {
   const [off, setOff] = useState(false);
   useEffect(() => {
     let gone = false;
+    /** @type {number|undefined} */
+    let timer;
     const look = async () => {
-      if (document.hidden) return;
+      let pause = EVERY;
       try {
-        const found = await get("api/performance");
-        if (!gone) setTold(found);
+        const found = document.hidden ? null : await get("api/performance");
+        if (found && !gone) setTold(found);
+        if (found && !found.sys_stats.length) pause = 1000;
       } catch (error) {
         if (!gone && error instanceof Refused && error.status === 503) setOff(true);
       }
+      if (!gone) timer = setTimeout(look, pause);
     };
     look();
-    const timer = setInterval(look, EVERY);
     return () => {
       gone = true;
-      clearInterval(timer);
+      clearTimeout(timer);
     };
   }, []);
   return html`<div class="row" role="toolbar" aria-label="Window">${[300, 900, 3600].map((one) => html`<button type="button" aria-pressed=${width.value === one} onClick=${() => { width.value = one; }}>${one === 3600 ? "1 h" : `${one / 60} min`}</button>`)}</div>

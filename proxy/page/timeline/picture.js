@@ -16,6 +16,7 @@ import { bounds, moved, stepped, ticks, zoomed } from "./window.js";
 
 export const ROW = 26; // pixels
 const LANE = 56; // of memory
+const AFTER = 60; // seconds that the last look at memory is taken to hold
 const NEVER = 1e9; // seconds; the end of what goes on
 const TICK = 84; // pixels between two names on the axis
 /** Moments are drawn relative to this one: SVG's numbers have seven digits. */
@@ -80,22 +81,16 @@ class Lane extends Component {
     const known = samples.map((one) => ({ at: one.at, ...one.devices.find((d) => d.name === device) }));
     const list = /** @type {any[]} */ (known.filter((one) => one.total));
     const most = Math.max(1, ...list.map((one) => one.total));
+    if (!list.length) return null;
+    // What was seen holds until the next look: steps, not slopes.
+    const line = (/** @type {number} */ parts) => list.flatMap((one, place) => {
+      const sum = KINDS.slice(0, parts).reduce((all, name) => all + one[name], 0);
+      const y = LANE - 6 - ((LANE - 10) * sum) / most;
+      const next = place + 1 < list.length ? list[place + 1].at : one.at + AFTER;
+      return [[x(one.at), y], [x(next), y]];
+    });
     const areas = KINDS.map((kind, place) => {
-      const upper = list.map((one) => {
-        const sum = KINDS.slice(0, place + 1).reduce((all, name) => all + one[name], 0);
-        return [x(one.at), LANE - 6 - ((LANE - 10) * sum) / most];
-      });
-      const lower = list.map((one) => {
-        const sum = KINDS.slice(0, place).reduce((all, name) => all + one[name], 0);
-        return [x(one.at), LANE - 6 - ((LANE - 10) * sum) / most];
-      });
-      if (!upper.length) return null;
-      const last = upper[upper.length - 1];
-      const edge = [
-        [last[0] + 60, last[1]],
-        [last[0] + 60, lower[lower.length - 1][1]],
-      ];
-      const points = [...upper, ...edge, ...lower.reverse()].map((pair) => pair.join(" ")).join("L");
+      const points = [...line(place + 1), ...line(place).reverse()].map((pair) => pair.join(" ")).join("L");
       return html`<path class="area ${kind}" d=${`M${points}Z`}/>`;
     });
     return html`<g transform="translate(0 ${top})">${areas}</g>`;
