@@ -26,17 +26,15 @@ from configschema.rules.unknown import secrets_in
 from configschema.text.problems import HIDDEN, Place, Report
 
 _VALUE = r"""("[^"\n]{0,1000}"|'[^'\n]{0,1000}'|[^\s"'$][^\s"']{0,1000})"""
-_SECRET_ARGUMENTS = [
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        r"""((?:token|secret|password|passwd|pass|pwd|[-_?&]key|api_?key)["']?"""
-        r"""(?:[ \t]{0,8}[=:][ \t]{0,8}|[ \t]{1,8}(?:\\\n[ \t]{0,80})?|,[ \t]{0,8}))""" + _VALUE,
-        r"""(authorization["']?[ \t]{0,8}[=:][ \t]{0,8}["']?"""
-        r"""(?:(?:bearer|basic|token)[ \t]{1,8})?)([^\s"'$]{1,1000})""",
-        r"((?:^|\s)(?:-u|--user)[ \t]{1,8})" + _VALUE,
-        r"""(//)([^/\s"']{1,300})(?=@)""",
-    )
-]
+_HINTS = ("token", "secret", "pass", "pwd", "key", "authorization", " -u", "--user", "@")
+_SECRET_ARGUMENTS = (
+    r"""((?:token|secret|password|passwd|pass|pwd|[-_?&]key|api_?key)["']?"""
+    r"""(?:[ \t]{0,8}[=:][ \t]{0,8}|[ \t]{1,8}(?:\\\n[ \t]{0,80})?|,[ \t]{0,8}))""" + _VALUE,
+    r"""(authorization["']?[ \t]{0,8}[=:][ \t]{0,8}["']?"""
+    r"""(?:(?:bearer|basic|token)[ \t]{1,8})?)([^\s"'$]{1,1000})""",
+    r"((?:^|\s)(?:-u|--user)[ \t]{1,8})" + _VALUE,
+    r"""(//)([^/\s"']{1,300})(?=@)""",
+)
 """What stands behind a name that ends like a secret's, such as ``HF_TOKEN=`` or ``--api-key``; what
 is sent as ``Authorization``; and who logs in at an address."""
 _MACRO = re.compile(r"\$\{([\w-]{1,64})\}")
@@ -45,8 +43,10 @@ COMMANDS = {"cmd": "cmd", "cmdStop": "cmd_stop", "cmdSleep": "cmd_sleep", "cmdWa
 
 def without_arguments(text: str) -> str:
     """Return a text without what looks like a secret, where no key of the file says that it is."""
-    for pattern in _SECRET_ARGUMENTS:
-        text = pattern.sub(rf"\g<1>{HIDDEN}", text)
+    lowered = text.lower()
+    if any(hint in lowered for hint in _HINTS):  # few texts have one, and to compile takes a while
+        for pattern in _SECRET_ARGUMENTS:
+            text = re.sub(pattern, rf"\g<1>{HIDDEN}", text, flags=re.IGNORECASE)
     return text
 
 

@@ -73,6 +73,7 @@ class History:
     gpus: deque[Row] = attrs.field(factory=deque, init=False)
     _has_recalled: bool = attrs.field(default=False, init=False)
     _stirred: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _is_sampling: bool = attrs.field(default=False, init=False)
     _has_gpus: bool = attrs.field(default=True, init=False)  # as far as is known
     _has_moved: bool = attrs.field(default=False, init=False)
     _looked_at: float = attrs.field(default=-inf, init=False)
@@ -141,6 +142,10 @@ class History:
         if self.watches():
             self._has_moved = True
             self.stir()
+        elif (
+            not self._is_sampling
+        ):  # which begins with the first process: what it needs takes 4 MiB
+            self.stir()
 
     def finished(self, call: Call, answer: Answer, tokens: Tokens, now: float) -> None:
         """Keep a request that has ended."""
@@ -198,6 +203,8 @@ class History:
 
     def samples_after(self, after: float) -> Row:
         """Return what the machine did since a moment, as llama-swap tells of it."""
+        self._is_sampling = True
+        self.stir()
         kinds = {"sys_stats": self.system, "gpu_stats": self.gpus}
         text = rfc3339(after)
         return {
@@ -235,7 +242,7 @@ class History:
     def _pause(self) -> float:
         """Return the seconds until the machine, or memory, is looked at."""
         now, due = trio.current_time(), inf
-        if self.every:
+        if self.every and self._is_sampling:
             due = self._sampled_at + self.every
         if self.watches():
             due = min(due, self._looked_at + (SOON if self._has_moved else WHILE_WATCHED))
@@ -249,7 +256,8 @@ class History:
 
     async def _look(self) -> None:
         now, at = trio.current_time(), time.time()
-        is_due = bool(self.every) and now >= self._sampled_at + self.every
+        self._is_sampling = self._is_sampling or self._has_processes()
+        is_due = self._is_sampling and bool(self.every) and now >= self._sampled_at + self.every
         pause = SOON if self._has_moved else WHILE_WATCHED
         is_watched = self.watches() and now >= self._looked_at + pause
         self._has_moved = self._has_moved and not is_watched
