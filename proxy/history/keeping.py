@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,14 +25,13 @@ from proxy.forwarding.tokens import Tokens
 from proxy.history import paging
 from proxy.history.captures import Captures
 from proxy.history.finished import DEFAULT_KEPT, Activity, Ended, Finished
-from proxy.history.memorylook import MemorySamples, memory_of
+from proxy.history.memorylook import BETWEEN_SAMPLES, MemorySamples, memory_of
 from proxy.history.recorder import Recorder
 from proxy.history.spans import DAY, Bounds, Kind, Row, Timeline
 from proxy.history.store import Store
 from supervisor import Supervisor
 from supervisor.processes.memory import OF_DRIVER, beside
-from supervisor.processes.survey import Survey
-from supervisor.room.devices import Reading
+from supervisor.room.devices import look
 from supervisor.states.table import HAS_PROCESS
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
@@ -45,6 +43,7 @@ LATER = 4.0  # seconds of the time between samples that have passed when the dae
 HOUR = 3600
 Recalled = tuple[int, int, list[Finished], dict[Kind, list[Row]]]
 SOON = 0.5  # seconds; a step is often followed by another
+WHILE_NOTHING_MOVES = 60.0  # seconds between looks at memory
 WHILE_WATCHED = 2.0  # seconds between looks at memory
 
 
@@ -74,7 +73,6 @@ class History:
     _has_recalled: bool = attrs.field(default=False, init=False)
     _stirred: trio.Event = attrs.field(factory=trio.Event, init=False)
     _is_sampling: bool = attrs.field(default=False, init=False)
-    _has_gpus: bool = attrs.field(default=True, init=False)  # as far as is known
     _has_moved: bool = attrs.field(default=False, init=False)
     _looked_at: float = attrs.field(default=-inf, init=False)
     _sampled_at: float = attrs.field(factory=lambda: trio.current_time() - LATER, init=False)
@@ -213,11 +211,7 @@ class History:
 
     async def hardware(self) -> Row:
         """Return what the machine is."""
-        seen = await self.supervisor.room.seen()
-        from proxy.history.machine import describe
-
-        readings = seen.readings if seen else ()
-        return await beside(describe, readings, OF_DRIVER)
+        return await beside(_describe, None, OF_DRIVER)
 
     # What goes on.
 
@@ -258,29 +252,31 @@ class History:
         now, at = trio.current_time(), time.time()
         self._is_sampling = self._is_sampling or self._has_processes()
         is_due = self._is_sampling and bool(self.every) and now >= self._sampled_at + self.every
-        pause = SOON if self._has_moved else WHILE_WATCHED
-        is_watched = self.watches() and now >= self._looked_at + pause
-        self._has_moved = self._has_moved and not is_watched
-        seen: Survey | None = None
-        if is_watched or (is_due and (self._has_gpus or self._has_processes())):
-            self._looked_at = now
+        if self._wants_memory(now, is_due=is_due):
+            self._looked_at, self._has_moved = now, False
             if seen := await self.supervisor.room.seen():
-                self._has_gpus = bool(seen.readings)
                 row = memory_of(self.supervisor, seen, at)
                 self.memory.add(row)
                 self.on_memory(row)
         if is_due:
             self._sampled_at = now
-            await self._sample(seen, at)
+            await self._sample(at)
+
+    def _wants_memory(self, now: float, *, is_due: bool) -> bool:
+        """Whether to look who holds what: a look at all processes holds up streams for 20 ms."""
+        since = now - self._looked_at
+        if self.watches():
+            return since >= (SOON if self._has_moved else WHILE_WATCHED)
+        pause = BETWEEN_SAMPLES if self._has_moved else WHILE_NOTHING_MOVES
+        return is_due and since >= pause and self._has_processes()
 
     def _has_processes(self) -> bool:
         return any(one.at.state in HAS_PROCESS for one in self.supervisor.servers.values())
 
-    async def _sample(self, seen: Survey | None, at: float) -> None:
+    async def _sample(self, at: float) -> None:
         most = int(HOUR / self.every)
-        readings = seen.readings if seen else ()
         try:
-            system, gpus = await beside(partial(_sample, at), readings, OF_DRIVER)
+            system, gpus = await beside(_sample, at, OF_DRIVER)
         except Exception as error:  # whatever a kernel or a driver hides: only a sample is missing
             log.debug(f"The machine could not be sampled: {error!r}")
             return
@@ -288,12 +284,19 @@ class History:
         self.gpus.extend(gpus)
         while len(self.system) > most:
             self.system.popleft()
-        while len(self.gpus) > most * max(1, len(readings)):
+        while len(self.gpus) > most * max(1, len(gpus)):
             self.gpus.popleft()
 
 
-def _sample(at: float, readings: Sequence[Reading]) -> tuple[Row, list[Row]]:
+def _sample(at: float) -> tuple[Row, list[Row]]:
     """Look at the machine; what that needs is loaded here, in a thread."""
     from proxy.history.machine import sample, sample_gpus
 
+    readings = look(())
     return sample(at), sample_gpus(at, readings) if readings else []
+
+
+def _describe(_: None) -> Row:
+    from proxy.history.machine import describe
+
+    return describe(look(()))
