@@ -102,6 +102,43 @@ def settings_of(config: Config, name: str) -> dict[str, Any]:
     return found
 
 
+@attrs.frozen
+class Difference:
+    """A setting that two configurations do not have in common.
+
+    Attributes:
+        model: whose; empty for one of the whole file.
+        key: of the file.
+        old: its value, as it may be shown; None for the default.
+        new: the same.
+    """
+
+    model: str
+    key: str
+    old: Any
+    new: Any
+
+
+def differences(old: Config, new: Config) -> list[Difference]:
+    """Return the settings that differ: those of the file, then those of models that both have.
+
+    Values that are secret have stars on both sides.
+    """
+    keys = [key for key in _differing(old, new) if key != "models"]
+    shown = [_clean(_section(one, keys), one.hide) for one in (old, new)]
+    found = [Difference("", key, *(one.get(key) for one in shown)) for key in keys]
+    for name in sorted(old.models.keys() & new.models.keys()):
+        if keys := _differing(old.models[name], new.models[name]):
+            shown = [settings_of(one, name) for one in (old, new)]
+            found += [Difference(name, key, *(one.get(key) for one in shown)) for key in keys]
+    return found
+
+
+def _differing(old: attrs.AttrsInstance, new: attrs.AttrsInstance) -> list[str]:
+    fields = fields_of(type(old)).items()
+    return [key for key, field in fields if getattr(old, field.name) != getattr(new, field.name)]
+
+
 def _clean(value: Any, hide: Callable[[str], str]) -> Any:  # noqa: ANN401 -- plain data
     if isinstance(value, dict):
         named = {key: _clean(one, hide) for key, one in value.items()}
@@ -157,10 +194,12 @@ def as_yaml(data: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=100)
 
 
-def _section(section: attrs.AttrsInstance) -> dict[str, Any]:
+def _section(section: attrs.AttrsInstance, keys: Collection[str] = ()) -> dict[str, Any]:
     kinds = types_of(type(section))
     found: dict[str, Any] = {}
     for key, field in fields_of(type(section)).items():
+        if keys and key not in keys:
+            continue
         value = getattr(section, field.name)
         if value != _usual(field) and value not in ("", (), None):
             found[key] = _plain(value, without_none(kinds[key]))

@@ -6,7 +6,7 @@ change does to the models is the supervisor's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from configschema import Config, ConfigError, Loaded, Problem
+from configschema.rules.showing import Difference, differences
 from proxy.http.errors import BadRequest, needs_restart
 from proxy.lifecycle.startup import CannotRun
 from supervisor import Changes, Supervisor
@@ -53,12 +54,14 @@ class Preview:
         changes: what would change; None if the files cannot be used.
         problems: why they cannot.
         warnings: what is hardly meant.
+        differences: the settings that would change.
         texts: the files, as far as they may be shown.
     """
 
     changes: Changes | None = None
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
+    differences: Sequence[Difference] = ()
     texts: Mapping[str, str] = attrs.field(factory=dict)
 
 
@@ -114,9 +117,12 @@ class Reloader:
             )
         except (CannotRun, OSError, RuntimeError, ImportError) as error:
             return Preview(problems=(Problem("", 1, 1, "", str(error)),))
-        found = changes(self.supervisor.config, loaded.config)
+        old, new = self.supervisor.config, loaded.config
         return Preview(
-            changes=found, warnings=loaded.warnings, texts=await _in_thread(loaded.texts)
+            changes=changes(old, new),
+            warnings=loaded.warnings,
+            differences=await _in_thread(partial(differences, old, new)),
+            texts=await _in_thread(loaded.texts),
         )
 
     def _ports(self) -> Mapping[str, int]:

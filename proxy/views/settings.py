@@ -29,6 +29,7 @@ def settings_views(reloader: Reloader, supervisor: Supervisor) -> Blueprint:
             "problems": [attrs.asdict(one) for one in seen.problems],
             "warnings": [attrs.asdict(one) for one in seen.warnings],
             "changes": attrs.asdict(seen.changes) if seen.changes else None,
+            "differences": [attrs.asdict(one) for one in seen.differences],
             "summary": str(seen.changes) if seen.changes else "",
         }
 

@@ -27,6 +27,16 @@ function Changes({ told }) {
   return html`<dl>${list.map(([name, text]) => html`<dt>${counted(told.changes[name].length, name === "settings" ? "key" : "model")}</dt><dd><b>${listed(told.changes[name])}</b> <small>${text}</small></dd>`)}</dl>`;
 }
 
+/** @param {unknown} value */
+const shown = (value) => (value === null || value === undefined ? "default" : typeof value === "string" ? value : JSON.stringify(value));
+
+/** @param {{list: {model: string, key: string, old: unknown, new: unknown}[]}} props */
+function Differences({ list }) {
+  if (!list?.length) return null;
+  return html`<div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table class="differences"><thead><tr><th scope="col">Model</th><th scope="col">Key</th><th scope="col">In effect</th><th scope="col">In the files</th></tr></thead>
+    <tbody>${list.map((one) => html`<tr><td>${one.model || html`<small>whole file</small>`}</td><td><code>${one.key}</code></td><td class="value">${shown(one.old)}</td><td class="value">${shown(one.new)}${shown(one.old) === shown(one.new) && html` <small>another secret</small>`}</td></tr>`)}</tbody></table></div>`;
+}
+
 /** @param {{list: Problem[], kind: string, onShow: (one: Problem) => void}} props */
 function Problems({ list, kind, onShow }) {
   if (!list.length) return null;
@@ -62,7 +72,7 @@ export function Page() {
   const all = [...told.problems, ...told.warnings];
   const show = (/** @type {Problem} */ one) => document.getElementById(`line-${told.files.findIndex((/** @type {any} */ file) => file.path === one.file)}-${one.line}`)?.scrollIntoView({ block: "center" });
   return html`<div class="row"><${Action} label="Look again" reads=${true} onClick=${look}/><${Action} label="Reload" name="Put the files into effect" disabled=${!told.good} onClick=${reload}/><a class="end" href="../api/config">As JSON</a></div>
-    <section aria-label="What a reload would change"><h2>What a reload would change</h2><${Changes} told=${told}/></section>
+    <section aria-label="What a reload would change"><h2>What a reload would change</h2><${Changes} told=${told}/><${Differences} list=${told.differences}/></section>
     <${Problems} list=${told.problems} kind="Problems" onShow=${show}/>
     <${Problems} list=${told.warnings} kind="Warnings" onShow=${show}/>
     ${told.files.map((/** @type {any} */ file, /** @type {number} */ number) => {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configschema import parse
-from configschema.rules.showing import settings_of, without_arguments
+from configschema.rules.showing import differences, settings_of, without_arguments
 from tests.system.daemon import started, write
 
 MODEL = """
@@ -35,6 +35,27 @@ def test_settings_are_those_that_say_something() -> None:
     assert "${env.A_KEY}" in found["cmd"]
     assert "ttl" not in found
     assert "sk-of-the-environment" not in str(found)
+
+
+def test_differences_name_both_values() -> None:
+    """Those of the whole file and of models; a changed secret is told with stars."""
+    old = parse(
+        "models: {m: {cmd: 'a ${PORT}', ttl: 5, timeouts: {busy: 1}}, n: {cmd: 'b ${PORT}'}}\n"
+        "apiKeys: [k-1]\nmaxWait: 5\n"
+    )
+    new = parse(
+        "models: {m: {cmd: 'a ${PORT} --x', timeouts: {busy: 2}}, n: {cmd: 'b ${PORT}'}}\n"
+        "apiKeys: [k-2]\nmaxWait: 5\nglobalTTL: 9\n"
+    )
+    found = {
+        (one.model, one.key): (one.old, one.new) for one in differences(old.config, new.config)
+    }
+    assert found.pop(("m", "ttl")) == (5, None)
+    assert found.pop(("m", "timeouts")) == ({"busy": 1}, {"busy": 2})
+    assert found.pop(("", "globalTTL"))[1] == 9
+    assert found.pop(("", "apiKeys")) == ([{"key": "***"}], [{"key": "***"}])
+    assert found.pop(("m", "cmd")) == ("a 5800", "a 5800 --x")
+    assert not found
 
 
 @pytest.mark.parametrize("is_good", [True, False])
