@@ -17,6 +17,14 @@ from tests.fakes import FakePrograms
 settings.register_profile("steady", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("steady")
 
+# As the daemon has it: structlog's own, with rich, shows the values of variables, for seconds.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
+
 STUB = Path(__file__).parent / "peers/stub.py"
 
 

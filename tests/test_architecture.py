@@ -24,13 +24,15 @@ MAY_IMPORT = {
         *("proxy", "supervisor", "configschema", "trio", "attrs", "structlog"),
         *("hypercorn", "quart", "quart_trio", "werkzeug", "httptools"),
         *("prometheus_client", "jmespath", "msgspec", "psutil", "re2"),
-        *("xllamacpp", "gguf", "numpy"),
+        *("xllamacpp", "gguf", "numpy", "click", "rich"),
     },
 }
 WINGS = {
     "configschema": "text keys rules making advice",
     "supervisor": "states room processes places sleep succession model scheduling playing",
-    "proxy": "http lifecycle naming forwarding history observing views daemon demo command",
+    "proxy": (
+        "http lifecycle naming forwarding history observing views daemon demo terminal command"
+    ),
 }
 """The wings of each package: one may import those to its left, and itself. What stands in the
 package's own folder is the top: no wing imports it."""

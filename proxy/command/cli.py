@@ -1,30 +1,98 @@
-"""The command line: run the daemon, check a file, show the demo.
+"""The command line: which commands there are, and what becomes of an error.
 
-Owns what each command does, and what is printed before there is a log. Imports of the daemon wait
-until it is wanted: ``check`` answers without them.
+Owns the exit status and what is said of a command line that is wrong. What each command does stands
+with it; imports of the daemon wait until it is wanted.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import gc
+import difflib
 import io
-import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
-import attrs
+import click
+from click.core import ParameterSource
 
-from configschema import ConfigError, Here, Loaded, Problem, files_in, load
-from proxy.command.arguments import DEFAULT_LISTEN, parser_of_all
+from proxy.command import acting, checking, looking, serving, shells
+from proxy.command.options import configured, examples
+from proxy.command.options import serving as serving_options
+from proxy.command.printing import as_warnings, complain
 from proxy.lifecycle.startup import CannotRun, refuse_strangers
 
-REMEDY = "choose another with --listen"
-TAKEN = f"Address already in use; {REMEDY}"
+WRONG = 2  # exit status of a command line that is wrong
+INTERRUPTED = 130  # as a shell has it after Ctrl-C
+MEANT = {
+    **dict.fromkeys(("port", "host", "address", "addr", "bind", "p"), "listen"),
+    **dict.fromkeys(("verbose", "debug", "loglevel", "quiet", "v"), "log-level"),
+    **dict.fromkeys(("conf", "cfg", "configuration", "c", "models"), "config"),
+    **dict.fromkeys(("cert", "certfile", "tls-cert"), "tls-cert-file"),
+    **dict.fromkeys(("key", "keyfile", "tls-key"), "tls-key-file"),
+    **dict.fromkeys(("server", "endpoint", "base-url", "remote"), "url"),
+    **dict.fromkeys(("watch", "reload"), "watch-config"),
+}
+"""What other programs call our options."""
+
+
+class Commands(click.Group):
+    """The commands; options before one of them count as if they stood after it."""
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; say which is meant where there is none of that name."""
+        name = arguments[0]
+        if self.get_command(context, name) is None:
+            raise click.UsageError(
+                f"{name}: unknown command{_meant_by(name, self.commands)}", context
+            )
+        return super().resolve_command(context, arguments)
+
+
+def _meant_by(name: str, known: Mapping[str, click.Command]) -> str:
+    if Path(name).is_file():
+        return f"; did you mean 'llamadoze serve --config {name}'?"
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean '{near[0]}'?" if near else "; 'llamadoze --help' lists them"
+
+
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["--help", "-h", "-help"], "max_content_width": 100},
+    epilog=examples(
+        "llamadoze init                     write a first configuration",
+        "llamadoze serve                    serve it",
+        "llamadoze ps                       in another terminal: how the models stand",
+        "llamadoze run chat                 talk to a model",
+        "llamadoze --config FILE            the same as 'serve --config FILE'",
+    ),
+)
+@click.option("--version", "-version", is_flag=True, is_eager=True, help="Print the version.")
+@configured
+@serving_options
+@click.pass_context
+def llamadoze(context: click.Context, /, *, version: bool, **options: Any) -> None:  # noqa: ANN401 -- click's
+    """One port for many local model servers; the model that makes room sleeps."""
+    if version:
+        shells.say_version()
+        context.exit()
+    source = context.get_parameter_source
+    given = {name: v for name, v in options.items() if source(name) is ParameterSource.COMMANDLINE}
+    context.default_map = dict.fromkeys(llamadoze.commands, given)
+    if context.invoked_subcommand is None:
+        context.invoke(serving.serve, **options)
+
+
+for command in (
+    *(serving.serve, looking.ps, looking.top, looking.status, acting.run, looking.logs),
+    *(acting.load, acting.wake, acting.sleep, acting.unload, acting.pin, acting.unpin),
+    *(acting.pause, acting.resume, acting.reload, checking.check, checking.schema),
+    *(checking.simulate, serving.demo, looking.support, shells.completion, shells.version),
+):
+    llamadoze.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,168 +100,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name must not end the daemon
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         refuse_strangers()
-        options = parser_of_all().parse_args(arguments)
-        status = COMMANDS[options.command](options)
+        status = llamadoze.main(words, prog_name="llamadoze", standalone_mode=False)
+    except click.UsageError as error:
+        return _say_usage(error, words)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
     except CannotRun as error:
-        _complain(f"llamadoze: {error}")
-        return 1
-    except ConfigError as error:
-        _complain(*error.problems, *_as_warnings(error.warnings))
-        return 1
-    return status
-
-
-def _serve(options: argparse.Namespace) -> int:
-    if options.config is None and options.config_dir is None:
-        raise CannotRun("no configuration: give one with --config FILE, or try 'llamadoze demo'")
-    named = [] if options.config is None else [options.config]
-    return _run(options, partial(_sources, named, options.config_dir))
-
-
-def _run(options: argparse.Namespace, find: Callable[[], list[Path]], **more: float) -> int:
-    """Run the daemon in the foreground; `find` names its files, now and for a reload."""
-    gc.enable()
-    from proxy.daemon.launch import launch
-    from proxy.lifecycle.reloading import Files
-
-    def warn(loaded: Loaded) -> None:
-        _complain(*_as_warnings(loaded.warnings))
-
-    read = partial(_load, listen=options.listen)
-    launch(options, _address(options.listen), Files(find, read), warn, **more)
-    return 0
-
-
-def _check(options: argparse.Namespace) -> int:
-    """Print what is to be said of a configuration; the exit status says whether it can be used."""
-    files = _sources(options.files, options.config_dir)
-    if not files:
-        raise CannotRun("check what? give a FILE, or a folder with --config-dir")
-    problems: tuple[Problem, ...] = ()
-    warnings: tuple[Problem, ...] = ()
-    models: list[str] = []
-    try:
-        loaded = _load(files)
-        warnings, models = loaded.warnings, sorted(loaded.config.models)
-    except ConfigError as error:
-        problems, warnings = error.problems, error.warnings
-    except CannotRun as error:
-        if not options.json:
+        complain(f"llamadoze: {error}")
+        return error.status
+    except Exception as error:
+        if not _say_problems(error):
             raise
-        problems = (Problem(str(files[0]), 1, 1, "", str(error)),)
-    if options.json:
-        _say(_as_json(problems, warnings, models))
-    else:
-        verdict = _count(problems, "problem") if problems else _count(models, "model")
-        seen = f"{', '.join(map(str, files))}: {'refused' if problems else 'good'}, {verdict}"
-        _say(*problems, *_as_warnings(warnings), seen)
-    return 1 if problems else 0
+        return 1
+    return status if isinstance(status, int) else 0
 
 
-def _count(things: Sequence[object], name: str) -> str:
-    return f"{len(things) or 'no'} {name}{'' if len(things) == 1 else 's'}"
+def _say_usage(error: click.UsageError, words: Sequence[str]) -> int:
+    """Say what is wrong with a command line, and what may be meant."""
+    text = error.format_message()
+    if isinstance(error, click.NoSuchOption):
+        name = next((one for one in words if _is(error.option_name, one)), error.option_name)
+        name = name.partition("=")[0]
+        text = f"{name}: unknown option{_option_meant(name, error)}"
+    where = error.ctx.command_path if error.ctx else "llamadoze"
+    complain(f"{where}: {text[:1].lower()}{text[1:]}", f"Try '{where} --help'.")
+    return WRONG
 
 
-def _as_json(
-    problems: Iterable[Problem], warnings: Iterable[Problem], models: Sequence[str]
-) -> str:
-    found = {"problems": problems, "warnings": warnings}
-    lists = {name: [attrs.asdict(problem) for problem in some] for name, some in found.items()}
-    return json.dumps({"good": not lists["problems"], "models": models, **lists}, indent=2)
+def _is(option: str, word: str) -> bool:
+    """Whether a word of the command line is the one of which an option was not known."""
+    return word.partition("=")[0] == option or (len(option) == 2 and word.startswith(option))
 
 
-def _schema(_: argparse.Namespace) -> int:
-    from configschema.keys.editorschema import json_schema
-
-    _say(json.dumps(json_schema(), indent=2))
-    return 0
-
-
-def _simulate(options: argparse.Namespace) -> int:
-    from proxy.command.simulate import simulate
-
-    gc.enable()  # it may play for minutes
-    sources = _sources([] if options.config is None else [options.config], options.config_dir)
-    if not sources:
-        raise CannotRun("simulate what? give a configuration with --config FILE")
-    _say(*simulate(_load(sources).config, options))
-    return 0
+def _option_meant(name: str, error: click.NoSuchOption) -> str:
+    known = [one for each in (error.ctx.command.params if error.ctx else ()) for one in each.opts]
+    meant = f"--{MEANT.get(name.lstrip('-'), '')}"
+    near = [meant] if meant in known else difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
-def _demo(options: argparse.Namespace) -> int:
-    from proxy.demo.prepare import MODELS, prepare
-    from supervisor.processes.ports import HOST, is_free, kept_free
+def _say_problems(error: Exception) -> bool:
+    """Say what is wrong with a configuration, if that is what the error tells."""
+    from configschema import ConfigError
 
-    _, port = _address(options.listen)
-    if port and not is_free(HOST, port):  # said before the advice of what to try there
-        raise CannotRun(f"cannot listen on {options.listen}: {TAKEN}")
-    with kept_free(len(MODELS)) as first_port:
-        file = prepare(Path(options.folder), options.listen, first_port)
-        options.state_dir = options.state_dir or str(file.parent / "state")
-        return _run(options, lambda: [file], grace=1.0)
-
-
-def _sources(files: Sequence[str], folder: str | None) -> list[Path]:
-    """Return the files of a configuration: those that are named, then those of the folder."""
-    named = [Path(file) for file in files]
-    if folder is None:
-        return named
-    try:
-        found = files_in(folder)
-    except OSError as error:
-        raise CannotRun(f"cannot read {folder}: {error.strerror}") from error
-    for twice in (path for path in named if path.resolve() in [one.resolve() for one in found]):
-        raise CannotRun(f"{twice} is in {folder}, too; give it once")
-    if not named and not found:
-        raise CannotRun(f"{folder} has no file that ends in .yaml or .yml")
-    return [*named, *found]
-
-
-def _load(
-    files: Sequence[Path],
-    ports: Mapping[str, int] | None = None,
-    listen: str = DEFAULT_LISTEN,
-) -> Loaded:
-    try:
-        return load(*files, ports=ports or {}, place=Here(_address(listen)[1]))
-    except IsADirectoryError as error:
-        raise CannotRun(f"{error.filename} is a folder: give it with --config-dir") from error
-    except OSError as error:
-        raise CannotRun(f"cannot read {error.filename}: {error.strerror}") from error
-
-
-def _address(text: str) -> tuple[str, int]:
-    """Split ``HOST:PORT``; ``:PORT`` is every address, as llama-swap has it."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise CannotRun(f"--listen {text}: expected HOST:PORT, such as {DEFAULT_LISTEN}")
-    return host.strip("[]"), int(port)
-
-
-COMMANDS = {
-    "serve": _serve,
-    "check": _check,
-    "schema": _schema,
-    "simulate": _simulate,
-    "demo": _demo,
-}
-
-
-def _as_warnings(problems: Iterable[Problem]) -> list[str]:
-    return [f"{problem} (warning)" for problem in problems]
-
-
-def _say(*lines: object) -> None:
-    _write(sys.stdout, lines)
-
-
-def _complain(*lines: object) -> None:
-    _write(sys.stderr, lines)
-
-
-def _write(stream: TextIO, lines: Iterable[object]) -> None:
-    with contextlib.suppress(OSError):  # the reader went away
-        stream.write("".join(f"{line}\n" for line in lines))
-        stream.flush()
+    if isinstance(error, ConfigError):
+        complain(*error.problems, *as_warnings(error.warnings))
+    return isinstance(error, ConfigError)

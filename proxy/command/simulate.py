@@ -6,7 +6,6 @@ the daemon's own decisions.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,9 +13,10 @@ from typing import Literal
 import attrs
 
 from configschema import Config
+from configschema.keys.fields import Seconds
 from configschema.rules.routing import Rules, check_routing
-from proxy.command.arguments import TIMES
-from proxy.command.sizes import learned_by, needs_for, space_for
+from proxy.command.options import TIMES
+from proxy.command.sizes import Played, learned_by, needs_for, space_for
 from proxy.command.timeline import draw
 from proxy.command.traces import read_log, read_trace, seconds_in
 from proxy.lifecycle.startup import CannotRun
@@ -34,16 +34,16 @@ MOST_NAMES = 5
 ONE_AT_A_TIME = "one at a time"
 
 
-def simulate(config: Config, options: argparse.Namespace) -> list[str]:
+def simulate(config: Config, options: Played) -> list[str]:
     """Play a trace and return the lines of the report.
 
     Raises:
         CannotRun: the trace or an argument cannot be used, with its place.
     """
     if options.max_wait is not None:
-        config = attrs.evolve(config, max_wait=options.max_wait)
+        config = attrs.evolve(config, max_wait=Seconds(options.max_wait))
     if options.min_active is not None:
-        config = attrs.evolve(config, min_active=options.min_active)
+        config = attrs.evolve(config, min_active=Seconds(options.min_active))
     space, learned = space_for(config, options), learned_by(config, options)
     durations = _durations(config, options, learned, space)
     trace, head = _trace(config, options)
@@ -64,18 +64,18 @@ def simulate(config: Config, options: argparse.Namespace) -> list[str]:
     return [*head, *_totals(marked), "", *_per_model(fair)]
 
 
-def _trace(config: Config, options: argparse.Namespace) -> tuple[list[Arrival], list[str]]:
+def _trace(config: Config, options: Played) -> tuple[list[Arrival], list[str]]:
     """Return the requests, and what is to be said of where they are from."""
     if options.log:
         arrivals, said = read_log(Path(options.log), config)
         return arrivals, [said]
     serve = _times(options.serve, "serve", config)
-    return read_trace(Path(options.trace), config, serve), []
+    return read_trace(Path(options.trace or ""), config, serve), []
 
 
 def _durations(
     config: Config,
-    options: argparse.Namespace,
+    options: Played,
     learned: Mapping[str, Learned],
     space: Space | None,
 ) -> dict[str, Durations]:

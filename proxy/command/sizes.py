@@ -5,8 +5,7 @@ Owns which of these counts. What follows from it is the supervisor's simulation.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
 
@@ -27,7 +26,44 @@ Size = tuple[int, int | None]
 """Bytes awake, and those that sleep leaves, if that is said."""
 
 
-def learned_by(config: Config, options: argparse.Namespace) -> Mapping[str, Learned]:
+@attrs.frozen(kw_only=True)
+class Played:
+    """What the command line says of a simulation; see the help of each option.
+
+    Attributes:
+        trace: file of the requests; None if they are in a log.
+        log: file of the daemon's log.
+        max_wait: seconds, instead of the file's.
+        min_active: the same.
+        picture: file that is drawn.
+        state_dir: of a daemon that has learned.
+        gpu: sizes of the GPUs.
+        host: size of the host's memory.
+        memory: what models take.
+        start: seconds, for all models or for one; the same for those below.
+        stop: of the end of a process.
+        sleep: of falling asleep.
+        wake: of a wake.
+        serve: of a request.
+    """
+
+    trace: str | None
+    log: str | None
+    max_wait: int | None
+    min_active: int | None
+    picture: str | None
+    state_dir: str | None
+    gpu: Sequence[str]
+    host: str | None
+    memory: Sequence[str]
+    start: Sequence[str]
+    stop: Sequence[str]
+    sleep: Sequence[str]
+    wake: Sequence[str]
+    serve: Sequence[str]
+
+
+def learned_by(config: Config, options: Played) -> Mapping[str, Learned]:
     """Return what a daemon has learned of each model; nothing without its state folder.
 
     Raises:
@@ -42,7 +78,7 @@ def learned_by(config: Config, options: argparse.Namespace) -> Mapping[str, Lear
     return {name: knowledge.recall(model) for name, model in config.models.items()}
 
 
-def space_for(config: Config, options: argparse.Namespace) -> Space | None:
+def space_for(config: Config, options: Played) -> Space | None:
     """Return the memory there is; None if neither file nor options say anything of memory.
 
     Raises:
@@ -68,7 +104,7 @@ def space_for(config: Config, options: argparse.Namespace) -> Space | None:
 
 
 def needs_for(
-    config: Config, options: argparse.Namespace, learned: Mapping[str, Learned], space: Space
+    config: Config, options: Played, learned: Mapping[str, Learned], space: Space
 ) -> Mapping[str, Need]:
     """Return what each model needs.
 
@@ -82,7 +118,7 @@ def needs_for(
     }
 
 
-def _given(config: Config, options: argparse.Namespace) -> tuple[Size | None, dict[str, Size]]:
+def _given(config: Config, options: Played) -> tuple[Size | None, dict[str, Size]]:
     everyones: Size | None = None
     own: dict[str, Size] = {}
     for text in options.memory:

@@ -9,23 +9,30 @@ from __future__ import annotations
 import contextlib
 import gc
 import ipaddress
+import os
 import resource
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from math import inf
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import attrs
 import structlog
 import trio
 
 from configschema import Config
 from proxy.daemon.application import Application, open_application
 from proxy.forwarding.modelcalls import CONTACT
-from proxy.http.listening import open_listeners, serve_http
+from proxy.http.addresses import Address, open_listeners, removed_at_end, shown
+from proxy.http.listening import serve_http
+from proxy.lifecycle.certificates import Certificate
 from proxy.lifecycle.preload import preload
 from proxy.lifecycle.reloading import Files, Reloader
 from proxy.lifecycle.signals import Told
+from proxy.lifecycle.systemd import READY, STOPPING, Systemd
+from proxy.lifecycle.whereabouts import Whereabouts, ticks_of, told_in
 from proxy.observing.counters import Metrics
 from proxy.observing.logbook import LogBook
 from supervisor import State, Supervisor, open_supervisor
@@ -45,47 +52,77 @@ Task = Callable[[], Awaitable[None]]
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 
-async def run_daemon(
-    config: Config,
-    host: str,
-    port: int,
-    grace: float = DEFAULT_GRACE,
-    files: Files | None = None,
-    records: Records | None = None,
-    *,
-    watch: bool = False,
-    book: LogBook | None = None,
-    tls: ssl.SSLContext | None = None,
-) -> None:
+@attrs.frozen(kw_only=True)
+class Setup:
+    """What a daemon is started with, beside its configuration.
+
+    Attributes:
+        address: where it listens.
+        grace: seconds that open answers have to end.
+        files: where the configuration is read again.
+        named: those files and folders, as the command line has them.
+        records: of the processes, for the next daemon.
+        watch: whether the files are read whenever they change.
+        book: keeps the last lines of the log.
+        certificate: to serve HTTPS.
+        systemd: the manager that has started it.
+    """
+
+    address: Address
+    grace: float = DEFAULT_GRACE
+    files: Files | None = None
+    named: tuple[str, ...] = ()
+    records: Records | None = None
+    watch: bool = False
+    book: LogBook = attrs.field(factory=LogBook)
+    certificate: Certificate | None = None
+    systemd: Systemd = attrs.field(factory=Systemd.of_environment)
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """How connections are encrypted; None if they are not."""
+        return self.certificate.context if self.certificate else None
+
+    def whereabouts(self, url: str) -> Whereabouts:
+        """Return what commands are told that look for this daemon."""
+        return Whereabouts(
+            url=url,
+            pid=os.getpid(),
+            started=ticks_of(os.getpid()),
+            files=self.named,
+            certificate=str(Path(self.certificate.chain).absolute()) if self.certificate else "",
+        )
+
+
+async def run_daemon(config: Config, setup: Setup) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends everything at once.
 
     After SIGTERM, models live on for the next daemon, if the configuration says so.
 
     Args:
         config: the models.
-        host: address to listen on.
-        port: port to listen on; 0 takes any, and the log says which.
-        grace: seconds that open answers have to end.
-        files: where the configuration is read again.
-        records: of the processes, for the next daemon.
-        watch: whether the files are read whenever they change.
-        book: keeps the last lines of the log.
-        tls: to serve HTTPS.
+        setup: what else the daemon is started with.
 
     Raises:
         OSError: the address cannot be listened on.
     """
-    listeners = await open_listeners(host, port)
+    listeners = await open_listeners(setup.address)
+    with removed_at_end(listeners, setup.address):
+        await _run(config, setup, listeners)
+
+
+async def _run(config: Config, setup: Setup, listeners: list[trio.SocketListener]) -> None:
+    records, book = setup.records, setup.book
     _raise_file_limit()
     _spare_pauses()
     told = Told()
     BROOD.gather()
     async with trio.open_nursery() as root:
         root.start_soon(BROOD.reap)
-        await root.start(told.follow, grace)
+        root.start_soon(setup.systemd.keep_telling)
+        await root.start(told.follow, setup.grace)
         inherited = await _settle(config, records, told)
         metrics, journals = Metrics(), Journals()
-        book = book or LogBook()
         journals.all = (metrics, book)
         if not told.stop.is_set():  # else nothing is owned yet, and nothing must be noted
             async with open_supervisor(
@@ -95,9 +132,9 @@ async def run_daemon(
                 inherited=inherited,
                 journal=journals,
             ) as supervisor:
-                reloader = Reloader(files, supervisor)
+                reloader = Reloader(setup.files, supervisor, setup.certificate)
                 root.start_soon(reloader.follow, told.hangups)
-                beside: list[Task] = [reloader.watch] if watch else []
+                beside: list[Task] = [reloader.watch] if setup.watch else []
                 # It would make those leave that were to be kept.
                 if not any(_is_kept(one) for one in inherited.values()):
                     beside.append(partial(preload, supervisor, CONTACT.one_token))
@@ -107,11 +144,21 @@ async def run_daemon(
                         serve_http,
                         app.handle,
                         listeners,
-                        grace=grace,
-                        tls=tls,
+                        grace=setup.grace,
+                        tls=setup.tls,
                         patience=lambda: supervisor.config.client_timeout or inf,
                     )
-                    await _serve(root, app, _url(listeners, tls), serve, told, beside)
+                    url = shown(listeners[0], tls=setup.tls is not None)
+                    with told_in(records.folder if records else None, setup.whereabouts(url)):
+                        setup.systemd.tell(READY, f"STATUS=Listening on {url}")
+                        log.info(
+                            f"Listening on {url}",
+                            address=url.partition("://")[2] or url,
+                            models=len(config.models),
+                            files=list(setup.named),
+                        )
+                        await _serve(root, app, url, serve, told, beside)
+                setup.systemd.tell(STOPPING)
                 left = supervisor.let_go() if told.lets_go else 0
                 others = f"; {left} live on for the next llamadoze (adopt)" if left else ""
                 log.info(f"Stopping all models{others}", left=left)
@@ -149,10 +196,7 @@ async def _serve(
     supervisor = application.resolver.supervisor
     async with trio.open_nursery() as serving:
         root.start_soon(_hurry, told, serving.cancel_scope, supervisor)
-        where = urlsplit(url)
-        count = len(supervisor.config.models)
-        log.info(f"Listening on {url}", address=where.netloc, models=count)
-        _warn_if_open(where.hostname or "", supervisor.config)
+        _warn_if_open(urlsplit(url).hostname or "", supervisor.config)
         serving.start_soon(_warn_if_blind, supervisor.config)
         serving.start_soon(application.run, told.stop)
         for task in beside:
@@ -161,14 +205,10 @@ async def _serve(
         serving.cancel_scope.cancel()
 
 
-def _url(listeners: list[trio.SocketListener], tls: ssl.SSLContext | None) -> str:
-    host, port = listeners[0].socket.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    return f"{'https' if tls else 'http'}://{shown}:{port}"
-
-
 def _warn_if_open(host: str, config: Config) -> None:
     """Say that whoever reaches the port may use and control everything."""
+    if not host:  # a unix socket: the system says who may use it
+        return
     if not config.api_keys and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
         log.warning(
             f"Listening on {host} without apiKeys: whoever reaches the port is served, and may "

@@ -22,12 +22,13 @@ import xllamacpp
 
 from proxy.forwarding.answer import Answer
 from proxy.forwarding.inflight import Call
+from proxy.http.addresses import Address, open_listeners
 from proxy.http.bodies import Budget, Incoming, hold
 from proxy.http.errors import Problem, problem_of
 from proxy.http.exchange import Exchange
 from proxy.http.headers import to_upstream
 from proxy.http.heads import Request
-from proxy.http.listening import open_listeners, serve_http
+from proxy.http.listening import serve_http
 from proxy.http.origin import Origin
 from proxy.http.parsing import UpstreamError
 from proxy.http.upstream import Upstream
@@ -164,7 +165,7 @@ async def serve(file: str, port: int) -> None:
     """Serve a model until SIGTERM or SIGINT."""
     engine = Engine(file)
     engine.load()
-    listeners = await open_listeners("127.0.0.1", port)
+    listeners = await open_listeners(Address("127.0.0.1", port))
     stop = trio.Event()
 
     async def watch_signals() -> None:

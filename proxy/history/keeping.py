@@ -68,6 +68,7 @@ class History:
     captures: Captures = attrs.field(factory=Captures, init=False)
     memory: MemorySamples = attrs.field(factory=MemorySamples, init=False)
     store: Store = attrs.field(factory=Store, init=False)
+    began: float = attrs.field(factory=time.time, init=False)
     system: deque[Row] = attrs.field(factory=deque, init=False)
     gpus: deque[Row] = attrs.field(factory=deque, init=False)
     _has_recalled: bool = attrs.field(default=False, init=False)
@@ -199,6 +200,13 @@ class History:
             stored = await self.store.read(lambda file: inquiry.requests_in(file, asked))
         return stored or [one for one in self.activity if asked.fits(one)]
 
+    async def memory_now(self) -> Row | None:
+        """Return who holds what; of several that ask within half a second the first looks."""
+        latest, now = self.memory.latest, time.time()
+        if latest is not None and now - latest["at"] < SOON:
+            return latest
+        return await self._look_at_memory(now)
+
     def samples_after(self, after: float) -> Row:
         """Return what the machine did since a moment, as llama-swap tells of it."""
         self._is_sampling = True
@@ -254,13 +262,18 @@ class History:
         is_due = self._is_sampling and bool(self.every) and now >= self._sampled_at + self.every
         if self._wants_memory(now, is_due=is_due):
             self._looked_at, self._has_moved = now, False
-            if seen := await self.supervisor.room.seen():
-                row = memory_of(self.supervisor, seen, at)
-                self.memory.add(row)
+            if row := await self._look_at_memory(at):
                 self.on_memory(row)
         if is_due:
             self._sampled_at = now
             await self._sample(at)
+
+    async def _look_at_memory(self, at: float) -> Row | None:
+        if (seen := await self.supervisor.room.seen()) is None:
+            return None
+        row = memory_of(self.supervisor, seen, at)
+        self.memory.add(row)
+        return row
 
     def _wants_memory(self, now: float, *, is_due: bool) -> bool:
         """Whether to look who holds what: a look at all processes holds up streams for 20 ms."""

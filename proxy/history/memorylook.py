@@ -104,12 +104,18 @@ def _models(supervisor: Supervisor, held: Mapping[str, Held]) -> list[Row]:
 
 @attrs.define(eq=False)
 class MemorySamples:
-    """The devices of a day, a sample every few seconds."""
+    """The devices of a day, a sample every few seconds.
 
+    Attributes:
+        latest: the whole of the last look.
+    """
+
+    latest: Row | None = attrs.field(default=None, init=False)
     _samples: deque[Row] = attrs.field(factory=lambda: deque(maxlen=MOST_SAMPLES), init=False)
 
     def add(self, row: Row) -> None:
         """Keep the devices of a look, unless the last that is kept is young."""
+        self.latest = row
         last = self._samples[-1]["at"] if self._samples else 0.0
         if row["at"] - last >= BETWEEN_SAMPLES:
             devices = [

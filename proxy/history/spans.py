@@ -58,6 +58,10 @@ class Rows:
             oldest = row[self.begin] - DAY
             self._rows = [one for one in self._rows if self._ends(one) >= oldest][-MOST_OF_A_KIND:]
 
+    def last(self, most: int) -> list[Row]:
+        """Return the newest, in the order of their coming."""
+        return self._rows[-most:]
+
     def begin_with(self, rows: Iterable[Row]) -> None:
         """Put older rows before all others."""
         self._rows = [*rows, *self._rows][-MOST_OF_A_KIND:]

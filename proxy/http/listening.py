@@ -1,8 +1,8 @@
 """Our accept loop: each connection is served by `http1`, over TLS where that is wanted.
 
-Owns listening sockets, and the list of open connections: how many there may be, and which of them
-goes first. hypercorn's own loop, whose settings these are, ends with the first
-connection that fails in it and waits without bound for a client that does not read; this one
+Owns the list of open connections: how many there may be, and which of them goes first. Listening
+sockets are opened by `addresses`. hypercorn's own loop, whose settings these are, ends with the
+first connection that fails in it and waits without bound for a client that does not read; this one
 contains the failure, and closes what is still open when the grace is over.
 """
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:  # else it would be loaded at every start, for two numbers
     from hypercorn.config import Config
 
 AT_ONCE = 64  # connections that are taken in one turn, if they wait
-BACKLOG = 4096  # with the default of 100, a burst of clients waits seconds for its handshakes
 KEPT_FREE = 0.5  # the part of all descriptors that is for models, their connections, and files
 NEW = 1.0  # seconds in which a client that has just come may begin its request
 NO_LIMIT = 1 << 20
@@ -40,32 +39,8 @@ FULL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 USELESS = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK}  # the listener; else only one client
 BETWEEN_TRIES = 0.05  # seconds until something may have been closed
 SLOWEST_HANDSHAKE = 10.0  # seconds until a connection is encrypted
-EVERYWHERE = ""  # as llama-swap's ``:8080``: all addresses, of IPv4 and of IPv6
-# A peer that is gone is found in a minute: after so many seconds of silence, so many questions.
-KEEP_ALIVE_PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
-
-
-async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
-    """Listen on an address.
-
-    Raises:
-        OSError: it is taken, or not ours.
-    """
-    if host == EVERYWHERE and port:
-        listeners = await trio.open_tcp_listeners(port, host=None, backlog=BACKLOG)
-    else:
-        host = host or "0.0.0.0"  # noqa: S104 -- asked for by the operator
-        listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
-    for listener in listeners:
-        # Accepted connections inherit these. TCP_USER_TIMEOUT would count a client that only does
-        # not read for a while as gone: see `wire`.
-        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in KEEP_ALIVE_PROBES.items():
-            if hasattr(socket, option):  # Linux
-                listener.socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    return listeners
 
 
 def most_connections() -> int:
@@ -193,7 +168,7 @@ class _Service:
     async def serve(self, accepted: socket.socket) -> None:
         """Serve one connection; whatever a client sends ends its own connection only."""
         try:
-            client, server = accepted.getpeername()[:2], accepted.getsockname()[:2]
+            client, server = _both_ends(accepted)
             patience = self.patience()
             wire: Wire
             if self.tls:
@@ -224,6 +199,13 @@ class _Service:
             stream.socket.close()
             raise
         return Encrypted(encrypted, patience)
+
+
+def _both_ends(accepted: socket.socket) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
+    """Return the addresses of a connection; a unix socket's client has none."""
+    if accepted.family == socket.AF_UNIX:
+        return None, None
+    return accepted.getpeername()[:2], accepted.getsockname()[:2]
 
 
 async def serve_http(

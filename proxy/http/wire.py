@@ -114,6 +114,8 @@ class Plain:
         that reads slowly would look like one that does not read: as trio's own class has it.
         """
         plain.setblocking(False)
+        if plain.family == socket.AF_UNIX:
+            return cls(plain, patience)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
@@ -292,6 +294,10 @@ def words_of(error: OSError) -> str:
 
 
 def _has_left(connection: AnySocket) -> bool:
+    if connection.family == socket.AF_UNIX:
+        look = select.poll()
+        look.register(connection.fileno(), select.POLLRDHUP)
+        return bool(look.poll(0))
     if not hasattr(socket, "TCP_INFO"):
         return False
     try:

@@ -18,6 +18,7 @@ import trio
 from configschema import Config, ConfigError, Loaded, Problem
 from configschema.rules.showing import Difference, differences
 from proxy.http.errors import BadRequest, needs_restart
+from proxy.lifecycle.certificates import Certificate
 from proxy.lifecycle.startup import CannotRun
 from supervisor import Changes, Supervisor
 from supervisor.succession.changes import changes
@@ -72,11 +73,13 @@ class Reloader:
     Attributes:
         files: where they are; None if the configuration did not come from files.
         supervisor: whose they are.
+        certificate: that clients are shown; it is read again, too.
         on_reload: called when another configuration is in effect.
     """
 
     files: Files | None
     supervisor: Supervisor
+    certificate: Certificate | None = None
     on_reload: Callable[[], None] = lambda: None
     _one: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1), init=False)
 
@@ -86,6 +89,8 @@ class Reloader:
         Raises:
             BadRequest: with every problem of the files.
         """
+        if self.certificate is not None:
+            await _in_thread(self.certificate.renew)
         if self.files is None:
             raise BadRequest("the configuration did not come from a file", code="no_file")
         async with self._one:  # what is read last must be in effect last
@@ -95,8 +100,7 @@ class Reloader:
                 raise self._refused(needs_restart("the configuration", error)) from error
             except UNREADABLE as error:
                 raise self._refused(error) from None
-            for warning in loaded.warnings:
-                log.warning(f"{warning}", file=warning.file, line=warning.line)
+            tell_warnings(loaded)
             self.files.apply(loaded.config)
             found = self.supervisor.reload(loaded.config)
             self.on_reload()
@@ -169,6 +173,12 @@ class Reloader:
                 known = found
                 await self.try_reload()
             before = found
+
+
+def tell_warnings(loaded: Loaded) -> None:
+    """Write what is hardly meant into the log."""
+    for warning in loaded.warnings:
+        log.warning(f"{warning} (warning)", file=warning.file, line=warning.line)
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

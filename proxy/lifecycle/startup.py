@@ -16,7 +16,13 @@ _INFO = re.compile(r"(?P<name>[\w.]+)-(?P<version>[^-]+?)(-py[\d.]+)?\.(dist|egg
 
 
 class CannotRun(Exception):
-    """What was asked cannot be done; the text is the one line an operator needs."""
+    """What was asked cannot be done; the text is the one line an operator needs.
+
+    Attributes:
+        status: the exit status of the command.
+    """
+
+    status = 1
 
 
 def refuse_strangers() -> None:

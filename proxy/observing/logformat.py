@@ -74,7 +74,12 @@ def _text(*, colors: bool) -> list[structlog.typing.Processor]:
         structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
         _without_repetition,
         _on_one_line,
-        structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0),
+        structlog.dev.ConsoleRenderer(
+            colors=colors,
+            pad_event_to=0,
+            # structlog's own, with rich, shows the values of variables: keys may be among them.
+            exception_formatter=structlog.dev.plain_traceback,
+        ),
     ]
 
 

@@ -19,6 +19,7 @@ from proxy.views.models import model_views
 from proxy.views.pagefiles import page_views
 from proxy.views.past import past_views
 from proxy.views.settings import settings_views
+from proxy.views.status import status_views
 from proxy.views.subjects import Subjects
 
 SLOWEST_BODY = 60  # seconds for a view's request body to arrive
@@ -41,6 +42,7 @@ def quart_application(subjects: Subjects) -> QuartTrio:
     application.register_blueprint(page_views(subjects.resolver))
     application.register_blueprint(past_views(subjects.history, subjects.reloader))
     application.register_blueprint(settings_views(subjects.reloader, subjects.resolver.supervisor))
+    application.register_blueprint(status_views(subjects))
     application.register_blueprint(log_views(subjects.resolver, subjects.book))
     return application
 

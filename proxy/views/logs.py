@@ -26,7 +26,10 @@ def log_views(resolver: Resolver, book: LogBook) -> Blueprint:
 
     @views.get("/logs")
     async def logs() -> Response:
-        return to_page("#logs") if wants_page() else plain(book.combined.text())
+        if wants_page():
+            return to_page("#logs")
+        _, ring = _source(request.args.get("source"), resolver, book)
+        return plain(ring.text())
 
     @views.get("/logs/stream")
     @views.get("/logs/stream/<path:source>")

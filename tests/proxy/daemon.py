@@ -18,7 +18,8 @@ from configschema import Limits, parse
 from proxy.daemon.application import open_application
 from proxy.forwarding.modelcalls import CONTACT
 from proxy.history.keeping import History
-from proxy.http.listening import open_listeners, serve_http
+from proxy.http.addresses import Address, open_listeners
+from proxy.http.listening import serve_http
 from proxy.lifecycle.reloading import Reloader
 from proxy.observing.counters import Metrics
 from proxy.observing.logbook import LogBook
@@ -75,7 +76,7 @@ async def daemon(
     """Serve these models until the block is left."""
     whole = {"startPort": free_port(), "models": models, **settings_of_all}
     config = parse(yaml.safe_dump(whole)).config
-    listeners = await open_listeners("127.0.0.1", 0)
+    listeners = await open_listeners(Address("127.0.0.1", 0))
     settings = HypercornConfig()
     settings.keep_alive_timeout = keep_alive
     stop = trio.Event()

@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
+from proxy.http.addresses import Address, open_listeners
 from proxy.http.exchange import Handler
-from proxy.http.listening import open_listeners, serve_http
+from proxy.http.listening import serve_http
 
 ASK = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
@@ -32,7 +33,7 @@ async def serving(
     handle: Handler, waiting: int = 0, *, grace: float = 0.2, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Served]:
     """Serve until the block is left, to begin with so many clients that wait."""
-    [listener] = await open_listeners("127.0.0.1", 0)
+    [listener] = await open_listeners(Address("127.0.0.1", 0))
     port, stop = listener.socket.getsockname()[1], trio.Event()
     served = Served(port, [], stop)
     for _ in range(waiting):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,16 +96,18 @@ def started(
     host: str = "127.0.0.1",
     command: Sequence[str] = (LLAMADOZE,),
     port: int = 0,
+    listen: str = "",
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Process]:
     """Start the command and wait until it listens."""
     port = port or free_port(1)
     # A file has all that was written before an answer came; a pipe's reader may be behind.
     with tempfile.NamedTemporaryFile(dir=STATE, suffix=".log", delete=False) as file:
         process = subprocess.Popen(
-            [*command, *arguments, "--listen", f"{host}:{port}"],
+            [*command, *arguments, "--listen", listen or f"{host}:{port}"],
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": STATE},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": STATE, **(env or {})},
         )
     daemon = Process(process, port, Path(file.name))
     try:

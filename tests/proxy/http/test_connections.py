@@ -12,8 +12,9 @@ import pytest
 import trio
 
 from proxy.http import http1
+from proxy.http.addresses import Address, open_listeners
 from proxy.http.exchange import Exchange
-from proxy.http.listening import open_listeners, serve_http
+from proxy.http.listening import serve_http
 from tests.peers.client import Client, ask, chat
 from tests.proxy.certificates import contexts
 from tests.proxy.daemon import daemon, stub
@@ -242,7 +243,7 @@ async def test_nor_does_a_handshake_that_is_over_after_the_end_was_told(tmp_path
 @pytest.mark.parametrize("number", range(10))
 async def test_what_arrives_at_the_moment_of_a_hard_end_is_no_fault(number: int) -> None:
     """Whichever task hears of it first: that of the end, or of the connection."""
-    [listener] = await open_listeners("127.0.0.1", 0)
+    [listener] = await open_listeners(Address("127.0.0.1", 0))
     address = listener.socket.getsockname()
 
     async def handle(exchange: Exchange) -> None:

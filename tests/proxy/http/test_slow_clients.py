@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import trio
 
+from proxy.http.addresses import Address, open_listeners
 from proxy.http.exchange import Exchange, Handler
 from proxy.http.http1 import Connection
-from proxy.http.listening import Connections, open_listeners, serve_http
+from proxy.http.listening import Connections, serve_http
 from tests.peers.client import ask
 from tests.proxy.daemon import Daemon, daemon, stub
 from tests.proxy.serving import ASK, serving
@@ -72,7 +73,7 @@ async def test_a_client_that_reads_slowly_and_steadily_is_not_cut() -> None:
 
 async def answers(handle: Handler, request: bytes) -> bytes:
     """Return what is read before the connection ends; an error of the connection is a mark."""
-    [listener] = await open_listeners("127.0.0.1", 0)
+    [listener] = await open_listeners(Address("127.0.0.1", 0))
     port, stop, said = listener.socket.getsockname()[1], trio.Event(), b""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: serve_http(handle, [listener], stop=stop, grace=0.2))
@@ -121,7 +122,7 @@ async def test_the_daemons_end_is_no_end_of_an_answer() -> None:
             await exchange.write(b"x")
             await trio.sleep(0.05)
 
-    [listener] = await open_listeners("127.0.0.1", 0)
+    [listener] = await open_listeners(Address("127.0.0.1", 0))
     port, stop = listener.socket.getsockname()[1], trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: serve_http(endless, [listener], stop=stop, grace=0.1))

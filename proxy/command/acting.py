@@ -1,0 +1,196 @@
+"""Commands that tell a daemon to do something: with a model, with all of them, or with its files.
+
+Owns their options, and what they print. What is said while a model comes up is the terminal's.
+"""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from proxy.command.daemons import asking, named_model
+from proxy.command.options import as_json, examples
+from proxy.command.printing import say, say_json
+
+if TYPE_CHECKING:
+    from proxy.terminal.asking import Daemon
+
+STEPS = {
+    "load": "Bring a model up, as a request would, and wait until it is ready.",
+    "wake": "Wake a model that sleeps, and wait until it is ready.",
+    "sleep": "Put a model to sleep when its requests have ended, and wait until it sleeps.",
+}
+WEEK = 7 * 86400  # seconds
+ENDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _step(name: str, words: str) -> click.Command:
+    @click.command(name, help=words, epilog=examples(f"llamadoze {name} chat"))
+    @named_model()
+    @as_json
+    @asking
+    def step(daemon: Daemon, model: str, *, as_json: bool) -> None:
+        from proxy.terminal import steps
+
+        row = steps.step(daemon, name, model)
+        say_json(row) if as_json else say(f"{row['model']}: {row['state']}")
+
+    return step
+
+
+load, wake, sleep = (_step(name, words) for name, words in STEPS.items())
+
+
+@click.command(epilog=examples("llamadoze unload chat", "llamadoze unload --all"))
+@named_model(required=False)
+@click.option("--all", "everything", is_flag=True, help="All models.")
+@as_json
+@asking
+def unload(daemon: Daemon, model: str | None, *, everything: bool, as_json: bool) -> None:
+    """Stop a model now; its requests are cut."""
+    from proxy.terminal import steps
+
+    if (model is None) != everything:
+        raise click.UsageError("unload what? give a MODEL, or --all")
+    if model is None:
+        steps.unload_all(daemon)
+    else:
+        steps.step(daemon, "unload", model)
+    row = {"model": model, "state": "stopped"}
+    say_json(row) if as_json else say(f"{model or 'all models'}: stopped")
+
+
+@click.command(epilog=examples("llamadoze pin chat", "llamadoze pin chat --for 2h --reason demo"))
+@named_model()
+@click.option(
+    "--for", "length", default="1h", show_default=True, metavar="TIME", help="As 90s, 30m, 2h, 7d."
+)
+@click.option("--reason", default="", help="What others are told who wait for its room.")
+@as_json
+@asking
+def pin(daemon: Daemon, model: str, length: str, reason: str, *, as_json: bool) -> None:
+    """Load a model and keep it awake for some time: nobody makes it leave."""
+    from proxy.terminal import steps
+    from proxy.terminal.words import span
+
+    lease = steps.pin(daemon, model, _seconds(length), _holder(), reason)
+    said = f"{lease['model']}: pinned for {span(lease['left'])}; 'llamadoze unpin' ends it"
+    say_json(lease) if as_json else say(said)
+
+
+@click.command()
+@named_model()
+@as_json
+@asking
+def unpin(daemon: Daemon, model: str, *, as_json: bool) -> None:
+    """End what keeps a model awake, whoever has asked for it."""
+    from proxy.terminal import steps
+
+    ended = steps.unpin(daemon, model)
+    if as_json:
+        say_json(ended)
+    else:
+        say(f"{model}: {'free to leave' if ended else 'nobody had pinned it'}")
+
+
+def _seconds(text: str) -> float:
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in ENDS else (text, "s")
+    try:
+        value = float(number) * ENDS[unit]
+    except ValueError:
+        value = 0.0
+    if not 1 <= value <= WEEK:
+        raise click.UsageError(
+            f"--for {text}: expected a time from 1s to 7d, such as 90s, 30m or 2h"
+        )
+    return value
+
+
+def _holder() -> str:
+    try:
+        return f"{getpass.getuser()}, by llamadoze pin"
+    except (KeyError, OSError):  # a container's user may have no name
+        return "llamadoze pin"
+
+
+@click.command(
+    epilog=examples(
+        "llamadoze run chat",
+        'llamadoze run chat "What is a doze?"',
+        "git diff | llamadoze run code --system 'Review this change'",
+    )
+)
+@named_model()
+@click.argument("prompt", nargs=-1)
+@click.option("--system", default="", metavar="TEXT", help="What the model is told first.")
+@click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="The longest answer.")
+@click.option("--temperature", type=click.FloatRange(0), metavar="T", help="As the API has it.")
+@asking
+def run(
+    daemon: Daemon,
+    model: str,
+    prompt: tuple[str, ...],
+    system: str,
+    **settings: Any,  # noqa: ANN401 -- click's
+) -> None:
+    """Chat with a model; it is brought up if it does not run.
+
+    Without PROMPT, ask one thing after the other, or give the prompt on standard input.
+    """
+    from proxy.terminal.chat import Chat, converse
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    chat = Chat(daemon, model, given, system)
+    parts = [" ".join(prompt)] if prompt else []
+    if not sys.stdin.isatty():
+        parts.append(sys.stdin.read())
+    text = "\n\n".join(part for part in parts if part.strip())
+    if text:
+        chat.say(text)
+    elif sys.stdin.isatty():
+        converse(chat)
+    else:
+        raise click.UsageError("standard input is empty: give a PROMPT, or run it in a terminal")
+
+
+@click.command()
+@click.option("--refuse", is_flag=True, help="Refuse requests meanwhile; else they wait.")
+@as_json
+@asking
+def pause(daemon: Daemon, *, refuse: bool, as_json: bool) -> None:
+    """Put all models to rest and keep them there: the memory is for something else."""
+    from proxy.terminal import steps
+
+    told = steps.pause(daemon, refuse=refuse)
+    what = "are refused" if refuse else "wait"
+    said = f"paused: requests {what} until 'llamadoze resume'"
+    say_json(told) if as_json else say(said)
+
+
+@click.command()
+@as_json
+@asking
+def resume(daemon: Daemon, *, as_json: bool) -> None:
+    """End a pause; what was awake comes up again."""
+    from proxy.terminal import steps
+
+    told = steps.resume(daemon)
+    say_json(told) if as_json else say("resumed")
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@as_json
+@asking
+def reload(daemon: Daemon, *, dry_run: bool, as_json: bool) -> int:
+    """Read the configuration's files again, and say what has changed."""
+    from proxy.terminal import changed
+
+    seen = daemon.ask("/api/config")
+    if not dry_run and seen["good"]:
+        daemon.ask("/api/reload", "POST", limit=None)
+    say_json(seen) if as_json else say(*changed.told(seen, dry_run=dry_run))
+    return 0 if seen["good"] else 1

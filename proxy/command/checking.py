@@ -1,0 +1,142 @@
+"""Commands that need no daemon: check a file, print its schema, play a day of requests.
+
+Owns what they print. ``check`` loads no more than it needs, and answers at once.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import click
+
+from proxy.command import sources
+from proxy.command.options import TIMES, as_json, configured, examples
+from proxy.command.printing import as_warnings, say, say_json
+from proxy.lifecycle.startup import CannotRun
+
+if TYPE_CHECKING:
+    from configschema import Problem
+
+
+@click.command(epilog=examples("llamadoze check", "llamadoze check models.yaml --json"))
+@click.argument("files", metavar="[FILE]...", nargs=-1)
+@configured
+@as_json
+def check(
+    files: tuple[str, ...], config: str | None, config_dir: str | None, *, as_json: bool
+) -> int:
+    """Print every problem of a configuration.
+
+    Several files are put together: they are one configuration. The exit status is 1 if it cannot be
+    used.
+    """
+    from configschema import ConfigError
+
+    given = files or ((config,) if config else ())
+    if not given and not config_dir:
+        given = sources.named(None, None)
+    found = sources.sources(given, config_dir)
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    models: list[str] = []
+    try:
+        loaded = sources.read(found)
+        warnings, models = loaded.warnings, sorted(loaded.config.models)
+    except ConfigError as error:
+        problems, warnings = error.problems, error.warnings
+    except CannotRun as error:
+        if not as_json:
+            raise
+        problems = (_unread(found[0], error),)
+    if as_json:
+        say_json(_told(problems, warnings, models))
+    else:
+        verdict = _count(problems, "problem") if problems else _count(models, "model")
+        seen = f"{', '.join(map(str, found))}: {'refused' if problems else 'good'}, {verdict}"
+        say(*problems, *as_warnings(warnings), seen)
+    return 1 if problems else 0
+
+
+def _unread(file: Path, error: CannotRun) -> Problem:
+    from configschema import Problem
+
+    return Problem(str(file), 1, 1, "", str(error))
+
+
+def _count(things: Sequence[object], name: str) -> str:
+    return f"{len(things) or 'no'} {name}{'' if len(things) == 1 else 's'}"
+
+
+def _told(
+    problems: Iterable[Problem], warnings: Iterable[Problem], models: Sequence[str]
+) -> dict[str, Any]:
+    found = {"problems": problems, "warnings": warnings}
+    lists = {name: [attrs.asdict(problem) for problem in some] for name, some in found.items()}
+    return {"good": not lists["problems"], "models": models, **lists}
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    from configschema.keys.editorschema import json_schema
+
+    say_json(json_schema())
+
+
+def _times(command: Any) -> Any:  # noqa: ANN401 -- as click's own
+    for name, (usual, meaning) in reversed(TIMES.items()):
+        text = f"{meaning} (default: {usual:g}); once for all, again for one model."
+        words = f"{text[:1].upper()}{text[1:]}"
+        given = click.option(f"--{name}", multiple=True, metavar="[MODEL=]SECONDS", help=words)
+        command = given(command)
+    return command
+
+
+@click.command(
+    epilog=examples(
+        "llamadoze simulate --trace requests.csv --start 40 --wake 2",
+        "llamadoze simulate --log llamadoze.log --max-wait 30 --picture day.svg",
+    )
+)
+@configured
+@click.option("--trace", metavar="FILE", help="CSV: seconds,model[,serve].")
+@click.option("--log", metavar="FILE", help="llamadoze's own log, as JSON lines.")
+@_times
+@click.option(
+    "--memory",
+    multiple=True,
+    metavar="[MODEL=]GIB[/REST]",
+    help="What a model takes of each of its GPUs, or of the host's memory where there is none, and "
+    "what its sleep leaves; once for all, again for one model.",
+)
+@click.option(
+    "--gpu", multiple=True, metavar="GIB", help="Memory of a GPU for models; again for one more."
+)
+@click.option("--host", metavar="GIB", help="The host's memory for models, instead of the file's.")
+@click.option(
+    "--state-dir",
+    metavar="DIR",
+    help="A daemon's state folder: what it has learned of sizes and times is used.",
+)
+@click.option(
+    "--max-wait", type=click.IntRange(0), metavar="SECONDS", help="Instead of the file's."
+)
+@click.option(
+    "--min-active", type=click.IntRange(0), metavar="SECONDS", help="Instead of the file's."
+)
+@click.option("--picture", metavar="FILE.svg", help="Draw who held the memory when.")
+def simulate(config: str | None, config_dir: str | None, **options: Any) -> None:  # noqa: ANN401 -- click's
+    """Play a trace of requests in virtual time, with the daemon's own decisions."""
+    if bool(options["trace"]) == bool(options["log"]):
+        raise click.UsageError("which requests? give either --trace FILE or --log FILE")
+    from proxy.command.simulate import simulate as play
+    from proxy.command.sizes import Played
+
+    gc.enable()  # it may play for minutes
+    names = sources.named(config, config_dir)
+    found = sources.sources([name for name in names if name != config_dir], config_dir)
+    say(*play(sources.read(found).config, Played(**options)))

@@ -1,0 +1,116 @@
+"""Commands that look at a daemon: how it stands, its log, and a file for a bug report.
+
+Owns their options, and what they print. Asking, tables and live frames are the terminal's.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from proxy.command.daemons import asking, names_of_models
+from proxy.command.options import as_json, examples
+from proxy.command.printing import say, say_json
+from proxy.lifecycle.startup import CannotRun
+
+if TYPE_CHECKING:
+    from proxy.terminal.asking import Daemon
+
+
+@click.command(epilog=examples("llamadoze ps", "llamadoze ps --all", "llamadoze ps chat --json"))
+@click.argument("names", metavar="[MODEL]...", nargs=-1, shell_complete=names_of_models)
+@click.option("--all", "-a", "everything", is_flag=True, help="Models that are stopped, too.")
+@as_json
+@asking
+def ps(daemon: Daemon, names: tuple[str, ...], *, everything: bool, as_json: bool) -> None:
+    """Show the models: state, since when, requests, memory, and when they will be ready."""
+    from proxy.terminal import tables
+
+    told = daemon.ask("/api/status")
+    rows = [row for row in told["models"] if not names or {row["id"], *row["aliases"]} & {*names}]
+    if unknown := {*names} - {name for row in rows for name in (row["id"], *row["aliases"])}:
+        raise CannotRun(f"no model is called '{sorted(unknown)[0]}'")
+    if as_json:
+        say_json([row for row in rows if everything or names or tables.is_of_interest(row)])
+    else:
+        tables.console().print(tables.models(rows, told, everything=everything or bool(names)))
+
+
+@click.command()
+@as_json
+@asking
+def status(daemon: Daemon, *, as_json: bool) -> None:
+    """Show the daemon: where it listens, since when, its requests and its memory."""
+    from proxy.terminal import tables
+
+    told = daemon.ask("/api/status")
+    if as_json:
+        say_json({**told, "url": daemon.url})
+    else:
+        tables.console().print(*tables.daemon(told, daemon.url), sep="\n")
+
+
+@click.command(epilog=examples("llamadoze top", "llamadoze top --once"))
+@click.option("--once", is_flag=True, help="Print one frame and end.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.2, 3600),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two frames.",
+)
+@as_json
+@asking
+def top(daemon: Daemon, *, once: bool, interval: float, as_json: bool) -> None:
+    """Watch models, memory, queue and the last decisions; 'q' ends it."""
+    from proxy.terminal import top as frames
+
+    if as_json:
+        say_json(daemon.ask("/api/status"))
+    elif once or not sys.stdout.isatty():
+        frames.once(daemon)
+    else:
+        frames.live(daemon, interval)
+
+
+@click.command(
+    epilog=examples("llamadoze logs -f", "llamadoze logs chat -n 50", "llamadoze logs -f proxy")
+)
+@click.argument("source", metavar="[MODEL]", required=False, shell_complete=names_of_models)
+@click.option("--follow", "-f", is_flag=True, help="Go on as more is written, until Ctrl-C.")
+@click.option("--lines", "-n", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
+@asking
+def logs(daemon: Daemon, source: str | None, *, follow: bool, lines: int | None) -> None:
+    """Show the log of the daemon, or the output of a model.
+
+    In place of a model, 'proxy' is the daemon alone, and 'upstream' is all models.
+    """
+    from proxy.terminal import following
+
+    (following.follow if follow else following.show)(daemon, source, lines)
+
+
+@click.command(epilog=examples("llamadoze support", "llamadoze support --output -"))
+@click.option("--output", "-o", metavar="FILE", help="Where to write it; '-' is standard output.")
+@asking
+def support(daemon: Daemon, output: str | None) -> None:
+    """Write one file for a bug report, without secrets; nothing leaves this machine."""
+    from proxy.command import sources
+    from proxy.terminal.support import report
+
+    found = sources.found_file()
+    text = report(daemon, [found] if found else [])
+    if output == "-":
+        say(text)
+        return
+    path = Path(output or time.strftime("llamadoze-support-%Y%m%d-%H%M%S.txt"))
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise CannotRun(f"cannot write {path}: {error.strerror}") from error
+    say(f"{path}: read it before you pass it on")

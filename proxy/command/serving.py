@@ -1,0 +1,95 @@
+"""``llamadoze serve`` and ``llamadoze demo``: the daemon in the foreground.
+
+Owns what of the command line it is started with. Imports of the daemon wait until it is wanted.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from proxy.command import sources
+from proxy.command.options import configured, examples, serving
+from proxy.lifecycle.startup import CannotRun
+
+if TYPE_CHECKING:
+    from proxy.http.addresses import Address
+
+
+@click.command(
+    epilog=examples(
+        "llamadoze serve",
+        "llamadoze serve --config models.yaml --listen :8080",
+        "llamadoze serve --listen unix:/run/llamadoze/llamadoze.sock",
+    )
+)
+@configured
+@serving
+def serve(config: str | None, config_dir: str | None, **options: Any) -> None:  # noqa: ANN401 -- click's
+    """Serve the models of a configuration, until Ctrl-C or SIGTERM.
+
+    Options may stand before the command, too: 'llamadoze --config FILE' serves.
+    """
+    names = sources.named(config, config_dir)
+    files = [name for name in names if name != config_dir]
+    _run(options, names, partial(sources.sources, files, config_dir))
+
+
+@click.command(epilog=examples("llamadoze demo", "llamadoze demo --listen 127.0.0.1:9000"))
+@click.option(
+    "--folder", default=".demo", show_default=True, metavar="DIR", help="Where its files go."
+)
+@serving
+def demo(folder: str, **options: Any) -> None:  # noqa: ANN401 -- click's
+    """Serve two tiny models with real llama.cpp servers."""
+    from proxy.demo.prepare import MODELS, prepare
+    from supervisor.processes.ports import HOST, is_free, kept_free
+
+    listen = options["listen"]
+    port = _address(listen).port
+    if port and not is_free(HOST, port):  # said before the advice of what to try there
+        taken = "Address already in use; choose another with --listen"
+        raise CannotRun(f"cannot listen on {listen}: {taken}")
+    with kept_free(len(MODELS)) as first_port:
+        file = prepare(Path(folder), listen, first_port)
+        options["state_dir"] = options["state_dir"] or str(file.parent / "state")
+        _run(options, (str(file),), lambda: [file], grace=1.0)
+
+
+def _run(
+    options: Mapping[str, Any],
+    named: tuple[str, ...],
+    find: Callable[[], list[Path]],
+    **more: float,
+) -> None:
+    """Run the daemon; `find` names its files, now and for a reload."""
+    gc.enable()
+    address = _address(options["listen"])
+    from proxy.daemon.launch import Options, launch
+    from proxy.lifecycle.reloading import Files
+
+    wanted = Options(
+        listen=options["listen"],
+        named=named,
+        log_format=options["log_format"],
+        log_level=options["log_level"],
+        state_dir=options["state_dir"],
+        certificate=options["tls_cert_file"],
+        key=options["tls_key_file"],
+        watch=options["watch_config"],
+    )
+    launch(wanted, address, Files(find, partial(sources.read, port=address.port)), **more)
+
+
+def _address(text: str) -> Address:
+    from proxy.http.addresses import Address
+
+    try:
+        return Address.parse(text)
+    except ValueError as error:
+        raise CannotRun(f"--listen {text}: {error}") from None

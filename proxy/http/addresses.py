@@ -1,0 +1,158 @@
+"""Where to listen: HOST:PORT, a unix socket, or sockets that systemd has opened already.
+
+Owns the forms of an address and the opening of listeners. Serving the connections is `listening`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+BACKLOG = 4096  # with the default of 100, a burst of clients waits seconds for its handshakes
+EVERYWHERE = ""  # as llama-swap's ``:8080``: all addresses, of IPv4 and of IPv6
+UNIX = "unix:"
+FIRST_INHERITED = 3  # the first descriptor of sd_listen_fds(3)
+# A peer that is gone is found in a minute: after so many seconds of silence, so many questions.
+KEEP_ALIVE_PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+
+
+@attrs.frozen
+class Address:
+    """Where a daemon listens.
+
+    Attributes:
+        host: name or address; empty for every address of this machine.
+        port: 0 takes any port that is free.
+        path: of a unix socket, in place of both.
+    """
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read ``HOST:PORT``, ``:PORT`` or ``unix:PATH``.
+
+        Raises:
+            ValueError: the text is none of these.
+        """
+        if text.startswith(UNIX):
+            if path := text.removeprefix(UNIX).removeprefix("//"):
+                return cls(path=str(Path(path).absolute()))
+            raise ValueError("expected unix:PATH, such as unix:/run/llamadoze.sock")
+        host, colon, port = text.rpartition(":")
+        if not colon or not port.isdecimal() or int(port) > 65535:
+            raise ValueError("expected HOST:PORT, such as 127.0.0.1:8080, or unix:PATH")
+        return cls(host.strip("[]"), int(port))
+
+
+async def open_listeners(address: Address) -> list[trio.SocketListener]:
+    """Listen on an address; on sockets that systemd has opened for this process, if there are any.
+
+    Raises:
+        OSError: the address is taken, or does not belong to this machine.
+    """
+    if inherited := _inherited():
+        return inherited
+    if address.path:
+        return [_open_unix(Path(address.path))]
+    if address.host == EVERYWHERE and address.port:
+        found = await trio.open_tcp_listeners(address.port, host=None, backlog=BACKLOG)
+    else:
+        host = address.host or "0.0.0.0"  # noqa: S104 -- asked for by the operator
+        found = await trio.open_tcp_listeners(address.port, host=host, backlog=BACKLOG)
+    for listener in found:
+        _keep_alive(listener)
+    return found
+
+
+def _keep_alive(listener: trio.SocketListener) -> None:
+    """Let the system ask silent clients whether they are there; accepted connections inherit it.
+
+    TCP_USER_TIMEOUT would count a client that only does not read for a while as gone: see `wire`.
+    """
+    listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEP_ALIVE_PROBES.items():
+        if hasattr(socket, option):  # Linux
+            listener.socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _open_unix(path: Path) -> trio.SocketListener:
+    """Listen on a unix socket, which its owner and their group may use.
+
+    The socket of a daemon that was killed is in the way, and is removed; that of one that answers
+    is not.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.stat().st_mode) and not _is_answered(path):
+            path.unlink()
+    plain = socket.socket(socket.AF_UNIX)
+    try:
+        before = os.umask(0o117)
+        try:
+            plain.bind(os.fspath(path))
+        finally:
+            os.umask(before)
+        plain.listen(BACKLOG)
+    except BaseException:
+        plain.close()
+        raise
+    return trio.SocketListener(trio.socket.from_stdlib_socket(plain))
+
+
+def _is_answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(1)
+        try:
+            asking.connect(os.fspath(path))
+        except OSError:
+            return False
+    return True
+
+
+def _inherited() -> list[trio.SocketListener]:
+    """Return the sockets of sd_listen_fds(3); model servers must not take them for theirs."""
+    given, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if given != str(os.getpid()) or not count.isdecimal():
+        return []
+    found = []
+    for descriptor in range(FIRST_INHERITED, FIRST_INHERITED + int(count)):
+        os.set_inheritable(descriptor, False)
+        plain = socket.socket(fileno=descriptor)
+        found.append(trio.SocketListener(trio.socket.from_stdlib_socket(plain)))
+    return found
+
+
+@contextmanager
+def removed_at_end(listeners: Iterable[trio.SocketListener], address: Address) -> Iterator[None]:
+    """Remove the file of a unix socket after the block, unless another socket has its place."""
+    file = Path(address.path) if address.path else None
+    ours = file is not None and any(one.socket.getsockname() == address.path for one in listeners)
+    number = file.stat().st_ino if file is not None and ours else None
+    try:
+        yield
+    finally:
+        if file is not None and ours:
+            with contextlib.suppress(OSError):
+                if file.stat().st_ino == number:
+                    file.unlink()
+
+
+def shown(listener: trio.SocketListener, *, tls: bool) -> str:
+    """Return the address of a listener as clients are given it."""
+    where = listener.socket.getsockname()
+    if isinstance(where, str | bytes):
+        return f"{UNIX}{os.fsdecode(where)}"
+    host, port = where[:2]
+    name = f"[{host}]" if ":" in host else host
+    return f"{'https' if tls else 'http'}://{name}:{port}"

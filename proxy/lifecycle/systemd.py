@@ -1,0 +1,57 @@
+"""What systemd is told of the daemon: ready, stopping, and that the daemon still lives.
+
+Owns the messages of sd_notify(3), which are datagrams to a socket that systemd names. Without such
+a socket nothing is sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+import attrs
+import trio
+
+READY, STOPPING, ALIVE = "READY=1", "STOPPING=1", "WATCHDOG=1"
+
+
+@attrs.frozen
+class Systemd:
+    """The manager that has started this process, if there is one.
+
+    Attributes:
+        name: of its socket; empty if it wants to hear nothing.
+        watchdog: seconds after which it restarts a daemon that says nothing; 0 for never.
+    """
+
+    name: str = ""
+    watchdog: float = 0.0
+
+    @classmethod
+    def of_environment(cls) -> Systemd:
+        """Take what systemd has put there; model servers must not find it, and speak for us."""
+        name = os.environ.pop("NOTIFY_SOCKET", "")
+        pid, limit = os.environ.pop("WATCHDOG_PID", ""), os.environ.pop("WATCHDOG_USEC", "")
+        is_ours = pid in ("", str(os.getpid())) and limit.isdecimal()
+        watchdog = int(limit) / 1e6 if is_ours else 0.0
+        return cls(f"\0{name[1:]}" if name.startswith("@") else name, watchdog)
+
+    def tell(self, *words: str) -> None:
+        """Send words, each an assignment; what cannot be sent at once is left out."""
+        if self.name:
+            with (
+                contextlib.suppress(OSError),
+                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one,
+            ):
+                one.setblocking(False)
+                one.sendto("\n".join(words).encode(), self.name)
+
+    async def keep_telling(self) -> None:
+        """Say that the daemon lives, twice in the watchdog's time.
+
+        The word is sent by the loop that serves: a loop that hangs sends none.
+        """
+        while self.watchdog:
+            self.tell(ALIVE)
+            await trio.sleep(self.watchdog / 2)

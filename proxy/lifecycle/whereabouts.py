@@ -1,0 +1,126 @@
+"""Where daemons of this machine keep their state, and where they listen: told by a file of each.
+
+Owns the file ``daemon.json`` in a state folder, and finding the daemons that live. How one is asked
+is the terminal's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+
+NAME = "daemon.json"
+OF_SYSTEM = Path("/var/lib/llamadoze")
+LARGEST_FILE = 100_000  # characters
+READABLE = 0o644  # an address is no secret; others of this machine may ask for it
+
+
+@attrs.frozen(kw_only=True)
+class Whereabouts:
+    """A daemon that lives.
+
+    Attributes:
+        url: where it listens: ``http://HOST:PORT``, or ``unix:PATH``.
+        pid: its process.
+        started: when that began, in the kernel's ticks; 0 where nobody tells.
+        files: the configuration's files and folders, as they were named.
+        certificate: file of the certificate that it shows; empty without TLS.
+        folder: where its state is kept.
+    """
+
+    url: str
+    pid: int
+    started: int
+    files: tuple[str, ...] = ()
+    certificate: str = ""
+    folder: str = ""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process is still there, and is no other with its number."""
+        try:
+            os.kill(self.pid, 0)
+        except PermissionError:
+            pass
+        except OSError:
+            return False
+        return ticks_of(self.pid) in (0, self.started)
+
+
+def ticks_of(pid: int) -> int:
+    """Return when a process began, in ticks since the boot; 0 if nobody tells."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    return int(text.rpartition(")")[2].split()[19])
+
+
+def state_home() -> Path | None:
+    """Return the folder of this user's state folders (XDG Base Directory); None without a home."""
+    try:
+        home = Path(os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser())
+    except RuntimeError:  # nobody knows where home is
+        return None
+    return home / "llamadoze"
+
+
+@contextmanager
+def told_in(folder: Path | None, here: Whereabouts) -> Iterator[None]:
+    """Tell where a daemon listens for as long as the block lasts; nobody is told without a folder.
+
+    What cannot be written is left out: clients can be given the address.
+    """
+    if folder is None:
+        yield
+        return
+    file = folder / NAME
+    with contextlib.suppress(OSError):
+        beside = file.with_suffix(".new")
+        beside.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(beside, flags, READABLE), "w") as opened:
+            opened.write(json.dumps({**attrs.asdict(here), "folder": str(folder)}))
+        beside.replace(file)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
+def living_in(folders: Iterable[Path]) -> list[Whereabouts]:
+    """Return the daemons that live, of those that keep their state in some folders."""
+    found = (read(folder / NAME) for folder in folders)
+    return [one for one in found if one is not None and one.is_alive]
+
+
+def living() -> list[Whereabouts]:
+    """Return the daemons of this user that live, and that of the system."""
+    home = state_home()
+    of_user = sorted(home.iterdir()) if home is not None and home.is_dir() else []
+    given = [Path(one) for one in os.environ.get("STATE_DIRECTORY", "").split(":") if one]
+    return living_in(dict.fromkeys([*of_user, *given, OF_SYSTEM]))
+
+
+def read(file: Path) -> Whereabouts | None:
+    """Return what a file tells; None if it cannot be read, or tells something else."""
+    try:
+        with file.open() as opened:
+            data = json.loads(opened.read(LARGEST_FILE))
+        return Whereabouts(
+            url=str(data["url"]),
+            pid=int(data["pid"]),
+            started=int(data["started"]),
+            files=tuple(map(str, data["files"])),
+            certificate=str(data["certificate"]),
+            folder=str(data["folder"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None

@@ -1,0 +1,53 @@
+"""``llamadoze reload``: what became of the models, and which settings are new.
+
+Owns the words. What a reload does is the daemon's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from proxy.terminal.tables import Row
+
+CHANGES = {
+    "added": "added",
+    "removed": "removed, once their requests have ended",
+    "replaced": "started anew, once their requests have ended",
+    "adjusted": "adjusted without a new process",
+}
+LONGEST = 60  # characters of a value
+
+
+def told(seen: Row, *, dry_run: bool) -> Iterator[str]:
+    """Yield the lines.
+
+    Args:
+        seen: the files as they were before the reload, with what it would change.
+        dry_run: whether nothing was done.
+    """
+    for one in (*seen["problems"], *seen["warnings"]):
+        yield f"{one['file']}:{one['line']}:{one['column']}: {one['path']}: {one['message']}"
+    if not seen["good"]:
+        yield "not reloaded: what is in effect stays in effect"
+        return
+    for name, words in CHANGES.items():
+        if names := seen["changes"][name]:
+            yield f"{', '.join(names)}: {words}"
+    for one in seen["differences"]:
+        where = f"{one['model']}: " if one["model"] else ""
+        yield f"{where}{one['key']}: {_short(one['old'])} -> {_short(one['new'])}"
+    if seen["summary"].startswith(f"{len(seen['changes']['kept'])} model"):
+        yield "nothing has changed"
+    elif dry_run:
+        yield "nothing is changed yet: 'llamadoze reload' does it"
+    else:
+        yield "reloaded"
+
+
+def _short(value: object) -> str:
+    if value is None:
+        return "default"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."

@@ -1,0 +1,150 @@
+"""``llamadoze run``: a chat with a model in the terminal, word by word as it answers.
+
+Owns the conversation and what is printed of it. The model is brought up by the daemon, as for any
+other client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+
+from proxy.lifecycle.startup import CannotRun
+from proxy.terminal.asking import Daemon
+from proxy.terminal.steps import narrated
+from proxy.terminal.tables import console
+
+DATA = b"data:"
+DONE = b"[DONE]"
+PROMPT = ">>> "
+HELP = "Ctrl-D ends the chat; /clear forgets what was said; three quotes begin and end many lines"
+QUOTES = '"""'
+
+
+@attrs.define(eq=False)
+class Chat:
+    """A conversation with a model.
+
+    Attributes:
+        daemon: to ask.
+        model: its name.
+        settings: of each request, such as ``temperature``.
+        system: what the model is told before all else; empty for nothing.
+    """
+
+    daemon: Daemon
+    model: str
+    settings: dict[str, Any]
+    system: str = ""
+    _said: list[dict[str, str]] = attrs.field(factory=list, init=False)
+
+    def say(self, text: str) -> None:
+        """Ask the model, and print its answer as it comes.
+
+        Raises:
+            Refused: the request is refused, or its model fails.
+        """
+        self._said.append({"role": "user", "content": text})
+        answer = ""
+        try:
+            with narrated(self.daemon, self.model) as end:
+                for piece in self._pieces(end):
+                    answer += piece
+                    _write(piece)
+        finally:
+            if answer:
+                self._said.append({"role": "assistant", "content": answer})
+            else:
+                self._said.pop()
+        if not answer.endswith("\n"):
+            _write("\n")
+
+    def clear(self) -> None:
+        """Forget what was said."""
+        self._said.clear()
+
+    def _pieces(self, begun: Callable[[], None]) -> Iterator[str]:
+        before = [{"role": "system", "content": self.system}] if self.system else []
+        body = {**self.settings, "model": self.model, "stream": True}
+        body["messages"] = [*before, *self._said]
+        is_thinking = False
+        for line in self.daemon.lines("/v1/chat/completions", "POST", body):
+            if not line.startswith(DATA) or (data := line.removeprefix(DATA).strip()) == DONE:
+                continue
+            thought, words = _delta(data)
+            if thought and sys.stdout.isatty():
+                begun()
+                console().print(thought, end="", style="dim")
+                is_thinking = True
+            if words:
+                begun()
+                yield f"\n\n{words}" if is_thinking else words
+                is_thinking = False
+
+
+def converse(chat: Chat) -> None:
+    """Let the user ask one thing after the other, until Ctrl-D."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 -- input() edits lines with it once it is loaded
+    console(errors=True).print(HELP, style="dim")
+    while True:
+        try:
+            text = _asked()
+        except EOFError:
+            _write("\n")
+            return
+        if text.strip() == "/clear":
+            chat.clear()
+        elif text.strip():
+            _answered(chat, text)
+
+
+def _answered(chat: Chat, text: str) -> None:
+    """Ask; Ctrl-C ends the answer and not the chat, and so does what goes wrong."""
+    try:
+        chat.say(text)
+    except KeyboardInterrupt:
+        _write("\n")
+    except CannotRun as error:
+        console(errors=True).print(str(error), style="red")
+
+
+def _asked() -> str:
+    """Return what the user types, which may have many lines between quotes."""
+    text = input(PROMPT)
+    if not text.startswith(QUOTES):
+        return text
+    lines = [text.removeprefix(QUOTES)]
+    while not lines[-1].endswith(QUOTES):
+        lines.append(input("... "))
+    return "\n".join(lines).removesuffix(QUOTES)
+
+
+def _delta(data: bytes) -> tuple[str, str]:
+    """Return what an event adds to the model's thoughts and to its answer.
+
+    Raises:
+        CannotRun: the event tells of a failure.
+    """
+    try:
+        event = json.loads(data)
+    except ValueError:
+        return "", ""
+    if error := event.get("error"):
+        text = error.get("message") if isinstance(error, dict) else error
+        raise CannotRun(f"the answer broke off: {text}")
+    choices = event.get("choices") or [{}]
+    delta = choices[0].get("delta") or {}
+    return delta.get("reasoning_content") or delta.get("reasoning") or "", delta.get(
+        "content"
+    ) or ""
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

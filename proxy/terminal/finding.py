@@ -1,0 +1,64 @@
+"""Which daemon a command asks: the one that is named, else the one that lives.
+
+Owns the order in which places are looked at. Where daemons tell of themselves is `whereabouts`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from proxy.lifecycle.startup import CannotRun
+from proxy.lifecycle.whereabouts import Whereabouts, living, living_in
+from proxy.terminal.asking import Daemon
+
+USUAL = "http://127.0.0.1:8080"
+URL, KEY = "LLAMADOZE_URL", "LLAMADOZE_API_KEY"
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 -- where to ask, not to listen
+
+
+def find(url: str | None = None, folder: str | None = None, files: Sequence[str] = ()) -> Daemon:
+    """Return the daemon to ask: by its address, its state folder, its files, or because it lives.
+
+    Args:
+        url: of the command line; else that of the environment counts.
+        folder: a state folder that was named.
+        files: of a configuration that was named.
+
+    Raises:
+        CannotRun: several live, and nothing says which is meant.
+    """
+    key = os.environ.get(KEY, "")
+    if named := url or os.environ.get(URL):
+        return Daemon(named, key)
+    found = living_in([Path(folder)]) if folder else living()
+    wanted = tuple(str(Path(name).absolute()) for name in files)
+    if wanted:
+        found = [one for one in found if one.files == wanted]
+    if len(found) > 1:
+        found = _nearest(found)
+    if not found:
+        return Daemon(USUAL, key)
+    return Daemon(_reachable(found[0].url), key, found[0].certificate)
+
+
+def _nearest(found: Sequence[Whereabouts]) -> list[Whereabouts]:
+    """Return the one that serves a file of this folder.
+
+    Raises:
+        CannotRun: none or several do.
+    """
+    here = str(Path.cwd())
+    near = [one for one in found if any(str(Path(name).parent) == here for name in one.files)]
+    if len(near) != 1:
+        all_of_them = ", ".join(f"{one.url} ({' '.join(one.files)})" for one in found)
+        raise CannotRun(f"several daemons live; name one with --url: {all_of_them}")
+    return near
+
+
+def _reachable(url: str) -> str:
+    """Return the address to ask a daemon at that listens on all addresses."""
+    for every, one in EVERY_ADDRESS.items():
+        url = url.replace(f"//{every}:", f"//{one}:")
+    return url

@@ -1,0 +1,120 @@
+"""``llamadoze support``: one file for a bug report, which nothing but the user sends anywhere.
+
+Owns what is in the file, and that no secret is: what the daemon tells is without secrets already,
+and what looks like one in a log is left out here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from configschema import ConfigError
+from configschema.reading import load
+from configschema.rules.showing import without_arguments
+from proxy.lifecycle.startup import CannotRun
+from proxy.terminal.asking import Daemon
+
+LAST_LINES = 400
+HEAD = """llamadoze support
+Made at {at}. Read it before you pass it on: keys, tokens and passwords are left out.
+Names of models, paths, and prompts that a model server logs are not.
+"""
+
+
+def report(daemon: Daemon, files: Sequence[Path]) -> str:
+    """Return the text of the file.
+
+    Args:
+        daemon: that may run.
+        files: of the configuration, where no daemon tells them.
+    """
+    parts = [HEAD.format(at=time.strftime("%Y-%m-%dT%H:%M:%S%z"))]
+    for title, told in _sections(daemon, files):
+        parts.append(f"\n==== {title}\n{_text(told)}\n")
+    return "".join(parts)
+
+
+def _sections(daemon: Daemon, files: Sequence[Path]) -> Iterator[tuple[str, Any]]:
+    yield "versions", _versions()
+    yield "machine", _machine()
+    status = _asked(lambda: daemon.ask("/api/status"))
+    yield f"daemon at {daemon.url}", status
+    if isinstance(status, str):  # why there is none
+        yield "configuration", _files(files)
+        return
+    yield "configuration", _asked(lambda: _shown(daemon.ask("/api/config")))
+    for name in ("hardware", "timeline", "metrics/stats"):
+        yield name, _asked(lambda name=name: daemon.ask(f"/api/{name}"))  # type: ignore[misc] # bound now
+    yield "metrics", _asked(lambda: daemon.ask("/metrics"))
+    yield "log", _asked(lambda: _last(daemon.ask("/logs?source=proxy")))
+    yield "output of models", _asked(lambda: _last(daemon.ask("/logs?source=upstream")))
+
+
+def _asked(ask: Callable[[], Any]) -> Any:  # noqa: ANN401 -- JSON
+    """Return an answer, or why there is none: what is there must be told all the same."""
+    try:
+        return ask()
+    except CannotRun as error:
+        return f"({error})"
+
+
+def _text(told: Any) -> str:  # noqa: ANN401 -- JSON
+    return told if isinstance(told, str) else json.dumps(told, indent=1, ensure_ascii=False)
+
+
+def _versions() -> dict[str, str]:
+    known = {one.name: one.version for one in distributions() if one.name}
+    return {"python": sys.version, **dict(sorted(known.items(), key=lambda pair: pair[0].lower()))}
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+        "memory": _line_of("/proc/meminfo", "MemTotal"),
+        "container": Path("/.dockerenv").exists() or Path("/run/.containerenv").exists(),
+        "limit of open files": _line_of("/proc/self/limits", "Max open files"),
+        "environment": sorted(
+            name for name in os.environ if name.startswith(("LLAMADOZE", "CUDA"))
+        ),
+    }
+
+
+def _line_of(file: str, beginning: str) -> str:
+    try:
+        lines = Path(file).read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.strip() for line in lines if line.startswith(beginning)), "")
+
+
+def _files(files: Sequence[Path]) -> str:
+    """Return the files without secrets, and what is wrong with them."""
+    if not files:
+        return "(none was found)"
+    try:
+        loaded = load(*files)
+        texts, said = loaded.texts(), loaded.warnings
+    except ConfigError as error:
+        texts, said = error.texts(), (*error.problems, *error.warnings)
+    except OSError as error:
+        return f"(cannot read {error.filename}: {error.strerror})"
+    return "\n".join([*map(str, said), *(f"# {name}\n{text}" for name, text in texts.items())])
+
+
+def _shown(told: dict[str, Any]) -> str:
+    said = [*told["problems"], *told["warnings"]]
+    lines = [f"{one['file']}:{one['line']}: {one['path']}: {one['message']}" for one in said]
+    return "\n".join([*lines, *(f"# {one['path']}\n{one['text']}" for one in told["files"])])
+
+
+def _last(text: object) -> str:
+    return without_arguments("\n".join(str(text).splitlines()[-LAST_LINES:]))

@@ -1,0 +1,47 @@
+"""Amounts as people read them in a terminal: seconds, bytes, and moments.
+
+Owns their forms only.
+"""
+
+from __future__ import annotations
+
+import time
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+GIB, MIB = 1 << 30, 1 << 20
+NOTHING = "-"
+
+
+def span(seconds: float | None) -> str:
+    """Return a length of time in at most two units."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
+    if seconds < 2 * MINUTE:
+        return f"{seconds:.0f} s"
+    whole = int(seconds)
+    if whole < HOUR:
+        return f"{whole // MINUTE} min {whole % MINUTE} s"
+    if whole < 2 * DAY:
+        return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"
+    return f"{whole // DAY} d {whole % DAY // HOUR} h"
+
+
+def since(moment: float | None, now: float) -> str:
+    """Return how long ago something was; both in seconds since 1970."""
+    return NOTHING if moment is None else span(now - moment)
+
+
+def size(count: float | None) -> str:
+    """Return an amount of memory, of bytes."""
+    if not count:
+        return NOTHING if count is None else "0"
+    if count >= GIB:
+        return f"{count / GIB:.1f} GiB"
+    return f"{count / MIB:.0f} MiB"
+
+
+def clock(moment: float) -> str:
+    """Return a moment of today as a clock shows it, in this machine's time."""
+    return time.strftime("%H:%M:%S", time.localtime(moment))

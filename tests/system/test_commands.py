@@ -1,0 +1,294 @@
+"""Commands that ask a daemon, as an operator types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.proxy.daemon import stub
+from tests.system.daemon import LLAMADOZE, Process, run, started, write
+
+KEY = "sk-of-an-operator"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("commands")
+
+
+@pytest.fixture(scope="module")
+def daemon(folder: Path) -> Iterator[Process]:
+    """A daemon that its user has started, with a home of its own."""
+    models = {"chat": stub(sleeps=True, aliases=["c"]), "code": stub("--talk", "0.01")}
+    with started("--config", write(folder, models=models), env=home(folder)) as process:
+        yield process
+
+
+def home(folder: Path) -> dict[str, str]:
+    return {"XDG_STATE_HOME": str(folder / "state"), "XDG_CONFIG_HOME": str(folder / "config")}
+
+
+def asked(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as the same user."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("LLAMADOZE")}
+    return run(*arguments, env={**env, **home(folder), **more}, cwd=folder)
+
+
+def test_models_are_shown_by_ps(daemon: Process, folder: Path) -> None:
+    """Those that run; the daemon is found without a word."""
+    assert asked(folder, "load", "c").stdout == "chat: ready\n"
+    shown = asked(folder, "ps")
+    assert shown.returncode == 0
+    head, row, rest = shown.stdout.splitlines()
+    assert head.split() == "MODEL STATE SINCE IN FLIGHT WAITING MEMORY READY IN".split()  # noqa: SIM905 -- as printed
+    assert row.split()[:2] == ["chat", "ready"]
+    assert rest == "1 stopped model: 'llamadoze ps --all'"
+    assert "code" in asked(folder, "ps", "--all").stdout
+    (told,) = json.loads(asked(folder, "ps", "c", "--json").stdout)
+    assert (told["id"], told["state"]) == ("chat", "ready")
+
+
+def test_ps_takes_less_than_a_fifth_of_a_second(daemon: Process, folder: Path) -> None:
+    """As a process; the best of some counts, as the machine is shared."""
+    asked(folder, "ps")
+    took = []
+    for _ in range(5):
+        began = time.monotonic()
+        assert asked(folder, "ps").returncode == 0
+        took.append(time.monotonic() - began)
+    assert min(took) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["load", "chat"], "chat: ready"),
+        (["sleep", "chat"], "chat: asleep"),
+        (["wake", "chat"], "chat: ready"),
+        (["pin", "chat", "--for", "90s"], "chat: pinned for 90 s; 'llamadoze unpin' ends it"),
+        (["unpin", "chat"], "chat: free to leave"),
+        (["unpin", "chat"], "chat: nobody had pinned it"),
+        (["unload", "chat"], "chat: stopped"),
+        (["unload", "--all"], "all models: stopped"),
+        (["pause"], "paused: requests wait until 'llamadoze resume'"),
+        (["resume"], "resumed"),
+    ],
+)
+def test_a_step_is_taken_and_said(
+    daemon: Process, folder: Path, arguments: list[str], line: str
+) -> None:
+    """One line, when it is done."""
+    result = asked(folder, *arguments)
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{line}\n", "")
+    if arguments != ["pause"]:
+        asked(folder, "load", "chat")
+
+
+def test_every_command_prints_json(daemon: Process, folder: Path) -> None:
+    """For programs."""
+    for words in (
+        *("ps", "status", "top", "load chat", "sleep chat", "wake chat", "pin chat", "unpin chat"),
+        *("unload chat", "pause", "resume", "reload", "version"),
+    ):
+        result = asked(folder, *words.split(), "--json")
+        assert result.returncode == 0, words
+        json.loads(result.stdout)
+
+
+def test_a_chat_is_streamed(daemon: Process, folder: Path) -> None:
+    """With a prompt as an argument, on standard input, or both."""
+    result = asked(folder, "run", "code", "say", "much")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.strip()
+    piped = subprocess.run(
+        [LLAMADOZE, "run", "code"],
+        input="hello",
+        capture_output=True,
+        text=True,
+        env={**os.environ, **home(folder)},
+        check=True,
+    )
+    assert piped.stdout.strip()
+    empty = subprocess.run(
+        [LLAMADOZE, "run", "code"],
+        input="",
+        capture_output=True,
+        text=True,
+        env={**os.environ, **home(folder)},
+        check=False,
+    )
+    assert empty.returncode == 2
+
+
+def test_a_frame_has_models_and_decisions(daemon: Process, folder: Path) -> None:
+    """Who was brought up, for whom."""
+    asked(folder, "load", "code")
+    frame = asked(folder, "top", "--once").stdout
+    assert "Host memory" in frame
+    assert "Decided last" in frame
+    assert any(line.split()[1:2] == ["code"] for line in frame.splitlines())
+
+
+def test_a_live_frame_ends_with_q(daemon: Process, folder: Path) -> None:
+    """And leaves the terminal as it was."""
+    screen, own = pty.openpty()
+    process = subprocess.Popen(
+        [LLAMADOZE, "top", "--interval", "0.2"],
+        stdin=own,
+        stdout=own,
+        stderr=own,
+        env={**os.environ, **home(folder), "TERM": "xterm"},
+    )
+    os.close(own)
+    seen = b""
+    try:
+        while seen.count(b"in flight") < 2:
+            assert select.select([screen], [], [], 10)[0], seen
+            seen += os.read(screen, 65536)
+        os.write(screen, b"q")
+        assert process.wait(5) == 0
+    finally:
+        process.kill()
+        os.close(screen)
+
+
+def test_logs_are_shown_and_followed(daemon: Process, folder: Path) -> None:
+    """The last lines, of the daemon or of a model; then what comes."""
+    asked(folder, "load", "chat")
+    lines = asked(folder, "logs", "-n", "2").stdout.splitlines()
+    assert len(lines) == 2
+    assert asked(folder, "logs", "nobody").stderr.startswith("llamadoze: no log is called 'nobody'")
+    following = subprocess.Popen(
+        [LLAMADOZE, "logs", "-f", "proxy", "-n", "0"],
+        stdout=subprocess.PIPE,
+        env={**os.environ, **home(folder)},
+    )
+    try:
+        assert following.stdout is not None
+        while True:  # it may begin to listen only after the first of these
+            asked(folder, "unload", "chat")
+            if select.select([following.stdout], [], [], 0.3)[0]:
+                break
+        assert b"chat" in following.stdout.readline()
+    finally:
+        following.kill()
+        following.wait()
+        if following.stdout is not None:
+            following.stdout.close()
+
+
+def test_a_reload_says_what_has_changed(daemon: Process, folder: Path) -> None:
+    """Before and after; a file with a fault is told of, and changes nothing."""
+    file = folder / "config.yaml"
+    text = file.read_text()
+    file.write_text(f"{text}maxWait: 7\n")
+    assert asked(folder, "reload", "--dry-run").stdout.splitlines() == [
+        "maxWait: default -> 7",
+        "nothing is changed yet: 'llamadoze reload' does it",
+    ]
+    assert asked(folder, "reload").stdout.splitlines()[-1] == "reloaded"
+    assert asked(folder, "reload").stdout == "nothing has changed\n"
+    file.write_text(f"{text}maxWait: soon\n")
+    result = asked(folder, "reload")
+    assert result.returncode == 1
+    assert "maxWait: expected whole seconds" in result.stdout
+    file.write_text(text)
+
+
+def test_names_of_models_complete(daemon: Process, folder: Path) -> None:
+    """By the daemon's own list."""
+    found = asked(
+        folder, _LLAMADOZE_COMPLETE="bash_complete", COMP_WORDS="llamadoze load co", COMP_CWORD="2"
+    )
+    assert found.stdout == "plain,code\n"
+    for shell in ("bash", "zsh", "fish"):
+        assert "llamadoze" in asked(folder, "completion", shell).stdout
+
+
+def test_a_file_for_a_bug_report_has_no_secrets(folder: Path, tmp_path: Path) -> None:
+    """With a daemon and without one: versions, machine, configuration, log."""
+    models = {"a": {**stub(), "env": ["HF_TOKEN=hf-secret"]}}
+    file = write(tmp_path, models=models, apiKeys=[KEY])
+    with started("--config", file, env=home(tmp_path)):
+        refused = asked(tmp_path, "ps")
+        assert refused.returncode == 4
+        assert refused.stderr.endswith("Set LLAMADOZE_API_KEY to one\n")
+        result = asked(tmp_path, "support", "-o", "report.txt", LLAMADOZE_API_KEY=KEY)
+        assert result.stdout == "report.txt: read it before you pass it on\n"
+    (tmp_path / "alone").mkdir()
+    without = asked(tmp_path, "support", "-o", "-").stdout
+    for text in ((tmp_path / "report.txt").read_text(), without):
+        assert KEY not in text
+        assert "hf-secret" not in text
+        for title in ("versions", "machine", "configuration"):
+            assert f"==== {title}" in text
+        assert "apiKeys" in text
+    assert "Listening on" in (tmp_path / "report.txt").read_text()
+
+
+def test_a_daemon_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    """And an exit status of its own."""
+    for words in ("ps", "status", "top --once", "load x", "logs", "run x hi", "pause", "reload"):
+        result = asked(tmp_path, *words.split(), LLAMADOZE_URL="http://127.0.0.1:9")
+        assert (result.returncode, result.stdout) == (3, ""), words
+        assert result.stderr == (
+            "llamadoze: no llamadoze answers at http://127.0.0.1:9: Connection refused; start one "
+            "with 'llamadoze serve', or name another with --url\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--port 80", "llamadoze: --port: unknown option; did you mean --listen?"),
+        ("-port=80", "llamadoze: -port: unknown option; did you mean --listen?"),
+        ("serve --confg x", "llamadoze serve: --confg: unknown option; did you mean --config?"),
+        ("ps --server x", "llamadoze ps: --server: unknown option; did you mean --url?"),
+        ("pss", "llamadoze: pss: unknown command; did you mean 'ps'?"),
+        ("xyzzy", "llamadoze: xyzzy: unknown command; 'llamadoze --help' lists them"),
+        ("unload", "llamadoze unload: unload what? give a MODEL, or --all"),
+    ],
+)
+def test_a_wrong_command_line_is_told_what_may_be_meant(words: str, line: str) -> None:
+    """With exit status 2."""
+    result = run(*words.split())
+    assert (result.returncode, result.stderr.splitlines()[0]) == (2, line)
+
+
+def test_every_command_has_help() -> None:
+    """With what it is for."""
+    text = run("--help").stdout
+    commands = [line.split()[0] for line in text.partition("Commands:\n")[2].splitlines() if line]
+    names = [name for name in commands if name.isalpha() and name != "Examples"]
+    assert {"serve", "ps", "top", "run", "init", "demo"} <= {*names, "init"}
+    for name in ("serve", "ps", "top", "run", "logs", "check", "simulate", "completion"):
+        shown = run(name, "--help")
+        assert shown.returncode == 0
+        assert "Usage: llamadoze" in shown.stdout
+
+
+def test_of_several_daemons_one_must_be_named(tmp_path: Path) -> None:
+    """By its folder, its file or its address."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    first = write(tmp_path / "one", models={"a": stub()})
+    second = write(tmp_path / "two", models={"b": stub()})
+    with (
+        started("--config", first, env=home(tmp_path)),
+        started("--config", second, env=home(tmp_path)),
+    ):
+        unsure = asked(tmp_path, "ps")
+        assert unsure.returncode == 1
+        assert "several daemons live; name one with --url: http://" in unsure.stderr
+        assert "b  " in asked(tmp_path, "ps", "--all", "--config", second).stdout
+        near = run("ps", "--all", env={**os.environ, **home(tmp_path)}, cwd=tmp_path / "one")
+        assert "a  " in near.stdout
+    assert asked(tmp_path, "ps").returncode == 3
