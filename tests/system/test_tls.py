@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,3 +102,30 @@ def test_half_of_what_is_needed_is_an_error(folder: Path) -> None:
     assert (found.returncode, "both" in found.stderr) == (1, True)
     found = run("--config", file, "--tls-cert-file", cert, "--tls-key-file", cert)
     assert (found.returncode, "cannot use" in found.stderr) == (1, True)
+
+
+def shown(port: int) -> str:
+    return ssl.get_server_certificate(("127.0.0.1", port), timeout=10)
+
+
+def test_a_renewed_certificate_is_taken_at_sighup(tmp_path: Path) -> None:
+    """By new connections; one that cannot be used changes nothing. Commands know either."""
+    make_certificate(tmp_path)
+    first = (tmp_path / "cert.pem").read_text()
+    file, env = write(tmp_path, models={"a": stub()}), {"XDG_STATE_HOME": str(tmp_path / "state")}
+    options = [f"--tls-{what}-file={tmp_path / what}.pem" for what in ("cert", "key")]
+    with started("--config", file, *options, env=env) as daemon:
+        assert shown(daemon.port) == first
+        (tmp_path / "cert.pem").write_text("nonsense")
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: daemon.said("Certificate not renewed"))
+        assert shown(daemon.port) == first
+        make_certificate(tmp_path)
+        second = (tmp_path / "cert.pem").read_text()
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: daemon.said("Certificate renewed"))
+        assert shown(daemon.port) == second != first
+        told = run("status", env={**os.environ, **env})
+        assert (told.returncode, told.stderr) == (0, "")
+        unknown = run("status", "--url", f"https://127.0.0.1:{daemon.port}")
+        assert (unknown.returncode, "certificate verify failed" in unknown.stderr) == (3, True)
