@@ -140,7 +140,8 @@ class _LogReading:
             facts = json.loads(line)
             ended = datetime.fromisoformat(facts["timestamp"]).timestamp()
             took = float(facts.get("duration_s") or 0)
-            waited = None if facts.get("waited_s") is None else float(facts["waited_s"])
+            said = facts.get("queue_s", facts.get("waited_s"))  # until 0.1 it was called so
+            waited = None if said is None else float(said)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             self._counts["broken"] += 1
             return

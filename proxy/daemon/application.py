@@ -156,7 +156,7 @@ def _account(metrics: Metrics, history: History, call: Call, answer: Answer) -> 
     """Log, count and keep a request that has ended."""
     now, tokens = time.monotonic(), answer.tokens()
     metrics.count(call, answer, tokens, now)
-    report(call, answer, now)
+    report(call, answer, tokens, now)
     try:
         history.finished(call, answer, tokens, now)
     except Exception:  # a fault of ours in what is kept must cost no request

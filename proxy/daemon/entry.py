@@ -148,7 +148,9 @@ async def _refuse(
 ) -> None:
     problem = problem_of(error)
     if problem.status >= 400:  # below that, it is only to ask elsewhere
-        report_refusal(exchange.method, exchange.path, problem, request_id)
+        client = exchange.connection.client
+        said = client[0] if client else ""
+        report_refusal(exchange.method, exchange.path, said, problem, request_id)
     accept = exchange.fields.get(b"accept", b"")
     await ready_to_say(accept)
     fields, body = problem.said_to(accept)

@@ -14,6 +14,7 @@ import attrs
 from proxy.observing.unread import Unread
 from supervisor.processes.output import LogRing
 from supervisor.states.journal import Journal
+from supervisor.states.table import ENDED, Event, State
 
 PROXY, UPSTREAM = "proxy", "upstream"
 MOST_UNREAD = 1 << 20  # bytes that a slow reader may be behind
@@ -59,10 +60,12 @@ class LogBook(Journal):
     Attributes:
         shown: whose lines are in the combined log: proxy, upstream, both or neither.
         show: writes a model's output into it.
+        show_end: called when a process of a model has ended.
     """
 
     shown: frozenset[str] = frozenset({PROXY})
     show: Callable[[str, bytes], None] = lambda _, __: None
+    show_end: Callable[[str], None] = lambda _: None
     proxy: LogRing = attrs.field(factory=LogRing, init=False)
     upstream: LogRing = attrs.field(factory=LogRing, init=False)
     _mixed: LogRing = attrs.field(factory=LogRing, init=False)
@@ -85,6 +88,11 @@ class LogBook(Journal):
         self._tell_all(UPSTREAM, f"{UPSTREAM}/{model}", output)
         if UPSTREAM in self.shown:
             self.show(model, output)
+
+    def stepped(self, model: str, event: Event, state: State, took: float) -> None:
+        """Show the last line of a process that has ended in its middle."""
+        if state in ENDED:
+            self.show_end(model)
 
     def _tell_all(self, kind: str, source: str, data: bytes) -> None:
         if kind in self.shown and UPSTREAM in self.shown:

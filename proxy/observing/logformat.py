@@ -11,8 +11,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
-from functools import cache, lru_cache, partial
+from collections.abc import Callable, Mapping
+from functools import cache, lru_cache
 from typing import Any, Literal, TextIO
 
 import attrs
@@ -21,6 +21,7 @@ import structlog
 
 from proxy.observing.logbook import PROXY, LogBook
 from proxy.observing.logwriter import LogWriter, notice_as_text
+from supervisor.processes.output import ESCAPE, without_escapes
 
 Format = Literal["auto", "json", "text"]
 
@@ -54,7 +55,8 @@ def configure(form: Format, level: str, book: LogBook | None = None) -> None:
         logger_factory=lambda *_: lines,
     )
     if book is not None:
-        book.show = partial(_show_raw, writer) if text else partial(_show_as_json, writer, {})
+        shown = _ModelLines(writer, _line_as_text if text else _line_as_json)
+        book.show, book.show_end = shown.write, shown.end
     logging.basicConfig(handlers=[_ToOperators()], level=logging.WARNING, force=True)
 
 
@@ -63,6 +65,7 @@ UNPRINTABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
 LONGEST_LINE = 16 * 1024  # bytes of a model's line that has no end
+OUTPUT = "output"  # of a process, both streams: two pipes would lose the order of their lines
 ENCODER = json.JSONEncoder(default=str, separators=(",", ":"))
 QUICK = msgspec.json.Encoder(enc_hook=str)
 
@@ -143,6 +146,7 @@ SAID_IN_THE_EVENT = (
     *("model", "duration_s", "timeout_s", "reason", "status", "left", "request_id"),
     *("kept", "adjusted", "replaced", "removed", "added", "settings", "failures"),
     *("memory", "freed_bytes", "left_bytes", "cycles", "trend_bytes"),
+    *("method", "path", "stream", "address", "models", "files"),
 )
 
 
@@ -180,22 +184,39 @@ def _notice_as_json(dropped: int) -> bytes:
     return _json_of({"event": event, "level": "warning", "dropped": dropped}) + b"\n"
 
 
-def _show_raw(writer: LogWriter, _: str, output: bytes) -> None:
-    """Write a model's output as it is: for people."""
-    writer.write(output)
+@attrs.define(eq=False)
+class _ModelLines:
+    """Write the output of models, each line with the name of its model."""
+
+    _writer: LogWriter
+    _form: Callable[[str, str], bytes]
+    _begun: dict[str, bytes] = attrs.field(factory=dict, init=False)
+
+    def write(self, model: str, output: bytes) -> None:
+        *lines, rest = (self._begun.pop(model, b"") + output).split(b"\n")
+        if len(rest) > LONGEST_LINE:
+            lines, rest = [*lines, rest], b""
+        if rest:
+            self._begun[model] = rest
+        for line in lines:
+            # Of a line that is drawn again and again, such as a bar, the last form counts.
+            text = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
+            self._writer.write(self._form(model, text) + b"\n")
+
+    def end(self, model: str) -> None:
+        """Write the last line of a process that has not ended it."""
+        if model in self._begun:
+            self.write(model, b"\n")
 
 
-def _show_as_json(writer: LogWriter, begun: dict[str, bytes], model: str, output: bytes) -> None:
-    """Write each line of a model's output as a line of JSON, with the model's name."""
-    *lines, rest = (begun.get(model, b"") + output).split(b"\n")
-    if len(rest) > LONGEST_LINE:
-        lines, rest = [*lines, rest], b""
-    begun[model] = rest
-    now = _now()
-    for line in lines:
-        text = line.decode("utf-8", "replace").rstrip("\r")
-        facts = {"event": text, "model": model, "logger": "upstream", "level": "info"}
-        writer.write(_json_of({**facts, "timestamp": now}) + b"\n")
+def _line_as_text(model: str, line: str) -> bytes:
+    return f"<{model}> | {line}".encode()
+
+
+def _line_as_json(model: str, line: str) -> bytes:
+    facts = {"event": "Output", "model": model, "stream": OUTPUT, "line": line}
+    facts |= {"logger": "upstream", "level": "info", "timestamp": _now()}
+    return _json_of(facts)
 
 
 @attrs.frozen
@@ -210,7 +231,7 @@ class _Lines:
 
     def put(self, line: bytes) -> None:
         if self.book is not None:
-            self.book.keep(line)
+            self.book.keep(without_escapes(line) if ESCAPE in line else line)
             if PROXY not in self.book.shown:
                 return
         self.writer.write(line)

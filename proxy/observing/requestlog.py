@@ -13,15 +13,16 @@ import structlog
 
 from proxy.forwarding.answer import Answer
 from proxy.forwarding.inflight import Call
+from proxy.forwarding.tokens import Tokens
 from proxy.http.errors import Problem
-from proxy.http.headers import REQUEST_ID
+from proxy.http.headers import REQUEST_ID, value_of
 from proxy.observing.logformat import OF_REQUESTS
 from supervisor.states.durations import seconds
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 LONGEST = 200  # characters of a name or a path in the log
-LEAST_WAIT = 0.001  # seconds for a model; less is none
+STREAM = b"text/event-stream"
 GOOD_ID = re.compile(rb"[!-~]{1,128}")
 
 
@@ -33,23 +34,41 @@ def request_id_of(fields: Mapping[bytes, bytes]) -> str:
     return f"{random.getrandbits(64):016x}"
 
 
-def report_refusal(method: str, path: str, problem: Problem, request_id: str) -> None:
+def report_refusal(method: str, path: str, client: str, problem: Problem, request_id: str) -> None:
     """Write the line of a request that was refused before anything of it was looked at."""
     what = f"{method} {path[:LONGEST]} {problem.status}: {problem.message}"
-    log.warning(what, status=problem.status, reason=problem.message, request_id=request_id)
+    log.warning(
+        what,
+        method=method,
+        path=path[:LONGEST],
+        client=client,
+        status=problem.status,
+        reason=problem.message,
+        request_id=request_id,
+    )
 
 
-def report(call: Call, answer: Answer, now: float) -> None:
+def report(call: Call, answer: Answer, tokens: Tokens, now: float) -> None:
     """Write a request's line: served, refused with a reason, or ended early."""
     took, model = round(now - call.began, 3), call.model[:LONGEST]
     facts = {
         "model": model,
+        "method": call.method,
+        "path": call.path[:LONGEST],
+        "client": call.client,
         "status": answer.outcome,
         "duration_s": took,
         "request_id": call.request_id,
+        "stream": value_of(call.response_headers, b"content-type").startswith(STREAM),
     }
-    if call.waited is not None and call.waited >= LEAST_WAIT:
-        facts["waited_s"] = round(call.waited, 3)
+    if call.waited is not None:
+        facts["queue_s"] = round(call.waited, 3)
+    if call.first_byte is not None:
+        facts["first_byte_s"] = round(call.first_byte - call.began, 3)
+    if tokens.prompt is not None:
+        facts["tokens_in"] = tokens.prompt
+    if tokens.generated is not None:
+        facts["tokens_out"] = tokens.generated
     if call.key:
         facts["key"] = call.key
     what = f"<{model}> " if model else ""

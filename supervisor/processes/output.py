@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,13 @@ PIECE = 65536
 TAIL = 8192  # bytes that are looked at for the last lines
 LONGEST_LINE = 300  # characters; of a longer one the end is shown
 DEFAULT_CAPACITY = 100 * 1024  # llama-swap keeps as much per model
+ESCAPE = b"\x1b"
+# Colours, the cursor, titles of windows (ECMA-48, 5.3 to 5.6), in this order of their forms.
+_SEQUENCE = re.compile(
+    rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_][^\x1b]*\x1b\\"
+    rb"|[ -/]*[0-OQ-WYZ\\`-~])"
+)
+LONGEST_SEQUENCE = 256  # bytes of one whose end may come yet
 
 Hear = Callable[[bytes], None]
 
@@ -134,15 +142,22 @@ class LogRing:
     Attributes:
         capacity: bytes kept.
         on_write: told of all output, too, if it is there.
+
+    What only moves or colours a terminal is left out.
     """
 
     capacity: int = DEFAULT_CAPACITY
     on_write: Callable[[bytes], None] | None = None
+    _begun: bytes = attrs.field(default=b"", init=False)  # of a sequence that has no end yet
     _chunks: deque[bytes] = attrs.field(factory=deque, init=False)
     _size: int = attrs.field(default=0, init=False)
 
     def write(self, chunk: bytes) -> None:
         """Add output; the oldest goes when there is too much."""
+        if self._begun or ESCAPE in chunk:
+            chunk, self._begun = _split_at_begun(without_escapes(self._begun + chunk))
+        if not chunk:
+            return
         self._chunks.append(chunk[-self.capacity :])
         self._size += len(self._chunks[-1])
         while self._size > self.capacity:
@@ -164,6 +179,19 @@ class LogRing:
         text = self.text()[-TAIL:].decode("utf-8", "replace")
         lines = [_readable(line) for line in text.splitlines() if line.strip()]
         return lines[-count:]
+
+
+def without_escapes(data: bytes) -> bytes:
+    """Return a text without the sequences that move or colour a terminal."""
+    return _SEQUENCE.sub(b"", data)
+
+
+def _split_at_begun(data: bytes) -> tuple[bytes, bytes]:
+    """Split off a sequence at the end whose rest may come yet."""
+    place = data.rfind(ESCAPE)
+    if place < 0 or len(data) - place > LONGEST_SEQUENCE:
+        return data, b""
+    return data[:place], data[place:]
 
 
 def _readable(line: str) -> str:

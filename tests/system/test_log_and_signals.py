@@ -50,6 +50,11 @@ def unread(*arguments: str, more: tuple[str, ...] = ()) -> Iterator[Process]:
         process.stdout.close()
 
 
+def read_from(port: int, path: str) -> str:
+    with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as reply:
+        return str(reply.read().decode())
+
+
 def answers(port: int, host: str = "127.0.0.1") -> bool:
     shown = f"[{host}]" if ":" in host else host
     try:
@@ -80,7 +85,7 @@ def is_full(daemon: Process) -> bool:
     assert daemon.process.stdout
     size = bytearray(4)
     fcntl.ioctl(daemon.process.stdout, 0x541B, size)  # FIONREAD
-    return int.from_bytes(size, "little") > PIPE - 2 * 4096
+    return int.from_bytes(size, "little") > PIPE - 4 * 4096  # a line is in one page
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
@@ -146,14 +151,39 @@ def test_all_lines_are_json_whatever_a_model_writes(tmp_path: Path) -> None:
     file = write(tmp_path, models={"a": odd_one}, logToStdout="both")
     with started("--config", file) as daemon:
         assert daemon.ask("POST", "/api/models/load/a")[0] == 200
-        wait_for(lambda: daemon.said("end"))
+        wait_for(lambda: any(one.get("line") == "end" for one in daemon.log()))
         daemon.end()
     entries = [json.loads(line) for line in daemon.lines]
-    own = [one["event"] for one in entries if one.get("logger") == "upstream"]
-    assert {one["model"] for one in entries if one.get("logger") == "upstream"} == {"a"}
-    assert own[:4] == ['{"event": "Stopped"}', "\ufffd\x00\x1b[2J", "", "\u202ex"]
+    of_model = [one for one in entries if one.get("logger") == "upstream"]
+    own = [one["line"] for one in of_model]
+    said_of_all = {(one["event"], one["model"], one["stream"]) for one in of_model}
+    assert said_of_all == {("Output", "a", "output")}
+    assert own[:4] == ['{"event": "Stopped"}', "\ufffd\x00", "", "\u202ex"]
     assert "".join(own[4:]) == "y" * 50_000 + "end"
     assert all(line.isascii() and line.isprintable() for line in daemon.lines)
+
+
+COLOURED = b"\x1b[31mred\x1b[0m \x1b]0;title\x07and \x1b[1" + b";32mgreen\x1b[m\n10%\r20%\nno end"
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_no_colours_are_in_the_log(tmp_path: Path, form: str) -> None:
+    """Nor in /logs and events; in text each line has its model before it, the last one, too."""
+    program = tmp_path / "odd.py"
+    program.write_text((ODD % COLOURED).replace("sleep(60)", "sleep(.5)"))
+    odd_one = {"cmd": f"{sys.executable} {program} ${{PORT}}", "checkEndpoint": "none"}
+    file = write(tmp_path, models={"a": odd_one}, logToStdout="both")
+    with started("--config", file, "--log-format", form) as daemon:
+        daemon.ask("POST", "/api/models/load/a")
+        wait_for(lambda: any("no end" in line for line in daemon.lines))
+        logs, whole = (read_from(daemon.port, path) for path in ("/logs?source=a", "/logs"))
+    assert "red and green\n" in logs
+    assert "\x1b" not in logs + whole
+    if form == "text":
+        assert {"<a> | red and green", "<a> | 20%", "<a> | no end"} <= {*daemon.lines}
+    else:
+        lines = [one["line"] for one in daemon.log() if "line" in one and one["event"] == "Output"]
+        assert lines == ["red and green", "20%", "no end"]
 
 
 @pytest.mark.parametrize("form", ["json", "text"])

@@ -15,6 +15,7 @@ import pytest
 import structlog
 
 from proxy.forwarding.inflight import Call
+from proxy.forwarding.tokens import UNKNOWN
 from proxy.http.errors import Problem
 from proxy.observing import logformat
 from proxy.observing.logbook import LogBook
@@ -117,13 +118,17 @@ REPORTED: dict[str, tuple[Call, Said, str, str, dict[str, Any]]] = {
         *(call(model='\x00\x1b[2J"\\\ud800\u00e9', path="/\x07\u65e5\ufffd<>&\x7f"), Said()),
         "info",
         '<\x00\x1b[2J"\\\ud800\u00e9> POST /\x07\u65e5\ufffd<>&\x7f 200 after 0.500s',
-        {"model": '\x00\x1b[2J"\\\ud800\u00e9', "status": 200},
+        {
+            "model": '\x00\x1b[2J"\\\ud800\u00e9',
+            "path": "/\x07\u65e5\ufffd<>&\x7f",
+            "status": 200,
+        },
     ),
     "long": (
         *(call(model="m" * 999, path="/" + "p" * 999), Said()),
         "info",
         f"<{'m' * 200}> POST /{'p' * 199} 200 after 0.500s",
-        {"model": "m" * 200, "status": 200},
+        {"model": "m" * 200, "path": "/" + "p" * 199, "status": 200},
     ),
 }
 CASES = pytest.mark.parametrize(
@@ -133,8 +138,10 @@ CASES = pytest.mark.parametrize(
 
 def through_structlog(level: str, event: str, facts: dict[str, Any]) -> None:
     """Write the line as all others are written."""
-    whole = {"model": "a", "duration_s": 0.5, "request_id": "the-id", **facts}
-    order = ("model", "status", "duration_s", "request_id", "key", "reason")
+    asked = {"method": "POST", "path": "/v1/completions", "client": "", "stream": False}
+    whole = {"model": "a", "duration_s": 0.5, "request_id": "the-id", **asked, **facts}
+    first, last = ("model", "method", "path", "client"), ("stream", "key", "reason")
+    order = (*first, "status", "duration_s", "request_id", *last)
     in_order = {name: whole[name] for name in order if name in whole}
     getattr(structlog.get_logger("proxy"), level)(event, **in_order)
 
@@ -145,7 +152,7 @@ def test_a_line_of_json_is_as_structlog_would_write_it(
 ) -> None:
     """Byte for byte but for the time; ASCII, so that it harms no terminal."""
     log = configured("json", "info")
-    report(asked, answer, 10.5)  # type: ignore[arg-type] # all that is read of it
+    report(asked, answer, UNKNOWN, 10.5)  # type: ignore[arg-type] # all that is read of it
     through_structlog(level, event, facts)
     ours, theirs = log.lines()
     assert TIME.search(ours)
@@ -164,7 +171,7 @@ def test_a_line_of_text_is_as_structlog_writes_it(
 ) -> None:
     """On one line, and nothing in it moves a cursor."""
     log = configured("text", "info")
-    report(asked, answer, 10.5)  # type: ignore[arg-type] # all that is read of it
+    report(asked, answer, UNKNOWN, 10.5)  # type: ignore[arg-type] # all that is read of it
     through_structlog(level, event, facts)
     ours, theirs = log.lines()
     assert ours[8:] == theirs[8:]
@@ -183,7 +190,7 @@ def test_the_level_says_which_requests_are_written(
     """With ``warn``, only those that failed; /logs keeps what is written."""
     log = configured(form, level)
     for asked, answer, *_ in REPORTED.values():
-        report(asked, answer, 10.5)  # type: ignore[arg-type] # all that is read of it
+        report(asked, answer, UNKNOWN, 10.5)  # type: ignore[arg-type] # all that is read of it
     assert len(log.lines()) == count
     assert len(log.book.proxy.text().splitlines()) == count
 
@@ -193,7 +200,7 @@ def test_what_is_not_shown_is_kept_all_the_same(configured: Configured, form: Fo
     """logToStdout says what is shown; /logs has it."""
     log = configured(form, "info")
     log.book.shown = frozenset()
-    report(call(), Said(), 10.5)  # type: ignore[arg-type] # all that is read of it
+    report(call(), Said(), UNKNOWN, 10.5)  # type: ignore[arg-type] # all that is read of it
     assert log.lines() == []
     assert b"POST /v1/completions 200 after 0.500s" in log.book.proxy.text()
 
@@ -201,10 +208,12 @@ def test_what_is_not_shown_is_kept_all_the_same(configured: Configured, form: Fo
 def test_a_refusal_at_the_door_is_a_line_too(configured: Configured) -> None:
     """Before a model is known."""
     log = configured("json", "warn")
-    report_refusal("GET", "/logs", Problem(401, "an API key is required"), "the-id")
+    problem = Problem(401, "an API key is required")
+    report_refusal("GET", "/logs", "192.0.2.7", problem, "the-id")
     [line] = log.lines()
     assert TIME.sub("", line) == (
-        '{"status":401,"reason":"an API key is required","request_id":"the-id",'
+        '{"method":"GET","path":"/logs","client":"192.0.2.7","status":401,'
+        '"reason":"an API key is required","request_id":"the-id",'
         '"event":"GET /logs 401: an API key is required","level":"warning",'
     )
 
@@ -220,8 +229,13 @@ async def test_the_lines_of_requests_are_read_at_logs(configured: Configured) ->
         page = (await ask(running.port, "GET", "/logs")).body.decode()
     [line] = [one for one in page.splitlines() if "/v1/completions" in one]
     found = json.loads(line)
-    assert found.pop("duration_s") >= found.pop("waited_s") > 0  # for the model's start
+    # For the model's start.
+    assert found.pop("duration_s") >= found.pop("first_byte_s") >= found.pop("queue_s") > 0
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", found.pop("timestamp"))
     assert found.pop("event").startswith("<a> POST /v1/completions 200 after ")
-    assert found == {"model": "a", "status": 200, "request_id": "the-id", "level": "info"}
+    asked = {"method": "POST", "path": "/v1/completions", "client": "127.0.0.1", "stream": False}
+    answered = {"model": "a", "status": 200, "request_id": "the-id", "level": "info"}
+    tokens = {name: found.pop(name) for name in ("tokens_in", "tokens_out") if name in found}
+    assert found == {**asked, **answered}
+    assert all(count >= 0 for count in tokens.values())
     assert line in log.lines()
