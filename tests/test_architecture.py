@@ -31,7 +31,8 @@ WINGS = {
     "configschema": "text keys rules making advice",
     "supervisor": "states room processes places sleep succession model scheduling playing",
     "proxy": (
-        "http lifecycle naming forwarding history observing views daemon demo terminal command"
+        "http lifecycle naming forwarding history observing views daemon "
+        "demo terminal beginning command"
     ),
 }
 """The wings of each package: one may import those to its left, and itself. What stands in the

@@ -1,4 +1,4 @@
-"""Commands that need no daemon: check a file, print its schema, play a day of requests.
+"""Commands that need no daemon: write a file, check it, print its schema, play a day of requests.
 
 Owns what they print. ``check`` loads no more than it needs, and answers at once.
 """
@@ -15,7 +15,7 @@ import click
 
 from proxy.command import sources
 from proxy.command.options import TIMES, as_json, configured, examples
-from proxy.command.printing import as_warnings, say, say_json
+from proxy.command.printing import as_warnings, complain, say, say_json
 from proxy.lifecycle.startup import CannotRun
 
 if TYPE_CHECKING:
@@ -140,3 +140,65 @@ def simulate(config: str | None, config_dir: str | None, **options: Any) -> None
     names = sources.named(config, config_dir)
     found = sources.sources([name for name in names if name != config_dir], config_dir)
     say(*play(sources.read(found).config, Played(**options)))
+
+
+@click.command(
+    epilog=examples(
+        "llamadoze init",
+        "llamadoze init --models /data/gguf --output ~/.config/llamadoze/config.yaml",
+        "llamadoze init --output -",
+    )
+)
+@click.option(
+    "--models",
+    multiple=True,
+    metavar="DIR",
+    help="A folder with GGUF files, in place of the usual ones; again for one more.",
+)
+@click.option(
+    "--output",
+    "-o",
+    default=sources.NAME,
+    show_default=True,
+    metavar="FILE",
+    help="Where to write; '-' is standard output.",
+)
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+def init(models: tuple[str, ...], output: str, *, force: bool) -> int:
+    """Write a first configuration from what is on this machine.
+
+    Found are llama-server, vLLM and Ollama on PATH, GGUF files, the caches of Hugging Face and
+    Ollama, and GPUs.
+    """
+    from proxy.beginning.findings import look
+    from proxy.beginning.firstfile import WHERE, left_out, served, written
+
+    for folder in models:
+        if not Path(folder).expanduser().is_dir():
+            raise CannotRun(f"--models {folder}: there is no such folder")
+    found = look(models)
+    if not found.programs:
+        complain(WHERE, *left_out(found))
+        return 1
+    text = written(found)
+    if output == "-":
+        say(text)
+        return 0
+    _write(Path(output).expanduser(), text, force=force)
+    count = text.count("\n    cmd:")
+    models_of = f"{count} model{'' if count == 1 else 's'} for {', '.join(served(found))}"
+    say(f"{output}: written, with {models_of}")
+    complain(*left_out(found))
+    say("Next: 'llamadoze check', then 'llamadoze serve'")
+    return 0
+
+
+def _write(path: Path, text: str, *, force: bool) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w" if force else "x") as file:
+            file.write(text)
+    except FileExistsError:
+        raise CannotRun(f"{path} is there already; --force writes over it") from None
+    except OSError as error:
+        raise CannotRun(f"cannot write {path}: {error.strerror}") from error

@@ -90,7 +90,14 @@ for command in (
     *(serving.serve, looking.ps, looking.top, looking.status, acting.run, looking.logs),
     *(acting.load, acting.wake, acting.sleep, acting.unload, acting.pin, acting.unpin),
     *(acting.pause, acting.resume, acting.reload, checking.check, checking.schema),
-    *(checking.simulate, serving.demo, looking.support, shells.completion, shells.version),
+    *(
+        checking.simulate,
+        checking.init,
+        serving.demo,
+        looking.support,
+        shells.completion,
+        shells.version,
+    ),
 ):
     llamadoze.add_command(command)
 

@@ -55,7 +55,16 @@ OF_THE_DAEMON = {
 }
 OF_FEW_FILES = {"re2", "jmespath"}
 OF_COMMANDS = (
-    *("acting", "checking", "cli", "daemons", "looking", "options", "printing", "serving"),
+    *(
+        "acting",
+        "checking",
+        "cli",
+        "daemons",
+        "looking",
+        "options",
+        "printing",
+        "serving",
+    ),
     *("shells", "sources"),
 )
 
