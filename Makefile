@@ -23,7 +23,7 @@ VERSIONED := python3 python3.11 python3.12 python3.13
 CANDIDATES := $(VERSIONED) $(addprefix /usr/bin/,$(VERSIONED))
 CHOSEN = for one in $(CANDIDATES); do $$one -c "$$OPTIMISED" 2>/dev/null && echo $$one && exit; done; echo $(PYTHON)
 
-.PHONY: demo test test-page vendor-page dev-page test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench performance-page format clean
+.PHONY: demo test test-page vendor-page dev-page test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench performance-page log-page format clean
 
 demo: $(DEMO_READY)
 	@exec $(BIN)/llamadoze demo --folder .demo
@@ -101,6 +101,10 @@ bench: $(DEV_READY)
 # The tables of docs/performance.md, from what `make bench` has written.
 performance-page: $(DEV_READY)
 	$(BIN)/python -m tests.bench.page bench.json
+
+# The table of docs/log.md, from the source.
+log-page: $(DEV_READY)
+	$(BIN)/python -m tests.logevents
 
 format: $(DEV_READY)
 	$(BIN)/ruff format .

@@ -123,8 +123,8 @@ class Neighbours(Surroundings):
             name = server.model.id
             text = f"<{name}> Stopping sleeping model: '{self.name}' needs its room"
             log.info(text, model=name, needed_by=self.name)
-            text = "its memory was not enough beside those that sleep"
-            cause = Cause(why=Why.ROOM, text=text, model=self.name)
+            why = "its memory was not enough beside those that sleep"
+            cause = Cause(why=Why.ROOM, text=why, model=self.name)
             server.wish(Wish.STOP, cause)
         async with trio.open_nursery() as nursery:
             for server in leaving:

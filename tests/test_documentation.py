@@ -28,6 +28,7 @@ from proxy.observing.logbook import LogBook
 from proxy.observing.prometheus import exposed
 from proxy.views.composition import quart_application
 from supervisor import open_supervisor
+from tests import logevents
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -246,3 +247,18 @@ def test_links_between_pages_lead_somewhere() -> None:
             if anchor:
                 headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
                 assert anchor[1:] in [anchor_of(name) for name in headings]
+
+
+def test_the_table_of_the_log_has_every_event() -> None:
+    """As the source writes them; ``make log-page`` writes the table anew."""
+    page = logevents.PAGE.read_text()
+    assert logevents.written(page) == page
+
+
+def test_every_field_of_the_log_is_explained() -> None:
+    """And no other."""
+    page = logevents.PAGE.read_text().partition("## Fields")[2].partition("## Events")[0]
+    explained = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    written = {field for line in logevents.lines() for field in line.fields}
+    of_all = {"exception", "logger", "dropped", "line"}
+    assert explained == sorted(written | of_all)

@@ -104,7 +104,15 @@ class Reloader:
             self.files.apply(loaded.config)
             found = self.supervisor.reload(loaded.config)
             self.on_reload()
-        log.info(f"Configuration reloaded: {found}", **attrs.asdict(found))
+        log.info(
+            f"Configuration reloaded: {found}",
+            kept=found.kept,
+            adjusted=found.adjusted,
+            replaced=found.replaced,
+            removed=found.removed,
+            added=found.added,
+            settings=found.settings,
+        )
         return found
 
     async def preview(self) -> Preview:
@@ -138,7 +146,10 @@ class Reloader:
     def _refused(self, error: Exception) -> BadRequest:
         problems = error.problems if isinstance(error, ConfigError) else (error,)
         for problem in problems:
-            log.error(f"{problem}")
+            at = (
+                {"file": problem.file, "line": problem.line} if isinstance(problem, Problem) else {}
+            )
+            log.error(f"{problem}", **at)
         log.error("Configuration not reloaded: mend the above; the present one stays in effect")
         text = "\n".join(map(str, problems))
         message = f"the present configuration stays in effect: {text}"

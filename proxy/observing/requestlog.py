@@ -71,8 +71,8 @@ def report(call: Call, answer: Answer, tokens: Tokens, now: float) -> None:
         facts["tokens_out"] = tokens.generated
     if call.key:
         facts["key"] = call.key
-    what = f"<{model}> " if model else ""
-    what += f"{call.method} {call.path[:LONGEST]}"
+    request = f"{call.method} {call.path[:LONGEST]}"
+    what = f"<{model}> {request}" if model else request
     after = f"after {seconds(took)}"
     if answer.problem:
         facts["reason"] = answer.problem.message

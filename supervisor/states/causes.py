@@ -55,7 +55,8 @@ class Asker:
     @property
     def facts(self) -> dict[str, str]:
         """What the log says of who asks."""
-        return {name: text for name, text in (("client", self.client), ("key", self.key)) if text}
+        known = {"client": self.client, "key": self.key}
+        return {name: text for name, text in known.items() if text}
 
 
 class Asking(Protocol):

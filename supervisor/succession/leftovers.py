@@ -278,7 +278,7 @@ class _Settling:
         try:
             ended = await self.here.end(handle, grace, ask)
         except trio.Cancelled:
-            text = f"<{name}> The {what} may not have ended yet; the next llamadoze looks for it"
+            text = f"<{name}> The {what} may not have ended yet; the next llamadoze tries again"
             log.warning(text, **facts)
             raise
         if ended.left:
@@ -286,6 +286,4 @@ class _Settling:
             self._keep_out(name, HereHandle.of(ended.kin))
         elif ended.was_killed:
             what = what.capitalize()
-            log.warning(
-                f"<{name}> {what} did not end within {seconds(grace)} and was killed", **facts
-            )
+            log.warning(f"<{name}> {what} did not end within {seconds(grace)}; killed", **facts)

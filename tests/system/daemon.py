@@ -22,10 +22,12 @@ import attrs
 import psutil
 import yaml
 
+from tests import logevents
 from tests.ports import free_port
 
 STATE = tempfile.mkdtemp(prefix="llamadoze-tests-")
 atexit.register(shutil.rmtree, STATE, ignore_errors=True)
+MOST_LINES = 500  # of a log that are looked up in the table of events
 LLAMADOZE = str(Path(sys.executable).with_name("llamadoze"))
 
 
@@ -125,6 +127,8 @@ def started(
             except subprocess.TimeoutExpired:
                 process.kill()
         process.wait()
+    unknown = logevents.unknown(daemon.log()[:MOST_LINES])
+    assert not unknown, unknown
 
 
 def write(folder: Path, **whole: Any) -> str:
