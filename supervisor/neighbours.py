@@ -19,7 +19,6 @@ from supervisor.model.server import ModelServer
 from supervisor.model.surroundings import Surroundings
 from supervisor.room.choice import said_by
 from supervisor.scheduling.roomkeeper import RoomKeeper
-from supervisor.scheduling.sleepbudget import Sleeper, by_value
 from supervisor.sleep.proof import LITTLE
 from supervisor.states.causes import Cause, Why
 from supervisor.states.learned import Learned
@@ -27,6 +26,7 @@ from supervisor.states.racing import race
 from supervisor.states.refusals import StillHeld
 from supervisor.states.table import ENDED, State, Wish
 from supervisor.succession.knowledge import Knowledge
+from supervisor.upkeep.sleepbudget import Sleeper, by_value
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 

@@ -20,11 +20,8 @@ from supervisor.model.server import ModelServer
 from supervisor.places.choosing import Places
 from supervisor.processes.memory import Measure, held_by
 from supervisor.processes.programs import programs_now
-from supervisor.revival import revive
 from supervisor.scheduling.outlook import rules_for
 from supervisor.scheduling.scheduler import Scheduler
-from supervisor.scheduling.sleepbudget import BudgetKeeper, budget_for
-from supervisor.scheduling.yielding import Yielding
 from supervisor.sleep.contact import Contact
 from supervisor.states.causes import Asker, Why
 from supervisor.states.journal import SILENT, Journal
@@ -33,6 +30,9 @@ from supervisor.states.table import State
 from supervisor.succession.knowledge import Knowledge
 from supervisor.succession.records import Record, Records
 from supervisor.supervisor import Supervisor
+from supervisor.upkeep.revival import revive
+from supervisor.upkeep.sleepbudget import BudgetKeeper, budget_for
+from supervisor.upkeep.yielding import Yielding
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 

@@ -19,11 +19,9 @@ from supervisor.model.leases import Leases, NamedLease
 from supervisor.model.server import ModelServer
 from supervisor.scheduling.forecast import Forecast
 from supervisor.scheduling.outlook import rules_for
-from supervisor.scheduling.pausing import Pausing
 from supervisor.scheduling.queueing import Queued, Turn
 from supervisor.scheduling.roomkeeper import RoomKeeper
 from supervisor.scheduling.scheduler import Scheduler
-from supervisor.scheduling.sleepbudget import BudgetKeeper, budget_for
 from supervisor.states.causes import AN_OPERATOR, Asker, Asking, Cause, Why
 from supervisor.states.racing import race
 from supervisor.states.refusals import (
@@ -39,6 +37,8 @@ from supervisor.states.refusals import (
 from supervisor.states.snapshot import Snapshot
 from supervisor.states.table import ENDED, State, Wish
 from supervisor.succession.changes import Changes
+from supervisor.upkeep.pausing import Pausing
+from supervisor.upkeep.sleepbudget import BudgetKeeper, budget_for
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
@@ -257,7 +257,7 @@ class Supervisor:
             self._scheduler.refuse(name, Removed(name))
             self.leases.end_all_of(name, "the model was removed")
             self._pausing.leave_out(name)
-        self._scheduler.rules = rules = rules_for(config)
+        self._scheduler.change(rules := rules_for(config))
         self._fleet.keeper.change(rules.memory)
         self._keeper.budget = budget_for(config)
         self._keeper.look()

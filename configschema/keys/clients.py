@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import attrs
 
-from configschema.keys.fields import Seconds, Secret, Section, key
+from configschema.keys.fields import Count, Positive, Seconds, Secret, Section, key
 
 EXPOSED_HEADERS = ("x-request-id", "request-id", "retry-after")
 CORS_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -42,3 +42,11 @@ class ApiKey(Section):
     value: Secret = key("what they show; required", Secret(""), name="key", repr=False)
     name: str = key("what it is called in the log and in metrics", "")
     read: bool = key("whether it may only look: it changes nothing and asks no model", False)
+    requests_per_minute: Count = key("requests to models in any minute; 0 is no limit", Count(0))
+    in_flight: Count = key("requests to models at once; 0 is no limit", Count(0))
+    share: Positive = key("of turns and places, where several keys want them", Positive(1))
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether somebody must count its requests."""
+        return bool(self.requests_per_minute or self.in_flight)

@@ -52,6 +52,8 @@ def _keys(config: Config) -> Iterator[Fault]:
             first: Path = ("apiKeys", names[one.name])
             yield Fault((*path, "name"), "{} is the name of another key", (one.name,), also=first)
         names.setdefault(one.name, number)
+        if not one.name and (one.requests_per_minute or one.in_flight or one.share != 1):
+            yield Fault(path, "a key with limits or a share needs a name")
 
 
 def _cors(cors: Cors, path: Path) -> Iterator[Fault]:

@@ -18,6 +18,7 @@ from proxy.http.exchange import Exchange
 from proxy.http.headers import Header, ids
 from proxy.naming.origins import Visitor
 from proxy.naming.passthrough import is_below_model, route_below
+from proxy.naming.quotas import Quotas
 from proxy.naming.resolving import InEffect, Resolver
 from proxy.naming.routes import POSTED, PROBES, Route, is_shared, route_of
 from proxy.observing.counters import Metrics
@@ -72,12 +73,14 @@ class Entry:
         views: serves what is not.
         resolver: knows what is in effect.
         metrics: counts what each key is used for.
+        quotas: what each key may ask of models.
     """
 
     forwarder: Forwarder
     views: Serve
     resolver: Resolver
     metrics: Metrics
+    quotas: Quotas = attrs.field(factory=Quotas)
 
     async def handle(self, exchange: Exchange) -> None:
         """Serve one exchange."""
@@ -97,9 +100,27 @@ class Entry:
         if route is None and way.path in PROBES and exchange.method in LOOKS:
             await exchange.say(200, [*HEALTHY, *cors, *ids(request_id.encode())], b"OK")
         elif route is not None:
-            await self.forwarder.forward(exchange, route, Visit(request_id, key.name, cors, now))
+            visit = Visit(request_id, key.name, cors, now)
+            if key.is_limited:
+                await self._forward_limited(exchange, route, visit, key)
+            else:
+                await self.forwarder.forward(exchange, route, visit)
         else:
             await self.views(exchange, way.path, [*cors, *ids(request_id.encode())], key)
+
+    async def _forward_limited(
+        self, exchange: Exchange, route: Route, visit: Visit, key: ApiKey
+    ) -> None:
+        try:
+            self.quotas.begin(key)
+        except BadRequest as error:
+            self.metrics.refused_by_key[key.name] += 1
+            await _refuse(exchange, error, visit.request_id, visit.cors, key.name)
+            return
+        try:
+            await self.forwarder.forward(exchange, route, visit)
+        finally:
+            self.quotas.end(key)
 
     async def _allow(
         self, exchange: Exchange, now: InEffect, visitor: Visitor, request_id: str
@@ -144,13 +165,17 @@ def plain_path(path: str) -> str:
 
 
 async def _refuse(
-    exchange: Exchange, error: BadRequest, request_id: str, cors: Sequence[Header]
+    exchange: Exchange,
+    error: BadRequest,
+    request_id: str,
+    cors: Sequence[Header],
+    key: str = "",
 ) -> None:
     problem = problem_of(error)
     if problem.status >= 400:  # below that, it is only to ask elsewhere
         client = exchange.connection.client
         said = client[0] if client else ""
-        report_refusal(exchange.method, exchange.path, said, problem, request_id)
+        report_refusal(exchange.method, exchange.path, said, problem, request_id, key)
     accept = exchange.fields.get(b"accept", b"")
     await ready_to_say(accept)
     fields, body = problem.said_to(accept)

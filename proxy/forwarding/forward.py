@@ -32,6 +32,7 @@ from proxy.http.heads import Request
 from proxy.http.parsing import ModelDied, UpstreamError
 from proxy.http.upstream import Upstream
 from proxy.naming.directory import Local
+from proxy.naming.quotas import refuse_beyond_all
 from proxy.naming.resolving import InEffect, Resolver
 from proxy.naming.routes import Route
 from supervisor import State, Supervisor
@@ -150,7 +151,7 @@ class _Errand:
             call.model, call.known = target.id, True
             call.cancel = self.exchange.cancel
             if self.now.config.global_concurrency_limit > 0:
-                self._refuse_beyond_limit()
+                refuse_beyond_all(call.key, self.of.in_flight, self.now.config)
             self.of.in_flight.add(call)
             if isinstance(question.body, bytes | bytearray) and len(question.body) <= call.room:
                 call.body = question.body
@@ -257,18 +258,6 @@ class _Errand:
     def _via(self) -> bytes:
         """Return the way of the request so far, with us at its end."""
         return b"%b, %b" % (self._before, self.of.us) if self._before else self.of.us
-
-    def _refuse_beyond_limit(self) -> None:
-        """Refuse what is more than may be in service at once (``globalConcurrencyLimit``).
-
-        Raises:
-            BadRequest: as many are.
-        """
-        limit = self.now.config.global_concurrency_limit
-        if limit <= len(self.of.in_flight):
-            text = f"{limit} requests are in service, which is globalConcurrencyLimit"
-            again = {"Retry-After": "1"}
-            raise BadRequest(text, status=429, code="concurrency_limit", headers=again)
 
     def _refuse_loop(self) -> None:
         """Refuse a request that was here before: it would come again until nothing is left.

@@ -89,6 +89,7 @@ class Metrics(Journal):
     """What has happened so far; also the supervisor's journal."""
 
     by_key: Counter[str] = attrs.field(factory=Counter, init=False)
+    refused_by_key: Counter[str] = attrs.field(factory=Counter, init=False)
     _models: defaultdict[str, _OfModel] = attrs.field(
         factory=lambda: defaultdict(_OfModel), init=False
     )

@@ -48,12 +48,9 @@ class _Counted(Collector):
     def collect(self) -> Iterator[Metric]:
         counted = self.metrics
         yield _counter("requests", "Requests, by status.", counted.requests(), "status")
-        keys = CounterMetricFamily(
-            "llamadoze_key_requests", "Requests, by the name of their API key.", labels=("key",)
-        )
-        for name, count in sorted(counted.by_key.items()):
-            keys.add_metric([name], count)
-        yield keys
+        yield _by_key("requests", "Requests, by the name of their API key.", counted.by_key)
+        text = "Requests beyond the limits of their API key."
+        yield _by_key("refused", text, counted.refused_by_key)
         yield _histogram(
             "request_duration", "Until the answer's end.", counted.times(lambda one: one.durations)
         )
@@ -125,6 +122,13 @@ def _sleep(supervisor: Supervisor) -> Iterator[Metric]:
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"llamadoze_{name}", text, labels=labels)
+
+
+def _by_key(name: str, text: str, counts: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(f"llamadoze_key_{name}", text, labels=("key",))
+    for key, count in sorted(counts.items()):
+        family.add_metric([key], count)
+    return family
 
 
 def _counter(name: str, text: str, counts: Mapping[Labels, int], label: str) -> Metric:

@@ -34,9 +34,12 @@ def request_id_of(fields: Mapping[bytes, bytes]) -> str:
     return f"{random.getrandbits(64):016x}"
 
 
-def report_refusal(method: str, path: str, client: str, problem: Problem, request_id: str) -> None:
+def report_refusal(
+    method: str, path: str, client: str, problem: Problem, request_id: str, key: str
+) -> None:
     """Write the line of a request that was refused before anything of it was looked at."""
     what = f"{method} {path[:LONGEST]} {problem.status}: {problem.message}"
+    known = {"key": key} if key else {}
     log.warning(
         what,
         method=method,
@@ -45,6 +48,7 @@ def report_refusal(method: str, path: str, client: str, problem: Problem, reques
         status=problem.status,
         reason=problem.message,
         request_id=request_id,
+        **known,
     )
 
 

@@ -22,12 +22,14 @@ class Demand:
         since: when the first of them came, on Trio's clock.
         count: how many they are.
         priority: of the model; higher goes first.
+        turn: where it stands on the account of turns of API keys; lower goes first.
     """
 
     model: str
     since: float
     count: int = 1
     priority: int = 0
+    turn: float = 0.0
 
 
 @attrs.frozen(kw_only=True)

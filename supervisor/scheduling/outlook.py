@@ -18,6 +18,7 @@ from supervisor.scheduling.bymemory import ByMemory
 from supervisor.scheduling.decisions import Patience
 from supervisor.scheduling.placement import ByRule, MakeRoom, Rivals, placement_of
 from supervisor.scheduling.roomkeeper import RoomKeeper
+from supervisor.scheduling.shares import weights_of
 from supervisor.states.snapshot import Costs, Snapshot, usual_costs
 from supervisor.states.table import IN_MOTION, State, Wish
 
@@ -35,6 +36,7 @@ class Rules:
         max_queue: requests that may wait, for all models together; 0 is no limit.
         memory: what models may have, where that says who must leave for whom.
         word: for what says who must leave for whom.
+        shares: of turns, by the name of an API key; empty if no key has a name.
     """
 
     make_room: MakeRoom
@@ -43,6 +45,7 @@ class Rules:
     max_queue: int = 0
     memory: MemoryRules | None = None
     word: str = ONE_AT_A_TIME
+    shares: Mapping[str, int] = attrs.field(factory=dict)
 
 
 def rules_for(config: Config) -> Rules:
@@ -56,6 +59,7 @@ def rules_for(config: Config) -> Rules:
         max_queue=config.max_queue,
         memory=rules_of(config).memory,
         word=word_for(config),
+        shares=weights_of(config),
     )
 
 

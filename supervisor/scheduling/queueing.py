@@ -6,7 +6,7 @@ is the scheduler's.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Protocol
 
 import attrs
@@ -98,6 +98,10 @@ class Queued:
     closing: float
 
 
+def _at_once(_: Turn) -> float:
+    return 0.0
+
+
 @attrs.define(eq=False)
 class WaitingList:
     """All who wait, for any model.
@@ -130,30 +134,44 @@ class WaitingList:
 
     def take(self, models: Container[str]) -> list[Turn]:
         """Let nobody wait for these models any longer, and return who did."""
-        taken = [turn for turn in self.turns if turn.server.model.id in models]
+        return self.let_go([turn for turn in self.turns if turn.server.model.id in models])
+
+    def let_go(self, taken: list[Turn]) -> list[Turn]:
+        """Let these wait no longer, and return them."""
         for turn in taken:
             self.remove(turn)
         return taken
+
+    def of(self, model: str) -> list[Turn]:
+        """Return who waits for a model, in the order of their coming."""
+        return [turn for turn in self.turns if turn.server.model.id == model]
 
     def first(self, model: str) -> Turn | None:
         """Return who has waited for a model the longest."""
         return next((turn for turn in self.turns if turn.server.model.id == model), None)
 
-    def demands(self, priorities: Mapping[str, int]) -> dict[str, Demand]:
+    def demands(
+        self, priorities: Mapping[str, int], start_of: Callable[[Turn], float] = _at_once
+    ) -> dict[str, Demand]:
         """Return what is waited for, in the order of coming.
 
         Args:
             priorities: by model id; 0 without.
+            start_of: says when the turn of somebody begins.
         """
         found: dict[str, Demand] = {}
         for turn in self.turns:
             server = turn.server
             name = server.model.id
+            start = start_of(turn)
             if name not in found:
                 found[name] = Demand(
                     model=name,
                     since=turn.since,
                     count=server.usage.waiting,
                     priority=priorities.get(name, 0),
+                    turn=start,
                 )
+            elif start < found[name].turn:
+                found[name] = attrs.evolve(found[name], turn=start)
         return found

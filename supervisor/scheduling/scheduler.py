@@ -16,11 +16,13 @@ import trio
 from supervisor.model.server import ModelServer
 from supervisor.model.usage import Stir
 from supervisor.scheduling.decisions import NOTHING, Decision, Demand
-from supervisor.scheduling.forecast import NOW, Forecast, forecast
+from supervisor.scheduling.forecast import Forecast
+from supervisor.scheduling.foretelling import Foretelling
 from supervisor.scheduling.outlook import Outlook, Rules
 from supervisor.scheduling.queueing import Queued, Turn, WaitingList
 from supervisor.scheduling.roomkeeper import RoomKeeper
 from supervisor.scheduling.rulings import Rulings
+from supervisor.scheduling.shares import Shares
 from supervisor.scheduling.turns import decide
 from supervisor.states.backoff import LONGEST_HELD
 from supervisor.states.causes import AN_OPERATOR, Asker, Asking
@@ -42,8 +44,6 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
 FOR_STRANGERS = 5.0  # seconds that a request waits for memory that others than models hold
 BETWEEN_LOOKS = 0.5
-FORETOLD_FOR = 0.25  # seconds for which a forecast is told again
-MOST_BEFORE, MOST_BEFORE_BY_MEMORY = 20, 5  # models that go first; behind more nothing is foretold
 
 
 @attrs.define(eq=False)
@@ -58,6 +58,7 @@ class Scheduler:
         paused: whether nobody is let in.
         waiting: who waits.
         rulings: what was decided, and why.
+        shares: what each API key has had.
     """
 
     servers: Mapping[str, ModelServer]
@@ -67,18 +68,29 @@ class Scheduler:
     paused: bool = attrs.field(default=False, init=False)
     waiting: WaitingList = attrs.field(factory=WaitingList, init=False)
     rulings: Rulings = attrs.field(init=False)
+    shares: Shares = attrs.field(init=False)
     _refuses: bool = attrs.field(default=False, init=False)
     _resumed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _decision: Decision = attrs.field(default=NOTHING, init=False)
     _closed: Stir = attrs.field(factory=Stir, init=False)
     _pause: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    _foretold: dict[str, tuple[object, float, Forecast | None]] = attrs.field(
-        factory=dict, init=False
-    )
+    _foretelling: Foretelling = attrs.field(init=False)
 
     @rulings.default
     def _nothing_ruled_yet(self) -> Rulings:
         return Rulings(self.servers, self.waiting, self.journal)
+
+    @shares.default
+    def _nothing_had_yet(self) -> Shares:
+        return Shares(self.rules.shares)
+
+    @_foretelling.default
+    def _nothing_foretold_yet(self) -> Foretelling:
+        return Foretelling(self.servers, self.keeper)
+
+    def change(self, rules: Rules) -> None:
+        """Go on by other rules."""
+        self.rules, self.shares.weights = rules, rules.shares
 
     async def run(self) -> None:
         """Settle whenever a time has come; changes settle by themselves."""
@@ -95,8 +107,9 @@ class Scheduler:
         """Queue; return whether that is over already. Raises what refuses at once."""
         server = turn.server
         server.usage.note_wanted()
-        self._refuse_beyond_limits(server)
+        self._refuse_beyond_limits(server, turn)
         self.keeper.used()
+        self.shares.come(turn)
         if server.is_serving and not self.paused and self._lets_in(server):
             turn.lease = server.usage.take()  # what `decide` would say
             return True
@@ -106,19 +119,22 @@ class Scheduler:
 
     def _lets_in(self, server: ModelServer) -> bool:
         """Whether a model that serves is open to newcomers; when it closes is known already."""
-        return not server.usage.waiting and server.model.id not in self._decision.closed
+        usage, limit = server.usage, server.limits.concurrency
+        is_free = usage.in_flight < limit and not usage.waiting
+        return is_free and server.model.id not in self._decision.closed
 
-    def _refuse_beyond_limits(self, server: ModelServer) -> None:
-        model, usage = server.model.id, server.usage
+    def _refuse_beyond_limits(self, server: ModelServer, turn: Turn) -> None:
+        model, usage, limit = server.model.id, server.usage, server.limits.concurrency
         if self.paused and self._refuses:
             raise Paused(model)
         held = server.held_back
         if held > LONGEST_HELD:
             raise BackingOff(model, held, server.backoff.failures, server.at.failure or "")
-        if usage.in_flight + usage.waiting >= server.limits.concurrency:
-            raise TooManyRequests(model, server.limits.concurrency)
+        if usage.in_flight + usage.waiting >= limit and not self.shares.may_come(turn, limit):
+            raise TooManyRequests(model, limit)
         most, is_open = self.rules.max_queue, model not in self._decision.closed
-        if most and len(self.waiting) >= most and not (server.is_serving and is_open):
+        is_full = most and len(self.waiting) >= most and not (server.is_serving and is_open)
+        if is_full and not self.shares.may_wait(turn, self.waiting, most):
             raise QueueFull(model, most)
 
     def place(self, model: str) -> int:
@@ -147,29 +163,8 @@ class Scheduler:
         pause."""
         if self.paused or model not in self.servers:
             return None
-        closed = self._decision.closed
-        if self.servers[model].is_serving and model not in closed:
-            return NOW
-        now, at = trio.current_time(), self.servers[model].at
-        stands = at.state, at.since
-        known = self._foretold.get(model)
-        if known is None or known[0] != stands or now - known[1] > FORETOLD_FOR:
-            known = self._foretold[model] = stands, now, self._foretell(model, closed)
-        return known[2]
-
-    def _foretell(self, model: str, closed: frozenset[str]) -> Forecast | None:
-        order = tuple(self._demands())
-        before = order.index(model) if model in order else len(order)
-        if before > (MOST_BEFORE_BY_MEMORY if self.rules.memory else MOST_BEFORE):
-            return None
-        outlook = Outlook.of(self.servers, {model, *order}, self.rules, self.keeper)
-        known = [self.servers[name] for name in outlook.models]
-        return forecast(
-            *(model, outlook.models, order, outlook.make_room, trio.current_time()),
-            held_back={one.model.id: one.held_back for one in known},
-            shares={one.model.id: one.at.share or 0.0 for one in known},
-            closed=closed,
-        )
+        order, closed = tuple(self._demands()), self._decision.closed
+        return self._foretelling.of(model, order, closed, self.rules)
 
     async def until_closed(self, model: str) -> None:
         """Return when a model is closed for newcomers, since its requests keep others out."""
@@ -193,9 +188,19 @@ class Scheduler:
             log.error(f"<{model}> {after}, stopping it", model=model, reason=after)
         for model, wish in self._decision.wishes.items():
             self._ask(self.servers[model], wish)
-        for turn in self.waiting.take(self._decision.admit):
+        for turn in self.waiting.let_go(self._admitted()):
             turn.lease = turn.server.usage.take()
             turn.answered.set()
+
+    def _admitted(self) -> list[Turn]:
+        """Return who gets a lease: all who wait for a model, or as many as it has places."""
+        each = [self.waiting.of(model) for model in self._decision.admit]
+        return [turn for turns in each if turns for turn in self._with_places(turns)]
+
+    def _with_places(self, turns: list[Turn]) -> list[Turn]:
+        server = turns[0].server
+        places = max(0, server.limits.concurrency - server.usage.in_flight)
+        return self.shares.next_of(server.model.id, turns, places)
 
     def _ask(self, server: ModelServer, wish: Wish) -> None:
         """Tell a model server what is decided, and the log for whom one makes room."""
@@ -203,6 +208,8 @@ class Scheduler:
         wanted = self._decision.causes.get(model)
         if wanted and server.wanted.wish is Wish.SERVE:
             log.info(f"<{model}> Makes room for '{wanted}'", model=model, needed_by=wanted)
+        if wish is Wish.SERVE and server.wanted.wish is not Wish.SERVE:
+            self.shares.charge(self.waiting.of(model))
         if wish is Wish.SERVE and self.rules.memory:
             self.keeper.seat(server, self._decision.gpus.get(model, server.known.gpus))
         server.wish(wish, self.rulings.why(server, wish, self._decision, self.rules.word))
@@ -260,7 +267,7 @@ class Scheduler:
 
     def _demands(self) -> dict[str, Demand]:
         """Return what is waited for; the list is in the order of their coming."""
-        return self.waiting.demands(self.rules.priorities)
+        return self.waiting.demands(self.rules.priorities, self.shares.start_of)
 
     def pause(self, *, refuse: bool) -> None:
         """Let nobody in; send everybody away, too, if that is wanted."""
@@ -291,9 +298,11 @@ class Scheduler:
 
     def leave(self, turn: Turn, *, cut: bool = False) -> None:
         """Give up the place or the lease, whichever it is."""
+        self.shares.go(turn)
         if turn.lease is not None:
             turn.lease.give_back(cut=cut)
-            if turn.server.usage.in_flight:  # nobody waits for one of several to end
+            usage = turn.server.usage
+            if usage.in_flight and not usage.waiting:  # nobody waits for one of several to end
                 return
         elif turn in self.waiting:
             self.waiting.remove(turn)

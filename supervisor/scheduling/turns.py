@@ -111,17 +111,19 @@ class _Table:
             until=self.until,
         )
 
-    def rank(self, demand: Demand) -> tuple[bool, float, float, float]:
+    def rank(self, demand: Demand) -> tuple[bool, float, bool, float, float, float]:
         """Order those who have waited for long by age; before that, priority and cost count first.
 
-        Long is what makes others leave for them: who left must not be the first to come back.
+        Long is what makes others leave for them: who left must not be the first to come back. Among
+        equals the API key goes first that has had fewer turns.
         """
+        turn, since = demand.turn, demand.since
         if self._overdue_at(demand) <= self.now:
-            return False, demand.since, 0, 0
+            return False, 0, False, turn, 0, since
         if self._pressing_at(demand) <= self.now:
-            return True, -demand.priority, -1, demand.since
+            return True, -demand.priority, False, turn, 0, since
         cost = self.models[demand.model].cost_to_serve() / demand.count
-        return True, -demand.priority, cost, demand.since
+        return True, -demand.priority, True, turn, cost, since
 
     def seat(self, demand: Demand) -> None:
         """Give a demand its turn, as far as those before it allow."""

@@ -25,7 +25,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hold]:
     monkeypatch.setenv("CUDA_STAND_IN", str(tmp_path))
     monkeypatch.setenv("CUDA_STAND_IN_GPUS", "8")
     for name, seconds in (("LOOKS_EVERY", 0.1), ("IDLE_FOR", 0.2), ("CALM_FOR", 0.5)):
-        monkeypatch.setattr(f"supervisor.scheduling.yielding.{name}", seconds)
+        monkeypatch.setattr(f"supervisor.upkeep.yielding.{name}", seconds)
     with made_up_nvml(monkeypatch, stand_in):
         file = tmp_path / "stranger.0.bytes"
         yield lambda gib: file.write_text(f"{gib * GIB}")

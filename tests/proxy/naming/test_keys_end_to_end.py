@@ -260,6 +260,12 @@ async def test_what_caches_do_with_a_models_answer_is_its_servers_business() -> 
         ("['sk one']", "apiKeys.0: a key cannot contain spaces"),
         ("[{name: 'a b', key: sk}]", "apiKeys.0.name: a name is"),
         ("[{name: x, key: sk-1}, {name: x, key: sk-2}]", "apiKeys.1.name: 'x' is the name of"),
+        ("[{key: sk-1, inFlight: 2}]", "apiKeys.0: a key with limits or a share needs a name"),
+        ("[{key: sk-1, share: 2}]", "apiKeys.0: a key with limits or a share needs a name"),
+        (
+            "[{name: x, key: sk-1, share: 0}]",
+            "apiKeys.0.share: expected a whole number, at least 1",
+        ),
     ],
 )
 def test_what_would_let_everybody_in_is_no_key(keys: str, fault: str) -> None:

@@ -209,11 +209,11 @@ def test_a_refusal_at_the_door_is_a_line_too(configured: Configured) -> None:
     """Before a model is known."""
     log = configured("json", "warn")
     problem = Problem(401, "an API key is required")
-    report_refusal("GET", "/logs", "192.0.2.7", problem, "the-id")
+    report_refusal("GET", "/logs", "192.0.2.7", problem, "the-id", "batch")
     [line] = log.lines()
     assert TIME.sub("", line) == (
         '{"method":"GET","path":"/logs","client":"192.0.2.7","status":401,'
-        '"reason":"an API key is required","request_id":"the-id",'
+        '"reason":"an API key is required","request_id":"the-id","key":"batch",'
         '"event":"GET /logs 401: an API key is required","level":"warning",'
     )
 

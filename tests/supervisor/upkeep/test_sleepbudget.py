@@ -12,9 +12,9 @@ from trio.testing import MockClock
 from configschema import parse
 from supervisor import State, Supervisor, open_supervisor
 from supervisor.processes.memory import _bytes_of, held_by
-from supervisor.scheduling.sleepbudget import GIB, Budget, Sleeper, too_many
 from supervisor.sleep.contact import Contact
 from supervisor.states.snapshot import Costs
+from supervisor.upkeep.sleepbudget import GIB, Budget, Sleeper, too_many
 from tests.fakes import FakeCalls, FakeProbe, FakePrograms
 from tests.supervisor.helpers import model
 

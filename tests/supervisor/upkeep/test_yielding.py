@@ -21,10 +21,10 @@ from supervisor.processes.census import TOKEN, name_of
 from supervisor.processes.programs import programs_among, programs_now
 from supervisor.room.devices import Reading
 from supervisor.room.strangers import GIB, GpuUse, Strangers
-from supervisor.scheduling.yielding import Sight, is_over, who_yields
 from supervisor.states.pins import Pin
 from supervisor.states.snapshot import Snapshot
 from supervisor.states.table import Wish
+from supervisor.upkeep.yielding import Sight, is_over, who_yields
 from tests.fakes import FakePrograms
 from tests.supervisor.gpus import DEVICE, FakeGpu
 from tests.supervisor.helpers import model, supervise
@@ -353,8 +353,8 @@ async def test_a_real_program_is_yielded_to(
 ) -> None:
     """And what has slept for it comes back."""
     for name, seconds in (("LOOKS_EVERY", 0.1), ("CALM_FOR", 0.3)):
-        monkeypatch.setattr(f"supervisor.scheduling.yielding.{name}", seconds)
-    monkeypatch.setattr("supervisor.scheduling.yielding.IDLE_FOR", 0.1)
+        monkeypatch.setattr(f"supervisor.upkeep.yielding.{name}", seconds)
+    monkeypatch.setattr("supervisor.upkeep.yielding.IDLE_FOR", 0.1)
     game = shutil.move(stub, f"{tmp_path}/gamestub")
     a = model("sleep 600", cmdSleep="true", cmdWake="true", checkEndpoint="none")
     async with awake(f"models: {{a: {a}}}\nyieldTo: [gamestub]") as supervisor:

@@ -1,0 +1,83 @@
+"""How many requests to models each API key may have in a minute and at once, and all together.
+
+Owns the counts, which outlive a reload. What a key gets where several compete is the supervisor's.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from math import ceil
+
+import attrs
+import trio
+
+from configschema import ApiKey, Config
+from proxy.http.errors import BadRequest
+from supervisor.scheduling.shares import is_below_part, weights_of
+from supervisor.states.causes import Asking
+
+MINUTE = 60.0  # seconds
+SOON = "1"  # second, as for a model's concurrencyLimit
+
+
+@attrs.define(eq=False)
+class Quotas:
+    """The requests of each key that has a limit."""
+
+    _came: defaultdict[str, deque[float]] = attrs.field(
+        factory=lambda: defaultdict(deque), init=False
+    )
+    _in_flight: defaultdict[str, int] = attrs.field(factory=lambda: defaultdict(int), init=False)
+
+    def begin(self, key: ApiKey) -> None:
+        """Count a request; call `end` after it.
+
+        Raises:
+            BadRequest: the key has its limit; nothing is counted.
+        """
+        self._refuse_beyond_limits(key)
+        self._came[key.name].append(trio.current_time())
+        self._in_flight[key.name] += 1
+
+    def end(self, key: ApiKey) -> None:
+        """Count a request no longer as one in flight."""
+        self._in_flight[key.name] -= 1
+
+    def _refuse_beyond_limits(self, key: ApiKey) -> None:
+        most, came = key.in_flight, self._came[key.name]
+        if most and self._in_flight[key.name] >= most:
+            what = f"has {most} requests in service, its inFlight"
+            raise _refusal(key, what, "concurrency_limit", SOON)
+        most, now = key.requests_per_minute, trio.current_time()
+        while came and (came[0] <= now - MINUTE or len(came) > most):
+            came.popleft()
+        if most and len(came) >= most:
+            wait = str(ceil(came[0] + MINUTE - now))
+            what = f"has asked {most} times within a minute, its requestsPerMinute"
+            raise _refusal(key, what, "rate_limit_exceeded", wait)
+
+
+def _refusal(key: ApiKey, what: str, code: str, wait: str) -> BadRequest:
+    text = f"the API key '{key.name}' {what}; try again in {wait}s"
+    return BadRequest(text, status=429, code=code, headers={"Retry-After": wait})
+
+
+def refuse_beyond_all(key: str, there: Iterable[Asking], config: Config) -> None:
+    """Refuse what is more than may be in service at once (``globalConcurrencyLimit``).
+
+    Where several keys compete, one that has less than its part is let in beyond the limit.
+
+    Args:
+        key: the name of the key that asks.
+        there: the requests in service.
+        config: has the limit, which is not 0.
+
+    Raises:
+        BadRequest: as many are.
+    """
+    limit = config.global_concurrency_limit
+    keys = [one.key for one in there]
+    if len(keys) >= limit and not is_below_part(key, keys, limit, weights_of(config)):
+        text = f"{limit} requests are in service, which is globalConcurrencyLimit"
+        raise BadRequest(text, status=429, code="concurrency_limit", headers={"Retry-After": SOON})

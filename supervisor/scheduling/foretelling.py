@@ -1,0 +1,70 @@
+"""Tells when models will be ready, from how everything stands.
+
+Owns for how long an answer is told again, and behind how many models nothing is foretold. The
+estimate is `forecast`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+import trio
+
+from supervisor.model.server import ModelServer
+from supervisor.scheduling.forecast import NOW, Forecast, forecast
+from supervisor.scheduling.outlook import Outlook, Rules
+from supervisor.scheduling.roomkeeper import RoomKeeper
+
+FORETOLD_FOR = 0.25  # seconds for which a forecast is told again
+MOST_BEFORE, MOST_BEFORE_BY_MEMORY = 20, 5  # models that go first; behind more nothing is foretold
+
+
+@attrs.define(eq=False)
+class Foretelling:
+    """What was foretold a moment ago, and how to foretell more.
+
+    Attributes:
+        servers: all model servers by id.
+        keeper: of the memory that there is.
+    """
+
+    servers: Mapping[str, ModelServer]
+    keeper: RoomKeeper
+    _told: dict[str, tuple[object, float, Forecast | None]] = attrs.field(factory=dict, init=False)
+
+    def of(
+        self, model: str, order: tuple[str, ...], closed: frozenset[str], rules: Rules
+    ) -> Forecast | None:
+        """Return when a model would be ready for who asks now; None if that is not known.
+
+        Args:
+            model: its id.
+            order: the models that are waited for, the first to come up first.
+            closed: models that serve, but let nobody in any more.
+            rules: what the operator says about who goes when.
+        """
+        if self.servers[model].is_serving and model not in closed:
+            return NOW
+        now, at = trio.current_time(), self.servers[model].at
+        stands = at.state, at.since
+        known = self._told.get(model)
+        if known is None or known[0] != stands or now - known[1] > FORETOLD_FOR:
+            told = self._foretell(model, order, closed, rules)
+            known = self._told[model] = stands, now, told
+        return known[2]
+
+    def _foretell(
+        self, model: str, order: tuple[str, ...], closed: frozenset[str], rules: Rules
+    ) -> Forecast | None:
+        before = order.index(model) if model in order else len(order)
+        if before > (MOST_BEFORE_BY_MEMORY if rules.memory else MOST_BEFORE):
+            return None
+        outlook = Outlook.of(self.servers, {model, *order}, rules, self.keeper)
+        known = [self.servers[name] for name in outlook.models]
+        return forecast(
+            *(model, outlook.models, order, outlook.make_room, trio.current_time()),
+            held_back={one.model.id: one.held_back for one in known},
+            shares={one.model.id: one.at.share or 0.0 for one in known},
+            closed=closed,
+        )

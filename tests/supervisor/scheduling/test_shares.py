@@ -1,0 +1,188 @@
+"""API keys that compete: each gets turns and places by its share, and nobody starves another."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from supervisor import QueueFull, Supervisor, TooManyRequests
+from supervisor.scheduling.decisions import Demand, Patience
+from supervisor.scheduling.placement import one_at_a_time
+from supervisor.scheduling.shares import is_below_part, part_of
+from supervisor.scheduling.turns import decide
+from supervisor.states.causes import Asker, Why
+from supervisor.states.snapshot import Snapshot
+from tests.fakes import FakePrograms
+from tests.supervisor.helpers import supervise
+
+KEYS = "apiKeys: [{name: batch, key: k1}, {name: mate, key: k2, share: SHARE}, plain]\n"
+
+
+def config_of(text: str, share: int = 1, models: str = "abc", limit: int = 4) -> str:
+    each = ", ".join(
+        f"{name}: {{cmd: serve {name}, proxy: 'http://model.test:9', concurrencyLimit: {limit}}}"
+        for name in models
+    )
+    return f"{text}\nmodels: {{{each}}}".replace("SHARE", str(share))
+
+
+def by(key: str) -> Asker:
+    return Asker(why=Why.REQUEST, key=key)
+
+
+async def use(
+    supervisor: Supervisor, model: str, key: str, order: list[str], seconds: float = 1
+) -> None:
+    async with supervisor.lease(model, by(key)):
+        order.append(key)
+        await trio.sleep(seconds)
+
+
+@pytest.mark.parametrize(
+    ("limit", "weights", "part"),
+    [(4, {"a": 1, "b": 1}, 2), (10, {"a": 3, "b": 1}, 7), (1, {"a": 1, "b": 9}, 1), (3, {}, 1)],
+)
+def test_a_part_is_by_share_and_at_least_one(
+    limit: int, weights: dict[str, int], part: int
+) -> None:
+    """Of a, while b is there, too."""
+    assert part_of(limit, "a", ["b", "b"], weights) == part
+
+
+def test_without_names_nobody_has_a_part() -> None:
+    """A limit is a limit then; so it is for a key that is alone."""
+    assert not is_below_part("", ["", ""], 2, {})
+    assert not is_below_part("a", ["a", "a"], 2, {"a": 1})
+    assert not is_below_part("a", [], 2, {"a": 1})
+    assert is_below_part("a", ["", ""], 2, {"a": 1})
+
+
+async def test_a_batch_that_fills_a_model_leaves_places_to_a_colleague(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """The colleague waits for the next place; the batch is refused beyond its part meanwhile."""
+    order: list[str] = []
+    async with supervise(config_of(KEYS)) as supervisor, trio.open_nursery() as nursery:
+        async with supervisor.lease("a", by("batch")):
+            pass
+        for _ in range(4):
+            nursery.start_soon(use, supervisor, "a", "batch", order)
+        await wait_all_tasks_blocked()
+        with pytest.raises(TooManyRequests):
+            await use(supervisor, "a", "batch", order)
+        for _ in range(2):
+            nursery.start_soon(use, supervisor, "a", "mate", order)
+        await wait_all_tasks_blocked()
+        assert supervisor.servers["a"].usage.in_flight == 4
+        with pytest.raises(TooManyRequests):
+            await use(supervisor, "a", "batch", order)
+        with pytest.raises(TooManyRequests):  # it has its part already
+            await use(supervisor, "a", "mate", order)
+    assert order == ["batch"] * 4 + ["mate"] * 2
+
+
+async def test_two_keys_that_press_get_places_by_their_shares(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Both ask for more than there is, all the time: three to one."""
+    served: Counter[str] = Counter()
+
+    async def press(supervisor: Supervisor, key: str) -> None:
+        while trio.current_time() < until:
+            try:
+                async with supervisor.lease("a", by(key)):
+                    await trio.sleep(1)
+                    served[key] += 1
+            except TooManyRequests:
+                await trio.sleep(0.1)
+
+    async with supervise(config_of(KEYS, share=3)) as supervisor:
+        async with supervisor.lease("a", by("batch")):
+            until = trio.current_time() + 200
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(press, supervisor, "batch")
+                nursery.start_soon(press, supervisor, "mate")
+    assert 2.5 < served["mate"] / served["batch"] < 3.5
+    assert sum(served.values()) > 750  # of 800: no place is kept empty
+
+
+async def test_an_idle_key_keeps_no_place_empty(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """A batch that is alone has all of them, however small its share is."""
+    order: list[str] = []
+    async with supervise(config_of(KEYS, share=9)) as supervisor, trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(use, supervisor, "a", "batch", order)
+        await trio.sleep(5)
+        assert order == ["batch"] * 4
+
+
+async def test_a_batch_for_many_models_lets_a_colleague_in_between(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """It has had a turn; so the colleague's model is next, though others are waited for longer."""
+    order: list[str] = []
+    text = config_of(f"{KEYS}maxWait: 1", models="abcd")
+    async with supervise(text) as supervisor, trio.open_nursery() as nursery:
+        for name in "abc":
+            nursery.start_soon(use, supervisor, name, "batch", order, 10)
+            await wait_all_tasks_blocked()
+        await trio.sleep(2)
+        nursery.start_soon(use, supervisor, "d", "mate", order, 10)
+    assert order == ["batch", "mate", "batch", "batch"]
+
+
+async def test_a_full_queue_lets_a_colleague_wait(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """``maxQueue`` is for all; a key that has less than its part of it waits all the same."""
+    order: list[str] = []
+    text = config_of(f"{KEYS}maxQueue: 2")
+    async with supervise(text) as supervisor, trio.open_nursery() as nursery:
+        nursery.start_soon(use, supervisor, "a", "batch", order, 100)
+        await trio.sleep(1)
+        for _ in range(2):
+            nursery.start_soon(use, supervisor, "b", "batch", order)
+        await wait_all_tasks_blocked()
+        with pytest.raises(QueueFull):
+            await use(supervisor, "c", "batch", order)
+        nursery.start_soon(use, supervisor, "c", "mate", order)
+        await wait_all_tasks_blocked()
+        with pytest.raises(QueueFull):
+            await use(supervisor, "c", "mate", order)
+    assert sorted(order) == ["batch"] * 3 + ["mate"]
+
+
+async def test_who_leaves_the_queue_for_a_place_keeps_none(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """The next of its key may wait then."""
+    order: list[str] = []
+    async with supervise(config_of(KEYS, limit=2)) as supervisor, trio.open_nursery() as nursery:
+        async with supervisor.lease("a", by("batch")):
+            pass
+        for _ in range(2):
+            nursery.start_soon(use, supervisor, "a", "batch", order, 50)
+        await wait_all_tasks_blocked()
+        for _ in range(3):
+            with trio.move_on_after(1) as scope:
+                await use(supervisor, "a", "mate", order)
+            assert scope.cancelled_caught
+        await use(supervisor, "a", "mate", order)
+    assert order == ["batch", "batch", "mate"]
+
+
+@pytest.mark.parametrize("now", [101, 200])
+def test_of_equals_the_key_goes_first_that_has_had_fewer_turns(now: float) -> None:
+    """Before others, the model's priority counts; behind it, age."""
+    models = {name: Snapshot(model=name) for name in "ab"}
+    demands = [Demand(model="a", since=99), Demand(model="b", since=100)]
+    patience = Patience(max_wait=10)
+    assert decide(demands, models, one_at_a_time, patience, now).wishes.keys() == {"a"}
+    demands = [Demand(model="a", since=99, turn=1), Demand(model="b", since=100)]
+    assert decide(demands, models, one_at_a_time, patience, now).wishes.keys() == {"b"}
