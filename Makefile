@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+RELEASE_READY := $(VENV)/.ready-release
 DEMO_READY := $(VENV)/.ready-demo
 DEV_READY := $(VENV)/.ready-dev
 VLLM := .venv-vllm
@@ -23,7 +24,7 @@ VERSIONED := python3 python3.11 python3.12 python3.13
 CANDIDATES := $(VERSIONED) $(addprefix /usr/bin/,$(VERSIONED))
 CHOSEN = for one in $(CANDIDATES); do $$one -c "$$OPTIMISED" 2>/dev/null && echo $$one && exit; done; echo $(PYTHON)
 
-.PHONY: demo test test-page vendor-page dev-page test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench performance-page log-page format clean
+.PHONY: demo test release test-release test-page vendor-page dev-page test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench performance-page log-page format clean
 
 demo: $(DEMO_READY)
 	@exec $(BIN)/llamadoze demo --folder .demo
@@ -44,6 +45,15 @@ test-page: $(DEV_READY)
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 		echo "There is no chromium, and only root can install it: the page is not tested"
 	$(BIN)/pytest -m page -n 2 --dist loadfile tests/page
+
+# A wheel, an sdist, and the list of what a wheel brings along, in dist.
+release: $(RELEASE_READY)
+	rm -rf dist
+	$(BIN)/python -m tests.release.build
+
+# What `make release` builds, installed by uv and pipx where nothing else is.
+test-release: $(RELEASE_READY)
+	$(BIN)/pytest -m release tests/release
 
 # The libraries of the page anew, as vendor.json names them. Needs npm.
 vendor-page: $(DEV_READY)
@@ -136,4 +146,8 @@ $(DEMO_READY): $(READY)
 
 $(DEV_READY): $(DEMO_READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,gpu]'
+	@touch $@
+
+$(RELEASE_READY): $(DEV_READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
 	@touch $@
