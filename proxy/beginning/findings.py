@@ -28,7 +28,7 @@ DEEPEST = 4  # folders below one of these
 MOST_FOLDERS = 5000  # that are looked at, of all
 MOST_MODELS = 100
 SLOWEST_HELP = 10.0  # seconds
-SMALLEST = 1 << 20  # bytes; a smaller file holds no weights, but a vocabulary
+NO_WEIGHTS = "ggml-vocab-"  # as llama.cpp calls its files for tests
 PART = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 Format = Literal["gguf", "safetensors", "ollama"]
@@ -104,7 +104,7 @@ def _gguf_in(root: Path, budget: Iterator[int]) -> Iterator[Weights]:
         files = [Path(folder, one) for one in sorted(names) if one.lower().endswith(".gguf")]
         projector = next((one for one in files if "mmproj" in one.name.lower()), None)
         for file in files:
-            if file != projector and (size := _size(file)) >= SMALLEST:
+            if file != projector and not file.name.startswith(NO_WEIGHTS) and (size := _size(file)):
                 yield _of_file(file, size, projector)
 
 

@@ -165,7 +165,7 @@ def _example(found: Found) -> Iterator[str]:
                 naps = f" {IDLE_SLEEP} {IDLE}" if found.naps else ""
                 yield f"    cmd: llama-server --port ${{PORT}} -hf {repository}{naps}"
                 yield from ("    sleep: llama.cpp",) if found.naps else ()
-            yield "    healthCheckTimeout: 1800  # seconds; a download takes its time"
+            yield "    readyTimeout: 1800  # seconds; a download takes its time"
             return
     yield "  # ollama pull gemma3:1b"
     yield "  small:"
@@ -176,7 +176,7 @@ def _example(found: Found) -> Iterator[str]:
 
 
 def _amount(size: int) -> str:
-    return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size >> 20} MiB"
+    return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{(size >> 20) + 1} MiB"
 
 
 def _quoted(text: str) -> str:

@@ -177,6 +177,8 @@ def init(models: tuple[str, ...], output: str, *, force: bool) -> int:
         if not Path(folder).expanduser().is_dir():
             raise CannotRun(f"--models {folder}: there is no such folder")
     found = look(models)
+    if models and not any(one.format == "gguf" for one in found.weights):
+        complain(f"--models {', '.join(models)}: no GGUF file is in there")
     if not found.programs:
         complain(WHERE, *left_out(found))
         return 1

@@ -28,11 +28,12 @@ from proxy.forwarding.modelcalls import CONTACT
 from proxy.http.addresses import Address, open_listeners, removed_at_end, shown
 from proxy.http.listening import serve_http
 from proxy.lifecycle.certificates import Certificate
+from proxy.lifecycle.clearing import clear_abandoned
 from proxy.lifecycle.preload import preload
 from proxy.lifecycle.reloading import Files, Reloader
 from proxy.lifecycle.signals import Told
 from proxy.lifecycle.systemd import READY, STOPPING, Systemd
-from proxy.lifecycle.whereabouts import Whereabouts, ticks_of, told_in
+from proxy.lifecycle.whereabouts import Whereabouts, tell_in, ticks_of
 from proxy.observing.counters import Metrics
 from proxy.observing.logbook import LogBook
 from supervisor import State, Supervisor, open_supervisor
@@ -138,6 +139,8 @@ async def _run(config: Config, setup: Setup, listeners: list[trio.SocketListener
                 # It would make those leave that were to be kept.
                 if not any(_is_kept(one) for one in inherited.values()):
                     beside.append(partial(preload, supervisor, CONTACT.one_token))
+                if records:
+                    beside.append(partial(clear_abandoned, records.folder))
                 with open_application(supervisor, reloader, metrics, book, told.stop) as app:
                     journals.all = (metrics, book, app.history.recorder, app)
                     serve = partial(
@@ -149,15 +152,15 @@ async def _run(config: Config, setup: Setup, listeners: list[trio.SocketListener
                         patience=lambda: supervisor.config.client_timeout or inf,
                     )
                     url = shown(listeners[0], tls=setup.tls is not None)
-                    with told_in(records.folder if records else None, setup.whereabouts(url)):
-                        setup.systemd.tell(READY, f"STATUS=Listening on {url}")
-                        log.info(
-                            f"Listening on {url}",
-                            address=url.partition("://")[2] or url,
-                            models=len(config.models),
-                            files=list(setup.named),
-                        )
-                        await _serve(root, app, url, serve, told, beside)
+                    tell_in(records.folder if records else None, setup.whereabouts(url))
+                    setup.systemd.tell(READY, f"STATUS=Listening on {url}")
+                    log.info(
+                        f"Listening on {url}",
+                        address=url.partition("://")[2] or url,
+                        models=len(config.models),
+                        files=list(setup.named),
+                    )
+                    await _serve(root, app, url, serve, told, beside)
                 setup.systemd.tell(STOPPING)
                 left = supervisor.let_go() if told.lets_go else 0
                 others = f"; {left} live on for the next llamadoze (adopt)" if left else ""

@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import attrs
@@ -71,14 +70,13 @@ def state_home() -> Path | None:
     return home / "llamadoze"
 
 
-@contextmanager
-def told_in(folder: Path | None, here: Whereabouts) -> Iterator[None]:
-    """Tell where a daemon listens for as long as the block lasts; nobody is told without a folder.
+def tell_in(folder: Path | None, here: Whereabouts) -> None:
+    """Tell where a daemon listens, and whose state a folder has; nobody is told without one.
 
-    What cannot be written is left out: clients can be given the address.
+    What cannot be written is left out: clients can be given the address. The file stays when the
+    daemon ends: who reads it looks whether the daemon lives.
     """
     if folder is None:
-        yield
         return
     file = folder / NAME
     with contextlib.suppress(OSError):
@@ -86,13 +84,9 @@ def told_in(folder: Path | None, here: Whereabouts) -> Iterator[None]:
         beside.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with os.fdopen(os.open(beside, flags, READABLE), "w") as opened:
+            os.fchmod(opened.fileno(), READABLE)  # whatever the umask says
             opened.write(json.dumps({**attrs.asdict(here), "folder": str(folder)}))
         beside.replace(file)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            file.unlink(missing_ok=True)
 
 
 def living_in(folders: Iterable[Path]) -> list[Whereabouts]:

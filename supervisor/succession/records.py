@@ -25,6 +25,7 @@ from supervisor.states.table import HAS_PROCESS
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
+STATE = "state.json"
 LARGEST_FILE = 10_000_000  # characters
 
 
@@ -68,7 +69,7 @@ class Records:
     @property
     def file(self) -> Path:
         """The state file."""
-        return self.folder / "state.json"
+        return self.folder / STATE
 
     @property
     def knowledge_file(self) -> Path:
@@ -191,7 +192,7 @@ def open_records(folder: Path | None) -> Iterator[Records | None]:
         )
         yield None
     else:
-        yield Records(folder.absolute(), read_records(folder / "state.json"))
+        yield Records(folder.absolute(), read_records(folder / STATE))
     finally:
         os.close(lock)  # which gives the lock back
 

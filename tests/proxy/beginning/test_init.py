@@ -52,7 +52,7 @@ def test_gguf_files_are_found_where_they_usually_are(home: Path) -> None:
     weigh(home / "models/lost-00001-of-00002.gguf")
     weigh(home / "models/eyes/c.gguf", 5 * MIB)
     weigh(home / "models/eyes/mmproj-F16.gguf")
-    weigh(home / "models/vocab.gguf", 1000)
+    weigh(home / "models/ggml-vocab-bert.gguf")
     weigh(home / ".cache/llama.cpp/d.gguf", 6 * MIB)
     found = {one.name: one for one in look().weights}
     assert sorted(found) == ["a-Q4_K_M", "b", "big", "c", "d"]
@@ -146,9 +146,10 @@ def test_without_a_gpu_one_model_runs_at_a_time() -> None:
 def test_without_weights_there_is_a_small_model_to_begin_with(name: str) -> None:
     """Which the server downloads by itself, or one line does."""
     found = Found(programs={name: PROGRAMS[name]}, weights=(), naps=True)
-    config = parse(written(found)).config
-    assert list(config.models) == ["small"]
-    assert config.models["small"].can_sleep
+    loaded = parse(written(found))
+    assert list(loaded.config.models) == ["small"]
+    assert loaded.config.models["small"].can_sleep
+    assert not [str(one) for one in loaded.warnings if "is not on PATH" not in str(one)]
 
 
 def test_what_no_program_serves_is_left_out() -> None:

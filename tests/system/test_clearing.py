@@ -1,0 +1,73 @@
+"""State folders of configurations that are gone: removed by the next daemon, and only those."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.proxy.daemon import stub
+from tests.system.daemon import started, wait_for, write
+
+
+def lived(file: Path, state: Path, *, kill: bool = False) -> Path:
+    """Let a daemon live for a moment; return the state folder that it leaves."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    config = write(file.parent, models={"a": stub()})
+    before = set(state.glob("llamadoze/*"))
+    with started("--config", config, env={"XDG_STATE_HOME": str(state)}) as daemon:
+        if kill:
+            daemon.chat("a")
+        daemon.end(signal.SIGKILL if kill else signal.SIGTERM)
+    (folder,) = set(state.glob("llamadoze/*")) - before
+    return folder
+
+
+def test_the_state_of_files_that_are_gone_is_removed(tmp_path: Path) -> None:
+    """Said once; that of files that are there stays, as does what was chosen by hand."""
+    state, files = tmp_path / "state", tmp_path / "files"
+    gone = lived(files / "gone" / "config.yaml", state)
+    kept = lived(files / "kept" / "config.yaml", state)
+    unmounted = lived(files / "disk" / "config.yaml", state)
+    shutil.rmtree(files / "gone")
+    (files / "disk" / "config.yaml").unlink()  # as if nothing were mounted there
+    config = write(tmp_path, models={"a": stub()})
+    with started("--config", config, env={"XDG_STATE_HOME": str(state)}) as daemon:
+        wait_for(lambda: daemon.said("Removed the state of 1 configuration whose files are gone"))
+        assert not gone.exists()
+        assert kept.exists()
+        assert unmounted.exists()
+        (line,) = [one for one in daemon.log() if "files" in one and "Removed" in one["event"]]
+        assert line["files"] == [str(files / "gone" / "config.yaml")]
+
+
+@pytest.mark.parametrize("case", ["in use", "processes", "another state folder"])
+def test_what_somebody_may_need_stays(tmp_path: Path, case: str) -> None:
+    """A daemon whose file was deleted meanwhile; processes that it has left; other folders."""
+    state = tmp_path / "state"
+    file = tmp_path / "first" / "config.yaml"
+    env = {"XDG_STATE_HOME": str(state)}
+    config = write(tmp_path, models={"b": stub()})
+    if case == "in use":
+        file.parent.mkdir()
+        with started("--config", write(file.parent, models={"a": stub()}), env=env) as first:
+            shutil.rmtree(file.parent)
+            with started("--config", config, env=env) as second:
+                assert second.chat("b")[0] == 200
+                assert len(list(state.glob("llamadoze/*"))) == 2
+            assert first.chat("a")[0] == 200
+        return
+    folder = lived(file, state, kill=case == "processes")
+    text = file.read_text()
+    shutil.rmtree(file.parent)
+    more = ("--state-dir", str(tmp_path / "own")) if case == "another state folder" else ()
+    with started("--config", config, *more, env=env) as second:
+        assert second.chat("b")[0] == 200
+        assert folder.exists()
+    if case == "processes":  # they are ended by the next daemon of that file
+        file.parent.mkdir()
+        file.write_text(text)
+        with started("--config", str(file), env=env) as third:
+            assert third.said("Ending the process")
