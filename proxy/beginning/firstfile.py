@@ -12,6 +12,7 @@ from proxy.beginning.findings import IDLE_SLEEP, Found, Weights
 
 GIB = 1 << 30
 IDLE = 2  # seconds; see docs/sleep.md
+EXAMPLE = "small"  # what a model is called that is not there yet
 SLEEPY = 1800  # seconds
 SERVERS = {"gguf": "llama-server", "safetensors": "vllm", "ollama": "ollama"}
 SMALL = {"llama-server": "ggml-org/gemma-3-1b-it-GGUF", "vllm": "Qwen/Qwen3-0.6B"}
@@ -51,13 +52,22 @@ def written(found: Found) -> str:
     Args:
         found: what is on the machine; at least one program that serves.
     """
-    known = [one for one in found.weights if SERVERS[one.format] in found.programs]
-    named = dict(zip(_names(known), known, strict=True))
+    named = _named(found)
     blocks = [block for name, one in named.items() for block in _model(name, one, found)]
     if not named:
         blocks = list(_example(found))
-    first = next(iter(named), "small")
+    first = names(found)[0]
     return "\n".join([HEAD.format(first=first), *_room(found, len(named)), "models:", *blocks])
+
+
+def names(found: Found) -> list[str]:
+    """Return what the models in the file are called."""
+    return list(_named(found)) or [EXAMPLE]
+
+
+def _named(found: Found) -> dict[str, Weights]:
+    known = [one for one in found.weights if SERVERS[one.format] in found.programs]
+    return dict(zip(_names(known), known, strict=True))
 
 
 def served(found: Found) -> list[str]:
@@ -158,9 +168,9 @@ def _example(found: Found) -> Iterator[str]:
     yield "  # No weights were found. The first start of this one downloads it."
     for program, repository in SMALL.items():
         if program in found.programs:
-            yield "  small:"
+            yield f"  {EXAMPLE}:"
             if program == "vllm":
-                yield from _vllm("small", repository)
+                yield from _vllm(EXAMPLE, repository)
             else:
                 naps = f" {IDLE_SLEEP} {IDLE}" if found.naps else ""
                 yield f"    cmd: llama-server --port ${{PORT}} -hf {repository}{naps}"
@@ -168,7 +178,7 @@ def _example(found: Found) -> Iterator[str]:
             yield "    readyTimeout: 1800  # seconds; a download takes its time"
             return
     yield "  # ollama pull gemma3:1b"
-    yield "  small:"
+    yield f"  {EXAMPLE}:"
     yield "    cmd: env OLLAMA_HOST=127.0.0.1:${PORT} ollama serve"
     yield "    env: [OLLAMA_KEEP_ALIVE=-1]"
     yield "    useModelName: gemma3:1b"

@@ -128,12 +128,15 @@ def _holder() -> str:
 @click.option("--system", default="", metavar="TEXT", help="What the model is told first.")
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="The longest answer.")
 @click.option("--temperature", type=click.FloatRange(0), metavar="T", help="As the API has it.")
+@as_json
 @asking
 def run(
     daemon: Daemon,
     model: str,
     prompt: tuple[str, ...],
     system: str,
+    *,
+    as_json: bool,
     **settings: Any,  # noqa: ANN401 -- click's
 ) -> None:
     """Chat with a model; it is brought up if it does not run.
@@ -149,7 +152,9 @@ def run(
         parts.append(sys.stdin.read())
     text = "\n\n".join(part for part in parts if part.strip())
     if text:
-        chat.say(text)
+        say_json(chat.answer(text)) if as_json else chat.say(text)
+    elif as_json:
+        raise click.UsageError("--json prints one answer: give a PROMPT, or standard input")
     elif sys.stdin.isatty():
         converse(chat)
     else:

@@ -129,7 +129,14 @@ def _times(command: Any) -> Any:  # noqa: ANN401 -- as click's own
     "--min-active", type=click.IntRange(0), metavar="SECONDS", help="Instead of the file's."
 )
 @click.option("--picture", metavar="FILE.svg", help="Draw who held the memory when.")
-def simulate(config: str | None, config_dir: str | None, **options: Any) -> None:  # noqa: ANN401 -- click's
+@as_json
+def simulate(
+    config: str | None,
+    config_dir: str | None,
+    *,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401 -- click's
+) -> None:
     """Play a trace of requests in virtual time, with the daemon's own decisions."""
     if bool(options["trace"]) == bool(options["log"]):
         raise click.UsageError("which requests? give either --trace FILE or --log FILE")
@@ -139,7 +146,8 @@ def simulate(config: str | None, config_dir: str | None, **options: Any) -> None
     gc.enable()  # it may play for minutes
     names = sources.named(config, config_dir)
     found = sources.sources([name for name in names if name != config_dir], config_dir)
-    say(*play(sources.read(found).config, Played(**options)))
+    report = play(sources.read(found).config, Played(**options))
+    say_json(report.data()) if as_json else say(*report.lines())
 
 
 @click.command(
@@ -164,14 +172,15 @@ def simulate(config: str | None, config_dir: str | None, **options: Any) -> None
     help="Where to write; '-' is standard output.",
 )
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
-def init(models: tuple[str, ...], output: str, *, force: bool) -> int:
+@as_json
+def init(models: tuple[str, ...], output: str, *, force: bool, as_json: bool) -> int:
     """Write a first configuration from what is on this machine.
 
     Found are llama-server, vLLM and Ollama on PATH, GGUF files, the caches of Hugging Face and
     Ollama, and GPUs.
     """
     from proxy.beginning.findings import look
-    from proxy.beginning.firstfile import WHERE, left_out, served, written
+    from proxy.beginning.firstfile import WHERE, left_out, names, served, written
 
     for folder in models:
         if not Path(folder).expanduser().is_dir():
@@ -187,9 +196,11 @@ def init(models: tuple[str, ...], output: str, *, force: bool) -> int:
         say(text)
         return 0
     _write(Path(output).expanduser(), text, force=force)
-    count = text.count("\n    cmd:")
-    models_of = f"{count} model{'' if count == 1 else 's'} for {', '.join(served(found))}"
-    say(f"{output}: written, with {models_of}")
+    if as_json:
+        told = {"file": output, "models": names(found), "programs": served(found)}
+        say_json({**told, "notes": left_out(found)})
+        return 0
+    say(f"{output}: written, with {_count(names(found), 'model')} for {', '.join(served(found))}")
     complain(*left_out(found))
     say("Next: 'llamadoze check', then 'llamadoze serve'")
     return 0

@@ -84,21 +84,26 @@ def top(daemon: Daemon, *, once: bool, interval: float, as_json: bool) -> None:
 @click.argument("source", metavar="[MODEL]", required=False, shell_complete=names_of_models)
 @click.option("--follow", "-f", is_flag=True, help="Go on as more is written, until Ctrl-C.")
 @click.option("--lines", "-n", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
+@as_json
 @asking
-def logs(daemon: Daemon, source: str | None, *, follow: bool, lines: int | None) -> None:
+def logs(
+    daemon: Daemon, source: str | None, *, follow: bool, lines: int | None, as_json: bool
+) -> None:
     """Show the log of the daemon, or the output of a model.
 
     In place of a model, 'proxy' is the daemon alone, and 'upstream' is all models.
     """
     from proxy.terminal import following
 
-    (following.follow if follow else following.show)(daemon, source, lines)
+    write = following.write_json if as_json else following.write
+    (following.follow if follow else following.show)(daemon, source, lines, write)
 
 
 @click.command(epilog=examples("llamadoze support", "llamadoze support --output -"))
 @click.option("--output", "-o", metavar="FILE", help="Where to write it; '-' is standard output.")
+@as_json
 @asking
-def support(daemon: Daemon, output: str | None) -> None:
+def support(daemon: Daemon, output: str | None, *, as_json: bool) -> None:
     """Write one file for a bug report, without secrets; nothing leaves this machine."""
     from proxy.command import sources
     from proxy.terminal.support import report
@@ -113,4 +118,5 @@ def support(daemon: Daemon, output: str | None) -> None:
         path.write_text(text)
     except OSError as error:
         raise CannotRun(f"cannot write {path}: {error.strerror}") from error
-    say(f"{path}: read it before you pass it on")
+    said = f"{path}: read it before you pass it on"
+    say_json({"file": str(path)}) if as_json else say(said)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
@@ -34,8 +34,41 @@ MOST_NAMES = 5
 ONE_AT_A_TIME = "one at a time"
 
 
-def simulate(config: Config, options: Played) -> list[str]:
-    """Play a trace and return the lines of the report.
+@attrs.frozen
+class Report:
+    """What came of a play.
+
+    Attributes:
+        head: what is to be said before the figures.
+        outcomes: of each rule, that in effect first.
+    """
+
+    head: list[str]
+    outcomes: Mapping[str, Outcome]
+
+    @property
+    def used(self) -> str:
+        """The rule that is in effect."""
+        return next(iter(self.outcomes))
+
+    def lines(self) -> list[str]:
+        """Return it as people read it."""
+        marked = {
+            f"{'*' if name == self.used else ' '} {name}": one
+            for name, one in self.outcomes.items()
+        }
+        return [*self.head, *_totals(marked), "", *_per_model(self.outcomes[self.used])]
+
+    def data(self) -> dict[str, Any]:
+        """Return it for programs; times are in seconds."""
+        rules = {name: _figures(one) for name, one in self.outcomes.items()}
+        each = self.outcomes[self.used].waits
+        models = {name: _waited(waits) for name, waits in sorted(each.items())}
+        return {"rule": self.used, "notes": self.head, "rules": rules, "models": models}
+
+
+def simulate(config: Config, options: Played) -> Report:
+    """Play a trace.
 
     Raises:
         CannotRun: the trace or an argument cannot be used, with its place.
@@ -60,8 +93,7 @@ def simulate(config: Config, options: Played) -> list[str]:
         _write(Path(options.picture), draw(fair, MOST_MODELS))
     head += [f"maxWait {config.max_wait}, minActive {config.min_active}; in effect: {used}"]
     head += _unknown(durations, space) + _refused(outcomes)
-    marked = {f"{'*' if name == used else ' '} {name}": one for name, one in outcomes.items()}
-    return [*head, *_totals(marked), "", *_per_model(fair)]
+    return Report(head, outcomes)
 
 
 def _trace(config: Config, options: Played) -> tuple[list[Arrival], list[str]]:
@@ -214,10 +246,30 @@ def _per_model(outcome: Outcome) -> list[str]:
     return lines
 
 
+def _figures(outcome: Outcome) -> dict[str, Any]:
+    waits = [wait for some in outcome.waits.values() for wait in some]
+    end = outcome.end or 1
+    return {
+        **_waited(waits),
+        "refused": outcome.refused,
+        "swaps": outcome.activations,
+        "serving": round(outcome.serving / end, 4),
+        "swapping": round(outcome.changing / end, 4),
+    }
+
+
+def _waited(waits: Sequence[float]) -> dict[str, float]:
+    median, most, longest = (round(wait, 3) for wait in _places(sorted(waits)))
+    return {"requests": len(waits), "p50": median, "p99": most, "max": longest}
+
+
+def _places(waits: Sequence[float]) -> list[float]:
+    """Return the median, the 99th percentile and the longest of some sorted waits."""
+    return [waits[place] for place in (len(waits) // 2, int(len(waits) * 0.99), len(waits) - 1)]
+
+
 def _spread(waits: Sequence[float]) -> str:
-    """Return the median, the 99th percentile and the longest of some sorted waits, in seconds."""
-    places = (len(waits) // 2, int(len(waits) * 0.99), len(waits) - 1)
-    return " ".join(f"{waits[place]:>8.1f}s" for place in places)
+    return " ".join(f"{wait:>8.1f}s" for wait in _places(waits))
 
 
 def _write(path: Path, text: str) -> None:

@@ -64,15 +64,29 @@ class Chat:
         if not answer.endswith("\n"):
             _write("\n")
 
+    def answer(self, text: str) -> Any:  # noqa: ANN401 -- JSON
+        """Ask the model one thing, and return its whole answer as the API has it.
+
+        Raises:
+            Refused: the request is refused, or its model fails.
+        """
+        self._said.append({"role": "user", "content": text})
+        with narrated(self.daemon, self.model):
+            body = self._body(stream=False)
+            return self.daemon.ask("/v1/chat/completions", "POST", body, limit=None)
+
     def clear(self) -> None:
         """Forget what was said."""
         self._said.clear()
 
-    def _pieces(self, begun: Callable[[], None]) -> Iterator[str]:
+    def _body(self, *, stream: bool) -> dict[str, Any]:
         before = [{"role": "system", "content": self.system}] if self.system else []
-        body = {**self.settings, "model": self.model, "stream": True}
-        body["messages"] = [*before, *self._said]
+        named = {"model": self.model, "stream": stream}
+        return {**self.settings, **named, "messages": [*before, *self._said]}
+
+    def _pieces(self, begun: Callable[[], None]) -> Iterator[str]:
         is_thinking = False
+        body = self._body(stream=True)
         for line in self.daemon.lines("/v1/chat/completions", "POST", body):
             if not line.startswith(DATA) or (data := line.removeprefix(DATA).strip()) == DONE:
                 continue

@@ -94,12 +94,16 @@ def test_a_step_is_taken_and_said(
 
 def test_every_command_prints_json(daemon: Process, folder: Path) -> None:
     """For programs."""
+    (folder / "trace.csv").write_text("1,chat\n2,code\n")
+    (folder / "llama-server").write_text("#!/bin/sh\n")
+    (folder / "llama-server").chmod(0o755)
     for words in (
         *("ps", "status", "top", "load chat", "sleep chat", "wake chat", "pin chat", "unpin chat"),
-        *("unload chat", "pause", "resume", "reload", "version"),
+        *("unload chat", "pause", "resume", "reload", "version", "check", "support"),
+        *("run code hello", "init --output other.yaml", "simulate --trace trace.csv"),
     ):
-        result = asked(folder, *words.split(), "--json")
-        assert result.returncode == 0, words
+        result = asked(folder, *words.split(), "--json", PATH=f"{folder}:{os.environ['PATH']}")
+        assert result.returncode == 0, (words, result.stderr)
         json.loads(result.stdout)
 
 
@@ -165,6 +169,11 @@ def test_logs_are_shown_and_followed(daemon: Process, folder: Path) -> None:
     asked(folder, "load", "chat")
     lines = asked(folder, "logs", "-n", "2").stdout.splitlines()
     assert len(lines) == 2
+    entries = [json.loads(line) for line in asked(folder, "logs", "--json").stdout.splitlines()]
+    assert [one["level"] for one in entries if str(one.get("event")).startswith("<chat> Model")]
+    asked(folder, "run", "code", "hello")
+    output = asked(folder, "logs", "code", "--json").stdout.splitlines()
+    assert all(json.loads(line).keys() == {"line"} for line in output)
     assert asked(folder, "logs", "nobody").stderr.startswith("llamadoze: no log is called 'nobody'")
     following = subprocess.Popen(
         [LLAMADOZE, "logs", "-f", "proxy", "-n", "0"],

@@ -52,6 +52,17 @@ def test_a_report_of_waits_and_swaps(folder: Path, capsys: pytest.CaptureFixture
     assert rows[6] == ["code", "1", "32.0s", "32.0s", "32.0s"]
 
 
+def test_a_report_for_programs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same figures, in seconds."""
+    times = ("--start", "20", "--start", "code=8", "--serve", "3")
+    assert simulate(folder, *times, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["rule"] == "one at a time"
+    assert told["rules"]["one at a time"]["swaps"] == 2
+    assert told["rules"]["first come, first served"]["requests"] == 3
+    assert told["models"]["code"] == {"requests": 1, "p50": 32.0, "p99": 32.0, "max": 32.0}
+
+
 def test_a_picture_with_a_row_for_each_model(folder: Path) -> None:
     """It is well-formed, whatever the models are called."""
     config = folder / "config.yaml"
