@@ -18,6 +18,7 @@ from configschema.keys.commandline import Command
 from configschema.keys.fields import fields_of, inside, is_section, types_of, without_none
 from configschema.keys.presets import PRESETS
 from configschema.keys.schema import Config, Model
+from proxy.command.cli import llamadoze
 from proxy.daemon.application import Application
 from proxy.forwarding.inflight import InFlight
 from proxy.forwarding.modelcalls import CONTACT
@@ -262,3 +263,10 @@ def test_every_field_of_the_log_is_explained() -> None:
     written = {field for line in logevents.lines() for field in line.fields}
     of_all = {"exception", "logger", "dropped", "line"}
     assert explained == sorted(written | of_all)
+
+
+def test_every_command_is_in_the_documentation() -> None:
+    """And no other."""
+    page = (ROOT / "docs/command-line.md").read_text().partition("## Which configuration")[0]
+    listed = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert sorted(listed) == sorted(llamadoze.commands)
