@@ -37,7 +37,7 @@ def ps(daemon: Daemon, names: tuple[str, ...], *, everything: bool, as_json: boo
     if as_json:
         say_json([row for row in rows if everything or names or tables.is_of_interest(row)])
     else:
-        tables.console().print(tables.models(rows, told, everything=everything or bool(names)))
+        tables.put(tables.models(rows, told, everything=everything or bool(names)))
 
 
 @click.command()
@@ -51,7 +51,7 @@ def status(daemon: Daemon, *, as_json: bool) -> None:
     if as_json:
         say_json({**told, "url": daemon.url})
     else:
-        tables.console().print(*tables.daemon(told, daemon.url), sep="\n")
+        tables.put(*tables.daemon(told, daemon.url))
 
 
 @click.command(epilog=examples("llamadoze top", "llamadoze top --once"))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from proxy.terminal.asking import Daemon, Refused, in_path
-from proxy.terminal.tables import WORDS, Row, console, ready_in
+from proxy.terminal.tables import STOPPED, WORDS, Row, console, ready_in
 from proxy.terminal.words import span
 
 BETWEEN_LOOKS = 0.3  # seconds
@@ -89,7 +89,7 @@ def narrated(daemon: Daemon, model: str) -> Iterator[Callable[[], None]]:
             while not over.wait(BETWEEN_LOOKS):
                 # A daemon that cannot be asked is told of by what the block asks it.
                 with contextlib.suppress(Exception):
-                    status.update(_said(model, _row(daemon, name)))
+                    status.update(said(model, name, daemon.ask("/api/status")))
 
         def end() -> None:
             over.set()
@@ -112,14 +112,17 @@ def id_of(daemon: Daemon, model: str) -> str:
     return model
 
 
-def _row(daemon: Daemon, name: str) -> Row | None:
-    rows: list[Row] = daemon.ask("/running")["running"]
-    return next((row for row in rows if row["model"] == name), None)
+def said(model: str, name: str, told: Row) -> str:
+    """Return how a model stands, in a line.
 
-
-def _said(model: str, row: Row | None) -> str:
-    if row is None:
-        return f"{model}: waits for room"
+    Args:
+        model: what it is called here.
+        name: its id.
+        told: the daemon's status.
+    """
+    row = next((row for row in told["models"] if row["id"] == name), None)
+    if row is None or row["state"] == STOPPED:
+        return f"{model}: waits for {'llamadoze resume' if told['paused'] else 'room'}"
     state = WORDS.get(row["state"], row["state"])
     when = f", ready in {ready_in(row)}" if row["readyIn"] else ""
     retry = f", tried again in {span(row['retryIn'])}" if row["retryIn"] else ""

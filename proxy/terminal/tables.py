@@ -37,6 +37,15 @@ def console(*, errors: bool = False) -> Console:
     return Console(file=stream, width=width, highlight=False, emoji=False, markup=False)
 
 
+def put(*parts: RenderableType) -> None:
+    """Print tables; rich fills their last column with spaces, which nobody needs."""
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(*parts, sep="\n")
+    lines = captured.get().splitlines()
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines))
+
+
 def models(rows: Sequence[Row], told: Row, *, everything: bool) -> RenderableType:
     """Return the table of the models, and how many are left out."""
     shown = [row for row in rows if everything or is_of_interest(row)]

@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from proxy.terminal.asking import Daemon, NotThere
-from proxy.terminal.tables import Row, console, decisions, is_of_interest, models, queue
+from proxy.terminal.tables import Row, console, decisions, is_of_interest, models, put, queue
 from proxy.terminal.words import since, size
 
 BAR = 32  # columns
@@ -30,7 +30,7 @@ MOST_ROWS, FEWEST = 30, 3
 
 def once(daemon: Daemon) -> None:
     """Print one frame."""
-    console().print(frame(daemon.ask("/api/status"), daemon.url, MOST_ROWS))
+    put(frame(daemon.ask("/api/status"), daemon.url, MOST_ROWS))
 
 
 def live(daemon: Daemon, interval: float) -> None:

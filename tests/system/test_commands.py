@@ -50,6 +50,7 @@ def test_models_are_shown_by_ps(daemon: Process, folder: Path) -> None:
     head, row, rest = shown.stdout.splitlines()
     assert head.split() == "MODEL STATE SINCE IN FLIGHT WAITING MEMORY READY IN".split()  # noqa: SIM905 -- as printed
     assert row.split()[:2] == ["chat", "ready"]
+    assert not [line for line in shown.stdout.splitlines() if line != line.rstrip()]
     assert rest == "1 stopped model: 'llamadoze ps --all'"
     assert "code" in asked(folder, "ps", "--all").stdout
     (told,) = json.loads(asked(folder, "ps", "c", "--json").stdout)
