@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import attrs
 
-from configschema.keys.fields import Count, Positive, Seconds, Secret, Section, key
+from configschema.keys.fields import Count, Seconds, Secret, Section, Share, key
 
 EXPOSED_HEADERS = ("x-request-id", "request-id", "retry-after")
 CORS_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -44,7 +44,7 @@ class ApiKey(Section):
     read: bool = key("whether it may only look: it changes nothing and asks no model", False)
     requests_per_minute: Count = key("requests to models in any minute; 0 is no limit", Count(0))
     in_flight: Count = key("requests to models at once; 0 is no limit", Count(0))
-    share: Positive = key("of turns and places, where several keys want them", Positive(1))
+    share: Share = key("of turns and places, where several keys want them", Share(1))
 
     @property
     def is_limited(self) -> bool:

@@ -20,6 +20,7 @@ Ttl = NewType("Ttl", int)
 Port = NewType("Port", int)
 Count = NewType("Count", int)
 Positive = NewType("Positive", int)
+Share = NewType("Share", int)
 Number = NewType("Number", int)
 AnySeconds = NewType("AnySeconds", int)
 Percent = NewType("Percent", int)
@@ -69,6 +70,7 @@ WHOLE: dict[Any, Whole] = {
     Ttl: Whole("whole seconds, 0 for never or -1", -1),
     Port: Whole("a port, 1 to 65535", 1, 65535, clamp=False),
     Count: Whole("a whole number, at least 0", 0),
+    Share: Whole("a whole number, 1 to 100", 1, 100),
     Positive: Whole("a whole number, at least 1", 1),
     Number: Whole("a whole number"),
     AnySeconds: Whole("whole seconds"),

@@ -150,7 +150,7 @@ class _Errand:
             call = self.answer.call
             call.model, call.known = target.id, True
             call.cancel = self.exchange.cancel
-            if self.now.config.global_concurrency_limit > 0:
+            if 0 < self.now.config.global_concurrency_limit <= len(self.of.in_flight):
                 refuse_beyond_all(call.key, self.of.in_flight, self.now.config)
             self.of.in_flight.add(call)
             if isinstance(question.body, bytes | bytearray) and len(question.body) <= call.room:

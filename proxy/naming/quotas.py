@@ -64,20 +64,19 @@ def _refusal(key: ApiKey, what: str, code: str, wait: str) -> BadRequest:
 
 
 def refuse_beyond_all(key: str, there: Iterable[Asking], config: Config) -> None:
-    """Refuse what is more than may be in service at once (``globalConcurrencyLimit``).
+    """Refuse a request where as many are in service as may (``globalConcurrencyLimit``).
 
     Where several keys compete, one that has less than its part is let in beyond the limit.
 
     Args:
         key: the name of the key that asks.
-        there: the requests in service.
+        there: the requests in service, as many as the limit says or more.
         config: has the limit, which is not 0.
 
     Raises:
-        BadRequest: as many are.
+        BadRequest: the key has its part.
     """
     limit = config.global_concurrency_limit
-    keys = [one.key for one in there]
-    if len(keys) >= limit and not is_below_part(key, keys, limit, weights_of(config)):
+    if not is_below_part(key, [one.key for one in there], limit, weights_of(config)):
         text = f"{limit} requests are in service, which is globalConcurrencyLimit"
         raise BadRequest(text, status=429, code="concurrency_limit", headers={"Retry-After": SOON})

@@ -184,7 +184,7 @@ class Adoption:
             self.at.step(Event.ADOPTED_ASLEEP)
         else:
             self.wanted.ask(Wish.SERVE)
-            self.wanted.usage.restart_idle_time()
+            self.wanted.usage.begin_service()
             self.at.open(Event.ADOPTED_READY)
         self.at.tell("info", f"Adopted {self.whose} ({self.at.state.value})")
 

@@ -225,7 +225,7 @@ class Life:
 
     def _open(self, event: Event, done: str) -> None:
         """Begin to serve, and to count the idle time."""
-        self.wanted.usage.restart_idle_time()
+        self.wanted.usage.begin_service()
         self.at.open(event, done)
 
 

@@ -122,6 +122,7 @@ class Lives:
             leaving=self.wanted.told_to_end.is_set(),
             since=self.at.since,
             ready_since=self.at.ready_since,
+            has_let_in=self.wanted.usage.has_let_in,
             idle_since=self.usage.idle_since,
             costs=self.at.costs,
             drain_limit=self.limits.drain,

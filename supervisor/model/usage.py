@@ -51,6 +51,7 @@ class Usage:
         heard: how often something came from the present process.
         suspicion: set when it has left a request without an answer.
         habits: how long it was idle between its uses.
+        has_let_in: whether somebody was given a lease since it began to serve.
     """
 
     stir: Stir
@@ -61,12 +62,18 @@ class Usage:
     heard: int = attrs.field(default=0, init=False)
     suspicion: trio.Event = attrs.field(factory=trio.Event, init=False)
     habits: Habits = attrs.field(default=NO_HABITS, init=False)
+    has_let_in: bool = attrs.field(default=False, init=False)
     _life: int = attrs.field(default=0, init=False)
     _unused_since: float | None = attrs.field(default=None, init=False)
 
     def restart_idle_time(self) -> None:
         """Count the idle time from now."""
         self.idle_since = trio.current_time()
+
+    def begin_service(self) -> None:
+        """The model serves from now on: nobody has used it since."""
+        self.has_let_in = False
+        self.restart_idle_time()
 
     def end_life(self) -> None:
         """The process is gone: leases that are still out are leases on nothing."""
@@ -88,6 +95,7 @@ class Usage:
     def take(self) -> Lease:
         """Count one more user of the present process."""
         self.in_flight += 1
+        self.has_let_in = True
         return Lease(self, self._life)
 
     def give_back(self, life: int, *, cut: bool) -> None:

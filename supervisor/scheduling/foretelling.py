@@ -6,7 +6,7 @@ estimate is `forecast`'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 import trio
@@ -34,13 +34,17 @@ class Foretelling:
     _told: dict[str, tuple[object, float, Forecast | None]] = attrs.field(factory=dict, init=False)
 
     def of(
-        self, model: str, order: tuple[str, ...], closed: frozenset[str], rules: Rules
+        self,
+        model: str,
+        demands: Callable[[], Iterable[str]],
+        closed: frozenset[str],
+        rules: Rules,
     ) -> Forecast | None:
         """Return when a model would be ready for who asks now; None if that is not known.
 
         Args:
             model: its id.
-            order: the models that are waited for, the first to come up first.
+            demands: returns the models that are waited for, the first to come up first.
             closed: models that serve, but let nobody in any more.
             rules: what the operator says about who goes when.
         """
@@ -50,7 +54,7 @@ class Foretelling:
         stands = at.state, at.since
         known = self._told.get(model)
         if known is None or known[0] != stands or now - known[1] > FORETOLD_FOR:
-            told = self._foretell(model, order, closed, rules)
+            told = self._foretell(model, tuple(demands()), closed, rules)
             known = self._told[model] = stands, now, told
         return known[2]
 

@@ -133,9 +133,14 @@ class Scheduler:
         if usage.in_flight + usage.waiting >= limit and not self.shares.may_come(turn, limit):
             raise TooManyRequests(model, limit)
         most, is_open = self.rules.max_queue, model not in self._decision.closed
-        is_full = most and len(self.waiting) >= most and not (server.is_serving and is_open)
-        if is_full and not self.shares.may_wait(turn, self.waiting, most):
-            raise QueueFull(model, most)
+        if most and len(self.waiting) >= most and not (server.is_serving and is_open):
+            others = [one for one in self.waiting if not self._is_open(one.server)]
+            if len(others) >= most and not self.shares.may_wait(turn, others, most):
+                raise QueueFull(model, most)
+
+    def _is_open(self, server: ModelServer) -> bool:
+        """Whether it serves newcomers; who waits for it waits for a place."""
+        return server.is_serving and server.model.id not in self._decision.closed
 
     def place(self, model: str) -> int:
         """Return the place of a model among those that are waited for, 1 is first; 0 is none."""
@@ -163,8 +168,8 @@ class Scheduler:
         pause."""
         if self.paused or model not in self.servers:
             return None
-        order, closed = tuple(self._demands()), self._decision.closed
-        return self._foretelling.of(model, order, closed, self.rules)
+        closed = self._decision.closed
+        return self._foretelling.of(model, self._demands, closed, self.rules)
 
     async def until_closed(self, model: str) -> None:
         """Return when a model is closed for newcomers, since its requests keep others out."""
@@ -199,6 +204,8 @@ class Scheduler:
 
     def _with_places(self, turns: list[Turn]) -> list[Turn]:
         server = turns[0].server
+        if server.model.id in self._decision.closed:  # it came up for those who have waited
+            turns = [turn for turn in turns if turn.since <= server.at.ready_since]
         places = max(0, server.limits.concurrency - server.usage.in_flight)
         return self.shares.next_of(server.model.id, turns, places)
 

@@ -34,7 +34,7 @@ def part_of(limit: int, key: str, present: Iterable[str], weights: Mapping[str, 
 
 
 def is_below_part(key: str, there: Iterable[str], limit: int, weights: Mapping[str, int]) -> bool:
-    """Whether a key has less than its part of some places, and other keys have the rest.
+    """Whether a key has less than its part of some places, and other keys are there.
 
     Args:
         key: the name of an API key; empty is all that have none.
@@ -43,7 +43,8 @@ def is_below_part(key: str, there: Iterable[str], limit: int, weights: Mapping[s
         weights: the share of each named key; without any, nobody has a part.
     """
     counted = Counter(there)
-    return bool(weights) and counted[key] < part_of(limit, key, counted, weights) < limit
+    has_rivals = bool(weights) and bool(counted.keys() - {key})
+    return has_rivals and counted[key] < part_of(limit, key, counted, weights)
 
 
 @attrs.define(eq=False)
@@ -85,7 +86,7 @@ class Shares:
     def next_of(self, model: str, waiting: list[Turn], places: int) -> list[Turn]:
         """Return who gets a model's free places: each goes to the key that has the least there."""
         if not self.weights or len(waiting) <= places:
-            return waiting
+            return waiting[:places]
         served = (one.asker.key for one in self._there.get(model, ()) if one.lease is not None)
         counted, left, found = Counter(served), list(waiting), []
         for _ in range(places):
@@ -100,11 +101,12 @@ class Shares:
         return max(self._clock, self._ends.get(turn.asker.key, 0.0)) if self.weights else 0.0
 
     def charge(self, waiting: Iterable[Turn]) -> None:
-        """Count a model that comes up as a turn of the key that has had the least of them."""
-        first = min(waiting, key=self.start_of, default=None) if self.weights else None
-        if first is not None:
-            self._clock = self.start_of(first)
-            self._ends[first.asker.key] = self._clock + 1 / self._weight(first.asker.key)
+        """Count a model that comes up as a turn, which the keys that wait for it share."""
+        starts = {one.asker.key: self.start_of(one) for one in waiting} if self.weights else {}
+        if starts:
+            self._clock = min(starts.values())
+        for key, start in starts.items():
+            self._ends[key] = start + 1 / (len(starts) * self._weight(key))
 
     def _weight(self, key: str) -> int:
         return self.weights.get(key, 1)

@@ -114,8 +114,8 @@ class _Table:
     def rank(self, demand: Demand) -> tuple[bool, float, bool, float, float, float]:
         """Order those who have waited for long by age; before that, priority and cost count first.
 
-        Long is what makes others leave for them: who left must not be the first to come back. Among
-        equals the API key goes first that has had fewer turns.
+        Long is what makes others leave for them: who left must not be the first to come back. Where
+        API keys compete, the one that has had fewer turns goes before age and cost.
         """
         turn, since = demand.turn, demand.since
         if self._overdue_at(demand) <= self.now:
@@ -235,9 +235,13 @@ class _Table:
         return model.wish is Wish.SERVE and (moves or model.state in AT_REST)
 
     def _is_fresh(self, rival: Snapshot) -> bool:
-        """Whether it came up just now: who waited for that gets in, whoever else waits."""
+        """Whether it came up just now: who waited for that gets in, whoever else waits.
+
+        As many as it has places for: the others of them wait for its next turn.
+        """
         mine = self.waiting.get(rival.model)
-        return mine is not None and rival.model in self.admit and mine.since <= rival.ready_since
+        is_next = mine is not None and rival.model in self.admit and not rival.has_let_in
+        return is_next and mine is not None and mine.since <= rival.ready_since
 
     def _overdue_at(self, demand: Demand) -> float:
         return demand.since + (self.patience.max_wait or inf)

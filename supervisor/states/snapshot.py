@@ -108,6 +108,7 @@ class Snapshot:
         leaving: whether its process was told to end; that is never taken back.
         since: when it came into its state, on Trio's clock.
         ready_since: when it last began to serve, on Trio's clock.
+        has_let_in: whether somebody was given a lease since then.
         idle_since: when its last request ended, or it began to serve.
         costs: how long its steps take, as far as is known.
         drain_limit: seconds its requests may hold up others that waited too long; 0 is no limit.
@@ -130,6 +131,7 @@ class Snapshot:
     leaving: bool = False
     since: float = 0.0
     ready_since: float = 0.0
+    has_let_in: bool = False
     idle_since: float = 0.0
     costs: Costs = UNKNOWN
     drain_limit: float = 0.0

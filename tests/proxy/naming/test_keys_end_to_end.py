@@ -264,7 +264,7 @@ async def test_what_caches_do_with_a_models_answer_is_its_servers_business() -> 
         ("[{key: sk-1, share: 2}]", "apiKeys.0: a key with limits or a share needs a name"),
         (
             "[{name: x, key: sk-1, share: 0}]",
-            "apiKeys.0.share: expected a whole number, at least 1",
+            "apiKeys.0.share: expected a whole number, 1 to 100",
         ),
     ],
 )

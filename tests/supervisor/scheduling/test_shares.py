@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from configschema import parse
 from supervisor import QueueFull, Supervisor, TooManyRequests
 from supervisor.scheduling.decisions import Demand, Patience
 from supervisor.scheduling.placement import one_at_a_time
@@ -120,6 +122,100 @@ async def test_an_idle_key_keeps_no_place_empty(
             nursery.start_soon(use, supervisor, "a", "batch", order)
         await trio.sleep(5)
         assert order == ["batch"] * 4
+
+
+async def test_one_place_goes_from_key_to_key(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Where a model serves one request at once, too: whoever asks seldom has the next turn."""
+    served: Counter[str] = Counter()
+
+    async def press(supervisor: Supervisor, key: str, pause: float) -> None:
+        while trio.current_time() < until:
+            try:
+                async with supervisor.lease("a", by(key)):
+                    await trio.sleep(1)
+                    served[key] += 1
+            except TooManyRequests:
+                pass
+            await trio.sleep(pause)
+
+    async with supervise(config_of(KEYS, limit=1)) as supervisor:
+        async with supervisor.lease("a", by("batch")):
+            until = trio.current_time() + 100
+        async with trio.open_nursery() as nursery:
+            for _ in range(16):
+                nursery.start_soon(press, supervisor, "batch", 0.05)
+            nursery.start_soon(press, supervisor, "mate", 3)
+    assert served["mate"] > 15
+    assert sum(served.values()) > 80
+
+
+async def test_a_model_that_must_make_room_lets_no_newcomer_in(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Nor those who still wait for a place in it: they have its next turn."""
+    order: list[str] = []
+    served: dict[str, float] = {}
+
+    async def once(supervisor: Supervisor, model: str, key: str) -> None:
+        await use(supervisor, model, key, order)
+        served[model] = trio.current_time()
+
+    async with supervise(config_of(f"{KEYS}maxWait: 2", share=9)) as supervisor:
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use, supervisor, "b", "mate", order, 0.5)
+            await wait_all_tasks_blocked()
+            for _ in range(4):
+                nursery.start_soon(use, supervisor, "a", "batch", order, 5)
+                await wait_all_tasks_blocked()
+            for _ in range(3):
+                nursery.start_soon(use, supervisor, "a", "mate", order, 5)
+            await trio.sleep(1)
+            nursery.start_soon(once, supervisor, "c", "plain")
+            for _ in range(60):
+                with trio.move_on_after(0.5), suppress(TooManyRequests):
+                    await use(supervisor, "a", "mate", order, 5)
+                await trio.sleep(0.1)
+                if "c" in served:
+                    break
+    assert served["c"] - began < 9  # the drain of what runs, after `maxWait`
+
+
+async def test_a_limit_holds_when_a_reload_takes_the_names_away(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """Those who wait for a place go on waiting for it."""
+    order: list[str] = []
+    async with supervise(config_of(KEYS, limit=2)) as supervisor, trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(use, supervisor, "a", "batch", order, 5)
+        await trio.sleep(1)
+        nursery.start_soon(use, supervisor, "a", "mate", order, 5)
+        await wait_all_tasks_blocked()
+        supervisor.reload(parse(config_of("", limit=2)).config)
+        await wait_all_tasks_blocked()
+        assert supervisor.servers["a"].usage.in_flight == 2
+    assert order == ["batch", "batch", "mate"]
+
+
+async def test_who_waits_for_a_place_takes_none_in_the_queue_for_models(
+    autojump_clock: MockClock, programs: FakePrograms
+) -> None:
+    """``maxQueue`` counts those whose model must come up."""
+    order: list[str] = []
+    text = config_of(f"{KEYS}maxQueue: 1", limit=2)
+    async with supervise(text) as supervisor, trio.open_nursery() as nursery:
+        async with supervisor.lease("a", by("batch")):
+            pass
+        for key in ("batch", "batch", "mate"):
+            nursery.start_soon(use, supervisor, "a", key, order, 5)
+            await wait_all_tasks_blocked()
+        nursery.start_soon(use, supervisor, "b", "plain", order, 5)
+        await wait_all_tasks_blocked()
+        assert len(supervisor.queue(9)) == 2
+    assert sorted(order) == ["batch", "batch", "mate", "plain"]
 
 
 async def test_a_batch_for_many_models_lets_a_colleague_in_between(
