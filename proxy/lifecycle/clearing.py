@@ -1,7 +1,7 @@
 """State folders of configurations that are gone: removed when a daemon starts.
 
 Owns when a folder is of no use any more: its files are gone, no daemon has it, and no process that
-it tells of may live. Only this user's own folders are looked at.
+the folder tells of may live. Only folders of this user and of this machine are looked at.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from pathlib import Path
 import structlog
 import trio
 
-from proxy.lifecycle.whereabouts import NAME, read, state_home
-from supervisor.succession.records import STATE, read_records
+from proxy.lifecycle.whereabouts import NAME, Whereabouts, read, state_home
+from supervisor.succession.records import STATE, may_tell_of_life
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
+
+
+MOUNTED = ("/media", "/mnt", "/net", "/run/media", "/Volumes")  # what lies there comes and goes
 
 
 async def clear_abandoned(own: Path) -> None:
@@ -43,22 +46,43 @@ def _clear(own: Path) -> list[str]:
     gone: list[str] = []
     with contextlib.suppress(OSError):
         for folder in sorted(own.parent.iterdir()):
-            here = read(folder / NAME) if folder != own else None
-            if here is not None and here.files and all(map(_is_gone, here.files)):
-                with contextlib.suppress(OSError), _locked(folder):
-                    if not read_records(folder / STATE):
-                        shutil.rmtree(folder, ignore_errors=True)
-                        gone.extend(here.files)
+            with contextlib.suppress(OSError):  # somebody uses it, or it is another user's
+                here = read(folder / NAME) if folder != own and not folder.is_symlink() else None
+                if here is not None and _is_abandoned(here):
+                    with _locked(folder):
+                        gone += here.files if _remove(folder) else ()
     return gone
 
 
+def _is_abandoned(here: Whereabouts) -> bool:
+    """Whether all files are gone that a daemon of this machine has served."""
+    return here.host == os.uname().nodename and bool(here.files) and all(map(_is_gone, here.files))
+
+
 def _is_gone(name: str) -> bool:
-    """Whether a file is no more; it may come back where nothing is mounted at the moment."""
+    """Whether a file is no more, and is not just out of reach.
+
+    Raises:
+        OSError: it cannot be said.
+    """
     file = Path(name)
-    if not file.is_absolute() or os.path.lexists(file):
+    try:
+        file.stat()
+    except FileNotFoundError:
+        above = next(folder for folder in file.parents if os.path.lexists(folder))
+        is_mounted = any(above.is_relative_to(root) for root in MOUNTED)
+        return not is_mounted and not above.is_symlink() and any(above.iterdir())
+    return False
+
+
+def _remove(folder: Path) -> bool:
+    """Remove a state folder, under another name first, so that no half of it is left behind."""
+    if may_tell_of_life(folder / STATE):
         return False
-    above = next(folder for folder in file.parents if folder.is_dir())
-    return any(above.iterdir())
+    aside = folder.with_name(f".{folder.name}.gone")
+    folder.rename(aside)
+    shutil.rmtree(aside)
+    return True
 
 
 @contextmanager

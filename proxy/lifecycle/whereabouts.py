@@ -31,6 +31,7 @@ class Whereabouts:
         files: the configuration's files and folders, as they were named.
         certificate: file of the certificate that it shows; empty without TLS.
         folder: where its state is kept.
+        host: the name of its machine; homes may be shared.
     """
 
     url: str
@@ -39,6 +40,7 @@ class Whereabouts:
     files: tuple[str, ...] = ()
     certificate: str = ""
     folder: str = ""
+    host: str = attrs.field(factory=lambda: os.uname().nodename)
 
     @property
     def is_alive(self) -> bool:
@@ -115,6 +117,7 @@ def read(file: Path) -> Whereabouts | None:
             files=tuple(map(str, data["files"])),
             certificate=str(data["certificate"]),
             folder=str(data["folder"]),
+            host=str(data.get("host", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -18,7 +18,7 @@ import attrs
 import structlog
 
 from configschema import Model
-from supervisor.places.handles import ElsewhereHandle, Handle, HereHandle, as_data, handle_in
+from supervisor.places.handles import ElsewhereHandle, Handle, HereHandle, as_data, boot, handle_in
 from supervisor.processes.plainfiles import text_of
 from supervisor.states.snapshot import Snapshot
 from supervisor.states.table import HAS_PROCESS
@@ -228,6 +228,21 @@ def read_records(file: Path) -> tuple[Record, ...]:
     if None in records:
         log.warning(f"{file} holds what is no server of this boot; it is left out")
     return tuple(record for record in records if record)
+
+
+def may_tell_of_life(file: Path) -> bool:
+    """Whether a state file may name a process that lives; of one that cannot be read it may."""
+    try:
+        models = json.loads(text_of(file, LARGEST_FILE))["models"]
+        return not all(_is_of_an_earlier_boot(one["handle"]) for one in models)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return True
+
+
+def _is_of_an_earlier_boot(handle: Mapping[str, object]) -> bool:
+    return handle["place"] == "here" and handle["boot"] not in ("", boot())
 
 
 def _of_today(record: object, data: Mapping[str, object]) -> object:

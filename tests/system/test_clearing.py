@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -41,6 +42,69 @@ def test_the_state_of_files_that_are_gone_is_removed(tmp_path: Path) -> None:
         assert unmounted.exists()
         (line,) = [one for one in daemon.log() if "files" in one and "Removed" in one["event"]]
         assert line["files"] == [str(files / "gone" / "config.yaml")]
+
+
+def abandoned(tmp_path: Path) -> Path:
+    """Return a state folder whose configuration is gone; its daemon has ended."""
+    folder = lived(tmp_path / "first" / "config.yaml", tmp_path / "state")
+    shutil.rmtree(tmp_path / "first")
+    return folder
+
+
+def started_beside(tmp_path: Path) -> bool:
+    """Start another daemon, and return whether something was removed."""
+    config = write(tmp_path, models={"b": stub()})
+    with started("--config", config, env={"XDG_STATE_HOME": str(tmp_path / "state")}) as daemon:
+        assert daemon.chat("b")[0] == 200
+        return daemon.said("Removed the state")
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["broken", '{"models": [{"model": "a"}]}', '{"models": [{"handle": {"place": "elsewhere"}}]}'],
+)
+def test_what_cannot_be_understood_may_be_of_use(tmp_path: Path, state: str) -> None:
+    """Such as the state of another version: its processes may live."""
+    folder = abandoned(tmp_path)
+    (folder / "state.json").write_text(state)
+    assert not started_beside(tmp_path)
+    assert folder.exists()
+
+
+def test_processes_of_an_earlier_boot_live_no_more(tmp_path: Path) -> None:
+    """The folder of a machine that was switched off is of no use, either."""
+    folder = abandoned(tmp_path)
+    handle = {"place": "here", "pid": 7, "boot": "an earlier one"}
+    (folder / "state.json").write_text(json.dumps({"models": [{"handle": handle}]}))
+    assert started_beside(tmp_path)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("file", ["/mnt/nas/config.yaml", "LINK/models/config.yaml"])
+def test_files_that_are_out_of_reach_are_not_gone(tmp_path: Path, file: str) -> None:
+    """On a disk that is not mounted, or behind a link to one."""
+    folder = abandoned(tmp_path)
+    (tmp_path / "link").symlink_to("/nowhere/at/all")
+    told = json.loads((folder / "daemon.json").read_text())
+    told["files"] = [file.replace("LINK", str(tmp_path / "link"))]
+    (folder / "daemon.json").write_text(json.dumps(told))
+    assert not started_beside(tmp_path)
+    assert folder.exists()
+
+
+@pytest.mark.parametrize("case", ["another machine", "a link"])
+def test_what_is_not_ours_stays(tmp_path: Path, case: str) -> None:
+    """A home that machines share; a link to a folder elsewhere."""
+    folder = abandoned(tmp_path)
+    if case == "a link":
+        elsewhere = tmp_path / "elsewhere"
+        folder.rename(elsewhere)
+        folder.symlink_to(elsewhere)
+    else:
+        told = json.loads((folder / "daemon.json").read_text())
+        (folder / "daemon.json").write_text(json.dumps({**told, "host": "another"}))
+    assert not started_beside(tmp_path)
+    assert (folder / "daemon.json").exists()
 
 
 @pytest.mark.parametrize("case", ["in use", "processes", "another state folder"])
