@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,10 @@ DEEPEST = 4  # folders below one of these
 MOST_FOLDERS = 5000  # that are looked at, of all
 MOST_MODELS = 100
 SLOWEST_HELP = 10.0  # seconds
+PROJECTOR = "mmproj"
+QUANTISED = re.compile(r"[-._](i?q\d\w*|f16|bf16|f32|fp8|awq|gptq)$", re.IGNORECASE)
+"""How a name ends that says how exact the weights are."""
+EXACT = re.compile(r"(?<!b)f16$", re.IGNORECASE)
 NO_WEIGHTS = "ggml-vocab-"  # as llama.cpp calls its files for tests
 PART = re.compile(r"-(\d{5})-of-(\d{5})$")
 
@@ -52,6 +56,11 @@ class Weights:
     size: int = 0
     projector: str = ""
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether a command can name its files: all printable, and nothing like a macro."""
+        return all(one.isprintable() and "${" not in one for one in (self.where, self.projector))
+
 
 @attrs.frozen(kw_only=True)
 class Found:
@@ -62,12 +71,14 @@ class Found:
         weights: models, by size.
         gpus: title and bytes of each GPU.
         naps: whether llama-server can fall asleep by itself.
+        odd: models left out, as their names cannot stand in a command.
     """
 
     programs: Mapping[str, str]
     weights: tuple[Weights, ...]
     gpus: tuple[tuple[str, int], ...] = ()
     naps: bool = False
+    odd: int = 0
 
 
 def look(folders: Iterable[str] = ()) -> Found:
@@ -78,11 +89,12 @@ def look(folders: Iterable[str] = ()) -> Found:
     """
     programs = {name: path for name in PROGRAMS if (path := shutil.which(name))}
     found = [*_gguf_files(folders or FOLDERS), *_repositories(), *_of_ollama()]
-    unique = {one.where: one for one in found}.values()
+    unique = {one.where: one for one in found if one.is_writable}.values()
     weights = sorted(unique, key=lambda one: (one.size, one.name))[:MOST_MODELS]
     return Found(
         programs=programs,
         weights=tuple(weights),
+        odd=sum(not one.is_writable for one in found),
         gpus=_gpus(),
         naps="llama-server" in programs and _can_nap(programs["llama-server"]),
     )
@@ -102,10 +114,24 @@ def _gguf_in(root: Path, budget: Iterator[int]) -> Iterator[Weights]:
         depth = len(Path(folder).relative_to(root).parts)
         inner[:] = sorted(one for one in inner if not one.startswith(".") and depth < DEEPEST)
         files = [Path(folder, one) for one in sorted(names) if one.lower().endswith(".gguf")]
-        projector = next((one for one in files if "mmproj" in one.name.lower()), None)
-        for file in files:
-            if file != projector and not file.name.startswith(NO_WEIGHTS) and (size := _size(file)):
-                yield _of_file(file, size, projector)
+        projectors = [one for one in files if PROJECTOR in one.name.lower()]
+        others = [one for one in files if one not in projectors and NO_WEIGHTS not in one.name]
+        models = {file: size for file in others if (size := _size(file))}
+        for file, size in models.items():
+            yield _of_file(file, size, _projector(file, projectors, len(models)))
+
+
+def _projector(model: Path, projectors: Sequence[Path], models: int) -> Path | None:
+    """Return the file by which a model sees: that of its folder if it is alone, or of its name."""
+    own = [one for one in projectors if models == 1 or _is_of(one, model)]
+    return min(own, key=lambda one: (not EXACT.search(one.stem), one.name), default=None)
+
+
+def _is_of(projector: Path, model: Path) -> bool:
+    """Whether a projector's name begins as a model's, or the other way round."""
+    name = QUANTISED.sub("", projector.stem.lower().replace(PROJECTOR, "")).strip("-._")
+    plain = QUANTISED.sub("", model.stem.lower())
+    return bool(name) and (plain.startswith(name) or name.startswith(plain))
 
 
 def _of_file(file: Path, size: int, projector: Path | None) -> Weights:
@@ -142,7 +168,7 @@ def _hub() -> Path:
 def _repositories() -> Iterator[Weights]:
     """Yield the models of Hugging Face's cache: GGUF files, and what vLLM can serve."""
     for folder in sorted(_hub().glob("models--*")):
-        snapshots = sorted(folder.glob("snapshots/*"), key=lambda one: one.stat().st_mtime)
+        snapshots = sorted(folder.glob("snapshots/*"), key=lambda one: one.lstat().st_mtime)
         if not snapshots:
             continue
         newest = snapshots[-1]

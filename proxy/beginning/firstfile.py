@@ -5,10 +5,12 @@ Owns the text. What is on the machine is found by `findings`.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from proxy.beginning.findings import IDLE_SLEEP, Found, Weights
+from proxy.beginning.findings import IDLE_SLEEP, QUANTISED, Found, Weights
 
 GIB = 1 << 30
 IDLE = 2  # seconds; see docs/sleep.md
@@ -41,9 +43,9 @@ llamadoze serves models by programs that you install. None was found on PATH:
 Then run 'llamadoze init' again. 'llamadoze demo' shows two tiny models without any of them.
 """
 ODD = re.compile(r"[^a-z0-9._-]+")
+EVERYWHERE = ("/usr/local/bin", "/usr/bin", "/bin")
 PLAIN = re.compile(r"[\w@%+=:,./-]+")
 TRUTHS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
-QUANTISED = re.compile(r"[-._](i?q\d\w*|f16|bf16|f32|fp8|awq|gptq)$", re.IGNORECASE)
 
 
 def written(found: Found) -> str:
@@ -82,11 +84,17 @@ def left_out(found: Found) -> list[str]:
     for one in found.weights:
         if (program := SERVERS[one.format]) not in found.programs:
             missing[program] = missing.get(program, 0) + 1
-    return [
-        f"left out: {count} {'model' if count == 1 else 'models'} for {program}, which is not on "
-        "PATH"
+    said = [
+        f"left out: {_models(count)} for {program}, which is not on PATH"
         for program, count in missing.items()
     ]
+    if found.odd:
+        said.append(f"left out: {_models(found.odd)} with control characters or ${{ in the path")
+    return said
+
+
+def _models(count: int) -> str:
+    return f"{count} model{'' if count == 1 else 's'}"
 
 
 def _names(weights: Sequence[Weights]) -> Iterator[str]:
@@ -94,6 +102,7 @@ def _names(weights: Sequence[Weights]) -> Iterator[str]:
     seen: set[str] = set()
     for one in weights:
         plain = ODD.sub("-", one.name.lower()).strip("-.")
+        plain = plain or "model"  # of another alphabet
         short = QUANTISED.sub("", plain) or plain
         name = short if short not in seen else plain
         number = 2
@@ -123,9 +132,9 @@ def _model(name: str, one: Weights, found: Found) -> Iterator[str]:
     if one.format == "gguf":
         yield from _llama_cpp(one, found)
     elif one.format == "safetensors":
-        yield from _vllm(name, one.where)
+        yield from _vllm(name, one.where, found)
     else:
-        yield "    cmd: env OLLAMA_HOST=127.0.0.1:${PORT} ollama serve"
+        yield f"    cmd: env OLLAMA_HOST=127.0.0.1:${{PORT}} {_program('ollama', found)} serve"
         yield "    env: [OLLAMA_KEEP_ALIVE=-1]"
         yield f"    useModelName: {_scalar(one.where)}"
         yield "    sleep: ollama"
@@ -136,14 +145,21 @@ def _llama_cpp(one: Weights, found: Found) -> Iterator[str]:
     sees = f" --mmproj {_quoted(one.projector)}" if one.projector else ""
     kind = _kind(one.name)
     naps = f" {IDLE_SLEEP} {IDLE}" if found.naps else ""
+    program = _program("llama-server", found)
     yield "    cmd: >-"
-    yield f"      llama-server --port ${{PORT}} -m {_quoted(one.where)}{sees}{kind}{naps}"
+    yield f"      {program} --port ${{PORT}} -m {_quoted(one.where)}{sees}{kind}{naps}"
     if found.naps:
         yield f"    # It frees its memory after {IDLE} idle seconds, and loads at the next request."
         yield "    sleep: llama.cpp"
     else:
         yield f"    # This llama-server does not know {IDLE_SLEEP}: it is stopped to make room."
         yield f"    # ttl: {SLEEPY}  # seconds without a request until it is stopped anyway"
+
+
+def _program(name: str, found: Found) -> str:
+    """Return how a command names a program: whole where a service would not find it on its PATH."""
+    path = found.programs[name]
+    return name if str(Path(path).parent) in EVERYWHERE else _quoted(path)
 
 
 def _kind(name: str) -> str:
@@ -154,9 +170,9 @@ def _kind(name: str) -> str:
     return " --embeddings" if "embed" in lowered or lowered.startswith("bge-") else ""
 
 
-def _vllm(name: str, repository: str) -> Iterator[str]:
+def _vllm(name: str, repository: str, found: Found) -> Iterator[str]:
     yield "    cmd: >-"
-    yield f"      vllm serve {_quoted(repository)} --served-model-name {name}"
+    yield f"      {_program('vllm', found)} serve {_quoted(repository)} --served-model-name {name}"
     yield "      --host 127.0.0.1 --port ${PORT} --enable-sleep-mode"
     yield "    env: [VLLM_SERVER_DEV_MODE=1]  # vLLM has its sleep routes only in this mode"
     yield "    # Its weights wait in the host's memory; with vllm-level2 they are dropped."
@@ -170,16 +186,16 @@ def _example(found: Found) -> Iterator[str]:
         if program in found.programs:
             yield f"  {EXAMPLE}:"
             if program == "vllm":
-                yield from _vllm(EXAMPLE, repository)
+                yield from _vllm(EXAMPLE, repository, found)
             else:
                 naps = f" {IDLE_SLEEP} {IDLE}" if found.naps else ""
-                yield f"    cmd: llama-server --port ${{PORT}} -hf {repository}{naps}"
+                yield f"    cmd: {_program(program, found)} --port ${{PORT}} -hf {repository}{naps}"
                 yield from ("    sleep: llama.cpp",) if found.naps else ()
             yield "    readyTimeout: 1800  # seconds; a download takes its time"
             return
     yield "  # ollama pull gemma3:1b"
     yield f"  {EXAMPLE}:"
-    yield "    cmd: env OLLAMA_HOST=127.0.0.1:${PORT} ollama serve"
+    yield f"    cmd: env OLLAMA_HOST=127.0.0.1:${{PORT}} {_program('ollama', found)} serve"
     yield "    env: [OLLAMA_KEEP_ALIVE=-1]"
     yield "    useModelName: gemma3:1b"
     yield "    sleep: ollama"
@@ -196,4 +212,5 @@ def _quoted(text: str) -> str:
 
 def _scalar(text: str) -> str:
     """Return a text that YAML does not take for a number, a time or a truth."""
-    return text if text[0].isalpha() and text not in TRUTHS else f'"{text}"'
+    is_plain = text[0].isalpha() and text not in TRUTHS and PLAIN.fullmatch(text)
+    return text if is_plain else json.dumps(text)

@@ -185,10 +185,14 @@ def init(models: tuple[str, ...], output: str, *, force: bool, as_json: bool) ->
     for folder in models:
         if not Path(folder).expanduser().is_dir():
             raise CannotRun(f"--models {folder}: there is no such folder")
+    if as_json and output == "-":
+        raise click.UsageError("--json tells of the file: give it a name with --output")
     found = look(models)
     if models and not any(one.format == "gguf" for one in found.weights):
         complain(f"--models {', '.join(models)}: no GGUF file is in there")
     if not found.programs:
+        if as_json:
+            say_json({"file": None, "models": [], "programs": [], "notes": left_out(found)})
         complain(WHERE, *left_out(found))
         return 1
     text = written(found)
@@ -209,7 +213,7 @@ def init(models: tuple[str, ...], output: str, *, force: bool, as_json: bool) ->
 def _write(path: Path, text: str, *, force: bool) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w" if force else "x") as file:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         raise CannotRun(f"{path} is there already; --force writes over it") from None

@@ -108,6 +108,9 @@ def support(daemon: Daemon, output: str | None, *, as_json: bool) -> None:
     from proxy.command import sources
     from proxy.terminal.support import report
 
+    if as_json and output == "-":
+        raise click.UsageError("--json tells of the file: give it a name with --output")
+
     found = sources.found_file()
     text = report(daemon, [found] if found else [])
     if output == "-":

@@ -61,6 +61,42 @@ def test_gguf_files_are_found_where_they_usually_are(home: Path) -> None:
     assert found["a-Q4_K_M"].projector == ""
 
 
+def test_a_projector_belongs_to_its_model_alone(home: Path) -> None:
+    """By its name, where a folder has several models; no projector is a model."""
+    flat = home / "models"
+    for name in ("gemma-4b-Q4_0", "gemma-mmproj-f16", "gemma-mmproj-bf16", "qwen-8b-Q4_0"):
+        weigh(flat / f"{name}.gguf")
+    for name in ("one-Q8_0", "mmproj-BF16", "mmproj-F16"):
+        weigh(flat / "alone" / f"{name}.gguf")
+    found = {one.name: one.projector.rpartition("/")[2] for one in look().weights}
+    assert found == {
+        "gemma-4b-Q4_0": "gemma-mmproj-f16.gguf",
+        "qwen-8b-Q4_0": "",
+        "one-Q8_0": "mmproj-F16.gguf",
+    }
+
+
+def test_names_that_no_command_can_hold_are_left_out(home: Path) -> None:
+    """And counted; another alphabet is none of these."""
+    program(home, "llama-server")
+    for name in ("模型.gguf", "line\nbreak.gguf", "esc\x1b[0m.gguf", "${PORT}.gguf"):
+        weigh(home / "models" / name)
+    weigh(home / "models" / os.fsdecode(b"a\xff.gguf"))
+    (home / ".cache/huggingface/hub/models--x--y/snapshots").mkdir(parents=True)
+    (home / ".cache/huggingface/hub/models--x--y/snapshots/1").symlink_to("/nowhere")
+    found = look()
+    model = parse(written(found)).config.models["model"]
+    assert str(home / "models" / "模型.gguf") in model.cmd.argv
+    assert left_out(found) == ["left out: 4 models with control characters or ${ in the path"]
+
+
+def test_a_program_of_an_environment_is_named_whole() -> None:
+    """A service has another PATH."""
+    path = "/home/me/my env/bin/vllm"
+    found = Found(programs={"vllm": path}, weights=())
+    assert parse(written(found)).config.models["small"].cmd.argv[0] == path
+
+
 def test_the_caches_of_hugging_face_and_ollama_are_read(home: Path) -> None:
     """A repository whose description names no model is left out."""
     hub = home / ".cache/huggingface/hub"
