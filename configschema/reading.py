@@ -23,6 +23,7 @@ from configschema.making.otherports import with_choice_of_ports
 from configschema.making.sharedports import without_sleep_on_shared_ports
 from configschema.making.structuring import structure
 from configschema.rules.checks import check
+from configschema.rules.hiding import secrets_among
 from configschema.rules.showing import shown_texts, with_shown
 from configschema.rules.unknown import is_top_key, remarks, secrets_in
 from configschema.text.content import content_of
@@ -211,7 +212,11 @@ def _check(
         faults += _others(found, faults)
     report = Report(
         find=Source(root, texts).find,
-        secrets={**dict.fromkeys(secrets_in(expansion.data), HIDDEN), **environment.used},
+        secrets={
+            **dict.fromkeys(secrets_among([expansion.data, data]), HIDDEN),
+            **dict.fromkeys(secrets_in(expansion.data), HIDDEN),
+            **environment.used,
+        },
         written=environment.written,
         names=expansion.names,
         public=public,

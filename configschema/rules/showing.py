@@ -22,32 +22,12 @@ from configschema.keys.fields import (
     without_none,
 )
 from configschema.keys.schema import Config, Model
+from configschema.rules.hiding import looks_secret, without_arguments
 from configschema.rules.unknown import secrets_in
 from configschema.text.problems import HIDDEN, Place, Report
 
-_VALUE = r"""("[^"\n]{0,1000}"|'[^'\n]{0,1000}'|[^\s"'$][^\s"']{0,1000})"""
-_HINTS = ("token", "secret", "pass", "pwd", "key", "authorization", " -u", "--user", "@")
-_SECRET_ARGUMENTS = (
-    r"""((?:token|secret|password|passwd|pass|pwd|[-_?&]key|api_?key)["']?"""
-    r"""(?:[ \t]{0,8}[=:][ \t]{0,8}|[ \t]{1,8}(?:\\\n[ \t]{0,80})?|,[ \t]{0,8}))""" + _VALUE,
-    r"""(authorization["']?[ \t]{0,8}[=:][ \t]{0,8}["']?"""
-    r"""(?:(?:bearer|basic|token)[ \t]{1,8})?)([^\s"'$]{1,1000})""",
-    r"((?:^|\s)(?:-u|--user)[ \t]{1,8})" + _VALUE,
-    r"""(//)([^/\s"']{1,300})(?=@)""",
-)
-"""What stands behind a name that ends like a secret's, such as ``HF_TOKEN=`` or ``--api-key``; what
-is sent as ``Authorization``; and who logs in at an address."""
 _MACRO = re.compile(r"\$\{([\w-]{1,64})\}")
 COMMANDS = {"cmd": "cmd", "cmdStop": "cmd_stop", "cmdSleep": "cmd_sleep", "cmdWake": "cmd_wake"}
-
-
-def without_arguments(text: str) -> str:
-    """Return a text without what looks like a secret, where no key of the file says that it is."""
-    lowered = text.lower()
-    if any(hint in lowered for hint in _HINTS):  # few texts have one, and to compile takes a while
-        for pattern in _SECRET_ARGUMENTS:
-            text = re.sub(pattern, rf"\g<1>{HIDDEN}", text, flags=re.IGNORECASE)
-    return text
 
 
 def texts_of(model: Model) -> dict[str, str]:
@@ -142,15 +122,13 @@ def _differing(old: attrs.AttrsInstance, new: attrs.AttrsInstance) -> list[str]:
 def _clean(value: Any, hide: Callable[[str], str]) -> Any:  # noqa: ANN401 -- plain data
     if isinstance(value, dict):
         named = {key: _clean(one, hide) for key, one in value.items()}
-        return {key: HIDDEN if _is_secret(key, one) else one for key, one in named.items()}
+        return {
+            key: HIDDEN if isinstance(one, str) and looks_secret(key) else one
+            for key, one in named.items()
+        }
     if isinstance(value, list):
         return [_clean(one, hide) for one in value]
     return without_arguments(hide(value)) if isinstance(value, str) else value
-
-
-def _is_secret(key: str, value: object) -> bool:
-    """Whether a value that no key of ours says to be secret has the name of one."""
-    return isinstance(value, str) and without_arguments(f"-{key}=x") != f"-{key}=x"
 
 
 def file_text(text: str, secrets: Collection[str], hide: Callable[[str], str]) -> str:
@@ -164,8 +142,9 @@ def file_text(text: str, secrets: Collection[str], hide: Callable[[str], str]) -
     parts, end = [], 0
     for token in yaml.scan(text):
         if isinstance(token, yaml.ScalarToken) and token.value in secrets:
-            parts += [text[end : token.start_mark.index], HIDDEN]
-            end = token.end_mark.index
+            begin, stop = token.start_mark.index, token.end_mark.index
+            parts += [text[end:begin], HIDDEN]
+            end = begin + len(text[begin:stop].rstrip())  # a block ends at the next line's text
     return without_arguments(hide("".join([*parts, text[end:]])))
 
 

@@ -106,8 +106,8 @@ connecting = _all(
     click.option(
         "--url",
         metavar="URL",
-        help=f"The daemon: http://HOST:PORT or unix:PATH. Without it, ${URL}, else the daemon of "
-        "this user.",
+        help="The daemon: http://HOST:PORT, https://HOST:PORT or unix:PATH. "
+        f"Without it, ${URL}, else the daemon of this user.",
     ),
     click.option(
         "--state-dir", metavar="DIR", help="The state folder of the daemon that is meant."

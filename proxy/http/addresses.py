@@ -22,6 +22,7 @@ UNIX = "unix:"
 FIRST_INHERITED = 3  # the first descriptor of sd_listen_fds(3)
 # A peer that is gone is found in a minute: after so many seconds of silence, so many questions.
 KEEP_ALIVE_PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+NOT_FOR_OTHERS = 0o117  # umask of a socket: owner and group, and less where the umask says so
 
 
 @attrs.frozen
@@ -97,7 +98,8 @@ def _open_unix(path: Path) -> trio.SocketListener:
             path.unlink()
     plain = socket.socket(socket.AF_UNIX)
     try:
-        before = os.umask(0o117)
+        before = os.umask(NOT_FOR_OTHERS)
+        os.umask(before | NOT_FOR_OTHERS)
         try:
             plain.bind(os.fspath(path))
         finally:

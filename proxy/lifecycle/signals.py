@@ -63,6 +63,7 @@ class Told:
         is_hangup = number == signal.SIGHUP
         has_lost = is_hangup and self._had_terminal and not has_terminal()
         if has_lost and self._outlives_terminal:
+            self._had_terminal = False  # the next is somebody's, who wants a reload
             log.info("SIGHUP: the terminal is gone; llamadoze goes on, as nohup wants it")
         elif is_hangup and not has_lost:
             with contextlib.suppress(trio.WouldBlock):

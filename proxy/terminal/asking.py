@@ -167,7 +167,14 @@ class Daemon:
         return context
 
     def _gone(self, error: Exception) -> NotThere:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return NotThere(
+                f"{self.url}: the certificate is not known ({error.verify_message}). Name the file "
+                "of a certificate that is trusted in SSL_CERT_FILE"
+            )
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, http.client.RemoteDisconnected) and self.url.startswith("http:"):
+            return NotThere(f"{self.url} closes the connection; does it want https://?")
         return NotThere(
             f"no llamadoze answers at {self.url}: {said}; start one with 'llamadoze serve', or "
             "name another with --url"

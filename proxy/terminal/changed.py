@@ -19,6 +19,12 @@ CHANGES = {
 LONGEST = 60  # characters of a value
 
 
+def in_a_line(problem: Row) -> str:
+    """Return a problem of the files as ``llamadoze check`` prints it."""
+    where = f"{problem['file']}:{problem['line']}:{problem['column']}: " if problem["file"] else ""
+    return f"{where}{problem['path']}{': ' if problem['path'] else ''}{problem['message']}"
+
+
 def told(seen: Row, *, dry_run: bool) -> Iterator[str]:
     """Yield the lines.
 
@@ -27,7 +33,7 @@ def told(seen: Row, *, dry_run: bool) -> Iterator[str]:
         dry_run: whether nothing was done.
     """
     for one in (*seen["problems"], *seen["warnings"]):
-        yield f"{one['file']}:{one['line']}:{one['column']}: {one['path']}: {one['message']}"
+        yield in_a_line(one)
     if not seen["good"]:
         yield "not reloaded: what is in effect stays in effect"
         return

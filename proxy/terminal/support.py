@@ -18,9 +18,10 @@ from typing import Any
 
 from configschema import ConfigError
 from configschema.reading import load
-from configschema.rules.showing import without_arguments
+from configschema.rules.hiding import without_arguments
 from proxy.lifecycle.startup import CannotRun
 from proxy.terminal.asking import Daemon
+from proxy.terminal.changed import in_a_line
 
 LAST_LINES = 400
 HEAD = """llamadoze support
@@ -54,8 +55,8 @@ def _sections(daemon: Daemon, files: Sequence[Path]) -> Iterator[tuple[str, Any]
     for name in ("hardware", "timeline", "metrics/stats"):
         yield name, _asked(lambda name=name: daemon.ask(f"/api/{name}"))  # type: ignore[misc] # bound now
     yield "metrics", _asked(lambda: daemon.ask("/metrics"))
-    yield "log", _asked(lambda: _last(daemon.ask("/logs?source=proxy")))
-    yield "output of models", _asked(lambda: _last(daemon.ask("/logs?source=upstream")))
+    yield "log", _asked(lambda: _last(daemon.ask("/logs?source=proxy&hide")))
+    yield "output of models", _asked(lambda: _last(daemon.ask("/logs?source=upstream&hide")))
 
 
 def _asked(ask: Callable[[], Any]) -> Any:  # noqa: ANN401 -- JSON
@@ -112,7 +113,7 @@ def _files(files: Sequence[Path]) -> str:
 
 def _shown(told: dict[str, Any]) -> str:
     said = [*told["problems"], *told["warnings"]]
-    lines = [f"{one['file']}:{one['line']}: {one['path']}: {one['message']}" for one in said]
+    lines = [in_a_line(one) for one in said]
     return "\n".join([*lines, *(f"# {one['path']}\n{one['text']}" for one in told["files"])])
 
 

@@ -29,7 +29,10 @@ def log_views(resolver: Resolver, book: LogBook) -> Blueprint:
         if wants_page():
             return to_page("#logs")
         _, ring = _source(request.args.get("source"), resolver, book)
-        return plain(ring.text())
+        text = ring.text()
+        if "hide" in request.args:
+            text = resolver.config.hide(text.decode("utf-8", "replace")).encode()
+        return plain(text)
 
     @views.get("/logs/stream")
     @views.get("/logs/stream/<path:source>")

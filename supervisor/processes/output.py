@@ -29,6 +29,10 @@ _SEQUENCE = re.compile(
     rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_][^\x1b]*\x1b\\"
     rb"|[ -/]*[0-OQ-WYZ\\`-~])"
 )
+_WIDE = b"\xc2"  # begins the controls of ECMA-48's 8-bit form, as UTF-8 has them
+_WIDE_CONTROL = re.compile(rb"\xc2[\x80-\x9f]")
+_WIDE_SEQUENCE = b"\xc2\x9b"  # as escape and bracket
+_CONTROLS = bytes({*range(32), 127} - {*b"\t\n\r\x1b"})
 LONGEST_SEQUENCE = 256  # bytes of one whose end may come yet
 
 Hear = Callable[[bytes], None]
@@ -154,8 +158,11 @@ class LogRing:
 
     def write(self, chunk: bytes) -> None:
         """Add output; the oldest goes when there is too much."""
+        if _WIDE in chunk:
+            chunk = _WIDE_CONTROL.sub(b"", chunk.replace(_WIDE_SEQUENCE, ESCAPE + b"["))
         if self._begun or ESCAPE in chunk:
             chunk, self._begun = _split_at_begun(without_escapes(self._begun + chunk))
+        chunk = chunk.translate(None, _CONTROLS)
         if not chunk:
             return
         self._chunks.append(chunk[-self.capacity :])

@@ -47,10 +47,18 @@ def test_a_unix_socket_is_served(tmp_path: Path) -> None:
         assert b" 200 OK" in over(path, ASKED).partition(b"\r\n")[0]
         shown = run("ps", env={**os.environ, **env})
         assert "a" in shown.stdout, shown
-        assert path.stat().st_mode & 0o777 == 0o660
         daemon.end()
     assert not path.exists()
     assert "llamadoze.sock" in run("--config", file, "--listen", "unix:").stderr
+
+
+@pytest.mark.parametrize(("umask", "mode"), [("000", 0o660), ("007", 0o660), ("077", 0o600)])
+def test_the_umask_says_who_may_connect(tmp_path: Path, umask: str, mode: int) -> None:
+    """But others never may."""
+    file, path = write(tmp_path, models={"a": stub()}), tmp_path / "s.sock"
+    command = ("sh", "-c", f'umask {umask}; exec "$0" "$@"', LLAMADOZE)
+    with started("--config", file, listen=f"unix:{path}", command=command):
+        assert path.stat().st_mode & 0o777 == mode
 
 
 def test_a_client_that_leaves_a_unix_socket_ends_its_request(tmp_path: Path) -> None:
@@ -161,6 +169,10 @@ def test_a_daemon_ends_with_its_terminal(tmp_path: Path, nohup: bool) -> None:
             time.sleep(0.5)
             assert not ended(pid)
             assert is_alive(model["pid"])
+            Path(file).write_text(yaml.safe_dump({**data, "maxWait": 4}))
+            os.kill(pid, signal.SIGHUP)  # by somebody who wants a reload
+            status = ("status", "--json", "--url", url)
+            wait_for(lambda: json.loads(run(*status).stdout)["maxWait"] == 4)
         else:
             wait_for(lambda: ended(pid))
             assert not is_alive(model["pid"])

@@ -128,4 +128,8 @@ def test_a_renewed_certificate_is_taken_at_sighup(tmp_path: Path) -> None:
         told = run("status", env={**os.environ, **env})
         assert (told.returncode, told.stderr) == (0, "")
         unknown = run("status", "--url", f"https://127.0.0.1:{daemon.port}")
-        assert (unknown.returncode, "certificate verify failed" in unknown.stderr) == (3, True)
+        assert (unknown.returncode, "SSL_CERT_FILE" in unknown.stderr) == (3, True)
+        trusting = {**os.environ, **env, "SSL_CERT_FILE": str(tmp_path / "cert.pem")}
+        assert run("status", "--url", f"https://localhost:{daemon.port}", env=trusting).stdout
+        plain = run("status", "--url", f"http://127.0.0.1:{daemon.port}")
+        assert plain.stderr.endswith("closes the connection; does it want https://?\n")

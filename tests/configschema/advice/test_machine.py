@@ -127,7 +127,8 @@ def test_a_model_file_that_is_there_is_not_warned_of(file: Path, tmp_path: Path)
     macros = f"macros: {{folder: {tmp_path}}}\n"
     assert warnings(file, macros + model("sh -m ${folder}/m.gguf")) == ""
     missing = warnings(file, macros + model("sh -m ${folder}/other.gguf"))
-    assert missing.startswith(f"models.m.cmd: the file of -m is not there: '{str(tmp_path)[:40]}")
+    assert missing.startswith(f"models.m.cmd: the file of -m is not there: '{str(tmp_path)[:20]}")
+    assert "other.gguf'" in missing
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,56 @@ def test_keys_are_never_shown(text: str) -> None:
     assert SECRET not in said(text)
 
 
+WRITTEN = """
+macros: {hub: "hf_abcdefghijklmnopqrstuvwxyz012345", secretmacro: of-a-macro}
+apiKeys: [{name: ci, key: "${env.CI_KEY}"}]
+models:
+  m:
+    cmd: >
+      serve --port ${PORT} --hf-token
+      of-the-next-line --api-key in-a-folded-text
+      --limit-tokens 4096 --body '{\\"api_key\\": \\"in-json-text\\"}'
+    env: [GH_PAT=of-a-variable, "SLACK_WEBHOOK=https://hooks.example.com/services/of-a-webhook"]
+    metadata:
+      password: |
+        of-a-block
+      credentials: {user: of-a-mapping}
+      tokens: [of-a-list, of-two-of-them]
+      max_tokens: 4096
+      ? secret
+      : of-an-explicit-key
+      flow: { user_token: of-a-flow, api_key: of-its-end }
+"""
+
+
+def test_a_file_is_shown_without_what_looks_like_a_secret() -> None:
+    """However YAML lets one write it; what is no secret stays."""
+    loaded = parse(WRITTEN, environ={"CI_KEY": "of-the-environment"})
+    shown = loaded.texts()["config"]
+    for secret in (
+        *("hf_abc", "of-a-macro", "of-the-next-line", "in-a-folded-text", "in-json-text"),
+        *("of-a-variable", "of-a-webhook", "of-a-block", "of-a-mapping", "of-a-list"),
+        *("of-two-of-them", "of-an-explicit-key", "of-a-flow", "of-its-end"),
+    ):
+        assert secret not in shown, shown
+    for kept in ("4096", "{ user_token: ***, api_key: *** }", "${env.CI_KEY}", "--hf-token"):
+        assert kept in shown
+
+
+def test_what_models_print_is_shown_without_the_secrets_of_the_file() -> None:
+    """Bare, too: a model's server may print its surroundings."""
+    hide = parse(WRITTEN, environ={"CI_KEY": "of-the-environment"}).config.hide
+    said = "of-the-environment of-a-variable of-the-next-line of-a-list hf_ 4096 serve"
+    assert hide(said) == "${env.CI_KEY} *** *** *** hf_ 4096 serve"
+
+
+@pytest.mark.parametrize("value", ["none", "EMPTY", "12345678", "${env.X}", "ab", "true"])
+def test_a_word_that_is_no_secret_is_not_looked_for_everywhere(value: str) -> None:
+    """It would leave nothing readable."""
+    text = f"models: {{m: {{cmd: 'serve ${{PORT}} --api-key {value}', description: {value}s}}}}"
+    assert parse(text, environ={"X": ""}).config.hide(f"a {value}s b") == f"a {value}s b"
+
+
 def test_something_is_shown_in_place_of_a_key() -> None:
     """So that one sees that a value was there."""
     text = f"apiKeys: [{SECRET}]\nlogLevel: 'loud {SECRET}'"

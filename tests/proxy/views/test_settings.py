@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from configschema import parse
-from configschema.rules.showing import differences, settings_of, without_arguments
+from configschema.rules.hiding import without_arguments
+from configschema.rules.showing import differences, settings_of
 from tests.system.daemon import started, write
 
 MODEL = """
@@ -107,6 +108,13 @@ def test_files_are_shown_without_secrets(tmp_path: Path, is_good: bool) -> None:
         ),
         ("http://me:p@ss@host/x", "http://***@host/x"),
         ("http://host/v1?key=k&x=1", "http://host/v1?key=***"),
+        ("{token: abc, key: d}", "{token: ***, key: d}"),
+        ("GH_PAT=abc --path /x", "GH_PAT=*** --path /x"),
+        ("https://hooks.slack.com/services/T0/B0/xyz", "https://hooks.slack.com/***"),
+        (f"run --hf hf_{'a' * 34} now", "run --hf *** now"),
+        (f"sk-proj-{'a1' * 20}", "***"),
+        ("task-force-of-many-people", "task-force-of-many-people"),
+        (f"eyJ{'a' * 20}.eyJ{'b' * 20}.{'c' * 20}", "***"),
         ("serve -c 4096 --keep 5 --cache-type-k q8", "serve -c 4096 --keep 5 --cache-type-k q8"),
     ],
 )

@@ -172,8 +172,15 @@ def test_last_words_are_cut_and_harmless() -> None:
     ring = LogRing()
     ring.write(b"x" * 90_000 + b"\x1b[2J\x07 the end\n\xff\n\n")
     long, odd = ring.tail(3)
-    assert (len(long) <= 300, long.endswith("x  the end")) == (True, True)
+    assert (len(long) <= 300, long.endswith("x the end")) == (True, True)
     assert odd == "\ufffd"
+
+
+def test_controls_are_left_out() -> None:
+    """Of both forms: those of a byte, and those that UTF-8 has of the second half of them."""
+    ring = LogRing()
+    ring.write("a\0b\x07c\x9b1md\x85e\tf\u00a0g\u00e9\n".encode())
+    assert ring.text().decode() == "abcde\tf\u00a0g\u00e9\n"
 
 
 @pytest.mark.parametrize("cut", range(1, 12))
