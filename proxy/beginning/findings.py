@@ -28,6 +28,7 @@ DEEPEST = 4  # folders below one of these
 MOST_FOLDERS = 5000  # that are looked at, of all
 MOST_MODELS = 100
 SLOWEST_HELP = 10.0  # seconds
+MAGIC = b"GGUF"  # as each file begins
 PROJECTOR = "mmproj"
 QUANTISED = re.compile(r"[-._](i?q\d\w*|f16|bf16|f32|fp8|awq|gptq)$", re.IGNORECASE)
 """How a name ends that says how exact the weights are."""
@@ -113,7 +114,8 @@ def _gguf_in(root: Path, budget: Iterator[int]) -> Iterator[Weights]:
             return
         depth = len(Path(folder).relative_to(root).parts)
         inner[:] = sorted(one for one in inner if not one.startswith(".") and depth < DEEPEST)
-        files = [Path(folder, one) for one in sorted(names) if one.lower().endswith(".gguf")]
+        shown = [one for one in sorted(names) if not one.startswith(".")]
+        files = [Path(folder, one) for one in shown if one.lower().endswith(".gguf")]
         projectors = [one for one in files if PROJECTOR in one.name.lower()]
         others = [one for one in files if one not in projectors and NO_WEIGHTS not in one.name]
         models = {file: size for file in others if (size := _size(file))}
@@ -142,7 +144,7 @@ def _of_file(file: Path, size: int, projector: Path | None) -> Weights:
 
 
 def _size(file: Path) -> int:
-    """Return the bytes of a model's files; 0 for a part that is not the first."""
+    """Return the bytes of a model's files; 0 for a part that is not the first, or is no GGUF."""
     part = PART.search(file.stem)
     if part and int(part[1]) != 1:
         return 0
@@ -150,6 +152,9 @@ def _size(file: Path) -> int:
     stem = PART.sub("", file.stem)
     names = [f"{stem}-{n:05}-of-{count:05}" for n in range(1, count + 1)] if part else [file.stem]
     try:
+        with file.open("rb") as opened:
+            if opened.read(len(MAGIC)) != MAGIC:
+                return 0
         return sum(file.with_name(f"{name}{file.suffix}").stat().st_size for name in names)
     except OSError:  # a part is missing, or a link leads nowhere
         return 0

@@ -9,10 +9,11 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 from proxy.beginning.findings import IDLE_SLEEP, QUANTISED, Found, Weights
 
-GIB = 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
 IDLE = 2  # seconds; see docs/sleep.md
 EXAMPLE = "small"  # what a model is called that is not there yet
 SLEEPY = 1800  # seconds
@@ -33,14 +34,15 @@ HEAD = """\
 WHERE = """\
 llamadoze serves models by programs that you install. None was found on PATH:
 
-  llama.cpp   brew install llama.cpp (macOS, Linux) or winget install llama.cpp (in WSL: brew);
-              https://github.com/ggml-org/llama.cpp/releases has builds for each system and GPU.
+  llama.cpp   brew install llama.cpp (Linux, WSL, macOS) or apt install llama.cpp-tools (from Debian
+              14 on); https://github.com/ggml-org/llama.cpp/releases has builds for each GPU.
               A first model comes with it: llama-server -hf ggml-org/gemma-3-1b-it-GGUF
   vLLM        uv tool install vllm (Linux with an NVIDIA or AMD GPU);
               a first model: vllm serve Qwen/Qwen3-0.6B
   Ollama      https://ollama.com/download; a first model: ollama pull gemma3:1b
 
-Then run 'llamadoze init' again. 'llamadoze demo' shows two tiny models without any of them.
+Then run 'llamadoze init' again. 'llamadoze demo' shows two tiny models without any of them, if
+llamadoze was installed with its extra: uv tool install 'llamadoze[demo]'
 """
 ODD = re.compile(r"[^a-z0-9._-]+")
 EVERYWHERE = ("/usr/local/bin", "/usr/bin", "/bin")
@@ -59,7 +61,8 @@ def written(found: Found) -> str:
     if not named:
         blocks = list(_example(found))
     first = names(found)[0]
-    return "\n".join([HEAD.format(first=first), *_room(found, len(named)), "models:", *blocks])
+    lines = [HEAD.format(first=first), *_room(found, len(named)), "models:", *blocks]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def names(found: Found) -> list[str]:
@@ -70,6 +73,16 @@ def names(found: Found) -> list[str]:
 def _named(found: Found) -> dict[str, Weights]:
     known = [one for one in found.weights if SERVERS[one.format] in found.programs]
     return dict(zip(_names(known), known, strict=True))
+
+
+def notes(found: Found) -> list[str]:
+    """Return what is to be said of the file, in words."""
+    if _named(found):
+        return left_out(found)
+    return [
+        f"no weights were found: '{EXAMPLE}' is downloaded by its first start",
+        *left_out(found),
+    ]
 
 
 def served(found: Found) -> list[str]:
@@ -101,7 +114,8 @@ def _names(weights: Sequence[Weights]) -> Iterator[str]:
     """Yield a short name for each, none twice."""
     seen: set[str] = set()
     for one in weights:
-        plain = ODD.sub("-", one.name.lower()).strip("-.")
+        ascii_only = normalize("NFKD", one.name).encode("ascii", "ignore").decode()
+        plain = ODD.sub("-", ascii_only.lower()).strip("-.")
         plain = plain or "model"  # of another alphabet
         short = QUANTISED.sub("", plain) or plain
         name = short if short not in seen else plain
@@ -152,7 +166,7 @@ def _llama_cpp(one: Weights, found: Found) -> Iterator[str]:
         yield f"    # It frees its memory after {IDLE} idle seconds, and loads at the next request."
         yield "    sleep: llama.cpp"
     else:
-        yield f"    # This llama-server does not know {IDLE_SLEEP}: it is stopped to make room."
+        yield f"    # This llama-server has no {IDLE_SLEEP}: it is stopped to make room."
         yield f"    # ttl: {SLEEPY}  # seconds without a request until it is stopped anyway"
 
 
@@ -202,7 +216,7 @@ def _example(found: Found) -> Iterator[str]:
 
 
 def _amount(size: int) -> str:
-    return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{(size >> 20) + 1} MiB"
+    return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{max(1, round(size / MIB))} MiB"
 
 
 def _quoted(text: str) -> str:

@@ -66,13 +66,21 @@ def unload(daemon: Daemon, model: str | None, *, everything: bool, as_json: bool
 @click.command(epilog=examples("llamadoze pin chat", "llamadoze pin chat --for 2h --reason demo"))
 @named_model()
 @click.option(
-    "--for", "length", default="1h", show_default=True, metavar="TIME", help="As 90s, 30m, 2h, 7d."
+    "--for",
+    "length",
+    default="1h",
+    show_default=True,
+    metavar="TIME",
+    help="For example 90s, 30m, 2h, 7d.",
 )
 @click.option("--reason", default="", help="What others are told who wait for its room.")
 @as_json
 @asking
 def pin(daemon: Daemon, model: str, length: str, reason: str, *, as_json: bool) -> None:
-    """Load a model and keep it awake for some time: nobody makes it leave."""
+    """Load a model and keep it awake for some time: no other model makes it leave.
+
+    Commands that name it still put it to sleep, or unload it.
+    """
     from proxy.terminal import steps
     from proxy.terminal.words import span
 
@@ -86,14 +94,14 @@ def pin(daemon: Daemon, model: str, length: str, reason: str, *, as_json: bool) 
 @as_json
 @asking
 def unpin(daemon: Daemon, model: str, *, as_json: bool) -> None:
-    """End what keeps a model awake, whoever has asked for it."""
+    """Remove all pins and leases of a model, whoever has asked for them."""
     from proxy.terminal import steps
 
     ended = steps.unpin(daemon, model)
     if as_json:
         say_json(ended)
     else:
-        say(f"{model}: {'free to leave' if ended else 'nobody had pinned it'}")
+        say(f"{model}: {'unpinned' if ended else 'nobody had pinned it'}")
 
 
 def _seconds(text: str) -> float:
@@ -127,7 +135,9 @@ def _holder() -> str:
 @click.argument("prompt", nargs=-1)
 @click.option("--system", default="", metavar="TEXT", help="What the model is told first.")
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="The longest answer.")
-@click.option("--temperature", type=click.FloatRange(0), metavar="T", help="As the API has it.")
+@click.option(
+    "--temperature", type=click.FloatRange(0), metavar="T", help="How freely words are chosen."
+)
 @as_json
 @asking
 def run(
@@ -144,7 +154,9 @@ def run(
     Without PROMPT, ask one thing after the other, or give the prompt on standard input.
     """
     from proxy.terminal.chat import Chat, converse
+    from proxy.terminal.steps import say_of_pause
 
+    say_of_pause(daemon)
     given = {name: value for name, value in settings.items() if value is not None}
     chat = Chat(daemon, model, given, system)
     parts = [" ".join(prompt)] if prompt else []
@@ -194,7 +206,7 @@ def reload(daemon: Daemon, *, dry_run: bool, as_json: bool) -> int:
     """Read the configuration's files again, and say what has changed."""
     from proxy.terminal import changed
 
-    seen = daemon.ask("/api/config")
+    seen = daemon.told("/api/config", "good")
     if not dry_run and seen["good"]:
         daemon.ask("/api/reload", "POST", limit=None)
     say_json(seen) if as_json else say(*changed.told(seen, dry_run=dry_run))

@@ -176,15 +176,16 @@ def simulate(
 def init(models: tuple[str, ...], output: str, *, force: bool, as_json: bool) -> int:
     """Write a first configuration from what is on this machine.
 
-    Found are llama-server, vLLM and Ollama on PATH, GGUF files, the caches of Hugging Face and
-    Ollama, and GPUs.
+    It looks for llama-server, vLLM and Ollama on PATH, for GGUF files, for models in the caches of
+    Hugging Face and Ollama, and for GPUs.
     """
     from proxy.beginning.findings import look
-    from proxy.beginning.firstfile import WHERE, left_out, names, served, written
+    from proxy.beginning.firstfile import WHERE, left_out, names, notes, served, written
 
     for folder in models:
         if not Path(folder).expanduser().is_dir():
-            raise CannotRun(f"--models {folder}: there is no such folder")
+            what = "that is no folder" if Path(folder).exists() else "there is no such folder"
+            raise CannotRun(f"--models {folder}: {what}")
     if as_json and output == "-":
         raise click.UsageError("--json tells of the file: give it a name with --output")
     found = look(models)
@@ -197,15 +198,15 @@ def init(models: tuple[str, ...], output: str, *, force: bool, as_json: bool) ->
         return 1
     text = written(found)
     if output == "-":
-        say(text)
+        say(text.rstrip())
         return 0
     _write(Path(output).expanduser(), text, force=force)
     if as_json:
         told = {"file": output, "models": names(found), "programs": served(found)}
-        say_json({**told, "notes": left_out(found)})
+        say_json({**told, "notes": notes(found)})
         return 0
     say(f"{output}: written, with {_count(names(found), 'model')} for {', '.join(served(found))}")
-    complain(*left_out(found))
+    complain(*notes(found))
     say("Next: 'llamadoze check', then 'llamadoze serve'")
     return 0
 
@@ -216,6 +217,7 @@ def _write(path: Path, text: str, *, force: bool) -> None:
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise CannotRun(f"{path} is there already; --force writes over it") from None
+        way = "is a folder" if path.is_dir() else "is there already; --force writes over it"
+        raise CannotRun(f"{path} {way}") from None
     except OSError as error:
         raise CannotRun(f"cannot write {path}: {error.strerror}") from error

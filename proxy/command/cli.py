@@ -34,6 +34,20 @@ MEANT = {
     **dict.fromkeys(("watch", "reload"), "watch-config"),
 }
 """What other programs call our options."""
+SYNONYMS = {
+    **dict.fromkeys(("start", "up", "daemon", "server"), "serve"),
+    **dict.fromkeys(("stop", "down", "kill", "rm"), "unload"),
+    **dict.fromkeys(("chat", "ask", "prompt"), "run"),
+    **dict.fromkeys(("ls", "list", "models"), "ps --all"),
+    **dict.fromkeys(("validate", "config", "lint"), "check"),
+    **dict.fromkeys(("restart", "refresh"), "reload"),
+    **dict.fromkeys(("new", "create", "setup"), "init"),
+    **dict.fromkeys(("info", "health"), "status"),
+    **dict.fromkeys(("log", "tail"), "logs"),
+    "help": "--help",
+}
+"""What other programs call our commands, or people would."""
+LIKENESS = 0.7  # of a name to the command that may be meant
 
 
 class Commands(click.Group):
@@ -54,8 +68,9 @@ class Commands(click.Group):
 def _meant_by(name: str, known: Mapping[str, click.Command]) -> str:
     if Path(name).is_file():
         return f"; did you mean 'llamadoze serve --config {name}'?"
-    near = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean '{near[0]}'?" if near else "; 'llamadoze --help' lists them"
+    near = difflib.get_close_matches(name, known, 1, LIKENESS)
+    meant = SYNONYMS.get(name) or next(iter(near), "")
+    return f"; did you mean '{meant}'?" if meant else "; 'llamadoze --help' lists them"
 
 
 @click.group(

@@ -23,17 +23,18 @@ if TYPE_CHECKING:
 
 @click.command(epilog=examples("llamadoze ps", "llamadoze ps --all", "llamadoze ps chat --json"))
 @click.argument("names", metavar="[MODEL]...", nargs=-1, shell_complete=names_of_models)
-@click.option("--all", "-a", "everything", is_flag=True, help="Models that are stopped, too.")
+@click.option("--all", "-a", "everything", is_flag=True, help="Show stopped models, too.")
 @as_json
 @asking
 def ps(daemon: Daemon, names: tuple[str, ...], *, everything: bool, as_json: bool) -> None:
     """Show the models: state, since when, requests, memory, and when they will be ready."""
     from proxy.terminal import tables
 
-    told = daemon.ask("/api/status")
+    told = daemon.status()
     rows = [row for row in told["models"] if not names or {row["id"], *row["aliases"]} & {*names}]
     if unknown := {*names} - {name for row in rows for name in (row["id"], *row["aliases"])}:
-        raise CannotRun(f"no model is called '{sorted(unknown)[0]}'")
+        name = sorted(unknown)[0]
+        raise CannotRun(f"no model is called '{name}'; 'llamadoze ps --all' lists them")
     if as_json:
         say_json([row for row in rows if everything or names or tables.is_of_interest(row)])
     else:
@@ -47,7 +48,7 @@ def status(daemon: Daemon, *, as_json: bool) -> None:
     """Show the daemon: where it listens, since when, its requests and its memory."""
     from proxy.terminal import tables
 
-    told = daemon.ask("/api/status")
+    told = daemon.status()
     if as_json:
         say_json({**told, "url": daemon.url})
     else:
@@ -71,7 +72,7 @@ def top(daemon: Daemon, *, once: bool, interval: float, as_json: bool) -> None:
     from proxy.terminal import top as frames
 
     if as_json:
-        say_json(daemon.ask("/api/status"))
+        say_json(daemon.status())
     elif once or not sys.stdout.isatty():
         frames.once(daemon)
     else:
@@ -82,7 +83,7 @@ def top(daemon: Daemon, *, once: bool, interval: float, as_json: bool) -> None:
     epilog=examples("llamadoze logs -f", "llamadoze logs chat -n 50", "llamadoze logs -f proxy")
 )
 @click.argument("source", metavar="[MODEL]", required=False, shell_complete=names_of_models)
-@click.option("--follow", "-f", is_flag=True, help="Go on as more is written, until Ctrl-C.")
+@click.option("--follow", "-f", is_flag=True, help="Keep printing new lines, until Ctrl-C.")
 @click.option("--lines", "-n", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
 @as_json
 @asking

@@ -22,6 +22,7 @@ UNIX = "unix:"
 FIRST_INHERITED = 3  # the first descriptor of sd_listen_fds(3)
 # A peer that is gone is found in a minute: after so many seconds of silence, so many questions.
 KEEP_ALIVE_PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+HIGHEST_PORT = 65535
 NOT_FOR_OTHERS = 0o117  # umask of a socket: owner and group, and less where the umask says so
 
 
@@ -51,7 +52,9 @@ class Address:
                 return cls(path=str(Path(path).absolute()))
             raise ValueError("expected unix:PATH, such as unix:/run/llamadoze.sock")
         host, colon, port = text.rpartition(":")
-        if not colon or not port.isdecimal() or int(port) > 65535:
+        if colon and port.isdecimal() and int(port) > HIGHEST_PORT:
+            raise ValueError(f"a port is at most {HIGHEST_PORT}")
+        if not colon or not port.isdecimal():
             raise ValueError("expected HOST:PORT, such as 127.0.0.1:8080, or unix:PATH")
         return cls(host.strip("[]"), int(port))
 

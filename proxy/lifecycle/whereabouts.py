@@ -7,6 +7,7 @@ is the terminal's.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from pathlib import Path
 import attrs
 
 NAME = "daemon.json"
+ELSEWHERE = "at-"  # begins the name of a folder that tells of a daemon whose state is elsewhere
 OF_SYSTEM = Path("/var/lib/llamadoze")
 LARGEST_FILE = 100_000  # characters
 READABLE = 0o644  # an address is no secret; others of this machine may ask for it
@@ -75,11 +77,22 @@ def state_home() -> Path | None:
 def tell_in(folder: Path | None, here: Whereabouts) -> None:
     """Tell where a daemon listens, and whose state a folder has; nobody is told without one.
 
-    What cannot be written is left out: clients can be given the address. The file stays when the
-    daemon ends: who reads it looks whether the daemon lives.
+    Where the folder was chosen by hand, this user's own state folders tell of it, too. What cannot
+    be written is left out: clients can be given the address. The file stays when the daemon ends:
+    who reads it looks whether the daemon lives.
     """
     if folder is None:
         return
+    _write(folder, here)
+    home = state_home()
+    if home is not None and folder.parent != home and not os.environ.get("STATE_DIRECTORY"):
+        name = hashlib.sha256(os.fsencode(str(folder))).hexdigest()[:12]
+        with contextlib.suppress(OSError):
+            (home / f"{ELSEWHERE}{name}").mkdir(parents=True, exist_ok=True, mode=0o700)
+        _write(home / f"{ELSEWHERE}{name}", attrs.evolve(here, folder=str(folder)))
+
+
+def _write(folder: Path, here: Whereabouts) -> None:
     file = folder / NAME
     with contextlib.suppress(OSError):
         beside = file.with_suffix(".new")
@@ -87,7 +100,7 @@ def tell_in(folder: Path | None, here: Whereabouts) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with os.fdopen(os.open(beside, flags, READABLE), "w") as opened:
             os.fchmod(opened.fileno(), READABLE)  # whatever the umask says
-            opened.write(json.dumps({**attrs.asdict(here), "folder": str(folder)}))
+            opened.write(json.dumps({**attrs.asdict(here), "folder": here.folder or str(folder)}))
         beside.replace(file)
 
 
@@ -102,7 +115,8 @@ def living() -> list[Whereabouts]:
     home = state_home()
     of_user = sorted(home.iterdir()) if home is not None and home.is_dir() else []
     given = [Path(one) for one in os.environ.get("STATE_DIRECTORY", "").split(":") if one]
-    return living_in(dict.fromkeys([*of_user, *given, OF_SYSTEM]))
+    found = living_in(dict.fromkeys([*of_user, *given, OF_SYSTEM]))
+    return list({one.pid: one for one in found}.values())
 
 
 def read(file: Path) -> Whereabouts | None:

@@ -96,6 +96,26 @@ class Daemon:
         except ValueError:
             return data.decode("utf-8", "replace")
 
+    def told(self, path: str, has: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 -- as `ask`
+        """Return an answer that is an object; see `ask`.
+
+        Args:
+            path: of the route.
+            has: a key that it always has.
+            more: as for `ask`.
+
+        Raises:
+            NotThere: something else answers there.
+        """
+        found = self.ask(path, **more)
+        if not isinstance(found, dict) or has not in found:
+            raise NotThere(f"what answers at {self.url} is not llamadoze; name another with --url")
+        return found
+
+    def status(self) -> dict[str, Any]:
+        """Return how everything stands."""
+        return self.told("/api/status", "models")
+
     def lines(self, path: str, method: str = "GET", body: object = None) -> Iterator[bytes]:
         """Yield an answer's lines as they come, for as long as it goes on; raises as `ask`."""
         with self.opened(path, method, body, None) as response:

@@ -32,8 +32,8 @@ def told(seen: Row, *, dry_run: bool) -> Iterator[str]:
         seen: the files as they were before the reload, with what it would change.
         dry_run: whether nothing was done.
     """
-    for one in (*seen["problems"], *seen["warnings"]):
-        yield in_a_line(one)
+    yield from map(in_a_line, seen["problems"])
+    yield from (f"{in_a_line(one)} (warning)" for one in seen["warnings"])
     if not seen["good"]:
         yield "not reloaded: what is in effect stays in effect"
         return

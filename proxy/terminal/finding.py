@@ -11,7 +11,7 @@ from pathlib import Path
 
 from proxy.lifecycle.startup import CannotRun
 from proxy.lifecycle.whereabouts import Whereabouts, living, living_in
-from proxy.terminal.asking import Daemon
+from proxy.terminal.asking import Daemon, NotThere
 
 USUAL = "http://127.0.0.1:8080"
 URL, KEY = "LLAMADOZE_URL", "LLAMADOZE_API_KEY"
@@ -22,20 +22,26 @@ def find(url: str | None = None, folder: str | None = None, files: Sequence[str]
     """Return the daemon to ask: by its address, its state folder, its files, or because it lives.
 
     Args:
-        url: of the command line; else that of the environment counts.
+        url: of the command line.
         folder: a state folder that was named.
         files: of a configuration that was named.
 
     Raises:
+        NotThere: none is as it was named.
         CannotRun: several live, and nothing says which is meant.
     """
     key = os.environ.get(KEY, "")
-    if named := url or os.environ.get(URL):
-        return Daemon(named, key)
+    if url:
+        return Daemon(url, key)
     found = living_in([Path(folder)]) if folder else living()
     wanted = tuple(str(Path(name).absolute()) for name in files)
     if wanted:
         found = [one for one in found if one.files == wanted]
+    if (folder or wanted) and not found:
+        what = f"has the state folder {folder}" if folder else f"serves {' '.join(files)}"
+        raise NotThere(f"no llamadoze of this user or of the system {what}")
+    if not (folder or wanted) and (named := os.environ.get(URL)):
+        return Daemon(named, key)
     if len(found) > 1:
         found = _nearest(found)
     if not found:
@@ -53,7 +59,7 @@ def _nearest(found: Sequence[Whereabouts]) -> list[Whereabouts]:
     near = [one for one in found if any(str(Path(name).parent) == here for name in one.files)]
     if len(near) != 1:
         all_of_them = ", ".join(f"{one.url} ({' '.join(one.files)})" for one in found)
-        raise CannotRun(f"several daemons live; name one with --url: {all_of_them}")
+        raise CannotRun(f"several daemons live; name one with --url or --config: {all_of_them}")
     return near
 
 

@@ -16,6 +16,7 @@ from proxy.terminal.tables import STOPPED, WORDS, Row, console, ready_in
 from proxy.terminal.words import span
 
 BETWEEN_LOOKS = 0.3  # seconds
+UP = ("load", "wake")
 HOLDER = "llamadoze pin"
 
 
@@ -30,6 +31,8 @@ def step(daemon: Daemon, name: str, model: str) -> Row:
     Raises:
         Refused: the step failed, or there is no such model.
     """
+    if name in UP:
+        say_of_pause(daemon)
     with narrated(daemon, model):
         found = daemon.ask(f"/api/models/{name}/{in_path(model)}", "POST", limit=None)
     return found if isinstance(found, dict) else {"model": model, "state": "stopped"}
@@ -43,15 +46,16 @@ def unload_all(daemon: Daemon) -> None:
 def pin(daemon: Daemon, model: str, seconds: float, holder: str, reason: str) -> Row:
     """Load a model, and keep it awake for some time; return the lease."""
     wanted = {"model": model, "seconds": seconds, "holder": holder, "reason": reason}
+    say_of_pause(daemon)
     with narrated(daemon, model):
-        lease: Row = daemon.ask("/api/leases", "POST", wanted, limit=None)
-    return lease
+        return daemon.told("/api/leases", "id", method="POST", body=wanted, limit=None)
 
 
 def unpin(daemon: Daemon, model: str) -> list[Row]:
     """End all leases of a model; return them."""
     name = id_of(daemon, model)
-    found = [one for one in daemon.ask("/api/leases")["leases"] if one["model"] == name]
+    leases = daemon.told("/api/leases", "leases")["leases"]
+    found = [one for one in leases if one["model"] == name]
     for lease in found:
         daemon.ask(f"/api/leases/{lease['id']}", "DELETE")
     return found
@@ -69,6 +73,12 @@ def resume(daemon: Daemon) -> Row:
     """Bring up again what was awake before the pause."""
     told: Row = daemon.ask("/api/resume", "POST", limit=None)
     return told
+
+
+def say_of_pause(daemon: Daemon) -> None:
+    """Say, on standard error, that requests wait for the end of a pause, if there is one."""
+    if daemon.status()["paused"]:
+        console(errors=True).print("llamadoze is paused: this waits for 'llamadoze resume'")
 
 
 @contextmanager
@@ -89,7 +99,7 @@ def narrated(daemon: Daemon, model: str) -> Iterator[Callable[[], None]]:
             while not over.wait(BETWEEN_LOOKS):
                 # A daemon that cannot be asked is told of by what the block asks it.
                 with contextlib.suppress(Exception):
-                    status.update(said(model, name, daemon.ask("/api/status")))
+                    status.update(said(model, name, daemon.status()))
 
         def end() -> None:
             over.set()
@@ -108,7 +118,7 @@ def id_of(daemon: Daemon, model: str) -> str:
     the configuration has it.
     """
     with contextlib.suppress(Refused):
-        return str(daemon.ask(f"/api/config/models/{in_path(model)}")["model"])
+        return str(daemon.told(f"/api/config/models/{in_path(model)}", "model")["model"])
     return model
 
 
@@ -125,5 +135,5 @@ def said(model: str, name: str, told: Row) -> str:
         return f"{model}: waits for {'llamadoze resume' if told['paused'] else 'room'}"
     state = WORDS.get(row["state"], row["state"])
     when = f", ready in {ready_in(row)}" if row["readyIn"] else ""
-    retry = f", tried again in {span(row['retryIn'])}" if row["retryIn"] else ""
+    retry = f", can be tried again in {span(row['retryIn'])}" if row["retryIn"] else ""
     return f"{model}: {state}{when}{retry}"

@@ -46,7 +46,7 @@ def report(daemon: Daemon, files: Sequence[Path]) -> str:
 def _sections(daemon: Daemon, files: Sequence[Path]) -> Iterator[tuple[str, Any]]:
     yield "versions", _versions()
     yield "machine", _machine()
-    status = _asked(lambda: daemon.ask("/api/status"))
+    status = _asked(lambda: daemon.status())
     yield f"daemon at {daemon.url}", status
     if isinstance(status, str):  # why there is none
         yield "configuration", _files(files)

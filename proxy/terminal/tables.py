@@ -50,6 +50,11 @@ def models(rows: Sequence[Row], told: Row, *, everything: bool) -> RenderableTyp
     """Return the table of the models, and how many are left out."""
     shown = [row for row in rows if everything or is_of_interest(row)]
     parts: list[RenderableType] = [_table(shown, told)] if shown else []
+    parts += [
+        Text(f"{row['id']}: {row['failure']}; see 'llamadoze logs {row['id']}'", style="red")
+        for row in shown
+        if row["state"] == "failed" and row.get("failure")
+    ]
     if left := len(rows) - len(shown):
         rest = f"{left} stopped {'model' if left == 1 else 'models'}: 'llamadoze ps --all'"
         parts.append(Text(f"{'' if shown else 'No model runs. '}{rest}", style="dim"))
@@ -98,7 +103,7 @@ def state(row: Row) -> Text:
     if row.get("leftover"):
         notes.append("not all of it has ended")
     if row.get("retryIn") and name == "failed":
-        notes.append(f"again in {span(row['retryIn'])}")
+        notes.append(f"can be tried again in {span(row['retryIn'])}")
     return text.append(f" ({', '.join(notes)})" if notes else "", style="dim")
 
 

@@ -30,7 +30,7 @@ MOST_ROWS, FEWEST = 30, 3
 
 def once(daemon: Daemon) -> None:
     """Print one frame."""
-    put(frame(daemon.ask("/api/status"), daemon.url, MOST_ROWS))
+    put(frame(daemon.status(), daemon.url, MOST_ROWS))
 
 
 def live(daemon: Daemon, interval: float) -> None:
@@ -41,7 +41,7 @@ def live(daemon: Daemon, interval: float) -> None:
         interval: seconds between two frames.
     """
     screen = console()
-    told: Row = daemon.ask("/api/status")
+    told: Row = daemon.status()
     with (
         keys() as pressed,
         Live(console=screen, screen=screen.is_terminal, auto_refresh=False) as drawn,
@@ -49,11 +49,12 @@ def live(daemon: Daemon, interval: float) -> None:
         trouble = ""
         while True:
             rows = max(FEWEST, screen.height - 12)
-            drawn.update(frame(told, daemon.url, rows, trouble), refresh=True)
+            shown = Group(frame(told, daemon.url, rows, trouble), Text(f"\n{KEYS}", style="dim"))
+            drawn.update(shown, refresh=True)
             if pressed(interval) in ("q", "Q", "\x03"):
                 return
             try:
-                told, trouble = daemon.ask("/api/status"), ""
+                told, trouble = daemon.status(), ""
             except NotThere as error:  # it may be started again
                 trouble = str(error)
 
@@ -111,7 +112,7 @@ def _head(told: Row, url: str) -> Text:
     text.append(f"  {told['inFlight']} in flight, {told['waiting']} waiting")
     if told["paused"]:
         text.append("  paused: 'llamadoze resume' ends it", style="bold yellow")
-    return text.append(f"  {KEYS}", style="dim")
+    return text
 
 
 def _none(told: Row) -> Text:
@@ -135,5 +136,5 @@ def _bar(device: Row) -> Text:
         text.append(letter * width, style=color)
         left -= width
     text.append(FREE * left, style="dim")
-    said = ", ".join(f"{size(device.get(name, 0))} {name}" for name, _, _ in PARTS)
+    said = ", ".join(f"{letter} {size(device.get(name, 0))} {name}" for name, _, letter in PARTS)
     return text.append(f" {said}, {size(device.get('free', 0))} free")

@@ -186,9 +186,9 @@ def open_records(folder: Path | None) -> Iterator[Records | None]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         log.warning(
-            f"Another llamadoze serves this configuration ({folder}); "
-            "this one takes nothing over and leaves nothing behind. If that one is ending, start "
-            "again when it has; else give another --state-dir"
+            f"Another llamadoze has the state folder {folder}. This one serves without: it takes "
+            "no models over, and after a crash its own are not found. If the other one is ending, "
+            "start this one again after that; else give it another --state-dir"
         )
         yield None
     else:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import stub_command
+from tests.ports import free_port
 from tests.proxy.daemon import stub
-from tests.system.daemon import LLAMADOZE, Process, run, started, write
+from tests.system.daemon import LLAMADOZE, Process, run, started, wait_for, write
 
 KEY = "sk-of-an-operator"
 
@@ -75,7 +78,7 @@ def test_ps_takes_less_than_a_fifth_of_a_second(daemon: Process, folder: Path) -
         (["sleep", "chat"], "chat: asleep"),
         (["wake", "chat"], "chat: ready"),
         (["pin", "chat", "--for", "90s"], "chat: pinned for 90 s; 'llamadoze unpin' ends it"),
-        (["unpin", "chat"], "chat: free to leave"),
+        (["unpin", "chat"], "chat: unpinned"),
         (["unpin", "chat"], "chat: nobody had pinned it"),
         (["unload", "chat"], "chat: stopped"),
         (["unload", "--all"], "all models: stopped"),
@@ -106,6 +109,72 @@ def test_every_command_prints_json(daemon: Process, folder: Path) -> None:
         result = asked(folder, *words.split(), "--json", PATH=f"{folder}:{os.environ['PATH']}")
         assert result.returncode == 0, (words, result.stderr)
         json.loads(result.stdout)
+
+
+def test_who_waits_for_the_end_of_a_pause_is_told(daemon: Process, folder: Path) -> None:
+    """At once, whoever looks; a load goes on when the pause is over."""
+    asked(folder, "pause")
+    waiting = subprocess.Popen(
+        [LLAMADOZE, "load", "chat"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **home(folder)},
+    )
+    try:
+        assert waiting.stderr is not None
+        said = b"llamadoze is paused: this waits for 'llamadoze resume'\n"
+        assert waiting.stderr.readline() == said
+        asked(folder, "resume")
+        assert waiting.communicate(timeout=10) == (b"chat: ready\n", b"")
+    finally:
+        waiting.kill()
+        waiting.communicate()
+
+
+def test_why_a_model_has_failed_is_below_the_table(tmp_path: Path) -> None:
+    """With the command that shows more."""
+    models = {"bad": {"cmd": "sh -c 'exit 3'", "proxy": "http://127.0.0.1:9"}}
+    file = write(tmp_path, models=models)
+    with started("--config", file, env=home(tmp_path)):
+        assert asked(tmp_path, "load", "bad").returncode == 1
+        shown = asked(tmp_path, "ps").stdout
+        assert "bad: process exited with status 3" in shown
+        assert "see 'llamadoze logs bad'" in shown
+
+
+@pytest.mark.parametrize("words", ["ps", "top --once", "status", "unpin x", "reload", "load x"])
+def test_what_is_not_llamadoze_is_told_in_a_line(words: str) -> None:
+    """Whatever answers at an address."""
+    port = free_port(1)
+    with subprocess.Popen(shlex.split(stub_command("--port", str(port)))) as other:
+        try:
+            wait_for(lambda: "refused" not in run("ps", "--url", f"127.0.0.1:{port}").stderr)
+            found = run(*words.split(), "--url", f"http://127.0.0.1:{port}")
+        finally:
+            other.kill()
+    assert found.returncode in (1, 3)
+    assert len(found.stderr.splitlines()) == 1
+    assert found.stderr.startswith("llamadoze: ")
+
+
+def test_a_daemon_with_a_folder_of_its_own_is_found(tmp_path: Path) -> None:
+    """As any other of this user; by its folder and its file, too."""
+    file, own = write(tmp_path, models={"a": stub()}), str(tmp_path / "own")
+    elsewhere = {"LLAMADOZE_URL": "http://127.0.0.1:9"}
+    with started("--config", file, "--state-dir", own, env=home(tmp_path)) as daemon:
+        url = f"http://127.0.0.1:{daemon.port}"
+        for words in ((), ("--state-dir", own), ("--config", file)):
+            told = json.loads(asked(tmp_path, "status", "--json", *words).stdout)
+            assert told["url"] == url
+        for words in (("--state-dir", own), ("--config", file)):  # what is typed is meant
+            assert asked(tmp_path, "ps", *words, **elsewhere).returncode == 0
+        assert asked(tmp_path, "ps", **elsewhere).returncode == 3
+    gone = asked(tmp_path, "ps", "--config", file)
+    assert gone.returncode == 3
+    assert gone.stderr.endswith(f"no llamadoze of this user or of the system serves {file}\n")
+    with started("--config", file, env=home(tmp_path)):
+        at = tmp_path / "state" / "llamadoze"
+        wait_for(lambda: not list(at.glob("at-*")))
 
 
 def test_a_chat_is_streamed(daemon: Process, folder: Path) -> None:
@@ -263,6 +332,8 @@ def test_a_daemon_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
         ("serve --confg x", "llamadoze serve: --confg: unknown option; did you mean --config?"),
         ("ps --server x", "llamadoze ps: --server: unknown option; did you mean --url?"),
         ("pss", "llamadoze: pss: unknown command; did you mean 'ps'?"),
+        ("start", "llamadoze: start: unknown command; did you mean 'serve'?"),
+        ("ls", "llamadoze: ls: unknown command; did you mean 'ps --all'?"),
         ("xyzzy", "llamadoze: xyzzy: unknown command; 'llamadoze --help' lists them"),
         ("unload", "llamadoze unload: unload what? give a MODEL, or --all"),
     ],
@@ -297,7 +368,7 @@ def test_of_several_daemons_one_must_be_named(tmp_path: Path) -> None:
     ):
         unsure = asked(tmp_path, "ps")
         assert unsure.returncode == 1
-        assert "several daemons live; name one with --url: http://" in unsure.stderr
+        assert "several daemons live; name one with --url or --config: http://" in unsure.stderr
         assert "b  " in asked(tmp_path, "ps", "--all", "--config", second).stdout
         near = run("ps", "--all", env={**os.environ, **home(tmp_path)}, cwd=tmp_path / "one")
         assert "a  " in near.stdout

@@ -212,7 +212,7 @@ def test_two_daemons_with_one_configuration_leave_each_other_alone(tmp_path: Pat
     with started("--config", file) as first:
         pids = use(first)
         with started("--config", file) as second:
-            assert second.said("Another llamadoze serves this configuration")
+            assert second.said("Another llamadoze has the state folder")
             assert all(map(is_alive, pids))
             second.end(signal.SIGTERM)
         assert first.chat("a")[1]["pid"] == pids[0]

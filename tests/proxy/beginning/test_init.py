@@ -33,6 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def weigh(file: Path, size: int = 2 * MIB) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("wb") as opened:
+        opened.write(b"GGUF")
         opened.truncate(size)
 
 
@@ -53,6 +54,8 @@ def test_gguf_files_are_found_where_they_usually_are(home: Path) -> None:
     weigh(home / "models/eyes/c.gguf", 5 * MIB)
     weigh(home / "models/eyes/mmproj-F16.gguf")
     weigh(home / "models/ggml-vocab-bert.gguf")
+    weigh(home / "models/.hidden.gguf")
+    (home / "models/text.gguf").write_text("no weights")
     weigh(home / ".cache/llama.cpp/d.gguf", 6 * MIB)
     found = {one.name: one for one in look().weights}
     assert sorted(found) == ["a-Q4_K_M", "b", "big", "c", "d"]
@@ -79,13 +82,16 @@ def test_a_projector_belongs_to_its_model_alone(home: Path) -> None:
 def test_names_that_no_command_can_hold_are_left_out(home: Path) -> None:
     """And counted; another alphabet is none of these."""
     program(home, "llama-server")
+    weigh(home / "models" / "ünï-Q4_0.gguf", 1000)
     for name in ("模型.gguf", "line\nbreak.gguf", "esc\x1b[0m.gguf", "${PORT}.gguf"):
         weigh(home / "models" / name)
     weigh(home / "models" / os.fsdecode(b"a\xff.gguf"))
     (home / ".cache/huggingface/hub/models--x--y/snapshots").mkdir(parents=True)
     (home / ".cache/huggingface/hub/models--x--y/snapshots/1").symlink_to("/nowhere")
     found = look()
-    model = parse(written(found)).config.models["model"]
+    models = parse(written(found)).config.models
+    assert sorted(models) == ["model", "uni"]
+    model = models["model"]
     assert str(home / "models" / "模型.gguf") in model.cmd.argv
     assert left_out(found) == ["left out: 4 models with control characters or ${ in the path"]
 

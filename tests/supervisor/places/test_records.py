@@ -207,7 +207,7 @@ def test_one_folder_is_one_daemons(tmp_path: Path, log_lines: list[dict[str, obj
         with open_records(tmp_path) as second:
             assert second is None
         records.note(MODEL, READY, logs=True)
-    assert "Another llamadoze serves this configuration" in f"{log_lines}"
+    assert "Another llamadoze has the state folder" in f"{log_lines}"
     with open_records(tmp_path) as records:
         assert records
         assert [one.model for one in records.found] == ["a"]
