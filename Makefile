@@ -29,9 +29,10 @@ CHOSEN = for one in $(CANDIDATES); do $$one -c "$$OPTIMISED" 2>/dev/null && echo
 demo: $(DEMO_READY)
 	@exec $(BIN)/llamadoze demo --folder .demo
 
-# Two at a time: they mostly wait. A file is one's own, as its tests may look at all processes.
+# Three at a time, also on two cores: they mostly wait. A file is one's own, as its tests may look at all
+# processes.
 test: $(DEV_READY)
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile
 
 test-slow: $(DEV_READY)
 	$(BIN)/pytest -m slow --timeout 300
