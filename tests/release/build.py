@@ -14,6 +14,7 @@ import tomllib
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from cyclonedx.model import HashAlgorithm, HashType
@@ -27,6 +28,7 @@ from packageurl import PackageURL
 ROOT = Path(__file__).parents[2]
 VENDORED = ROOT / "proxy" / "page" / "vendor" / "vendor.json"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+READER: Any = Bom  # its decorator makes what reads JSON, which types do not know
 NAME = f"{PROJECT['name']}-{PROJECT['version']}"
 
 
@@ -66,8 +68,7 @@ def contents(wheel: Path, when: float) -> str:
         file = Path(folder, "bom.json")
         listing = ["cyclonedx-py", "environment", "--output-reproducible", "-o", str(file)]
         _run(*listing, "--pyproject", str(ROOT / "pyproject.toml"), str(python))
-        found = Bom.from_json(json.loads(file.read_text()))  # type: ignore[attr-defined]  # made by its decorator
-    assert isinstance(found, Bom)
+        found = READER.from_json(json.loads(file.read_text()))
     libraries = of_the_page()
     others = {one for one in found.components if one.name != PROJECT["name"]}  # that is the root
     found.components = others | libraries
@@ -75,7 +76,8 @@ def contents(wheel: Path, when: float) -> str:
     found.register_dependency(found.metadata.component, libraries)
     found.serial_number = uuid5(NAMESPACE_OID, sha256(wheel.read_bytes()).hexdigest())
     found.metadata.timestamp = datetime.fromtimestamp(when, UTC)
-    return make_outputter(found, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string(indent=2)
+    outputter = make_outputter(found, OutputFormat.JSON, SchemaVersion.V1_6)
+    return str(outputter.output_as_string(indent=2))
 
 
 def of_the_page() -> set[Component]:

@@ -19,8 +19,10 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.proxy.daemon import stub
-from tests.release.build import NAME, PROJECT, ROOT, build
 from tests.system.daemon import Process, started, write
+
+pytest.importorskip("cyclonedx", reason="the extra 'release' is not installed")
+from tests.release.build import NAME, PROJECT, ROOT, build
 
 pytestmark = [pytest.mark.release, pytest.mark.timeout(300)]
 EXAMPLE = ROOT / "config.example.yaml"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from proxy.command import cli
-from tests.release.build import ROOT
 
+ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "docs" / "deploy"
 SYSTEMD = DEPLOY / "systemd"
 UNITS = sorted(one for one in SYSTEMD.rglob("*") if one.suffix in (".service", ".socket"))
