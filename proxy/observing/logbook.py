@@ -79,12 +79,12 @@ class LogBook(Journal):
 
     def keep(self, data: bytes) -> None:
         """Take one of the daemon's own lines, with its end."""
-        self.proxy.write(data)
+        self.proxy.keep(data)
         self._tell_all(PROXY, PROXY, data)
 
     def wrote(self, model: str, output: bytes) -> None:
         """Take a model's output; show it, if that is wanted."""
-        self.upstream.write(output)
+        self.upstream.keep(output)
         self._tell_all(UPSTREAM, f"{UPSTREAM}/{model}", output)
         if UPSTREAM in self.shown:
             self.show(model, output)
@@ -96,7 +96,7 @@ class LogBook(Journal):
 
     def _tell_all(self, kind: str, source: str, data: bytes) -> None:
         if kind in self.shown and UPSTREAM in self.shown:
-            self._mixed.write(data)
+            self._mixed.keep(data)
         for listener in tuple(self._listeners):
             listener(source, data)
 

@@ -157,14 +157,17 @@ class LogRing:
     _size: int = attrs.field(default=0, init=False)
 
     def write(self, chunk: bytes) -> None:
-        """Add output; the oldest goes when there is too much."""
+        """Add output, without what would move or colour a terminal."""
         if _WIDE in chunk:
             chunk = _WIDE_CONTROL.sub(b"", chunk.replace(_WIDE_SEQUENCE, ESCAPE + b"["))
         if self._begun or ESCAPE in chunk:
             chunk, self._begun = _split_at_begun(without_escapes(self._begun + chunk))
         chunk = chunk.translate(None, _CONTROLS)
-        if not chunk:
-            return
+        if chunk:
+            self.keep(chunk)
+
+    def keep(self, chunk: bytes) -> None:
+        """Add what is free of controls already; the oldest goes when there is too much."""
         self._chunks.append(chunk[-self.capacity :])
         self._size += len(self._chunks[-1])
         while self._size > self.capacity:
