@@ -199,8 +199,9 @@ class Scheduler:
 
     def _admitted(self) -> list[Turn]:
         """Return who gets a lease: all who wait for a model, or as many as it has places."""
-        each = [self.waiting.of(model) for model in self._decision.admit]
-        return [turn for turns in each if turns for turn in self._with_places(turns)]
+        names = dict.fromkeys(turn.server.model.id for turn in self.waiting.turns)
+        each = [self.waiting.of(name) for name in names if name in self._decision.admit]
+        return [turn for turns in each for turn in self._with_places(turns)]
 
     def _with_places(self, turns: list[Turn]) -> list[Turn]:
         server = turns[0].server
