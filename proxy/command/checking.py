@@ -183,8 +183,9 @@ def init(models: tuple[str, ...], output: str, *, force: bool, as_json: bool) ->
     from proxy.beginning.firstfile import WHERE, left_out, names, notes, served, written
 
     for folder in models:
-        if not Path(folder).expanduser().is_dir():
-            what = "that is no folder" if Path(folder).exists() else "there is no such folder"
+        path = Path(folder).expanduser()
+        if not path.is_dir():
+            what = "that is no folder" if path.exists() else "there is no such folder"
             raise CannotRun(f"--models {folder}: {what}")
     if as_json and output == "-":
         raise click.UsageError("--json tells of the file: give it a name with --output")

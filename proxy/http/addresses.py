@@ -91,7 +91,7 @@ def _keep_alive(listener: trio.SocketListener) -> None:
 
 
 def _open_unix(path: Path) -> trio.SocketListener:
-    """Listen on a unix socket, which its owner and their group may use.
+    """Listen on a unix socket, which its owner may use, and its group if the umask lets it.
 
     The socket of a daemon that was killed is in the way, and is removed; that of one that answers
     is not.

@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from proxy.lifecycle.whereabouts import ELSEWHERE, NAME, Whereabouts, read, state_home
+from proxy.lifecycle.whereabouts import ELSEWHERE, NAME, read, state_home
 from supervisor.succession.records import STATE, may_tell_of_life
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
@@ -48,18 +48,15 @@ def _clear(own: Path) -> list[str]:
         for folder in sorted(own.parent.iterdir()):
             with contextlib.suppress(OSError):  # somebody uses it, or it is another user's
                 here = read(folder / NAME) if folder != own and not folder.is_symlink() else None
-                if here is not None and folder.name.startswith(ELSEWHERE):
+                if here is None or here.host != os.uname().nodename:
+                    continue
+                if folder.name.startswith(ELSEWHERE):
                     if not here.is_alive:
                         shutil.rmtree(folder)
-                elif here is not None and _is_abandoned(here):
+                elif here.files and all(map(_is_gone, here.files)):
                     with _locked(folder):
                         gone += here.files if _remove(folder) else ()
     return gone
-
-
-def _is_abandoned(here: Whereabouts) -> bool:
-    """Whether all files are gone that a daemon of this machine has served."""
-    return here.host == os.uname().nodename and bool(here.files) and all(map(_is_gone, here.files))
 
 
 def _is_gone(name: str) -> bool:

@@ -46,7 +46,9 @@ class Whereabouts:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its process is still there, and is no other with its number."""
+        """Whether its process is still there, on this machine, and is no other with its number."""
+        if self.host not in ("", os.uname().nodename):
+            return False
         try:
             os.kill(self.pid, 0)
         except PermissionError:

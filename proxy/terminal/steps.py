@@ -76,9 +76,9 @@ def resume(daemon: Daemon) -> Row:
 
 
 def say_of_pause(daemon: Daemon) -> None:
-    """Say, on standard error, that requests wait for the end of a pause, if there is one."""
+    """Say, on standard error, that there is a pause: requests wait for its end, or are refused."""
     if daemon.status()["paused"]:
-        console(errors=True).print("llamadoze is paused: this waits for 'llamadoze resume'")
+        console(errors=True).print("llamadoze is paused; 'llamadoze resume' ends that")
 
 
 @contextmanager

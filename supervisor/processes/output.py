@@ -32,7 +32,11 @@ _SEQUENCE = re.compile(
 _WIDE = b"\xc2"  # begins the controls of ECMA-48's 8-bit form, as UTF-8 has them
 _WIDE_CONTROL = re.compile(rb"\xc2[\x80-\x9f]")
 _WIDE_SEQUENCE = b"\xc2\x9b"  # as escape and bracket
-_CONTROLS = bytes({*range(32), 127} - {*b"\t\n\r\x1b"})
+_CONTROLS = bytes({*range(32), 127} - {*b"\t\n\r"})
+# What may go on to be one of these, or a control of two bytes.
+_BEGUN = re.compile(
+    rb"(?:\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]*\x1b?|[PX^_][^\x1b]*\x1b?|[ -/]*)|\xc2)\Z"
+)
 LONGEST_SEQUENCE = 256  # bytes of one whose end may come yet
 
 Hear = Callable[[bytes], None]
@@ -158,9 +162,7 @@ class LogRing:
 
     def write(self, chunk: bytes) -> None:
         """Add output, without what would move or colour a terminal."""
-        if _WIDE in chunk:
-            chunk = _WIDE_CONTROL.sub(b"", chunk.replace(_WIDE_SEQUENCE, ESCAPE + b"["))
-        if self._begun or ESCAPE in chunk:
+        if self._begun or ESCAPE in chunk or _WIDE in chunk:
             chunk, self._begun = _split_at_begun(without_escapes(self._begun + chunk))
         chunk = chunk.translate(None, _CONTROLS)
         if chunk:
@@ -193,15 +195,15 @@ class LogRing:
 
 def without_escapes(data: bytes) -> bytes:
     """Return a text without the sequences that move or colour a terminal."""
+    if _WIDE in data:
+        data = _WIDE_CONTROL.sub(b"", data.replace(_WIDE_SEQUENCE, ESCAPE + b"["))
     return _SEQUENCE.sub(b"", data)
 
 
 def _split_at_begun(data: bytes) -> tuple[bytes, bytes]:
-    """Split off a sequence at the end whose rest may come yet."""
-    place = data.rfind(ESCAPE)
-    if place < 0 or len(data) - place > LONGEST_SEQUENCE:
-        return data, b""
-    return data[:place], data[place:]
+    """Split off what begins a sequence at the end: its rest may come yet."""
+    begun = _BEGUN.search(data, max(0, len(data) - LONGEST_SEQUENCE))
+    return (data[: begun.start()], begun[0]) if begun else (data, b"")
 
 
 def _readable(line: str) -> str:

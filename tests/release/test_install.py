@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from email.parser import Parser
 from importlib.metadata import requires
 from pathlib import Path
@@ -82,12 +83,11 @@ def said_by(command: Path, *arguments: str, env: dict[str, str]) -> str:
 def test_it_installs_and_serves(
     built: tuple[Path, Path, Path],
     tmp_path: Path,
-    installed: object,
+    installed: Callable[[Path, Path], Path],
     kind: str,
 ) -> None:
     """Commands, a model's answer, the page; then it ends as it should."""
-    assert callable(installed)
-    command: Path = installed(built[kind == "sdist"], tmp_path / "home")
+    command = installed(built[kind == "sdist"], tmp_path / "home")
     env = clean(tmp_path / "home", XDG_STATE_HOME=str(tmp_path / "state"))
     assert said_by(command, "version", env=env) == f"llamadoze {PROJECT['version']}\n"
     assert "good, " in said_by(command, "check", str(EXAMPLE), env=env)

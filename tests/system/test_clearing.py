@@ -51,12 +51,16 @@ def abandoned(tmp_path: Path) -> Path:
     return folder
 
 
-def started_beside(tmp_path: Path) -> bool:
-    """Start another daemon, and return whether something was removed."""
+def removed_beside(tmp_path: Path) -> list[str]:
+    """Let two more daemons live; return the files that the second finds gone, but one that is."""
+    state, control = tmp_path / "state", tmp_path / "control" / "config.yaml"
+    lived(control, state)
+    shutil.rmtree(control.parent)
     config = write(tmp_path, models={"b": stub()})
-    with started("--config", config, env={"XDG_STATE_HOME": str(tmp_path / "state")}) as daemon:
-        assert daemon.chat("b")[0] == 200
-        return daemon.said("Removed the state")
+    with started("--config", config, env={"XDG_STATE_HOME": str(state)}) as daemon:
+        wait_for(lambda: daemon.said("Removed the state"))
+        (line,) = [one for one in daemon.log() if "Removed" in one["event"]]
+    return [file for file in line["files"] if file != str(control)]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +71,7 @@ def test_what_cannot_be_understood_may_be_of_use(tmp_path: Path, state: str) -> 
     """Such as the state of another version: its processes may live."""
     folder = abandoned(tmp_path)
     (folder / "state.json").write_text(state)
-    assert not started_beside(tmp_path)
+    assert removed_beside(tmp_path) == []
     assert folder.exists()
 
 
@@ -76,7 +80,7 @@ def test_processes_of_an_earlier_boot_live_no_more(tmp_path: Path) -> None:
     folder = abandoned(tmp_path)
     handle = {"place": "here", "pid": 7, "boot": "an earlier one"}
     (folder / "state.json").write_text(json.dumps({"models": [{"handle": handle}]}))
-    assert started_beside(tmp_path)
+    removed_beside(tmp_path)
     assert not folder.exists()
 
 
@@ -88,8 +92,20 @@ def test_files_that_are_out_of_reach_are_not_gone(tmp_path: Path, file: str) -> 
     told = json.loads((folder / "daemon.json").read_text())
     told["files"] = [file.replace("LINK", str(tmp_path / "link"))]
     (folder / "daemon.json").write_text(json.dumps(told))
-    assert not started_beside(tmp_path)
+    assert removed_beside(tmp_path) == []
     assert folder.exists()
+
+
+def test_what_tells_of_a_daemon_of_another_machine_stays(tmp_path: Path) -> None:
+    """It may live there; of this machine it would not."""
+    folder = lived(tmp_path / "first" / "config.yaml", tmp_path / "state")
+    told = json.loads((folder / "daemon.json").read_text())
+    for name, host in (("at-theirs", "another"), ("at-ours", told["host"])):
+        (folder.parent / name).mkdir()
+        (folder.parent / name / "daemon.json").write_text(json.dumps({**told, "host": host}))
+    assert removed_beside(tmp_path) == []
+    assert (folder.parent / "at-theirs").exists()
+    assert not (folder.parent / "at-ours").exists()
 
 
 @pytest.mark.parametrize("case", ["another machine", "a link"])
@@ -103,7 +119,7 @@ def test_what_is_not_ours_stays(tmp_path: Path, case: str) -> None:
     else:
         told = json.loads((folder / "daemon.json").read_text())
         (folder / "daemon.json").write_text(json.dumps({**told, "host": "another"}))
-    assert not started_beside(tmp_path)
+    assert removed_beside(tmp_path) == []
     assert (folder / "daemon.json").exists()
 
 
@@ -113,23 +129,24 @@ def test_what_somebody_may_need_stays(tmp_path: Path, case: str) -> None:
     state = tmp_path / "state"
     file = tmp_path / "first" / "config.yaml"
     env = {"XDG_STATE_HOME": str(state)}
-    config = write(tmp_path, models={"b": stub()})
     if case == "in use":
         file.parent.mkdir()
         with started("--config", write(file.parent, models={"a": stub()}), env=env) as first:
             shutil.rmtree(file.parent)
-            with started("--config", config, env=env) as second:
-                assert second.chat("b")[0] == 200
-                assert len(list(state.glob("llamadoze/*"))) == 2
+            assert removed_beside(tmp_path) == []
             assert first.chat("a")[0] == 200
         return
     folder = lived(file, state, kill=case == "processes")
     text = file.read_text()
     shutil.rmtree(file.parent)
-    more = ("--state-dir", str(tmp_path / "own")) if case == "another state folder" else ()
-    with started("--config", config, *more, env=env) as second:
-        assert second.chat("b")[0] == 200
-        assert folder.exists()
+    if case == "another state folder":
+        config = write(tmp_path, models={"b": stub()})
+        own = ("--state-dir", str(tmp_path / "own"))
+        with started("--config", config, *own, env=env) as second:
+            assert second.chat("b")[0] == 200
+    else:
+        assert removed_beside(tmp_path) == []
+    assert folder.exists()
     if case == "processes":  # they are ended by the next daemon of that file
         file.parent.mkdir()
         file.write_text(text)

@@ -122,7 +122,7 @@ def test_who_waits_for_the_end_of_a_pause_is_told(daemon: Process, folder: Path)
     )
     try:
         assert waiting.stderr is not None
-        said = b"llamadoze is paused: this waits for 'llamadoze resume'\n"
+        said = b"llamadoze is paused; 'llamadoze resume' ends that\n"
         assert waiting.stderr.readline() == said
         asked(folder, "resume")
         assert waiting.communicate(timeout=10) == (b"chat: ready\n", b"")

@@ -183,6 +183,15 @@ def test_controls_are_left_out() -> None:
     assert ring.text().decode() == "abcde\tf\u00a0g\u00e9\n"
 
 
+@pytest.mark.parametrize("cut", range(1, 14))
+def test_controls_are_left_out_wherever_a_chunk_ends(cut: int) -> None:
+    """In the middle of a letter, too; an escape before another control is none."""
+    ring, text = LogRing(), b"\xc2\x9b31mr\xc2\x85e\x1b\x01d\xc2\xa0\n"
+    ring.write(text[:cut])
+    ring.write(text[cut:])
+    assert ring.text() == b"red\xc2\xa0\n"
+
+
 @pytest.mark.parametrize("cut", range(1, 12))
 def test_colours_are_left_out_wherever_a_chunk_ends(cut: int) -> None:
     """In the middle of a sequence, too; a lone escape that begins nothing does no harm."""

@@ -43,6 +43,21 @@ async def use(
         await trio.sleep(seconds)
 
 
+async def press(
+    supervisor: Supervisor, key: str, served: Counter[str], until: float, pause: float = 0
+) -> None:
+    """Ask again and again, a second each; after a pause, and after a refusal in any case."""
+    while trio.current_time() < until:
+        try:
+            async with supervisor.lease("a", by(key)):
+                await trio.sleep(1)
+                served[key] += 1
+        except TooManyRequests:
+            await trio.sleep(pause or 0.1)
+        else:
+            await trio.sleep(pause)
+
+
 @pytest.mark.parametrize(
     ("limit", "weights", "part"),
     [(4, {"a": 1, "b": 1}, 2), (10, {"a": 3, "b": 1}, 7), (1, {"a": 1, "b": 9}, 1), (3, {}, 1)],
@@ -92,22 +107,13 @@ async def test_two_keys_that_press_get_places_by_their_shares(
     """Both ask for more than there is, all the time: three to one."""
     served: Counter[str] = Counter()
 
-    async def press(supervisor: Supervisor, key: str) -> None:
-        while trio.current_time() < until:
-            try:
-                async with supervisor.lease("a", by(key)):
-                    await trio.sleep(1)
-                    served[key] += 1
-            except TooManyRequests:
-                await trio.sleep(0.1)
-
     async with supervise(config_of(KEYS, share=3)) as supervisor:
         async with supervisor.lease("a", by("batch")):
             until = trio.current_time() + 200
         async with trio.open_nursery() as nursery:
             for _ in range(8):
-                nursery.start_soon(press, supervisor, "batch")
-                nursery.start_soon(press, supervisor, "mate")
+                nursery.start_soon(press, supervisor, "batch", served, until)
+                nursery.start_soon(press, supervisor, "mate", served, until)
     assert 2.5 < served["mate"] / served["batch"] < 3.5
     assert sum(served.values()) > 750  # of 800: no place is kept empty
 
@@ -130,23 +136,13 @@ async def test_one_place_goes_from_key_to_key(
     """Where a model serves one request at once, too: whoever asks seldom has the next turn."""
     served: Counter[str] = Counter()
 
-    async def press(supervisor: Supervisor, key: str, pause: float) -> None:
-        while trio.current_time() < until:
-            try:
-                async with supervisor.lease("a", by(key)):
-                    await trio.sleep(1)
-                    served[key] += 1
-            except TooManyRequests:
-                pass
-            await trio.sleep(pause)
-
     async with supervise(config_of(KEYS, limit=1)) as supervisor:
         async with supervisor.lease("a", by("batch")):
             until = trio.current_time() + 100
         async with trio.open_nursery() as nursery:
             for _ in range(16):
-                nursery.start_soon(press, supervisor, "batch", 0.05)
-            nursery.start_soon(press, supervisor, "mate", 3)
+                nursery.start_soon(press, supervisor, "batch", served, until, 0.05)
+            nursery.start_soon(press, supervisor, "mate", served, until, 3)
     assert served["mate"] > 15
     assert sum(served.values()) > 80
 
