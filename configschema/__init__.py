@@ -4,6 +4,7 @@ Owns reading, macros, structuring and the rules across keys. Knows nothing of pr
 """
 
 from configschema.keys.clients import ApiKey, Cors, Security
+from configschema.keys.clusters import Allocation, Cluster, Entrance, Holding, Landing
 from configschema.keys.commandline import Command
 from configschema.keys.fields import fields_of
 from configschema.keys.limits import Limits, resolve_limits
@@ -27,17 +28,22 @@ from configschema.text.problems import ConfigError, Problem
 
 __all__ = [
     "DEFAULT_GROUP",
+    "Allocation",
     "ApiKey",
     "Call",
     "Capabilities",
     "Checkpoint",
+    "Cluster",
     "Command",
     "Config",
     "ConfigError",
     "Cors",
+    "Entrance",
     "Filters",
     "Group",
     "Here",
+    "Holding",
+    "Landing",
     "Limits",
     "Loaded",
     "Matrix",

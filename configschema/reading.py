@@ -19,6 +19,7 @@ from configschema.advice.general import advise
 from configschema.advice.machine import advise_on_machine
 from configschema.keys.schema import Config
 from configschema.making.expansion import NO_PORTS, Expansion, expand
+from configschema.making.landings import with_landings
 from configschema.making.otherports import with_choice_of_ports
 from configschema.making.sharedports import without_sleep_on_shared_ports
 from configschema.making.structuring import structure
@@ -235,7 +236,8 @@ def _check(
         nothing = Problem(next(iter(texts), ""), 1, 1, "", f"{NOTHING}{_misplaced(data)}")
         raise ConfigError([nothing], warnings)
     shown = with_shown(without_sleep_on_shared_ports(config), report)
-    return Loaded(with_choice_of_ports(shown, data, environ), warnings, show)
+    movable = with_landings(with_choice_of_ports(shown, data, environ), data, environ)
+    return Loaded(movable, warnings, show)
 
 
 def _holders(root: MappingNode) -> frozenset[str]:

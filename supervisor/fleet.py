@@ -14,9 +14,10 @@ import attrs
 import trio
 
 from configschema import Config, Limits, resolve_limits, rules_of
+from supervisor.clusters.clusters import Clusters
 from supervisor.model.server import ModelServer
-from supervisor.neighbours import Neighbours
 from supervisor.places.choosing import Places
+from supervisor.places.handles import StepHandle
 from supervisor.scheduling.roomkeeper import RoomKeeper
 from supervisor.sleep.contact import Contact
 from supervisor.states.journal import SILENT, Journal
@@ -24,6 +25,7 @@ from supervisor.states.table import ENDED, State
 from supervisor.succession.changes import Changes, changes
 from supervisor.succession.knowledge import Knowledge
 from supervisor.succession.records import Record, Records
+from supervisor.upkeep.neighbours import Neighbours
 
 TOGETHER = 0.005  # seconds for which changes are collected before they are written down
 
@@ -47,6 +49,7 @@ class Fleet:
         on_crash: called with a model's id when it has died and is to be started again.
         servers: by id; one whose model was removed stays until its process has ended.
         keeper: of the memory that they hold.
+        clusters: of which something may be held for them.
     """
 
     config: Config
@@ -63,6 +66,7 @@ class Fleet:
     on_crash: Callable[[str], None] = lambda _: None
     servers: dict[str, ModelServer] = attrs.field(factory=dict, init=False)
     keeper: RoomKeeper = attrs.field(init=False)
+    clusters: Clusters | None = attrs.field(default=None, init=False)
     _handles: dict[str, object] = attrs.field(factory=dict, init=False)
     _to_note: set[str] = attrs.field(factory=set, init=False)
     _noting: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -76,8 +80,24 @@ class Fleet:
         if self.records is not None:
             for record in self.inherited.values():
                 self.records.keep(record)
+        self._open_clusters()
         for name in self.config.models:
             self._add(name)
+
+    def _open_clusters(self) -> None:
+        if self.clusters is None:
+            return
+        self.clusters.change(self.config)
+        for name, record in self.inherited.items():
+            model, handle = self.config.models.get(name), record.handle
+            if model and model.holding and isinstance(handle, StepHandle):
+                self.clusters.expect(model.holding, name, handle.job, handle.token)
+
+    def leave(self, name: str, why: str) -> None:
+        """Let a model's server end after its requests, as where it runs ends, and start anew."""
+        server = self.servers.get(name)
+        if server is not None and not server.is_replaced:
+            server.change(server.model.as_written, server.limits, why)
 
     def change(self, config: Config) -> Changes:
         """Put another configuration into effect; requests that run are not cut by it.
@@ -87,6 +107,8 @@ class Fleet:
         """
         found = changes(self.config, config)
         self.config = config
+        if self.clusters is not None:
+            self.clusters.change(config)
         for name in found.removed:
             self.servers[name].retire("it is not in the configuration any more")
             self.nursery.start_soon(self._forget, self.servers[name])
@@ -144,7 +166,8 @@ class Fleet:
     def _log_file(self, name: str) -> Path | None:
         """Return where a server writes to that may outlive the daemon."""
         model = self.config.models.get(name)
-        lives_on = self.config.adopt or (model is not None and model.is_elsewhere)
+        is_outside = model is not None and (model.is_elsewhere or model.holding is not None)
+        lives_on = self.config.adopt or is_outside
         return self.records.log_file(name) if self.records and lives_on else None
 
     def note_soon(self, name: str) -> None:

@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from configschema import Config, Limits
+from supervisor.clusters.clusters import open_clusters
 from supervisor.fleet import Fleet
 from supervisor.model.leases import Leases
 from supervisor.model.server import ModelServer
@@ -79,9 +80,11 @@ async def _opened(
     journal: Journal,
     knowledge: Knowledge,
 ) -> AsyncIterator[Supervisor]:
-    async with trio.open_nursery() as nursery:
-        owner = records.owner if records else secrets.token_hex(8)
-        places, taken = Places(owner, contact.probe, contact.weigh), dict(inherited or {})
+    owner = records.owner if records else secrets.token_hex(8)
+    # Around all models: what is held of a cluster is given back when they have left it.
+    async with open_clusters(owner) as clusters, trio.open_nursery() as nursery:
+        taken = dict(inherited or {})
+        places = Places(owner, contact.probe, contact.weigh, clusters.keepers)
         fleet = Fleet(
             *(config, contact, limits or {}, nursery, places, records, taken, journal, knowledge)
         )
@@ -113,6 +116,8 @@ async def _opened(
         fleet.on_crash = lambda name: nursery.start_soon(
             revive, supervisor.servers[name], partial(supervisor.load, asker=Asker(why=Why.REVIVAL))
         )
+        clusters.on_leave = fleet.leave
+        fleet.clusters = clusters
         fleet.open()
         for keeps in (scheduler, fleet, keeper, fleet.keeper, knowledge, leases, yielding):
             nursery.start_soon(kept_up, keeps.run)

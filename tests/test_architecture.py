@@ -29,7 +29,9 @@ MAY_IMPORT = {
 }
 WINGS = {
     "configschema": "text keys rules making advice",
-    "supervisor": "states room processes places sleep succession model scheduling upkeep playing",
+    "supervisor": (
+        "states room processes clusters places sleep succession model scheduling upkeep playing"
+    ),
     "proxy": (
         "http lifecycle naming forwarding history observing views daemon "
         "demo terminal beginning command"

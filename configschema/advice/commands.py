@@ -13,8 +13,9 @@ from configschema.keys.commandline import Command
 from configschema.keys.elsewhere import leaves_the_tree
 from configschema.keys.recipe import Call, Checkpoint, Step
 from configschema.keys.schema import Model
-from configschema.making.expansion import BUILT_IN
+from configschema.making.declarations import BUILT_IN
 from configschema.rules.addresses import local_port
+from configschema.rules.checks import written_steps
 from configschema.text.problems import Fault, Path
 
 NO_SHELL = "as no shell runs it"
@@ -66,7 +67,7 @@ def _another_port(model: Model, path: Path) -> Iterator[Fault]:
 
 
 def _commands_of_steps(model: Model) -> Iterator[tuple[Path, Command]]:
-    for place, steps in model.written_steps.items():
+    for place, steps in written_steps(model).items():
         for number, one in enumerate(steps):
             path: Path = (*place, number, "cmd")
             yield path, one.cmd

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 import attrs
 
 from configschema.keys.clients import ApiKey
+from configschema.keys.clusters import Where
 from configschema.keys.commandline import Command
 from configschema.keys.fields import (
     LOG_OUTPUTS,
@@ -119,7 +120,7 @@ def _of(kind: Any, classes: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 -
         classes[kind.__name__] = {}  # known, before what is inside asks for it
         classes[kind.__name__] = _section(kind, classes)
     section = {"$ref": f"#/$defs/{kind.__name__}"}
-    return {"anyOf": [TEXT, section]} if kind is ApiKey else section
+    return {"anyOf": [TEXT, section]} if kind in (ApiKey, Where) else section
 
 
 def _or_macro(schema: dict[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,13 @@ endpoint lists become both. Presets are in `presets`; running any of it is the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 import attrs
 
+from configschema.keys.clusters import Entrance
 from configschema.keys.commandline import Command
 from configschema.keys.sections import Check, Endpoint
 
@@ -51,6 +52,7 @@ class Call:
         limit: seconds it may take; None is the limit of all like it.
         optional: whether the next step is taken even if this one fails.
         repeat: whether it is tried again until it succeeds, within its limit.
+        entrance: the way to the model server, where that is on a node of a cluster.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Call:
     limit: int | None = None
     optional: bool = False
     repeat: bool = False
+    entrance: Entrance | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -159,13 +162,23 @@ def with_headers(recipe: Recipe, proxy: str, headers: Mapping[str, str]) -> Reci
 
     A step's own win. What goes to another address does not get them: one may be a key.
     """
+    return _at_home(
+        recipe, proxy, lambda call: attrs.evolve(call, headers=_merged(headers, call.headers))
+    )
+
+
+def by_way_of(recipe: Recipe, proxy: str, entrance: Entrance) -> Recipe:
+    """Return a recipe whose requests to the model server go through its entrance."""
+    return _at_home(recipe, proxy, lambda call: attrs.evolve(call, entrance=entrance))
+
+
+def _at_home(recipe: Recipe, proxy: str, changed: Callable[[Call], Call]) -> Recipe:
+    """Return a recipe whose requests to the model server are changed, and no others."""
     home = _host(proxy)
 
     def put(steps: tuple[Step, ...]) -> tuple[Step, ...]:
         return tuple(
-            attrs.evolve(step, headers=_merged(headers, step.headers))
-            if isinstance(step, Call) and _host(step.url) == home
-            else step
+            changed(step) if isinstance(step, Call) and _host(step.url) == home else step
             for step in steps
         )
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import attrs
 
 from configschema.keys.clients import ApiKey, Security
+from configschema.keys.clusters import Allocation, Cluster, Entrance, Holding, Landing, Where
 from configschema.keys.commandline import NO_COMMAND, Command
 from configschema.keys.elsewhere import lives_elsewhere
 from configschema.keys.fields import (
@@ -36,7 +37,6 @@ from configschema.keys.presets import PresetName
 from configschema.keys.recipe import NO_RECIPE, Recipe
 from configschema.keys.sections import (
     Capabilities,
-    Check,
     Compat,
     Endpoint,
     Filters,
@@ -53,7 +53,7 @@ from configschema.keys.sections import (
 )
 from configschema.keys.sharing import Group, Matrix, Memory, Routing
 
-DEFAULT_PROXY = "http://localhost:${PORT}"
+DEFAULT_PROXY, ON_NODE = "http://localhost:${PORT}", "http://${HOST}:${PORT}"
 DEFAULT_START_PORT = Port(5800)
 GLOBAL_TTL = Ttl(-1)
 
@@ -72,6 +72,14 @@ class Model(Section):
     only the environment has."""
     on_port: Callable[[int], Model] | None = inner(None, eq=False)
     """Returns the same model with another port; None if its port is not ours to choose."""
+    holding: Holding | None = inner(None, eq=False)
+    """What is held of a cluster for it; None for a model of this machine."""
+    on_landing: Callable[[Landing], Model] | None = inner(None, eq=False)
+    """Returns the same model where its server has come to run, in a cluster; None elsewhere."""
+    landing: Landing | None = inner(None, eq=False)
+    """Where that is."""
+    written: Model | None = inner(None, eq=False)
+    """The model as the file has it, where this one has landed."""
     cmd: Command = key("starts the model server", NO_COMMAND)
     cmd_stop: Command = key("run instead of sending SIGTERM", NO_COMMAND)
     stop_timeout: Timeout | None = key("seconds cmdStop may run; else the global value", None)
@@ -79,6 +87,11 @@ class Model(Section):
         "whether the model server lives without cmd: cmd only starts it, or nothing does; else "
         "found from cmd",
         None,
+    )
+    in_: Where | None = key(
+        "the allocation of a cluster that the model runs in; without it, this machine",
+        None,
+        name="in",
     )
     watch: bool | None = key(
         "whether the model is started again after a crash, before anybody asks; else for "
@@ -152,17 +165,22 @@ class Model(Section):
     @cached_property
     def is_elsewhere(self) -> bool:
         """Whether the model server lives without ``cmd``: it only starts it, or nothing does."""
-        return lives_elsewhere(self.cmd.argv, self.proxy, self.detached)
+        return self.in_ is None and lives_elsewhere(self.cmd.argv, self.proxy, self.detached)
 
     @property
-    def written_steps(self) -> Mapping[tuple[str, ...], tuple[Endpoint | Check, ...]]:
-        """The steps and questions of the file, by the keys below the model that hold them."""
-        return {
-            ("sleepEndpoints",): self.sleep_endpoints,
-            ("wakeEndpoints",): self.wake_endpoints,
-            ("verify", "asleep"): self.verify.asleep,
-            ("verify", "awake"): self.verify.awake,
-        }
+    def allocation(self) -> str:
+        """The name of the allocation that it runs in; nothing for this machine."""
+        return self.holding.name if self.holding else ""
+
+    @property
+    def as_written(self) -> Model:
+        """The model as the file has it, wherever its server has come to run."""
+        return self.written or self
+
+    @property
+    def entrance(self) -> Entrance | None:
+        """The way to its server, where that is on a node of a cluster."""
+        return self.landing.entrance if self.landing else None
 
     @property
     def other_names(self) -> tuple[str, ...]:
@@ -273,6 +291,8 @@ class Config(Section):
     security: Security = key("who may use the daemon by way of a browser", Security())
     macros: Mapping[str, MacroValue] = keys("texts and numbers to use as ${NAME}", repr=False)
     models: Mapping[str, Model] = keys("the models by id")
+    clusters: Mapping[str, Cluster] = keys("clusters that models may run in")
+    allocations: Mapping[str, Allocation] = keys("what is held of them, for models that share it")
     groups: Mapping[str, Group] = keys("which models run together")
     matrix: Matrix | None = key(
         "which models run together, as expressions; instead of groups", None

@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
 
 from configschema.keys.commandline import without_comments
 from configschema.keys.fields import MacroValue, fields_of
-from configschema.keys.schema import DEFAULT_PROXY, DEFAULT_START_PORT, Model
+from configschema.keys.schema import DEFAULT_PROXY, DEFAULT_START_PORT, ON_NODE, Model
+from configschema.making.declarations import BUILT_IN, declared
 from configschema.text.problems import Fault, Meant, Path
 
 _USE = re.compile(r"\$\{([a-zA-Z0-9_-]+)\}")
 _LIKE_PORT = re.compile(r"\$\{?\s*port\b(?:[^}\s]*\s*\})?|\{\s*port\s*\}", re.IGNORECASE)
 _NO_SPACE = re.compile(r"\w+:\S")
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,63}")
 COMMANDS = ("cmd", "cmdStop", "cmdSleep", "cmdWake")
-BUILT_IN = {
-    "PORT": "a model has a port if its cmd uses ${PORT}",
-    "MODEL_ID": "there is one in models only",
-    "PID": "there is one in cmdStop, cmdSleep, cmdWake and the cmd of a step only",
-}
+KNOWN_ON_NODES = frozenset({"HOST", "PORT"})  # of a cluster
 KNOWS_PID = frozenset({"cmdStop", "cmdSleep", "cmdWake"})
 STEPS_WITH_PID = frozenset({"sleepEndpoints", "wakeEndpoints", "verify"})
 LAST_PORT = 65535
@@ -41,6 +37,7 @@ TOO_MUCH = (
 )
 
 NO_PORTS: Mapping[str, int] = {}
+NOWHERE_YET: Mapping[str, MacroValue] = {}
 
 
 @attrs.define
@@ -53,6 +50,7 @@ class Expansion:
     """
 
     environment: Mapping[str, str]
+    where: Mapping[str, MacroValue] = NOWHERE_YET
     data: dict[str, Any] = attrs.field(factory=dict)
     faults: list[Fault] = attrs.field(factory=list)
     ports: dict[str, int] = attrs.field(factory=dict)
@@ -91,11 +89,15 @@ class Expansion:
             text = text.replace(use, _as_text(value))
         return text
 
-    def find_unknown(self, value: object, path: Path, known: Iterable[str]) -> None:
-        """Note each macro that nothing was put in for."""
+    def find_unknown(
+        self, value: object, path: Path, known: Iterable[str], later: Collection[str] = ()
+    ) -> None:
+        """Note each macro that nothing was put in for, nor will be `later`."""
         for place, name in _leftovers(value, path):
             if name == TOO_LONG:
                 self.complain(place, TOO_MUCH)
+            elif name in later:
+                continue
             elif name not in self.broken and not (name == "PID" and _knows_pid(place)):
                 self.faults.append(self._unknown(name, place, known))
 
@@ -115,13 +117,17 @@ class Expansion:
 
 
 def expand(
-    raw: Mapping[str, Any], environment: Mapping[str, str], ports: Mapping[str, int] = NO_PORTS
+    raw: Mapping[str, Any],
+    environment: Mapping[str, str],
+    ports: Mapping[str, int] = NO_PORTS,
+    where: Mapping[str, MacroValue] = NOWHERE_YET,
 ) -> Expansion:
     """Expand every macro of a file and give each model that uses ``${PORT}`` a port of its own.
 
     `ports` are those that models have already: they keep them, and no other model is given one.
+    `where` is the address of a model in a cluster, as ``HOST`` and ``PORT``, once it is known.
     """
-    result = Expansion(environment)
+    result = Expansion(environment, where)
     everyones = _declared(raw.get("macros"), ("macros",), result)
     for key, value in raw.items():
         if key not in ("models", "macros"):
@@ -197,6 +203,8 @@ def _expand_model(
     }
     macros = {"MODEL_ID": name, **everyones, **own}
     command = str(result.put(expanded.get("cmd"), macros))
+    if body.get("in") is not None and result.data.get("clusters"):
+        return {**_expand_on_node(expanded, macros, path, result), "macros": own}, False
     uses_port = "${PORT}" in command or command == TOO_LONG  # which may hold anything
     if expanded.get("proxy") is None or (uses_port and not expanded["proxy"]):
         expanded["proxy"] = DEFAULT_PROXY
@@ -213,6 +221,18 @@ def _expand_model(
     looked_at = {key: item for key, item in expanded.items() if key in meant}
     result.find_unknown(looked_at, path, macros)
     return {**expanded, "macros": own}, uses_port
+
+
+def _expand_on_node(
+    model: Mapping[str, Any], macros: Mapping[str, MacroValue], path: Path, result: Expansion
+) -> dict[str, Any]:
+    """Return the data of a model in a cluster; its address is known when it has landed."""
+    macros = {**result.where, **macros}
+    expanded = result.put({**model, "proxy": model.get("proxy") or ON_NODE}, macros)
+    _expand_names(expanded, macros, path, result)
+    looked_at = {key: item for key, item in expanded.items() if key in fields_of(Model)}
+    result.find_unknown(looked_at, path, macros, KNOWN_ON_NODES)
+    return dict(expanded)
 
 
 def _is_begun_elsewhere(model: Mapping[str, Any]) -> bool:
@@ -258,35 +278,15 @@ def _expand_names(
     model["filters"] = {**model["filters"], "setParamsByID": values}
 
 
-def _declared(macros: Any, path: Path, result: Expansion) -> dict[str, MacroValue]:  # noqa: ANN401 -- raw YAML
+def _declared(macros: object, path: Path, result: Expansion) -> dict[str, MacroValue]:
     """Return the macros that may be used; the others become faults."""
-    if macros is None:
-        return {}
-    if not isinstance(macros, dict):
-        result.complain(path, "expected names with values")
-        return {}
-    good: dict[str, MacroValue] = {}
-    for name, value in macros.items():
-        if reason := _unusable(name, value):
-            result.broken.add(name)
-            result.complain((*path, name), reason, *([name] if "{}" in reason else []))
-        else:
-            good[name] = value
-            for use in _USE.finditer(value) if isinstance(value, str) else ():
-                result.users.setdefault(use[0], (*path, name))
+    good, faults = declared(macros, path)
+    result.faults += faults
+    result.broken |= {str(fault.path[-1]) for fault in faults if len(fault.path) > len(path)}
+    for name, value in good.items():
+        for use in _USE.finditer(value) if isinstance(value, str) else ():
+            result.users.setdefault(use[0], (*path, name))
     return good
-
-
-def _unusable(name: str, value: object) -> str | None:
-    if name in BUILT_IN:
-        return "macro name {} is reserved"
-    if not _NAME.fullmatch(name):
-        return "a macro name is 1 to 63 letters, digits, '_' or '-'"
-    if not isinstance(value, MacroValue):
-        return "a macro's value is a text, a number, or true or false"
-    if isinstance(value, str) and f"${{{name}}}" in value:
-        return "macro {} contains itself"
-    return None
 
 
 def _knows_pid(path: Path) -> bool:

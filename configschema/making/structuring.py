@@ -13,6 +13,7 @@ import attrs
 from cattrs import BaseConverter, IterableValidationError, IterableValidationNote
 
 from configschema.keys.clients import ApiKey
+from configschema.keys.clusters import Where
 from configschema.keys.fields import (
     MacroValue,
     Section,
@@ -38,7 +39,7 @@ from configschema.text.problems import Fault, Path
 OLDER_FORMS: dict[type, str] = {
     Profile: "a list of models was the form of older files: write pins, each a name and its model",
 }
-SHORT_FORMS: dict[type, str] = {ApiKey: "key"}
+SHORT_FORMS: dict[type, str] = {ApiKey: "key", Where: "allocation"}
 """Sections that may be written as the value of one of their keys."""
 _Section = TypeVar("_Section", bound=Section)
 _Part = tuple[str | int, Any, Any]
@@ -49,10 +50,22 @@ def structure(data: Mapping[str, Any], ports: Mapping[str, int]) -> tuple[Config
     """Build the configuration; a key with a fault has its default, so that checks can go on."""
     faults: list[Fault] = []
     built = {
-        name: _model(name, body, ports.get(name), faults) for name, body in data["models"].items()
+        name: _model(name, body, ports.get(name), faults)
+        for name, body in _without_place(data).items()
     }
     whole = {key: value for key, value in data.items() if key != "models"}
     return attrs.evolve(_build(Config, whole, (), faults), models=built), faults
+
+
+def _without_place(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the models, without ``in`` where the file has no clusters: other files may have it."""
+    models: Mapping[str, Any] = data["models"]
+    if data.get("clusters"):
+        return models
+    return {
+        name: {key: value for key, value in body.items() if key != "in"}
+        for name, body in models.items()
+    }
 
 
 def _model(name: str, body: Mapping[str, Any], port: int | None, faults: list[Fault]) -> Model:

@@ -14,6 +14,7 @@ from typing import Any
 from configschema.keys.schema import Config, Model
 from configschema.keys.sections import Check, Endpoint
 from configschema.rules.addresses import FORBIDDEN, is_malformed, is_reachable
+from configschema.rules.clusters import check_clusters
 from configschema.rules.names import check_names
 from configschema.rules.routing import check_routing
 from configschema.rules.security import check_security
@@ -56,6 +57,7 @@ def check(config: Config, written: Mapping[str, Any]) -> Iterator[Fault]:
         elif is_malformed(peer.proxy):
             yield Fault(where, NO_ADDRESS, (peer.proxy,))
     yield from check_names(config)
+    yield from check_clusters(config)
     yield from check_routing(config)
 
 
@@ -94,8 +96,18 @@ def _one_way_to_sleep(model: Model, keys: Mapping[str, Any], path: Path) -> Iter
             yield Fault((*path, key), message, also=(*path, "sleep"))
 
 
+def written_steps(model: Model) -> Mapping[tuple[str, ...], tuple[Endpoint | Check, ...]]:
+    """Return the steps and questions of the file, by the keys below the model that hold them."""
+    return {
+        ("sleepEndpoints",): model.sleep_endpoints,
+        ("wakeEndpoints",): model.wake_endpoints,
+        ("verify", "asleep"): model.verify.asleep,
+        ("verify", "awake"): model.verify.awake,
+    }
+
+
 def _all_steps(model: Model, path: Path) -> Iterator[Fault]:
-    for place, found in model.written_steps.items():
+    for place, found in written_steps(model).items():
         for number, step in enumerate(found):
             yield from _one_step(step, (*path, *place, number))
     for name in model.control_headers:

@@ -14,7 +14,7 @@ from operator import or_
 
 import attrs
 
-from configschema.keys.matrixlanguage import (
+from configschema.rules.matrixlanguage import (
     Either,
     Expression,
     Name,

@@ -13,7 +13,9 @@ from graphlib import CycleError, TopologicalSorter
 import attrs
 
 from configschema.keys.fields import Gibibytes
-from configschema.keys.matrixlanguage import (
+from configschema.keys.schema import Config
+from configschema.keys.sharing import DEFAULT_GROUP, Group, Matrix, MemoryRules
+from configschema.rules.matrixlanguage import (
     Expression,
     Reference,
     WrongExpression,
@@ -21,8 +23,6 @@ from configschema.keys.matrixlanguage import (
     read,
     references,
 )
-from configschema.keys.schema import Config
-from configschema.keys.sharing import DEFAULT_GROUP, Group, Matrix, MemoryRules
 from configschema.rules.matrixsets import Sets
 from configschema.text.problems import Fault, Meant, Path
 
@@ -182,11 +182,13 @@ class Company:
         rules: the rules in effect.
         groups: the group of each model that is in one.
         partners: whom each model may have beside it by the matrix, where one is in effect.
+        places: where each model runs that runs in a cluster.
     """
 
     rules: Rules
     groups: Mapping[str, str]
     partners: Mapping[str, frozenset[str]]
+    places: Mapping[str, str] = attrs.field(factory=dict)
 
     def home(self, model: str) -> str:
         """Return what all models have in common to which the same rules apply."""
@@ -198,7 +200,7 @@ class Company:
 
     def may_meet(self, one: str, other: str) -> bool:
         """Whether the two may be awake at the same time."""
-        if self.rules.memory:
+        if self.rules.memory or self.places.get(one, "") != self.places.get(other, ""):
             return True
         if self.rules.matrix:
             return other in self.partners.get(one, ())
@@ -220,4 +222,9 @@ def company_of(config: Config) -> Company:
         if name != DEFAULT_GROUP
     }
     sets = sets_of(rules.matrix) if rules.matrix else None
-    return Company(rules, groups, sets.partners() if sets else {})
+    places = {
+        name: model.in_.allocation or f"({name})"
+        for name, model in config.models.items()
+        if model.in_ is not None
+    }
+    return Company(rules, groups, sets.partners() if sets else {}, places)

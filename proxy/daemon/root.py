@@ -37,7 +37,7 @@ from proxy.lifecycle.whereabouts import Whereabouts, tell_in, ticks_of
 from proxy.observing.counters import Metrics
 from proxy.observing.logbook import LogBook
 from supervisor import State, Supervisor, open_supervisor
-from supervisor.places.handles import HereHandle
+from supervisor.places.handles import HereHandle, StepHandle
 from supervisor.processes.brood import BROOD
 from supervisor.processes.kin import end_orphans
 from supervisor.processes.memory import OF_DRIVER
@@ -172,7 +172,10 @@ async def _run(config: Config, setup: Setup, listeners: list[trio.SocketListener
 
 def _is_kept(record: Record) -> bool:
     """Whether a process lives on from the earlier daemon, and is of use."""
-    return isinstance(record.handle, HereHandle) and State(record.state) is not State.STOPPING
+    return (
+        isinstance(record.handle, HereHandle | StepHandle)
+        and State(record.state) is not State.STOPPING
+    )
 
 
 async def _settle(config: Config, records: Records | None, told: Told) -> dict[str, Record]:

@@ -40,12 +40,17 @@ OF_A_LATER_STAGE = 0.1  # of a load, as llama.cpp's own page has it; the text mo
 LONGEST_WAIT = 1  # seconds for the body of an answer whose status says enough
 
 
+def origin_of(model: Model) -> Origin:
+    """Return where a model's server listens, as it is now."""
+    return Origin.of(model.proxy, model.entrance)
+
+
 async def ask_if_ready(model: Model) -> str | None:
     """Return None if the model server answers its check with 200, else what it did instead."""
     target = "/" + model.check_endpoint.lstrip("/")
     try:
         async with _exchange(
-            "GET", Origin.of(model.proxy), target, "", model.control_headers
+            "GET", origin_of(model), target, "", model.control_headers
         ) as response:
             if response.status == OK:
                 return None
@@ -72,7 +77,7 @@ async def read_answer(step: Call) -> Answer:
 async def _answer_to(step: Call) -> tuple[bytes, str | None]:
     """Return the body of an answer, and why it is no good one."""
     url = urlsplit(step.url)
-    origin = attrs.evolve(Origin.of(step.url), base_path="")
+    origin = attrs.evolve(Origin.of(step.url, step.entrance), base_path="")
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     try:
         async with _exchange(step.method, origin, target, step.body, step.headers) as response:
@@ -160,7 +165,7 @@ async def ask_for_one_token(model: Model, route: str = "") -> Token:
 async def _ask_for_a_token(model: Model, target: str, question: Mapping[str, object]) -> Token:
     name = model.use_model_name or model.id
     body = json.dumps({"model": name, "max_tokens": 1, "temperature": 0, **question})
-    origin = Origin.of(model.proxy)
+    origin = origin_of(model)
     try:
         async with _exchange("POST", origin, target, body, model.control_headers) as response:
             if not _is_expected(response.status, ()):
@@ -208,7 +213,7 @@ async def hear_progress(model: Model, hear: Callable[[float], None]) -> None:
     if model.sleep != "llama.cpp-router":
         return
     name, rest = model.use_model_name or model.id, b""
-    origin, headers = Origin.of(model.proxy), model.control_headers
+    origin, headers = origin_of(model), model.control_headers
     async with _exchange("GET", origin, "/models/sse", "", headers) as response:
         while response.status == OK and (piece := await response.read()):
             *lines, rest = (rest + piece).split(b"\n")

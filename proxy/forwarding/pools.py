@@ -9,7 +9,7 @@ from collections.abc import Container
 
 import attrs
 
-from configschema import Peer, Timeouts
+from configschema import Entrance, Peer, Timeouts
 from proxy.http.origin import Origin
 from proxy.http.upstream import Upstream
 from supervisor.model.server import ModelServer
@@ -25,12 +25,13 @@ class Pools:
     def of_model(self, server: ModelServer) -> Upstream:
         """Return the connections to a model's present process, as it is configured now."""
         model = server.model
-        present = server.at.pid, model.proxy, model.timeouts
-        return _known(self._models, model.id, present, model.proxy, model.timeouts)
+        present = server.at.pid, model.proxy, model.timeouts, model.entrance
+        where = model.proxy, model.entrance
+        return _known(self._models, model.id, present, where, model.timeouts)
 
     def of_peer(self, name: str, peer: Peer) -> Upstream:
         """Return the connections to a peer, as it is configured now."""
-        return _known(self._peers, name, peer, peer.proxy, peer.timeouts)
+        return _known(self._peers, name, peer, (peer.proxy, None), peer.timeouts)
 
     def forget_peers(self, present: Container[str]) -> None:
         """Close what was kept to all peers but the present ones."""
@@ -52,14 +53,14 @@ def _known(
     pools: dict[str, tuple[object, Upstream]],
     name: str,
     present: object,
-    proxy: str,
+    where: tuple[str, Entrance | None],
     timeouts: Timeouts,
 ) -> Upstream:
     """Return the connections of a name, new ones if anything about it is another now."""
     known = pools.get(name)
     if known is not None and known[0] == present:
         return known[1]
-    upstream = Upstream(Origin.of(proxy), timeouts)
+    upstream = Upstream(Origin.of(*where), timeouts)
     pools[name] = present, upstream
     if known is not None:
         known[1].close()

@@ -21,9 +21,10 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
-from configschema import Timeouts
+from configschema import Entrance, Timeouts
 from proxy.http.parsing import Broken, Stalled, UpstreamError
 from proxy.http.wire import AnySocket, Encrypted, Plain, Wire, words_of
+from supervisor.clusters.tunnel import enter
 
 NO_TIMEOUTS = Timeouts()
 LONGEST = 2_000_000  # seconds; the system counts milliseconds in 31 bits
@@ -37,20 +38,29 @@ UNANSWERED = struct.Struct("=2xBB52xI")  # of Linux' tcp_info: two counts, ms si
 
 @attrs.frozen
 class Origin:
-    """Where a model server listens."""
+    """Where a model server listens.
+
+    Attributes:
+        host: its name or address.
+        port: there.
+        tls: whether it is spoken to over TLS.
+        base_path: what all its paths begin with.
+        entrance: the way to it, where that is on a node of a cluster: host and port are the node's.
+    """
 
     host: str
     port: int
     tls: bool = False
     base_path: str = ""
+    entrance: Entrance | None = None
 
     @classmethod
-    def of(cls, url: str) -> Origin:
+    def of(cls, url: str, entrance: Entrance | None = None) -> Origin:
         """Read an address such as ``http://127.0.0.1:8000/base``."""
         parts = urlsplit(url)
         tls = parts.scheme == "https"
         port = parts.port or (443 if tls else 80)
-        return cls(parts.hostname or "localhost", port, tls, parts.path.rstrip("/"))
+        return cls(parts.hostname or "localhost", port, tls, parts.path.rstrip("/"), entrance)
 
     @property
     def authority(self) -> str:
@@ -61,6 +71,8 @@ class Origin:
     @property
     def near_address(self) -> str:
         """Its address if that is on this machine for certain; nothing if that is not known."""
+        if self.entrance:
+            return ""
         if self.host == "localhost":  # RFC 6761, 6.3: always here
             return "127.0.0.1"
         is_address = self.host.replace(".", "").isdecimal()
@@ -72,14 +84,15 @@ class Origin:
         Raises:
             UpstreamError: nobody listens there, or not in time.
         """
-        where = f"no connection to {self.host}:{self.port}"
+        beyond = f" by way of {self.entrance.host}" if self.entrance else ""
+        where = f"no connection to {self.host}:{self.port}{beyond}"
         with trio.move_on_after(timeouts.connect or inf):
             try:
                 if not self.tls and (wire := await self._connect_near()):
                     with suppress(OSError):  # it is closed already
                         _limit_silence(wire.connection, timeouts)
                     return wire
-                stream = await trio.open_tcp_stream(self.host, self.port)
+                stream = await self._open()
             except (OSError, UnicodeError) as error:
                 raise UpstreamError(f"{where}: {_reason(error)}") from error
             except RuntimeError as error:  # no thread is left to look the name up in
@@ -88,6 +101,11 @@ class Origin:
                 _limit_silence(stream.socket, timeouts)
             return await self._encrypt(stream, timeouts) if self.tls else Plain.of(stream)
         raise UpstreamError(f"{where} within {timeouts.connect}s (timeouts.connect)")
+
+    async def _open(self) -> trio.SocketStream:
+        if self.entrance:
+            return await enter(self.entrance)
+        return await trio.open_tcp_stream(self.host, self.port)
 
     async def _connect_near(self) -> Wire | None:
         """Connect to a server on this machine; that mostly takes no turn of the others.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -61,6 +62,7 @@ class Start:
         moved: told of the model as it is started, which may have another port.
         choice: returns what the process is told of the GPUs that it may use.
         run: runs a command of the model's.
+        unwanted: returns when nobody waits for the server any more.
     """
 
     model: Model
@@ -73,11 +75,12 @@ class Start:
     moved: Callable[[Model], None]
     choice: Callable[[], Mapping[str, str]]
     run: Callable[[StopCommand], Awaitable[str | None]]
+    unwanted: Callable[[], Awaitable[None]]
 
     @asynccontextmanager
     async def server(self, hear: Hear) -> AsyncIterator[RunningServer]:
         """Start it, unless that is pointless."""
-        self.at.step(Event.START)
+        self.at.step(Event.QUEUE if self.model.holding else Event.START)
         if reason := await self.clear():
             raise CannotRun(reason)
         if is_outside(self.model):  # what an earlier life left may have its port, and its name
@@ -94,8 +97,13 @@ class Start:
             env={**environment_of(model), **self.choice()},
             hear=hear,
             log_file=self._usable_log_file(),
+            waits=self.at.note_queue,
+            begins=partial(self.at.step, Event.START),
+            unwanted=self.unwanted,
         )
         async with self.place.start(order) as server:
+            if server.landing and model.on_landing:
+                self.moved(model.on_landing(server.landing))
             yield server
 
     async def _obstacle(self, model: Model) -> str | None:
@@ -149,6 +157,7 @@ class Adoption:
         actions: returns what can be done to it.
         asleep: whether it sleeps; None if that must be asked.
         whose: who has had it.
+        moved: told of the model where its server has come to run.
     """
 
     model: Model
@@ -161,6 +170,7 @@ class Adoption:
     actions: Callable[[RunningServer], Actions]
     asleep: bool | None
     whose: str
+    moved: Callable[[Model], None]
 
     @asynccontextmanager
     async def server(self, hear: Hear) -> AsyncIterator[RunningServer]:
@@ -173,9 +183,21 @@ class Adoption:
             log_file=self.log_file,
         )
         async with self.place.take_over(order, self.handle) as server:
-            if self.asleep is None:
-                self.asleep = await self.actions(server).sleeps_already(self.limits.check)
-            yield server
+            if server.landing and self.model.on_landing:
+                self.moved(self.model.on_landing(server.landing))
+            failure = await self._ask(server)
+            if failure is None:
+                yield server
+        if failure:
+            raise CannotRun(f"the server of the earlier llamadoze is not well: {failure}")
+
+    async def _ask(self, server: RunningServer) -> str | None:
+        """Find out whether it sleeps, if that is not known; return what is wrong with it."""
+        if self.asleep is not None:
+            return None
+        actions = self.actions(server)
+        self.asleep = await actions.sleeps_already(self.limits.check)
+        return None if self.asleep or server.landing is None else await actions.is_well()
 
     def announce(self) -> None:
         """Go on from where it was: it serves, or it sleeps."""

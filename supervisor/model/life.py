@@ -18,7 +18,6 @@ from supervisor.model.ending import KeptSlots
 from supervisor.model.reasons import OOM, Ending
 from supervisor.model.resting import Wanted
 from supervisor.places.running import RunningServer
-from supervisor.processes.commands import describe_exit
 from supervisor.sleep.actions import Actions, summary
 from supervisor.sleep.sleeping import Sleeping
 from supervisor.states.durations import seconds
@@ -156,7 +155,7 @@ class Life:
     async def _exit(self) -> Ending:
         status = await self.server.exited()
         state = self.at.state
-        reason = f"process {describe_exit(status)} while {state.value}"
+        reason = f"{self.server.end_told(status)} while {state.value}"
         if state is State.ASLEEP and status in KILLED:
             reason += OOM
         if state in (State.FALLING_ASLEEP, State.WAKING):

@@ -27,7 +27,7 @@ from supervisor.model.usage import Usage
 from supervisor.places.choosing import Places
 from supervisor.places.containers import stop_command
 from supervisor.places.handles import Handle
-from supervisor.places.running import CannotRun, RunningServer
+from supervisor.places.running import CannotRun, NotWanted, RunningServer
 from supervisor.processes.output import LogRing
 from supervisor.sleep.actions import Actions
 from supervisor.sleep.contact import Contact
@@ -37,7 +37,7 @@ from supervisor.states.causes import Cause, Why
 from supervisor.states.durations import seconds
 from supervisor.states.journal import SILENT, Journal
 from supervisor.states.learned import Learned
-from supervisor.states.racing import innermost
+from supervisor.states.racing import innermost, race
 from supervisor.states.snapshot import Snapshot
 from supervisor.states.standing import Standing
 from supervisor.states.table import Event, State, Wish
@@ -131,6 +131,7 @@ class Lives:
             need=self.known.need(self.model),
             gpus=self.known.gpus,
             pin=self.known.pin(self.model),
+            queue=self.at.queue,
         )
 
     @property
@@ -152,6 +153,8 @@ class Lives:
         self._next = None
         if not fresh and model.on_port and self.model.port and model.port != self.model.port:
             model = model.on_port(self.model.port)  # its process has that
+        if not fresh and model.on_landing and self.model.landing:
+            model = model.on_landing(self.model.landing)
         self.model, self.limits = model, limits
         self.wanted.change(limits)
         if fresh:
@@ -162,14 +165,26 @@ class Lives:
 
     def _start(self) -> Start:
         return Start(
-            *(self.model, self.limits, self.places.of(self.model), self.log_file, self.at),
+            *(
+                self.model.as_written,
+                self.limits,
+                self.places.of(self.model),
+                self.log_file,
+                self.at,
+            ),
             *(
                 partial(self._crowding.make_room, self.wanted.until_told_to_end),
                 self.around.taken_ports,
             ),
             *(self._move, self.around.environment),
             lambda command: run_alone(command, self.model, self.output.write),
+            self._unwanted,
         )
+
+    async def _unwanted(self) -> None:
+        """Return when nobody wants a server that waits for its place."""
+        await race(self.wanted.until_told_to_end, self.wanted.until_nobody_waits)
+        self.wanted.ask(Wish.STOP)
 
     async def _live_once(self, birth: Birth) -> None:
         """Have a server, keep it while it is wanted, and see it gone."""
@@ -200,12 +215,14 @@ class Lives:
                 self._has(server)
                 birth.announce()
                 return await self._own(server)
+        except NotWanted:
+            return Ending()
         except CannotRun as error:
             return birth.failed(str(error))
 
     def _has(self, server: RunningServer) -> None:
         self._server = server
-        if server.pid is not None or stop_command(self.model, self.limits):
+        if not self.model.is_elsewhere or stop_command(self.model, self.limits):
             actions = partial(self._actions, server)
             server.ask = StopRequest(server, actions, self.at).make
         self.at.has(server.pid, server.handle)

@@ -107,6 +107,11 @@ class Wanted:
         await self.told_to_end.wait()
         return None
 
+    async def until_nobody_waits(self) -> str | None:
+        """Return, with nothing to say, when nobody waits for the model any more."""
+        await self.stir.when(lambda: not self.usage.waiting)
+        return None
+
     async def until_start(self) -> None:
         """Return when a process is wanted."""
         await self.stir.when(lambda: self.wish is Wish.SERVE)

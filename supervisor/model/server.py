@@ -83,6 +83,11 @@ class ModelServer(Service):
         else:
             self._apply(model, limits, fresh=why_replaced is not None)
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether its present process ends after its leases, whatever else is wished."""
+        return self._next is not None
+
     def retire(self, reason: str) -> None:
         """End the present process after its leases, for good."""
         self.change(self.model, self.limits, reason)

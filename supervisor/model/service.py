@@ -12,7 +12,7 @@ from supervisor.model.birth import Adoption
 from supervisor.model.ending import guarded
 from supervisor.model.lives import Lives
 from supervisor.model.reasons import Ending
-from supervisor.places.handles import ElsewhereHandle, Handle
+from supervisor.places.handles import ElsewhereHandle, Handle, StepHandle
 from supervisor.places.running import Order
 from supervisor.sleep.actions import environment_of
 from supervisor.states.table import State
@@ -43,7 +43,9 @@ class Service(Lives):
                 return
             is_elsewhere = isinstance(handle, ElsewhereHandle)
             whose = THERE_ALREADY if is_elsewhere else "process of an earlier llamadoze"
-            await self._live_once(self._adoption(handle, state is State.ASLEEP, whose))
+            # What runs on another machine could not be asked before it was taken over.
+            asleep = None if isinstance(handle, StepHandle) else state is State.ASLEEP
+            await self._live_once(self._adoption(handle, asleep, whose))
             self.inherited = None
         elif found := await place.find(self.model):
             await self._live_once(self._adoption(found, None, THERE_ALREADY))
@@ -62,4 +64,5 @@ class Service(Lives):
         return Adoption(
             *(self.model, self.limits, self.places.of(self.model), handle, self.log_file),
             *(self.at, self.wanted, self._actions, asleep, whose),
+            moved=self._move,
         )

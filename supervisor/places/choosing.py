@@ -5,13 +5,17 @@ Owns the choice. A place more is one more name here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 
 from configschema import Model
+from supervisor.clusters.keeper import Keeper
 from supervisor.places.addresses import shown_address
 from supervisor.places.elsewhere import Elsewhere, ServerElsewhere
 from supervisor.places.handles import Handle, HereHandle
 from supervisor.places.here import Here
+from supervisor.places.incluster import InCluster
 from supervisor.places.localserver import ANSWERS, STUCK, LocalServer
 from supervisor.places.running import Left, Order, Place, Probe, RunningServer, Weigh
 from supervisor.processes.adopted import GONE
@@ -27,14 +31,18 @@ class Places:
         owner: who the tokens of its processes begin with.
         probe: asks a server whether it is ready.
         scales: weigh a process with its kin.
+        keepers: of the clusters, by name.
     """
 
     owner: str
     probe: Probe
     scales: Weigh
+    keepers: Mapping[str, Keeper] = attrs.field(factory=dict)
 
     def of(self, model: Model) -> Place:
         """Return the place of a model."""
+        if model.holding:
+            return InCluster(self.owner, self.keepers)
         if model.is_elsewhere:
             return Elsewhere(self.probe, self.scales)
         return Here(self.owner, self.probe, self.scales)

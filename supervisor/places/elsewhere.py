@@ -18,6 +18,7 @@ from supervisor.places.containers import pid_of_container
 from supervisor.places.handles import ElsewhereHandle, Handle
 from supervisor.places.running import CannotRun, Left, Order, Probe, RunningServer, Weigh
 from supervisor.processes.child import HASTE, AskToStop, CannotStart, Child, open_child
+from supervisor.processes.commands import describe_exit
 from supervisor.processes.memory import Held, processes_below, weigh
 
 LONGEST_LOOK = 2.0  # seconds for a server that is there to answer its check
@@ -141,6 +142,14 @@ class ServerElsewhere:
     def env(self) -> Mapping[str, str]:
         """Nothing: its commands are no part of it."""
         return {}
+
+    @property
+    def landing(self) -> None:
+        """Its model's address says where it is."""
+
+    def end_told(self, status: int | None) -> str:
+        """Say how the command ended."""
+        return f"process {describe_exit(status)}"
 
     async def exited(self) -> int | None:
         """Wait for the command to fail, before the server answers; else only a check can tell."""

@@ -12,6 +12,8 @@ from typing import Any
 
 import attrs
 
+from configschema import Entrance, Landing
+from configschema.keys.fields import Secret
 from supervisor.processes.kin import Kin
 
 HIGHEST_PID = 1 << 22  # as proc_sys_kernel(5) has it
@@ -112,10 +114,55 @@ class ElsewhereHandle:
         return handle if handle.is_valid else None
 
 
-Handle = HereHandle | ElsewhereHandle
-PLACES: Mapping[str, type[HereHandle | ElsewhereHandle]] = {
+@attrs.frozen
+class StepHandle:
+    """A step of a job in a cluster; it may outlive any machine of ours.
+
+    Attributes:
+        cluster: the name of the cluster.
+        job: the number of the job.
+        step: its own, as in ``12.0``.
+        token: its name there.
+        node: where it runs.
+        host: that the server listens on there.
+        port: the same.
+        address: of the node.
+        entrance: the port of its launcher.
+        key: that is shown there.
+    """
+
+    cluster: str
+    job: str
+    step: str
+    token: str
+    node: str
+    host: str
+    port: int
+    address: str
+    entrance: int
+    key: str = attrs.field(repr=False)
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it can stand for a step."""
+        numbers = {"port", "entrance"}
+        return all(
+            type(value) is (int if name in numbers else str)
+            for name, value in attrs.asdict(self).items()
+        ) and all(character in "0123456789abcdef" for character in self.key)
+
+    @property
+    def landing(self) -> Landing:
+        """Where its server is reached."""
+        entrance = Entrance(self.address, self.entrance, Secret(self.key))
+        return Landing(self.host, self.port, entrance)
+
+
+Handle = HereHandle | ElsewhereHandle | StepHandle
+PLACES: Mapping[str, type[Handle]] = {
     "here": HereHandle,
     "elsewhere": ElsewhereHandle,
+    "step": StepHandle,
 }
 
 

@@ -23,6 +23,7 @@ from supervisor.places.handles import Handle, HereHandle
 from supervisor.places.running import Left, Order, Probe, Weigh
 from supervisor.processes.census import TOKEN
 from supervisor.processes.child import AskToStop, Child
+from supervisor.processes.commands import describe_exit
 from supervisor.processes.listeners import holder_anywhere
 from supervisor.processes.memory import Held, processes_below
 
@@ -83,9 +84,17 @@ class LocalServer:
         """Whether its grace passed without its end."""
         return self.child.was_killed
 
+    @property
+    def landing(self) -> None:
+        """Its model's address says where it is."""
+
     async def exited(self) -> int | None:
         """Wait for the process."""
         return await self.child.exited()
+
+    def end_told(self, status: int | None) -> str:
+        """Say how the process ended."""
+        return f"process {describe_exit(status)}"
 
     async def is_gone(self) -> bool:
         """Its process tells of its end."""

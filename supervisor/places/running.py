@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 import attrs
+import trio
 
-from configschema import Limits, Model
+from configschema import Landing, Limits, Model
 from supervisor.places.handles import Handle
 from supervisor.processes.child import AskToStop
 from supervisor.processes.memory import Held
@@ -27,6 +28,10 @@ Probe = Callable[[Model], Awaitable[str | None]]
 
 class CannotRun(Exception):
     """There is no server; the text says why, in an operator's words."""
+
+
+class NotWanted(CannotRun):
+    """There is no server, as nobody wants it any more."""
 
 
 @attrs.frozen
@@ -82,8 +87,19 @@ class RunningServer(Protocol):
     def was_killed(self) -> bool:
         """Whether its grace passed without its end."""
 
+    @property
+    def landing(self) -> Landing | None:
+        """Where it has come to run, if its model's address does not say that."""
+
     async def exited(self) -> int | None:
         """Wait for its end; return its exit status, negative for a signal, if it is known."""
+
+    def end_told(self, status: int | None) -> str:
+        """Say how it has ended, in an operator's words.
+
+        Args:
+            status: what `exited` returned.
+        """
 
     async def is_gone(self) -> bool:
         """Whether it is certain that there is no server any more, though no process has ended."""
@@ -146,6 +162,9 @@ class Order:
         env: its whole environment.
         hear: called with its output.
         log_file: what it writes to, so that it can outlive the daemon; None is a pipe.
+        waits: told why the place cannot start it yet, if it must wait for that.
+        begins: called when it can, where it had to wait.
+        unwanted: returns when nobody wants the server any more.
     """
 
     model: Model
@@ -153,6 +172,9 @@ class Order:
     env: Mapping[str, str]
     hear: Hear
     log_file: Path | None = None
+    waits: Callable[[str], None] = lambda _: None
+    begins: Callable[[], None] = lambda: None
+    unwanted: Callable[[], Awaitable[None]] = trio.sleep_forever
 
 
 class Place(Protocol):

@@ -13,10 +13,11 @@ import trio
 
 from configschema import Config, MemoryRules, rules_of
 from supervisor.model.server import ModelServer
+from supervisor.scheduling.apart import Apart, Homes, homes_of, near, rule_of
 from supervisor.scheduling.blocked import Blocked, blocked_by_memory, blocked_by_rule
 from supervisor.scheduling.bymemory import ByMemory
 from supervisor.scheduling.decisions import Patience
-from supervisor.scheduling.placement import ByRule, MakeRoom, Rivals, placement_of
+from supervisor.scheduling.placement import ByRule, MakeRoom, Rivals
 from supervisor.scheduling.roomkeeper import RoomKeeper
 from supervisor.scheduling.shares import weights_of
 from supervisor.states.snapshot import Costs, Snapshot, usual_costs
@@ -37,6 +38,7 @@ class Rules:
         memory: what models may have, where that says who must leave for whom.
         word: for what says who must leave for whom.
         shares: of turns, by the name of an API key; empty if no key has a name.
+        homes: the allocation of each model that runs in a cluster.
     """
 
     make_room: MakeRoom
@@ -46,6 +48,7 @@ class Rules:
     memory: MemoryRules | None = None
     word: str = ONE_AT_A_TIME
     shares: Mapping[str, int] = attrs.field(factory=dict)
+    homes: Homes = attrs.field(factory=dict)
 
 
 def rules_for(config: Config) -> Rules:
@@ -53,7 +56,8 @@ def rules_for(config: Config) -> Rules:
     priorities = config.routing.scheduler.settings.fifo.priority
     found = [(config.find(name), priority) for name, priority in priorities.items()]
     return Rules(
-        make_room=placement_of(config),
+        make_room=rule_of(config),
+        homes=homes_of(config),
         patience=Patience(max_wait=config.max_wait, min_active=config.min_active),
         priorities={model.id: priority for model, priority in found if model},
         max_queue=config.max_queue,
@@ -105,31 +109,41 @@ class Outlook:
             or (by_memory and server.at.state is State.ASLEEP)
         }
         usual = usual_costs(server.at.costs for server in servers.values())
-        rivals: Rivals = ByRule(rules.make_room, models)
-        if by_memory:
-            rivals = ByMemory(models, keeper.space, now, rules.patience.max_wait, usual)
+        by_rule = ByRule(rules.make_room, models)
+        if not by_memory:
+            return cls(models, by_rule, usual, rules)
+        here = {name: one for name, one in models.items() if name not in rules.homes}
+        in_memory = ByMemory(here, keeper.space, now, rules.patience.max_wait, usual)
+        if not rules.homes:
+            return cls(models, in_memory, usual, rules)
+        rivals = Apart(rules.homes, lambda home: by_rule if home else in_memory)
         return cls(models, rivals, usual, rules)
 
     @property
     def make_room(self) -> MakeRoom:
         """Who must leave for whom, as a function of who runs."""
-        room = self.rivals
-        if not isinstance(room, ByMemory):
-            return self.rules.make_room
 
         def make_room(wanted: str, running: frozenset[str]) -> frozenset[str]:
-            seat = room.seat(wanted, running - {wanted})
+            room = self._room_of(wanted)
+            if room is None:
+                return self.rules.make_room(wanted, running)
+            seat = room.seat(wanted, near(wanted, running - {wanted}, self.rules.homes))
             return seat.eviction.all if seat else frozenset()
 
-        return make_room
+        return self.rules.make_room if self.rules.memory is None else make_room
+
+    def _room_of(self, name: str) -> ByMemory | None:
+        """Return what memory there is for a model, if that says who makes room for it."""
+        rivals = self.rivals.at(name) if isinstance(self.rivals, Apart) else self.rivals
+        return rivals if isinstance(rivals, ByMemory) else None
 
     def blocked(self, name: str) -> Blocked | None:
         """Return why nothing can make room for a model, if that is so."""
         model = self.models[name]
         if model.serving or (model.state in IN_MOTION and model.wish is Wish.SERVE):
             return None  # it has its room
-        if isinstance(self.rivals, ByMemory):
-            return blocked_by_memory(name, self.rivals)
+        if room := self._room_of(name):
+            return blocked_by_memory(name, room)
         pinned = any(model.pin for model in self.models.values())
         now = trio.current_time()
         return blocked_by_rule(name, self.models, self.rules.make_room, now) if pinned else None

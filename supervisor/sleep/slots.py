@@ -153,7 +153,14 @@ class Slots:
 
     def _request(self, method: str, path: str, body: str = "") -> Call:
         url, headers = address(self.model.proxy, path), self.model.control_headers
-        return Call(name=f"{method} {path}", method=method, url=url, headers=headers, body=body)
+        return Call(
+            name=f"{method} {path}",
+            method=method,
+            url=url,
+            headers=headers,
+            body=body,
+            entrance=self.model.entrance,
+        )
 
     @property
     def _name(self) -> str:

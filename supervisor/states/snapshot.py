@@ -117,6 +117,7 @@ class Snapshot:
         need: the memory that it takes.
         gpus: those that it was given, or is seen on; the names of devices.
         pin: why it may not be asked to leave, if it may not.
+        queue: why its place does not start it yet, in an operator's words.
     """
 
     model: str
@@ -140,6 +141,7 @@ class Snapshot:
     need: Need = ANY_GPU
     gpus: tuple[str, ...] = ()
     pin: Pin | None = None
+    queue: str = ""
 
     @property
     def serving(self) -> bool:
@@ -168,7 +170,7 @@ class Snapshot:
             usual: what others' wakes take, for a model that was never woken; where nobody was, a
                 wake is taken to cost what a start does. What that takes only a start tells.
         """
-        if self.state in ENDED | {State.STARTING, State.STOPPING}:
+        if self.state in ENDED | {State.QUEUED, State.STARTING, State.STOPPING}:
             return self.costs.start or 0.0
         if self.state is State.READY:
             return 0.0

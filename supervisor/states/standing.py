@@ -40,6 +40,7 @@ class Standing:
         costs: how long its steps take.
         taken: what was done to its server in its present state, and the seconds of each.
         share: how much of the present step is done, 0 to 1; None if its server does not tell.
+        queue: why its place does not start it yet, in an operator's words.
     """
 
     model: str
@@ -56,6 +57,7 @@ class Standing:
     costs: Costs = attrs.field(default=UNKNOWN, init=False)
     taken: list[tuple[str, float]] = attrs.field(factory=list, init=False)
     share: float | None = attrs.field(default=None, init=False)
+    queue: str = attrs.field(default="", init=False)
     _since: float = attrs.field(default=0.0, init=False)
     _watchers: Watchers = attrs.field(factory=Watchers, init=False)
 
@@ -68,6 +70,13 @@ class Standing:
         """Note how much of the present step is done, if that is known; the next step forgets it."""
         self.share = share
 
+    def note_queue(self, why: str) -> None:
+        """Note why it waits for its place, and say so."""
+        self.queue = why
+        self.tell("info", f"Waiting: {why}", reason=why)
+        self._watchers.tell(self.snapshot())
+        self.on_change()
+
     def note_taken(self, name: str, took: float) -> None:
         """Note what was done to its server, and the seconds that it took."""
         self.taken.append((name, took))
@@ -79,7 +88,7 @@ class Standing:
             self.served = (self.served or 0.0) + took
         self.state = step(self.state, event)
         self.costs = self.costs.learn(event, took)
-        self._since, self.share = trio.current_time(), None
+        self._since, self.share, self.queue = trio.current_time(), None, ""
         if done:
             self.tell("info", f"{done} {seconds(took)}", duration_s=round(took, 3))
         else:

@@ -13,6 +13,7 @@ class State(Enum):
     """Where a model server stands; the value is what ``/running`` says."""
 
     STOPPED = "stopped"
+    QUEUED = "queued"
     STARTING = "starting"
     READY = "ready"
     FALLING_ASLEEP = "sleepPending"
@@ -25,6 +26,7 @@ class State(Enum):
 class Event(Enum):
     """What happens to a model server."""
 
+    QUEUE = auto()
     START = auto()
     BECAME_READY = auto()
     SLEEP = auto()
@@ -53,15 +55,19 @@ class Wish(Enum):
 
 ENDED = frozenset({State.STOPPED, State.FAILED})
 HAS_PROCESS = frozenset(State) - ENDED
-HOLDS_MEMORY = HAS_PROCESS - {State.ASLEEP}
+HOLDS_MEMORY = HAS_PROCESS - {State.ASLEEP}  # or is given it next, as in a cluster's queue
 AT_REST = frozenset(State) - HOLDS_MEMORY
 BETWEEN_SLEEP_AND_WAKE = frozenset({State.FALLING_ASLEEP, State.ASLEEP, State.WAKING})
-IN_MOTION = frozenset({State.STARTING, State.WAKING})
+IN_MOTION = frozenset({State.QUEUED, State.STARTING, State.WAKING})
 ON_THE_WAY_OUT = frozenset({State.FALLING_ASLEEP, State.STOPPING})
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.STOPPED, Event.START): State.STARTING,
     (State.FAILED, Event.START): State.STARTING,
+    # A place may let a server wait until there is one for it.
+    (State.STOPPED, Event.QUEUE): State.QUEUED,
+    (State.FAILED, Event.QUEUE): State.QUEUED,
+    (State.QUEUED, Event.START): State.STARTING,
     (State.STARTING, Event.BECAME_READY): State.READY,
     (State.READY, Event.SLEEP): State.FALLING_ASLEEP,
     (State.FALLING_ASLEEP, Event.SLEPT): State.ASLEEP,

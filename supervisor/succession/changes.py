@@ -71,4 +71,5 @@ def _effective(config: Config, name: str) -> object:
 def _process(model: Model) -> object:
     """Return what a running process was started with, and how it is put to sleep and woken."""
     where = model.port, model.proxy, model.check_endpoint, model.detached
-    return model.cmd, model.env, where, model.recipe.way
+    held = model.holding and model.holding.asked
+    return model.cmd, model.env, where, model.recipe.way, held

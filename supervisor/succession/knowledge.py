@@ -91,6 +91,7 @@ class Knowledge:
 
 def _fingerprint_of(model: Model) -> str:
     """Return what stands for the way in which a model is started, its port apart."""
+    model = model.as_written
     if model.on_port:  # the port is ours to choose, and changes with the models beside it
         model = model.on_port(ANY_PORT)
     facts = [model.id, model.cmd.argv, model.env, model.detached, model.gpus, model.recipe.way]

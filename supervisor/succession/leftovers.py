@@ -18,7 +18,7 @@ from configschema import Config, Limits, Model, resolve_limits
 from supervisor.places.addresses import shown_address
 from supervisor.places.containers import is_outside, stop_command
 from supervisor.places.elsewhere import Elsewhere, ServerElsewhere
-from supervisor.places.handles import ElsewhereHandle, HereHandle
+from supervisor.places.handles import ElsewhereHandle, HereHandle, StepHandle
 from supervisor.places.here import Here, name_in_tokens
 from supervisor.places.localserver import STUCK, LocalServer
 from supervisor.places.running import Left, Order, RunningServer
@@ -90,6 +90,9 @@ class _Settling:
             else:  # it was left of a process
                 await self._end_what_it_led_to(record, model)
             return
+        if isinstance(record.handle, StepHandle):
+            self._settle_step(record, model)
+            return
         handle = record.handle
         if not await handle.kin.members():
             await self._end_what_it_led_to(record, model)
@@ -103,6 +106,15 @@ class _Settling:
         else:
             ask = self._stop_of(record, model)
             await self._end(record.model, handle, reason or "", ask)
+
+    def _settle_step(self, record: Record, model: Model | None) -> None:
+        """Let a step be taken over if it may be; the keeper of its cluster ends all others.
+
+        It is asked how it is when it is: a cluster that is slow to answer holds up nobody else.
+        """
+        known = model is not None and fingerprint(model) == record.fingerprint
+        if known and model is not None and model.holding and State(record.state) in ADOPTABLE:
+            self.adopted[record.model] = record
 
     async def _as_it_is(self, record: Record, model: Model, server: RunningServer) -> Record:
         """Return the record of a server, which may have been put to sleep by somebody else."""

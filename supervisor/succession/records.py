@@ -18,7 +18,15 @@ import attrs
 import structlog
 
 from configschema import Model
-from supervisor.places.handles import ElsewhereHandle, Handle, HereHandle, as_data, boot, handle_in
+from supervisor.places.handles import (
+    ElsewhereHandle,
+    Handle,
+    HereHandle,
+    StepHandle,
+    as_data,
+    boot,
+    handle_in,
+)
 from supervisor.processes.plainfiles import text_of
 from supervisor.states.snapshot import Snapshot
 from supervisor.states.table import HAS_PROCESS
@@ -128,7 +136,7 @@ class Records:
 
     def _record(self, model: Model, snapshot: Snapshot, logs: bool) -> Record | None:
         handle = snapshot.handle
-        if not isinstance(handle, HereHandle | ElsewhereHandle):
+        if not isinstance(handle, HereHandle | ElsewhereHandle | StepHandle):
             return None
         return Record(
             model=model.id,
@@ -159,8 +167,10 @@ def _owner(folder: Path) -> str:
 
 def fingerprint(model: Model) -> str:
     """Return what stands for all that a process was started with, and how it sleeps and wakes."""
+    model = model.as_written
     facts = attrs.asdict(model, recurse=True)
-    known = [facts[name] for name in ("cmd", "env", "port", "proxy", "check_endpoint", "detached")]
+    known: list[object] = [model.holding.asked] if model.holding else []
+    known += [facts[name] for name in ("cmd", "env", "port", "proxy", "check_endpoint", "detached")]
     text = repr([*known, model.recipe.way])
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from configschema import parse
 from supervisor import State
-from supervisor.neighbours import gpus_of, is_watched
+from supervisor.upkeep.neighbours import gpus_of, is_watched
 from tests.fakes import FakePrograms
 from tests.supervisor.helpers import model, parse_models, supervise
 from tests.supervisor.model.test_room import supervising

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configschema import parse
-from configschema.keys.matrixlanguage import Either, Expression, Name, read
+from configschema.rules.matrixlanguage import Either, Expression, Name, read
 from supervisor.scheduling import placement
 from supervisor.scheduling.placement import MakeRoom, placement_of
 

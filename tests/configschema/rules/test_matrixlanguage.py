@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configschema.keys.matrixlanguage import (
+from configschema.rules.matrixlanguage import (
     Either,
     Expression,
     Name,

@@ -1,0 +1,72 @@
+"""Models in a cluster, whose address is known when their servers have come to run there.
+
+Owns the way back from the file's data to such a model. Where a server runs is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import attrs
+
+from configschema.keys.clusters import Landing
+from configschema.keys.recipe import by_way_of
+from configschema.keys.schema import Config, Model
+from configschema.making.expansion import expand
+from configschema.making.structuring import structure
+from configschema.rules.clusters import holding_for
+
+
+def with_landings(config: Config, data: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
+    """Return a configuration whose models in clusters can be told where they run.
+
+    Args:
+        config: what was made of the data.
+        data: of the file, macros not expanded.
+        environ: for the macros that it was made with.
+    """
+    models = {
+        name: _movable(attrs.evolve(model, holding=holding_for(config, model)), data, environ)
+        if model.in_
+        else model
+        for name, model in config.models.items()
+    }
+    return attrs.evolve(config, models=models)
+
+
+def _movable(model: Model, data: Mapping[str, Any], environ: Mapping[str, str]) -> Model:
+    return attrs.evolve(model, on_landing=partial(_landed, model, data, environ))
+
+
+def _landed(
+    model: Model, data: Mapping[str, Any], environ: Mapping[str, str], landing: Landing
+) -> Model:
+    """Make a model once more, with the address that its server has.
+
+    Its ``cmd`` stays as it is: the next server that it starts may land elsewhere.
+    """
+    alone = {
+        "macros": data.get("macros"),
+        "clusters": data.get("clusters"),
+        "models": {model.id: data["models"][model.id]},
+    }
+    expansion = expand(alone, environ, where={"HOST": landing.host, "PORT": landing.port})
+    config, _ = structure(expansion.data, expansion.ports)
+    made = config.models[model.id]
+    shown = {
+        key: text.replace("${HOST}", landing.host).replace("${PORT}", str(landing.port))
+        for key, text in model.shown.items()
+    }
+    return attrs.evolve(
+        made,
+        cmd=model.cmd,
+        env=model.env,
+        recipe=by_way_of(made.recipe, made.proxy, landing.entrance),
+        shown=shown,
+        holding=model.holding,
+        landing=landing,
+        on_landing=model.on_landing,
+        written=model,
+    )

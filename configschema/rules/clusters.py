@@ -1,0 +1,96 @@
+"""Rules for clusters: which allocation each model runs in, and what must fit together there.
+
+Owns the way from a model to what is held for it. What Slurm itself refuses is told when it does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from configschema.keys.clusters import Allocation, Holding, Where, bytes_of, ports_of
+from configschema.keys.schema import Config, Model
+from configschema.text.problems import Fault, Meant, Path
+
+_TIME = re.compile(r"[0-9]+|[0-9]+:[0-9]{2}|[0-9]+:[0-9]{2}:[0-9]{2}|[0-9]+-[0-9]+(:[0-9]{2}){0,2}")
+_OPTION = re.compile(r"-[A-Za-z-].*", re.DOTALL)
+SHARED_ALREADY = ("cluster", "gres", "mem", "cpus", "time", "renew", "sbatch")
+
+
+def holding_for(config: Config, model: Model) -> Holding | None:
+    """Return what is held for a model; None for one of this machine."""
+    if model.in_ is None:
+        return None
+    shared = model.in_.allocation
+    allocation = config.allocations[shared] if shared else model.in_
+    cluster = allocation.cluster or next(iter(config.clusters))
+    return Holding(
+        name=shared or f"({model.id})",  # no name in the file has brackets
+        allocation=allocation,
+        cluster=cluster,
+        settings=config.clusters[cluster],
+    )
+
+
+def check_clusters(config: Config) -> Iterator[Fault]:
+    """Yield what is wrong with clusters, allocations, and models in them."""
+    for name, cluster in config.clusters.items():
+        path = ("clusters", name)
+        if ports_of(cluster.ports) is None:
+            message = "expected two ports such as 60000-60999, found {}"
+            yield Fault((*path, "ports"), message, (cluster.ports,))
+        for key in ("sbatch", "srun"):
+            yield from _options(getattr(cluster, key), (*path, key))
+    for name, allocation in config.allocations.items() if config.clusters else ():
+        path = ("allocations", name)
+        if name.startswith("("):
+            yield Fault(path, "a name that begins with '(' is one of llamadoze's own")
+        yield from _allocation(allocation, path, config)
+    for name, model in config.models.items():
+        if model.in_ is not None:
+            yield from _model(model, model.in_, ("models", name), config)
+
+
+def _allocation(allocation: Allocation, path: Path, config: Config) -> Iterator[Fault]:
+    names = ", ".join(config.clusters)
+    if not allocation.cluster and len(config.clusters) > 1:
+        yield Fault((*path, "cluster"), f"is required where there are several: one of {names}")
+    elif allocation.cluster and allocation.cluster not in config.clusters:
+        meant = Meant(allocation.cluster, config.clusters)
+        what = "there is no cluster {}"
+        yield Fault((*path, "cluster"), what, (allocation.cluster,), meant=meant)
+    if allocation.mem and not bytes_of(allocation.mem):
+        message = "expected memory such as 64G or 512M, found {}"
+        yield Fault((*path, "mem"), message, (allocation.mem,))
+    if allocation.time and not _TIME.fullmatch(allocation.time):
+        message = "expected a time as sbatch has it, such as 2-00:00:00 or 90 (minutes), found {}"
+        yield Fault((*path, "time"), message, (allocation.time,))
+    yield from _options(allocation.sbatch, (*path, "sbatch"))
+
+
+def _options(options: tuple[str, ...], path: Path) -> Iterator[Fault]:
+    for number, one in enumerate(options):
+        if not _OPTION.fullmatch(one) or "\0" in one:
+            message = "expected an option in one text, such as --qos=high, found {}"
+            yield Fault((*path, number), message, (one,))
+
+
+def _model(model: Model, where: Where, path: Path, config: Config) -> Iterator[Fault]:
+    place = (*path, "in")
+    if where.allocation:
+        given = [key for key in SHARED_ALREADY if getattr(where, key)]
+        if where.allocation not in config.allocations:
+            meant = Meant(where.allocation, config.allocations)
+            what = "there is no allocation {}"
+            yield Fault(place, what, (where.allocation,), meant=meant)
+        elif given:
+            message = "is said in the allocation {} itself, which models share"
+            yield Fault((*place, given[0]), message, (where.allocation,))
+    else:
+        yield from _allocation(where, place, config)
+    if model.detached:
+        message = "a model in a cluster is started by cmd there: take detached away"
+        yield Fault((*path, "detached"), message, also=place)
+    if model.sleep == "cuda-checkpoint":
+        message = "suspends processes of this machine only, and the model runs in a cluster"
+        yield Fault((*path, "sleep"), message, also=place)

@@ -1,0 +1,190 @@
+"""What is held of a cluster: one allocation, who is in it, and what has to be done about it. Pure.
+
+Owns when it is asked for, when the next one is, when its models leave it, and when it is given
+back. Doing any of it is the keeper's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+
+import attrs
+
+from configschema import Holding
+from supervisor.clusters.slurm import Job
+from supervisor.states.durations import seconds
+
+LINGER = 2.0  # seconds that a queued job is kept when nobody waits: the next may ask for the same
+MARGIN = 60.0  # seconds before its end that an allocation takes no more, and is left
+LONGEST_LEAD = 900.0  # seconds before that that the next one is asked for
+PART_OF_ITS_TIME = 0.1  # of an allocation that is short
+SHORTLY = 90.0  # seconds that are told as such
+ENDED = frozenset({"COMPLETING", "COMPLETED"})  # without a word of why
+
+
+@attrs.frozen(kw_only=True)
+class Facts:
+    """How one allocation stands.
+
+    Attributes:
+        jobs: that were asked for it and have not ended.
+        in_use: the numbers of those in which models have servers.
+        leaving: the numbers of those that Slurm has told to end.
+        wanted: whether somebody waits for it.
+        is_asked: whether a job was asked for that is not listed yet.
+        empty_since: when the last model left, or the last one that waited.
+        idle: seconds that it is kept then.
+        renew: seconds before its end that the next one is asked for; None is a part of its time.
+        is_current: whether the configuration has it.
+    """
+
+    jobs: tuple[Job, ...] = ()
+    in_use: frozenset[str] = frozenset()
+    leaving: frozenset[str] = frozenset()
+    wanted: bool = False
+    is_asked: bool = False
+    empty_since: float = 0.0
+    idle: float = 0.0
+    renew: float | None = None
+    is_current: bool = True
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether somebody is in it, or waits for it."""
+        return self.wanted or bool(self.in_use)
+
+    def takes(self, job: Job, now: float) -> bool:
+        """Whether a model may be started in a job."""
+        ends_soon = job.id in self.leaving or now >= _end_of_service(job)
+        return self.is_current and job.runs and not ends_soon
+
+    def best(self, now: float) -> Job | None:
+        """Return the job for who starts now: the newest."""
+        found = [job for job in self.jobs if self.takes(job, now)]
+        return max(found, key=lambda job: int(job.id), default=None)
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What has to be done.
+
+    Attributes:
+        submits: whether a job is asked for.
+        cancelled: the numbers of jobs that are given back.
+        left: the numbers of jobs that models must leave.
+    """
+
+    submits: bool = False
+    cancelled: frozenset[str] = frozenset()
+    left: frozenset[str] = frozenset()
+
+
+def plan(facts: Facts, now: float) -> Plan:
+    """Decide about one allocation.
+
+    Args:
+        facts: how it stands.
+        now: seconds since 1970, as all times of Slurm.
+    """
+    best, queued = facts.best(now), [job for job in facts.jobs if job.waits]
+    running = [job for job in facts.jobs if job.runs]
+    is_short = best is None or now >= _renewal(best, facts.renew)
+    submits = facts.is_current and facts.is_needed and is_short and not queued
+    return Plan(
+        submits=submits and not facts.is_asked,
+        left=frozenset(
+            job.id for job in running if job.id in facts.in_use and not _stays(job, best, facts)
+        ),
+        cancelled=frozenset(
+            [job.id for job in running if _is_given_back(job, best, facts, now)]
+            + [job.id for job in queued[not _is_past(facts, LINGER, now) :]]
+        ),
+    )
+
+
+def _stays(job: Job, best: Job | None, facts: Facts) -> bool:
+    """Whether the models in a job stay there: it is the best, or as good."""
+    return best is not None and job.id == best.id
+
+
+def _is_given_back(job: Job, best: Job | None, facts: Facts, now: float) -> bool:
+    if job.id in facts.in_use:
+        return False
+    if best is None or job.id != best.id:
+        return True
+    return _is_past(facts, facts.idle, now)
+
+
+def _is_past(facts: Facts, patience: float, now: float) -> bool:
+    """Whether nobody has needed it for so long."""
+    if not facts.is_current:
+        return True
+    return not facts.is_needed and now >= facts.empty_since + patience
+
+
+def _length(job: Job) -> float:
+    return (job.ends or 0.0) - (job.starts or 0.0)
+
+
+def _end_of_service(job: Job) -> float:
+    """Return when a job takes no more models, and those in it leave."""
+    if job.ends is None:
+        return float("inf")
+    return job.ends - min(MARGIN, PART_OF_ITS_TIME * _length(job))
+
+
+def _renewal(job: Job, renew: float | None) -> float:
+    """Return when the next job is asked for."""
+    if job.ends is None:
+        return float("inf")
+    usual = min(LONGEST_LEAD, PART_OF_ITS_TIME * _length(job))
+    return min(job.ends - (usual if renew is None else renew), _end_of_service(job))
+
+
+def next_change(facts: Facts, now: float) -> float:
+    """Return when something will have to be done, if nothing else happens."""
+    times = [facts.empty_since + patience for patience in (LINGER, facts.idle)]
+    for job in facts.jobs:
+        times += [_renewal(job, facts.renew), _end_of_service(job)]
+    return min((one for one in times if one > now), default=float("inf"))
+
+
+# Marks and words.
+
+
+def mark_of(owner: str, holding: Holding) -> str:
+    """Return what the jobs of an allocation are marked with: whose they are, and how asked for."""
+    text = repr(holding.asked).encode(errors="surrogatepass")
+    return f"{mark_of_owner(owner)}{hashlib.sha256(text).hexdigest()[:16]}"
+
+
+def mark_of_owner(owner: str) -> str:
+    """Return how the marks of all jobs of a daemon begin."""
+    return f"llamadoze.{owner}."
+
+
+def of_mark(jobs: Iterable[Job], mark: str) -> list[Job]:
+    """Return the jobs with a mark."""
+    return [job for job in jobs if job.comment == mark or job.comment.startswith(f"{mark}.")]
+
+
+def queued_told(job: Job, now: float) -> str:
+    """Say that a job waits, why, and when it is expected to begin."""
+    text = f"job {job.id} waits in Slurm's queue"
+    text += f" ({job.reason})" if job.reason else ""
+    if job.starts is None:
+        return text
+    left = max(0.0, job.starts - now)
+    if left < SHORTLY:
+        return f"{text}, expected to start in {seconds(round(left))}"
+    at = datetime.fromtimestamp(job.starts).astimezone()
+    return f"{text}, expected to start at {at:%H:%M} (in {round(left / 60)} min)"
+
+
+def end_told(job: Job) -> str:
+    """Say how a job ended, in Slurm's word."""
+    state = "" if job.state in ENDED else f": {job.state}"
+    reason = f" ({job.reason})" if job.reason and job.reason != job.state else ""
+    return f"its job {job.id} has ended{state}{reason}"

@@ -1,0 +1,145 @@
+"""The connection to the launcher of a step: what it is asked, and what it tells by itself.
+
+Owns the form of both, and that the connection is made anew when it breaks. Whether a step lives
+that cannot be reached is not decided here.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import trio
+
+from configschema import Entrance
+from supervisor.clusters.node.entrance import CONTROL
+from supervisor.clusters.tunnel import enter
+
+LONGEST_ANSWER = 10.0  # seconds
+LONGEST_LINE = 1 << 22  # bytes
+BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError)
+KEPT_ALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
+"""Until a connection breaks whose other side is gone without a word: seconds, and milliseconds."""
+
+
+class NotReached(Exception):
+    """The launcher cannot be asked; the text says why."""
+
+
+def keep_alive(stream: trio.SocketStream) -> None:
+    """Let a connection break soon that leads nowhere any more."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEPT_ALIVE.items():
+        stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+@attrs.define(eq=False)
+class Control:
+    """A launcher, as long as it can be reached.
+
+    Attributes:
+        entrance: of its step.
+        on_notice: called when Slurm has told the step to end.
+        exited: how the server has ended, once that was told; see `has_exited`.
+        has_exited: set then.
+        has_been_reached: set once the launcher has answered.
+        heard_at: when it was there last, on Trio's clock.
+    """
+
+    entrance: Entrance
+    on_notice: Callable[[], None] = lambda: None
+    exited: int | None = attrs.field(default=None, init=False)
+    has_exited: trio.Event = attrs.field(factory=trio.Event, init=False)
+    has_been_reached: trio.Event = attrs.field(factory=trio.Event, init=False)
+    heard_at: float = attrs.field(factory=trio.current_time, init=False)
+    _stream: trio.SocketStream | None = attrs.field(default=None, init=False)
+    _answers: dict[int, Any] = attrs.field(factory=dict, init=False)
+    _waiting: dict[int, trio.Event] = attrs.field(factory=dict, init=False)
+    _next: int = attrs.field(default=0, init=False)
+
+    async def run(self) -> str:
+        """Connect, and hear what is told until the connection ends; return why it did.
+
+        Raises:
+            OSError: nobody is there, or a stranger.
+        """
+        with trio.fail_after(LONGEST_ANSWER):
+            stream = await enter(self.entrance, CONTROL)
+        keep_alive(stream)
+        async with stream, trio.open_nursery() as nursery:
+            self._stream = stream
+            nursery.start_soon(self._begin)
+            try:
+                await self._hear(stream)
+            except trio.BrokenResourceError as error:
+                return str(error.__cause__ or error)
+            finally:
+                self._stream = None
+                for event in self._waiting.values():
+                    event.set()
+                nursery.cancel_scope.cancel()
+        return "it was closed"
+
+    async def _begin(self) -> None:
+        """Ask for the state, which tells an end that was missed."""
+        try:
+            said = await self.ask("state")
+        except NotReached:
+            return  # who hears learns why
+        self.has_been_reached.set()
+        self.heard_at = trio.current_time()
+        if said["status"] is not None:
+            self._note_exit(said["status"])
+        if said["notice"]:
+            self.on_notice()
+
+    async def _hear(self, stream: trio.SocketStream) -> None:
+        rest = b""
+        async for piece in stream:
+            self.heard_at = trio.current_time()
+            *lines, rest = (rest + bytes(piece)).split(b"\n")
+            if len(rest) > LONGEST_LINE:
+                return
+            for line in filter(None, lines):
+                self._take(json.loads(line))
+
+    def _take(self, told: dict[str, Any]) -> None:
+        if "id" in told:
+            if event := self._waiting.get(told["id"]):
+                self._answers[told["id"]] = told.get("said")
+                event.set()
+        elif "exited" in told:
+            self._note_exit(told["exited"])
+        elif "notice" in told:
+            self.on_notice()
+
+    def _note_exit(self, status: int) -> None:
+        self.exited = status
+        self.has_exited.set()
+
+    async def ask(self, what: str, **more: object) -> Any:  # noqa: ANN401 -- JSON
+        """Ask the launcher something.
+
+        Raises:
+            NotReached: there is no answer.
+        """
+        if self._stream is None:
+            raise NotReached("its launcher is not connected")
+        self._next += 1
+        number = self._next
+        event = self._waiting[number] = trio.Event()
+        line = json.dumps({"id": number, "what": what, **more}).encode() + b"\n"
+        try:
+            with trio.move_on_after(LONGEST_ANSWER):
+                await self._stream.send_all(line)
+                await event.wait()
+        except BROKEN as error:
+            raise NotReached(f"its launcher cannot be asked: {error}") from error
+        finally:
+            del self._waiting[number]
+        if number not in self._answers:
+            raise NotReached(f"its launcher did not answer within {LONGEST_ANSWER:g}s")
+        return self._answers.pop(number)

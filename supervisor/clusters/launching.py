@@ -1,0 +1,184 @@
+"""How a model server is started as a step: the command, the program that goes along, its report.
+
+Owns what the launcher is told, and how its report is read from the output of the step. What it does
+on the node is in `node`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+
+from configschema import Holding, Model
+from configschema.keys.clusters import ANY_PORT, ports_of
+from supervisor.clusters import node
+from supervisor.clusters.node.launcher import ORDER, REPORT
+from supervisor.clusters.slurm import OF_ANOTHER_JOB, Job, step_command
+from supervisor.processes.census import COMMAND
+
+LOOPBACK = "127.0.0.1"
+MODULES = ("members", "measuring", "entrance", "launcher")  # in the order of their imports
+PROGRAM = "LLAMADOZE_PROGRAM"  # the variable that holds it
+BOOTSTRAP = (
+    "import json,os,sys,types\n"
+    f"for name,text in json.loads(os.environ.pop('{PROGRAM}')):\n"
+    " one=sys.modules[name]=types.ModuleType(name)\n"
+    " exec(compile(text,name,'exec'),one.__dict__)\n"
+    "one.main()"
+)
+"""What the Python of a node is told: to take the launcher from its environment."""
+BETWEEN_LOOKS = 0.02  # seconds
+LONGEST_REPORT = 1 << 16  # bytes of output that are looked through for it
+
+
+@attrs.frozen
+class Report:
+    """What a launcher says at its start.
+
+    Attributes:
+        port: that the server is to listen on.
+        entrance: the port of the entrance.
+        job: the number of its job.
+        step: its own within that.
+        node: where it runs.
+        failure: why there is no server; nothing if there is.
+    """
+
+    port: int = 0
+    entrance: int = 0
+    job: str = ""
+    step: str = ""
+    node: str = ""
+    failure: str = ""
+
+
+@cache
+def program() -> str:
+    """Return the launcher's modules with their names, as JSON."""
+    folder = Path(node.__file__).parent
+    named = [(f"{node.__name__}.{name}", (folder / f"{name}.py").read_text()) for name in MODULES]
+    return json.dumps(named)
+
+
+def new_key() -> str:
+    """Return a key for one life of a server."""
+    return secrets.token_hex(32)
+
+
+def port_wanted(model: Model) -> int:
+    """Return the port that a model's address names; 0 if it is to be found on the node."""
+    try:
+        return urlsplit(model.proxy).port or 0
+    except ValueError:  # it is ${PORT}
+        return 0
+
+
+def launch_command(holding: Holding, job: Job, token: str) -> Sequence[str]:
+    """Return what starts a launcher in a job.
+
+    Args:
+        holding: what the job is of.
+        job: that runs.
+        token: the name of the step.
+    """
+    options = (*holding.settings.srun, *_folder(holding), "--unbuffered", "--input=none")
+    begin = step_command(job.id, job.node, token, options)
+    # What marks the commands of this machine must not mark what runs on another.
+    return [*begin, "env", "-u", COMMAND, holding.settings.python, "-c", BOOTSTRAP]
+
+
+def beside_command(holding: Holding, job: str, at: str, argv: Sequence[str]) -> Sequence[str]:
+    """Return what runs a command in a job, beside the server."""
+    return [*step_command(job, at, "llamadoze-command", _folder(holding)), *argv]
+
+
+def _folder(holding: Holding) -> list[str]:
+    folder = holding.settings.folder
+    return [f"--chdir={folder}"] if folder else []
+
+
+def launch_environment(
+    env: Mapping[str, str], model: Model, holding: Holding, key: str, grace: float
+) -> dict[str, str]:
+    """Return the environment of the step, which tells the launcher what to run."""
+    order = {
+        "argv": list(model.cmd.argv),
+        "host": LOOPBACK,
+        "port": port_wanted(model),
+        "ports": ports_of(holding.settings.ports) or ANY_PORT,
+        "key": key,
+        "grace": grace,
+        "hidden": [COMMAND],
+    }
+    kept = {name: text for name, text in env.items() if not name.startswith(OF_ANOTHER_JOB)}
+    return {**kept, PROGRAM: program(), ORDER: json.dumps(order)}
+
+
+@attrs.define(eq=False)
+class ReportReader:
+    """Reads the output of a step up to the launcher's report, and passes on all else.
+
+    Attributes:
+        hear: takes the output.
+        there: set when it is there.
+    """
+
+    hear: Callable[[bytes], None]
+    there: trio.Event = attrs.field(factory=trio.Event, init=False)
+    report: Report | None = attrs.field(default=None, init=False)
+    _begun: bytes | None = attrs.field(default=b"", init=False)
+
+    def write(self, output: bytes) -> None:
+        """Take output."""
+        if self._begun is None:
+            self.hear(output)
+            return
+        *lines, self._begun = (self._begun + output).split(b"\n")
+        for number, line in enumerate(lines):
+            if self._found([line]):
+                rest = b"\n".join([*lines[number + 1 :], self._begun])
+                self._begun = None
+                self.hear(rest)
+                return
+            self.hear(line + b"\n")
+        if len(self._begun) > LONGEST_REPORT:
+            self.hear(self._begun)
+            self._begun = b""
+
+    async def find_in(self, file: Path) -> None:
+        """Look for the report in a file, which is followed at a slower pace."""
+        while not self._found(_beginning_of(file).split(b"\n")[:-1]):  # noqa: ASYNC110 -- a file
+            await trio.sleep(BETWEEN_LOOKS)
+
+    def _found(self, lines: Iterable[bytes]) -> bool:
+        found = next(filter(None, map(report_in, lines)), None)
+        if found:
+            self.report = found
+            self.there.set()
+        return found is not None
+
+
+def _beginning_of(file: Path) -> bytes:
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        return opened.read(LONGEST_REPORT)
+    return b""
+
+
+def report_in(line: bytes) -> Report | None:
+    """Return the report that a line of output is; None if it is none."""
+    if not line.startswith(REPORT.encode()):
+        return None
+    try:
+        told: dict[str, Any] = json.loads(line[len(REPORT) :])
+        return Report(**told)
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,172 @@
+"""The program that stands for a model server on a node: it starts the server and leads to it.
+
+Owns the server's port there, what its owner is told, and how the step ends. It runs there as text:
+Python 3.8 and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from supervisor.clusters.node.entrance import Entrance, Visitor
+from supervisor.clusters.node.measuring import gpu_memory, host_memory, is_listening
+from supervisor.clusters.node.members import BETWEEN_LOOKS, CANNOT_START, Server
+
+ORDER = "LLAMADOZE_ORDER"  # the variable that says what to run
+REPORT = "llamadoze-step "  # how the line begins that tells where the server is
+LONGEST_FAREWELL = 0.5  # seconds for the news of the end to be taken
+
+
+class CannotLaunch(Exception):
+    """There is no server; the text says why."""
+
+
+class Launcher:
+    """A server and its entrance.
+
+    Attributes:
+        server: its processes.
+        entrance: the way to it.
+        notice: the signal by which Slurm has told that the step must end; nothing before.
+    """
+
+    def __init__(self, server: Server, key: bytes, host: str, port: int) -> None:
+        self.server = server
+        self.entrance = Entrance(key, host, port, self.answer)
+        self.notice = ""
+
+    def hear(self, number: int) -> None:
+        """Hear that the step must end: who owns the server decides how, if it is there."""
+        self.notice = signal.Signals(number).name
+        if self.entrance.controls:
+            self.entrance.tell(notice=self.notice)
+        else:
+            self.entrance.keep(self.server.end())
+
+    async def answer(self, asked: dict[str, Any]) -> Any:
+        """Answer one question of who owns the server."""
+        server, what = self.server, asked.get("what")
+        if what == "state":
+            return {"status": server.exit_status(), "pid": server.pid, "notice": self.notice}
+        if what == "members":
+            return server.members()
+        if what == "own":
+            return is_listening(server.members(), self.entrance.port)
+        if what == "weigh":
+            return await self._weigh()
+        if what == "end":
+            self.entrance.keep(server.end(asked.get("grace")))
+        return None
+
+    async def _weigh(self) -> dict[str, Any]:
+        pids = self.server.members()
+        gpus = await asyncio.get_running_loop().run_in_executor(None, gpu_memory, pids)
+        return {**host_memory(pids), **gpus}
+
+    async def run(self) -> int:
+        """Wait for the end of the server, say so, and return how it ended."""
+        await self.server.has_ended.wait()
+        await self.server.end()
+        status = self.server.exit_status() or 0
+        self.entrance.tell(exited=status)
+        loop = asyncio.get_running_loop()
+        over = loop.time() + LONGEST_FAREWELL
+        while self.entrance.controls and loop.time() < over:
+            await asyncio.sleep(BETWEEN_LOOKS)
+        return status
+
+
+def free_port(host: str, wanted: int) -> int:
+    """Return a port that nobody has, or the one that is wanted."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, wanted))
+            trial.listen(1)
+        except OSError as error:
+            where = f"{host}:{wanted}" if wanted else host
+            raise CannotLaunch(f"{where} cannot be listened on: {error.strerror}") from None
+        port: int = trial.getsockname()[1]
+        return port
+
+
+def listening_on(ports: tuple[int, int]) -> socket.socket:
+    """Listen for visitors on the node's network, on the first of some ports that is free."""
+    first, last = ports
+    for port in range(first, last + 1):
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("0.0.0.0", port))  # noqa: S104 -- the key is what keeps others out
+            listening.listen(128)
+        except OSError:
+            listening.close()
+        else:
+            return listening
+    raise CannotLaunch(f"no port from {first} to {last} is free for the entrance (ports)")
+
+
+def put(text: str, host: str, port: int) -> str:
+    """Put the address in where a text has it."""
+    return text.replace("${HOST}", host).replace("${PORT}", str(port))
+
+
+def say(**facts: Any) -> None:
+    """Tell whoever reads the output of the step."""
+    sys.stdout.write(REPORT + json.dumps(facts) + "\n")
+    sys.stdout.flush()
+
+
+def made(order: dict[str, Any]) -> Launcher:
+    """Return the launcher of a server that is not started yet."""
+    host = order["host"]
+    port = free_port(host, order["port"])
+    env = {name: put(value, host, port) for name, value in os.environ.items()}
+    for name in order["hidden"]:
+        env.pop(name, None)
+    argv = [put(word, host, port) for word in order["argv"]]
+    server = Server(argv, env, order["grace"])
+    return Launcher(server, bytes.fromhex(order["key"]), host, port)
+
+
+async def launch(order: dict[str, Any]) -> int:
+    """Have a server, from its start to its end; return its exit status."""
+    loop = asyncio.get_running_loop()
+    launcher = made(order)
+    listening = listening_on((order["ports"][0], order["ports"][1]))
+    await loop.create_server(lambda: Visitor(launcher.entrance), sock=listening)
+    loop.add_signal_handler(signal.SIGCHLD, launcher.server.reap)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, launcher.hear, number)
+    if failure := launcher.server.start():
+        raise CannotLaunch(failure)
+    launcher.server.reap()  # it may have ended already
+    say(
+        port=launcher.entrance.port,
+        entrance=listening.getsockname()[1],
+        job=os.environ.get("SLURM_JOB_ID", ""),
+        step=os.environ.get("SLURM_STEP_ID", ""),
+        node=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+    )
+    status = await launcher.run()
+    return status if status >= 0 else 128 - status
+
+
+def main() -> None:
+    """Run what the environment says."""
+    try:
+        status = asyncio.run(launch(json.loads(os.environ.pop(ORDER))))
+    except CannotLaunch as error:
+        say(failure=str(error))
+        status = CANNOT_START
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

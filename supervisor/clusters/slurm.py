@@ -1,0 +1,248 @@
+"""What Slurm is asked, by its own commands, and how its answers read.
+
+Owns the commands, their time limit, and the difference between "there is no such job" and "it does
+not answer". What is done about either is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+import attrs
+import trio
+
+from configschema import Holding
+from supervisor.processes.commands import run_command
+
+LONGEST_ANSWER = 15.0  # seconds; a controller that hangs is given up on, and asked again
+MOST_SAID = 300  # characters of what a command says that are shown
+JOB_FORMAT = "%A|%T|%N|%k|%S|%e|%r"
+STEP_FORMAT = "%i|%j|%N"
+OF_ANOTHER_JOB = (
+    *("SLURM_JOB", "SLURM_STEP", "SLURM_NODE", "SLURM_NNODES", "SLURM_NPROCS", "SLURM_NTASKS"),
+    *("SLURM_MEM", "SLURM_CPU", "SLURM_TASK", "SLURM_GTIDS", "SLURM_GPU"),
+)
+"""How variables begin that tell of the job in which the daemon itself may run."""
+WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD"})
+RUNNING = frozenset({"RUNNING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING"})
+ENDED_ALREADY = ("Invalid job id", "already completing or completed")
+REFUSES = "Batch job submission failed"
+UNREACHED = ("Unable to contact", "Socket timed out", "Zero Bytes", "unavailable", "onnection")
+"""What stands beside that if it was not Slurm's controller that refused."""
+
+
+class NotAnswered(Exception):
+    """Slurm did not answer, or did not understand: nothing is known. The text is its own."""
+
+
+class Refused(Exception):
+    """Slurm does not take a job; the text says why."""
+
+
+@attrs.frozen(kw_only=True)
+class Job:
+    """A job as Slurm lists it.
+
+    Attributes:
+        id: its number.
+        state: Slurm's word for where it stands.
+        node: the first of its nodes, once it has some.
+        comment: what it was marked with.
+        starts: when it began or is expected to, in seconds since 1970; None if that is not known.
+        ends: when its time is over; None without a limit.
+        reason: why it waits, or how it ended, in Slurm's word.
+    """
+
+    id: str
+    state: str
+    node: str = ""
+    comment: str = ""
+    starts: float | None = None
+    ends: float | None = None
+    reason: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is in the queue, or its nodes are being made ready."""
+        return self.state in WAITING
+
+    @property
+    def runs(self) -> bool:
+        """Whether steps can be started in it."""
+        return self.state in RUNNING
+
+
+@attrs.frozen(kw_only=True)
+class Step:
+    """A step that runs.
+
+    Attributes:
+        id: the job's and its own, as in ``12.0``.
+        name: what it was marked with.
+        node: the first of its nodes.
+    """
+
+    id: str
+    name: str
+    node: str
+
+
+def environment() -> dict[str, str]:
+    """Return what Slurm's commands are given: nothing of a job that the daemon may run in."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(OF_ANOTHER_JOB)}
+    return {**kept, "SLURM_TIME_FORMAT": "%s"}
+
+
+async def jobs() -> list[Job]:
+    """Return the jobs of this user, also those that ended a short while ago.
+
+    Raises:
+        NotAnswered: that is not known.
+    """
+    rows = await _rows(("squeue", "--me", "--noheader", "--states=all", f"--format={JOB_FORMAT}"))
+    return [
+        Job(
+            id=number,
+            state=state,
+            node=first_node(nodes),
+            comment=comment,
+            starts=_time(starts),
+            ends=_time(ends),
+            reason="" if reason == "None" else reason,
+        )
+        for number, state, nodes, comment, starts, ends, reason in rows
+    ]
+
+
+async def steps() -> list[Step]:
+    """Return the steps of this user's jobs, without those that Slurm itself makes.
+
+    Raises:
+        NotAnswered: that is not known.
+    """
+    command = ("squeue", "--me", "--steps", "--noheader", f"--format={STEP_FORMAT}")
+    found = [
+        Step(id=one, name=name, node=first_node(node)) for one, name, node in await _rows(command)
+    ]
+    return [one for one in found if one.id.rpartition(".")[2].isdecimal()]
+
+
+async def submit(holding: Holding, comment: str) -> str:
+    """Ask for an allocation; return the job's number.
+
+    Raises:
+        Refused: it never will be given.
+        NotAnswered: it may have been taken, or not.
+    """
+    try:
+        said = await _said(submission(holding, comment))
+    except NotAnswered as error:
+        if REFUSES in str(error) and not any(word in str(error) for word in UNREACHED):
+            raise Refused(str(error)) from error
+        raise
+    number = said.strip().rpartition("\n")[2].partition(";")[0]
+    if number.isdecimal():
+        return number
+    raise NotAnswered(_short(said))
+
+
+def submission(holding: Holding, comment: str) -> list[str]:
+    """Return the command that asks for an allocation, which does nothing but hold it."""
+    wanted, settings = holding.allocation, holding.settings
+    options = {
+        "--partition": settings.partition,
+        "--account": settings.account,
+        "--chdir": settings.folder,
+        "--gres": wanted.gres,
+        "--mem": wanted.mem,
+        "--cpus-per-task": f"{wanted.cpus or ''}",
+        "--time": wanted.time,
+    }
+    return [
+        *("sbatch", "--parsable", f"--job-name=llamadoze-{holding.name}", f"--comment={comment}"),
+        *("--output=/dev/null", "--no-requeue", f"--nodes={wanted.nodes}"),
+        *(f"{option}={value}" for option, value in options.items() if value),
+        *settings.sbatch,
+        *wanted.sbatch,
+        "--wrap=exec sleep infinity",
+    ]
+
+
+async def cancel(ids: Iterable[str], signal: str = "") -> None:
+    """End jobs or steps, or send them a signal; those that are gone do not matter.
+
+    Raises:
+        NotAnswered: they may live.
+    """
+    if found := list(ids):
+        await _ended(["scancel", *([f"--signal={signal}"] if signal else []), *found])
+
+
+async def _ended(command: Sequence[str]) -> None:
+    try:
+        await _said(command)
+    except NotAnswered as error:
+        if not any(word in str(error) for word in ENDED_ALREADY):
+            raise
+
+
+async def address_of(node: str) -> str:
+    """Return the address by which Slurm itself reaches a node.
+
+    Raises:
+        NotAnswered: that is not known.
+    """
+    said = await _said(("scontrol", "--oneliner", "show", "node", node))
+    facts = dict(word.partition("=")[::2] for word in said.split() if "=" in word)
+    return facts.get("NodeAddr") or node
+
+
+def step_command(job: str, node: str, name: str, options: Sequence[str] = ()) -> list[str]:
+    """Return how a command begins that runs another one in a job, beside whatever runs there."""
+    return [
+        *("srun", "--quiet", f"--jobid={job}", "--overlap", "--nodes=1", "--ntasks=1"),
+        *(f"--nodelist={node}", f"--job-name={name}", "--kill-on-bad-exit=0", *options),
+    ]
+
+
+def first_node(nodes: str) -> str:
+    """Return the first of some nodes, as Slurm lists them: ``n[3-5],n7`` begins with n3."""
+    head, bracket, rest = nodes.partition("[")
+    if not bracket or "," in head:
+        return nodes.partition(",")[0]
+    first = rest.replace("]", ",").replace("-", ",").partition(",")[0]
+    return head + first
+
+
+async def _rows(command: Sequence[str]) -> list[list[str]]:
+    """Return the answer of a command that lists something, without what is no row of it."""
+    width = command[-1].count("|")
+    lines = (await _said(command)).splitlines()
+    return [line.split("|", width) for line in lines if line.count("|") >= width]
+
+
+async def _said(command: Sequence[str]) -> str:
+    """Return what a command says.
+
+    Raises:
+        NotAnswered: it failed.
+    """
+    parts: list[bytes] = []
+    failure: str | None = f"did not answer within {LONGEST_ANSWER:g}s"
+    with trio.move_on_after(LONGEST_ANSWER):
+        failure = await run_command(command, env=environment(), on_output=parts.append)
+    said = b"".join(parts).decode(errors="replace")
+    if failure is not None:
+        raise NotAnswered(f"{command[0]}: {_short(said) or failure}")
+    return said
+
+
+def _short(said: str) -> str:
+    """Return what a command says in one line, without its own name before each part."""
+    lines = (line.partition("error: ")[2] or line for line in said.splitlines())
+    return "; ".join(filter(None, map(str.strip, lines)))[:MOST_SAID]
+
+
+def _time(text: str) -> float | None:
+    return float(text) if text.isdecimal() else None

@@ -1,0 +1,236 @@
+"""Jobs of a cluster, as a place for model servers: an allocation is waited for, a step is started.
+
+Owns the way from a model to its step, and what is done where it ends half way. What the step is
+while it runs is in `stepserver`; who holds the allocation is its keeper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from configschema import Holding, Model
+from supervisor.clusters import slurm
+from supervisor.clusters.keeper import Keeper, NoAllocation
+from supervisor.clusters.launching import (
+    LOOPBACK,
+    Report,
+    ReportReader,
+    launch_command,
+    launch_environment,
+    new_key,
+)
+from supervisor.clusters.slurm import Job, NotAnswered
+from supervisor.places.handles import Handle, StepHandle
+from supervisor.places.here import new_token
+from supervisor.places.running import CannotRun, NotWanted, Order, RunningServer
+from supervisor.places.stepserver import StepServer
+from supervisor.processes.child import CannotStart, Child, open_child
+from supervisor.processes.commands import describe_exit
+from supervisor.processes.output import LogFile
+from supervisor.states.durations import seconds
+from supervisor.states.racing import race
+
+LONGEST_LAUNCH = 60.0  # seconds for a step to begin in a job that runs
+LONGEST_MEETING = 5.0  # seconds for a launcher of an earlier daemon to answer
+AFTER_ITS_END = 0.5  # seconds for what srun has written last to be read
+LAST_WORDS = 2.0  # seconds for srun to end when its step has
+
+
+@attrs.frozen
+class InCluster:
+    """The clusters of a configuration.
+
+    Attributes:
+        owner: who all tokens begin with.
+        keepers: who hold their allocations, by the names of the clusters.
+    """
+
+    owner: str
+    keepers: Mapping[str, Keeper]
+
+    async def fitted(self, model: Model, taken: Callable[[], set[int]]) -> Model:
+        """Leave the model as it is: its port is found on its node."""
+        await trio.lowlevel.checkpoint()
+        return model
+
+    async def obstacle(self, model: Model) -> str | None:
+        """Say what is missing."""
+        await trio.lowlevel.checkpoint()
+        return None if model.cmd else "cmd is empty"
+
+    async def find(self, model: Model) -> Handle | None:
+        """Find nothing: each of its servers has been started by somebody."""
+        await trio.lowlevel.checkpoint()
+        return None
+
+    def _of(self, model: Model) -> tuple[Holding, Keeper]:
+        if model.holding is None or model.holding.cluster not in self.keepers:
+            raise CannotRun("its cluster is not in the configuration any more")
+        return model.holding, self.keepers[model.holding.cluster]
+
+    @asynccontextmanager
+    async def start(self, order: Order) -> AsyncIterator[RunningServer]:
+        """Wait for the allocation, and start a step in it."""
+        holding, keeper = self._of(order.model)
+        held = keeper.held(holding, order.model.id, order.waits, order.unwanted)
+        try:
+            async with held as job, _named(keeper, new_token(self.owner, order.model.id)) as token:
+                order.begins()
+                async with _launched(order, holding, keeper, job, token) as server:
+                    yield server
+        except NoAllocation as error:
+            raise CannotRun(str(error)) if str(error) else NotWanted from error
+
+    @asynccontextmanager
+    async def take_over(self, order: Order, handle: Handle) -> AsyncIterator[RunningServer]:
+        """Own a step that an earlier daemon has started."""
+        if not isinstance(handle, StepHandle):
+            raise CannotRun("the server of the earlier llamadoze does not run in a cluster")
+        holding, keeper = self._of(order.model)
+        is_there = False
+        async with (
+            keeper.taken_over(holding, order.model.id, handle.job),
+            _named(keeper, handle.token),
+            _followed(order),
+        ):
+            server = StepServer(order, handle, holding, keeper)
+            async with _watched(server):
+                with trio.move_on_after(LONGEST_MEETING):
+                    await server.control.has_been_reached.wait()
+                    is_there = True
+                if is_there:
+                    yield server
+        if not is_there:
+            raise CannotRun(f"step {handle.step} of the earlier llamadoze is not reached")
+
+
+@asynccontextmanager
+async def _named(keeper: Keeper, token: str) -> AsyncIterator[str]:
+    """Let a step have an owner for as long as the block lasts."""
+    keeper.tokens.add(token)
+    try:
+        yield token
+    finally:
+        keeper.tokens.discard(token)
+
+
+@asynccontextmanager
+async def _followed(order: Order) -> AsyncIterator[None]:
+    """Pass on what srun writes to a file, if it lives."""
+    if order.log_file is None:
+        yield
+        return
+    output = LogFile(order.log_file)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(output.follow, order.hear)
+        try:
+            yield
+        finally:
+            await output.aclose()
+
+
+@asynccontextmanager
+async def _watched(server: StepServer) -> AsyncIterator[None]:
+    """Stay in touch with a server; leaving the block ends it, or lets it go."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.watch)
+        try:
+            yield
+        finally:
+            if not server.is_let_go:
+                # Shielded: what was started must be gone before its owner is. Bounded by its grace.
+                with trio.CancelScope(shield=True):
+                    await server.finish()
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _launched(
+    order: Order, holding: Holding, keeper: Keeper, job: Job, token: str
+) -> AsyncIterator[RunningServer]:
+    """Start a step with its launcher; leaving the block ends both, or lets them go."""
+    key, reader, failure = new_key(), ReportReader(order.hear), ""
+    process = open_child(
+        launch_command(holding, job, token),
+        env=launch_environment(order.env, order.model, holding, key, order.limits.unload),
+        on_output=reader.write,
+        grace=LAST_WORDS,
+        log_file=order.log_file,
+    )
+    server: StepServer | None = None
+    try:
+        async with process as srun:
+            try:
+                found = await _report(reader, srun, order)
+                if isinstance(found, str):
+                    failure = found
+                else:
+                    handle = await _handle(found, holding, keeper, token, key)
+                    server = StepServer(order, handle, holding, keeper, srun)
+                    async with _watched(server):
+                        yield server
+            except NotAnswered as error:
+                failure = f"the address of its node is not known: {error}"
+            finally:
+                if server is None:
+                    # Shielded: the step may have begun all the same. Bounded by Slurm's answers.
+                    with trio.CancelScope(shield=True):
+                        await _end_by_name(token)
+    except CannotStart as error:
+        raise CannotRun(f"srun cannot be started: {error}") from error
+    if failure:
+        raise CannotRun(failure)
+
+
+async def _report(reader: ReportReader, srun: Child, order: Order) -> Report | str:
+    """Return what the launcher says; else why there is none."""
+    status: list[int | None] = []
+
+    async def ended() -> None:
+        status.append(await srun.exited())
+        await trio.sleep(AFTER_ITS_END)  # what it wrote last may not be read yet
+
+    async def in_file() -> None:
+        if order.log_file is None:
+            await trio.sleep_forever()
+        else:
+            await reader.find_in(order.log_file)
+
+    with trio.move_on_after(LONGEST_LAUNCH):
+        await race(reader.there.wait, in_file, ended)
+        if reader.report and not reader.report.failure:
+            return reader.report
+        if reader.report:
+            return reader.report.failure
+        return f"its step was not started: srun {describe_exit(status[0])}"
+    return f"its step was not started within {seconds(LONGEST_LAUNCH)}"
+
+
+async def _handle(
+    report: Report, holding: Holding, keeper: Keeper, token: str, key: str
+) -> StepHandle:
+    return StepHandle(
+        cluster=holding.cluster,
+        job=report.job,
+        step=f"{report.job}.{report.step}",
+        token=token,
+        node=report.node,
+        host=LOOPBACK,
+        port=report.port,
+        address=await keeper.address_of(report.node),
+        entrance=report.entrance,
+        key=key,
+    )
+
+
+async def _end_by_name(token: str) -> None:
+    """End a step of which nothing but its name is known; the next look for orphans has the rest."""
+    try:
+        found = [one.id for one in await slurm.steps() if one.name == token]
+        await slurm.cancel(found, "KILL")
+    except NotAnswered:
+        return
