@@ -26,6 +26,7 @@ _REDIRECTION = re.compile(r"[0-9&]?>{1,2}\S+|\|\S+")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 _VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)|\$\{([A-Za-z_][A-Za-z0-9_]*)[:%#/]")
 _QUOTED = re.compile(r"'[^']*'?|\"(?:[^\"\\]|\\.)*\"?", re.DOTALL)
+_KNOWN_LATER = re.compile(r"\$\{(?:PID|HOST|PORT)\}")
 _WINDOWS_PATH = re.compile(r"(?<![A-Za-z])[A-Za-z]:\\\w")
 _FAIL_OPTION = re.compile(r"-[a-zA-Z]*f[a-zA-Z]*|--fail(?:-with-body)?")
 _CURL = re.compile(r"(?:.*[/\\])?curl(?:\.exe)?")
@@ -94,7 +95,7 @@ def _oddities(command: Command) -> Iterator[tuple[str, ...]]:
         yield (f"{{}} is an argument here, {NO_SHELL}; write sh -c '...'", sign)
     elif any(word.endswith(";") for word in command.bare[:-1]):
         yield (f"';' is part of an argument here, {NO_SHELL}; write sh -c '...'",)
-    if "${" in command.text.replace("${PID}", "") and not _VARIABLE.search(command.text):
+    if "${" in _KNOWN_LATER.sub("", command.text) and not _VARIABLE.search(command.text):
         yield ("what begins with '${' is no macro: a name has letters, digits, '_' and '-'",)
     if any("$(" in word for word in command.bare):
         yield (f"'$(...)' is no substitution here, {NO_SHELL}; write sh -c '...'",)

@@ -108,9 +108,9 @@ class Control:
 
     def _take(self, told: dict[str, Any]) -> None:
         if "id" in told:
-            if event := self._waiting.get(told["id"]):
+            if told["id"] in self._waiting:
                 self._answers[told["id"]] = told.get("said")
-                event.set()
+                self._waiting[told["id"]].set()
         elif "exited" in told:
             self._note_exit(told["exited"])
         elif "notice" in told:

@@ -145,7 +145,7 @@ async def _watched(server: StepServer) -> AsyncIterator[None]:
                 # Shielded: what was started must be gone before its owner is. Bounded by its grace.
                 with trio.CancelScope(shield=True):
                     await server.finish()
-            nursery.cancel_scope.cancel()
+            server.leave()
 
 
 @asynccontextmanager

@@ -59,6 +59,9 @@ class StepServer:
     _has_ended: trio.Event = attrs.field(factory=trio.Event, init=False)
     _why: str = attrs.field(default="", init=False)
     _patience: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _touch: trio.CancelScope = attrs.field(
+        factory=lambda: trio.CancelScope(shield=True), init=False
+    )
 
     @control.default
     def _not_connected_yet(self) -> Control:
@@ -92,7 +95,12 @@ class StepServer:
     # Its end, as it is seen.
 
     async def watch(self) -> None:
-        """Stay in touch with its launcher until the server has ended."""
+        """Stay in touch with its launcher until the server has ended, or `finish` has."""
+        # Shielded: its end is asked for and seen this way, whoever is cancelled.
+        with self._touch:
+            await self._stay_in_touch()
+
+    async def _stay_in_touch(self) -> None:
         while not self._has_ended.is_set():
             await race(self._connected, self.control.has_exited.wait)
             if self.control.has_exited.is_set():
@@ -173,6 +181,10 @@ class StepServer:
         except NotAnswered as error:
             text = f"Slurm does not end step {self.known.step}: {error}\n"
             self.order.hear(text.encode())
+
+    def leave(self) -> None:
+        """Stay in touch no longer."""
+        self._touch.cancel()
 
     async def finish(self) -> None:
         """End it, and see that it has; do not cancel."""
