@@ -20,6 +20,7 @@ from supervisor.places.choosing import Places
 from supervisor.places.handles import StepHandle
 from supervisor.scheduling.roomkeeper import RoomKeeper
 from supervisor.sleep.contact import Contact
+from supervisor.states.causes import Why
 from supervisor.states.journal import SILENT, Journal
 from supervisor.states.table import ENDED, State
 from supervisor.succession.changes import Changes, changes
@@ -97,7 +98,7 @@ class Fleet:
         """Let a model's server end after its requests, as where it runs ends, and start anew."""
         server = self.servers.get(name)
         if server is not None and not server.is_replaced:
-            server.change(server.model.as_written, server.limits, why)
+            server.change(server.model.as_written, server.limits, why, Why.ALLOCATION)
 
     def change(self, config: Config) -> Changes:
         """Put another configuration into effect; requests that run are not cut by it.

@@ -67,6 +67,5 @@ def _landed(
         shown=shown,
         holding=model.holding,
         landing=landing,
-        on_landing=model.on_landing,
-        written=model,
+        written=_movable(model, data, environ),
     )

@@ -22,6 +22,7 @@ RULE = "━" * 5
 WORTH_TELLING = 0.2  # of the seconds that were said last: how far an estimate must have moved
 IN_MINUTES = 120  # seconds from which on they are said in minutes
 WORDS = {
+    State.QUEUED: "queued",
     State.STARTING: "starting",
     State.WAKING: "waking up",
     State.FALLING_ASLEEP: "falling asleep, and will wake up then",
@@ -52,7 +53,7 @@ class Narration:
     name: str
     over: trio.Event = attrs.field(factory=trio.Event, init=False)
     failed: bool = attrs.field(default=False, init=False)
-    _said: tuple[State, int] | None = attrs.field(default=None, init=False)
+    _said: tuple[State, int, str] | None = attrs.field(default=None, init=False)
     _foretold: int | None = attrs.field(default=None, init=False)
     _ready: Forecast | None = attrs.field(default=None, init=False)
 
@@ -82,9 +83,10 @@ class Narration:
         if now == self._said:
             return f"\n{about(ready)}" if ready and self._has_moved(ready) else ""
         self._said, self._foretold = now, _whole_seconds(ready) if ready else None
-        state, place = now
+        state, place, why = now
         queue = f" (queue position: #{place})" if place else ""
-        return f"\n{WORDS[state]}{queue}{f', {about(ready)}' if ready else ''}"
+        reason = f": {why}" if why else ""
+        return f"\n{WORDS[state]}{queue}{reason}{f', {about(ready)}' if ready else ''}"
 
     def _has_moved(self, ready: Forecast) -> bool:
         """Whether an estimate is far from what was said last; then it is what was said last."""
@@ -94,11 +96,12 @@ class Narration:
             self._foretold = now
         return moved
 
-    def _standing(self) -> tuple[State, int]:
-        return self.server.at.state, self.supervisor.place(self.server.model.id)
+    def _standing(self) -> tuple[State, int, str]:
+        at = self.server.at
+        return at.state, self.supervisor.place(self.server.model.id), at.queue.why
 
     async def _say(self, text: str) -> None:
-        state, place = self._standing()
+        state, place, _ = self._standing()
         note = Note(
             request=self.answer.call.request_id,
             model=self.name,

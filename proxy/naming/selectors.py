@@ -16,10 +16,11 @@ from configschema import Selector
 from proxy.http.errors import BadRequest
 from proxy.naming.directory import Local, Target
 from supervisor import State
+from supervisor.states.table import IN_MOTION
 
 StateOf = Callable[[str], State]
 LEAVING = {State.STOPPING}
-ACTIVE = {State.READY, State.STARTING, State.WAKING}
+ACTIVE = {State.READY, *IN_MOTION}
 
 
 @attrs.define(eq=False)
@@ -82,8 +83,8 @@ def choose(
 
 def _warm(targets: Sequence[Target], state_of: StateOf) -> Target | None:
     """Return the first that is ready, else that comes up, sleeps, or is there at all."""
-    rank = {State.READY: 0, State.STARTING: 1, State.WAKING: 1, State.ASLEEP: 2}
-    return min(targets, key=lambda target: rank.get(_state(target, state_of), 3), default=None)
+    rank = {State.READY: 0, State.STARTING: 1, State.WAKING: 1, State.ASLEEP: 2, State.QUEUED: 3}
+    return min(targets, key=lambda target: rank.get(_state(target, state_of), 4), default=None)
 
 
 def _spillover(

@@ -15,8 +15,10 @@ from proxy.naming.directory import Directory, Local, Remote
 from proxy.naming.resolving import Resolver
 from proxy.observing.running import coming
 from supervisor import State, Supervisor
+from supervisor.states.table import IN_MOTION
 
 STATUS: Mapping[State, str] = {
+    State.QUEUED: "loading",
     State.STARTING: "loading",
     State.WAKING: "loading",
     State.READY: "loaded",
@@ -25,7 +27,7 @@ STATUS: Mapping[State, str] = {
 }
 """llama.cpp's words for how a model stands; any other state is unloaded."""
 UNLOADED = "unloaded"
-COMING = {State.READY, State.STARTING, State.WAKING}
+COMING = {State.READY, *IN_MOTION}
 WITH_CAPABILITIES = ("architecture", "capabilities", "supported_parameters", "context_length")
 
 Row = dict[str, Any]

@@ -11,9 +11,11 @@ from typing import Any
 
 import trio
 
+from configschema import Model
 from proxy.naming.resolving import Resolver
 from supervisor import Snapshot, State, Supervisor
 from supervisor.model.server import ModelServer
+from supervisor.places.handles import StepHandle
 from supervisor.scheduling.forecast import NOW, Forecast
 from supervisor.scheduling.outlook import word_for
 from supervisor.sleep.proof import History
@@ -64,6 +66,8 @@ def standing(supervisor: Supervisor, snapshot: Snapshot) -> Row:
         "waiting": server.usage.waiting,
         "failure": snapshot.failure,
         "leftover": snapshot.left or None,
+        "queue": snapshot.queue.why or None,
+        "cluster": _place(model, snapshot.handle),
         "failures": server.backoff.failures,
         "retryIn": round(server.held_back, 1),
         "readyIn": round(ready.seconds, 1) if ready else None,
@@ -72,6 +76,20 @@ def standing(supervisor: Supervisor, snapshot: Snapshot) -> Row:
         "gpus": list(snapshot.gpus),
         "room": _room(snapshot.need.known),
         "pin": _pin(snapshot.pin),
+    }
+
+
+def _place(model: Model, handle: object) -> Row | None:
+    """Return where in a cluster a model runs, or is to run; None for one of this machine."""
+    if model.holding is None:
+        return None
+    step = handle if isinstance(handle, StepHandle) else None
+    return {
+        "name": model.holding.cluster,
+        "allocation": model.allocation,
+        "job": step and step.job,
+        "step": step and step.step,
+        "node": step and step.node,
     }
 
 

@@ -1,12 +1,13 @@
 // @ts-check
 // Numbers, times and states as operators read them. Pure functions.
 
-/** @typedef {"stopped"|"starting"|"ready"|"sleepPending"|"asleep"|"waking"|"stopping"|"failed"} State */
+/** @typedef {"stopped"|"queued"|"starting"|"ready"|"sleepPending"|"asleep"|"waking"|"stopping"|"failed"} State */
 
 /** What each state is called here. @type {Record<string, string>} */
 export const WORDS = {
   ready: "awake",
   asleep: "asleep",
+  queued: "queued",
   starting: "starting",
   waking: "waking",
   sleepPending: "falling asleep",
@@ -16,7 +17,7 @@ export const WORDS = {
 };
 
 /** The order in which models are shown: who has the memory first. @type {State[]} */
-export const ORDER = ["ready", "waking", "starting", "sleepPending", "stopping", "failed", "asleep", "stopped"];
+export const ORDER = ["ready", "waking", "starting", "queued", "sleepPending", "stopping", "failed", "asleep", "stopped"];
 
 /** What made a model change its state. @type {Record<string, string>} */
 export const WHY = {
@@ -32,6 +33,7 @@ export const WHY = {
   yield: "others needed the GPU",
   pause: "llamadoze was paused",
   reload: "its settings have changed",
+  allocation: "its allocation ended",
   drainTimeout: "its requests held up others for too long",
   failure: "something failed",
   itself: "by itself",

@@ -26,6 +26,7 @@ export function standing(model, now) {
   if (model.state === "waking" || model.state === "starting") {
     return ready === null ? `for ${since}` : `ready in ≈ ${counting(ready)}`;
   }
+  if (model.state === "queued") return [model.queue ?? `for ${since}`, ready === null ? "" : `ready in ≈ ${counting(ready)}`].filter(Boolean).join("; ");
   if (model.state === "failed") {
     const retry = left(model.retryIn, model.at, now) ?? 0;
     return retry > 0 ? `tries again in ${counting(retry)}` : "the next request starts it again";
@@ -43,7 +44,7 @@ export function forWhom(model) {
 
 /** @param {Waiting} one @param {number} now @param {string[]} [ahead] models that are waited for longer @returns {string} why it waits, and until when */
 export function reason(one, now, ahead = []) {
-  if (one.state === "starting" || one.state === "waking") return `${one.model} is ${WORDS[one.state]}`;
+  if (one.state === "queued" || one.state === "starting" || one.state === "waking") return `${one.model} is ${WORDS[one.state]}`;
   if (!one.behind.length) return one.state === "sleepPending" ? `${one.model} falls asleep first` : `it waits for its turn${ahead.length ? `, behind ${listed(ahead)}` : ""}`;
   const busy = one.behind.filter((rival) => rival.in_flight);
   if (!busy.length) return `${listed(one.behind.map((rival) => rival.model))} ${one.behind.length > 1 ? "make" : "makes"} room`;

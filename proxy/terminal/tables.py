@@ -21,6 +21,7 @@ COLORS = {
     "ready": "green",
     "asleep": "blue",
     "failed": "bold red",
+    "queued": "yellow",
     "starting": "yellow",
     "waking": "yellow",
     "sleepPending": "yellow",

@@ -16,8 +16,9 @@ from quart import Blueprint, Response, request
 from proxy.http.errors import BadRequest
 from proxy.naming.resolving import Resolver
 from proxy.observing import listing, running
-from supervisor import NotRunning, State, Supervisor
+from supervisor import NotRunning, Supervisor
 from supervisor.states.causes import Asker, Why
+from supervisor.states.table import BEFORE_READY
 
 
 def model_views(resolver: Resolver) -> Blueprint:
@@ -60,7 +61,7 @@ def model_views(resolver: Resolver) -> Blueprint:
     async def eject_named() -> dict[str, Any]:
         """Put a model to sleep that can sleep, else stop it: others need its room."""
         server = supervisor.server(await _named_in_body())
-        if server.can_sleep and server.snapshot().state is not State.STARTING:
+        if server.can_sleep and server.snapshot().state not in BEFORE_READY:
             with suppress(NotRunning):
                 await supervisor.sleep(server.model.id, operator())
         else:

@@ -13,6 +13,7 @@ import trio
 
 from configschema import Config, Holding
 from supervisor.clusters.keeper import Keeper
+from supervisor.clusters.rounds import Rounds
 from supervisor.states.racing import kept_up
 
 
@@ -24,20 +25,23 @@ class Clusters:
         owner: what marks all that this daemon asks for.
         nursery: they run in it.
         keepers: by the names of their clusters.
+        rounds: that are made of them.
         on_leave: called with a model's id and the reason when its server must leave its job.
     """
 
     owner: str
     nursery: trio.Nursery
     keepers: dict[str, Keeper] = attrs.field(factory=dict, init=False)
+    rounds: list[Rounds] = attrs.field(factory=list, init=False)
     on_leave: Callable[[str, str], None] = attrs.field(default=lambda _, __: None, init=False)
 
     def change(self, config: Config) -> None:
         """Heed another configuration; a cluster that is gone lets go of what it holds."""
         holdings = [one.holding for one in config.models.values() if one.holding]
         for name in {one.cluster for one in holdings} - self.keepers.keys():
-            self.keepers[name] = Keeper(name, self.owner, self._leave)
-            self.nursery.start_soon(kept_up, self.keepers[name].run)
+            keeper = self.keepers[name] = Keeper(name, self.owner, self._leave)
+            self.rounds.append(Rounds(keeper))
+            self.nursery.start_soon(kept_up, self.rounds[-1].run)
         for name, keeper in self.keepers.items():
             keeper.change(one for one in holdings if one.cluster == name)
 
@@ -63,5 +67,5 @@ async def open_clusters(owner: str) -> AsyncIterator[Clusters]:
             # Shielded: what is held would stay so for ever. Bounded by the keepers.
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as closing:
-                    for keeper in clusters.keepers.values():
-                        closing.start_soon(keeper.close)
+                    for rounds in clusters.rounds:
+                        closing.start_soon(rounds.close)

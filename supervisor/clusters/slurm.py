@@ -72,6 +72,11 @@ class Job:
         """Whether steps can be started in it."""
         return self.state in RUNNING
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it waits or runs."""
+        return self.waits or self.runs
+
 
 @attrs.frozen(kw_only=True)
 class Step:

@@ -162,8 +162,8 @@ class Life:
             self.sleeping.failed(self.actions(), reason)
         elif state is State.ASLEEP:
             self.sleeping.died(self.actions(), reason)
-        of_sleep = state in BETWEEN_SLEEP_AND_WAKE
-        return Ending(reason, failed=True, retried=of_sleep, crashed=not of_sleep)
+        no_crash = state in BETWEEN_SLEEP_AND_WAKE or self.server.was_displaced
+        return Ending(reason, failed=True, retried=no_crash, crashed=not no_crash)
 
     async def _unwanted(self) -> Ending:
         await self.wanted.told_to_end.wait()

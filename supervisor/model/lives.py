@@ -37,7 +37,7 @@ from supervisor.states.causes import Cause, Why
 from supervisor.states.durations import seconds
 from supervisor.states.journal import SILENT, Journal
 from supervisor.states.learned import Learned
-from supervisor.states.racing import innermost, race
+from supervisor.states.racing import innermost
 from supervisor.states.snapshot import Snapshot
 from supervisor.states.standing import Standing
 from supervisor.states.table import Event, State, Wish
@@ -178,13 +178,8 @@ class Lives:
             ),
             *(self._move, self.around.environment),
             lambda command: run_alone(command, self.model, self.output.write),
-            self._unwanted,
+            self.wanted.until_given_up,
         )
-
-    async def _unwanted(self) -> None:
-        """Return when nobody wants a server that waits for its place."""
-        await race(self.wanted.until_told_to_end, self.wanted.until_nobody_waits)
-        self.wanted.ask(Wish.STOP)
 
     async def _live_once(self, birth: Birth) -> None:
         """Have a server, keep it while it is wanted, and see it gone."""

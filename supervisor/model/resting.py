@@ -107,10 +107,10 @@ class Wanted:
         await self.told_to_end.wait()
         return None
 
-    async def until_nobody_waits(self) -> str | None:
-        """Return, with nothing to say, when nobody waits for the model any more."""
-        await self.stir.when(lambda: not self.usage.waiting)
-        return None
+    async def until_given_up(self) -> None:
+        """Return when nobody waits any more for a process that is not there yet; then it stops."""
+        await self.stir.when(lambda: self.told_to_end.is_set() or not self.usage.waiting)
+        self.ask(Wish.STOP)
 
     async def until_start(self) -> None:
         """Return when a process is wanted."""

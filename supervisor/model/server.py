@@ -72,14 +72,16 @@ class ModelServer(Service):
         is_final = self._next is not None and self.at.state is State.READY
         self.wanted.ask(Wish.DRAIN if is_final and wish is not Wish.STOP else wish)
 
-    def change(self, model: Model, limits: Limits, why_replaced: str | None) -> None:
+    def change(
+        self, model: Model, limits: Limits, why_replaced: str | None, why: Why = Why.RELOAD
+    ) -> None:
         """Let other settings hold: now, or after the present process if that must be replaced."""
         if (why_replaced or self._next) and self.at.state not in ENDED:
             self._next = model, limits
             if why_replaced:
                 text = f"Stopping process when its requests have ended: {why_replaced}"
                 self.at.tell("info", text, reason=why_replaced)
-            self.wish(Wish.DRAIN, Cause(why=Why.RELOAD, text=why_replaced or ""))
+            self.wish(Wish.DRAIN, Cause(why=why, text=why_replaced or ""))
         else:
             self._apply(model, limits, fresh=why_replaced is not None)
 

@@ -147,6 +147,11 @@ class ServerElsewhere:
     def landing(self) -> None:
         """Its model's address says where it is."""
 
+    @property
+    def was_displaced(self) -> bool:
+        """Its place does not end."""
+        return False
+
     def end_told(self, status: int | None) -> str:
         """Say how the command ended."""
         return f"process {describe_exit(status)}"

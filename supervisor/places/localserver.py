@@ -92,6 +92,11 @@ class LocalServer:
         """Wait for the process."""
         return await self.child.exited()
 
+    @property
+    def was_displaced(self) -> bool:
+        """Its place does not end."""
+        return False
+
     def end_told(self, status: int | None) -> str:
         """Say how the process ended."""
         return f"process {describe_exit(status)}"

@@ -18,6 +18,7 @@ from configschema import Landing, Limits, Model
 from supervisor.places.handles import Handle
 from supervisor.processes.child import AskToStop
 from supervisor.processes.memory import Held
+from supervisor.states.snapshot import Queue
 
 Hear = Callable[[bytes], None]
 Weigh = Callable[[int, bool], Awaitable[Held]]
@@ -93,6 +94,10 @@ class RunningServer(Protocol):
 
     async def exited(self) -> int | None:
         """Wait for its end; return its exit status, negative for a signal, if it is known."""
+
+    @property
+    def was_displaced(self) -> bool:
+        """Whether it has ended because its place did, which is no fault of the model's."""
 
     def end_told(self, status: int | None) -> str:
         """Say how it has ended, in an operator's words.
@@ -172,7 +177,7 @@ class Order:
     env: Mapping[str, str]
     hear: Hear
     log_file: Path | None = None
-    waits: Callable[[str], None] = lambda _: None
+    waits: Callable[[Queue], None] = lambda _: None
     begins: Callable[[], None] = lambda: None
     unwanted: Callable[[], Awaitable[None]] = trio.sleep_forever
 

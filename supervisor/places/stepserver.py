@@ -58,6 +58,7 @@ class StepServer:
     was_killed: bool = attrs.field(default=False, init=False)
     _has_ended: trio.Event = attrs.field(factory=trio.Event, init=False)
     _why: str = attrs.field(default="", init=False)
+    _is_told: bool = attrs.field(default=False, init=False)
     _patience: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _touch: trio.CancelScope = attrs.field(
         factory=lambda: trio.CancelScope(shield=True), init=False
@@ -140,6 +141,7 @@ class StepServer:
         return f"nothing was heard from its node {node} for {limit}; job {self.known.job} is left"
 
     def _hear_notice(self) -> None:
+        self._is_told = True
         self.keeper.must_leave(self.holding, self.known.job)
 
     async def exited(self) -> int | None:
@@ -147,8 +149,15 @@ class StepServer:
         await self._has_ended.wait()
         return self.control.exited
 
+    @property
+    def was_displaced(self) -> bool:
+        """Whether Slurm has ended its job, or told it to end."""
+        return self._is_told or self.keeper.has_displaced(self.known.job)
+
     def end_told(self, status: int | None) -> str:
         """Say how it ended, in Slurm's words where that has ended it."""
+        if self._is_told and not self._why:
+            return f"Slurm told its job {self.known.job} to end, and the server did"
         return self._why or f"process {describe_exit(status)}"
 
     async def is_gone(self) -> bool:

@@ -14,7 +14,15 @@ import attrs
 
 from supervisor.scheduling.placement import MakeRoom
 from supervisor.states.snapshot import Snapshot
-from supervisor.states.table import AT_REST, HOLDS_MEMORY, IN_MOTION, State, Wish
+from supervisor.states.table import (
+    AT_REST,
+    BEFORE_READY,
+    ENDED,
+    HOLDS_MEMORY,
+    IN_MOTION,
+    State,
+    Wish,
+)
 
 LEAST_LEFT = 0.1
 """Of a step's learned time: what is left of one that takes longer than that."""
@@ -133,7 +141,7 @@ class _Course:
         if one.serving:
             return
         if _is_coming(one):
-            self._pass(self._left(one, "start" if one.state is State.STARTING else "wake"))
+            self._pass(self._in_motion(one))
         else:
             self._pass(Forecast(max(0.0, self.held_back.get(name, 0.0) - self.passed.seconds)))
             self._make_way(one, self._rivals(name))
@@ -141,6 +149,13 @@ class _Course:
         self.models[name] = attrs.evolve(
             one, state=State.READY, wish=Wish.SERVE, leaving=False, in_flight=0
         )
+
+    def _in_motion(self, one: Snapshot) -> Forecast:
+        """Return what is left of the way up of one that is on it."""
+        if one.state is State.QUEUED:
+            left = one.queue.until - self.now - self.passed.seconds
+            return Forecast(max(0.0, left)).then(_whole(one, "start"))
+        return self._left(one, "start" if one.state is State.STARTING else "wake")
 
     def _pass(self, time: Forecast) -> None:
         self.passed = self.passed.then(time)
@@ -209,7 +224,7 @@ def _is_coming(one: Snapshot) -> bool:
 
 def _will_sleep(one: Snapshot) -> bool:
     """Whether it sleeps, or will if it is to make room now; else it stops, or has no process."""
-    if one.state in (State.STARTING, State.STOPPING, State.STOPPED, State.FAILED) or one.leaving:
+    if one.state in ENDED | BEFORE_READY | {State.STOPPING} or one.leaving:
         return False
     if one.state in (State.FALLING_ASLEEP, State.ASLEEP):
         return True

@@ -14,7 +14,15 @@ import attrs
 from supervisor.scheduling.decisions import NOTHING, Decision, Demand, Patience
 from supervisor.scheduling.placement import ByRule, MakeRoom, Plan, Rivals
 from supervisor.states.snapshot import UNKNOWN, Costs, Snapshot
-from supervisor.states.table import AT_REST, HOLDS_MEMORY, IN_MOTION, ON_THE_WAY_OUT, State, Wish
+from supervisor.states.table import (
+    AT_REST,
+    BEFORE_READY,
+    HOLDS_MEMORY,
+    IN_MOTION,
+    ON_THE_WAY_OUT,
+    State,
+    Wish,
+)
 
 WORTH_OF_A_SWAP = 4
 """What came up serves for this many times the cost of the swap that others press for, or for the
@@ -262,7 +270,7 @@ class _Table:
 
 def _rest(rival: Snapshot) -> Wish:
     """Ask it to sleep if it can, else to stop; a start that nobody waits for is broken off."""
-    if rival.can_sleep and rival.state not in (State.STARTING, State.STOPPED):
+    if rival.can_sleep and rival.state not in BEFORE_READY | {State.STOPPED}:
         return Wish.STOP if rival.wish in (Wish.STOP, Wish.DRAIN) else Wish.SLEEP
     return Wish.STOP
 

@@ -26,6 +26,7 @@ class Why(Enum):
     YIELD = "yield"
     PAUSE = "pause"
     RELOAD = "reload"
+    ALLOCATION = "allocation"
     DRAIN = "drainTimeout"
     FAILURE = "failure"
     ITSELF = "itself"

@@ -7,6 +7,7 @@ Owns the facts that decisions are made from. The states themselves, and what fol
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 
 import attrs
 
@@ -91,6 +92,22 @@ class Need:
 ANY_GPU = Need()
 
 
+@attrs.frozen
+class Queue:
+    """Why a server is not started yet: there is no place for it.
+
+    Attributes:
+        why: in an operator's words; nothing if it does not wait.
+        until: when that is expected to end, on Trio's clock; infinity if that is not known.
+    """
+
+    why: str = ""
+    until: float = inf
+
+
+NO_QUEUE = Queue()
+
+
 @attrs.frozen(kw_only=True)
 class Snapshot:
     """A model server as others see it at one moment.
@@ -117,7 +134,7 @@ class Snapshot:
         need: the memory that it takes.
         gpus: those that it was given, or is seen on; the names of devices.
         pin: why it may not be asked to leave, if it may not.
-        queue: why its place does not start it yet, in an operator's words.
+        queue: why its place does not start it yet.
     """
 
     model: str
@@ -141,7 +158,7 @@ class Snapshot:
     need: Need = ANY_GPU
     gpus: tuple[str, ...] = ()
     pin: Pin | None = None
-    queue: str = ""
+    queue: Queue = NO_QUEUE
 
     @property
     def serving(self) -> bool:

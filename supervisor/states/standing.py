@@ -14,7 +14,7 @@ import trio
 
 from supervisor.states.durations import seconds
 from supervisor.states.journal import SILENT, Journal
-from supervisor.states.snapshot import UNKNOWN, Costs, Snapshot
+from supervisor.states.snapshot import NO_QUEUE, UNKNOWN, Costs, Queue, Snapshot
 from supervisor.states.table import ENDED, Event, State, step
 from supervisor.states.watching import Watchers
 
@@ -40,7 +40,7 @@ class Standing:
         costs: how long its steps take.
         taken: what was done to its server in its present state, and the seconds of each.
         share: how much of the present step is done, 0 to 1; None if its server does not tell.
-        queue: why its place does not start it yet, in an operator's words.
+        queue: why its place does not start it yet.
     """
 
     model: str
@@ -57,7 +57,7 @@ class Standing:
     costs: Costs = attrs.field(default=UNKNOWN, init=False)
     taken: list[tuple[str, float]] = attrs.field(factory=list, init=False)
     share: float | None = attrs.field(default=None, init=False)
-    queue: str = attrs.field(default="", init=False)
+    queue: Queue = attrs.field(default=NO_QUEUE, init=False)
     _since: float = attrs.field(default=0.0, init=False)
     _watchers: Watchers = attrs.field(factory=Watchers, init=False)
 
@@ -70,10 +70,11 @@ class Standing:
         """Note how much of the present step is done, if that is known; the next step forgets it."""
         self.share = share
 
-    def note_queue(self, why: str) -> None:
+    def note_queue(self, queue: Queue) -> None:
         """Note why it waits for its place, and say so."""
-        self.queue = why
-        self.tell("info", f"Waiting: {why}", reason=why)
+        if queue.why != self.queue.why:
+            self.tell("info", f"Queued: {queue.why}", reason=queue.why)
+        self.queue = queue
         self._watchers.tell(self.snapshot())
         self.on_change()
 
@@ -88,7 +89,7 @@ class Standing:
             self.served = (self.served or 0.0) + took
         self.state = step(self.state, event)
         self.costs = self.costs.learn(event, took)
-        self._since, self.share, self.queue = trio.current_time(), None, ""
+        self._since, self.share, self.queue = trio.current_time(), None, NO_QUEUE
         if done:
             self.tell("info", f"{done} {seconds(took)}", duration_s=round(took, 3))
         else:

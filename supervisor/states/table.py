@@ -58,6 +58,7 @@ HAS_PROCESS = frozenset(State) - ENDED
 HOLDS_MEMORY = HAS_PROCESS - {State.ASLEEP}  # or is given it next, as in a cluster's queue
 AT_REST = frozenset(State) - HOLDS_MEMORY
 BETWEEN_SLEEP_AND_WAKE = frozenset({State.FALLING_ASLEEP, State.ASLEEP, State.WAKING})
+BEFORE_READY = frozenset({State.QUEUED, State.STARTING})
 IN_MOTION = frozenset({State.QUEUED, State.STARTING, State.WAKING})
 ON_THE_WAY_OUT = frozenset({State.FALLING_ASLEEP, State.STOPPING})
 

@@ -16,7 +16,7 @@ from supervisor.model.server import ModelServer
 from supervisor.scheduling.scheduler import Scheduler
 from supervisor.states.causes import Cause, Why
 from supervisor.states.racing import race
-from supervisor.states.table import AT_REST, State, Wish
+from supervisor.states.table import AT_REST, BEFORE_READY, State, Wish
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
@@ -53,7 +53,7 @@ class Pausing:
         log.info(f"Pause was asked for: all models sleep or stop, requests {what} until a resume")
         self.scheduler.pause(refuse=refuse)
         for snapshot in held:
-            asleep_soon = snapshot.can_sleep and snapshot.state is not State.STARTING
+            asleep_soon = snapshot.can_sleep and snapshot.state not in BEFORE_READY
             wish = Wish.SLEEP if asleep_soon else Wish.DRAIN
             self.servers[snapshot.model].wish(wish, Cause(why=Why.PAUSE))
         await race(self._all_at_rest, self.scheduler.resumed)

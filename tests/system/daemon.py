@@ -68,6 +68,15 @@ class Process:
             text, status = error.read(), error.code
         return status, json.loads(text) if text[:1] in (b"{", b"[") else text
 
+    @contextmanager
+    def stream(self, path: str, body: object, limit: float = 60) -> Iterator[Iterator[str]]:
+        """Post a body; leaving the block leaves the answer, read or not."""
+        url, data = f"http://127.0.0.1:{self.port}{path}", json.dumps(body).encode()
+        kind = {"Content-Type": "application/json"}
+        request = Request(url, data, kind, method="POST")
+        with urlopen(request, timeout=limit) as reply:  # noqa: S310 -- it is our own
+            yield (line.decode() for line in reply)
+
     def chat(self, model: str, **more: object) -> tuple[int, Any]:
         messages = [{"role": "user", "content": "hi"}]
         body = {"model": model, "messages": messages, "max_tokens": 8, **more}

@@ -243,7 +243,7 @@ function Form({ label, rows = 4, button, onRun, more }) {
 /** @param {{id: string}} props */
 function Progress({ id }) {
   const model = models.value.get(id);
-  return model && ["starting", "waking"].includes(model.state) ? html`<span class="quiet" role="status">${id} is ${model.state}, ${standing(model, now.value)}</span>` : null;
+  return model && ["queued", "starting", "waking"].includes(model.state) ? html`<span class="quiet" role="status">${id} is ${model.state}, ${standing(model, now.value)}</span>` : null;
 }
 
 function Embeddings() {

@@ -66,7 +66,7 @@ function Sums({ from, to }) {
   const found = [...past.rows.value.entries()].map(([id, row]) => ({
     id,
     awake: sum(row.spans.filter((one) => one.state === "ready")),
-    moving: sum(row.spans.filter((one) => ["starting", "waking", "sleepPending", "stopping"].includes(one.state))),
+    moving: sum(row.spans.filter((one) => ["queued", "starting", "waking", "sleepPending", "stopping"].includes(one.state))),
     swaps: row.spans.filter((one) => ["starting", "waking"].includes(one.state) && one.begin >= from && one.begin <= to).length,
     busy: sum(row.busy),
     waited: sum(row.waits),
@@ -99,7 +99,7 @@ export function Page() {
       ? html`<${Picture} title="Who held the memory" rows=${past.rows.value} names=${names.value} samples=${past.samples.value} shown=${shown} now=${exactly} onShown=${change} chosen=${chosen.value}
           onChoose=${(/** @type {Span|null} */ one) => { chosen.value = one?.id ?? null; }}/>`
       : html`<p class="quiet">Nothing has happened yet. The first request draws here.</p>`}
-    <p class="legend">${["ready", "starting", "waking", "sleepPending", "asleep", "stopping", "failed"].map((state) => html`<span class="key ${state}">${state === "ready" ? "awake" : state === "sleepPending" ? "falling asleep" : state}</span>`)}<span class="key busy">serves requests</span><span class="key waits">somebody waits</span></p>
+    <p class="legend">${["ready", "queued", "starting", "waking", "sleepPending", "asleep", "stopping", "failed"].map((state) => html`<span class="key ${state}">${state === "ready" ? "awake" : state === "sleepPending" ? "falling asleep" : state}</span>`)}<span class="key busy">serves requests</span><span class="key waits">somebody waits</span></p>
     ${replaying && html`<${Replay} from=${from} to=${to} names=${names.value} shown=${shown} onShown=${change}/>`}
     ${span && html`<${Why} span=${span} decision=${past.decisions.value.get(span.cause.decision ?? -1)} now=${now.value} onClose=${() => { chosen.value = null; }}/>`}
     <${Sums} from=${from} to=${to}/>

@@ -61,6 +61,7 @@ def test_any_walk_keeps_what_the_sets_promise(events: list[Event]) -> None:
             assert before is State.STOPPING
         if before in AT_REST and state in HOLDS_MEMORY:
             assert event in (
+                Event.QUEUE,
                 Event.START,
                 Event.WAKE,
                 Event.STOP,

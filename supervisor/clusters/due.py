@@ -1,4 +1,4 @@
-"""What is held of a cluster: one allocation, who is in it, and what has to be done about it. Pure.
+"""What has to be done about one allocation of a cluster. Pure.
 
 Owns when it is asked for, when the next one is, when its models leave it, and when it is given
 back. Doing any of it is the keeper's.
@@ -6,22 +6,14 @@ back. Doing any of it is the keeper's.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
-from datetime import datetime
-
 import attrs
 
-from configschema import Holding
 from supervisor.clusters.slurm import Job
-from supervisor.states.durations import seconds
 
 LINGER = 2.0  # seconds that a queued job is kept when nobody waits: the next may ask for the same
 MARGIN = 60.0  # seconds before its end that an allocation takes no more, and is left
 LONGEST_LEAD = 900.0  # seconds before that that the next one is asked for
-PART_OF_ITS_TIME = 0.1  # of an allocation that is short
-SHORTLY = 90.0  # seconds that are told as such
-ENDED = frozenset({"COMPLETING", "COMPLETED"})  # without a word of why
+PART_OF_ITS_TIME, MOST_OF_ITS_TIME = 0.1, 0.9  # of an allocation that is short
 
 
 @attrs.frozen(kw_only=True)
@@ -54,6 +46,12 @@ class Facts:
     def is_needed(self) -> bool:
         """Whether somebody is in it, or waits for it."""
         return self.wanted or bool(self.in_use)
+
+    @property
+    def moves(self) -> bool:
+        """Whether something is about to change."""
+        waits = any(job.waits for job in self.jobs)
+        return self.wanted or self.is_asked or bool(self.leaving) or waits
 
     def takes(self, job: Job, now: float) -> bool:
         """Whether a model may be started in a job."""
@@ -140,7 +138,8 @@ def _renewal(job: Job, renew: float | None) -> float:
     if job.ends is None:
         return float("inf")
     usual = min(LONGEST_LEAD, PART_OF_ITS_TIME * _length(job))
-    return min(job.ends - (usual if renew is None else renew), _end_of_service(job))
+    lead = usual if renew is None else min(renew, MOST_OF_ITS_TIME * _length(job))
+    return min(job.ends - lead, _end_of_service(job))
 
 
 def next_change(facts: Facts, now: float) -> float:
@@ -149,42 +148,3 @@ def next_change(facts: Facts, now: float) -> float:
     for job in facts.jobs:
         times += [_renewal(job, facts.renew), _end_of_service(job)]
     return min((one for one in times if one > now), default=float("inf"))
-
-
-# Marks and words.
-
-
-def mark_of(owner: str, holding: Holding) -> str:
-    """Return what the jobs of an allocation are marked with: whose they are, and how asked for."""
-    text = repr(holding.asked).encode(errors="surrogatepass")
-    return f"{mark_of_owner(owner)}{hashlib.sha256(text).hexdigest()[:16]}"
-
-
-def mark_of_owner(owner: str) -> str:
-    """Return how the marks of all jobs of a daemon begin."""
-    return f"llamadoze.{owner}."
-
-
-def of_mark(jobs: Iterable[Job], mark: str) -> list[Job]:
-    """Return the jobs with a mark."""
-    return [job for job in jobs if job.comment == mark or job.comment.startswith(f"{mark}.")]
-
-
-def queued_told(job: Job, now: float) -> str:
-    """Say that a job waits, why, and when it is expected to begin."""
-    text = f"job {job.id} waits in Slurm's queue"
-    text += f" ({job.reason})" if job.reason else ""
-    if job.starts is None:
-        return text
-    left = max(0.0, job.starts - now)
-    if left < SHORTLY:
-        return f"{text}, expected to start in {seconds(round(left))}"
-    at = datetime.fromtimestamp(job.starts).astimezone()
-    return f"{text}, expected to start at {at:%H:%M} (in {round(left / 60)} min)"
-
-
-def end_told(job: Job) -> str:
-    """Say how a job ended, in Slurm's word."""
-    state = "" if job.state in ENDED else f": {job.state}"
-    reason = f" ({job.reason})" if job.reason and job.reason != job.state else ""
-    return f"its job {job.id} has ended{state}{reason}"

@@ -1,0 +1,79 @@
+"""One allocation of a cluster as it stands: its jobs, who is in them, and who waits.
+
+Owns what is known of it from one look at all jobs to the next. What is due is decided in `due`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import attrs
+
+from configschema import Holding
+from supervisor.clusters.due import Facts
+from supervisor.clusters.marks import end_told, of_mark
+from supervisor.clusters.slurm import Job
+
+UNSEEN = 10.0  # seconds for a job that was asked for to be listed
+
+
+@attrs.define(eq=False)
+class Claim:
+    """One allocation, as it stands.
+
+    Attributes:
+        holding: what is asked for.
+        mark: of its jobs.
+        jobs: those that have not ended.
+        users: the models that have servers in it, and the number of the job of each.
+        waiting: the models that wait for it.
+        leaving: the numbers of jobs that Slurm has told to end.
+        spared: the numbers of jobs that outlive the daemon.
+        refusal: why it cannot be had.
+        asked_at: when a job was asked for that is not listed yet.
+        empty_since: when it was last needed.
+        is_current: whether the configuration has it.
+    """
+
+    holding: Holding
+    mark: str
+    jobs: tuple[Job, ...] = ()
+    users: dict[str, str] = attrs.field(factory=dict, init=False)
+    waiting: set[str] = attrs.field(factory=set, init=False)
+    leaving: set[str] = attrs.field(factory=set, init=False)
+    spared: set[str] = attrs.field(factory=set, init=False)
+    refusal: str = attrs.field(default="", init=False)
+    asked_at: float | None = attrs.field(default=None, init=False)
+    empty_since: float = attrs.field(factory=time.time, init=False)
+    is_current: bool = attrs.field(default=True, init=False)
+
+    @property
+    def facts(self) -> Facts:
+        """How it stands."""
+        wanted = self.holding.allocation
+        return Facts(
+            jobs=self.jobs,
+            in_use=frozenset(self.users.values()),
+            leaving=frozenset(self.leaving),
+            wanted=bool(self.waiting),
+            is_asked=self.asked_at is not None,
+            empty_since=self.empty_since,
+            idle=wanted.idle,
+            renew=wanted.renew,
+            is_current=self.is_current,
+        )
+
+    def see(self, found: Iterable[Job], now: float) -> bool:
+        """Take note of its jobs as Slurm lists them; return whether something has changed."""
+        listed = of_mark(found, self.mark)
+        live = tuple(job for job in listed if job.is_live)
+        ended = {job.id: job for job in listed if not job.is_live}
+        for job in self.jobs:
+            if job.waits and job.id not in {one.id for one in live} and self.waiting:
+                self.refusal = f"{end_told(ended.get(job.id, job))} before it began"
+        if live or (self.asked_at is not None and now > self.asked_at + UNSEEN):
+            self.asked_at = None
+        has_changed = self.jobs != live
+        self.jobs = live
+        return has_changed

@@ -1,0 +1,50 @@
+"""How jobs of ours are told from others, and what is said of them.
+
+Owns the marks that they carry in their comments, and the words for how they wait and end. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+
+from configschema import Holding
+from supervisor.clusters.slurm import Job
+
+A_DAY = 20 * 3600  # seconds after which a time of day alone could be another day's
+ENDED = frozenset({"COMPLETING", "COMPLETED"})  # without a word of why
+
+
+def mark_of(owner: str, holding: Holding) -> str:
+    """Return what the jobs of an allocation are marked with: whose they are, and how asked for."""
+    text = repr(holding.asked).encode(errors="surrogatepass")
+    return f"{mark_of_owner(owner)}{hashlib.sha256(text).hexdigest()[:16]}"
+
+
+def mark_of_owner(owner: str) -> str:
+    """Return how the marks of all jobs of a daemon begin."""
+    return f"llamadoze.{owner}."
+
+
+def of_mark(jobs: Iterable[Job], mark: str) -> list[Job]:
+    """Return the jobs with a mark."""
+    return [job for job in jobs if job.comment == mark or job.comment.startswith(f"{mark}.")]
+
+
+def queued_told(job: Job, now: float) -> str:
+    """Say that a job waits, why, and when it is expected to begin."""
+    text = f"job {job.id} waits in Slurm's queue"
+    text += f" ({job.reason})" if job.reason else ""
+    if job.starts is None:
+        return text
+    at = datetime.fromtimestamp(job.starts).astimezone()
+    day = "" if job.starts - now < A_DAY else f" on {at:%d %B}"
+    return f"{text}, expected to start at {at:%H:%M}{day}"
+
+
+def end_told(job: Job) -> str:
+    """Say how a job ended, in Slurm's word."""
+    state = "" if job.state in ENDED else f": {job.state}"
+    reason = f" ({job.reason})" if job.reason and job.reason != job.state else ""
+    return f"its job {job.id} has ended{state}{reason}"

@@ -1,0 +1,213 @@
+"""The rounds of one cluster: its jobs are looked at, and what is due is done.
+
+Owns the one look at all jobs, how often there is one, and that no job or step that was asked for is
+without an owner. What is due is decided in `due`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+from math import inf
+
+import attrs
+import structlog
+import trio
+
+from supervisor.clusters import slurm
+from supervisor.clusters.claim import Claim
+from supervisor.clusters.due import next_change, plan
+from supervisor.clusters.keeper import Keeper
+from supervisor.clusters.marks import mark_of_owner
+from supervisor.clusters.slurm import Job, NotAnswered, Refused
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between looks while something moves
+SLOWS_BY = 0.05  # of the time since the last change
+AT_REST = 20.0  # seconds between looks while nothing does
+BETWEEN_AUDITS = 60.0  # seconds between looks for steps without an owner
+LAST_CHANCE = 20.0  # seconds to give all back when the daemon ends
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
+
+
+@attrs.define(eq=False)
+class Rounds:
+    """The one who looks.
+
+    Attributes:
+        keeper: of the cluster.
+    """
+
+    keeper: Keeper
+    _audited_at: float = attrs.field(default=-inf, init=False)
+    _told: dict[str, str] = attrs.field(factory=dict, init=False)
+
+    async def run(self) -> None:
+        """Hold what is needed, for as long as the daemon runs."""
+        keeper = self.keeper
+        while True:
+            keeper.poked = trio.Event()
+            await self._look()
+            if self._is_at_rest:
+                await keeper.poked.wait()
+            with trio.move_on_after(self._pause()):
+                await keeper.poked.wait()
+            if keeper.poked.is_set():
+                await trio.sleep(FIRST_PAUSE)  # others may have something, too
+
+    @property
+    def _is_at_rest(self) -> bool:
+        """Whether nothing is held, asked for, or left to be known."""
+        return self.keeper.has_audited and not any(
+            claim.jobs or claim.facts.is_needed or claim.asked_at
+            for claim in self.keeper.claims.values()
+        )
+
+    def _pause(self) -> float:
+        """Return the seconds until the next look: few while something moves."""
+        keeper, now = self.keeper, time.time()
+        facts = [claim.facts for claim in keeper.claims.values()]
+        moves = any(one.moves for one in facts)
+        due = min((next_change(one, now) for one in facts), default=inf) - now
+        pause = AT_REST
+        if moves or keeper.silence or not keeper.has_audited:
+            since = SLOWS_BY * (trio.current_time() - keeper.moved_at)
+            pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, since))
+        return min(pause, max(FIRST_PAUSE, due + FIRST_PAUSE))
+
+    async def _look(self) -> None:
+        """Look at all jobs, and do what is due."""
+        keeper = self.keeper
+        try:
+            mine = await self._jobs()
+            self._see(mine)
+            if trio.current_time() >= self._audited_at + BETWEEN_AUDITS:
+                await self._audit(mine)
+            for claim in list(keeper.claims.values()):
+                await self._do(claim)
+        except NotAnswered as error:
+            self._note_silence(str(error))
+        finally:
+            keeper.stir()
+
+    async def _jobs(self) -> list[Job]:
+        """Return all jobs of ours, also those that ended a short while ago."""
+        begins = mark_of_owner(self.keeper.owner)
+        return [job for job in await slurm.jobs() if job.comment.startswith(begins)]
+
+    def _see(self, mine: Collection[Job]) -> None:
+        keeper = self.keeper
+        if keeper.silence:
+            text = f"Slurm answers again: cluster {keeper.cluster}"
+            log.info(text, cluster=keeper.cluster)
+        keeper.silence, now = "", time.time()
+        keeper.ended = {job.id: job for job in mine if not job.is_live}
+        for claim in keeper.claims.values():
+            if claim.see(mine, now):
+                keeper.moved_at = trio.current_time()
+                self._tell_of(claim)
+
+    def _tell_of(self, claim: Claim) -> None:
+        """Say what became of the jobs of an allocation."""
+        for job in claim.jobs:
+            text = f"runs on {job.node}" if job.runs else "is queued"
+            if self._told.get(job.id) != text:
+                self._told[job.id] = text
+                self._tell(claim, job.id, text)
+
+    def _tell(self, claim: Claim, job: str, what: str) -> None:
+        name = claim.holding.name
+        log.info(
+            f"Job {job} of allocation {name} {what}",
+            cluster=self.keeper.cluster,
+            allocation=name,
+            job=job,
+        )
+
+    def _note_silence(self, why: str) -> None:
+        keeper = self.keeper
+        if not keeper.silence:
+            log.warning(
+                f"Slurm does not answer: what is known of cluster {keeper.cluster} counts as it "
+                f"is, and requests go on ({why})",
+                cluster=keeper.cluster,
+                reason=why,
+            )
+        keeper.silence = why
+
+    async def _do(self, claim: Claim) -> None:
+        """Do what is due for one allocation."""
+        due = plan(claim.facts, time.time())
+        if due.submits and not claim.refusal:
+            await self._submit(claim)
+        leaving = [model for model, job in claim.users.items() if job in due.left]
+        for model in leaving:
+            self.keeper.on_leave(model, f"job {claim.users[model]} ends, or a later one is there")
+        for job in sorted(due.cancelled):
+            self._tell(claim, job, "is given back")
+        await slurm.cancel(sorted(due.cancelled))
+
+    async def _submit(self, claim: Claim) -> None:
+        claim.asked_at = time.time()
+        try:
+            number = await slurm.submit(claim.holding, claim.mark)
+        except Refused as error:
+            claim.asked_at, claim.refusal = None, f"Slurm refuses its allocation: {error}"
+            return
+        self._tell(claim, number, "was asked for")
+        self.keeper.poke()
+
+    # What has no owner.
+
+    async def _audit(self, mine: Collection[Job]) -> None:
+        """End what an earlier daemon has asked for and nobody owns; look again until it has."""
+        keeper, live = self.keeper, [job for job in mine if job.is_live]
+        known = {job.id for claim in keeper.claims.values() for job in claim.jobs}
+        jobs = [job.id for job in live if job.id not in known]
+        for job in jobs:
+            text = f"Job {job} is for no allocation of the configuration; cancelling it"
+            log.warning(text, cluster=keeper.cluster, job=job)
+        steps = await self._orphans() if live else []
+        await slurm.cancel([*jobs, *steps])
+        if not (jobs or steps):
+            keeper.has_audited, self._audited_at = True, trio.current_time()
+
+    async def _orphans(self) -> list[str]:
+        """Return the steps of ours that nobody owns."""
+        keeper, found = self.keeper, []
+        for step in await slurm.steps():
+            if step.name.startswith(f"{keeper.owner}.") and step.name not in keeper.tokens:
+                text = f"Step {step.id} on {step.node} has no owner; ending it"
+                log.warning(text, cluster=keeper.cluster, step=step.id)
+                found.append(step.id)
+        return found
+
+    # The end.
+
+    async def close(self) -> None:
+        """Give back all that is held, but for what outlives the daemon; bounded."""
+        claims = self.keeper.claims.values()
+        spared = {job for claim in claims for job in claim.spared}
+        held = [job.id for claim in claims for job in claim.jobs if job.id not in spared]
+        if not held and not any(claim.asked_at for claim in claims):
+            return
+        why = "it took too long"
+        with trio.move_on_after(LAST_CHANCE):
+            try:
+                if any(claim.asked_at for claim in claims):  # its number may not be known
+                    held = [job.id for job in await self._jobs() if job.is_live]
+                await slurm.cancel(sorted({*held} - spared))
+            except NotAnswered as error:
+                why = str(error)
+            else:
+                return
+        self._tell_what_is_left(held, why)
+
+    def _tell_what_is_left(self, jobs: Iterable[str], why: str) -> None:
+        names = " ".join(jobs)
+        log.error(
+            f"Jobs may still be held ({why}). The next llamadoze with this state folder ends them; "
+            f"or run scancel {names}",
+            cluster=self.keeper.cluster,
+            reason=why,
+        )

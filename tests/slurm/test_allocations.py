@@ -1,0 +1,157 @@
+"""What is held of a real Slurm for models, who shares it, and when it is given back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+
+from tests.slurm.cluster import Cluster, until
+from tests.slurm.conftest import Daemon, stub
+from tests.system.daemon import Process, wait_for
+
+pytestmark = pytest.mark.slurm
+
+
+def test_two_models_share_a_gpu_by_sleeping(daemon: Daemon, cluster: Cluster) -> None:
+    """Both are steps of one job, which waits in no queue when one wakes."""
+    with daemon({"a": stub(), "b": stub()}) as process:
+        for name in ("a", "b", "a", "b"):
+            assert process.chat(name)[0] == 200
+        assert len(cluster.jobs()) == 1
+        rows = process.running()
+        assert rows["a"]["state"] == "asleep"
+        assert rows["b"]["state"] == "ready"
+        assert {rows[name]["cluster"]["step"] for name in "ab"} == {*cluster.steps()}
+        began = time.monotonic()
+        assert process.chat("a")[0] == 200
+        assert time.monotonic() - began < 0.5
+
+
+def test_a_model_with_an_allocation_of_its_own_runs_beside_them(
+    daemon: Daemon, cluster: Cluster
+) -> None:
+    """On another node, which is found by itself."""
+    own = stub(**{"in": {"gres": "gpu:1", "mem": "500M", "idle": 0}})
+    with daemon({"a": stub(), "own": own}) as process:
+        assert process.chat("a")[0] == process.chat("own")[0] == 200
+        rows = process.running()
+        assert rows["a"]["state"] == rows["own"]["state"] == "ready"
+        assert rows["a"]["cluster"]["node"] != rows["own"]["cluster"]["node"]
+        assert process.ask("POST", "/api/models/unload/own")[0] == 200
+        until(lambda: len(cluster.jobs()) == 1)
+
+
+def test_an_allocation_is_given_back_when_nobody_is_in_it(daemon: Daemon, cluster: Cluster) -> None:
+    """After its idle seconds; a sleeper keeps it."""
+    with daemon({"a": stub(), "b": stub()}) as process:
+        assert process.chat("a")[0] == process.chat("b")[0] == 200
+        assert process.ask("POST", "/api/models/unload/b")[0] == 200
+        assert process.ask("POST", "/api/models/sleep/a")[0] in (200, 409)
+        time.sleep(2)
+        assert len(cluster.jobs()) == 1
+        assert process.ask("POST", "/api/models/unload/a")[0] == 200
+        until(lambda: not cluster.jobs())
+
+
+def test_all_of_it_is_given_back_when_the_daemon_ends(daemon: Daemon, cluster: Cluster) -> None:
+    """Jobs that wait, too."""
+    own = {"gres": "gpu:1", "mem": "500M"}
+    names = [f"m{number}" for number in range(4)]  # of which one finds no GPU
+    with daemon({name: stub(**{"in": own}) for name in names}) as process:
+        asking = [threading.Thread(target=_ask, args=(process, name)) for name in names]
+        for one in asking:
+            one.start()
+        wait_for(lambda: len(cluster.jobs("R")) == 3 and len(cluster.jobs("PD")) == 1)
+        process.end(limit=30)
+        for one in asking:
+            one.join()
+    assert cluster.jobs("R", "PD") == []
+
+
+def test_who_waits_in_the_queue_is_told_why(daemon: Daemon, cluster: Cluster) -> None:
+    """In the stream, in /running; and the job is cancelled when nobody waits any more."""
+    cluster.run("sbatch", "-N3", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 60")
+    until(lambda: cluster.jobs("R"))
+    with daemon({"a": stub()}, sendLoadingState=True) as process:
+        said: list[str] = []
+
+        def ask() -> None:
+            body = {"model": "a", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+            with process.stream("/v1/chat/completions", body) as lines:
+                for line in lines:
+                    said.append(line)
+                    if "Resources" in line:
+                        return
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        wait_for(lambda: bool(process.running()["a"]["queue"]))
+        assert process.running()["a"]["state"] == "queued"
+        wait_for(lambda: "Resources" in (process.running()["a"]["queue"] or ""))
+        asking.join(10)
+        assert "queued" in "".join(said)
+        until(lambda: not cluster.jobs("PD"))  # who waited has left
+        assert "a" not in process.running()
+
+
+def test_the_queue_has_a_limit(daemon: Daemon, cluster: Cluster) -> None:
+    """The client learns what Slurm said, and nothing stays in the queue."""
+    cluster.run("sbatch", "-N3", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 60")
+    until(lambda: cluster.jobs("R"))
+    with daemon({"a": stub()}, cluster={"queueTimeout": 1}) as process:
+        status, said = process.chat("a")
+        assert status == 502
+        assert "queueTimeout" in str(said)
+        assert "Slurm's queue" in str(said)
+        until(lambda: not cluster.jobs("PD"))
+
+
+def test_what_slurm_refuses_is_told_at_once(daemon: Daemon) -> None:
+    """In its own words."""
+    with daemon({"a": stub()}, cluster={"partition": "none-such"}) as process:
+        status, said = process.chat("a")
+        assert status == 502
+        assert "invalid partition" in str(said).lower()
+
+
+def test_the_next_allocation_is_asked_for_before_the_first_ends(
+    daemon: Daemon, cluster: Cluster
+) -> None:
+    """Its models go there, and no request fails."""
+    allocation = {"time": "1", "renew": 57}
+    with daemon({"a": stub()}, allocation=allocation) as process:
+        assert process.chat("a")[0] == 200
+        first = process.running()["a"]["cluster"]["job"]
+        answers = []
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            answers.append(process.chat("a")[0])
+            row = process.running().get("a")
+            if row and row["state"] == "ready" and row["cluster"]["job"] != first:
+                break
+            time.sleep(0.1)
+        assert process.running()["a"]["cluster"]["job"] != first
+        assert set(answers) == {200}
+        until(lambda: first not in cluster.jobs())
+
+
+def test_a_preempted_model_leaves_in_order_and_comes_back(daemon: Daemon, cluster: Cluster) -> None:
+    """It ends its requests in the grace that Slurm gives, and is queued again."""
+    with daemon({"a": stub()}) as process:
+        assert process.chat("a")[0] == 200
+        cluster.run(
+            *("sbatch", "-p", "urgent", "-N3", "--exclusive", "-o", "/dev/null"),
+            *("--wrap", "sleep 3"),
+        )
+        wait_for(lambda: process.running().get("a", {}).get("state") != "ready", 20)
+        assert process.chat("a")[0] == 200
+        assert process.running()["a"]["failures"] == 0
+
+
+def _ask(process: Process, name: str) -> None:
+    """Ask a daemon that may end meanwhile."""
+    with suppress(OSError):
+        process.chat(name)
