@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from configschema import Config, Limits, resolve_limits, rules_of
-from supervisor.clusters.clusters import Clusters
+from supervisor.clusters.keepers import Clusters
 from supervisor.model.server import ModelServer
 from supervisor.places.choosing import Places
 from supervisor.places.handles import StepHandle

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from configschema import Config, Limits
-from supervisor.clusters.clusters import open_clusters
+from supervisor.clusters.keepers import open_clusters
 from supervisor.fleet import Fleet
 from supervisor.model.leases import Leases
 from supervisor.model.server import ModelServer

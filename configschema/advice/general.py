@@ -1,7 +1,7 @@
 """Warnings of the file as a whole: what is hardly meant, and what has no effect.
 
 Commands have theirs in `commands`, presets in `presetneeds`, containers in `containeroptions`,
-other servers outside in `serversoutside`, unknown keys in `unknown`.
+other servers outside in `serversoutside`, clusters in `inclusters`, unknown keys in `unknown`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from configschema.advice.commands import advise_on_commands
 from configschema.advice.containeroptions import advise_on_container, advise_on_inits
+from configschema.advice.inclusters import advise_on_clusters
 from configschema.advice.presetneeds import advise_on_preset, advise_on_unused_sleep
 from configschema.advice.servednames import advise_on_names
 from configschema.advice.serversoutside import advise_on_servers_outside
@@ -52,6 +53,7 @@ def advise(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
         yield from advise_on_servers_outside(model, path)
         yield from advise_on_names(model, path)
         yield from _verification(model, data["models"][name], path)
+    yield from advise_on_clusters(config, data)
     yield from advise_on_inits(config)
     yield from advise_on_ports(config)
     for number, name in enumerate(config.hooks.on_startup.preload):

@@ -36,8 +36,9 @@ def advise_on_machine(
     """
     for name, model in config.models.items():
         path: Path = ("models", name)
-        yield from _programs(model, path, environ)
-        yield from _model_file(model, path)
+        if model.in_ is None:  # else its files and programs are those of a node
+            yield from _programs(model, path, environ)
+            yield from _model_file(model, path)
         if listen and local_port(model.proxy) == listen:
             yield Fault((*path, "proxy"), LISTEN, (listen,))
 

@@ -32,7 +32,7 @@ _SSH_VALUED = word_set("-B -b -c -D -E -e -F -I -i -J -L -l -m -O -o -p -Q -R -S
 def advise_on_servers_outside(model: Model, path: Path) -> Iterator[Fault]:
     """Yield what outlives a model's command without a ``cmdStop``."""
     command = last_command(model.cmd.argv)
-    if model.cmd_stop or command is None or container_of(model.cmd.argv):
+    if model.in_ or model.cmd_stop or command is None or container_of(model.cmd.argv):
         return
     if model.is_elsewhere:
         message = f"cmd only starts the model server, and nothing ends it: {_way(command)}"

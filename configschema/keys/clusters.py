@@ -1,7 +1,7 @@
 """Keys of the file about clusters: what is held there, and in which part of it a model runs.
 
 Owns names, types and defaults, and the form in which Slurm says how much memory is meant. What must
-fit together is in `rules/clusters`.
+fit together is in `rules/allocations`.
 """
 
 from __future__ import annotations

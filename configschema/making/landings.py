@@ -16,7 +16,7 @@ from configschema.keys.recipe import by_way_of
 from configschema.keys.schema import Config, Model
 from configschema.making.expansion import expand
 from configschema.making.structuring import structure
-from configschema.rules.clusters import holding_for
+from configschema.rules.allocations import holding_for
 
 
 def with_landings(config: Config, data: Mapping[str, Any], environ: Mapping[str, str]) -> Config:

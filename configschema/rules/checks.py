@@ -14,7 +14,7 @@ from typing import Any
 from configschema.keys.schema import Config, Model
 from configschema.keys.sections import Check, Endpoint
 from configschema.rules.addresses import FORBIDDEN, is_malformed, is_reachable
-from configschema.rules.clusters import check_clusters
+from configschema.rules.allocations import check_clusters
 from configschema.rules.names import check_names
 from configschema.rules.routing import check_routing
 from configschema.rules.security import check_security

@@ -28,7 +28,7 @@ class Claim:
         jobs: those that have not ended.
         users: the models that have servers in it, and the number of the job of each.
         waiting: the models that wait for it.
-        leaving: the numbers of jobs that Slurm has told to end.
+        leaving: the numbers of jobs that were told to end, by Slurm or by us.
         spared: the numbers of jobs that outlive the daemon.
         refusal: why it cannot be had.
         asked_at: when a job was asked for that is not listed yet.
@@ -70,10 +70,12 @@ class Claim:
         live = tuple(job for job in listed if job.is_live)
         ended = {job.id: job for job in listed if not job.is_live}
         for job in self.jobs:
-            if job.waits and job.id not in {one.id for one in live} and self.waiting:
+            is_gone = job.waits and job.id not in {one.id for one in live}
+            if is_gone and self.waiting and job.id not in self.leaving:
                 self.refusal = f"{end_told(ended.get(job.id, job))} before it began"
         if live or (self.asked_at is not None and now > self.asked_at + UNSEEN):
             self.asked_at = None
+        self.leaving &= {job.id for job in live}
         has_changed = self.jobs != live
         self.jobs = live
         return has_changed

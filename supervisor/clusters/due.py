@@ -6,6 +6,8 @@ back. Doing any of it is the keeper's.
 
 from __future__ import annotations
 
+from math import inf
+
 import attrs
 
 from supervisor.clusters.slurm import Job
@@ -23,7 +25,7 @@ class Facts:
     Attributes:
         jobs: that were asked for it and have not ended.
         in_use: the numbers of those in which models have servers.
-        leaving: the numbers of those that Slurm has told to end.
+        leaving: the numbers of those that were told to end, by Slurm or by us.
         wanted: whether somebody waits for it.
         is_asked: whether a job was asked for that is not listed yet.
         empty_since: when the last model left, or the last one that waited.
@@ -86,33 +88,26 @@ def plan(facts: Facts, now: float) -> Plan:
         facts: how it stands.
         now: seconds since 1970, as all times of Slurm.
     """
-    best, queued = facts.best(now), [job for job in facts.jobs if job.waits]
+    best = facts.best(now)
+    queued = [job for job in facts.jobs if job.waits and job.id not in facts.leaving]
     running = [job for job in facts.jobs if job.runs]
     is_short = best is None or now >= _renewal(best, facts.renew)
     submits = facts.is_current and facts.is_needed and is_short and not queued
     return Plan(
         submits=submits and not facts.is_asked,
-        left=frozenset(
-            job.id for job in running if job.id in facts.in_use and not _stays(job, best, facts)
-        ),
+        left=frozenset(job.id for job in running if job.id in facts.in_use and job is not best),
         cancelled=frozenset(
             [job.id for job in running if _is_given_back(job, best, facts, now)]
             + [job.id for job in queued[not _is_past(facts, LINGER, now) :]]
+            + [job.id for job in facts.jobs if job.waits and job not in queued]
         ),
     )
-
-
-def _stays(job: Job, best: Job | None, facts: Facts) -> bool:
-    """Whether the models in a job stay there: it is the best, or as good."""
-    return best is not None and job.id == best.id
 
 
 def _is_given_back(job: Job, best: Job | None, facts: Facts, now: float) -> bool:
     if job.id in facts.in_use:
         return False
-    if best is None or job.id != best.id:
-        return True
-    return _is_past(facts, facts.idle, now)
+    return job is not best or _is_past(facts, facts.idle, now)
 
 
 def _is_past(facts: Facts, patience: float, now: float) -> bool:
@@ -129,14 +124,14 @@ def _length(job: Job) -> float:
 def _end_of_service(job: Job) -> float:
     """Return when a job takes no more models, and those in it leave."""
     if job.ends is None:
-        return float("inf")
+        return inf
     return job.ends - min(MARGIN, PART_OF_ITS_TIME * _length(job))
 
 
 def _renewal(job: Job, renew: float | None) -> float:
     """Return when the next job is asked for."""
     if job.ends is None:
-        return float("inf")
+        return inf
     usual = min(LONGEST_LEAD, PART_OF_ITS_TIME * _length(job))
     lead = usual if renew is None else min(renew, MOST_OF_ITS_TIME * _length(job))
     return min(job.ends - lead, _end_of_service(job))
@@ -147,4 +142,4 @@ def next_change(facts: Facts, now: float) -> float:
     times = [facts.empty_since + patience for patience in (LINGER, facts.idle)]
     for job in facts.jobs:
         times += [_renewal(job, facts.renew), _end_of_service(job)]
-    return min((one for one in times if one > now), default=float("inf"))
+    return min((one for one in times if one > now), default=inf)

@@ -26,14 +26,8 @@ from supervisor.states.snapshot import NO_QUEUE, Queue
 
 DISPLACING = frozenset(
     [
-        "PREEMPTED",
-        "TIMEOUT",
-        "NODE_FAIL",
-        "CANCELLED",
-        "COMPLETING",
-        "BOOT_FAIL",
-        "DEADLINE",
-        "REVOKED",
+        *("PREEMPTED", "TIMEOUT", "NODE_FAIL", "CANCELLED", "COMPLETING"),
+        *("BOOT_FAIL", "DEADLINE", "REVOKED"),
     ]
 )
 """States of jobs whose end is no fault of what ran in them."""

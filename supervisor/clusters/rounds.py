@@ -143,8 +143,9 @@ class Rounds:
         leaving = [model for model, job in claim.users.items() if job in due.left]
         for model in leaving:
             self.keeper.on_leave(model, f"job {claim.users[model]} ends, or a later one is there")
-        for job in sorted(due.cancelled):
+        for job in sorted(due.cancelled - claim.leaving):
             self._tell(claim, job, "is given back")
+        claim.leaving |= due.cancelled  # at once: nobody is let in from here on
         await slurm.cancel(sorted(due.cancelled))
 
     async def _submit(self, claim: Claim) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from supervisor.clusters.node.entrance import Entrance, Visitor
@@ -20,6 +22,8 @@ from supervisor.clusters.node.members import BETWEEN_LOOKS, CANNOT_START, Server
 
 ORDER = "LLAMADOZE_ORDER"  # the variable that says what to run
 REPORT = "llamadoze-step "  # how the line begins that tells where the server is
+LOWEST, HIGHEST, USUAL_FIRST = 10_000, 65_535, 32_768  # ports
+MOST_TRIED = 500
 LONGEST_FAREWELL = 0.5  # seconds for the news of the end to be taken
 
 
@@ -82,34 +86,55 @@ class Launcher:
         return status
 
 
-def free_port(host: str, wanted: int) -> int:
-    """Return a port that nobody has, or the one that is wanted."""
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((host, wanted))
-            trial.listen(1)
-        except OSError as error:
-            where = f"{host}:{wanted}" if wanted else host
-            raise CannotLaunch(f"{where} cannot be listened on: {error.strerror}") from None
-        port: int = trial.getsockname()[1]
-        return port
-
-
-def listening_on(ports: tuple[int, int]) -> socket.socket:
-    """Listen for visitors on the node's network, on the first of some ports that is free."""
-    first, last = ports
-    for port in range(first, last + 1):
+def listening_on(host: str, ports: Iterable[int]) -> socket.socket | None:
+    """Listen on the first of some ports that is free; None if none is."""
+    for port in ports:
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind(("0.0.0.0", port))  # noqa: S104 -- the key is what keeps others out
+            listening.bind((host, port))
             listening.listen(128)
         except OSError:
             listening.close()
         else:
             return listening
-    raise CannotLaunch(f"no port from {first} to {last} is free for the entrance (ports)")
+    return None
+
+
+def usual_ports() -> list[int]:
+    """Return some ports below those that the system gives to who connects.
+
+    One of the latter may be given to who tries to reach a server there that does not listen yet:
+    then it reaches itself, and the server cannot listen any more.
+    """
+    try:
+        with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+            first = int(file.read().split()[0])
+    except (OSError, ValueError):
+        first = USUAL_FIRST
+    below = range(LOWEST, first) if first > LOWEST else range(LOWEST, HIGHEST)
+    return random.sample(below, min(len(below), MOST_TRIED))
+
+
+def free_port(host: str, wanted: int) -> int:
+    """Return a port that nobody has, or the one that is wanted."""
+    found = listening_on(host, [wanted] if wanted else usual_ports())
+    if found is None:
+        where = f"{host}:{wanted}" if wanted else host
+        raise CannotLaunch(f"{where} cannot be listened on: it is in use by another program")
+    with found:
+        port: int = found.getsockname()[1]
+        return port
+
+
+def entrance_on(ports: tuple[int, int]) -> socket.socket:
+    """Listen for visitors on the node's network, on one of some ports, or on any."""
+    first, last = ports
+    every = "0.0.0.0"  # noqa: S104 -- the key is what keeps others out
+    found = listening_on(every, range(first, last + 1) if last else usual_ports())
+    if found is None:
+        raise CannotLaunch(f"no port from {first} to {last} is free for the entrance (ports)")
+    return found
 
 
 def put(text: str, host: str, port: int) -> str:
@@ -139,7 +164,7 @@ async def launch(order: dict[str, Any]) -> int:
     """Have a server, from its start to its end; return its exit status."""
     loop = asyncio.get_running_loop()
     launcher = made(order)
-    listening = listening_on((order["ports"][0], order["ports"][1]))
+    listening = entrance_on((order["ports"][0], order["ports"][1]))
     await loop.create_server(lambda: Visitor(launcher.entrance), sock=listening)
     loop.add_signal_handler(signal.SIGCHLD, launcher.server.reap)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

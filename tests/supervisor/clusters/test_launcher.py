@@ -1,0 +1,297 @@
+"""The launcher as it runs on a node: a real one, with a stub as the model server it leads to."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import attrs
+import psutil
+import pytest
+import trio
+
+from configschema import Entrance, Model, parse
+from configschema.keys.fields import Secret
+from proxy.forwarding.modelcalls import ask_if_ready
+from supervisor.clusters import node
+from supervisor.clusters.control import Control, NotReached
+from supervisor.clusters.launching import (
+    BOOTSTRAP,
+    MODULES,
+    Report,
+    ReportReader,
+    launch_environment,
+    new_key,
+    program,
+)
+from supervisor.clusters.tunnel import Stranger, enter
+from supervisor.processes.census import COMMAND
+from tests.configschema.landing import landed
+
+STUB = Path(__file__).parents[2] / "peers" / "stub.py"
+
+
+def model_of(cmd: str, **keys: object) -> Model:
+    """Return a model in a cluster."""
+    more = "".join(f", {key}: {value}" for key, value in keys.items())
+    text = f"clusters: {{c: {{}}}}\nmodels: {{a: {{cmd: '{cmd}', in: {{gres: 'gpu:1'}}{more}}}}}"
+    return parse(text).config.models["a"]
+
+
+@attrs.define(eq=False)
+class Launched:
+    """A launcher that runs."""
+
+    process: subprocess.Popen[bytes]
+    model: Model
+    key: str
+    lines: list[bytes]
+    report: Report
+
+    @property
+    def entrance(self) -> Entrance:
+        return Entrance("127.0.0.1", self.report.entrance, Secret(self.key))
+
+    @property
+    def landed(self) -> Model:
+        """The model as it can be asked."""
+        return landed(self.model, port=self.report.port, entrance=self.entrance)
+
+
+@contextmanager
+def launched(model: Model, grace: float = 5) -> Iterator[Launched]:
+    """Run a launcher as `srun` would."""
+    assert model.holding is not None
+    key = new_key()
+    env = launch_environment({**os.environ, COMMAND: "ours"}, model, model.holding, key, grace)
+    process = subprocess.Popen(
+        (sys.executable, "-I", "-S", "-c", BOOTSTRAP),
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    lines: list[bytes] = []
+    reader = ReportReader(lines.append)
+    try:
+        assert process.stdout is not None
+        while reader.report is None and (line := process.stdout.readline()):
+            reader.write(line)
+        assert reader.report is not None
+        yield Launched(process, model, key, lines, reader.report)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def stub(options: str = "") -> Model:
+    return model_of(f"{sys.executable} -I -S {STUB} --port ${{PORT}} {options}")
+
+
+async def ready(one: Launched) -> None:
+    with trio.fail_after(10):
+        while await ask_if_ready(one.landed) is not None:
+            await trio.sleep(0.01)
+
+
+@contextmanager
+def connected(control: Control, nursery: trio.Nursery) -> Iterator[None]:
+    nursery.start_soon(control.run)
+    try:
+        yield
+    finally:
+        nursery.cancel_scope.cancel()
+
+
+async def test_requests_reach_the_server_through_the_entrance() -> None:
+    """Its port was found on the node; it listens there alone."""
+    with launched(stub()) as one:
+        await ready(one)
+        assert one.landed.proxy == f"http://127.0.0.1:{one.report.port}"
+
+
+async def test_who_has_not_the_key_learns_nothing() -> None:
+    """Neither by guessing nor by waiting; others are served meanwhile."""
+    with launched(stub()) as one:
+        await ready(one)
+        wrong = attrs.evolve(one.entrance, key=Secret(new_key()))
+        with pytest.raises(Stranger):
+            await enter(wrong)
+        with socket.create_connection(("127.0.0.1", one.report.entrance)):
+            assert await ask_if_ready(one.landed) is None
+
+
+async def test_a_listener_that_has_not_the_key_is_a_stranger() -> None:
+    """Whoever has the port of a launcher that is gone gets no request."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+
+    async def pretend(stream: trio.SocketStream) -> None:
+        await stream.send_all(bytes(16))
+        await stream.receive_some()
+        await stream.send_all(b"K" + bytes(32))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, pretend, listeners)
+        with pytest.raises(Stranger):
+            await enter(Entrance("127.0.0.1", port, Secret(new_key())))
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_does_not_listen_yet_refuses() -> None:
+    """As it would without a launcher."""
+    with launched(model_of("sleep 60")) as one:
+        assert "connection refused" in (await ask_if_ready(one.landed) or "").lower()
+
+
+async def test_the_owner_is_told_how_the_server_ends() -> None:
+    """At once, and also if it asks later."""
+    with launched(stub("--exit 7 --exit-after 0.3")) as one:
+        control = Control(one.entrance)
+        async with trio.open_nursery() as nursery:
+            with connected(control, nursery), trio.fail_after(5):
+                await control.has_exited.wait()
+        assert control.exited == 7
+        assert one.process.wait(5) == 7
+
+
+async def test_the_owner_ends_the_server_in_its_grace() -> None:
+    """With all that it has started; then it is killed."""
+    with launched(stub("--ignore-term 1 --escape 60")) as one:
+        await ready(one)
+        control = Control(one.entrance)
+        async with trio.open_nursery() as nursery:
+            with connected(control, nursery), trio.fail_after(5):
+                await control.has_been_reached.wait()
+                members = await control.ask("members")
+                assert len(members) == 2  # the stub, and what has left its session
+                await control.ask("end", grace=0.2)
+                await control.has_exited.wait()
+        assert control.exited == -signal.SIGKILL
+        assert not any(map(psutil.pid_exists, members))
+
+
+async def test_slurms_signal_is_told_to_the_owner() -> None:
+    """Who decides what becomes of the server; without an owner it is ended."""
+    with launched(stub()) as one:
+        await ready(one)
+        notices: list[str] = []
+        control = Control(one.entrance, lambda: notices.append("told"))
+        async with trio.open_nursery() as nursery:
+            with connected(control, nursery), trio.fail_after(5):
+                await control.has_been_reached.wait()
+                one.process.send_signal(signal.SIGTERM)
+                while not notices:
+                    await trio.sleep(0.01)
+                assert await ask_if_ready(one.landed) is None
+        one.process.send_signal(signal.SIGTERM)
+        await trio.to_thread.run_sync(one.process.wait, 5)
+
+
+async def test_the_owner_learns_what_the_server_holds_and_that_it_listens() -> None:
+    """Weighed on the node, where its processes are."""
+    with launched(stub("--hold 64")) as one:
+        await ready(one)
+        control = Control(one.entrance)
+        async with trio.open_nursery() as nursery:
+            with connected(control, nursery), trio.fail_after(10):
+                await control.has_been_reached.wait()
+                told: dict[str, Any] = await control.ask("weigh")
+                assert told["own"] >= 64 << 20
+                assert await control.ask("own") is True
+
+
+async def test_the_server_is_told_nothing_that_is_not_its_business() -> None:
+    """No key, and no mark of the machine of the daemon."""
+    with launched(model_of("env")) as one:
+        out = one.process.stdout
+        assert out is not None
+        said = out.read().decode()
+        assert one.key not in said
+        assert "LLAMADOZE_PROGRAM" not in said
+        assert "LLAMADOZE_ORDER" not in said
+        assert COMMAND not in said
+
+
+async def test_a_launcher_that_is_gone_cannot_be_asked() -> None:
+    """That is told, and is no error of the program."""
+    with launched(stub()) as one:
+        entrance = one.entrance
+    control = Control(entrance)
+    with pytest.raises(OSError, match="connect"):
+        await control.run()
+    with pytest.raises(NotReached):
+        await control.ask("state")
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    """Before anything is started."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        model = model_of(f"true --port {port}", proxy=f"http://127.0.0.1:{port}")
+        with launched(model) as one:
+            assert "cannot be listened on: it is in use" in one.report.failure
+
+
+def test_a_range_of_ports_holds_for_the_entrance() -> None:
+    """Where a firewall lets in some only."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    text = f"clusters: {{c: {{ports: {port}-{port}}}}}\n"
+    text += "models: {a: {cmd: sleep 60, in: {gres: 'gpu:1'}}}"
+    with launched(parse(text).config.models["a"]) as one:
+        assert one.report.entrance == port
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_launcher_runs_on_an_older_python(name: str) -> None:
+    """Nodes have the Python of their system."""
+    text = (Path(node.__file__).parent / f"{name}.py").read_text()
+    ast.parse(text, feature_version=(3, 8))
+    imported = {one.module for one in ast.walk(ast.parse(text)) if isinstance(one, ast.ImportFrom)}
+    ours = {one for one in imported if one and one.startswith(("supervisor", "configschema"))}
+    assert all(str(one).startswith(node.__name__) for one in ours)
+
+
+def test_the_launcher_is_small_enough_for_an_environment() -> None:
+    """Linux takes 128 KiB in one variable."""
+    assert len(program()) < 64 << 10
+    assert json.loads(program())
+
+
+def test_a_report_is_found_in_any_pieces() -> None:
+    """What is around it is the output of the step."""
+    text = b'hello\nllamadoze-step {"port": 1, "entrance": 2}\nworld\nand more'
+    for size in (1, 7, len(text)):
+        heard: list[bytes] = []
+        reader = ReportReader(heard.append)
+        for start in range(0, len(text), size):
+            reader.write(text[start : start + size])
+        assert reader.report == Report(port=1, entrance=2)
+        assert b"".join(heard) == b"hello\nworld\nand more"
+
+
+async def test_a_report_is_found_in_a_file(tmp_path: Path) -> None:
+    """Before whoever follows the file has come to it."""
+    file = tmp_path / "log"
+    reader = ReportReader(lambda _: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reader.find_in, file)
+        await trio.sleep(0.05)
+        file.write_bytes(b'x\nllamadoze-step {"failure": "no"}\n')
+        with trio.fail_after(2):
+            await reader.there.wait()
+    assert reader.report is not None
+    assert reader.report.failure == "no"
