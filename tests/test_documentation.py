@@ -13,7 +13,7 @@ import trio
 
 from configschema import load, parse
 from configschema.advice.general import NOT_YET, NOT_YET_OF_MODELS
-from configschema.keys import clients, sections, sharing
+from configschema.keys import clients, clusters, sections, sharing
 from configschema.keys.commandline import Command
 from configschema.keys.fields import fields_of, inside, is_section, types_of, without_none
 from configschema.keys.presets import PRESETS
@@ -39,6 +39,9 @@ TABLES: dict[str, type[attrs.AttrsInstance]] = {
     "## Keys of a model": Model,
     "### Requests for sleep and wake": sections.Endpoint,
     "### Memory": sharing.Memory,
+    "### In": clusters.Where,
+    "## Clusters": clusters.Cluster,
+    "## Allocations": clusters.Allocation,
     "### Verify": sections.Verify,
     "### Questions": sections.Check,
     "### Filters": sections.Filters,
