@@ -24,7 +24,7 @@ VERSIONED := python3 python3.11 python3.12 python3.13
 CANDIDATES := $(VERSIONED) $(addprefix /usr/bin/,$(VERSIONED))
 CHOSEN = for one in $(CANDIDATES); do $$one -c "$$OPTIMISED" 2>/dev/null && echo $$one && exit; done; echo $(PYTHON)
 
-.PHONY: demo test release test-release test-page vendor-page dev-page test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench performance-page log-page format clean
+.PHONY: demo test release test-release test-page test-slurm vendor-page dev-page test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench performance-page log-page format clean
 
 demo: $(DEMO_READY)
 	@exec $(BIN)/llamadoze demo --folder .demo
@@ -46,6 +46,13 @@ test-page: $(DEV_READY)
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 		echo "There is no chromium, and only root can install it: the page is not tested"
 	$(BIN)/pytest -m page -n 2 --dist loadfile tests/page
+
+# A real Slurm with three nodes in namespaces of this machine, and llama.cpp's own servers on them.
+SLURM := slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge
+test-slurm: $(DEV_READY)
+	@command -v slurmctld >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq --no-install-recommends $(SLURM) iproute2 >/dev/null; } || \
+		echo "There is no Slurm, and only root can install it: models in a cluster are not tested"
+	$(BIN)/pytest -m slurm tests/slurm
 
 # A wheel, an sdist, and the list of what a wheel brings along, in dist.
 release: $(RELEASE_READY)

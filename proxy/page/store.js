@@ -19,6 +19,7 @@ import * as past from "./timeline/past.js";
  *   idleSince: number, failure: string|null, leftover: string|null, failures: number, retryIn: number,
  *   readyIn: number|null, readyInMeasured: number|null, canSleep: boolean, knowsSleep: boolean,
  *   leaving: boolean, elsewhere: boolean, ttl: number, sleepTtl: number, cmd: string, proxy: string,
+ *   queue: string|null, cluster: {name: string, allocation: string, job: string|null, step: string|null, node: string|null}|null,
  *   pid: number|null, gpus: string[], costs: Costs, maxGrowth: number, share: number|null, at?: number,
  *   pin: {holder: string, reason: string, seconds: number|null}|null,
  *   sleep: {trusted: boolean, failures: number, lastFailure: string|null, memory: Record<string, Left>}|null,

@@ -56,6 +56,7 @@ def models(rows: Sequence[Row], told: Row, *, everything: bool) -> RenderableTyp
         for row in shown
         if row["state"] == "failed" and row.get("failure")
     ]
+    parts += [Text(f"{row['id']}: {row['queue']}") for row in shown if row.get("queue")]
     if left := len(rows) - len(shown):
         rest = f"{left} stopped {'model' if left == 1 else 'models'}: 'llamadoze ps --all'"
         parts.append(Text(f"{'' if shown else 'No model runs. '}{rest}", style="dim"))
@@ -97,6 +98,8 @@ def state(row: Row) -> Text:
     name = row["state"]
     text = Text(str(WORDS.get(name, name)), style=COLORS.get(name, ""))
     notes = []
+    if node := (row.get("cluster") or {}).get("node"):
+        notes.append(f"on {node}")
     if row.get("pin"):
         notes.append("pinned")
     if row.get("sleep") and not row["sleep"]["trusted"]:

@@ -58,7 +58,8 @@ function held(id) {
 function facts(model) {
   const sizes = (/** @type {{gpus: number[]|null, host: number|null}} */ one) => [...(one.gpus ?? []).map((size) => `${bytes(size)} of a GPU`), one.host === null ? "" : `${bytes(one.host)} of the host`].filter(Boolean).join(", ") || "not measured (only use: memory learns it)";
   return [
-    ["Process", model.pid ? `pid ${model.pid}` : "–"],
+    ["Process", model.pid ? `pid ${model.pid}` : model.cluster?.step ? `step ${model.cluster.step} on ${model.cluster.node}` : "–"],
+    ...(model.cluster ? [["Runs in", `allocation ${model.cluster.allocation} of ${model.cluster.name}`]] : []),
     ["Holds now", held(model.id)],
     ["Takes awake", sizes(model.room.awake)],
     ["Takes asleep", sizes(model.room.asleep)],

@@ -13,6 +13,7 @@ import trio
 from proxy.forwarding.loading import Narration, about
 from supervisor import State
 from supervisor.scheduling.forecast import Forecast
+from supervisor.states.snapshot import NO_QUEUE
 from tests.peers.client import Client, Reply, ask
 from tests.proxy.daemon import Daemon, daemon, stub
 
@@ -99,7 +100,8 @@ def test_a_forecast_is_said_in_round_words(ready: Forecast, text: str) -> None:
 
 def narrating() -> tuple[Narration, SimpleNamespace, SimpleNamespace]:
     """Return a narration, how its model stands, and what is foretold of it."""
-    at, known = SimpleNamespace(state=State.STARTING), SimpleNamespace(place=1, ready=None)
+    at = SimpleNamespace(state=State.STARTING, queue=NO_QUEUE)
+    known = SimpleNamespace(place=1, ready=None)
     server: Any = SimpleNamespace(at=at, model=SimpleNamespace(id="a"))
     supervisor: Any = SimpleNamespace(place=lambda _: known.place, ready_in=lambda _: known.ready)
     answer: Any = None  # nothing is written here

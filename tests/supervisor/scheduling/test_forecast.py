@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from supervisor.scheduling.forecast import Forecast, forecast
 from supervisor.scheduling.placement import one_at_a_time
 from supervisor.states.pins import KEPT, Pin
-from supervisor.states.snapshot import UNKNOWN, Costs, Snapshot
+from supervisor.states.snapshot import UNKNOWN, Costs, Queue, Snapshot
 from supervisor.states.table import HOLDS_MEMORY, State, Wish
 from tests.fakes import FakePrograms
 from tests.supervisor.helpers import model as written
@@ -51,6 +51,7 @@ def test_a_model_that_serves_is_ready() -> None:
     ("state", "more", "expected"),
     [
         (State.STARTING, {}, Forecast(30.0, 5)),
+        (State.QUEUED, {"queue": Queue("job 1 waits", NOW + 60)}, Forecast(100.0, 5)),
         (State.WAKING, {"since": NOW - 3}, Forecast(5.0, 2)),
         (State.FALLING_ASLEEP, {"since": NOW - 2}, Forecast(12.0, 2)),
         (State.STOPPING, {"since": NOW - 1}, Forecast(43.0, 4)),
@@ -161,6 +162,7 @@ def test_what_was_never_measured_is_not_guessed() -> None:
     """Neither its own part nor another's; nor the end of what could not be ended."""
     unknown = attrs.evolve(COSTS, sleep=None)
     assert told(stand("a", State.STARTING, costs=UNKNOWN)) is None
+    assert told(stand("a", State.QUEUED)) is None, "how long the queue is, nobody knows"
     assert told(stand("a", State.ASLEEP), stand("b", State.READY, costs=unknown)) is None
     assert told(stand("a", State.ASLEEP), stand("b", State.STOPPING, left="pid 7")) is None
 
@@ -197,6 +199,7 @@ def standing(draw: st.DrawFn, of: st.SearchStrategy[Costs]) -> dict[str, Snapsho
             can_sleep=draw(st.booleans()),
             leaving=draw(st.booleans()),
             costs=draw(of),
+            queue=Queue("it waits for its place", NOW + draw(st.floats(0, 1000))),
         )
         for name in names
     }
