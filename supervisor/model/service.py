@@ -44,7 +44,8 @@ class Service(Lives):
             is_elsewhere = isinstance(handle, ElsewhereHandle)
             whose = THERE_ALREADY if is_elsewhere else "process of an earlier llamadoze"
             # What runs on another machine could not be asked before it was taken over.
-            asleep = None if isinstance(handle, StepHandle) else state is State.ASLEEP
+            is_asked = isinstance(handle, StepHandle) and self.model.recipe.asleep
+            asleep = None if is_asked else state is State.ASLEEP
             await self._live_once(self._adoption(handle, asleep, whose))
             self.inherited = None
         elif found := await place.find(self.model):

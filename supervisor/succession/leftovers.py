@@ -32,7 +32,7 @@ from supervisor.sleep.actions import Actions, environment_of
 from supervisor.sleep.contact import Contact
 from supervisor.sleep.readiness import ReadyCheck
 from supervisor.states.durations import seconds
-from supervisor.states.table import State
+from supervisor.states.table import BETWEEN_SLEEP_AND_WAKE, State
 from supervisor.succession.records import Record, fingerprint
 
 HEALTHY_WITHIN = 5.0  # seconds for a server to prove that it is ready, or asleep, as it was
@@ -108,12 +108,15 @@ class _Settling:
             await self._end(record.model, handle, reason or "", ask)
 
     def _settle_step(self, record: Record, model: Model | None) -> None:
-        """Let a step be taken over if it may be; the keeper of its cluster ends all others.
+        """Let a step be taken over if it may be; the rounds of its cluster end all others.
 
-        It is asked how it is when it is: a cluster that is slow to answer holds up nobody else.
+        It is asked how it is only then: a cluster that is slow to answer holds up nobody else. One
+        that cannot be asked whether it sleeps must have been at rest, or ready.
         """
-        known = model is not None and fingerprint(model) == record.fingerprint
-        if known and model is not None and model.holding and State(record.state) in ADOPTABLE:
+        if model is None or model.holding is None or fingerprint(model) != record.fingerprint:
+            return
+        state = State(record.state)
+        if state in ADOPTABLE or (model.recipe.asleep and state in BETWEEN_SLEEP_AND_WAKE):
             self.adopted[record.model] = record
 
     async def _as_it_is(self, record: Record, model: Model, server: RunningServer) -> Record:
