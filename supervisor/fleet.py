@@ -13,12 +13,12 @@ from pathlib import Path
 import attrs
 import trio
 
-from configschema import Config, Limits, resolve_limits, rules_of
+from configschema import Config, Limits, resolve_limits
 from supervisor.clusters.keepers import Clusters
 from supervisor.model.server import ModelServer
 from supervisor.places.choosing import Places
 from supervisor.places.handles import StepHandle
-from supervisor.scheduling.roomkeeper import RoomKeeper
+from supervisor.scheduling.apart import Rooms
 from supervisor.sleep.contact import Contact
 from supervisor.states.causes import Why
 from supervisor.states.journal import SILENT, Journal
@@ -49,7 +49,7 @@ class Fleet:
         on_failure: called with a model's id and the reason when it fails while it is wanted.
         on_crash: called with a model's id when it has died and is to be started again.
         servers: by id; one whose model was removed stays until its process has ended.
-        keeper: of the memory that they hold.
+        rooms: the memory that they hold, and who looks at it.
         clusters: of which something may be held for them.
     """
 
@@ -66,15 +66,15 @@ class Fleet:
     on_failure: Callable[[str, str], None] = lambda _, __: None
     on_crash: Callable[[str], None] = lambda _: None
     servers: dict[str, ModelServer] = attrs.field(factory=dict, init=False)
-    keeper: RoomKeeper = attrs.field(init=False)
+    rooms: Rooms = attrs.field(init=False)
     clusters: Clusters | None = attrs.field(default=None, init=False)
     _handles: dict[str, object] = attrs.field(factory=dict, init=False)
     _to_note: set[str] = attrs.field(factory=set, init=False)
     _noting: trio.Event = attrs.field(factory=trio.Event, init=False)
 
-    @keeper.default
-    def _new_keeper(self) -> RoomKeeper:
-        return RoomKeeper(self.servers, rules_of(self.config).memory)
+    @rooms.default
+    def _new_rooms(self) -> Rooms:
+        return Rooms(self.servers, self.config)
 
     def open(self) -> None:
         """Begin to own the models of the configuration."""

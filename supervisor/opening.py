@@ -88,11 +88,11 @@ async def _opened(
         fleet = Fleet(
             *(config, contact, limits or {}, nursery, places, records, taken, journal, knowledge)
         )
-        scheduler = Scheduler(fleet.servers, rules_for(config), fleet.keeper, journal)
+        scheduler = Scheduler(fleet.servers, rules_for(config), fleet.rooms, journal)
         keeper = BudgetKeeper(fleet.servers, budget_for(config), measure)
 
         def changed(server: ModelServer) -> None:
-            fleet.keeper.changed(server)
+            fleet.rooms.changed(server)
             scheduler.settle()
             yielding.stir()
             if server.snapshot().state is State.ASLEEP:
@@ -105,10 +105,10 @@ async def _opened(
                 knowledge.keep(server.model, server.learned)
             scheduler.settle()
 
-        fleet.keeper.on_look = looked
+        fleet.rooms.on_look = looked
         supervisor = Supervisor(fleet, scheduler, keeper, leases)
         yielding = Yielding(
-            *(fleet.servers, lambda: fleet.config, fleet.keeper.seen, supervisor.bring_back),
+            *(fleet.servers, lambda: fleet.config, fleet.rooms.here.seen, supervisor.bring_back),
             programs=programs_now,
         )
         supervisor.on_reload = yielding.stir
@@ -119,7 +119,7 @@ async def _opened(
         clusters.on_leave = fleet.leave
         fleet.clusters = clusters
         fleet.open()
-        for keeps in (scheduler, fleet, keeper, fleet.keeper, knowledge, leases, yielding):
+        for keeps in (scheduler, fleet, keeper, fleet.rooms, knowledge, leases, yielding):
             nursery.start_soon(kept_up, keeps.run)
         try:
             yield supervisor

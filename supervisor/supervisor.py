@@ -114,8 +114,8 @@ class Supervisor:
 
     @property
     def room(self) -> RoomKeeper:
-        """Who looks at the memory that there is."""
-        return self._fleet.keeper
+        """Who looks at the memory of this machine."""
+        return self._fleet.rooms.here
 
     def queue(self, most: int) -> list[Queued]:
         """Return who waits, in the order of their coming, so many at most."""
@@ -257,8 +257,8 @@ class Supervisor:
             self._scheduler.refuse(name, Removed(name))
             self.leases.end_all_of(name, "the model was removed")
             self._pausing.leave_out(name)
-        self._scheduler.change(rules := rules_for(config))
-        self._fleet.keeper.change(rules.memory)
+        self._scheduler.change(rules_for(config))
+        self._fleet.rooms.change(config)
         self._keeper.budget = budget_for(config)
         self._keeper.look()
         self._scheduler.settle()

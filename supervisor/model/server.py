@@ -6,11 +6,15 @@ who should run is decided elsewhere and arrives as a wish.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import trio
 
 from configschema import Limits, Model
 from supervisor.model.service import Service
+from supervisor.processes.memory import Held
+from supervisor.room.devices import Reading
 from supervisor.sleep.trust import FULL_TRUST
 from supervisor.states.backoff import NO_BACKOFF
 from supervisor.states.causes import Cause, Why
@@ -111,6 +115,15 @@ class ModelServer(Service):
     async def root(self) -> int | None:
         """Return the process of this machine whose descendants hold its memory, if it is seen."""
         return None if self._server is None else await self._server.root()
+
+    async def weigh(self) -> Held:
+        """Return what its server holds, of the host, too; nothing of it where that is not seen."""
+        return Held() if self._server is None else await self._server.weigh(host=True)
+
+    @property
+    def devices(self) -> Sequence[Reading]:
+        """The GPUs of its place that were seen then; none of this machine's."""
+        return () if self._server is None else self._server.devices
 
     def let_go(self) -> bool:
         """Let its server live on when the daemon ends, if it can; return whether it does."""

@@ -184,6 +184,11 @@ class ServerElsewhere:
         self._was_listening = await self._is_listening()
         return None
 
+    @property
+    def devices(self) -> tuple[()]:
+        """Those of this machine are seen without it."""
+        return ()
+
     async def weigh(self, *, host: bool) -> Held:
         """Weigh its container, if an engine of this machine tells its first process."""
         root = await self.root()

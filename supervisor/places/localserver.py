@@ -153,6 +153,11 @@ class LocalServer:
         port = port_of(self.order.model)
         return f"port {port} is answered by {who}, which is no process of the model; end that one"
 
+    @property
+    def devices(self) -> tuple[()]:
+        """Those of this machine are seen without it."""
+        return ()
+
     async def weigh(self, *, host: bool) -> Held:
         """Weigh the process with its kin, if the server is one of them; else a container."""
         root = await self.root()

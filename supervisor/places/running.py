@@ -18,6 +18,7 @@ from configschema import Landing, Limits, Model
 from supervisor.places.handles import Handle
 from supervisor.processes.child import AskToStop
 from supervisor.processes.memory import Held
+from supervisor.room.devices import Reading
 from supervisor.states.snapshot import Queue
 
 Hear = Callable[[bytes], None]
@@ -125,6 +126,10 @@ class RunningServer(Protocol):
 
     async def is_still_left(self) -> bool:
         """Whether what its end has left is there yet."""
+
+    @property
+    def devices(self) -> Sequence[Reading]:
+        """The GPUs of its place that were seen when it was weighed; none of this machine's."""
 
     async def weigh(self, *, host: bool) -> Held:
         """Return the memory that it holds; nothing of it where that cannot be seen.

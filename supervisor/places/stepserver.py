@@ -7,6 +7,7 @@ nothing is heard from the node for long is one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 import trio
@@ -17,11 +18,13 @@ from supervisor.clusters.control import Control, NotReached
 from supervisor.clusters.keeper import Keeper
 from supervisor.clusters.launching import beside_command
 from supervisor.clusters.slurm import NotAnswered
+from supervisor.clusters.surveying import device_named
 from supervisor.places.handles import Handle, StepHandle
 from supervisor.places.running import Left, Order
 from supervisor.processes.child import AskToStop, Child
 from supervisor.processes.commands import describe_exit
 from supervisor.processes.memory import Held
+from supervisor.room.devices import Reading
 from supervisor.states.racing import race
 
 BETWEEN_ATTEMPTS = 0.5  # seconds
@@ -44,6 +47,7 @@ class StepServer:
         srun: the process that has started it, where that lives.
         ask: how it is asked to end; None is the launcher's way.
         left: what its end has left.
+        devices: the GPUs of its job, as they were seen when it was weighed.
     """
 
     order: Order
@@ -56,6 +60,7 @@ class StepServer:
     left: Left | None = attrs.field(default=None, init=False)
     is_let_go: bool = attrs.field(default=False, init=False)
     was_killed: bool = attrs.field(default=False, init=False)
+    devices: Sequence[Reading] = attrs.field(default=(), init=False)
     _has_ended: trio.Event = attrs.field(factory=trio.Event, init=False)
     _why: str = attrs.field(default="", init=False)
     _is_told: bool = attrs.field(default=False, init=False)
@@ -252,6 +257,7 @@ class StepServer:
             told = await self.control.ask("weigh")
         except NotReached:
             return Held()
+        self.devices = [_reading(number, one) for number, one in enumerate(told.get("devices", ()))]
         by_gpu: Mapping[str, int] = told.get("held", {})
         gpu = sum(by_gpu.values()) if "held" in told else None
         own = {"host": told["host"], "own": told["own"]} if host else {}
@@ -270,3 +276,9 @@ class StepServer:
     def command(self, argv: Sequence[str]) -> Sequence[str]:
         """Run it on the node, in the job."""
         return beside_command(self.holding, self.known.job, self.known.node, argv)
+
+
+def _reading(number: int, told: Mapping[str, Any]) -> Reading:
+    """Return a GPU as a launcher tells of it."""
+    device = device_named(told["uuid"], number, told["name"], told["total"])
+    return Reading(device=device, used=told["used"], held={})

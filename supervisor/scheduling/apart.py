@@ -1,18 +1,24 @@
-"""Models that never meet, as they run on different machines: who makes room for whom among each.
+"""Models that never meet, as they run on different machines: rules and memory of each of these.
 
 Owns the division by allocations of clusters, with this machine as one more of them. What holds
-within one is the same rule as everywhere.
+within one is the same as everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 
 import attrs
+import trio
 
-from configschema import Config
+from configschema import Config, Holding, MemoryRules, rules_of
+from configschema.keys.fields import Gibibytes
+from supervisor.clusters.surveying import SurveyThere
+from supervisor.model.server import ModelServer
 from supervisor.scheduling.placement import REMEMBERED, MakeRoom, Plan, Rivals, placement_of
+from supervisor.scheduling.roomkeeper import GIB, RoomKeeper
+from supervisor.states.racing import kept_up
 
 Homes = Mapping[str, str]
 """The allocation of each model that runs in one; all others run here."""
@@ -91,3 +97,122 @@ class Apart(Rivals):
     def gpus(self, name: str) -> tuple[str, ...]:
         """Return the GPUs there."""
         return self.at(name).gpus(name)
+
+
+@attrs.define(eq=False)
+class Housemates(Mapping[str, ModelServer]):
+    """The model servers of one home, as they come and go.
+
+    Attributes:
+        servers: all there are, by the ids of their models.
+        home: the allocation; nothing for this machine.
+    """
+
+    servers: Mapping[str, ModelServer]
+    home: str
+
+    def _is_one(self, server: ModelServer) -> bool:
+        return server.model.allocation == self.home
+
+    def __getitem__(self, name: str) -> ModelServer:
+        server = self.servers[name]
+        if not self._is_one(server):
+            raise KeyError(name)
+        return server
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([name for name, one in self.servers.items() if self._is_one(one)])
+
+    def __len__(self) -> int:
+        return sum(map(self._is_one, self.servers.values()))
+
+
+@attrs.define(eq=False)
+class Rooms:
+    """The memory of this machine, and of each allocation.
+
+    Attributes:
+        servers: all model servers by id.
+        config: the one in effect.
+        here: of this machine.
+        there: of the allocations that the configuration has, by their names.
+        on_look: called after each look at any of it.
+    """
+
+    servers: Mapping[str, ModelServer]
+    config: Config
+    here: RoomKeeper = attrs.field(init=False)
+    there: dict[str, RoomKeeper] = attrs.field(factory=dict, init=False)
+    on_look: Callable[[], None] = attrs.field(default=lambda: None, init=False)
+    _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
+
+    @here.default
+    def _this_machine(self) -> RoomKeeper:
+        rules = rules_of(self.config).memory
+        return RoomKeeper(Housemates(self.servers, ""), rules, self._looked)
+
+    def __attrs_post_init__(self) -> None:
+        self._change_there()
+
+    def _looked(self) -> None:
+        self.on_look()
+
+    def change(self, config: Config) -> None:
+        """Heed what another configuration says of memory."""
+        self.config = config
+        self.here.change(rules_of(config).memory)
+        self._change_there()
+
+    def _change_there(self) -> None:
+        rules, models = rules_of(self.config).memory, self.config.models.values()
+        holdings = {one.holding.name: one.holding for one in models if one.holding}
+        for name in self.there.keys() - holdings.keys():
+            self.there.pop(name).change(None)
+        for name, holding in holdings.items():
+            known = self.there.get(name)
+            if known is None:
+                known = self.there[name] = self._new(holding)
+                self._begin(known)
+            wanted = rules and rules_there(holding, rules)
+            if known.rules != wanted:
+                known.change(wanted)
+
+    def _new(self, holding: Holding) -> RoomKeeper:
+        mates = Housemates(self.servers, holding.name)
+        look = SurveyThere(mates, holding.allocation.gres)
+        return RoomKeeper(mates, None, self._looked, look.take)
+
+    def _begin(self, keeper: RoomKeeper) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(kept_up, keeper.run)
+
+    async def run(self) -> None:
+        """Look when that is wanted, for as long as the daemon runs."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                for keeper in (self.here, *self.there.values()):
+                    self._begin(keeper)
+        finally:
+            self._nursery = None
+
+    def of(self, server: ModelServer) -> RoomKeeper:
+        """Return who looks at the memory where a model runs."""
+        return self.there.get(server.model.allocation, self.here)
+
+    def stale(self, names: Iterable[str]) -> set[str]:
+        """Return those of some models that must be looked at first, and let that be done."""
+        old = {name for name in names if not self.of(self.servers[name]).is_fresh}
+        for name in old:
+            self.of(self.servers[name]).refresh()
+        return old
+
+    def changed(self, server: ModelServer) -> None:
+        """Take note that a model has taken memory, or given it back."""
+        self.of(server).changed(server)
+
+
+def rules_there(holding: Holding, rules: MemoryRules) -> MemoryRules:
+    """Return what models may have of an allocation: its GPUs, and the host memory that it has."""
+    size = holding.allocation.memory
+    host = None if size is None else Gibibytes(size / GIB)
+    return attrs.evolve(rules, gpus=(), host_memory=host)

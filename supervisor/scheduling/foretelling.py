@@ -12,9 +12,9 @@ import attrs
 import trio
 
 from supervisor.model.server import ModelServer
+from supervisor.scheduling.apart import Rooms
 from supervisor.scheduling.forecast import NOW, Forecast, forecast
 from supervisor.scheduling.outlook import Outlook, Rules
-from supervisor.scheduling.roomkeeper import RoomKeeper
 
 FORETOLD_FOR = 0.25  # seconds for which a forecast is told again
 MOST_BEFORE, MOST_BEFORE_BY_MEMORY = 20, 5  # models that go first; behind more nothing is foretold
@@ -26,11 +26,11 @@ class Foretelling:
 
     Attributes:
         servers: all model servers by id.
-        keeper: of the memory that there is.
+        rooms: the memory that there is.
     """
 
     servers: Mapping[str, ModelServer]
-    keeper: RoomKeeper
+    rooms: Rooms
     _told: dict[str, tuple[object, float, Forecast | None]] = attrs.field(factory=dict, init=False)
 
     def of(
@@ -64,7 +64,7 @@ class Foretelling:
         before = order.index(model) if model in order else len(order)
         if before > (MOST_BEFORE_BY_MEMORY if rules.memory else MOST_BEFORE):
             return None
-        outlook = Outlook.of(self.servers, {model, *order}, rules, self.keeper)
+        outlook = Outlook.of(self.servers, {model, *order}, rules, self.rooms)
         known = [self.servers[name] for name in outlook.models]
         return forecast(
             *(model, outlook.models, order, outlook.make_room, trio.current_time()),

@@ -13,12 +13,11 @@ import trio
 
 from configschema import Config, MemoryRules, rules_of
 from supervisor.model.server import ModelServer
-from supervisor.scheduling.apart import Apart, Homes, homes_of, near, rule_of
+from supervisor.scheduling.apart import Apart, Homes, Rooms, homes_of, near, rule_of
 from supervisor.scheduling.blocked import Blocked, blocked_by_memory, blocked_by_rule
 from supervisor.scheduling.bymemory import ByMemory
 from supervisor.scheduling.decisions import Patience
 from supervisor.scheduling.placement import ByRule, MakeRoom, Rivals
-from supervisor.scheduling.roomkeeper import RoomKeeper
 from supervisor.scheduling.shares import weights_of
 from supervisor.states.snapshot import Costs, Snapshot, usual_costs
 from supervisor.states.table import IN_MOTION, State, Wish
@@ -97,7 +96,7 @@ class Outlook:
         servers: Mapping[str, ModelServer],
         wanted: Collection[str],
         rules: Rules,
-        keeper: RoomKeeper,
+        rooms: Rooms,
     ) -> Outlook:
         """Look at the models; those at rest that nobody wants matter only for what sleep leaves."""
         by_memory, now = rules.memory is not None, trio.current_time()
@@ -112,11 +111,13 @@ class Outlook:
         by_rule = ByRule(rules.make_room, models)
         if not by_memory:
             return cls(models, by_rule, usual, rules)
-        here = {name: one for name, one in models.items() if name not in rules.homes}
-        in_memory = ByMemory(here, keeper.space, now, rules.patience.max_wait, usual)
-        if not rules.homes:
-            return cls(models, in_memory, usual, rules)
-        rivals = Apart(rules.homes, lambda home: by_rule if home else in_memory)
+
+        def of_home(home: str) -> ByMemory:
+            near = {name: one for name, one in models.items() if rules.homes.get(name, "") == home}
+            space = rooms.there[home].space if home in rooms.there else rooms.here.space
+            return ByMemory(near, space, now, rules.patience.max_wait, usual)
+
+        rivals = Apart(rules.homes, of_home) if rules.homes else of_home("")
         return cls(models, rivals, usual, rules)
 
     @property

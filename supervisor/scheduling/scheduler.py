@@ -15,12 +15,12 @@ import trio
 
 from supervisor.model.server import ModelServer
 from supervisor.model.usage import Stir
+from supervisor.scheduling.apart import Rooms
 from supervisor.scheduling.decisions import NOTHING, Decision, Demand
 from supervisor.scheduling.forecast import Forecast
 from supervisor.scheduling.foretelling import Foretelling
 from supervisor.scheduling.outlook import Outlook, Rules
 from supervisor.scheduling.queueing import Queued, Turn, WaitingList
-from supervisor.scheduling.roomkeeper import RoomKeeper
 from supervisor.scheduling.rulings import Rulings
 from supervisor.scheduling.shares import Shares
 from supervisor.scheduling.turns import decide
@@ -53,7 +53,7 @@ class Scheduler:
     Attributes:
         servers: all model servers by id.
         rules: in which order, and who beside whom.
-        keeper: of the memory that there is.
+        rooms: the memory that there is.
         journal: told of what is decided.
         paused: whether nobody is let in.
         waiting: who waits.
@@ -63,7 +63,7 @@ class Scheduler:
 
     servers: Mapping[str, ModelServer]
     rules: Rules
-    keeper: RoomKeeper
+    rooms: Rooms
     journal: Journal = SILENT
     paused: bool = attrs.field(default=False, init=False)
     waiting: WaitingList = attrs.field(factory=WaitingList, init=False)
@@ -86,7 +86,7 @@ class Scheduler:
 
     @_foretelling.default
     def _nothing_foretold_yet(self) -> Foretelling:
-        return Foretelling(self.servers, self.keeper)
+        return Foretelling(self.servers, self.rooms)
 
     def change(self, rules: Rules) -> None:
         """Go on by other rules."""
@@ -108,7 +108,7 @@ class Scheduler:
         server = turn.server
         server.usage.note_wanted()
         self._refuse_beyond_limits(server, turn)
-        self.keeper.used()
+        self.rooms.of(server).used()
         self.shares.come(turn)
         if server.is_serving and not self.paused and self._lets_in(server):
             turn.lease = server.usage.take()  # what `decide` would say
@@ -219,7 +219,8 @@ class Scheduler:
         if wish is Wish.SERVE and server.wanted.wish is not Wish.SERVE:
             self.shares.charge(self.waiting.of(model))
         if wish is Wish.SERVE and self.rules.memory:
-            self.keeper.seat(server, self._decision.gpus.get(model, server.known.gpus))
+            gpus = self._decision.gpus.get(model, server.known.gpus)
+            self.rooms.of(server).seat(server, gpus)
         server.wish(wish, self.rulings.why(server, wish, self._decision, self.rules.word))
 
     def _refuse_what_is_held(self) -> None:
@@ -237,10 +238,9 @@ class Scheduler:
         now, waited_for = trio.current_time(), self._demands()
         held = {name: self.servers[name].held_back for name in waited_for}
         demands = {name: one for name, one in waited_for.items() if not held[name]}
-        if self.rules.memory and not self.keeper.is_fresh:
-            self.keeper.refresh()
+        if self.rules.memory and self.rooms.stale(demands):
             return self._until_memory_is_seen(demands)
-        outlook = Outlook.of(self.servers, demands, self.rules, self.keeper)
+        outlook = Outlook.of(self.servers, demands, self.rules, self.rooms)
         patience = self.rules.patience
         decision = decide(
             *(demands.values(), outlook.models, outlook.rivals, patience, now, outlook.usual)

@@ -18,7 +18,7 @@ from configschema import Config, Model, rules_of
 from supervisor.model.server import ModelServer
 from supervisor.model.surroundings import Surroundings
 from supervisor.room.choice import said_by
-from supervisor.scheduling.roomkeeper import RoomKeeper
+from supervisor.scheduling.apart import Rooms
 from supervisor.sleep.proof import LITTLE
 from supervisor.states.causes import Cause, Why
 from supervisor.states.learned import Learned
@@ -39,7 +39,7 @@ class Others(Protocol):
     on_change: Callable[[ModelServer], None]
     on_failure: Callable[[str, str], None]
     on_crash: Callable[[str], None]
-    keeper: RoomKeeper
+    rooms: Rooms
     knowledge: Knowledge
 
     def note_soon(self, name: str) -> None:
@@ -92,7 +92,7 @@ class Neighbours(Surroundings):
 
     def are_placed_by_memory(self) -> bool:
         """Return what the file says."""
-        return self.others.keeper.rules is not None
+        return self.others.rooms.here.rules is not None
 
     def learned_of(self, model: Model) -> Learned:
         """Return what the state folder keeps."""
@@ -100,7 +100,8 @@ class Neighbours(Surroundings):
 
     def environment(self) -> Mapping[str, str]:
         """Return the GPUs that were chosen for it."""
-        return self.others.keeper.environment(self.name)
+        server = self.others.servers[self.name]
+        return self.others.rooms.of(server).environment(self.name)
 
     def sleepers(self) -> Sequence[str]:
         """Return those that sleep on its GPU, the least valuable first."""

@@ -39,7 +39,7 @@ class FakeGpu:
     is_silent: bool = False
 
     def install(self) -> None:
-        self.supervisor._fleet.keeper.take = self.take
+        self.supervisor._fleet.rooms.here.take = self.take
 
     async def take(self, roots: Mapping[str, int]) -> Survey:
         await trio.lowlevel.checkpoint()

@@ -192,7 +192,7 @@ async def opened(
     )
     async with opening as supervisor:
         room.supervisor = supervisor
-        supervisor._fleet.keeper.take = room.take
+        supervisor._fleet.rooms.here.take = room.take
         yield supervisor
 
 

@@ -75,11 +75,11 @@ def takes_long(supervisor: Supervisor, name: str, seconds: float) -> None:
 
 def others(supervisor: Supervisor, device: str = "GPU-aa") -> float:
     """Return the GiB of a device that others than models are seen to hold."""
-    return supervisor._fleet.keeper.space.others[device] / GIB
+    return supervisor._fleet.rooms.here.space.others[device] / GIB
 
 
 def look_now(supervisor: Supervisor) -> None:
-    supervisor._fleet.keeper.refresh()
+    supervisor._fleet.rooms.here.refresh()
 
 
 def told(room: FakeRoom, name: str) -> str | None:
@@ -252,7 +252,7 @@ async def test_a_look_that_raises_ends_nothing_and_is_made_again(
                 raise ValueError("a driver's file that nobody foresaw")
             return await plain(roots)
 
-        supervisor._fleet.keeper.take = take
+        supervisor._fleet.rooms.here.take = take
         with trio.fail_after(5):
             await use(supervisor, "b")
         assert [state(supervisor, name) for name in "ab"] == [State.READY] * 2
@@ -296,7 +296,7 @@ async def test_models_start_although_the_driver_hangs_when_the_daemon_starts(
         assert state(supervisor, "b") is State.READY
         room.hangs = False
         await trio.sleep(10)
-        assert {*room.gpus} == {*supervisor._fleet.keeper.space.gpus}
+        assert {*room.gpus} == {*supervisor._fleet.rooms.here.space.gpus}
     assert len([line for line in events(log_lines) if HANGS in line]) == 1
 
 

@@ -111,7 +111,7 @@ async def test_what_strangers_hold_is_seen_and_not_given_away(
     async with opened(room, written(models, {"reserve": 1024})) as supervisor:
         await use(supervisor, "a")
         assert told(room, "a") == "GPU-bb"
-        space = supervisor._fleet.keeper.space
+        space = supervisor._fleet.rooms.here.space
         assert space.others["GPU-aa"] == 10 * GIB
         assert space.others["GPU-bb"] == 0
         assert space.whole["GPU-bb"] == 23 * GIB
@@ -206,7 +206,7 @@ async def test_without_that_key_the_host_is_what_others_leave(
         assert [state(supervisor, name) for name in "ab"] == [State.READY] * 2
         room.strangers["host"] = 21
         await use(supervisor, "a", 3)
-        assert supervisor._fleet.keeper.space.free_for_models["host"] == 17 * GIB
+        assert supervisor._fleet.rooms.here.space.free_for_models["host"] == 17 * GIB
 
 
 # Drivers that fail.
@@ -557,7 +557,7 @@ async def test_a_driver_that_cannot_name_our_processes_says_nothing_of_them(
         return attrs.evolve(seen, readings=[attrs.evolve(one, held=used)], held=held)
 
     async with opened(room, written(models, {})) as supervisor:
-        supervisor._fleet.keeper.take = take
+        supervisor._fleet.rooms.here.take = take
         for name in "abcab":
             await use(supervisor, name, 3)
             assert room.held_on("GPU-aa") <= 24
@@ -584,11 +584,11 @@ async def test_a_server_that_cannot_be_weighed_is_no_stranger(
         return attrs.evolve(seen, held=held)
 
     async with opened(room, written(models, {})) as supervisor:
-        supervisor._fleet.keeper.take = take
+        supervisor._fleet.rooms.here.take = take
         await use(supervisor, "a", 3)
         await use(supervisor, "b", 3)
         assert [state(supervisor, name) for name in "ab"] == [State.READY] * 2
-        assert supervisor._fleet.keeper.space.others["GPU-aa"] == 0
+        assert supervisor._fleet.rooms.here.space.others["GPU-aa"] == 0
 
 
 async def test_what_could_not_be_ended_keeps_its_room_and_who_needs_that_is_told(

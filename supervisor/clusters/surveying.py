@@ -1,0 +1,91 @@
+"""One look at the memory of an allocation, as the launchers of the models in it tell of it.
+
+Owns that the GPUs are known that nobody has seen yet, by their number. What follows from a look is
+decided as on this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import attrs
+import trio
+
+from supervisor.processes.memory import Held
+from supervisor.processes.survey import Survey
+from supervisor.room.devices import NVIDIA, Device, Reading
+
+UNSEEN_SIZE = 1 << 50  # bytes: of a GPU that nobody has looked at; whoever comes first has it alone
+
+
+class Weighed(Protocol):
+    """A model server, as far as it matters here."""
+
+    @property
+    def life(self) -> object:
+        """What stands for its present process; None without one."""
+
+    async def weigh(self) -> Held:
+        """Return what it holds, of the host, too; nothing of it where that cannot be seen."""
+
+    @property
+    def devices(self) -> Sequence[Reading]:
+        """The GPUs that were seen when it was weighed last."""
+
+
+@attrs.define(eq=False)
+class SurveyThere:
+    """Looks at one allocation.
+
+    Attributes:
+        servers: those in it, by the ids of their models.
+        gres: what was asked for.
+    """
+
+    servers: Mapping[str, Weighed]
+    gres: str = ""
+    _seen: dict[str, Reading] = attrs.field(factory=dict, init=False)
+
+    async def take(self, _: Mapping[str, int]) -> Survey:
+        """Ask all launchers at once; of the processes of this machine nothing is asked."""
+        held: dict[str, Held] = {}
+
+        async def weigh(name: str, server: Weighed) -> None:
+            held[name] = await server.weigh()
+            if server.devices:
+                self._seen = {one.device.name: one for one in server.devices}
+
+        self._seen = {name: attrs.evolve(one, used=0) for name, one in self._seen.items()}
+        async with trio.open_nursery() as nursery:
+            for name, server in self.servers.items():
+                if server.life is not None:
+                    nursery.start_soon(weigh, name, server)
+        readings = [*self._seen.values()] or unseen(self.gres)
+        seen = {name: one for name, one in held.items() if one != Held()}
+        return Survey(readings=readings, held=seen)
+
+
+def unseen(gres: str) -> list[Reading]:
+    """Return what stands for the GPUs of an allocation before one of them was seen."""
+    numbers = range(gpus_in(gres))
+    found = [device_named(f"gpu {n}", n, "not seen yet", UNSEEN_SIZE) for n in numbers]
+    return [Reading(device=one, used=0, held={}) for one in found]
+
+
+def device_named(name: str, index: int, title: str, total: int) -> Device:
+    """Return a GPU of a node."""
+    known_as = frozenset({name.lower(), str(index)})
+    return Device(
+        name=name, vendor=NVIDIA, index=index, title=title, total=total, known_as=known_as
+    )
+
+
+def gpus_in(gres: str) -> int:
+    """Return how many GPUs a text means such as ``gpu:a100:2``; ``gpu`` alone is one."""
+    count = 0
+    for part in gres.replace("gres/", "").replace("gres:", "").split(","):
+        name, *rest = part.partition("(")[0].strip().split(":")
+        if name == "gpu":
+            count += int(rest[-1]) if rest and rest[-1].isdecimal() else 1
+    return count
