@@ -95,7 +95,9 @@ async def _opened(
             fleet.rooms.changed(server)
             scheduler.settle()
             yielding.stir()
-            if server.snapshot().state is State.ASLEEP:
+            if server.at.state is State.ASLEEP or (
+                server.at.state is State.READY and server.model.holding
+            ):  # who wakes in an allocation takes of what its sleepers have
                 keeper.look()
 
         leases = Leases(fleet.servers, scheduler.settle)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -24,6 +25,7 @@ from supervisor.clusters import node
 from supervisor.clusters.node.launcher import ORDER, REPORT
 from supervisor.clusters.slurm import OF_ANOTHER_JOB, Job, step_command
 from supervisor.processes.census import COMMAND
+from supervisor.room.choice import CHOICES
 
 LOOPBACK = "127.0.0.1"
 MODULES = ("members", "measuring", "entrance", "launcher")  # in the order of their imports
@@ -118,6 +120,8 @@ def launch_environment(
         "key": key,
         "grace": grace,
         "hidden": [COMMAND],
+        # Slurm says itself which GPUs a step has; of those the model may be given some.
+        "env": {name: env[name] for name in CHOICES if env.get(name) != os.environ.get(name)},
     }
     kept = {name: text for name, text in env.items() if not name.startswith(OF_ANOTHER_JOB)}
     return {**kept, PROGRAM: program(), ORDER: json.dumps(order)}

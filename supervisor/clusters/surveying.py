@@ -70,7 +70,7 @@ def unseen(gres: str) -> list[Reading]:
     """Return what stands for the GPUs of an allocation before one of them was seen."""
     numbers = range(gpus_in(gres))
     found = [device_named(f"gpu {n}", n, "not seen yet", UNSEEN_SIZE) for n in numbers]
-    return [Reading(device=one, used=0, held={}) for one in found]
+    return [Reading(device=attrs.evolve(one, vendor=""), used=0, held={}) for one in found]
 
 
 def device_named(name: str, index: int, title: str, total: int) -> Device:

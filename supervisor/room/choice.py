@@ -48,6 +48,8 @@ def environment_for(devices: Sequence[Device], vendors: Iterable[str] = ()) -> d
         return {_VARIABLES[vendor]: "" for vendor in vendors if vendor in ("nvidia", "amd")}
     found: dict[str, list[str]] = {}
     for device in devices:
+        if device.vendor not in _VARIABLES:  # one that nobody has seen yet: who has it, chooses it
+            continue
         said = device.name if device.vendor == "nvidia" else str(device.index)
         found.setdefault(_VARIABLES[device.vendor], []).append(said)
     return {variable: ",".join(said) for variable, said in found.items()}

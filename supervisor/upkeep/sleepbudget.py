@@ -1,6 +1,7 @@
 """How many may sleep, and in how much host memory; who is stopped when there are too many.
 
-`too_many` is pure. The keeper's task measures and acts when a model has fallen asleep.
+`too_many` is pure. The keeper's task measures and acts when a model has fallen asleep: on this
+machine by the operator's limits, in an allocation of a cluster by the memory that it has.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from supervisor.model.server import ModelServer
 from supervisor.processes.memory import Measure
 from supervisor.states.causes import Cause, Why
 from supervisor.states.snapshot import UNKNOWN, Costs
-from supervisor.states.table import State, Wish
+from supervisor.states.table import HOLDS_MEMORY, State, Wish
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
 GIB = 1 << 30
+LEFT_THERE = 0.05  # of an allocation's memory: its limit ends whoever asks for more
 
 
 @attrs.frozen(kw_only=True)
@@ -124,37 +126,61 @@ class BudgetKeeper:
             await self._look.wait()
             self._look = trio.Event()
             if self.budget.sleepers or self.budget.memory:
-                await self._keep()
+                await self._keep("", self.budget, "maxSleepers or maxSleepMemory allows")
+            for name, size in self._sizes_there().items():
+                await self._keep_there(name, size)
 
-    async def _keep(self) -> None:
-        sleepers = [await self._weigh(server) for server in self._asleep()]
-        for model in too_many(sleepers, self.budget):
+    def _sizes_there(self) -> dict[str, int]:
+        """Return the host memory of each allocation in which somebody sleeps, where it is said."""
+        held = [server.model.holding for server in self._asleep(None)]
+        sizes = {one.name: one.allocation.memory for one in held if one}
+        return {name: size for name, size in sizes.items() if size}
+
+    async def _keep_there(self, home: str, size: int) -> None:
+        """Let the sleepers of an allocation have what those who are awake leave of its memory."""
+        awake = 0
+        for server in self._in(home):
+            if server.at.state in HOLDS_MEMORY:
+                awake += (await server.weigh()).host or 0
+        budget = Budget(memory=max(1, int(size * (1 - LEFT_THERE)) - awake))
+        await self._keep(home, budget, f"mem of allocation {home} has room for")
+
+    async def _keep(self, home: str, budget: Budget, limit: str) -> None:
+        sleepers = [await self._weigh(server, budget) for server in self._asleep(home)]
+        for model in too_many(sleepers, budget):
             server = self.servers.get(model)
             # It may have been called, or pinned, while others were measured.
-            if server in self._asleep() and server.snapshot().pin is None:
-                self._stop(server, sleepers)
+            if server in self._asleep(home) and server.snapshot().pin is None:
+                self._stop(server, sleepers, limit)
 
-    def _asleep(self) -> list[ModelServer]:
-        """Return the sleepers that nobody wants awake."""
+    def _in(self, home: str) -> list[ModelServer]:
+        return [server for server in self.servers.values() if server.model.allocation == home]
+
+    def _asleep(self, home: str | None) -> list[ModelServer]:
+        """Return the sleepers that nobody wants awake, of one home or of all."""
         return [
             server
-            for server in self.servers.values()
+            for server in (self.servers.values() if home is None else self._in(home))
             if server.snapshot().state is State.ASLEEP and not server.usage.waiting
         ]
 
-    async def _weigh(self, server: ModelServer) -> Sleeper:
-        snapshot = server.snapshot()
+    async def _weigh(self, server: ModelServer, budget: Budget) -> Sleeper:
+        snapshot, memory = server.snapshot(), 0
+        if server.model.holding:
+            memory = (await server.weigh()).host or 0
+        elif budget.memory and snapshot.pid:
+            memory = await self.measure(snapshot.pid)
         return Sleeper(
             model=snapshot.model,
             idle=server.usage.idle_seconds(),
             costs=snapshot.costs,
-            memory=await self.measure(snapshot.pid) if self.budget.memory and snapshot.pid else 0,
+            memory=memory,
             is_pinned=snapshot.pin is not None,
         )
 
-    def _stop(self, server: ModelServer, sleepers: Sequence[Sleeper]) -> None:
+    def _stop(self, server: ModelServer, sleepers: Sequence[Sleeper], limit: str) -> None:
         model, count, held = server.model.id, len(sleepers), _takes(sleepers)
         memory = f" with {held / GIB:.1f} GiB" if held else ""
-        reason = f"{count} models sleep{memory}, more than maxSleepers or maxSleepMemory allows"
+        reason = f"{count} models sleep{memory}, more than {limit}"
         log.info(f"<{model}> Stopping sleeping model: {reason}", model=model, reason=reason)
         server.wish(Wish.STOP, Cause(why=Why.BUDGET, text=reason))

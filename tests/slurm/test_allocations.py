@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -155,3 +157,38 @@ def _ask(process: Process, name: str) -> None:
     """Ask a daemon that may end meanwhile."""
     with suppress(OSError):
         process.chat(name)
+
+
+def test_models_share_a_gpu_as_long_as_they_fit(
+    daemon: Daemon, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where memory says who runs: as the launcher on the node sees it."""
+    stand_in = Path(__file__).parents[1] / "peers" / "nvml"
+    (tmp_path / "gpu").mkdir()
+    monkeypatch.setenv("PATH", f"{stand_in}:{os.environ['PATH']}")
+    monkeypatch.setenv("CUDA_STAND_IN", str(tmp_path / "gpu"))
+    monkeypatch.setenv("CUDA_STAND_IN_GPUS", "24")
+    models = {name: stub(options="--gpu 10240 --gpu-rest 512") for name in ("a", "b", "c")}
+    routing = {"router": {"use": "memory"}}
+    with daemon(models, routing=routing) as process:
+        for name in ("a", "b", "c", "a", "b", "c"):
+            assert process.chat(name)[0] == 200
+        rows = process.running()
+        assert len(cluster.jobs()) == 1
+        states = sorted(row["state"] for row in rows.values())
+        assert states == ["asleep", "ready", "ready"]
+        assert rows["a"]["room"]["awake"]["gpus"] == [10240 << 20]
+        assert rows["a"]["gpus"] == ["GPU-00000000-0000-0000-0000-000000000000"]
+
+
+def test_sleepers_have_the_memory_of_their_allocation(daemon: Daemon, cluster: Cluster) -> None:
+    """Of more, the least valuable are stopped: Slurm would end all of them."""
+    kept = [{"endpoint": "/keeps-it-all"}]
+    keys = {"sleepEndpoints": kept, "wakeEndpoints": kept, "verify": {}}
+    models = {name: stub(options="--hold 120", **keys) for name in ("a", "b", "c")}
+    with daemon(models, allocation={"mem": "400M"}) as process:
+        for name in ("a", "b", "c"):
+            assert process.chat(name)[0] == 200
+        wait_for(lambda: len(process.running()) == 2)
+        assert process.said("mem of allocation shared has room for")
+        assert process.chat("a")[0] == 200

@@ -153,6 +153,7 @@ def made(order: dict[str, Any]) -> Launcher:
     host = order["host"]
     port = free_port(host, order["port"])
     env = {name: put(value, host, port) for name, value in os.environ.items()}
+    env.update(order["env"])
     for name in order["hidden"]:
         env.pop(name, None)
     argv = [put(word, host, port) for word in order["argv"]]
