@@ -6,9 +6,11 @@ that cannot be reached is not decided here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import attrs
@@ -20,7 +22,6 @@ from supervisor.clusters.tunnel import enter
 
 LONGEST_ANSWER = 10.0  # seconds
 LONGEST_LINE = 1 << 22  # bytes
-BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError)
 KEPT_ALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
 """Until a connection breaks whose other side is gone without a word: seconds, and milliseconds."""
 
@@ -46,7 +47,7 @@ class Control:
         exited: how the server has ended, once that was told; see `has_exited`.
         has_exited: set then.
         has_been_reached: set once the launcher has answered.
-        heard_at: when it was there last, on Trio's clock.
+        heard_at: when it was known to be there last, on Trio's clock.
     """
 
     entrance: Entrance
@@ -55,7 +56,7 @@ class Control:
     has_exited: trio.Event = attrs.field(factory=trio.Event, init=False)
     has_been_reached: trio.Event = attrs.field(factory=trio.Event, init=False)
     heard_at: float = attrs.field(factory=trio.current_time, init=False)
-    _stream: trio.SocketStream | None = attrs.field(default=None, init=False)
+    _outbox: trio.MemorySendChannel[bytes] | None = attrs.field(default=None, init=False)
     _answers: dict[int, Any] = attrs.field(factory=dict, init=False)
     _waiting: dict[int, trio.Event] = attrs.field(factory=dict, init=False)
     _next: int = attrs.field(default=0, init=False)
@@ -69,19 +70,28 @@ class Control:
         with trio.fail_after(LONGEST_ANSWER):
             stream = await enter(self.entrance, CONTROL)
         keep_alive(stream)
+        self._outbox, lines = trio.open_memory_channel[bytes](inf)
         async with stream, trio.open_nursery() as nursery:
-            self._stream = stream
+            nursery.start_soon(self._write, stream, lines)
             nursery.start_soon(self._begin)
             try:
                 await self._hear(stream)
             except trio.BrokenResourceError as error:
                 return str(error.__cause__ or error)
             finally:
-                self._stream = None
+                self._outbox, self.heard_at = None, trio.current_time()
                 for event in self._waiting.values():
                     event.set()
                 nursery.cancel_scope.cancel()
         return "it was closed"
+
+    async def _write(
+        self, stream: trio.SocketStream, lines: trio.MemoryReceiveChannel[bytes]
+    ) -> None:
+        """Send one question after the other, whoever asks at the same time."""
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for line in lines:
+                await stream.send_all(line)
 
     async def _begin(self) -> None:
         """Ask for the state, which tells an end that was missed."""
@@ -126,18 +136,16 @@ class Control:
         Raises:
             NotReached: there is no answer.
         """
-        if self._stream is None:
+        if self._outbox is None:
             raise NotReached("its launcher is not connected")
         self._next += 1
         number = self._next
         event = self._waiting[number] = trio.Event()
         line = json.dumps({"id": number, "what": what, **more}).encode() + b"\n"
+        self._outbox.send_nowait(line)
         try:
             with trio.move_on_after(LONGEST_ANSWER):
-                await self._stream.send_all(line)
                 await event.wait()
-        except BROKEN as error:
-            raise NotReached(f"its launcher cannot be asked: {error}") from error
         finally:
             del self._waiting[number]
         if number not in self._answers:

@@ -28,7 +28,7 @@ from supervisor.room.devices import Reading
 from supervisor.states.racing import race
 
 BETWEEN_ATTEMPTS = 0.5  # seconds
-LONGEST_ABSENCE = 30.0  # seconds without a word of the node, though Slurm does not say it is gone
+LONGEST_ABSENCE = 20.0  # seconds without a launcher, though Slurm does not say that it is gone
 FAREWELL = 3.0  # seconds beyond its grace that a launcher has to say that it is over
 LONGEST_DEATH = 60.0  # seconds for Slurm to end a step that was told to end by SIGKILL
 REMEDY = "Slurm was told to end it: look at its node (scontrol show node), or run scancel"
