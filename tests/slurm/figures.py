@@ -2,19 +2,22 @@
 
 - a request by way of the entrance, beside one to the same server by the network itself;
 - a swap by sleep within an allocation, beyond the servers' own sleep and wake;
-- a cold start in an allocation that runs, and in one that has to be asked for, beyond Slurm's own.
+- a cold start in an allocation that runs, and in one that has to be asked for, beyond Slurm's own;
+- requests while Slurm's controller is stopped.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +35,15 @@ from tests.system.daemon import started, write
 REQUESTS = 400
 SWAPS = 30
 STARTS = 6
+SILENCE = 30.0  # seconds
 FORWARD = Path(__file__).with_name("open_to_all.py")
 
 
 def median_ms(values: list[float]) -> str:
     """Return the median and the 90th percentile in milliseconds."""
     ordered = sorted(1000 * value for value in values)
-    return (
-        f"p50 {statistics.median(ordered):8.3f} ms   p90 {ordered[len(ordered) * 9 // 10]:8.3f} ms"
-    )
+    middle, high = statistics.median(ordered), ordered[len(ordered) * 9 // 10]
+    return f"p50 {middle:8.3f} ms   p90 {high:8.3f} ms"
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -118,7 +121,7 @@ def swaps(folder: Path, cluster: Cluster) -> None:
     with daemon(folder, cluster, models={"a": stub(), "b": stub()}) as process:
         for name in "ab":
             assert process.chat(name)[0] == 200
-        took = [timed(lambda name=name: process.chat(name)) for name in "ab" * (SWAPS // 2)]
+        took = [timed(partial(process.chat, name)) for name in "ab" * (SWAPS // 2)]
         alone = [timed(lambda: process.chat("b")) for _ in range(SWAPS)]
         print(f"a swap by sleep, as a client    {median_ms(took)}")
         beyond = statistics.median(took) - statistics.median(alone)
@@ -154,13 +157,32 @@ def starts(folder: Path, cluster: Cluster) -> None:
     print(f"beyond Slurm's own              {beyond:.3f} s (wanted: at most 1 s)")
 
 
+def silence(folder: Path, cluster: Cluster) -> None:
+    """Stop Slurm's controller for a while, in which models are asked and swap."""
+    with daemon(folder, cluster, models={"a": stub(), "b": stub()}) as process:
+        for name in "ab":
+            assert process.chat(name)[0] == 200
+        cluster.signal("slurmctld", signal.SIGSTOP)
+        statuses: list[int] = []
+        longest, deadline = 0.0, time.monotonic() + SILENCE
+        while time.monotonic() < deadline:
+            began = time.monotonic()
+            statuses.append(process.chat("ab"[len(statuses) % 2])[0])
+            longest = max(longest, time.monotonic() - began)
+            time.sleep(0.05)
+        cluster.signal("slurmctld", signal.SIGCONT)
+        failed = sum(status != 200 for status in statuses)
+        print(f"slurmctld stopped for {SILENCE:g} s: {len(statuses)} requests, each with a swap")
+        print(f"failed: {failed} (wanted: 0); the longest took {1000 * longest:.0f} ms")
+
+
 def main() -> None:
     if reason := why_not_here():
         sys.exit(reason)
     folder = Path(tempfile.mkdtemp(prefix="slurm-figures-"))
     with running(folder / "cluster") as cluster:
         os.environ.update(cluster.env)
-        for measure in (requests, swaps, starts):
+        for measure in (requests, swaps, starts, silence):
             own = folder / measure.__name__
             own.mkdir()
             measure(own, cluster)
