@@ -34,7 +34,7 @@ WINGS = {
     ),
     "proxy": (
         "http lifecycle naming forwarding history observing views daemon "
-        "demo terminal beginning command"
+        "demo terminal beginning simulation command"
     ),
 }
 """The wings of each package: one may import those to its left, and itself. What stands in the

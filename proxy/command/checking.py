@@ -14,9 +14,10 @@ import attrs
 import click
 
 from proxy.command import sources
-from proxy.command.options import TIMES, as_json, configured, examples
+from proxy.command.options import as_json, configured, examples
 from proxy.command.printing import as_warnings, complain, say, say_json
 from proxy.lifecycle.startup import CannotRun
+from proxy.simulation.usualtimes import TIMES
 
 if TYPE_CHECKING:
     from configschema import Problem
@@ -129,6 +130,21 @@ def _times(command: Any) -> Any:  # noqa: ANN401 -- as click's own
     "--min-active", type=click.IntRange(0), metavar="SECONDS", help="Instead of the file's."
 )
 @click.option("--picture", metavar="FILE.svg", help="Draw who held the memory when.")
+@click.option(
+    "--queue-wait",
+    multiple=True,
+    metavar="[ALLOCATION=]SECONDS[:SECONDS]",
+    help="How long jobs of a cluster wait: the median, and what nine in ten stay below; once for "
+    "all, again for one allocation.",
+)
+@click.option(
+    "--node-failures",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="NUMBER",
+    help="How often a node of a cluster fails in a year.",
+)
+@click.option("--seed", type=int, default=1, metavar="NUMBER", help="Draw these in another way.")
 @as_json
 def simulate(
     config: str | None,
@@ -140,8 +156,8 @@ def simulate(
     """Play a trace of requests in virtual time, with the daemon's own decisions."""
     if bool(options["trace"]) == bool(options["log"]):
         raise click.UsageError("which requests? give either --trace FILE or --log FILE")
-    from proxy.command.simulate import simulate as play
-    from proxy.command.sizes import Played
+    from proxy.simulation.simulate import simulate as play
+    from proxy.simulation.sizes import Played
 
     gc.enable()  # it may play for minutes
     names = sources.named(config, config_dir)

@@ -17,15 +17,6 @@ CONFIG = "LLAMADOZE_CONFIG"
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "json", "text")
 
-TIMES = {
-    "start": (30.0, "a start takes"),
-    "stop": (1.0, "the end of a process takes"),
-    "sleep": (1.0, "falling asleep takes"),
-    "wake": (1.0, "a wake takes"),
-    "serve": (5.0, "a request takes whose time is not in the trace"),
-}
-"""What a simulation is told: usual seconds, and of what."""
-
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Decorator = Callable[[Decorated], Decorated]
 

@@ -20,8 +20,9 @@ from proxy.history.finished import Finished
 from proxy.history.spans import Row
 from proxy.http.errors import BadRequest
 from supervisor import Supervisor
+from supervisor.playing.outcome import Arrival, Outcome
 from supervisor.playing.played import Durations
-from supervisor.playing.simulation import Arrival, Outcome, Simulation
+from supervisor.playing.simulation import Simulation
 from supervisor.room.space import Space
 from supervisor.scheduling.outlook import rules_for
 from supervisor.states.learned import Learned, learned_in

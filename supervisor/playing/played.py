@@ -150,6 +150,12 @@ class PlayedServer:
         self.in_flight -= 1
         self.idle_since = self._unused_since = now
 
+    def lose(self) -> None:
+        """Be gone, with all that it did."""
+        self._seen = None
+        self.state, self.wish, self.in_flight = State.STOPPED, Wish.STOP, 0
+        self.gpus, self.life = (), self.life + 1
+
     def step(self, event: Event, now: float) -> None:
         """Come into the state that follows."""
         self._seen = None

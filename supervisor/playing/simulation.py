@@ -14,6 +14,7 @@ from math import inf
 
 import attrs
 
+from supervisor.playing.outcome import Arrival, Outcome, Span
 from supervisor.playing.played import DONE, Durations, PlayedServer
 from supervisor.room.ledger import Ledger
 from supervisor.room.space import Space
@@ -23,50 +24,11 @@ from supervisor.scheduling.decisions import Decision, Demand, Patience
 from supervisor.scheduling.placement import ByRule, MakeRoom, Rivals
 from supervisor.scheduling.turns import decide
 from supervisor.states.snapshot import Snapshot
-from supervisor.states.table import HOLDS_MEMORY, Event, State
+from supervisor.states.table import HOLDS_MEMORY, Event, State, Wish
 
 
-@attrs.frozen
-class Arrival:
-    """One request of a trace: when it comes, and the seconds it takes once it is served."""
-
-    at: float
-    model: str
-    serve: float
-
-
-@attrs.frozen
-class Span:
-    """A time in which a model was awake or moved: what it did, from when to when, on which GPUs."""
-
-    model: str
-    state: State
-    begin: float
-    end: float
-    gpus: tuple[str, ...] = ()
-
-
-@attrs.frozen(kw_only=True)
-class Outcome:
-    """What came of a trace.
-
-    Attributes:
-        waits: seconds each request waited, by model, in the order of their service.
-        activations: starts and wakes.
-        spans: who held memory, and when.
-        end: when the last request had ended.
-        serving: seconds in which some model had a request.
-        changing: seconds in which none had, and some model started, stopped, slept or woke.
-        refused: requests that nothing could make room for, beside what may not be moved.
-    """
-
-    waits: Mapping[str, list[float]]
-    activations: int
-    spans: list[Span]
-    end: float
-    serving: float
-    changing: float
-    refused: int = 0
+def _came(arrival: Arrival) -> float:
+    return arrival.at
 
 
 class _Servers(dict[str, Snapshot]):
@@ -124,16 +86,73 @@ class Simulation:
     def play(self, arrivals: Iterable[Arrival]) -> Outcome:
         """Play a trace to the end of its last request."""
         coming = deque(sorted(arrivals, key=lambda arrival: arrival.at))
-        while coming or self._in_flight or self._queues:
-            first = coming[0].at if coming else inf
-            planned = self._agenda[0][0] if self._agenda else inf
-            self._advance(min(first, planned, self._alarm))
+        while coming or self.is_busy:
+            self.advance(min(coming[0].at if coming else inf, self.next_at))
             while coming and coming[0].at <= self._now:
-                self._arrive(coming.popleft())
-            while self._agenda and self._agenda[0][0] <= self._now:
-                self._happen(*heappop(self._agenda)[2:])
-            if self._is_stirred or self._alarm <= self._now:
-                self._is_stirred, self._alarm = False, self._settle()
+                self.arrive(coming.popleft())
+            self.go_on()
+        return self.outcome()
+
+    # The same, for who plays several at once.
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody is served or waits."""
+        return bool(self._in_flight or self._queues)
+
+    @property
+    def in_flight(self) -> int:
+        """How many are served."""
+        return self._in_flight
+
+    @property
+    def next_at(self) -> float:
+        """When something happens by itself."""
+        planned = self._agenda[0][0] if self._agenda else inf
+        return min(planned, self._alarm)
+
+    @property
+    def servers(self) -> Mapping[str, PlayedServer]:
+        """How the models stand."""
+        return self._servers
+
+    def go_on(self) -> None:
+        """Let happen what is due, and decide what follows."""
+        while self._agenda and self._agenda[0][0] <= self._now:
+            self._happen(*heappop(self._agenda)[2:])
+        if self._is_stirred or self._alarm <= self._now:
+            self._is_stirred, self._alarm = False, self._settle()
+
+    def stop(self, name: str) -> None:
+        """Stop a model that nobody uses."""
+        server = self._servers[name]
+        server.ask(Wish.STOP, None)
+        self._move(server)
+
+    def take_back(self) -> list[Arrival]:
+        """Let nobody wait any more; return who did."""
+        waiting = sorted((one for queue in self._queues.values() for one in queue), key=_came)
+        for name in list(self._queues):
+            self._servers[name].wait(0, self._now)
+        self._queues.clear()
+        self._order.clear()
+        return waiting
+
+    def lose_all(self) -> int:
+        """Let all models be gone at once; return how many requests were cut by that."""
+        cut = self._in_flight
+        for server in self._servers.values():
+            if server.state in HOLDS_MEMORY and self._now > server.since:
+                self._spans.append(self._span(server))
+            server.lose()
+            self._note(server)
+        self._agenda.clear()
+        self._in_flight = self._changing = 0
+        self._closed, self._alarm = frozenset(), inf
+        return cut
+
+    def outcome(self) -> Outcome:
+        """Return what came of it so far."""
         return Outcome(
             waits=self._waits,
             activations=self._activations,
@@ -152,7 +171,8 @@ class Simulation:
     def _span(self, server: PlayedServer) -> Span:
         return Span(server.name, server.state, server.since, self._now, server.gpus)
 
-    def _advance(self, now: float) -> None:
+    def advance(self, now: float) -> None:
+        """Let time pass."""
         passed = now - self._now
         if self._in_flight:
             self._seconds_serving += passed
@@ -160,7 +180,8 @@ class Simulation:
             self._seconds_changing += passed
         self._now = now
 
-    def _arrive(self, arrival: Arrival) -> None:
+    def arrive(self, arrival: Arrival) -> None:
+        """Let a request come; its wait counts from when it came first."""
         server = self._servers[arrival.model]
         if self._is_let_in_at_once(server):
             self._serve(arrival)

@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from configschema import parse
+from supervisor.playing.outcome import Arrival
 from supervisor.playing.played import Durations
-from supervisor.playing.simulation import Arrival, Simulation
+from supervisor.playing.simulation import Simulation
 from supervisor.room.space import HOST, Space
 from supervisor.scheduling.bymemory import ByMemory
 from supervisor.scheduling.decisions import Patience

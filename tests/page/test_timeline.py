@@ -121,7 +121,7 @@ def test_what_happened_is_there_after_a_restart(serve: Serve, opened: Open, tmp_
 
 def test_colours_are_those_of_the_simulators_picture() -> None:
     """One look for what was and what would be."""
-    from proxy.command.timeline import COLOURS
+    from proxy.simulation.timeline import COLOURS
     from proxy.views.pagefiles import FILES
 
     style = (FILES / "style.css").read_text()

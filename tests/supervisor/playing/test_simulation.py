@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supervisor.playing.outcome import Arrival, Outcome
 from supervisor.playing.played import Durations
-from supervisor.playing.simulation import Arrival, Outcome, Simulation
+from supervisor.playing.simulation import Simulation
 from supervisor.scheduling.decisions import Patience
 from supervisor.scheduling.placement import MakeRoom, one_at_a_time
 from supervisor.states.table import State

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supervisor.playing.outcome import Arrival, Outcome, Span
 from supervisor.playing.played import Durations
-from supervisor.playing.simulation import Arrival, Outcome, Simulation, Span
+from supervisor.playing.simulation import Simulation
 from supervisor.room.ledger import amounts_of
 from supervisor.room.space import HOST, Space
 from supervisor.scheduling.decisions import Patience

@@ -17,7 +17,7 @@ import attrs
 
 from configschema import Config
 from proxy.lifecycle.startup import CannotRun
-from supervisor.playing.simulation import Arrival
+from supervisor.playing.outcome import Arrival
 
 MOST_NAMES = 5  # of models that are gone, in the report
 
@@ -70,10 +70,11 @@ def _arrival(row: Sequence[str], config: Config, serve: Callable[[str], float]) 
         raise ValueError("expected seconds,model or seconds,model,serve")
     at, name, *more = (cell.strip() for cell in row)
     model = config.find(name)
-    if model is None:
+    if model is None and not (config.clusters and name in config.selectors):
         raise ValueError(f"no model is called '{name}'")
-    seconds = seconds_in(more[0]) if more and more[0] else serve(model.id)
-    return Arrival(seconds_in(at), model.id, seconds)
+    meant = model.id if model else name
+    seconds = seconds_in(more[0]) if more and more[0] else serve(meant)
+    return Arrival(seconds_in(at), meant, seconds)
 
 
 def read_log(path: Path, config: Config) -> tuple[list[Arrival], str]:

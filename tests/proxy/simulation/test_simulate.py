@@ -13,9 +13,9 @@ import pytest
 
 from configschema import load
 from proxy.command.cli import main
-from proxy.command.traces import read_log
 from proxy.observing.logformat import RequestLines
-from supervisor.playing.simulation import Arrival
+from proxy.simulation.traces import read_log
+from supervisor.playing.outcome import Arrival
 from supervisor.states.footprint import Footprint
 from supervisor.states.learned import Learned
 from supervisor.states.snapshot import Costs

@@ -15,14 +15,18 @@ import attrs
 from configschema import Config
 from configschema.keys.fields import Seconds
 from configschema.rules.routing import Rules, check_routing
-from proxy.command.options import TIMES
-from proxy.command.sizes import Played, learned_by, needs_for, space_for
-from proxy.command.timeline import draw
-from proxy.command.traces import read_log, read_trace, seconds_in
 from proxy.lifecycle.startup import CannotRun
+from proxy.simulation.playedclusters import route_of, told_of, weather_for
+from proxy.simulation.sizes import Played, learned_by, needs_for, space_for
+from proxy.simulation.timeline import draw
+from proxy.simulation.traces import read_log, read_trace, seconds_in
+from proxy.simulation.usualtimes import TIMES
+from supervisor.playing.clusterplay import Weather, cluster_play
+from supervisor.playing.outcome import Arrival, Outcome
 from supervisor.playing.played import Durations
-from supervisor.playing.simulation import Arrival, Outcome, Simulation
+from supervisor.playing.simulation import Simulation
 from supervisor.room.space import Space
+from supervisor.scheduling.decisions import Patience
 from supervisor.scheduling.outlook import rules_for
 from supervisor.scheduling.placement import MakeRoom, one_at_a_time, placement_for
 from supervisor.states.learned import NOTHING_LEARNED, Learned
@@ -82,18 +86,41 @@ def simulate(config: Config, options: Played) -> Report:
     trace, head = _trace(config, options)
     rules = dict(_rules(config, space))
     patience = rules_for(config).patience
-    outcomes = {
-        name: Simulation(durations, room, patience).play(trace) for name, room in rules.items()
-    }
+    table = _Table(config, durations, patience, weather_for(config, options), trace)
+    outcomes = {name: table.play(room) for name, room in rules.items()}
+    head += table.said  # of the rule in effect
     used, fair = next(iter(outcomes.items()))
-    outcomes["first come, first served"] = Simulation(
-        durations, rules[used], patience, first_come=True
-    ).play(trace)
+    outcomes["first come, first served"] = table.play(rules[used], first_come=True)
     if options.picture:
         _write(Path(options.picture), draw(fair, MOST_MODELS))
     head += [f"maxWait {config.max_wait}, minActive {config.min_active}; in effect: {used}"]
     head += _unknown(durations, space) + _refused(outcomes)
     return Report(head, outcomes)
+
+
+@attrs.define(eq=False)
+class _Table:
+    """All that a play needs but the rule, and what is said of the clusters in the first."""
+
+    config: Config
+    durations: Mapping[str, Durations]
+    patience: Patience
+    weather: Weather
+    trace: Sequence[Arrival]
+    said: list[str] = attrs.field(factory=list, init=False)
+
+    def play(self, room: MakeRoom | Space, *, first_come: bool = False) -> Outcome:
+        """Play the trace by a rule."""
+        if not any(model.holding for model in self.config.models.values()):
+            return Simulation(self.durations, room, self.patience, first_come).play(self.trace)
+        play = cluster_play(
+            *(self.config, self.durations, room, self.patience, self.weather),
+            route_of(self.config),
+            first_come=first_come,
+        )
+        outcome = play.play(self.trace)
+        self.said = self.said or told_of(play, outcome)
+        return outcome
 
 
 def _trace(config: Config, options: Played) -> tuple[list[Arrival], list[str]]:

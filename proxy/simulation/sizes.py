@@ -45,6 +45,9 @@ class Played:
         sleep: of falling asleep.
         wake: of a wake.
         serve: of a request.
+        queue_wait: of jobs of a cluster.
+        node_failures: of a node, in a year.
+        seed: of all that is drawn.
     """
 
     trace: str | None
@@ -61,6 +64,9 @@ class Played:
     sleep: Sequence[str]
     wake: Sequence[str]
     serve: Sequence[str]
+    queue_wait: Sequence[str] = ()
+    node_failures: float = 0.0
+    seed: int = 1
 
 
 def learned_by(config: Config, options: Played) -> Mapping[str, Learned]:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from xml.sax.saxutils import escape
 
-from supervisor.playing.simulation import Outcome, Span
+from supervisor.playing.outcome import Outcome, Span
 from supervisor.states.table import State
 
 COLOURS = {
