@@ -56,6 +56,11 @@ class Allocation(Section):
         None,
     )
     sbatch: tuple[str, ...] = key("further options of sbatch", ())
+    ttl: Seconds = key(
+        "idle seconds until a model in it stops, asleep or not, that has no such time of its own; "
+        "0 is never",
+        Seconds(0),
+    )
     idle: Seconds = key("seconds it is kept while no model is awake or asleep in it", IDLE)
 
     @property

@@ -71,6 +71,8 @@ def resolve_limits(config: Config, model: Model) -> Limits:
     wake = _first(model.cmd_wake_timeout, config.cmd_wake_timeout, DEFAULT_WAKE_TIMEOUT)
     unload = model.unload_timeout or config.unload_timeout or DEFAULT_UNLOAD_TIMEOUT
     sleep_ttl, stop_ttl = _ttls(config, model)
+    if not stop_ttl and model.holding:
+        stop_ttl = model.holding.allocation.ttl
     return Limits(
         ready=_first(model.ready_timeout, _ready(config, model)),
         sleep=model.cmd_sleep_timeout

@@ -14,7 +14,7 @@ from configschema.text.problems import Fault, Meant, Path
 
 _TIME = re.compile(r"[0-9]+|[0-9]+:[0-9]{2}|[0-9]+:[0-9]{2}:[0-9]{2}|[0-9]+-[0-9]+(:[0-9]{2}){0,2}")
 _OPTION = re.compile(r"-[A-Za-z-].*", re.DOTALL)
-SHARED_ALREADY = ("cluster", "gres", "mem", "cpus", "time", "renew", "sbatch")
+SHARED_ALREADY = ("cluster", "gres", "mem", "cpus", "time", "renew", "sbatch", "ttl")
 
 
 def holding_for(config: Config, model: Model) -> Holding | None:
