@@ -72,7 +72,7 @@ class Claim:
         for job in self.jobs:
             is_gone = job.waits and job.id not in {one.id for one in live}
             if is_gone and self.waiting and job.id not in self.leaving:
-                self.refusal = f"{end_told(ended.get(job.id, job))} before it began"
+                self.refusal = end_told(ended.get(job.id, job), " before it began")
         if live or (self.asked_at is not None and now > self.asked_at + UNSEEN):
             self.asked_at = None
         self.leaving &= {job.id for job in live}

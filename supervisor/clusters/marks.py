@@ -43,8 +43,8 @@ def queued_told(job: Job, now: float) -> str:
     return f"{text}, expected to start at {at:%H:%M}{day}"
 
 
-def end_told(job: Job) -> str:
-    """Say how a job ended, in Slurm's word."""
+def end_told(job: Job, when: str = "") -> str:
+    """Say how a job ended, in Slurm's word; and when, if that is not while it ran."""
     state = "" if job.state in ENDED else f": {job.state}"
     reason = f" ({job.reason})" if job.reason and job.reason != job.state else ""
-    return f"its job {job.id} has ended{state}{reason}"
+    return f"its job {job.id} has ended{when}{state}{reason}"

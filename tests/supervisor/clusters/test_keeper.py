@@ -1,0 +1,328 @@
+"""Who holds what of a cluster, and what becomes of it; Slurm is made up, the clock is Trio's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from configschema import Config
+from supervisor.clusters.keeper import Keeper, NoAllocation
+from supervisor.clusters.marks import mark_of
+from supervisor.clusters.slurm import Job, Step
+from supervisor.states.snapshot import Queue
+from tests.supervisor.clusters.fakeslurm import BEGAN, FakeSlurm, config_of, holding_of, keeping
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    """A Slurm in which nothing runs."""
+    one = FakeSlurm()
+    one.install(monkeypatch)
+    return one
+
+
+@asynccontextmanager
+async def held(
+    keeper: Keeper, config: Config, model: str = "a", told: list[Queue] | None = None
+) -> AsyncIterator[Job]:
+    said: list[Queue] = [] if told is None else told
+    async with keeper.held(
+        holding_of(config, model), model, said.append, trio.sleep_forever
+    ) as job:
+        yield job
+
+
+async def test_one_job_is_asked_for_whoever_waits(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """Both are let in when it runs."""
+    config, numbers = config_of(), []
+
+    async with keeping(config) as (keeper, _), trio.open_nursery() as nursery:
+
+        async def use(model: str) -> None:
+            async with held(keeper, config, model) as job:
+                numbers.append(job.id)
+
+        nursery.start_soon(use, "a")
+        nursery.start_soon(use, "b")
+    assert numbers == ["1", "1"]
+    assert len(fake.submitted) == 1
+
+
+async def test_who_waits_is_told_why_and_until_when(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """In Slurm's words; again when they are others."""
+    fake.starts_in = 50
+    config, told = config_of(), list[Queue]()
+    async with keeping(config) as (keeper, _), held(keeper, config, told=told):
+        pass
+    assert told[0] == Queue("an allocation is asked of Slurm")
+    assert "job 1 waits in Slurm's queue (Resources)" in told[-1].why
+    assert told[-1].until == pytest.approx(50, abs=2)
+
+
+async def test_a_wait_has_a_limit_and_nothing_stays_in_the_queue(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """The text says which key that is."""
+    fake.starts_in = None
+    config = config_of(timeout=30)
+    async with keeping(config) as (keeper, _):
+        with pytest.raises(NoAllocation, match="within 30s \\(queueTimeout\\)"):
+            async with held(keeper, config):
+                pass
+        assert trio.current_time() == pytest.approx(30, abs=1)
+        await trio.sleep(5)
+        assert fake.live == []
+
+
+async def test_a_wait_that_nobody_wants_any_more_ends_at_once(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """And says nothing."""
+    fake.starts_in = None
+    config = config_of()
+
+    async def in_a_while() -> None:
+        await trio.sleep(3)
+
+    async with keeping(config) as (keeper, _):
+        with pytest.raises(NoAllocation, match=r"^$"):
+            async with keeper.held(holding_of(config), "a", lambda _: None, in_a_while):
+                pass
+        assert trio.current_time() == 3
+
+
+async def test_who_asks_again_at_once_keeps_the_place_in_the_queue(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """A job is not given up in the moment between two who want it."""
+    fake.starts_in = 20
+    config = config_of()
+    async with keeping(config) as (keeper, _):
+        with trio.move_on_after(5):
+            async with held(keeper, config, "a"):
+                pass
+        async with held(keeper, config, "b") as job:
+            assert job.id == "1"
+    assert fake.submitted == [mark_of("us", holding_of(config))]
+
+
+async def test_a_refusal_is_final_for_who_waits_and_not_for_the_next(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """What was wrong may have been mended."""
+    fake.refusal = "Invalid account"
+    config = config_of()
+    async with keeping(config) as (keeper, _):
+        with pytest.raises(NoAllocation, match="Invalid account"):
+            async with held(keeper, config):
+                pass
+        fake.refusal = ""
+        async with held(keeper, config):
+            pass
+
+
+async def test_a_job_that_ends_in_the_queue_is_no_allocation(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """Somebody has cancelled it, and does not want it asked for again."""
+    fake.starts_in = None
+    config = config_of()
+    async with keeping(config) as (keeper, _), trio.open_nursery() as nursery:
+
+        async def cancel() -> None:
+            await trio.sleep(5)
+            fake.end("1", "CANCELLED")
+
+        nursery.start_soon(cancel)
+        with pytest.raises(NoAllocation, match="has ended before it began: CANCELLED"):
+            async with held(keeper, config):
+                pass
+
+
+async def test_an_idle_job_is_kept_for_a_while_and_then_given_back(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """Who comes in between finds it."""
+    config = config_of(idle=100)
+    async with keeping(config) as (keeper, _):
+        async with held(keeper, config):
+            pass
+        await trio.sleep(90)
+        async with held(keeper, config) as job:
+            assert job.id == "1"
+        await trio.sleep(90)
+        assert fake.live == ["1"]
+        await trio.sleep(30)
+        assert fake.live == []
+
+
+async def test_nobody_is_let_into_a_job_that_is_given_back(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """Not even in the moment in which that is asked for."""
+    config = config_of(idle=10)
+    async with keeping(config) as (keeper, _):
+        async with held(keeper, config):
+            pass
+        while not fake.cancelled:
+            claim = keeper.claim(holding_of(config))
+            if claim.leaving:
+                break
+            await trio.sleep(0.001)
+        async with held(keeper, config) as job:
+            assert job.id == "2"
+
+
+async def test_models_leave_when_the_next_job_runs(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """Each is told once, and the first job goes when it has left."""
+    fake.lasts = 1000
+    config, told = config_of(), list[str]()
+    async with keeping(config) as (keeper, clusters):
+        clusters.on_leave = lambda model, _: told.append(model)
+        async with held(keeper, config):
+            await trio.sleep(950)
+            assert len(fake.submitted) == 2
+            assert set(told) == {"a"}
+        async with held(keeper, config) as job:
+            assert job.id == "2"
+            await trio.sleep(30)
+            assert fake.live == ["2"]
+
+
+async def test_silence_changes_nothing_of_what_is_held(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """It is told to who waits; when Slurm answers again, all goes on."""
+    config, told = config_of(), list[Queue]()
+    async with keeping(config) as (keeper, _):
+        async with held(keeper, config) as job:
+            fake.silent = True
+            await trio.sleep(300)
+            assert keeper.claim(holding_of(config)).jobs == (fake.jobs["1"],)
+            async with trio.open_nursery() as nursery:
+
+                async def own() -> None:
+                    async with held(keeper, config, "own", told):
+                        pass
+
+                nursery.start_soon(own)
+                await trio.sleep(30)
+                assert "does not answer" in told[-1].why
+                fake.silent = False
+        assert job.id == "1"
+    assert fake.live == []
+
+
+async def test_what_an_earlier_daemon_left_is_ended_before_anybody_starts(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """Jobs of allocations that are gone, and steps that nobody has taken over."""
+    config = config_of()
+    ours = mark_of("us", holding_of(config))
+    running = Job(id="7", state="RUNNING", node="n1", comment=ours, starts=BEGAN)
+    other = Job(id="8", state="RUNNING", node="n2", comment="llamadoze.us.gone", starts=BEGAN)
+    strangers = Job(id="9", state="RUNNING", node="n3", comment="llamadoze.them.x", starts=BEGAN)
+    fake.jobs = {job.id: job for job in (running, other, strangers)}
+    fake.steps = [
+        Step(id="7.0", name="us.model.old", node="n1"),
+        Step(id="7.1", name="us.model.kept", node="n1"),
+        Step(id="9.0", name="them.model.x", node="n3"),
+    ]
+    async with keeping(config) as (keeper, clusters):
+        clusters.expect(holding_of(config, "b"), "b", "7", "us.model.kept")
+        async with held(keeper, config) as job:
+            assert job.id == "7"
+            assert {one for one, _ in fake.cancelled} == {"8", "7.0"}
+            assert [step.id for step in fake.steps] == ["7.1", "9.0"]
+    assert fake.live == ["9"]
+
+
+async def test_what_outlives_the_daemon_is_not_given_back(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """All else is."""
+    config = config_of()
+    async with (
+        keeping(config) as (keeper, _),
+        held(keeper, config) as job,
+        held(keeper, config, "own"),
+    ):
+        keeper.spare(holding_of(config), job.id)
+    assert fake.live == ["1"]
+
+
+async def test_a_job_whose_number_never_came_is_given_back_too(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """The daemon ends while it asks."""
+    fake.starts_in = None
+    config = config_of()
+    async with keeping(config) as (keeper, _):
+        with trio.move_on_after(0.025):
+            async with held(keeper, config):
+                pass
+        claim = keeper.claim(holding_of(config))
+        assert claim.jobs == ()
+    assert fake.live == []
+
+
+async def test_another_allocation_of_a_reload_is_another_job(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """The first goes when its models have left it, idle or not."""
+    config, more = config_of(idle=1000), config_of(idle=1000, mem="2G")
+    left = list[str]()
+    async with keeping(config) as (keeper, clusters):
+        clusters.on_leave = lambda model, _: left.append(model)
+        async with held(keeper, config):
+            clusters.change(more)
+            await trio.sleep(10)
+            assert set(left) == {"a"}
+        async with held(keeper, more) as job:
+            assert job.id == "2"
+            await trio.sleep(10)
+            assert fake.live == ["2"]
+
+
+async def test_nothing_is_asked_while_nothing_is_held(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """Slurm has others to answer; while something is, it is asked now and then."""
+    config = config_of(idle=0)
+    async with keeping(config) as (keeper, _):
+        async with held(keeper, config):
+            await trio.sleep(10)
+            before = fake.looks
+            await trio.sleep(600)
+            assert fake.looks - before <= 31
+        await trio.sleep(60)
+        before = fake.looks
+        await trio.sleep(3600)
+        assert fake.looks == before
+
+
+async def test_how_a_job_ended_is_known_for_a_while(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """So that its models can say it, and are not to blame."""
+    config = config_of()
+    async with keeping(config) as (keeper, _):
+        async with held(keeper, config) as job:
+            fake.end(job.id, "NODE_FAIL")
+            await keeper.looked()
+            assert "NODE_FAIL" in keeper.end_of(job.id)
+            assert keeper.has_displaced(job.id)
+        fake.jobs["1"] = attrs.evolve(fake.jobs["1"], state="OUT_OF_MEMORY")
+        await keeper.looked()
+        assert not keeper.has_displaced(job.id)
