@@ -17,7 +17,7 @@ from configschema.keys.fields import Seconds
 from configschema.rules.routing import Rules, check_routing
 from proxy.lifecycle.startup import CannotRun
 from proxy.simulation.playedclusters import route_of, told_of, weather_for
-from proxy.simulation.sizes import Played, learned_by, needs_for, space_for
+from proxy.simulation.sizes import WITHOUT_END, Played, learned_by, needs_for, space_for
 from proxy.simulation.timeline import draw
 from proxy.simulation.traces import read_log, read_trace, seconds_in
 from proxy.simulation.usualtimes import TIMES
@@ -25,7 +25,7 @@ from supervisor.playing.clusterplay import Weather, cluster_play
 from supervisor.playing.outcome import Arrival, Outcome
 from supervisor.playing.played import Durations
 from supervisor.playing.simulation import Simulation
-from supervisor.room.space import Space
+from supervisor.room.space import HOST, Space
 from supervisor.scheduling.decisions import Patience
 from supervisor.scheduling.outlook import rules_for
 from supervisor.scheduling.placement import MakeRoom, one_at_a_time, placement_for
@@ -139,7 +139,9 @@ def _durations(
     space: Space | None,
 ) -> dict[str, Durations]:
     times = {name: _times(getattr(options, name), name, config, learned) for name in TIMES}
-    needs = needs_for(config, options, learned, space) if space else {}
+    of_clusters = any(model.holding for model in config.models.values())
+    asked = space or (Space(whole={HOST: WITHOUT_END}) if of_clusters else None)
+    needs = needs_for(config, options, learned, asked) if asked else {}
     priorities = rules_for(config).priorities
     return {
         name: Durations(

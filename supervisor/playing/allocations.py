@@ -97,6 +97,7 @@ class PlayedAllocation:
     _leaves: bool = False  # whether the job's models end
     _used_at: float = 0.0
     _now: float = 0.0
+    _seen: int = 0
 
     def __attrs_post_init__(self) -> None:
         if self.terms.is_held:
@@ -174,9 +175,11 @@ class PlayedAllocation:
         if self._now >= self._granted_at and not self.has_job:
             self._begin()
         self._let_idle_ones_go()
-        self._let_sleepers_go()
-        asleep = sum(one.state is State.ASLEEP for one in self.play.servers.values())
-        self.most_asleep = max(self.most_asleep, asleep)
+        if self.play.moves != self._seen:
+            self._seen = self.play.moves
+            self._let_sleepers_go()
+            asleep = sum(one.state is State.ASLEEP for one in self.play.servers.values())
+            self.most_asleep = max(self.most_asleep, asleep)
 
     def _heed_its_end(self) -> None:
         present = any(one.state not in ENDED for one in self.play.servers.values())
@@ -243,7 +246,8 @@ class PlayedAllocation:
         for server in self.play.servers.values():
             known = server.durations.need.known
             if server.state is State.ASLEEP:
-                sleepers.append(self._sleeper(server, known.host_asleep or 0))
+                held = known.host if known.host_asleep is None else known.host_asleep
+                sleepers.append(self._sleeper(server, held or 0))
             elif server.state in HOLDS_MEMORY:
                 awake += known.host or 0
         budget = Budget(memory=max(1, int(self.terms.memory * (1 - LEFT_THERE)) - awake))

@@ -43,6 +43,7 @@ class ClusterPlay:
     homes: Mapping[str, str]
     route: Callable[[str, ClusterPlay], str] = lambda name, _: name
     _agenda: list[tuple[float, str]] = attrs.field(factory=list, init=False)
+    _due: dict[str, float] = attrs.field(factory=dict, init=False)
 
     def state_of(self, model: str) -> State:
         """Return where a model stands; one in an allocation that is waited for is queued."""
@@ -80,13 +81,15 @@ class ClusterPlay:
         """Let happen what is due before a moment, and at it."""
         while self._agenda and self._agenda[0][0] <= when:
             at, home = heappop(self._agenda)
-            self.allocations[home].advance(at)
-            self._go_on(home)
+            if at == self._due.get(home):  # else something has come in between
+                self.allocations[home].advance(at)
+                self._go_on(home)
 
     def _go_on(self, home: str) -> None:
         allocation = self.allocations[home]
         allocation.go_on()
-        if (at := allocation.next_at) < inf:
+        at = self._due[home] = allocation.next_at
+        if at < inf:
             heappush(self._agenda, (at, home))
 
 

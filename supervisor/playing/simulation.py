@@ -51,12 +51,14 @@ class Simulation:
         room: who must leave for whom; or the memory there is, which says that.
         patience: how long one waits for another.
         first_come: serve strictly in the order of coming instead, for comparison.
+        moves: how often a model's state has changed.
     """
 
     durations: Mapping[str, Durations]
     room: MakeRoom | Space
     patience: Patience
     first_come: bool = False
+    moves: int = attrs.field(default=0, init=False)
     _servers: dict[str, PlayedServer] = attrs.field(init=False)
     _ledger: Ledger | None = attrs.field(init=False)
     _has_pins: bool = attrs.field(init=False)
@@ -225,6 +227,7 @@ class Simulation:
         server.step(event, self._now)
         self._changing += server.state in DONE
         self._activations += event in (Event.START, Event.WAKE)
+        self.moves += 1
         if (seconds := server.takes()) < inf:
             self._plan(seconds, server.name, server.life)
         self._note(server)
