@@ -88,7 +88,9 @@ class Fleet:
     def _open_clusters(self) -> None:
         if self.clusters is None:
             return
-        self.clusters.change(self.config)
+        found = self.records.found if self.records else ()
+        may_be_left = any(isinstance(one.handle, StepHandle) for one in found)
+        self.clusters.change(self.config, may_be_left=may_be_left)
         for name, record in self.inherited.items():
             model, handle = self.config.models.get(name), record.handle
             if model and model.holding and isinstance(handle, StepHandle):

@@ -84,7 +84,7 @@ async def _opened(
     # Around all models: what is held of a cluster is given back when they have left it.
     async with open_clusters(owner) as clusters, trio.open_nursery() as nursery:
         taken = dict(inherited or {})
-        places = Places(owner, contact.probe, contact.weigh, clusters.keepers)
+        places = Places(owner, contact.probe, contact.weigh, clusters.keeper)
         fleet = Fleet(
             *(config, contact, limits or {}, nursery, places, records, taken, journal, knowledge)
         )
@@ -118,7 +118,7 @@ async def _opened(
         fleet.on_crash = lambda name: nursery.start_soon(
             revive, supervisor.servers[name], partial(supervisor.load, asker=Asker(why=Why.REVIVAL))
         )
-        clusters.on_leave = fleet.leave
+        clusters.keeper.on_leave = fleet.leave
         fleet.clusters = clusters
         fleet.open()
         for keeps in (scheduler, fleet, keeper, fleet.rooms, knowledge, leases, yielding):

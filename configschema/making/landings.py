@@ -45,7 +45,7 @@ def _landed(
 ) -> Model:
     """Make a model once more, with the address that its server has.
 
-    Its ``cmd`` stays as it is: the next server that it starts may land elsewhere.
+    Its ``cmd`` stays as it is: the server runs already, and the next one may land elsewhere.
     """
     alone = {
         "macros": data.get("macros"),
@@ -62,7 +62,6 @@ def _landed(
     return attrs.evolve(
         made,
         cmd=model.cmd,
-        env=model.env,
         recipe=by_way_of(made.recipe, made.proxy, landing.entrance),
         shown=shown,
         holding=model.holding,

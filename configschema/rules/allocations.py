@@ -14,6 +14,22 @@ from configschema.text.problems import Fault, Meant, Path
 
 _TIME = re.compile(r"[0-9]+|[0-9]+:[0-9]{2}|[0-9]+:[0-9]{2}:[0-9]{2}|[0-9]+-[0-9]+(:[0-9]{2}){0,2}")
 _OPTION = re.compile(r"-[A-Za-z-].*", re.DOTALL)
+OURS = {
+    "sbatch": frozenset(
+        [
+            *("--comment", "--job-name", "-J", "--parsable", "--wrap", "--array", "-a"),
+            *("--wait", "-W", "--test-only", "--output", "-o", "--requeue"),
+        ]
+    ),
+    "srun": frozenset(
+        [
+            *("--jobid", "--job-name", "-J", "--label", "-l", "--overlap", "--output", "-o"),
+            *("--error", "-e", "--input", "-i", "--pty", "--ntasks", "-n", "--nodes", "-N"),
+            *("--export", "--multi-prog"),
+        ]
+    ),
+}
+"""Options that llamadoze sets itself: a job or a step is found again by them."""
 SHARED_ALREADY = ("cluster", "gres", "mem", "cpus", "time", "renew", "sbatch", "ttl")
 
 
@@ -40,7 +56,7 @@ def check_clusters(config: Config) -> Iterator[Fault]:
             message = "expected two ports such as 60000-60999, found {}"
             yield Fault((*path, "ports"), message, (cluster.ports,))
         for key in ("sbatch", "srun"):
-            yield from _options(getattr(cluster, key), (*path, key))
+            yield from _options(getattr(cluster, key), (*path, key), OURS[key])
     for name, allocation in config.allocations.items() if config.clusters else ():
         path = ("allocations", name)
         if name.startswith("("):
@@ -65,11 +81,15 @@ def _allocation(allocation: Allocation, path: Path, config: Config) -> Iterator[
     if allocation.time and not _TIME.fullmatch(allocation.time):
         message = "expected a time as sbatch has it, such as 2-00:00:00 or 90 (minutes), found {}"
         yield Fault((*path, "time"), message, (allocation.time,))
-    yield from _options(allocation.sbatch, (*path, "sbatch"))
+    yield from _options(allocation.sbatch, (*path, "sbatch"), OURS["sbatch"])
 
 
-def _options(options: tuple[str, ...], path: Path) -> Iterator[Fault]:
+def _options(options: tuple[str, ...], path: Path, ours: frozenset[str]) -> Iterator[Fault]:
     for number, one in enumerate(options):
+        name = one.partition("=")[0]
+        if name in ours or (one[1:2] != "-" and one[:2] in ours):
+            message = "{} is llamadoze's own to give: it finds and reads its jobs by that"
+            yield Fault((*path, number), message, (name,))
         if not _OPTION.fullmatch(one) or "\0" in one:
             message = "expected an option in one text, such as --qos=high, found {}"
             yield Fault((*path, number), message, (one,))

@@ -12,7 +12,7 @@ import attrs
 
 from configschema import Holding
 from supervisor.clusters.due import Facts
-from supervisor.clusters.marks import end_told, of_mark
+from supervisor.clusters.marks import end_told
 from supervisor.clusters.slurm import Job
 
 UNSEEN = 10.0  # seconds for a job that was asked for to be listed
@@ -26,6 +26,7 @@ class Claim:
         holding: what is asked for.
         mark: of its jobs.
         jobs: those that have not ended.
+        numbers: of those that were asked for, and are not known to have ended.
         users: the models that have servers in it, and the number of the job of each.
         waiting: the models that wait for it.
         leaving: the numbers of jobs that were told to end, by Slurm or by us.
@@ -39,6 +40,7 @@ class Claim:
     holding: Holding
     mark: str
     jobs: tuple[Job, ...] = ()
+    numbers: set[str] = attrs.field(factory=set, init=False)
     users: dict[str, str] = attrs.field(factory=dict, init=False)
     waiting: set[str] = attrs.field(factory=set, init=False)
     leaving: set[str] = attrs.field(factory=set, init=False)
@@ -64,18 +66,33 @@ class Claim:
             is_current=self.is_current,
         )
 
+    def _give_up_on_what_is_not_listed(self) -> None:
+        self.asked_at = None
+        if self.numbers:  # else it is not known whether there is one
+            names = ", ".join(sorted(self.numbers))
+            self.refusal = f"Slurm took job {names} and does not list it; it is cancelled"
+            self.leaving |= self.numbers
+
+    @property
+    def held(self) -> set[str]:
+        """The numbers of all jobs that may have not ended."""
+        return self.numbers | {job.id for job in self.jobs}
+
     def see(self, found: Iterable[Job], now: float) -> bool:
         """Take note of its jobs as Slurm lists them; return whether something has changed."""
-        listed = of_mark(found, self.mark)
+        listed = [job for job in found if self.mark == job.comment or job.id in self.numbers]
         live = tuple(job for job in listed if job.is_live)
         ended = {job.id: job for job in listed if not job.is_live}
         for job in self.jobs:
             is_gone = job.waits and job.id not in {one.id for one in live}
             if is_gone and self.waiting and job.id not in self.leaving:
                 self.refusal = end_told(ended.get(job.id, job), " before it began")
-        if live or (self.asked_at is not None and now > self.asked_at + UNSEEN):
+        if live:
             self.asked_at = None
-        self.leaving &= {job.id for job in live}
+        elif self.asked_at is not None and now > self.asked_at + UNSEEN:
+            self._give_up_on_what_is_not_listed()
+        self.numbers -= ended.keys()
+        self.leaving &= {job.id for job in live} | self.numbers
         has_changed = self.jobs != live
         self.jobs = live
         return has_changed

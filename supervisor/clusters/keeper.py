@@ -1,4 +1,4 @@
-"""The allocations of one cluster, as models ask for them.
+"""The allocations of all clusters, as models ask for them.
 
 Owns who is in which, who waits, and what they are told. Looking at the jobs, asking for them and
 giving them back is done by `rounds`; what runs in an allocation is the models'.
@@ -39,28 +39,28 @@ class NoAllocation(Exception):
 
 @attrs.define(eq=False)
 class Keeper:
-    """The allocations of one cluster.
+    """The allocations.
 
     Attributes:
-        cluster: its name in the configuration.
         owner: what marks all that this daemon asks for.
         on_leave: called with a model's id and the reason when its server must leave its job.
         claims: by their marks.
         tokens: the names of steps that have an owner.
         ended: how jobs ended that are listed yet, by their numbers.
-        silence: why nothing is known of the cluster; nothing while it answers.
+        numbers: of all jobs that were asked for, however Slurm lists them.
+        silence: why nothing is known; nothing while Slurm answers.
         has_audited: whether all that an earlier daemon has left is known, and ended.
         moved_at: when something has changed last, on Trio's clock.
         changed: set when the cluster was looked at; another one stands for the next look.
         poked: set when it is to be looked at soon.
     """
 
-    cluster: str
     owner: str
     on_leave: Callable[[str, str], None] = lambda _, __: None
     claims: dict[str, Claim] = attrs.field(factory=dict, init=False)
     tokens: set[str] = attrs.field(factory=set, init=False)
     ended: dict[str, Job] = attrs.field(factory=dict, init=False)
+    numbers: set[str] = attrs.field(factory=set, init=False)
     silence: str = attrs.field(default="", init=False)
     has_audited: bool = attrs.field(default=False, init=False)
     moved_at: float = attrs.field(factory=trio.current_time, init=False)
@@ -167,7 +167,8 @@ class Keeper:
             return Queue(f"Slurm does not answer: {self.silence}")
         job, now = next((job for job in claim.jobs if job.waits), None), time.time()
         if job is None:
-            return Queue("an allocation is asked of Slurm")
+            unknown = "Slurm has not answered yet"
+            return Queue("an allocation is asked of Slurm" if self.has_audited else unknown)
         until = inf if job.starts is None else trio.current_time() + max(0.0, job.starts - now)
         return Queue(queued_told(job, now), until)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -23,7 +24,7 @@ from configschema import Holding, Model
 from configschema.keys.clusters import ANY_PORT, ports_of
 from supervisor.clusters import node
 from supervisor.clusters.node.launcher import ORDER, REPORT
-from supervisor.clusters.slurm import OF_ANOTHER_JOB, Job, step_command
+from supervisor.clusters.slurm import Job, of_no_job, step_command
 from supervisor.processes.census import COMMAND
 from supervisor.room.choice import CHOICES
 
@@ -39,6 +40,10 @@ BOOTSTRAP = (
 )
 """What the Python of a node is told: to take the launcher from its environment."""
 BETWEEN_LOOKS = 0.02  # seconds
+_OF_AN_END = re.compile(
+    rb"^(?:slurmstepd-?\S*: error: \*\*\* STEP .* CANCELLED|srun: error: .*: task \d+: |"
+    rb"srun: Job step aborted|srun: Terminating StepId|srun: forcing job termination)"
+)
 LONGEST_REPORT = 1 << 16  # bytes of output that are looked through for it
 
 
@@ -123,8 +128,7 @@ def launch_environment(
         # Slurm says itself which GPUs a step has; of those the model may be given some.
         "env": {name: env[name] for name in CHOICES if env.get(name) != os.environ.get(name)},
     }
-    kept = {name: text for name, text in env.items() if not name.startswith(OF_ANOTHER_JOB)}
-    return {**kept, PROGRAM: program(), ORDER: json.dumps(order)}
+    return {**of_no_job(env), PROGRAM: program(), ORDER: json.dumps(order)}
 
 
 @attrs.define(eq=False)
@@ -144,16 +148,19 @@ class ReportReader:
     def write(self, output: bytes) -> None:
         """Take output."""
         if self._begun is None:
-            self.hear(output)
+            self.hear(without_slurms_words(output))
             return
         *lines, self._begun = (self._begun + output).split(b"\n")
         for number, line in enumerate(lines):
             if self._found([line]):
+                if before := line.partition(REPORT.encode())[0]:
+                    self.hear(before + b"\n")
                 rest = b"\n".join([*lines[number + 1 :], self._begun])
                 self._begun = None
                 self.hear(rest)
                 return
-            self.hear(line + b"\n")
+            if line:  # an empty one is put before the report
+                self.hear(line + b"\n")
         if len(self._begun) > LONGEST_REPORT:
             self.hear(self._begun)
             self._begun = b""
@@ -177,12 +184,20 @@ def _beginning_of(file: Path) -> bytes:
     return b""
 
 
+def without_slurms_words(output: bytes) -> bytes:
+    """Return output without what Slurm says of each end of a step, as if it had been cancelled."""
+    if b"slurmstepd" not in output and b"srun: " not in output:
+        return output
+    return b"".join(line for line in output.splitlines(True) if not _OF_AN_END.search(line))
+
+
 def report_in(line: bytes) -> Report | None:
     """Return the report that a line of output is; None if it is none."""
-    if not line.startswith(REPORT.encode()):
+    _, found, told_as = line.partition(REPORT.encode())  # something may stand before it
+    if not found:
         return None
     try:
-        told: dict[str, Any] = json.loads(line[len(REPORT) :])
+        told: dict[str, Any] = json.loads(told_as)
         return Report(**told)
     except (ValueError, TypeError):
         return None

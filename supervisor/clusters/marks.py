@@ -6,7 +6,6 @@ Owns the marks that they carry in their comments, and the words for how they wai
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from datetime import datetime
 
 from configschema import Holding
@@ -27,11 +26,6 @@ def mark_of_owner(owner: str) -> str:
     return f"llamadoze.{owner}."
 
 
-def of_mark(jobs: Iterable[Job], mark: str) -> list[Job]:
-    """Return the jobs with a mark."""
-    return [job for job in jobs if job.comment == mark or job.comment.startswith(f"{mark}.")]
-
-
 def queued_told(job: Job, now: float) -> str:
     """Say that a job waits, why, and when it is expected to begin."""
     text = f"job {job.id} waits in Slurm's queue"
@@ -39,7 +33,7 @@ def queued_told(job: Job, now: float) -> str:
     if job.starts is None:
         return text
     at = datetime.fromtimestamp(job.starts).astimezone()
-    day = "" if job.starts - now < A_DAY else f" on {at:%d %B}"
+    day = "" if job.starts - now < A_DAY else f" on {at:%d %B %Y}"
     return f"{text}, expected to start at {at:%H:%M}{day}"
 
 

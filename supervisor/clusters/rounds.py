@@ -1,4 +1,4 @@
-"""The rounds of one cluster: its jobs are looked at, and what is due is done.
+"""The rounds of all that is held: its jobs are looked at, and what is due is done.
 
 Owns the one look at all jobs, how often there is one, and that no job or step that was asked for is
 without an owner. What is due is decided in `due`.
@@ -35,7 +35,7 @@ class Rounds:
     """The one who looks.
 
     Attributes:
-        keeper: of the cluster.
+        keeper: of all that is held.
     """
 
     keeper: Keeper
@@ -92,14 +92,14 @@ class Rounds:
 
     async def _jobs(self) -> list[Job]:
         """Return all jobs of ours, also those that ended a short while ago."""
-        begins = mark_of_owner(self.keeper.owner)
-        return [job for job in await slurm.jobs() if job.comment.startswith(begins)]
+        begins, numbers = mark_of_owner(self.keeper.owner), self.keeper.numbers
+        found = await slurm.jobs()
+        return [job for job in found if job.comment.startswith(begins) or job.id in numbers]
 
     def _see(self, mine: Collection[Job]) -> None:
         keeper = self.keeper
         if keeper.silence:
-            text = f"Slurm answers again: cluster {keeper.cluster}"
-            log.info(text, cluster=keeper.cluster)
+            log.info("Slurm answers again")
         keeper.silence, now = "", time.time()
         keeper.ended = {job.id: job for job in mine if not job.is_live}
         for claim in keeper.claims.values():
@@ -119,7 +119,7 @@ class Rounds:
         name = claim.holding.name
         log.info(
             f"Job {job} of allocation {name} {what}",
-            cluster=self.keeper.cluster,
+            cluster=claim.holding.cluster,
             allocation=name,
             job=job,
         )
@@ -128,9 +128,7 @@ class Rounds:
         keeper = self.keeper
         if not keeper.silence:
             log.warning(
-                f"Slurm does not answer: what is known of cluster {keeper.cluster} counts as it "
-                f"is, and requests go on ({why})",
-                cluster=keeper.cluster,
+                f"Slurm does not answer: what was known counts, and requests go on ({why})",
                 reason=why,
             )
         keeper.silence = why
@@ -146,7 +144,9 @@ class Rounds:
         for job in sorted(due.cancelled - claim.leaving):
             self._tell(claim, job, "is given back")
         claim.leaving |= due.cancelled  # at once: nobody is let in from here on
-        await slurm.cancel(sorted(due.cancelled))
+        lost = claim.leaving & claim.numbers - {job.id for job in claim.jobs}
+        await slurm.cancel(sorted(due.cancelled | lost))
+        claim.numbers -= lost
 
     async def _submit(self, claim: Claim) -> None:
         claim.asked_at = time.time()
@@ -155,6 +155,8 @@ class Rounds:
         except Refused as error:
             claim.asked_at, claim.refusal = None, f"Slurm refuses its allocation: {error}"
             return
+        claim.numbers.add(number)
+        self.keeper.numbers.add(number)
         self._tell(claim, number, "was asked for")
         self.keeper.poke()
 
@@ -167,7 +169,7 @@ class Rounds:
         jobs = [job.id for job in live if job.id not in known]
         for job in jobs:
             text = f"Job {job} is for no allocation of the configuration; cancelling it"
-            log.warning(text, cluster=keeper.cluster, job=job)
+            log.warning(text, job=job)
         steps = await self._orphans() if live else []
         await slurm.cancel([*jobs, *steps])
         if not (jobs or steps):
@@ -179,7 +181,7 @@ class Rounds:
         for step in await slurm.steps():
             if step.name.startswith(f"{keeper.owner}.") and step.name not in keeper.tokens:
                 text = f"Step {step.id} on {step.node} has no owner; ending it"
-                log.warning(text, cluster=keeper.cluster, step=step.id)
+                log.warning(text, step=step.id)
                 found.append(step.id)
         return found
 
@@ -189,14 +191,14 @@ class Rounds:
         """Give back all that is held, but for what outlives the daemon; bounded."""
         claims = self.keeper.claims.values()
         spared = {job for claim in claims for job in claim.spared}
-        held = [job.id for claim in claims for job in claim.jobs if job.id not in spared]
+        held = [number for claim in claims for number in claim.held if number not in spared]
         if not held and not any(claim.asked_at for claim in claims):
             return
         why = "it took too long"
         with trio.move_on_after(LAST_CHANCE):
             try:
                 if any(claim.asked_at for claim in claims):  # its number may not be known
-                    held = [job.id for job in await self._jobs() if job.is_live]
+                    held += [job.id for job in await self._jobs() if job.is_live]
                 await slurm.cancel(sorted({*held} - spared))
             except NotAnswered as error:
                 why = str(error)
@@ -209,6 +211,5 @@ class Rounds:
         log.error(
             f"Jobs may still be held ({why}). The next llamadoze with this state folder ends them; "
             f"or run scancel {names}",
-            cluster=self.keeper.cluster,
             reason=why,
         )

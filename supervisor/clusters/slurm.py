@@ -7,7 +7,7 @@ not answer". What is done about either is decided elsewhere.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 import trio
@@ -19,17 +19,21 @@ LONGEST_ANSWER = 15.0  # seconds; a controller that hangs is given up on, and as
 MOST_SAID = 300  # characters of what a command says that are shown
 JOB_FORMAT = "%A|%T|%N|%k|%S|%e|%r"
 STEP_FORMAT = "%i|%j|%N"
-OF_ANOTHER_JOB = (
+OF_ANOTHER = (
     *("SLURM_JOB", "SLURM_STEP", "SLURM_NODE", "SLURM_NNODES", "SLURM_NPROCS", "SLURM_NTASKS"),
-    *("SLURM_MEM", "SLURM_CPU", "SLURM_TASK", "SLURM_GTIDS", "SLURM_GPU"),
+    *("SLURM_MEM", "SLURM_CPU", "SLURM_TASK", "SLURM_GTIDS", "SLURM_GPU", "SLURM_LABELIO"),
+    *("SLURM_EXPORT_ENV", "SBATCH_", "SQUEUE_", "SCANCEL_", "SRUN_"),
 )
-"""How variables begin that tell of the job in which the daemon itself may run."""
+"""How variables begin that tell of the job in which the daemon itself may run, or that change what
+Slurm's commands do and say."""
 WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD"})
 RUNNING = frozenset({"RUNNING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING"})
 ENDED_ALREADY = ("Invalid job id", "already completing or completed")
-REFUSES = "Batch job submission failed"
-UNREACHED = ("Unable to contact", "Socket timed out", "Zero Bytes", "unavailable", "onnection")
-"""What stands beside that if it was not Slurm's controller that refused."""
+UNREACHED = (
+    *("Unable to contact", "Socket timed out", "Zero Bytes", "unavailable", "onnection"),
+    *("did not answer", "unge", "resolve", "DNS", "configuration source", "Temporar", "temporar"),
+)
+"""What sbatch says where it was not Slurm that refused: it may be asked again."""
 
 
 class NotAnswered(Exception):
@@ -94,9 +98,13 @@ class Step:
 
 
 def environment() -> dict[str, str]:
-    """Return what Slurm's commands are given: nothing of a job that the daemon may run in."""
-    kept = {name: text for name, text in os.environ.items() if not name.startswith(OF_ANOTHER_JOB)}
-    return {**kept, "SLURM_TIME_FORMAT": "%s"}
+    """Return the environment of Slurm's commands: nothing asks for another form or job."""
+    return {**of_no_job(os.environ), "SLURM_TIME_FORMAT": "%s"}
+
+
+def of_no_job(env: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what tells of a job, or changes what Slurm's commands do."""
+    return {name: text for name, text in env.items() if not name.startswith(OF_ANOTHER)}
 
 
 async def jobs() -> list[Job]:
@@ -143,9 +151,9 @@ async def submit(holding: Holding, comment: str) -> str:
     try:
         said = await _said(submission(holding, comment))
     except NotAnswered as error:
-        if REFUSES in str(error) and not any(word in str(error) for word in UNREACHED):
-            raise Refused(str(error)) from error
-        raise
+        if any(word in str(error) for word in UNREACHED):
+            raise
+        raise Refused(str(error)) from error
     number = said.strip().rpartition("\n")[2].partition(";")[0]
     if number.isdecimal():
         return number
@@ -207,7 +215,8 @@ def step_command(job: str, node: str, name: str, options: Sequence[str] = ()) ->
     """Return how a command begins that runs another one in a job, beside whatever runs there."""
     return [
         *("srun", "--quiet", f"--jobid={job}", "--overlap", "--nodes=1", "--ntasks=1"),
-        *(f"--nodelist={node}", f"--job-name={name}", "--kill-on-bad-exit=0", *options),
+        *(f"--nodelist={node}", f"--job-name={name}", "--kill-on-bad-exit=0", "--export=ALL"),
+        *options,
     ]
 
 

@@ -10,6 +10,7 @@ import errno
 import hmac
 import os
 import secrets
+from contextlib import suppress
 
 import trio
 
@@ -23,6 +24,7 @@ from supervisor.clusters.node.entrance import (
     proof_of,
 )
 
+TRIES, PAUSE = 3, 0.02  # seconds between two
 NO_KEY = "whoever listens there does not have the key of the model's step"
 
 
@@ -31,6 +33,10 @@ class Stranger(OSError):
 
     def __init__(self) -> None:
         super().__init__(errno.ECONNABORTED, NO_KEY)
+
+
+class Crowded(Stranger):
+    """The entrance was closed again: others press in, or it does not know the key."""
 
 
 async def enter(entrance: Entrance, kind: bytes = TRAFFIC) -> trio.SocketStream:
@@ -43,12 +49,20 @@ async def enter(entrance: Entrance, kind: bytes = TRAFFIC) -> trio.SocketStream:
     Raises:
         OSError: nobody is there, it is a stranger, or the server does not listen yet.
     """
+    for _ in range(TRIES - 1):
+        with suppress(Crowded):
+            return await _enter(entrance, kind)
+        await trio.sleep(PAUSE)
+    return await _enter(entrance, kind)
+
+
+async def _enter(entrance: Entrance, kind: bytes) -> trio.SocketStream:
     stream = await trio.open_tcp_stream(entrance.host, entrance.port)
     try:
         await _greet(stream, bytes.fromhex(entrance.key), kind)
     except (trio.BrokenResourceError, EOFError) as error:
         await trio.aclose_forcefully(stream)
-        raise Stranger from error
+        raise Crowded from error
     except BaseException:  # cancelled, too
         await trio.aclose_forcefully(stream)
         raise

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import attrs
+import trio
 
 from configschema import Limits, Model, is_reachable
 from supervisor.model.reasons import Ending
@@ -24,7 +25,7 @@ from supervisor.processes.plainfiles import why_not_writable
 from supervisor.sleep.actions import Actions, environment_of
 from supervisor.states.durations import seconds
 from supervisor.states.standing import Standing
-from supervisor.states.table import Event, Wish
+from supervisor.states.table import Event, State, Wish
 
 
 class Birth(Protocol):
@@ -158,6 +159,7 @@ class Adoption:
         asleep: whether it sleeps; None if that must be asked.
         whose: who has had it.
         moved: told of the model where its server has come to run.
+        stood: where it was when its daemon ended, if that was in motion.
     """
 
     model: Model
@@ -171,6 +173,7 @@ class Adoption:
     asleep: bool | None
     whose: str
     moved: Callable[[Model], None]
+    stood: State | None = None
 
     @asynccontextmanager
     async def server(self, hear: Hear) -> AsyncIterator[RunningServer]:
@@ -195,7 +198,13 @@ class Adoption:
         """Find out whether it sleeps, if that is not known; return what is wrong with it."""
         if self.asleep is not None:
             return None
-        actions = self.actions(server)
+        actions, now = self.actions(server), trio.current_time()
+        if self.stood is State.FALLING_ASLEEP:  # its sleep goes on, whoever has asked for that
+            self.asleep = True
+            return await actions.prove_asleep(now + self.limits.sleep)
+        if self.stood is State.WAKING:
+            self.asleep = False
+            return await actions.prove_awake(now + self.limits.wake) or await actions.is_well()
         self.asleep = await actions.sleeps_already(self.limits.check)
         return None if self.asleep or server.landing is None else await actions.is_well()
 

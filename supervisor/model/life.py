@@ -156,7 +156,8 @@ class Life:
         status = await self.server.exited()
         state = self.at.state
         reason = f"{self.server.end_told(status)} while {state.value}"
-        if state is State.ASLEEP and status in KILLED:
+        is_here = self.server.landing is None  # what is not known of another machine was no kill
+        if state is State.ASLEEP and (status in KILLED if is_here else status in KILLED[:2]):
             reason += OOM
         if state in (State.FALLING_ASLEEP, State.WAKING):
             self.sleeping.failed(self.actions(), reason)

@@ -46,7 +46,9 @@ class Service(Lives):
             # What runs on another machine could not be asked before it was taken over.
             is_asked = isinstance(handle, StepHandle) and self.model.recipe.asleep
             asleep = None if is_asked else state is State.ASLEEP
-            await self._live_once(self._adoption(handle, asleep, whose))
+            adoption = self._adoption(handle, asleep, whose)
+            adoption.stood = state
+            await self._live_once(adoption)
             self.inherited = None
         elif found := await place.find(self.model):
             await self._live_once(self._adoption(found, None, THERE_ALREADY))

@@ -5,8 +5,6 @@ Owns the choice. A place more is one more name here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import attrs
 
 from configschema import Model
@@ -31,18 +29,18 @@ class Places:
         owner: who the tokens of its processes begin with.
         probe: asks a server whether it is ready.
         scales: weigh a process with its kin.
-        keepers: of the clusters, by name.
+        keeper: of what is held of clusters; None where nothing may be.
     """
 
     owner: str
     probe: Probe
     scales: Weigh
-    keepers: Mapping[str, Keeper] = attrs.field(factory=dict)
+    keeper: Keeper | None = None
 
     def of(self, model: Model) -> Place:
         """Return the place of a model."""
-        if model.holding:
-            return InCluster(self.owner, self.keepers)
+        if model.holding and self.keeper:
+            return InCluster(self.owner, self.keeper)
         if model.is_elsewhere:
             return Elsewhere(self.probe, self.scales)
         return Here(self.owner, self.probe, self.scales)

@@ -6,7 +6,7 @@ while it runs is in `stepserver`; who holds the allocation is its keeper.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -46,11 +46,11 @@ class InCluster:
 
     Attributes:
         owner: who all tokens begin with.
-        keepers: who hold their allocations, by the names of the clusters.
+        keeper: of their allocations.
     """
 
     owner: str
-    keepers: Mapping[str, Keeper]
+    keeper: Keeper
 
     async def fitted(self, model: Model, taken: Callable[[], set[int]]) -> Model:
         """Leave the model as it is: its port is found on its node."""
@@ -68,9 +68,9 @@ class InCluster:
         return None
 
     def _of(self, model: Model) -> tuple[Holding, Keeper]:
-        if model.holding is None or model.holding.cluster not in self.keepers:
+        if model.holding is None:
             raise CannotRun("its cluster is not in the configuration any more")
-        return model.holding, self.keepers[model.holding.cluster]
+        return model.holding, self.keeper
 
     @asynccontextmanager
     async def start(self, order: Order) -> AsyncIterator[RunningServer]:
@@ -100,10 +100,12 @@ class InCluster:
             server = StepServer(order, handle, holding, keeper)
             async with _watched(server):
                 with trio.move_on_after(LONGEST_MEETING):
-                    await server.control.has_been_reached.wait()
-                    is_there = True
+                    await race(server.control.has_been_reached.wait, server.exited)
+                is_there = server.control.has_been_reached.is_set() and not server.has_ended
                 if is_there:
                     yield server
+        if server.has_ended and not is_there:
+            raise NotWanted  # it has ended with the daemon that had it
         if not is_there:
             raise CannotRun(f"step {handle.step} of the earlier llamadoze is not reached")
 
@@ -126,7 +128,8 @@ async def _followed(order: Order) -> AsyncIterator[None]:
         return
     output = LogFile(order.log_file)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(output.follow, order.hear)
+        reader = ReportReader(order.hear)
+        nursery.start_soon(output.follow, reader.write)
         try:
             yield
         finally:

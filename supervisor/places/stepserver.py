@@ -205,7 +205,8 @@ class StepServer:
         if not self._has_ended.is_set():
             with self._patience:
                 await (self.ask() if self.ask else self.end())
-                with trio.move_on_after(self.order.limits.unload + FAREWELL) as grace:
+                more = 0 if self.ask else FAREWELL  # in which the launcher kills
+                with trio.move_on_after(self.order.limits.unload + more) as grace:
                     await self._has_ended.wait()
                 self.was_killed = grace.cancelled_caught
         if self.control.has_exited.is_set():

@@ -19,8 +19,8 @@ from typing import Any
 NONCE, PROOF = 16, 32  # bytes
 TRAFFIC, CONTROL = b"T", b"C"  # what a visitor comes for
 OPEN, REFUSED = b"K", b"R"
-LONGEST_HELLO = 10.0  # seconds for who connects to show the key
-MOST_STRANGERS = 64  # who may be about to show it at a time
+LONGEST_HELLO = 5.0  # seconds for who connects to show the key
+MOST_STRANGERS = 256  # who may be about to show it at a time
 LONGEST_LINE = 1 << 20  # bytes of a question
 
 
@@ -39,13 +39,15 @@ class Entrance:
         answer: answers a question of who owns the server.
         strangers: who has not shown the key yet.
         controls: who owns the server, and asks.
+        has_been_owned: whether somebody has come who does.
     """
 
     def __init__(
         self, key: bytes, host: str, port: int, answer: Callable[[dict[str, Any]], Awaitable[Any]]
     ) -> None:
         self.key, self.host, self.port, self.answer = key, host, port, answer
-        self.strangers: set[Visitor] = set()
+        self.strangers: dict[Visitor, None] = {}  # in the order of their coming
+        self.has_been_owned = False
         self.controls: set[Visitor] = set()
         self._tasks: set[asyncio.Future[None]] = set()
 
@@ -74,12 +76,13 @@ class Visitor(asyncio.Protocol):
         self.timer: Any = None
 
     def connection_made(self, transport: Any) -> None:
-        """Ask for a proof, unless too many are asked already."""
+        """Ask for a proof; of too many who are asked the first must go."""
         self.transport = transport
-        if len(self.entrance.strangers) >= MOST_STRANGERS:
-            transport.abort()
-            return
-        self.entrance.strangers.add(self)
+        strangers = self.entrance.strangers
+        if len(strangers) >= MOST_STRANGERS:  # who has the key shows it at once
+            next(iter(strangers)).transport.abort()
+            del strangers[next(iter(strangers))]
+        strangers[self] = None
         _keep_alive(transport)
         self.timer = asyncio.get_running_loop().call_later(LONGEST_HELLO, transport.abort)
         transport.write(self.nonce)
@@ -101,10 +104,11 @@ class Visitor(asyncio.Protocol):
             self.transport.abort()
             return
         self.timer.cancel()
-        self.entrance.strangers.discard(self)
+        self.entrance.strangers.pop(self, None)
         if kind == CONTROL:
             self._welcome(OPEN, theirs)
             self.entrance.controls.add(self)
+            self.entrance.has_been_owned = True
             self.take = self._question
             self._question(b"")
         else:
@@ -182,7 +186,7 @@ class Visitor(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         """Forget it, and end what it led to."""
-        self.entrance.strangers.discard(self)
+        self.entrance.strangers.pop(self, None)
         self.entrance.controls.discard(self)
         if self.timer is not None:
             self.timer.cancel()

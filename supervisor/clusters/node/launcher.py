@@ -25,6 +25,7 @@ REPORT = "llamadoze-step "  # how the line begins that tells where the server is
 LOWEST, HIGHEST, USUAL_FIRST = 10_000, 65_535, 32_768  # ports
 MOST_TRIED = 500
 LONGEST_FAREWELL = 0.5  # seconds for the news of the end to be taken
+LONGEST_GREETING = 3.0  # seconds for who owns the server to come for it, if it ends at once
 
 
 class CannotLaunch(Exception):
@@ -79,9 +80,9 @@ class Launcher:
         await self.server.end()
         status = self.server.exit_status() or 0
         self.entrance.tell(exited=status)
-        loop = asyncio.get_running_loop()
-        over = loop.time() + LONGEST_FAREWELL
-        while self.entrance.controls and loop.time() < over:
+        loop, entrance = asyncio.get_running_loop(), self.entrance
+        over = loop.time() + (LONGEST_FAREWELL if entrance.has_been_owned else LONGEST_GREETING)
+        while loop.time() < over and (entrance.controls or not entrance.has_been_owned):
             await asyncio.sleep(BETWEEN_LOOKS)
         return status
 
@@ -144,7 +145,7 @@ def put(text: str, host: str, port: int) -> str:
 
 def say(**facts: Any) -> None:
     """Tell whoever reads the output of the step."""
-    sys.stdout.write(REPORT + json.dumps(facts) + "\n")
+    sys.stdout.write("\n" + REPORT + json.dumps(facts) + "\n")  # the server may be in mid-line
     sys.stdout.flush()
 
 

@@ -125,7 +125,7 @@ async def keeping(config: Config) -> AsyncIterator[tuple[Keeper, Clusters]]:
     """Have the keeper of the only cluster."""
     async with open_clusters("us") as clusters:
         clusters.change(config)
-        yield clusters.keepers["hpc"], clusters
+        yield clusters.keeper, clusters
 
 
 def holding_of(config: Config, model: str = "a") -> Holding:

@@ -63,7 +63,10 @@ async def test_who_waits_is_told_why_and_until_when(
     config, told = config_of(), list[Queue]()
     async with keeping(config) as (keeper, _), held(keeper, config, told=told):
         pass
-    assert told[0] == Queue("an allocation is asked of Slurm")
+    assert told[:2] == [
+        Queue("Slurm has not answered yet"),
+        Queue("an allocation is asked of Slurm"),
+    ]
     assert "job 1 waits in Slurm's queue (Resources)" in told[-1].why
     assert told[-1].until == pytest.approx(50, abs=2)
 
@@ -189,7 +192,7 @@ async def test_models_leave_when_the_next_job_runs(
     fake.lasts = 1000
     config, told = config_of(), list[str]()
     async with keeping(config) as (keeper, clusters):
-        clusters.on_leave = lambda model, _: told.append(model)
+        clusters.keeper.on_leave = lambda model, _: told.append(model)
         async with held(keeper, config):
             await trio.sleep(950)
             assert len(fake.submitted) == 2
@@ -284,7 +287,7 @@ async def test_another_allocation_of_a_reload_is_another_job(
     config, more = config_of(idle=1000), config_of(idle=1000, mem="2G")
     left = list[str]()
     async with keeping(config) as (keeper, clusters):
-        clusters.on_leave = lambda model, _: left.append(model)
+        clusters.keeper.on_leave = lambda model, _: left.append(model)
         async with held(keeper, config):
             clusters.change(more)
             await trio.sleep(10)
