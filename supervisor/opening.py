@@ -82,7 +82,8 @@ async def _opened(
 ) -> AsyncIterator[Supervisor]:
     owner = records.owner if records else secrets.token_hex(8)
     # Around all models: what is held of a cluster is given back when they have left it.
-    async with open_clusters(owner) as clusters, trio.open_nursery() as nursery:
+    in_clusters = records.owner_in_clusters if records else owner
+    async with open_clusters(in_clusters) as clusters, trio.open_nursery() as nursery:
         taken = dict(inherited or {})
         places = Places(owner, contact.probe, contact.weigh, clusters.keeper)
         fleet = Fleet(

@@ -31,6 +31,7 @@ class Claim:
         waiting: the models that wait for it.
         leaving: the numbers of jobs that were told to end, by Slurm or by us.
         spared: the numbers of jobs that outlive the daemon.
+        gpus: the names of those of a job, by its number, once they were seen.
         refusal: why it cannot be had.
         asked_at: when a job was asked for that is not listed yet.
         empty_since: when it was last needed.
@@ -45,6 +46,7 @@ class Claim:
     waiting: set[str] = attrs.field(factory=set, init=False)
     leaving: set[str] = attrs.field(factory=set, init=False)
     spared: set[str] = attrs.field(factory=set, init=False)
+    gpus: dict[str, frozenset[str]] = attrs.field(factory=dict, init=False)
     refusal: str = attrs.field(default="", init=False)
     asked_at: float | None = attrs.field(default=None, init=False)
     empty_since: float = attrs.field(factory=time.time, init=False)
@@ -74,6 +76,11 @@ class Claim:
             self.leaving |= self.numbers
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing is known of it that must be kept."""
+        return not (self.held or self.users or self.waiting or self.asked_at)
+
+    @property
     def held(self) -> set[str]:
         """The numbers of all jobs that may have not ended."""
         return self.numbers | {job.id for job in self.jobs}
@@ -93,6 +100,7 @@ class Claim:
             self._give_up_on_what_is_not_listed()
         self.numbers -= ended.keys()
         self.leaving &= {job.id for job in live} | self.numbers
+        self.gpus = {job.id: self.gpus[job.id] for job in live if job.id in self.gpus}
         has_changed = self.jobs != live
         self.jobs = live
         return has_changed

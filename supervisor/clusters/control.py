@@ -24,6 +24,7 @@ LONGEST_ANSWER = 10.0  # seconds
 LONGEST_LINE = 1 << 22  # bytes
 KEPT_ALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
 """Until a connection breaks whose other side is gone without a word: seconds, and milliseconds."""
+NO_ANSWER = object()
 
 
 class NotReached(Exception):
@@ -148,6 +149,7 @@ class Control:
                 await event.wait()
         finally:
             del self._waiting[number]
-        if number not in self._answers:
+            answer = self._answers.pop(number, NO_ANSWER)
+        if answer is NO_ANSWER:
             raise NotReached(f"its launcher did not answer within {LONGEST_ANSWER:g}s")
-        return self._answers.pop(number)
+        return answer

@@ -50,6 +50,11 @@ class Facts:
         return self.wanted or bool(self.in_use)
 
     @property
+    def lacks_one(self) -> bool:
+        """Whether somebody waits, or is in a job that has not ended yet."""
+        return self.wanted or any(job.id in self.in_use for job in self.jobs)
+
+    @property
     def moves(self) -> bool:
         """Whether something is about to change."""
         waits = any(job.waits for job in self.jobs)
@@ -92,7 +97,7 @@ def plan(facts: Facts, now: float) -> Plan:
     queued = [job for job in facts.jobs if job.waits and job.id not in facts.leaving]
     running = [job for job in facts.jobs if job.runs]
     is_short = best is None or now >= _renewal(best, facts.renew)
-    submits = facts.is_current and facts.is_needed and is_short and not queued
+    submits = facts.is_current and facts.lacks_one and is_short and not queued
     return Plan(
         submits=submits and not facts.is_asked,
         left=frozenset(job.id for job in running if job.id in facts.in_use and job is not best),

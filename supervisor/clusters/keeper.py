@@ -16,7 +16,6 @@ import attrs
 import trio
 
 from configschema import Holding
-from supervisor.clusters import slurm
 from supervisor.clusters.claim import Claim
 from supervisor.clusters.marks import end_told, mark_of, queued_told
 from supervisor.clusters.slurm import Job
@@ -49,7 +48,8 @@ class Keeper:
         ended: how jobs ended that are listed yet, by their numbers.
         numbers: of all jobs that were asked for, however Slurm lists them.
         silence: why nothing is known; nothing while Slurm answers.
-        has_audited: whether all that an earlier daemon has left is known, and ended.
+        has_audited: whether all that an earlier daemon has left is known.
+        orphaned: the numbers of jobs in which steps of it are yet.
         moved_at: when something has changed last, on Trio's clock.
         changed: set when the cluster was looked at; another one stands for the next look.
         poked: set when it is to be looked at soon.
@@ -63,23 +63,25 @@ class Keeper:
     numbers: set[str] = attrs.field(factory=set, init=False)
     silence: str = attrs.field(default="", init=False)
     has_audited: bool = attrs.field(default=False, init=False)
+    orphaned: set[str] = attrs.field(factory=set, init=False)
     moved_at: float = attrs.field(factory=trio.current_time, init=False)
     changed: trio.Event = attrs.field(factory=trio.Event, init=False)
     poked: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _addresses: dict[str, str] = attrs.field(factory=dict, init=False)
 
     def claim(self, holding: Holding) -> Claim:
         """Return what stands for an allocation."""
         mark = mark_of(self.owner, holding)
-        claim = self.claims.setdefault(mark, Claim(holding, mark))
-        claim.holding = holding  # what says how long it is kept may be another
-        return claim
+        return self.claims.setdefault(mark, Claim(holding, mark))
 
     def change(self, holdings: Iterable[Holding]) -> None:
         """Heed what the configuration has now."""
-        current = {self.claim(holding).mark for holding in holdings}
-        for mark, claim in self.claims.items():
+        current = {mark_of(self.owner, holding): holding for holding in holdings}
+        for mark, claim in list(self.claims.items()):
             claim.is_current = mark in current
+            if not claim.is_current and claim.is_empty:
+                del self.claims[mark]
+        for holding in current.values():
+            self.claim(holding).holding = holding  # it may be kept for another time
         self.poke()
 
     def poke(self) -> None:
@@ -153,7 +155,7 @@ class Keeper:
         while True:
             changed = self.changed
             job = claim.facts.best(time.time())
-            if job and self.has_audited:
+            if job and self.has_audited and job.id not in self.orphaned:
                 return job
             if claim.refusal:
                 return claim.refusal
@@ -165,22 +167,14 @@ class Keeper:
         """Return why it is waited for an allocation, and until when."""
         if self.silence:
             return Queue(f"Slurm does not answer: {self.silence}")
+        if any(job.runs and job.id in self.orphaned for job in claim.jobs):
+            return Queue("what an earlier llamadoze left in its allocation is being ended")
         job, now = next((job for job in claim.jobs if job.waits), None), time.time()
         if job is None:
             unknown = "Slurm has not answered yet"
             return Queue("an allocation is asked of Slurm" if self.has_audited else unknown)
         until = inf if job.starts is None else trio.current_time() + max(0.0, job.starts - now)
         return Queue(queued_told(job, now), until)
-
-    async def address_of(self, node: str) -> str:
-        """Return the address of a node.
-
-        Raises:
-            NotAnswered: that is not known.
-        """
-        if node not in self._addresses:
-            self._addresses[node] = await slurm.address_of(node)
-        return self._addresses[node]
 
     def stir(self) -> None:
         """Let those look who wait for something to change."""
@@ -203,6 +197,11 @@ class Keeper:
     def has_displaced(self, job: str) -> bool:
         """Whether a job has ended for what is no fault of what ran in it."""
         return job in self.ended and self.ended[job].state in DISPLACING
+
+    async def has(self, holding: Holding, job: str) -> bool:
+        """Ask Slurm whether a job still runs; what it does not answer is yes."""
+        await self.looked()
+        return any(one.id == job and one.runs for one in self.claim(holding).jobs)
 
     async def looked(self) -> None:
         """Return when the cluster has answered once more."""

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from configschema import Holding, Model
 from configschema.keys.clusters import ANY_PORT, ports_of
 from supervisor.clusters import node
 from supervisor.clusters.node.launcher import ORDER, REPORT
-from supervisor.clusters.slurm import Job, of_no_job, step_command
+from supervisor.clusters.slurm import Job, of_no_job, step_command, unset_of_a_job
 from supervisor.processes.census import COMMAND
 from supervisor.room.choice import CHOICES
 
@@ -103,14 +103,35 @@ def launch_command(holding: Holding, job: Job, token: str) -> Sequence[str]:
     return [*begin, "env", "-u", COMMAND, holding.settings.python, "-c", BOOTSTRAP]
 
 
-def beside_command(holding: Holding, job: str, at: str, argv: Sequence[str]) -> Sequence[str]:
-    """Return what runs a command in a job, beside the server."""
-    return [*step_command(job, at, "llamadoze-command", _folder(holding)), *argv]
+def beside_command(
+    holding: Holding, job: str, at: str, name: str, argv: Sequence[str]
+) -> Sequence[str]:
+    """Return what runs a command in a job, beside the server.
+
+    Args:
+        holding: what the job is of.
+        job: its number.
+        at: the node.
+        name: of the step.
+        argv: the command.
+    """
+    options = (*holding.settings.srun, *_folder(holding), "--input=none")
+    begin = step_command(job, at, name, options)
+    return [*unset_of_a_job(os.environ), *begin, "env", "-u", COMMAND, *argv]
 
 
 def _folder(holding: Holding) -> list[str]:
     folder = holding.settings.folder
     return [f"--chdir={folder}"] if folder else []
+
+
+def without_gpus_of_others(env: Mapping[str, str], seen: Collection[str]) -> dict[str, str]:
+    """Return an environment without a choice of GPUs that were not seen in a job: UUIDs tell."""
+
+    def is_there(text: str) -> bool:
+        return all(one in seen for one in text.split(",") if one.startswith("GPU-"))
+
+    return {name: text for name, text in env.items() if name not in CHOICES or is_there(text)}
 
 
 def launch_environment(

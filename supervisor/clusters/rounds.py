@@ -25,6 +25,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between looks while something 
 SLOWS_BY = 0.05  # of the time since the last change
 AT_REST = 20.0  # seconds between looks while nothing does
 BETWEEN_AUDITS = 60.0  # seconds between looks for steps without an owner
+LONGEST_ENDING = 10.0  # seconds for Slurm to end a step without an owner; else its job is left
 LAST_CHANCE = 20.0  # seconds to give all back when the daemon ends
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
@@ -41,6 +42,7 @@ class Rounds:
     keeper: Keeper
     _audited_at: float = attrs.field(default=-inf, init=False)
     _told: dict[str, str] = attrs.field(factory=dict, init=False)
+    _orphaned_at: dict[str, float] = attrs.field(factory=dict, init=False)
 
     async def run(self) -> None:
         """Hold what is needed, for as long as the daemon runs."""
@@ -70,7 +72,7 @@ class Rounds:
         moves = any(one.moves for one in facts)
         due = min((next_change(one, now) for one in facts), default=inf) - now
         pause = AT_REST
-        if moves or keeper.silence or not keeper.has_audited:
+        if moves or keeper.silence or not keeper.has_audited or keeper.orphaned:
             since = SLOWS_BY * (trio.current_time() - keeper.moved_at)
             pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, since))
         return min(pause, max(FIRST_PAUSE, due + FIRST_PAUSE))
@@ -102,6 +104,8 @@ class Rounds:
             log.info("Slurm answers again")
         keeper.silence, now = "", time.time()
         keeper.ended = {job.id: job for job in mine if not job.is_live}
+        live = {job.id for job in mine if job.is_live}
+        self._told = {job: text for job, text in self._told.items() if job in live}
         for claim in keeper.claims.values():
             if claim.see(mine, now):
                 keeper.moved_at = trio.current_time()
@@ -141,11 +145,11 @@ class Rounds:
         leaving = [model for model, job in claim.users.items() if job in due.left]
         for model in leaving:
             self.keeper.on_leave(model, f"job {claim.users[model]} ends, or a later one is there")
-        for job in sorted(due.cancelled - claim.leaving):
+        for job in sorted(due.cancelled - claim.leaving - claim.spared):
             self._tell(claim, job, "is given back")
         claim.leaving |= due.cancelled  # at once: nobody is let in from here on
         lost = claim.leaving & claim.numbers - {job.id for job in claim.jobs}
-        await slurm.cancel(sorted(due.cancelled | lost))
+        await slurm.cancel(sorted((due.cancelled | lost) - claim.spared))
         claim.numbers -= lost
 
     async def _submit(self, claim: Claim) -> None:
@@ -168,22 +172,43 @@ class Rounds:
         known = {job.id for claim in keeper.claims.values() for job in claim.jobs}
         jobs = [job.id for job in live if job.id not in known]
         for job in jobs:
-            text = f"Job {job} is for no allocation of the configuration; cancelling it"
-            log.warning(text, job=job)
+            if self._is_first_seen(job):
+                text = f"Job {job} is for no allocation of the configuration; cancelling it"
+                log.warning(text, job=job)
         steps = await self._orphans() if live else []
+        keeper.orphaned = {step.partition(".")[0] for step in steps}
+        keeper.has_audited = True
         await slurm.cancel([*jobs, *steps])
         if not (jobs or steps):
-            keeper.has_audited, self._audited_at = True, trio.current_time()
+            self._orphaned_at.clear()
+            self._audited_at = trio.current_time()
+
+    def _is_first_seen(self, number: str) -> bool:
+        """Whether a job or a step without an owner is new; its first time is kept."""
+        is_new = number not in self._orphaned_at
+        self._orphaned_at.setdefault(number, trio.current_time())
+        return is_new
 
     async def _orphans(self) -> list[str]:
-        """Return the steps of ours that nobody owns."""
+        """Return the steps of ours that nobody owns; a job is left in which one does not end."""
         keeper, found = self.keeper, []
+        spared = {job for claim in keeper.claims.values() for job in claim.spared}
         for step in await slurm.steps():
-            if step.name.startswith(f"{keeper.owner}.") and step.name not in keeper.tokens:
+            job, is_ours = step.id.partition(".")[0], step.name.startswith(f"{keeper.owner}.")
+            if not is_ours or step.name in keeper.tokens or job in spared:
+                continue
+            if self._is_first_seen(step.id):
                 text = f"Step {step.id} on {step.node} has no owner; ending it"
                 log.warning(text, step=step.id)
-                found.append(step.id)
+            elif trio.current_time() > self._orphaned_at[step.id] + LONGEST_ENDING:
+                self._leave(job)
+            found.append(step.id)
         return found
+
+    def _leave(self, job: str) -> None:
+        """Let nobody into a job any more, and give it back when it is empty."""
+        for claim in self.keeper.claims.values():
+            claim.leaving |= {one.id for one in claim.jobs if one.id == job}
 
     # The end.
 

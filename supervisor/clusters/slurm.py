@@ -19,13 +19,11 @@ LONGEST_ANSWER = 15.0  # seconds; a controller that hangs is given up on, and as
 MOST_SAID = 300  # characters of what a command says that are shown
 JOB_FORMAT = "%A|%T|%N|%k|%S|%e|%r"
 STEP_FORMAT = "%i|%j|%N"
-OF_ANOTHER = (
-    *("SLURM_JOB", "SLURM_STEP", "SLURM_NODE", "SLURM_NNODES", "SLURM_NPROCS", "SLURM_NTASKS"),
-    *("SLURM_MEM", "SLURM_CPU", "SLURM_TASK", "SLURM_GTIDS", "SLURM_GPU", "SLURM_LABELIO"),
-    *("SLURM_EXPORT_ENV", "SBATCH_", "SQUEUE_", "SCANCEL_", "SRUN_"),
-)
+OF_ANOTHER = ("SLURM_", "SBATCH_", "SQUEUE_", "SCANCEL_", "SRUN_")
 """How variables begin that tell of the job in which the daemon itself may run, or that change what
 Slurm's commands do and say."""
+OF_THE_SITE = ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS")
+"""How those of them begin that say where the site's Slurm is."""
 WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD"})
 RUNNING = frozenset({"RUNNING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING"})
 ENDED_ALREADY = ("Invalid job id", "already completing or completed")
@@ -104,7 +102,16 @@ def environment() -> dict[str, str]:
 
 def of_no_job(env: Mapping[str, str]) -> dict[str, str]:
     """Return an environment without what tells of a job, or changes what Slurm's commands do."""
-    return {name: text for name, text in env.items() if not name.startswith(OF_ANOTHER)}
+    return {name: text for name, text in env.items() if not _is_of_a_job(name)}
+
+
+def unset_of_a_job(env: Iterable[str]) -> list[str]:
+    """Return how a command begins that runs another one without these variables."""
+    return ["env", *(f"--unset={name}" for name in env if _is_of_a_job(name))]
+
+
+def _is_of_a_job(name: str) -> bool:
+    return name.startswith(OF_ANOTHER) and not name.startswith(OF_THE_SITE)
 
 
 async def jobs() -> list[Job]:

@@ -6,7 +6,7 @@ decided as on this machine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import attrs
@@ -40,11 +40,11 @@ class SurveyThere:
 
     Attributes:
         servers: those in it, by the ids of their models.
-        gres: what was asked for.
+        gres: returns what is asked for.
     """
 
     servers: Mapping[str, Weighed]
-    gres: str = ""
+    gres: Callable[[], str] = lambda: ""
     _seen: dict[str, Reading] = attrs.field(factory=dict, init=False)
 
     async def take(self, _: Mapping[str, int]) -> Survey:
@@ -56,12 +56,14 @@ class SurveyThere:
             if server.devices:
                 self._seen = {one.device.name: one for one in server.devices}
 
-        self._seen = {name: attrs.evolve(one, used=0) for name, one in self._seen.items()}
+        is_in_use = any(server.life is not None for server in self.servers.values())
+        known = self._seen if is_in_use else {}  # the next job may have other GPUs
+        self._seen = {name: attrs.evolve(one, used=0) for name, one in known.items()}
         async with trio.open_nursery() as nursery:
             for name, server in self.servers.items():
                 if server.life is not None:
                     nursery.start_soon(weigh, name, server)
-        readings = [*self._seen.values()] or unseen(self.gres)
+        readings = [*self._seen.values()] or unseen(self.gres())
         seen = {name: one for name, one in held.items() if one != Held()}
         return Survey(readings=readings, held=seen)
 

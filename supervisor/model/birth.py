@@ -24,6 +24,7 @@ from supervisor.places.running import CannotRun, Hear, Order, Place, RunningServ
 from supervisor.processes.plainfiles import why_not_writable
 from supervisor.sleep.actions import Actions, environment_of
 from supervisor.states.durations import seconds
+from supervisor.states.snapshot import Queue
 from supervisor.states.standing import Standing
 from supervisor.states.table import Event, State, Wish
 
@@ -178,6 +179,9 @@ class Adoption:
     @asynccontextmanager
     async def server(self, hear: Hear) -> AsyncIterator[RunningServer]:
         """Own it, if it is still there."""
+        if self.model.holding:  # nobody must take its room while it is looked for
+            self.at.step(Event.QUEUE)
+            self.at.note_queue(Queue("its server of the earlier llamadoze is taken over"))
         order = Order(
             model=self.model,
             limits=self.limits,

@@ -27,7 +27,7 @@ from supervisor.model.usage import Usage
 from supervisor.places.choosing import Places
 from supervisor.places.containers import stop_command
 from supervisor.places.handles import Handle
-from supervisor.places.running import CannotRun, NotWanted, RunningServer
+from supervisor.places.running import CannotRun, NotWanted, PlaceLost, RunningServer
 from supervisor.processes.output import LogRing
 from supervisor.sleep.actions import Actions
 from supervisor.sleep.contact import Contact
@@ -150,33 +150,23 @@ class Lives:
         return Learned(self.known.footprint, self.at.costs, self.usage.habits)
 
     def _apply(self, model: Model, limits: Limits, *, fresh: bool) -> None:
-        self._next = None
-        if not fresh and model.on_port and self.model.port and model.port != self.model.port:
-            model = model.on_port(self.model.port)  # its process has that
-        if not fresh and model.on_landing and self.model.landing:
-            model = model.on_landing(self.model.landing)
+        self._next, before = None, self.model
         self.model, self.limits = model, limits
+        if not fresh:
+            self._move(before)
         self.wanted.change(limits)
         if fresh:
             self.recall(self.around.learned_of(model))
             self._crowding.forget()
         else:
-            self.known.change(model)
+            self.known.change(self.model)
 
     def _start(self) -> Start:
+        model, place = self.model.as_written, self.places.of(self.model)
+        clear = partial(self._crowding.make_room, self.wanted.until_told_to_end)
         return Start(
-            *(
-                self.model.as_written,
-                self.limits,
-                self.places.of(self.model),
-                self.log_file,
-                self.at,
-            ),
-            *(
-                partial(self._crowding.make_room, self.wanted.until_told_to_end),
-                self.around.taken_ports,
-            ),
-            *(self._move, self.around.environment),
+            *(model, self.limits, place, self.log_file, self.at, clear),
+            *(self.around.taken_ports, self._move, self.around.environment),
             lambda command: run_alone(command, self.model, self.output.write),
             self.wanted.until_given_up,
         )
@@ -212,6 +202,8 @@ class Lives:
                 return await self._own(server)
         except NotWanted:
             return Ending()
+        except PlaceLost as error:
+            return Ending(str(error), failed=True, retried=True, crashed=False)
         except CannotRun as error:
             return birth.failed(str(error))
 
@@ -305,7 +297,12 @@ class Lives:
         return ending.retried and self._crowding.fell_short(reason, self.output)
 
     def _move(self, model: Model) -> None:
-        self.model = model
+        """Take on where the server runs; what else the model says may be another by now."""
+        if self.model.on_port and model.port and self.model.port != model.port:
+            self.model = self.model.on_port(model.port)
+        written = self.model.as_written
+        if written.on_landing and model.landing:
+            self.model = written.on_landing(model.landing)
 
     def _actions(self, server: RunningServer) -> Actions:
         return Actions(

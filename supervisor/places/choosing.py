@@ -40,7 +40,7 @@ class Places:
     def of(self, model: Model) -> Place:
         """Return the place of a model."""
         if model.holding and self.keeper:
-            return InCluster(self.owner, self.keeper)
+            return InCluster(self.keeper)
         if model.is_elsewhere:
             return Elsewhere(self.probe, self.scales)
         return Here(self.owner, self.probe, self.scales)

@@ -22,12 +22,13 @@ from supervisor.clusters.launching import (
     launch_command,
     launch_environment,
     new_key,
+    without_gpus_of_others,
 )
 from supervisor.clusters.slurm import Job, NotAnswered
 from supervisor.places.handles import Handle, StepHandle
 from supervisor.places.here import new_token
-from supervisor.places.running import CannotRun, NotWanted, Order, RunningServer
-from supervisor.places.stepserver import StepServer
+from supervisor.places.running import CannotRun, NotWanted, Order, PlaceLost, RunningServer
+from supervisor.places.stepserver import LONGEST_ABSENCE, StepServer
 from supervisor.processes.child import CannotStart, Child, open_child
 from supervisor.processes.commands import describe_exit
 from supervisor.processes.output import LogFile
@@ -35,7 +36,6 @@ from supervisor.states.durations import seconds
 from supervisor.states.racing import race
 
 LONGEST_LAUNCH = 60.0  # seconds for a step to begin in a job that runs
-LONGEST_MEETING = 5.0  # seconds for a launcher of an earlier daemon to answer
 AFTER_ITS_END = 0.5  # seconds for what srun has written last to be read
 LAST_WORDS = 2.0  # seconds for srun to end when its step has
 
@@ -45,11 +45,9 @@ class InCluster:
     """The clusters of a configuration.
 
     Attributes:
-        owner: who all tokens begin with.
         keeper: of their allocations.
     """
 
-    owner: str
     keeper: Keeper
 
     async def fitted(self, model: Model, taken: Callable[[], set[int]]) -> Model:
@@ -70,7 +68,7 @@ class InCluster:
     def _of(self, model: Model) -> tuple[Holding, Keeper]:
         if model.holding is None:
             raise CannotRun("its cluster is not in the configuration any more")
-        return model.holding, self.keeper
+        return self.keeper.claim(model.holding).holding, self.keeper  # as it is told to be now
 
     @asynccontextmanager
     async def start(self, order: Order) -> AsyncIterator[RunningServer]:
@@ -78,7 +76,10 @@ class InCluster:
         holding, keeper = self._of(order.model)
         held = keeper.held(holding, order.model.id, order.waits, order.unwanted)
         try:
-            async with held as job, _named(keeper, new_token(self.owner, order.model.id)) as token:
+            async with (
+                held as job,
+                _named(keeper, new_token(keeper.owner, order.model.id)) as token,
+            ):
                 order.begins()
                 async with _launched(order, holding, keeper, job, token) as server:
                     yield server
@@ -99,7 +100,7 @@ class InCluster:
         ):
             server = StepServer(order, handle, holding, keeper)
             async with _watched(server):
-                with trio.move_on_after(LONGEST_MEETING):
+                with trio.move_on_after(LONGEST_ABSENCE):
                     await race(server.control.has_been_reached.wait, server.exited)
                 is_there = server.control.has_been_reached.is_set() and not server.has_ended
                 if is_there:
@@ -157,9 +158,11 @@ async def _launched(
 ) -> AsyncIterator[RunningServer]:
     """Start a step with its launcher; leaving the block ends both, or lets them go."""
     key, reader, failure = new_key(), ReportReader(order.hear), ""
+    seen = keeper.claim(holding).gpus.get(job.id, frozenset())
+    env = without_gpus_of_others(order.env, seen)
     process = open_child(
         launch_command(holding, job, token),
-        env=launch_environment(order.env, order.model, holding, key, order.limits.unload),
+        env=launch_environment(env, order.model, holding, key, order.limits.unload),
         on_output=reader.write,
         grace=LAST_WORDS,
         log_file=order.log_file,
@@ -185,6 +188,8 @@ async def _launched(
                         await _end_by_name(token)
     except CannotStart as error:
         raise CannotRun(f"srun cannot be started: {error}") from error
+    if failure and not await keeper.has(holding, job.id):
+        raise PlaceLost(f"job {job.id} ended before its step began")
     if failure:
         raise CannotRun(failure)
 
@@ -224,7 +229,7 @@ async def _handle(
         node=report.node,
         host=LOOPBACK,
         port=report.port,
-        address=await keeper.address_of(report.node),
+        address=await slurm.address_of(report.node),
         entrance=report.entrance,
         key=key,
     )

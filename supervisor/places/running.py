@@ -36,6 +36,10 @@ class NotWanted(CannotRun):
     """There is no server, as nobody wants it any more."""
 
 
+class PlaceLost(CannotRun):
+    """There is no server, as where it was to run has ended; that is no fault of the model."""
+
+
 @attrs.frozen
 class Left:
     """What is left of a life, and could not be ended.

@@ -28,6 +28,7 @@ from supervisor.room.devices import Reading
 from supervisor.states.racing import race
 
 BETWEEN_ATTEMPTS = 0.5  # seconds
+ATTEMPTS_TO_END = 3
 LONGEST_ABSENCE = 20.0  # seconds without a launcher, though Slurm does not say that it is gone
 FAREWELL = 3.0  # seconds beyond its grace that a launcher has to say that it is over
 LONGEST_DEATH = 60.0  # seconds for Slurm to end a step that was told to end by SIGKILL
@@ -63,6 +64,7 @@ class StepServer:
     devices: Sequence[Reading] = attrs.field(default=(), init=False)
     _has_ended: trio.Event = attrs.field(factory=trio.Event, init=False)
     _why: str = attrs.field(default="", init=False)
+    _is_lost: bool = attrs.field(default=False, init=False)
     _is_told: bool = attrs.field(default=False, init=False)
     _patience: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _touch: trio.CancelScope = attrs.field(
@@ -108,21 +110,27 @@ class StepServer:
 
     async def _stay_in_touch(self) -> None:
         while not self._has_ended.is_set():
-            await race(self._connected, self.control.has_exited.wait)
+            was_there = await race(self._connected, self.control.has_exited.wait)
             if self.control.has_exited.is_set():
                 self._note_end("")
+            elif was_there:
+                continue  # Slurm may take long to answer, and the launcher may be there
             elif await self._is_gone():
                 self._note_end(self.keeper.end_of(self.known.job) or self._gone())
             elif trio.current_time() - self.control.heard_at > LONGEST_ABSENCE:
                 self.keeper.must_leave(self.holding, self.known.job)
+                self._is_lost = True
                 self._note_end(self._unheard())
             await trio.sleep(BETWEEN_ATTEMPTS)
 
-    async def _connected(self) -> None:
+    async def _connected(self) -> bool:
+        """Be connected for as long as that lasts; return whether it came to be."""
         try:
             await self.control.run()
         except (OSError, trio.TooSlowError):
-            return
+            return False
+        await trio.sleep(BETWEEN_ATTEMPTS)
+        return True
 
     async def _is_gone(self) -> bool:
         """Whether Slurm says that there is no such step any more; what it does not say is no."""
@@ -184,10 +192,14 @@ class StepServer:
 
     async def end(self) -> None:
         """Let the launcher send SIGTERM, or Slurm where it is not reached."""
-        try:
-            await self.control.ask("end", grace=self.order.limits.unload)
-        except NotReached:
-            await self._cancel("TERM")
+        for _ in range(ATTEMPTS_TO_END):  # the connection may be made anew
+            try:
+                await self.control.ask("end", grace=self.order.limits.unload)
+            except NotReached:
+                await trio.sleep(BETWEEN_ATTEMPTS)
+            else:
+                return
+        await self._cancel("TERM")
 
     async def _cancel(self, signal: str) -> None:
         try:
@@ -198,6 +210,7 @@ class StepServer:
 
     def leave(self) -> None:
         """Stay in touch no longer."""
+        self.keeper.tokens.discard(f"{self.known.token}.command")
         self._touch.cancel()
 
     async def finish(self) -> None:
@@ -212,6 +225,8 @@ class StepServer:
         if self.control.has_exited.is_set():
             return
         await self._cancel("KILL")
+        if self._is_lost:
+            return  # its job is given back, and nobody else can be on its GPU
         with trio.move_on_after(LONGEST_DEATH) as death:
             while not await self._is_gone():  # noqa: ASYNC110 -- nothing tells of that
                 await trio.sleep(BETWEEN_ATTEMPTS)
@@ -259,6 +274,8 @@ class StepServer:
         except NotReached:
             return Held()
         self.devices = [_reading(number, one) for number, one in enumerate(told.get("devices", ()))]
+        names = frozenset(one.device.name for one in self.devices)
+        self.keeper.claim(self.holding).gpus[self.known.job] = names
         by_gpu: Mapping[str, int] = told.get("held", {})
         gpu = sum(by_gpu.values()) if "held" in told else None
         own = {"host": told["host"], "own": told["own"]} if host else {}
@@ -276,7 +293,9 @@ class StepServer:
 
     def command(self, argv: Sequence[str]) -> Sequence[str]:
         """Run it on the node, in the job."""
-        return beside_command(self.holding, self.known.job, self.known.node, argv)
+        name = f"{self.known.token}.command"  # one that outlives its time is found by that
+        self.keeper.tokens.add(name)
+        return beside_command(self.holding, self.known.job, self.known.node, name, argv)
 
 
 def _reading(number: int, told: Mapping[str, Any]) -> Reading:

@@ -16,7 +16,7 @@ from configschema import Config, Holding, MemoryRules, rules_of
 from configschema.keys.fields import Gibibytes
 from supervisor.clusters.surveying import SurveyThere
 from supervisor.model.server import ModelServer
-from supervisor.scheduling.placement import REMEMBERED, MakeRoom, Plan, Rivals, placement_of
+from supervisor.scheduling.placement import REMEMBERED, MakeRoom, Plan, Rivals
 from supervisor.scheduling.roomkeeper import GIB, RoomKeeper
 from supervisor.states.racing import kept_up
 
@@ -29,9 +29,8 @@ def homes_of(config: Config) -> Homes:
     return {name: model.allocation for name, model in config.models.items() if model.holding}
 
 
-def rule_of(config: Config) -> MakeRoom:
-    """Return the rules of a configuration, which hold among those that can meet."""
-    rule, homes = placement_of(config), homes_of(config)
+def rule_among(rule: MakeRoom, homes: Homes) -> MakeRoom:
+    """Return a rule that holds among those of one home alone."""
     if not homes:
         return rule
 
@@ -178,9 +177,13 @@ class Rooms:
                 known.change(wanted)
 
     def _new(self, holding: Holding) -> RoomKeeper:
-        mates = Housemates(self.servers, holding.name)
-        look = SurveyThere(mates, holding.allocation.gres)
+        mates, name = Housemates(self.servers, holding.name), holding.name
+        look = SurveyThere(mates, lambda: self._gres_of(name))
         return RoomKeeper(mates, None, self._looked, look.take)
+
+    def _gres_of(self, name: str) -> str:
+        found = (one.holding for one in self.config.models.values() if one.allocation == name)
+        return next((holding.allocation.gres for holding in found if holding), "")
 
     def _begin(self, keeper: RoomKeeper) -> None:
         if self._nursery is not None:

@@ -6,21 +6,21 @@ decision is given of either. Nothing is decided here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import attrs
 import trio
 
 from configschema import Config, MemoryRules, rules_of
 from supervisor.model.server import ModelServer
-from supervisor.scheduling.apart import Apart, Homes, Rooms, homes_of, near, rule_of
+from supervisor.scheduling.apart import Apart, Homes, Rooms, homes_of, near, rule_among
 from supervisor.scheduling.blocked import Blocked, blocked_by_memory, blocked_by_rule
 from supervisor.scheduling.bymemory import ByMemory
 from supervisor.scheduling.decisions import Patience
-from supervisor.scheduling.placement import ByRule, MakeRoom, Rivals
+from supervisor.scheduling.placement import ByRule, MakeRoom, Rivals, one_at_a_time, placement_of
 from supervisor.scheduling.shares import weights_of
 from supervisor.states.snapshot import Costs, Snapshot, usual_costs
-from supervisor.states.table import IN_MOTION, State, Wish
+from supervisor.states.table import ENDED, IN_MOTION, State, Wish
 
 ONE_AT_A_TIME = "one at a time"
 
@@ -31,6 +31,7 @@ class Rules:
 
     Attributes:
         make_room: who must leave for whom, where memory does not say that.
+        rule: the same, of models that run at one place.
         patience: how long one waits for another.
         priorities: by model id; 0 without.
         max_queue: requests that may wait, for all models together; 0 is no limit.
@@ -48,15 +49,28 @@ class Rules:
     word: str = ONE_AT_A_TIME
     shares: Mapping[str, int] = attrs.field(factory=dict)
     homes: Homes = attrs.field(factory=dict)
+    rule: MakeRoom = one_at_a_time
+
+    def as_they_run(self, servers: Mapping[str, ModelServer], names: Iterable[str]) -> Rules:
+        """Return the rules with models where their servers are: a reload may have moved them."""
+        running = [servers[name] for name in names if servers[name].at.state not in ENDED]
+        found = {server.model.id: server.model.allocation for server in running}
+        moved = {name: at for name, at in found.items() if at != self.homes.get(name, "")}
+        if not moved:
+            return self
+        homes = {**self.homes, **moved}
+        return attrs.evolve(self, homes=homes, make_room=rule_among(self.rule, homes))
 
 
 def rules_for(config: Config) -> Rules:
     """Return the rules of a configuration."""
     priorities = config.routing.scheduler.settings.fifo.priority
     found = [(config.find(name), priority) for name, priority in priorities.items()]
+    rule, homes = placement_of(config), homes_of(config)
     return Rules(
-        make_room=rule_of(config),
-        homes=homes_of(config),
+        make_room=rule_among(rule, homes),
+        rule=rule,
+        homes=homes,
         patience=Patience(max_wait=config.max_wait, min_active=config.min_active),
         priorities={model.id: priority for model, priority in found if model},
         max_queue=config.max_queue,
@@ -108,6 +122,7 @@ class Outlook:
             or (by_memory and server.at.state is State.ASLEEP)
         }
         usual = usual_costs(server.at.costs for server in servers.values())
+        rules = rules.as_they_run(servers, models)
         by_rule = ByRule(rules.make_room, models)
         if not by_memory:
             return cls(models, by_rule, usual, rules)

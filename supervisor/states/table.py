@@ -81,6 +81,8 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     # A process of an earlier daemon goes on where it was.
     (State.STOPPED, Event.ADOPTED_READY): State.READY,
     (State.STOPPED, Event.ADOPTED_ASLEEP): State.ASLEEP,
+    (State.QUEUED, Event.ADOPTED_READY): State.READY,  # on another machine that takes a while
+    (State.QUEUED, Event.ADOPTED_ASLEEP): State.ASLEEP,
     # A server that somebody else puts to sleep, or that was there already.
     (State.STARTING, Event.FOUND_ASLEEP): State.ASLEEP,
     (State.READY, Event.FOUND_ASLEEP): State.ASLEEP,

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,6 +96,23 @@ class Records:
         It must be known although the folder was emptied. Two containers may have the same path.
         """
         return _owner(self.folder)
+
+    @property
+    def owner_in_clusters(self) -> str:
+        """The same for what is asked of clusters, on whichever machine the daemon runs next.
+
+        A folder may be shared by login nodes, and machines of one image may each have their own.
+        """
+        file = self.folder / "clusters"
+        try:
+            with file.open("x") as opened:
+                opened.write(secrets.token_hex(8))
+        except OSError:
+            pass  # it is there already, or cannot be
+        try:
+            return file.read_text().strip() or self.owner
+        except (OSError, ValueError):
+            return self.owner
 
     def keep(self, record: Record) -> None:
         """Leave word of a server that is not taken over yet, until its model is noted."""

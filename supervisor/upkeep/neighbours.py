@@ -105,7 +105,7 @@ class Neighbours(Surroundings):
 
     def sleepers(self) -> Sequence[str]:
         """Return those that sleep on its GPU, the least valuable first."""
-        own = gpus_of(self.others.servers[self.name].model)
+        own = self.others.servers[self.name].model
         beside = [
             server
             for name, server in self.others.servers.items()
@@ -160,6 +160,8 @@ def _may_be_stopped(server: ModelServer) -> bool:
     return server.at.state is State.ASLEEP and not (amount and amount.left < LITTLE)
 
 
-def _meet(gpus: frozenset[str] | None, other: Model) -> bool:
-    its = gpus_of(other)
-    return gpus is None or its is None or not gpus.isdisjoint(its)
+def _meet(one: Model, other: Model) -> bool:
+    """Whether two models may have memory of the same GPU."""
+    gpus, its = gpus_of(one), gpus_of(other)
+    is_same = gpus is None or its is None or not gpus.isdisjoint(its)
+    return is_same and one.allocation == other.allocation

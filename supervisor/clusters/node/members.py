@@ -30,6 +30,7 @@ class Server:
     def __init__(self, argv: list[str], env: dict[str, str], grace: float) -> None:
         self.argv, self.env, self.grace = argv, env, grace
         self.pid = 0
+        self.process: subprocess.Popen[bytes] | None = None  # or its end is reaped unseen
         self.status: int | None = None
         self.has_ended = asyncio.Event()
         self.is_ending = False
@@ -46,15 +47,16 @@ class Server:
                 os._exit(CANNOT_START)
 
         try:
-            self.pid = subprocess.Popen(
+            self.process = subprocess.Popen(
                 self.argv,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 preexec_fn=die_with_launcher,
                 start_new_session=True,
-            ).pid
+            )
         except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
             return f"cmd cannot be started: {getattr(error, 'strerror', None) or error}"
+        self.pid = self.process.pid
         return None
 
     def reap(self) -> None:
