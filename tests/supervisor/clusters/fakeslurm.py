@@ -33,6 +33,7 @@ class FakeSlurm:
         starts_in: seconds until a job that is asked for runs; None waits for the test.
         looks: how often all jobs were listed.
         lasts: seconds that jobs last.
+        stuck: steps that end with their jobs alone.
     """
 
     jobs: dict[str, Job] = attrs.field(factory=dict)
@@ -44,6 +45,7 @@ class FakeSlurm:
     starts_in: float | None = 1.0
     looks: int = 0
     lasts: float | None = None
+    stuck: set[str] = attrs.field(factory=set)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(slurm, "jobs", self._jobs)
@@ -91,7 +93,12 @@ class FakeSlurm:
             self.cancelled.append((one, signal))
             if one in self.jobs:
                 self.end(one, "CANCELLED")
-            self.steps = [step for step in self.steps if step.id != one]
+            over = {one} - self.stuck
+            self.steps = [
+                step
+                for step in self.steps
+                if step.id not in over and step.id.partition(".")[0] not in over
+            ]
 
     def run(self, number: str) -> None:
         """Let a job run."""

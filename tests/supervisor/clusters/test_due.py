@@ -149,3 +149,10 @@ def test_the_next_look_comes_in_time(ends_in: float) -> None:
         following = next_change(facts, now)
         assert now < following <= NOW + ends_in
         now = following
+
+
+def test_a_job_that_was_lost_is_asked_for_again_only_if_somebody_waits() -> None:
+    """Who was in it sleeps, or serves to the end; neither needs another."""
+    lost = Facts(in_use=frozenset({"1"}), idle=300)
+    assert not plan(lost, NOW).submits
+    assert plan(Facts(in_use=frozenset({"1"}), wanted=True), NOW).submits

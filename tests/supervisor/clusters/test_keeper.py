@@ -10,8 +10,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from configschema import Config
+from configschema import Config, parse
 from supervisor.clusters.keeper import Keeper, NoAllocation
+from supervisor.clusters.keepers import open_clusters
 from supervisor.clusters.marks import mark_of
 from supervisor.clusters.slurm import Job, Step
 from supervisor.states.snapshot import Queue
@@ -329,3 +330,91 @@ async def test_how_a_job_ended_is_known_for_a_while(
         fake.jobs["1"] = attrs.evolve(fake.jobs["1"], state="OUT_OF_MEMORY")
         await keeper.looked()
         assert not keeper.has_displaced(job.id)
+
+
+async def test_clusters_of_one_slurm_leave_each_others_jobs_alone(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """Two entries may differ in the partition alone, and each sees all jobs."""
+    config = parse(
+        "clusters: {one: {partition: p}, two: {partition: q}}\n"
+        "models: {a: {cmd: x, in: {cluster: one, gres: 'gpu:1'}}, "
+        "b: {cmd: x, in: {cluster: two, gres: 'gpu:1'}}}"
+    ).config
+    async with keeping(config) as (keeper, _), held(keeper, config), held(keeper, config, "b"):
+        await trio.sleep(200)
+        assert fake.live == ["1", "2"]
+        assert fake.cancelled == []
+
+
+async def test_what_was_held_is_given_back_though_no_cluster_is_left(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """The earlier daemon was killed, and its models were taken out of the file."""
+    fake.jobs["7"] = Job(id="7", state="RUNNING", node="n1", comment="llamadoze.us.0123")
+    async with open_clusters("us") as clusters:
+        clusters.change(parse('models: {a: {cmd: "x ${PORT}"}}').config, may_be_left=True)
+        await trio.sleep(5)
+        assert fake.live == []
+
+
+async def test_a_step_that_does_not_end_holds_up_its_own_job_alone(
+    fake: FakeSlurm, autojump_clock: MockClock, log_lines: list[dict[str, str]]
+) -> None:
+    """That job is given back; it is told of once."""
+    config = config_of()
+    mark = mark_of("us", holding_of(config))
+    fake.jobs["1"] = Job(id="1", state="RUNNING", node="n1", comment=mark, starts=BEGAN)
+    fake.steps.append(Step(id="1.0", name="us.x.1", node="n1"))
+    fake.stuck.add("1.0")
+    async with keeping(config) as (keeper, _):
+        async with held(keeper, config, "own") as job:
+            assert job.id == "2"
+            assert trio.current_time() < 5
+        told = list[Queue]()
+        async with held(keeper, config, told=told) as job:
+            assert job.id not in ("1", "2")
+        assert "what an earlier llamadoze left" in " ".join(queue.why for queue in told)
+    assert [line["event"] for line in log_lines].count(
+        "Step 1.0 on n1 has no owner; ending it"
+    ) == 1
+
+
+async def test_what_outlives_the_daemon_is_left_alone_until_its_end(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """Other models may take long to stop, and nobody is in the job any more."""
+    config = config_of(idle=0)
+    holding = holding_of(config)
+    async with keeping(config) as (keeper, _):
+        async with held(keeper, config) as job:
+            fake.steps.append(Step(id="1.0", name="us.a.1", node="n1"))
+            keeper.spare(holding, job.id)
+        await trio.sleep(200)
+        assert fake.live == ["1"]
+    assert fake.live == ["1"]
+    assert [step.id for step in fake.steps] == ["1.0"]
+
+
+async def test_a_reload_says_how_long_an_allocation_is_kept(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """Also when models that were there before are started with what they know."""
+    before, after = config_of(idle=300), config_of(idle=5)
+    async with keeping(before) as (keeper, clusters):
+        clusters.change(after)
+        async with held(keeper, before):
+            pass
+        await trio.sleep(15)
+        assert fake.live == []
+
+
+async def test_an_allocation_that_is_gone_from_the_file_is_forgotten(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """A daemon that is reloaded for years does not grow."""
+    async with keeping(config_of()) as (keeper, clusters):
+        for idle in range(5):
+            clusters.change(config_of(idle=idle, mem=f"{idle + 1}G"))
+            await trio.sleep(1)
+        assert len(keeper.claims) == 2

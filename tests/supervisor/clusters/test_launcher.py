@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,12 @@ from supervisor.clusters.launching import (
     MODULES,
     Report,
     ReportReader,
+    beside_command,
     launch_environment,
     new_key,
     program,
+    without_gpus_of_others,
+    without_slurms_words,
 )
 from supervisor.clusters.tunnel import Stranger, enter
 from supervisor.processes.census import COMMAND
@@ -295,3 +298,63 @@ async def test_a_report_is_found_in_a_file(tmp_path: Path) -> None:
             await reader.there.wait()
     assert reader.report is not None
     assert reader.report.failure == "no"
+
+
+@pytest.mark.parametrize("command", ["true", "false"])
+async def test_an_end_right_after_the_start_is_never_missed(command: str) -> None:
+    """Whatever else the launcher starts and reaps in that moment; here its status is taken."""
+    for _ in range(10):
+        with launched(model_of(command)) as one:
+            control = Control(one.entrance)
+            async with trio.open_nursery() as nursery:
+                with connected(control, nursery), trio.fail_after(5):
+                    await control.has_exited.wait()
+            assert control.exited == (command == "false")
+
+
+async def test_many_may_come_at_once_and_silent_strangers_keep_nobody_out() -> None:
+    """The key lets in; who says nothing must go when others come."""
+    with launched(stub()) as one, ExitStack() as open_ones:
+        await ready(one)
+        address = ("127.0.0.1", one.report.entrance)
+        for _ in range(300):
+            open_ones.enter_context(closing(socket.create_connection(address)))
+        answers: list[str | None] = []
+
+        async def ask() -> None:
+            answers.append(await ask_if_ready(one.landed))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(200):
+                nursery.start_soon(ask)
+        assert answers == [None] * 200
+
+
+def test_a_choice_of_gpus_goes_along_if_the_job_has_them() -> None:
+    """The next job may have others; an operator's numbers count within the job."""
+    env = {"CUDA_VISIBLE_DEVICES": "GPU-1,GPU-2", "PATH": "p", "HIP_VISIBLE_DEVICES": "0"}
+    assert without_gpus_of_others(env, {"GPU-1", "GPU-2"}) == env
+    kept = {"PATH": "p", "HIP_VISIBLE_DEVICES": "0"}
+    assert without_gpus_of_others(env, {"GPU-1"}) == kept
+
+
+def test_what_slurm_says_of_each_end_is_no_output_of_the_model() -> None:
+    """It would be taken for the reason why the model failed."""
+    told = b"srun: error: n1: task 0: Exited with exit code 1\nreal\n"
+    assert without_slurms_words(told) == b"real\n"
+
+
+def test_commands_beside_a_server_know_nothing_of_the_daemons_own_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may run in one; where the site's Slurm is told, that stays."""
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    holding = model_of("true").holding
+    assert holding is not None
+    command = list(beside_command(holding, "7", "n1", "us.a.1.command", ["echo", "x"]))
+    assert "--unset=SLURM_JOB_ID" in command
+    assert "--unset=SLURM_CONF" not in command
+    assert "--job-name=us.a.1.command" in command
+    assert command[-4:-2] == ["-u", COMMAND]
+    assert command[-2:] == ["echo", "x"]
