@@ -31,6 +31,7 @@ _WINDOWS_PATH = re.compile(r"(?<![A-Za-z])[A-Za-z]:\\\w")
 _FAIL_OPTION = re.compile(r"-[a-zA-Z]*f[a-zA-Z]*|--fail(?:-with-body)?")
 _CURL = re.compile(r"(?:.*[/\\])?curl(?:\.exe)?")
 _SHELL_ENDS = re.compile(r"&&|\|\||[;|\n&]")
+_NAMES_A_MODEL = re.compile(r"model[\\\"']*\s*:")
 _LEVEL = re.compile(r"level[\\\"']*\s*:\s*[\\\"']*([0-9]+)")
 
 
@@ -130,13 +131,17 @@ def _fails_on_errors(arguments: Sequence[str]) -> bool:
 
 
 def _levels(steps: Sequence[Step], path: Path) -> Iterator[Fault]:
-    """Name a level of sleep that is in a body: vLLM reads it from the address only."""
+    """Name a level of sleep that is in a body: vLLM reads it from the address only.
+
+    A body that names a model is another program's, such as Ray Serve's.
+    """
     for number, step in enumerate(steps):
         if isinstance(step, Checkpoint):
             continue
         text = f"{step.url} {step.body}" if isinstance(step, Call) else step.command.text
         place: Path = ("sleepEndpoints", number) if isinstance(step, Call) else ("cmdSleep",)
         level = _LEVEL.search(text)
-        if level and "/sleep" in text and "level=" not in text:
+        is_vllms = "/sleep" in text and not _NAMES_A_MODEL.search(text)
+        if level and is_vllms and "level=" not in text:
             message = "vLLM reads the level from the address only, so this is level 1; write {}"
             yield Fault((*path, *place), message, (f"/sleep?level={level[1]}",))

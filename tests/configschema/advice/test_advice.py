@@ -152,3 +152,10 @@ def test_a_level_in_the_body_of_a_request_is_warned_of() -> None:
         "sleepEndpoints.0: vLLM reads the level from the address only, so this is level 1; "
         "write '/sleep?level=2'"
     ]
+
+
+def test_a_level_in_a_body_that_names_a_model_is_another_programs() -> None:
+    """Ray Serve takes both from there."""
+    ends = "wakeEndpoints: [{endpoint: /wakeup}]"
+    step = '{endpoint: /sleep, body: \'{"model": "m", "options": {"level": 1}}\'}'
+    assert warnings(f"sleepMode: enable, sleepEndpoints: [{step}], {ends}") == []
