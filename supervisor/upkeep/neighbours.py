@@ -109,7 +109,7 @@ class Neighbours(Surroundings):
         beside = [
             server
             for name, server in self.others.servers.items()
-            if name != self.name and _may_be_stopped(server) and _meet(own, server.model)
+            if name != self.name and _may_be_stopped(server) and meet(own, server.model)
         ]
         found = [
             Sleeper(model=one.model.id, idle=one.usage.idle_seconds(), costs=one.at.costs)
@@ -160,7 +160,7 @@ def _may_be_stopped(server: ModelServer) -> bool:
     return server.at.state is State.ASLEEP and not (amount and amount.left < LITTLE)
 
 
-def _meet(one: Model, other: Model) -> bool:
+def meet(one: Model, other: Model) -> bool:
     """Whether two models may have memory of the same GPU."""
     gpus, its = gpus_of(one), gpus_of(other)
     is_same = gpus is None or its is None or not gpus.isdisjoint(its)

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from configschema import parse
 from supervisor import State
-from supervisor.upkeep.neighbours import gpus_of, is_watched
+from supervisor.upkeep.neighbours import gpus_of, is_watched, meet
 from tests.fakes import FakePrograms
 from tests.supervisor.helpers import model, parse_models, supervise
 from tests.supervisor.model.test_room import supervising
@@ -102,3 +102,14 @@ async def test_ports_of_all_others_are_taken(
     text = yaml.safe_dump({"startPort": 5800, "models": {"a": ported, "b": ported, "c": ported}})
     async with supervise(text) as supervisor:
         assert supervisor.servers["b"].around.taken_ports() == {5800, 5802}
+
+
+def test_models_of_two_machines_share_no_gpu() -> None:
+    """So a start that lacks memory stops nobody who sleeps elsewhere."""
+    text = "clusters: {c: {}}\nallocations: {g: {gres: 'gpu:1'}}\n"
+    text += "models: {here: {cmd: 'x ${PORT}'}, too: {cmd: 'x ${PORT}'}, "
+    text += "a: {cmd: x, in: g}, b: {cmd: x, in: g}}"
+    models = parse(text).config.models
+    assert meet(models["here"], models["too"])
+    assert meet(models["a"], models["b"])
+    assert not meet(models["here"], models["a"])

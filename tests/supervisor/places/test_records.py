@@ -215,3 +215,14 @@ def test_one_folder_is_one_daemons(tmp_path: Path, log_lines: list[dict[str, obj
     with open_records(tmp_path / "other") as records:
         assert records
         assert records.owner != owner
+
+
+def test_what_marks_jobs_of_a_cluster_is_of_the_folder_alone(tmp_path: Path) -> None:
+    """Login nodes may share it, and those of one image may each have their own."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+    mark = Records(one).owner_in_clusters
+    assert Records(one).owner_in_clusters == mark
+    assert Records(other).owner_in_clusters != mark
+    assert Records(tmp_path / "none").owner_in_clusters == Records(tmp_path / "none").owner
