@@ -80,6 +80,7 @@ def test_check_does_not_import_the_daemon(tmp_path: Path) -> None:
     assert not {name.partition(".")[0] for name in loaded} & (OF_THE_DAEMON | OF_FEW_FILES)
     assert {name for name in loaded if name.startswith("proxy.")} == {
         *("proxy.__main__", "proxy.command", "proxy.lifecycle", "proxy.lifecycle.startup"),
+        *("proxy.simulation", "proxy.simulation.usualtimes"),  # the figures that --help shows
         *(f"proxy.command.{name}" for name in OF_COMMANDS),
     }
 
