@@ -104,6 +104,8 @@ class Rounds:
             log.info("Slurm answers again")
         keeper.silence, now = "", time.time()
         keeper.ended = {job.id: job for job in mine if not job.is_live}
+        asked = {number for claim in keeper.claims.values() for number in claim.numbers}
+        keeper.numbers &= asked | {job.id for job in mine}
         live = {job.id for job in mine if job.is_live}
         self._told = {job: text for job, text in self._told.items() if job in live}
         for claim in keeper.claims.values():

@@ -30,7 +30,7 @@ from supervisor.places.handles import (
 )
 from supervisor.processes.plainfiles import text_of
 from supervisor.states.snapshot import Snapshot
-from supervisor.states.table import HAS_PROCESS
+from supervisor.states.table import HAS_PROCESS, State
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
@@ -128,6 +128,8 @@ class Records:
             snapshot: how it stands.
             logs: whether it could outlive its daemon.
         """
+        if snapshot.state is State.QUEUED and not snapshot.handle:  # an earlier daemon's stays
+            return self._is_written
         record = self._record(model, snapshot, logs) if snapshot.state in HAS_PROCESS else None
         text = _text(record) if record else None
         if self._noted.get(model.id) == text and self._is_written:

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
-from supervisor.places.handles import ElsewhereHandle, Handle, HereHandle, boot
+from supervisor.places.handles import ElsewhereHandle, Handle, HereHandle, StepHandle, boot
 from supervisor.states.snapshot import Snapshot
 from supervisor.states.table import ENDED, HAS_PROCESS, State
 from supervisor.succession import records as records_module
@@ -226,3 +226,23 @@ def test_what_marks_jobs_of_a_cluster_is_of_the_folder_alone(tmp_path: Path) -> 
     assert Records(one).owner_in_clusters == mark
     assert Records(other).owner_in_clusters != mark
     assert Records(tmp_path / "none").owner_in_clusters == Records(tmp_path / "none").owner
+
+
+def test_a_server_that_is_being_taken_over_stays_noted(tmp_path: Path) -> None:
+    """A daemon that is killed in that time has lost nothing."""
+    step = StepHandle(
+        **dict.fromkeys(("cluster", "token", "node", "host", "address"), "x"),
+        job="1",
+        step="1.0",
+        port=1,
+        entrance=2,
+        key="00",
+    )
+    record = Record(model="m", handle=step, port=0, state="asleep", fingerprint="x", logs=True)
+    records = Records(tmp_path)
+    records.keep(record)
+    records.note(OTHER, READY, logs=True)
+    queued = attrs.evolve(READY, model="m", state=State.QUEUED, handle=None)
+    records.note(attrs.evolve(MODEL, id="m"), queued, logs=True)
+    found = {one.model: one.state for one in read_records(records.file)}
+    assert found["m"] == "asleep"
