@@ -14,7 +14,7 @@ from supervisor.states.table import State
 
 COLOURS = {
     State.READY: "#2e7d32",
-    State.QUEUED: "#8e24aa",
+    State.QUEUED: "#7b1fa2",
     State.STARTING: "#c62828",
     State.WAKING: "#ef6c00",
     State.FALLING_ASLEEP: "#90a4ae",
