@@ -60,7 +60,8 @@ class Rounds:
     @property
     def _is_at_rest(self) -> bool:
         """Whether nothing is held, asked for, or left to be known."""
-        return self.keeper.has_audited and not any(
+        is_known = self.keeper.has_audited and not self._orphaned_at
+        return is_known and not any(
             claim.jobs or claim.facts.is_needed or claim.asked_at
             for claim in self.keeper.claims.values()
         )
@@ -72,7 +73,7 @@ class Rounds:
         moves = any(one.moves for one in facts)
         due = min((next_change(one, now) for one in facts), default=inf) - now
         pause = AT_REST
-        if moves or keeper.silence or not keeper.has_audited or keeper.orphaned:
+        if moves or keeper.silence or not keeper.has_audited or self._orphaned_at:
             since = SLOWS_BY * (trio.current_time() - keeper.moved_at)
             pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, since))
         return min(pause, max(FIRST_PAUSE, due + FIRST_PAUSE))

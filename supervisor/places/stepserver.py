@@ -110,10 +110,10 @@ class StepServer:
 
     async def _stay_in_touch(self) -> None:
         while not self._has_ended.is_set():
-            was_there = await race(self._connected, self.control.has_exited.wait)
+            was_connected = await race(self._connected, self.control.has_exited.wait)
             if self.control.has_exited.is_set():
                 self._note_end("")
-            elif was_there:
+            elif was_connected:
                 continue  # Slurm may take long to answer, and the launcher may be there
             elif await self._is_gone():
                 self._note_end(self.keeper.end_of(self.known.job) or self._gone())

@@ -34,6 +34,7 @@ class FakeSlurm:
         looks: how often all jobs were listed.
         lasts: seconds that jobs last.
         stuck: steps that end with their jobs alone.
+        deaf: how many more times it does not answer a scancel.
     """
 
     jobs: dict[str, Job] = attrs.field(factory=dict)
@@ -46,6 +47,7 @@ class FakeSlurm:
     looks: int = 0
     lasts: float | None = None
     stuck: set[str] = attrs.field(factory=set)
+    deaf: int = 0
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(slurm, "jobs", self._jobs)
@@ -89,6 +91,9 @@ class FakeSlurm:
         if not found:
             return
         await self._answer()
+        if self.deaf:
+            self.deaf -= 1
+            raise NotAnswered("scancel: Unable to contact slurm controller")
         for one in found:
             self.cancelled.append((one, signal))
             if one in self.jobs:

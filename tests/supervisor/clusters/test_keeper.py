@@ -358,6 +358,18 @@ async def test_what_was_held_is_given_back_though_no_cluster_is_left(
         assert fake.live == []
 
 
+async def test_a_cancel_that_slurm_does_not_hear_is_asked_again(
+    fake: FakeSlurm, autojump_clock: MockClock
+) -> None:
+    """Also when nobody holds anything: no later request would remind of that job."""
+    fake.jobs["7"] = Job(id="7", state="RUNNING", node="n1", comment="llamadoze.us.0123")
+    fake.deaf = 2
+    async with open_clusters("us") as clusters:
+        clusters.change(parse('models: {a: {cmd: "x ${PORT}"}}').config, may_be_left=True)
+        await trio.sleep(30)
+        assert fake.live == []
+
+
 async def test_a_step_that_does_not_end_holds_up_its_own_job_alone(
     fake: FakeSlurm, autojump_clock: MockClock, log_lines: list[dict[str, str]]
 ) -> None:
