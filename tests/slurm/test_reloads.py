@@ -14,6 +14,8 @@ from tests.system.daemon import Process, wait_for
 
 pytestmark = pytest.mark.slurm
 
+QUIET = ("-o", "/dev/null")
+
 
 def reload(process: Process, folder: Path, old: str, new: str) -> None:
     """Put other words into the file, and let them be read."""
@@ -29,7 +31,7 @@ def test_settings_that_change_while_a_model_is_queued_hold_when_it_runs(
     daemon: Daemon, cluster: Cluster, tmp_path: Path
 ) -> None:
     """A job may be waited for through many reloads."""
-    filled = cluster.run("sbatch", "--parsable", "-N3", "--exclusive", "--wrap", "sleep 60")
+    filled = cluster.run("sbatch", "--parsable", "-N3", "--exclusive", *QUIET, "--wrap", "sleep 60")
     until(lambda: cluster.jobs("R"))
     answers: list[int] = []
     with daemon({"a": stub(description="before")}) as process:
