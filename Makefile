@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RELEASE_READY := $(VENV)/.ready-release
+DOCS_READY := $(VENV)/.ready-docs
 DEMO_READY := $(VENV)/.ready-demo
 DEV_READY := $(VENV)/.ready-dev
 VLLM := .venv-vllm
@@ -24,7 +25,7 @@ VERSIONED := python3 python3.11 python3.12 python3.13
 CANDIDATES := $(VERSIONED) $(addprefix /usr/bin/,$(VERSIONED))
 CHOSEN = for one in $(CANDIDATES); do $$one -c "$$OPTIMISED" 2>/dev/null && echo $$one && exit; done; echo $(PYTHON)
 
-.PHONY: demo test release test-release test-page test-slurm vendor-page dev-page test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench performance-page log-page format clean
+.PHONY: demo docs test release test-release test-page test-slurm vendor-page dev-page test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench performance-page log-page format clean
 
 demo: $(DEMO_READY)
 	@exec $(BIN)/llamadoze demo --folder .demo
@@ -62,6 +63,10 @@ release: $(RELEASE_READY)
 # What `make release` builds, installed by uv and pipx where nothing else is.
 test-release: $(RELEASE_READY)
 	$(BIN)/pytest -m release tests/release
+
+# The documentation as a site, in site/. A link that leads nowhere fails it.
+docs: $(DOCS_READY)
+	$(BIN)/zensical build --strict --clean
 
 # The libraries of the page anew, as vendor.json names them. Needs npm.
 vendor-page: $(DEV_READY)
@@ -116,11 +121,11 @@ schema: $(READY)
 bench: $(DEV_READY)
 	@$(BIN)/python -m tests.bench --peer "$$PEER" $(BENCH_OPTIONS)
 
-# The tables of docs/performance.md, from what `make bench` has written.
+# The tables of docs/explanation/performance.md, from what `make bench` has written.
 performance-page: $(DEV_READY)
 	$(BIN)/python -m tests.bench.page bench.json
 
-# The table of docs/log.md, from the source.
+# The table of docs/reference/log.md, from the source.
 log-page: $(DEV_READY)
 	$(BIN)/python -m tests.logevents
 
@@ -129,7 +134,7 @@ format: $(DEV_READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(GPU_CHECK) .page-types .page-pictures .demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) $(GPU_CHECK) .page-types .page-pictures .demo dist site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	@python=$(if $(filter file,$(origin PYTHON)),$$($(CHOSEN)),$(PYTHON)); \
@@ -154,6 +159,10 @@ $(DEMO_READY): $(READY)
 
 $(DEV_READY): $(DEMO_READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,gpu]'
+	@touch $@
+
+$(DOCS_READY): $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 
 $(RELEASE_READY): $(DEV_READY)

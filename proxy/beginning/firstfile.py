@@ -14,7 +14,7 @@ from unicodedata import normalize
 from proxy.beginning.findings import IDLE_SLEEP, QUANTISED, Found, Weights
 
 MIB, GIB = 1 << 20, 1 << 30
-IDLE = 2  # seconds; see docs/sleep.md
+IDLE = 2  # seconds; see docs/explanation/sleep.md
 EXAMPLE = "small"  # what a model is called that is not there yet
 SLEEPY = 1800  # seconds
 SERVERS = {"gguf": "llama-server", "safetensors": "vllm", "ollama": "ollama"}
@@ -29,7 +29,7 @@ HEAD = """\
 #
 # A request names a model, and llamadoze makes it the running one. Commands need no shell: what is
 # written here is what is run. ${{PORT}} is a free port that llamadoze chooses.
-# docs/configuration.md has all keys; 'llamadoze schema' prints them for editors.
+# docs/reference/configuration.md has all keys; 'llamadoze schema' prints them for editors.
 """
 WHERE = """\
 llamadoze serves models by programs that you install. None was found on PATH:

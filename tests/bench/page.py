@@ -16,7 +16,7 @@ from tests.bench import traffic_tables
 from tests.bench.figures import Figure
 from tests.bench.report import WITH_GOALS, Report
 
-PAGE = Path(__file__).parents[2] / "docs/performance.md"
+PAGE = Path(__file__).parents[2] / "docs/explanation/performance.md"
 PASSAGE = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -82,7 +82,9 @@ PASSAGES: dict[str, Callable[[Report], str]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.page", description=__doc__)
     parser.add_argument("file", type=Path, help="what make bench has written: bench.json")
-    parser.add_argument("--page", type=Path, default=PAGE, help="default: docs/performance.md")
+    parser.add_argument(
+        "--page", type=Path, default=PAGE, help="default: docs/explanation/performance.md"
+    )
     options = parser.parse_args(arguments)
     report = Report.read(json.loads(options.file.read_text()))
     options.page.write_text(filled(options.page.read_text(), report))

@@ -1,7 +1,7 @@
 """A real process whose sleep and wake go wrong in every way: what follows, and how soon.
 
-Each row is a row of docs/reliability.md, with short times. Whatever happens, both clients are
-served, and nothing is left over.
+Each row is a row of docs/explanation/reliability.md, with short times. Whatever happens, both
+clients are served, and nothing is left over.
 """
 
 from __future__ import annotations
