@@ -158,7 +158,7 @@ $(DEMO_READY): $(READY)
 	@touch $@
 
 $(DEV_READY): $(DEMO_READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,gpu]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,gpu,otel]'
 	@touch $@
 
 $(DOCS_READY): $(READY)

@@ -1,7 +1,7 @@
 """Every line that the daemon can log, read from its source: level, words, and fields.
 
-``python -m tests.logevents`` writes the table of docs/reference/log.md. A part of a sentence that is
-known only at run time is an ellipsis.
+``python -m tests.logevents`` writes the table of docs/reference/log.md. A part of a sentence that
+is known only at run time is an ellipsis.
 """
 
 from __future__ import annotations

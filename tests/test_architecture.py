@@ -24,7 +24,7 @@ MAY_IMPORT = {
         *("proxy", "supervisor", "configschema", "trio", "attrs", "structlog"),
         *("hypercorn", "quart", "quart_trio", "werkzeug", "httptools"),
         *("prometheus_client", "jmespath", "msgspec", "psutil", "re2"),
-        *("xllamacpp", "gguf", "numpy", "click", "rich"),
+        *("xllamacpp", "gguf", "numpy", "click", "rich", "opentelemetry"),
     },
 }
 WINGS = {

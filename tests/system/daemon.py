@@ -85,7 +85,7 @@ class Process:
     def running(self) -> dict[str, dict[str, Any]]:
         return {row["model"]: row for row in self.ask("GET", "/running")[1]["running"]}
 
-    def end(self, number: signal.Signals = signal.SIGTERM, limit: float = 10) -> tuple[int, float]:
+    def end(self, number: signal.Signals = signal.SIGTERM, limit: float = 30) -> tuple[int, float]:
         """Send a signal; return the exit status and the seconds it took."""
         began = time.monotonic()
         self.process.send_signal(number)
@@ -103,7 +103,7 @@ def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def started(
     *arguments: str,
-    wait: float = 15,
+    wait: float = 30,
     host: str = "127.0.0.1",
     command: Sequence[str] = (LLAMADOZE,),
     port: int = 0,
@@ -147,7 +147,7 @@ def write(folder: Path, **whole: Any) -> str:
     return str(file)
 
 
-def wait_for(condition: Callable[[], bool], limit: float = 10) -> None:
+def wait_for(condition: Callable[[], bool], limit: float = 30) -> None:
     deadline = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < deadline
