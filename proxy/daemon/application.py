@@ -6,10 +6,12 @@ see `proxy.views`.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import attrs
 import structlog
@@ -23,6 +25,7 @@ from proxy.forwarding.pools import Pools
 from proxy.history.keeping import History
 from proxy.http.exchange import Handler
 from proxy.lifecycle.reloading import Reloader
+from proxy.lifecycle.telemetry import is_traced
 from proxy.naming.resolving import Resolver
 from proxy.observing.counters import Metrics
 from proxy.observing.events import Events
@@ -37,6 +40,9 @@ from supervisor.states.journal import Journal
 from supervisor.states.racing import kept_up
 from supervisor.states.table import Event, State
 
+if TYPE_CHECKING:  # it may not be installed
+    from proxy.observing.tracing import Tracing
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 
@@ -50,6 +56,7 @@ class Application(Journal):
         resolver: finds who answers to a name.
         pools: connections to model servers and peers.
         history: what is kept of what happens; a journal, too.
+        tracing: makes spans of requests; None without a collector.
     """
 
     handle: Handler
@@ -59,6 +66,7 @@ class Application(Journal):
     _book: LogBook
     _events: Events
     history: History
+    tracing: Tracing | None
     _views: Views
 
     @classmethod
@@ -98,8 +106,11 @@ class Application(Journal):
                 stop=stop,
             )
         )
+        tracing = _tracing(history)
         forwarder = Forwarder(
-            supervisor, resolver, pools, in_flight, partial(_account, metrics, history)
+            *(supervisor, resolver, pools, in_flight),
+            report=partial(_account, metrics, history, tracing),
+            trace=tracing.upstream if tracing else None,
         )
         return cls(
             handle=Entry(forwarder, views.serve, resolver, metrics).handle,
@@ -109,6 +120,7 @@ class Application(Journal):
             book=book,
             events=events,
             history=history,
+            tracing=tracing,
             views=views,
         )
 
@@ -122,6 +134,8 @@ class Application(Journal):
                 nursery.start_soon(self._end_streams_after, stop)
         finally:
             await self.history.end()
+            if self.tracing:
+                await self.tracing.end()
 
     async def _end_streams_after(self, stop: trio.Event) -> None:
         """End what would go on for ever, so that it does not take the grace of others."""
@@ -152,15 +166,28 @@ def _connect(history: History, feed: PageFeed, events: Events) -> None:
     events.on_listeners = listeners_changed
 
 
-def _account(metrics: Metrics, history: History, call: Call, answer: Answer) -> None:
-    """Log, count and keep a request that has ended."""
+def _tracing(history: History) -> Tracing | None:
+    """Return what makes spans of requests, if the environment names a collector."""
+    if not is_traced(os.environ):
+        return None
+    from proxy.observing.tracing import open_tracing  # the SDK takes 0.2 s to load
+
+    return open_tracing(history.timeline)
+
+
+def _account(
+    metrics: Metrics, history: History, tracing: Tracing | None, call: Call, answer: Answer
+) -> None:
+    """Log, count, trace and keep a request that has ended."""
     now, tokens = time.monotonic(), answer.tokens()
     metrics.count(call, answer, tokens, now)
     report(call, answer, tokens, now)
     try:
         history.finished(call, answer, tokens, now)
+        if tracing:
+            tracing.finished(call, answer, tokens, now)
     except Exception:  # a fault of ours in what is kept must cost no request
-        log.exception("Internal error; a request is missing in the history")
+        log.exception("Internal error; a request is missing in the history or the traces")
 
 
 @contextmanager

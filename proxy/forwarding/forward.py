@@ -29,6 +29,7 @@ from proxy.http.errors import EXPECTED, BadRequest, problem_of
 from proxy.http.exchange import Exchange
 from proxy.http.headers import VIA, Header, to_peer, to_upstream
 from proxy.http.heads import Request
+from proxy.http.origin import Origin
 from proxy.http.parsing import ModelDied, UpstreamError
 from proxy.http.upstream import Upstream
 from proxy.naming.directory import Local
@@ -44,6 +45,7 @@ WEBSOCKET = ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
 DEATH_IS_KNOWN = 0.5  # seconds from a broken connection until its process's end is seen
 
 Report = Callable[[Call, Answer], None]
+Trace = Callable[[Call, Origin, list[Header]], list[Header]]
 
 
 @attrs.frozen
@@ -73,6 +75,8 @@ class Forwarder:
         pools: connections.
         in_flight: lists what is being forwarded.
         report: told of every request that has ended.
+        trace: told of every upstream request that begins, and returns its headers; None without
+            tracing.
         bodies: what all that are held take.
         made_by: who has made what is asked for later by its id.
         us: how this daemon calls itself in ``Via``, by which it knows its own requests.
@@ -83,6 +87,7 @@ class Forwarder:
     pools: Pools
     in_flight: InFlight
     report: Report
+    trace: Trace | None = None
     bodies: Budget = attrs.field(factory=Budget, init=False)
     made_by: MadeBy = attrs.field(factory=MadeBy, init=False)
     us: bytes = attrs.field(factory=lambda: _pseudonym(), init=False)
@@ -278,6 +283,8 @@ class _Errand:
         courtesy: Courtesy = NOBODY_ELSE,
     ) -> None:
         query, upgrades = self.exchange.query, self.exchange.is_raw
+        if self.of.trace is not None:
+            headers = self.of.trace(self.answer.call, upstream.origin, headers)
         request = Request(
             method=self.exchange.method.encode(),
             target=self.route.target + (b"?" + query if query else b""),

@@ -1,0 +1,54 @@
+"""Whether requests are traced: the environment names a collector, as OpenTelemetry has it.
+
+Owns that decision, and what is said where it cannot be done. The spans are `observing.tracing`'s.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+
+import structlog
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+NEEDED = "opentelemetry.exporter.otlp.proto.http"
+SPOKEN = "http/protobuf"
+
+
+def is_traced(environ: Mapping[str, str]) -> bool:
+    """Whether spans are to be sent, and can be; the log says why not, and where they go.
+
+    See the OpenTelemetry specification, "SDK configuration" and "OTLP exporter configuration".
+
+    Args:
+        environ: the daemon's environment.
+    """
+    endpoint = next((environ[name] for name in ENDPOINTS if environ.get(name)), "")
+    off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if not endpoint or off or environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
+        return False
+    protocol = next((environ[name] for name in PROTOCOLS if environ.get(name)), SPOKEN)
+    if protocol != SPOKEN:
+        log.warning(
+            f"Requests are not traced: llamadoze sends spans by {SPOKEN}, and {protocol} is asked "
+            f"for. Set OTEL_EXPORTER_OTLP_PROTOCOL={SPOKEN}, and an endpoint that takes it"
+        )
+        return False
+    if not _is_installed():
+        log.warning(
+            "Requests are not traced: a collector is named, and the extra 'otel' is not "
+            "installed. Install llamadoze[otel], or unset OTEL_EXPORTER_OTLP_ENDPOINT"
+        )
+        return False
+    log.info(f"Requests are traced; spans go to {endpoint}", endpoint=endpoint)
+    return True
+
+
+def _is_installed() -> bool:
+    try:
+        return importlib.util.find_spec(NEEDED) is not None
+    except ModuleNotFoundError:  # not even the first of its packages is there
+        return False
