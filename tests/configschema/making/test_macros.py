@@ -290,7 +290,7 @@ def test_a_value_of_the_environment_is_text_and_never_yaml() -> None:
 @pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\0b"])
 def test_a_value_of_the_environment_is_one_line(value: str) -> None:
     """As in llama-swap."""
-    with pytest.raises(ConfigError, match="variable 'X' holds more than one line of text"):
+    with pytest.raises(ConfigError, match="variable 'X' has more than one line of text"):
         parse("logLevel: ${env.X}", environ={"X": value})
 
 

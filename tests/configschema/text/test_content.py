@@ -113,8 +113,8 @@ def test_a_pipe_that_nobody_writes_to_ends_with_a_line(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     began = time.monotonic()
     found = check(pipe)
-    assert found == (1, [f"{pipe}:1:1: nothing has come from it for 5 s", *found[1][1:]])
-    assert start(pipe) == (1, [f"{pipe}:1:1: nothing has come from it for 5 s"])
+    assert found == (1, [f"{pipe}:1:1: no data has arrived for 5 s", *found[1][1:]])
+    assert start(pipe) == (1, [f"{pipe}:1:1: no data has arrived for 5 s"])
     assert time.monotonic() - began < PATIENCE
 
 
@@ -141,7 +141,7 @@ def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "complaint"),
     [
-        ("/dev/zero", "it has more than 16 MiB: this is no configuration"),
+        ("/dev/zero", "the file is larger than 16 MiB, so it is no configuration"),
         ("/dev/null", "nothing is served: there is no model below models:"),
     ],
 )
@@ -158,7 +158,7 @@ def test_a_file_may_have_so_much_and_no_more(tmp_path: Path, more: int, *, fits:
     if fits:
         assert len(content_of(file)) == LONGEST
     else:
-        with pytest.raises(ConfigError, match="more than 16 MiB: this is no configuration"):
+        with pytest.raises(ConfigError, match="larger than 16 MiB, so it is no configuration"):
             content_of(file)
 
 

@@ -294,12 +294,12 @@ def test_characters_that_may_not_be_in_yaml_are_shown_where_they_are() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a: *b", "f:1:4: not valid YAML: this alias has no anchor before it"),
-        ("a: !!binary x", "f:1:1: a: its tag is not supported"),
-        ("a: !!int x", "f:1:1: a: is no !!int, as its tag says"),
+        ("a: *b", "f:1:4: not valid YAML: no anchor of this name comes before this alias"),
+        ("a: !!binary x", "f:1:1: a: this YAML tag is not supported"),
+        ("a: !!int x", "f:1:1: a: its tag says !!int, but the value is none"),
         (
             "a: &a {}\nb:\n  <<: *a\n  <<: *a",
-            "f:4:3: b.<<: the merge key is given twice; merge a list: <<: [*first, *second]",
+            "f:4:3: b.<<: << is given twice; merge a list instead: <<: [*first, *second]",
         ),
         ("models: {m: {}}", "f:1:10: models.m.proxy: proxy is missing: use ${PORT} in cmd, or "),
         ("profiles: {'': {pins: {a: ''}}}", "f:1:12: profiles.: a profile needs a name"),
