@@ -140,10 +140,10 @@ NO_ORIGIN = "expected * or scheme://host[:port], without a path, found"
         ("cors: {allowedOrigins: ['https://a/']}", f"cors.allowedOrigins.0: {NO_ORIGIN}"),
         ("cors: {allowedOrigins: ['https://*.a']}", f"cors.allowedOrigins.0: {NO_ORIGIN}"),
         ("cors: {allowedOrigins: ['*', a]}", f"cors.allowedOrigins.1: {NO_ORIGIN} 'a'"),
-        ("cors: {allowedOrigins: []}", "cors.allowedOrigins: expected one origin at least, or *"),
+        ("cors: {allowedOrigins: []}", "cors.allowedOrigins: expected at least one origin, or *"),
         (
             "cors: {allowCredentials: true}",
-            "cors.allowCredentials: browsers refuse credentials beside *: name the origins",
+            "cors.allowCredentials: browsers refuse credentials with *: list the origins in allowedOrigins",
         ),
         ("cors: {allowedMethods: ['G T']}", "cors.allowedMethods.0: expected one word, found"),
         ("cors: {allowedHeaders: [a, 'b c']}", "cors.allowedHeaders.1: expected one word, found"),
@@ -179,8 +179,8 @@ def test_a_tailcat_section_is_warned_of(value: str) -> None:
 def test_a_peer_over_tailcat_is_refused_with_the_way_out(address: str) -> None:
     """It could never be asked."""
     (problem,) = refused(f"peers: {{p: {{proxy: '{address}', models: [a], tailcatKey: k}}}}")
-    way = "put `tailcat socks` or Tailscale in front, and name its http:// address"
-    assert problem == f"peers.p.proxy: Tailcat is not spoken here: {way}"
+    way = "run `tailcat socks` or Tailscale in between, and give its http:// address"
+    assert problem == f"peers.p.proxy: llamadoze does not support Tailcat: {way}"
 
 
 def test_a_store_that_cannot_be_written_is_warned_of(tmp_path: Path) -> None:

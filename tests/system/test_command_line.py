@@ -36,7 +36,7 @@ def test_check_prints_every_problem_and_fails(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stdout.splitlines() == [
         f"{file}:1:1: cmdSleepTimeout: expected whole seconds, at least 1, found 0",
-        f"{file}:3:37: models.m.cmdSleep: cmdWake is required where cmdSleep is given",
+        f"{file}:3:37: models.m.cmdSleep: cmdSleep needs cmdWake as well",
         f"{file}:4:1: foo: unknown key, ignored (warning)",
         f"{file}: refused, 2 problems",
     ]

@@ -72,7 +72,7 @@ def test_only_positive_whole_seconds_are_accepted(key: str, value: Any) -> None:
 def test_sleep_and_wake_come_together(given: str, missing: str) -> None:
     """One command without the other is refused."""
     text = f"models: {{m: {{cmd: x, proxy: 'http://localhost:1', {given}: x}}}}"
-    assert problems(text) == [f"models.m.{given}: {missing} is required where {given} is given"]
+    assert problems(text) == [f"models.m.{given}: {given} needs {missing} as well"]
 
 
 def test_health_check_timeout_is_at_least_15() -> None:

@@ -338,22 +338,22 @@ def test_a_new_driver_needs_no_program(
         ),
         (
             "verify: {awake: [{endpoint: /a, expect: [99]}]}, sleep: vllm",
-            "verify.awake.0.expect.0: 99 is no HTTP status",
+            "verify.awake.0.expect.0: 99 is not an HTTP status from 200 to 599",
         ),
         ("verify: {freed: 101}, sleep: vllm", "verify.freed: expected a whole number, 0 to 100"),
         ("controlHeaders: {Host: c}, sleep: vllm", "controlHeaders.Host: 'Host' belongs to the"),
         (
             "verify: {asleep: [{cmd: x, holds: y}]}, sleep: vllm",
-            "verify.asleep.0.holds: belongs to a request, and this step is a command",
+            "verify.asleep.0.holds: is for requests only, but this step is a command: remove it",
         ),
         (
             "sleepMode: enable, sleepEndpoints: [null], wakeEndpoints: [{endpoint: /w}]",
-            "sleepMode: sleepEndpoints is required where sleepMode is enable",
+            "sleepMode: sleepMode: enable needs sleepEndpoints",
         ),
         ("controlHeaders: {'a b': c}, sleep: vllm", "controlHeaders.a b: 'a b' is no name of a"),
         (
             'controlHeaders: {a: "b\\nc"}, sleep: vllm',
-            "controlHeaders.a: the value holds characters",
+            "controlHeaders.a: the value has characters",
         ),
     ],
 )

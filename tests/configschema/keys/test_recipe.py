@@ -86,11 +86,11 @@ def test_endpoints_that_are_not_enabled_are_not_used() -> None:
         (
             "cmdSleep: s, cmdWake: w, sleepMode: enable, "
             "sleepEndpoints: [{endpoint: /s}], wakeEndpoints: []",
-            "models.m.sleepEndpoints: cmdSleep and endpoints are two ways to sleep: keep one",
+            "models.m.sleepEndpoints: cmdSleep and endpoints are two ways to sleep: remove one of them",
         ),
         (
             "sleepMode: enable, sleepEndpoints: [{endpoint: /s}]",
-            "models.m.sleepMode: wakeEndpoints is required where sleepMode is enable",
+            "models.m.sleepMode: sleepMode: enable needs wakeEndpoints",
         ),
         (
             "sleepMode: enable, sleepEndpoints: 5, wakeEndpoints: [{endpoint: /w}]",

@@ -168,7 +168,7 @@ def test_a_file_may_have_so_much_and_no_more(tmp_path: Path, more: int, *, fits:
 )
 def test_names_with_control_characters_are_refused(name: str) -> None:
     """No path and no log can hold them as they are: ids and aliases alike."""
-    what = "a name is one line of text: it holds a line break or another control character"
+    what = "a name cannot have a line break or another control character"
     (problem,) = refused(f"models: {{\"{name}\": {{cmd: 'sh ${{PORT}}'}}}}")
     assert problem.endswith(what)
     assert problem.isprintable()

@@ -38,13 +38,13 @@ def test_every_problem_is_said_at_once_in_the_files_order() -> None:
         "f.yaml:1:1: healthCheckTimeout: expected whole seconds, found '12x'",
         "f.yaml:3:1: cmdSleepTimeout: expected whole seconds, at least 1, found 0",
         "f.yaml:6:29: models.a.cmd: unknown macro '${NOPE}'; declare it in macros",
-        "f.yaml:7:5: models.a.cmdSleep: a ' is begun and not ended",
-        "f.yaml:7:5: models.a.cmdSleep: cmdWake is required where cmdSleep is given",
+        "f.yaml:7:5: models.a.cmdSleep: the quote ' is not closed",
+        "f.yaml:7:5: models.a.cmdSleep: cmdSleep needs cmdWake as well",
         "f.yaml:8:5: models.a.cmdSleepTimeout: expected whole seconds, at least 1, found true",
         "f.yaml:9:5: models.a.ttl: expected whole seconds, 0 for never or -1, found -3",
         "f.yaml:10:5: models.a.ttl: the key is given twice, on lines 9 and 10",
         "f.yaml:11:3: models.b.proxy: proxy is missing: use ${PORT} in cmd, or name the address",
-        "f.yaml:12:5: models.b.cmdSleep: cmdWake is required where cmdSleep is given",
+        "f.yaml:12:5: models.b.cmdSleep: cmdSleep needs cmdWake as well",
         "f.yaml:14:5: models.b.unlisted: expected true or false, found 1",
         "f.yaml:15:18: models.b.aliases.1: expected a text, found a list",
         "f.yaml:16:3: models.c: expected the model's settings, found 7",
@@ -131,9 +131,9 @@ def test_empty_sections_are_warned_of() -> None:
     """Whoever wrote the key meant to write more; a list that is empty says so itself."""
     text = "macros:\nhooks:\n  on_startup:\nmodels: {m: {cmd: 'x ${PORT}', env: , aliases: []}}\n"
     assert [str(w) for w in parse(text, "f").warnings] == [
-        "f:1:1: macros: is empty, which is the same as leaving it out",
-        "f:3:3: hooks.on_startup: is empty, which is the same as leaving it out",
-        "f:4:32: models.m.env: is empty, which is the same as leaving it out",
+        "f:1:1: macros: has no value, so it is ignored",
+        "f:3:3: hooks.on_startup: has no value, so it is ignored",
+        "f:4:32: models.m.env: has no value, so it is ignored",
     ]
 
 
@@ -142,7 +142,7 @@ def test_numbers_that_llama_swap_cuts_are_cut_and_warned_of() -> None:
     loaded = parse("globalTTL: 1.5\nunloadTimeout: 2e1\n", "f")
     assert (loaded.config.global_ttl, loaded.config.unload_timeout) == (1, 20)
     assert [str(w) for w in loaded.warnings] == [
-        "f:1:1: globalTTL: 1.5 loses its fraction: only whole numbers are meant"
+        "f:1:1: globalTTL: expected a whole number: the fraction of 1.5 is ignored"
     ]
 
 
@@ -150,7 +150,7 @@ def test_keys_for_the_address_are_pointed_to_the_command_line() -> None:
     """They are in many files, and mean nothing in any."""
     (warning,) = parse("listen: ':8080'").warnings
     assert warning.message == (
-        "unknown key, ignored; the address to listen on is given with --listen HOST:PORT"
+        "unknown key, ignored; set the address to listen on with --listen HOST:PORT"
     )
 
 
@@ -178,7 +178,7 @@ def test_a_key_without_effect_is_said_once_for_all_models() -> None:
         ("performance: {every: 0}", "performance.every: expected a time such as 5s or 1m30s, "),
         (f"performance: {{every: '{'1' * 50_000}'}}", "performance.every: expected a time such"),
         ("apiKeys: ['']", "apiKeys.0: the key is empty"),
-        ("store: {path: ' '}", "store.path: is required where store is given"),
+        ("store: {path: ' '}", "store.path: store needs a path"),
         ("store: {path: /}", "store.path: '/' is a folder, not a file"),
         ("upstream: {ignorePaths: ['(']}", "upstream.ignorePaths.0: '(' is no regular expression"),
         (
@@ -280,7 +280,7 @@ def test_names_are_shown_fit_for_a_terminal() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(text, "f")
     name, ttl = str(caught.value).splitlines()
-    assert name.startswith("f:1:10: models.a\\nb\\x1b[31m: a name is one line of text")
+    assert name.startswith("f:1:10: models.a\\nb\\x1b[31m: a name cannot have a line break")
     assert ttl.startswith("f:1:43: models.a\\nb\\x1b[31m.ttl: expected whole seconds")
 
 
@@ -362,15 +362,15 @@ def test_a_message_says_the_way_out(text: str, problem: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sleepTtl: 60", "unknown key, ignored; it is a key of a model: put it below its name"),
+        ("sleepTtl: 60", "unknown key, ignored; it is a key of a model: move it below a model's name"),
         (
             "models: {m: {cmd: 'x ${PORT}', startPort: 1}}",
-            "unknown key, ignored; it belongs to the top of the file",
+            "unknown key, ignored; move it to the top of the file",
         ),
         (
             "models: {m: {cmd: 'x ${PORT}', port: 1}}",
             "unknown key, ignored; "
-            "the model server's address is proxy, and ${PORT} in cmd its port",
+            "set the server's address with proxy, and use ${PORT} in cmd",
         ),
         ("loglevel: warn", "unknown key, ignored; did you mean 'logLevel'?"),
     ],
