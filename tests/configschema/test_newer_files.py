@@ -39,7 +39,7 @@ def test_unknown_modalities_are_warned_of(side: str, word: str) -> None:
     """They are only shown, and the next version may have more."""
     loaded = of_model(f"capabilities: {{{side}: [text, {word}]}}")
     shown = word.strip("'")
-    message = f"'{shown}' is none of text, audio, image, video; it is only shown"
+    message = f"'{shown}' is none of text, audio, image, video, so it is shown, but has no effect"
     assert warnings(loaded) == [f"models.m.capabilities.{side}.1: {message}"]
     known = loaded.config.models["m"].capabilities
     assert shown in (known.input if side == "in" else known.output)
@@ -170,7 +170,7 @@ def test_a_tailcat_section_is_warned_of(value: str) -> None:
     """Whatever it holds: the file serves its models without it."""
     loaded = of_model("", f"tailcat: {value}\n")
     assert warnings(loaded) == [
-        "tailcat: not in effect: Tailcat is not spoken here; put its socks or Tailscale in front"
+        "tailcat: not in effect: llamadoze does not support Tailcat; run its socks or Tailscale"
     ]
     assert list(loaded.config.models) == ["m"]
 
@@ -189,5 +189,5 @@ def test_a_store_that_cannot_be_written_is_warned_of(tmp_path: Path) -> None:
     assert warnings(parse(f"store: {{path: {there}}}")) == []
     (found,) = warnings(parse(f"store: {{path: {nowhere}}}"))
     assert found.startswith("store.path: '")
-    assert found.endswith(" cannot be written")
+    assert found.endswith(" is not writable")
     assert not list(tmp_path.iterdir())

@@ -118,7 +118,7 @@ def test_a_sleep_that_is_never_reached_is_warned_of() -> None:
     """The model is stopped first."""
     (warning,) = parse(MODEL % ", ttl: 9, sleepTtl: 9").warnings
     assert warning.path == "models.m.sleepTtl"
-    assert warning.message == "is not reached: the model is stopped after 9 seconds without use"
+    assert warning.message == "is never reached, because the model stops after 9 idle seconds"
 
 
 def test_limits_of_http_steps_resolve_one_by_one() -> None:

@@ -77,7 +77,9 @@ def test_endpoints_that_are_not_enabled_are_not_used() -> None:
     """llmsnap's sleepMode is off by default; whoever wrote endpoints is told."""
     loaded = parse(LLMSNAP.replace("sleepMode: enable", "sleepMode: disable"))
     assert not loaded.config.models["m"].can_sleep
-    assert [w.message for w in loaded.warnings] == ["not used: sleepMode is not enable"]
+    assert [w.message for w in loaded.warnings] == [
+        "has no effect, because sleepMode is not enable"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_endpoints_that_are_not_enabled_are_not_used() -> None:
         (
             "sleepEndpoints: [{endpoint: '/${PID}'}]",
             "models.m.sleepEndpoints.0.endpoint: unknown macro '${PID}': "
-            "there is one in cmdStop, cmdSleep, cmdWake and the cmd of a step only",
+            "it exists in cmdStop, cmdSleep, cmdWake and the cmd of a step only",
         ),
         (
             "sleepEndpoints: [{endpoint: 'http://h:99999/x'}]",

@@ -66,8 +66,8 @@ def refused(text: str) -> list[str]:
         (f"# „café“\n{GOOD}".encode("cp1252"), "1:1: not UTF-8 text: save it as UTF-8"),
         (GOOD.encode("utf-16-le"), "1:1: not UTF-8 text, but UTF-16: save it as UTF-8"),
         (GOOD.encode("utf-16-be"), "1:1: not UTF-8 text, but UTF-16: save it as UTF-8"),
-        (f"{GOOD}\0".encode(), "2:1: not valid YAML: the character 0x0000 may not be in YAML"),
-        (b"\0" * 100, "1:1: not valid YAML: the character 0x0000 may not be in YAML"),
+        (f"{GOOD}\0".encode(), "2:1: not valid YAML: YAML does not allow the character 0x0000"),
+        (b"\0" * 100, "1:1: not valid YAML: YAML does not allow the character 0x0000"),
         (b"\x7fELF\x02\x01\x01\xff", "1:1: not UTF-8 text: save it as UTF-8"),
     ],
 )
@@ -103,7 +103,9 @@ def test_utf_8_is_read_with_whatever_ends_its_lines(tmp_path: Path, content: byt
 def test_quotes_of_a_word_processor_are_warned_of(quote: str) -> None:
     """They are letters of an argument; the file is taken all the same."""
     (warning,) = parse(f"models: {{m: {{cmd: 'sh -c {quote}x${{PORT}}'}}}}", "f").warnings
-    assert warning.message == f"'{quote}' is no quote for a command: write a straight one"
+    assert (
+        warning.message == f"'{quote}' does not quote anything in a command: write a straight quote"
+    )
     assert warning.path == "models.m.cmd"
 
 
@@ -220,7 +222,7 @@ def test_an_unknown_macro_brings_no_second_problem(keys: str, count: int) -> Non
 
 
 NOTHING = "nothing is served: there is no model below models:"
-EDGE = "; '%s' stands at the left edge: indent it below models:"
+EDGE = "; '%s' is at the left edge: indent it below models:"
 
 
 @pytest.mark.parametrize(

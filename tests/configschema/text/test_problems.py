@@ -43,7 +43,7 @@ def test_every_problem_is_said_at_once_in_the_files_order() -> None:
         "f.yaml:8:5: models.a.cmdSleepTimeout: expected whole seconds, at least 1, found true",
         "f.yaml:9:5: models.a.ttl: expected whole seconds, 0 for never or -1, found -3",
         "f.yaml:10:5: models.a.ttl: the key is given twice, on lines 9 and 10",
-        "f.yaml:11:3: models.b.proxy: proxy is missing: use ${PORT} in cmd, or name the address",
+        "f.yaml:11:3: models.b.proxy: proxy is missing: use ${PORT} in cmd, or set the server's address",
         "f.yaml:12:5: models.b.cmdSleep: cmdSleep needs cmdWake as well",
         "f.yaml:14:5: models.b.unlisted: expected true or false, found 1",
         "f.yaml:15:18: models.b.aliases.1: expected a text, found a list",
@@ -61,11 +61,11 @@ def test_unknown_keys_warn_with_the_nearest_known_one() -> None:
         parse(BAD, "f.yaml")
     assert [str(warning) for warning in caught.value.warnings] == [
         "f.yaml:2:1: bogus: unknown key, ignored",
-        "f.yaml:11:3: models.b.cmd: there is no cmd: the model cannot be started",
+        "f.yaml:11:3: models.b.cmd: cmd is missing, so the model cannot be started",
         "f.yaml:13:5: models.b.cmdWke: unknown key, ignored; did you mean 'cmdWake'?",
         "f.yaml:17:15: models.d.proxy: "
-        "leads nowhere: expected an address such as http://127.0.0.1:8000, found 'ftp://x'",
-        "f.yaml:17:56: models.d.env.0: expected NAME=value; without it nothing is set",
+        "expected an http address such as http://127.0.0.1:8000, found 'ftp://x'",
+        "f.yaml:17:56: models.d.env.0: expected NAME=value; the entry is ignored",
     ]
 
 
@@ -123,7 +123,7 @@ def test_one_mistake_is_one_problem() -> None:
 def test_a_word_that_is_no_log_level_is_warned_of() -> None:
     """It counts as info, as in llama-swap."""
     assert [w.message for w in parse("logLevel: loud").warnings] == [
-        "'loud' is none of debug, info, warn, error, and counts as info"
+        "'loud' is none of debug, info, warn, error, so info is used"
     ]
 
 
@@ -160,7 +160,7 @@ def test_a_key_without_effect_is_said_once_for_all_models() -> None:
     assert [(w.path, w.message) for w in parse(text).warnings] == [
         (
             "models.a.healthCheckTimeout",
-            "ignored, as in llama-swap; readyTimeout is a model's own limit (and 2 more models)",
+            "ignored, as in llama-swap; use the model's readyTimeout (and 2 more models)",
         )
     ]
 
@@ -288,7 +288,7 @@ def test_characters_that_may_not_be_in_yaml_are_shown_where_they_are() -> None:
     """The parser itself does not say."""
     with pytest.raises(ConfigError) as caught:
         parse("a: 1\nb: 2\nc: x\x01", "f")
-    assert str(caught.value) == "f:3:5: not valid YAML: the character 0x0001 may not be in YAML"
+    assert str(caught.value) == "f:3:5: not valid YAML: YAML does not allow the character 0x0001"
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_what_the_yaml_library_of_llama_swap_refuses_is_refused(text: str, probl
         (
             "a: b: c",
             "f:1:5: not valid YAML: mapping values are not allowed in this context; "
-            "look at the indentation, or quote a value with ': ' in it",
+            "check the indentation, or quote a value with ': ' in it",
         ),
         (
             "a: 'b\nc: d\n",
@@ -362,15 +362,17 @@ def test_a_message_says_the_way_out(text: str, problem: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sleepTtl: 60", "unknown key, ignored; it is a key of a model: move it below a model's name"),
+        (
+            "sleepTtl: 60",
+            "unknown key, ignored; it is a key of a model: move it below a model's name",
+        ),
         (
             "models: {m: {cmd: 'x ${PORT}', startPort: 1}}",
             "unknown key, ignored; move it to the top of the file",
         ),
         (
             "models: {m: {cmd: 'x ${PORT}', port: 1}}",
-            "unknown key, ignored; "
-            "set the server's address with proxy, and use ${PORT} in cmd",
+            "unknown key, ignored; set the server's address with proxy, and use ${PORT} in cmd",
         ),
         ("loglevel: warn", "unknown key, ignored; did you mean 'logLevel'?"),
     ],
@@ -440,7 +442,7 @@ def test_a_name_of_the_environment_that_is_advised_hides_nothing() -> None:
 def test_backslashes_are_shown_as_they_are() -> None:
     """Not doubled: it is no Python that an operator writes."""
     loaded = parse(r"models: {m: {cmd: 'a C:\U ${PORT}'}}")
-    assert r"as in 'C:\U';" in loaded.warnings[0].message
+    assert r"as in 'C:\U':" in loaded.warnings[0].message
 
 
 @pytest.mark.parametrize("value", ["http", "both", "none", " upstream , http "])
