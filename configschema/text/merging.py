@@ -81,7 +81,7 @@ class _Merger:
         return self.environment.put_in(key.text)[0] if isinstance(key, Scalar) else None
 
     def _word(self, node: Node) -> object:
-        """Return a scalar's value with its type, None for an empty one, and any other node as it is."""
+        """Return a scalar's value with its type, None for an empty one, else the node itself."""
         if not isinstance(node, Scalar):
             return node
         text, _ = self.environment.put_in(node.text)

@@ -143,7 +143,8 @@ NO_ORIGIN = "expected * or scheme://host[:port], without a path, found"
         ("cors: {allowedOrigins: []}", "cors.allowedOrigins: expected at least one origin, or *"),
         (
             "cors: {allowCredentials: true}",
-            "cors.allowCredentials: browsers refuse credentials with *: list the origins in allowedOrigins",
+            "cors.allowCredentials: browsers refuse credentials with *: list the origins in "
+            "allowedOrigins",
         ),
         ("cors: {allowedMethods: ['G T']}", "cors.allowedMethods.0: expected one word, found"),
         ("cors: {allowedHeaders: [a, 'b c']}", "cors.allowedHeaders.1: expected one word, found"),

@@ -204,8 +204,8 @@ def test_a_quote_that_is_not_ended_reaches_to_the_end_of_cmd() -> None:
     loaded = parse(MODEL % 'cmdStop: "stop # don\'t wait"')
     assert loaded.config.models["m"].cmd_stop.argv == ("stop", "#", "dont wait")
     assert [w.message.partition(":")[0] for w in loaded.warnings] == [
-        "the quote ' is not closed",
         "a '#' after arguments begins no comment",
+        "the quote ' is not closed",
     ]
 
 

@@ -111,7 +111,7 @@ def test_a_model_whose_port_another_one_needs_does_not_sleep(
     text += f"b: {{cmd: x, proxy: 'http://127.0.0.1:9', {b}}}}}"
     loaded = parse(text, "f")
     assert [w.path for w in loaded.warnings] == [f"models.{name}.proxy" for name in loses]
-    assert all("stopped to make room, and does not sleep" in w.message for w in loaded.warnings)
+    assert all("this model cannot sleep" in w.message for w in loaded.warnings)
     assert not any(model.can_sleep for model in loaded.config.models.values())
 
 
@@ -136,7 +136,7 @@ models:
 """
     found = [w for w in parse(text).warnings if "port 9" in w.message]
     assert [w.path for w in found] == ["models.b.proxy"]
-    assert "may run beside it: use ${PORT}" in found[0].message
+    assert "may run at the same time: use ${PORT}" in found[0].message
 
 
 def test_models_to_preload_that_are_not_there_are_left_out() -> None:

@@ -103,7 +103,8 @@ def test_what_a_preset_needs_must_be_in_the_container(
         []
         if is_set
         else [
-            "sleep: vllm needs 'VLLM_SERVER_DEV_MODE=1', which is not in the container, because env "
+            "sleep: vllm needs 'VLLM_SERVER_DEV_MODE=1', which is not in the container, because "
+            "env "
             "does not reach it: add -e VLLM_SERVER_DEV_MODE=1"
         ]
     )

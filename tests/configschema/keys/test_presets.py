@@ -334,7 +334,8 @@ def test_a_new_driver_needs_no_program(
         ),
         (
             "verify: {asleep: [{endpoint: /a, holds: !is_sleeping }]}, sleep: vllm",
-            "verify.asleep.0.holds: YAML reads '!is_sleeping' as a tag, not as text: put it in quotes",
+            "verify.asleep.0.holds: YAML reads '!is_sleeping' as a tag, not as text: put it in "
+            "quotes",
         ),
         (
             "verify: {awake: [{endpoint: /a, expect: [99]}]}, sleep: vllm",

@@ -88,7 +88,8 @@ def test_endpoints_that_are_not_enabled_are_not_used() -> None:
         (
             "cmdSleep: s, cmdWake: w, sleepMode: enable, "
             "sleepEndpoints: [{endpoint: /s}], wakeEndpoints: []",
-            "models.m.sleepEndpoints: cmdSleep and endpoints are two ways to sleep: remove one of them",
+            "models.m.sleepEndpoints: cmdSleep and endpoints are two ways to sleep: remove one "
+            "of them",
         ),
         (
             "sleepMode: enable, sleepEndpoints: [{endpoint: /s}]",

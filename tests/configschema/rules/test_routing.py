@@ -37,7 +37,8 @@ def problems(text: str) -> list[str]:
         ),
         (
             "groups: {g: {members: [first]}}",
-            "1:24: groups.g.members.0: there is no model 'first', because it is an alias: write 'a'",
+            "1:24: groups.g.members.0: there is no model 'first', because it is an alias: write "
+            "'a'",
         ),
         (
             "groups: {g: {members: [a, a]}}",
@@ -133,7 +134,8 @@ def problems(text: str) -> list[str]:
         ),
         (
             "matrix: {sets: {s: a | b}}\nselectors: {s: {strategy: spillover, targets: [a, b]}}",
-            "2:38: selectors.s.targets: spillover needs targets that run together, but no set of the matrix allows it",
+            "2:38: selectors.s.targets: spillover needs targets that run together, but no set "
+            "of the matrix allows it",
         ),
         (
             "selectors: {s: {strategy: spillover, settings: {spillover: 0}, targets: [a]}}",
@@ -141,7 +143,8 @@ def problems(text: str) -> list[str]:
         ),
         (
             PEER + "selectors: {s: {strategy: warm, targets: [big]}}",
-            "2:43: selectors.s.targets.0: 'big' is a peer's model, but strategy warm can choose local models only",
+            "2:43: selectors.s.targets.0: 'big' is a peer's model, but strategy warm can choose "
+            "local models only",
         ),
         ("profiles: {p: {pins: {}}}", "1:16: profiles.p.pins: a profile needs at least one pin"),
         (
