@@ -275,7 +275,7 @@ def test_a_folder_of_files_is_one_configuration(tmp_path: Path) -> None:
         (["check", "--config-dir", "."], ". has no file that ends in .yaml or .yml"),
         (["check", "--config-dir", "nowhere"], "cannot read nowhere: No such file or directory"),
         (["check", "nowhere.yaml"], "cannot read nowhere.yaml: No such file or directory"),
-        (["check", "d"], "d is a folder: give it with --config-dir"),
+        (["check", "d"], "d is a folder: use --config-dir for folders"),
         (["--config-dir", "d", "--config", "d/a.yaml"], "d/a.yaml is in d, too; give it once"),
     ],
 )

@@ -79,7 +79,7 @@ def test_ps_takes_less_than_a_fifth_of_a_second(daemon: Process, folder: Path) -
         (["wake", "chat"], "chat: ready"),
         (["pin", "chat", "--for", "90s"], "chat: pinned for 90 s; 'llamadoze unpin' ends it"),
         (["unpin", "chat"], "chat: unpinned"),
-        (["unpin", "chat"], "chat: nobody had pinned it"),
+        (["unpin", "chat"], "chat: was not pinned"),
         (["unload", "chat"], "chat: stopped"),
         (["unload", "--all"], "all models: stopped"),
         (["pause"], "paused: requests wait until 'llamadoze resume'"),
@@ -301,7 +301,7 @@ def test_a_file_for_a_bug_report_has_no_secrets(folder: Path, tmp_path: Path) ->
         assert refused.returncode == 4
         assert refused.stderr.endswith("Set LLAMADOZE_API_KEY to one\n")
         result = asked(tmp_path, "support", "-o", "report.txt", LLAMADOZE_API_KEY=KEY)
-        assert result.stdout == "report.txt: read it before you pass it on\n"
+        assert result.stdout == "wrote report.txt: read it before you pass it on\n"
     (tmp_path / "alone").mkdir()
     without = asked(tmp_path, "support", "-o", "-").stdout
     for text in ((tmp_path / "report.txt").read_text(), without):
@@ -335,7 +335,7 @@ def test_a_daemon_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
         ("start", "llamadoze: start: unknown command; did you mean 'serve'?"),
         ("ls", "llamadoze: ls: unknown command; did you mean 'ps --all'?"),
         ("xyzzy", "llamadoze: xyzzy: unknown command; 'llamadoze --help' lists them"),
-        ("unload", "llamadoze unload: unload what? give a MODEL, or --all"),
+        ("unload", "llamadoze unload: nothing to unload: give either a MODEL or --all"),
     ],
 )
 def test_a_wrong_command_line_is_told_what_may_be_meant(words: str, line: str) -> None:
