@@ -113,8 +113,8 @@ def _times(command: Any) -> Any:  # noqa: ANN401 -- as click's own
     "--memory",
     multiple=True,
     metavar="[MODEL=]GIB[/REST]",
-    help="Memory of a model on each of its GPUs, or on the host if there is no GPU. REST is what it "
-    "keeps while asleep. Repeat it with MODEL= for single models.",
+    help="Memory of a model on each of its GPUs, or on the host if there is no GPU. REST is what "
+    "it keeps while asleep. Repeat it with MODEL= for single models.",
 )
 @click.option(
     "--gpu", multiple=True, metavar="GIB", help="A GPU's memory for models. Repeat it for each GPU."
