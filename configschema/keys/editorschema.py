@@ -1,7 +1,7 @@
 """The configuration as a JSON Schema (draft 2020-12), for editors that complete and check.
 
-Owns how the classes and kinds become one. Meanings and defaults are those of the fields; what only
-a whole file can break (a name that is given twice) is beyond it.
+Owns the way from classes and kinds to a schema. Meanings and defaults are those of the fields. The
+schema cannot express rules across the file, such as a name that is given twice.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from configschema.keys.fields import (
 from configschema.keys.schema import Config
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-# Wherever a number or a truth value is wanted, a macro may stand for it.
+# A macro may stand for any number or truth value.
 MACRO = {"macro": {"type": "string", "pattern": r"\$\{[^}]+\}", "description": "a macro"}}
 TEXT: dict[str, Any] = {"type": ["string", "number", "boolean"]}
 OUTPUT = f"({'|'.join(LOG_OUTPUTS)})"
@@ -84,7 +84,7 @@ def _section(cls: type[attrs.AttrsInstance], classes: dict[str, Any]) -> dict[st
 
 
 def _or_nothing(schema: dict[str, Any]) -> dict[str, Any]:
-    """Let a key be without a value, which has its default."""
+    """Allow a key without a value, which means its default."""
     if "anyOf" in schema:
         return {"anyOf": [*schema["anyOf"], {"type": "null"}]}
     if "type" in schema:
@@ -117,7 +117,7 @@ def _of(kind: Any, classes: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 -
     if get_origin(kind) is Mapping:
         return {"type": "object", **_names(inside(kind), classes)}
     if kind.__name__ not in classes:
-        classes[kind.__name__] = {}  # known, before what is inside asks for it
+        classes[kind.__name__] = {}  # known before its own parts refer to it
         classes[kind.__name__] = _section(kind, classes)
     section = {"$ref": f"#/$defs/{kind.__name__}"}
     return {"anyOf": [TEXT, section]} if kind in (ApiKey, Where) else section
