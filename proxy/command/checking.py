@@ -81,11 +81,14 @@ def _told(
 
 
 @click.command()
-def schema() -> None:
+@click.option(
+    "--strict", is_flag=True, help="Refuse unknown keys, so that editors show typos."
+)
+def schema(strict: bool) -> None:
     """Print the configuration's JSON Schema for editors."""
     from configschema.keys.editorschema import json_schema
 
-    say_json(json_schema())
+    say_json(json_schema(strict=strict))
 
 
 def _times(command: Any) -> Any:  # noqa: ANN401 -- as click's own
