@@ -43,10 +43,7 @@ def advise_on_commands(model: Model, path: Path) -> Iterator[Fault]:
         "cmdWake": model.cmd_wake,
     }
     for name, command in commands.items():
-        if command.open_quote and name in (
-            "cmd",
-            "cmdStop",
-        ):  # in the others, `rules/checks` refuses it
+        if command.open_quote and name in ("cmd", "cmdStop"):  # `rules/checks` refuses the others
             rest = "the last argument takes all the text after it"
             yield Fault((*path, name), f"the quote {command.open_quote} is not closed: {rest}")
         for message, *values in _oddities(command):
@@ -93,7 +90,7 @@ def _oddities(command: Command) -> Iterator[tuple[str, ...]]:
         yield ("a '#' after arguments begins no comment: it and the words after it are arguments",)
     if _ASSIGNMENT.match(first):
         yield (
-            "setting {} before a command needs a shell: write it into env",
+            "setting {} before a command needs a shell: use env",
             first.partition("=")[0],
         )
     sign = next((word for word in command.bare if _is_operator(word)), None)

@@ -32,7 +32,7 @@ LOG_LEVELS = ("debug", "info", "warn", "error")
 NOT_YET: dict[str, str] = {
     "logTimeFormat": "not in effect: the log has its own time format",
     "logRequests": "ignored, as in llama-swap",
-    "tailcat": "not in effect: llamadoze does not support Tailcat; run its socks or Tailscale",
+    "tailcat": "not in effect: llamadoze has no Tailcat; put its socks or Tailscale in front",
 }
 NOT_YET_OF_MODELS: dict[str, str] = {
     "healthCheckTimeout": "ignored, as in llama-swap; use the model's readyTimeout",
@@ -146,7 +146,7 @@ def _sizes_without_memory(config: Config, data: Mapping[str, Any]) -> Iterator[F
 def _bodies(config: Config) -> Iterator[Fault]:
     most = config.max_bodies
     if most and not 0 < config.max_body <= most:
-        message = "has no effect above maxBodies: one body may have at most {} MiB"
+        message = "maxBodies limits each body to {} MiB, whatever is set here"
         yield Fault(("maxBody",), message, (most,))
 
 

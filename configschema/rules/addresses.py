@@ -67,6 +67,4 @@ def is_here(address: str) -> bool:
         numeric = ipaddress.ip_address(host)
     except ValueError:
         return host == "localhost"
-    return (
-        numeric.is_loopback or numeric.is_unspecified
-    )  # Linux routes the latter to this machine, too
+    return numeric.is_loopback or numeric.is_unspecified  # Linux routes the latter here, too

@@ -107,12 +107,12 @@ def _model(model: Model, where: Where, path: Path, config: Config) -> Iterator[F
             what = "there is no allocation {}"
             yield Fault(place, what, (where.allocation,), meant=meant)
         elif given:
-            message = "belongs into allocation {} itself, because models share it"
+            message = "belongs in allocation {} itself, because models share it"
             yield Fault((*place, given[0]), message, (where.allocation,))
     else:
         yield from _allocation(where, place, config)
     if model.detached:
-        message = "cmd starts a model of a cluster there: remove detached"
+        message = "cmd starts the model in the cluster: remove detached"
         yield Fault((*path, "detached"), message, also=place)
     if model.sleep == "cuda-checkpoint":
         message = "suspends processes of this machine only, but the model runs in a cluster"

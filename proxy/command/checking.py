@@ -81,9 +81,7 @@ def _told(
 
 
 @click.command()
-@click.option(
-    "--strict", is_flag=True, help="Refuse unknown keys, so that editors show typos."
-)
+@click.option("--strict", is_flag=True, help="Refuse unknown keys, so that editors show typos.")
 def schema(strict: bool) -> None:
     """Print the configuration's JSON Schema for editors."""
     from configschema.keys.editorschema import json_schema

@@ -1,4 +1,4 @@
-"""The demo's start: check the machine, write two models and a configuration, say what to try."""
+"""The demo's start: check the machine, write two models and a configuration, print advice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from proxy.lifecycle.startup import CannotRun
 MODELS = {"doze-a": 1, "doze-b": 2}
 
 CONFIG = """\
-# Written by the demo. The sleep commands are what you would write for vLLM, too.
+# Written by the demo. For vLLM, you would write the same sleep commands.
 macros:
   serve: "'{python}' -m proxy.demo.server --port ${{PORT}} --model"
   sleep: "curl -fsS -X POST http://127.0.0.1:${{PORT}}/sleep?level=1"
@@ -33,29 +33,29 @@ MODEL = """\
       awake: [{{endpoint: /is_sleeping, holds: "!is_sleeping"}}]
 """
 ADVICE = """\
-Two llama.cpp servers with tiny random models, one awake at a time. Their words make no sense.
-In another terminal, try these in turn, and watch the log here:
+Two llama.cpp servers with tiny random models, one awake at a time. Their answers make no sense.
+In another terminal, run these commands in turn, and watch the log here:
 
   curl -s http://{listen}/v1/chat/completions -H 'Content-Type: application/json' -d '{{"model": "doze-a", "messages": [{{"role": "user", "content": "hi"}}]}}'
   curl -s http://{listen}/v1/chat/completions -H 'Content-Type: application/json' -d '{{"model": "doze-b", "messages": [{{"role": "user", "content": "hi"}}]}}'
   curl -s http://{listen}/running
 
-The first starts doze-a; the second puts it to sleep and starts doze-b. Repeat the first: doze-a
-wakes, under the same pid. Ctrl-C ends it all.
+The first starts doze-a. The second puts doze-a to sleep and starts doze-b. Run the first again:
+doze-a wakes, with the same process id. Ctrl-C ends the demo.
 
 """  # noqa: E501 -- lines to copy whole
 
 
 def prepare(folder: Path, listen: str, first_port: int) -> Path:
-    """Write what the demo needs and is not there yet, print what to try, return its file.
+    """Write the demo's missing files, print what to try, and return the configuration.
 
     Args:
-        folder: where its files go.
-        listen: where the daemon will serve.
-        first_port: of its models, which have one each.
+        folder: the folder for the files.
+        listen: the address that the daemon will serve.
+        first_port: the first of the models' ports; each model has one.
 
     Raises:
-        CannotRun: something is missing on the machine.
+        CannotRun: the machine lacks a program or a package.
     """
     _require()
     folder = folder.absolute()
@@ -72,14 +72,14 @@ def prepare(folder: Path, listen: str, first_port: int) -> Path:
 def _require() -> None:
     if shutil.which("curl") is None:
         raise CannotRun(
-            "the demo needs curl for its sleep and wake commands; install it "
-            "(Debian and Ubuntu: apt install curl) and try again"
+            "the demo needs curl for its sleep and wake commands: install curl "
+            "(Debian and Ubuntu: apt install curl), and try again"
         )
     missing = [m for m in ("xllamacpp", "gguf", "numpy") if importlib.util.find_spec(m) is None]
     if missing:
         raise CannotRun(
-            f"the demo needs {', '.join(missing)}; install llamadoze with its extra 'demo', "
-            "such as by: pip install '.[demo]'"
+            f"the demo needs {', '.join(missing)}: install llamadoze with its extra 'demo', "
+            "for example with: pip install '.[demo]'"
         )
 
 

@@ -171,7 +171,7 @@ def test_a_tailcat_section_is_warned_of(value: str) -> None:
     """Whatever it holds: the file serves its models without it."""
     loaded = of_model("", f"tailcat: {value}\n")
     assert warnings(loaded) == [
-        "tailcat: not in effect: llamadoze does not support Tailcat; run its socks or Tailscale"
+        "tailcat: not in effect: llamadoze has no Tailcat; put its socks or Tailscale in front"
     ]
     assert list(loaded.config.models) == ["m"]
 

@@ -29,7 +29,7 @@ def warnings(keys: str, everyones: str = "") -> list[str]:
         ("a $HOME/x", f"'$HOME' is not replaced, {NO_SHELL}: write ${{env.NAME}}"),
         ("a ${X:-1}", f"'${{X:' is not replaced, {NO_SHELL}: write ${{env.NAME}}"),
         ("a -m ~/x", f"'~/x' is not replaced, {NO_SHELL}: write ${{env.HOME}}"),
-        ("A=1 b", "setting 'A' before a command needs a shell: write it into env"),
+        ("A=1 b", "setting 'A' before a command needs a shell: use env"),
         (
             "a # b",
             "a '#' after arguments begins no comment: it and the words after it are arguments",

@@ -133,7 +133,7 @@ def test_without_clusters_no_key_of_theirs_changes_anything() -> None:
         (whole({}, allocations={"gpu-a": {"sbatch": ["qos=high"]}}), "expected an option"),
         (whole({}, clusters={"hpc": {"ports": "9-1"}}), "expected two ports"),
         (whole({}, clusters={"hpc": {"engine": "pbs"}}), "expected slurm"),
-        (whole({"in": {"allocation": "gpu-a", "mem": "1G"}}), "belongs into allocation gpu-a"),
+        (whole({"in": {"allocation": "gpu-a", "mem": "1G"}}), "belongs in allocation gpu-a"),
         (whole({"detached": True}), "remove detached"),
         (whole({"sleep": "cuda-checkpoint"}), "processes of this machine only"),
         (whole({"cmd": "server ${PROT}"}), "unknown macro"),
