@@ -27,8 +27,9 @@ CHOSEN = for one in $(CANDIDATES); do $$one -c "$$OPTIMISED" 2>/dev/null && echo
 
 .PHONY: demo docs test release test-release test-deploy test-page test-slurm vendor-page dev-page test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench performance-page log-page format clean
 
+# LISTEN=127.0.0.1:9000 chooses another address.
 demo: $(DEMO_READY)
-	@exec $(BIN)/llamadoze demo --folder .demo
+	@exec $(BIN)/llamadoze demo --folder .demo $(if $(LISTEN),--listen $(LISTEN))
 
 # Three at a time, also on two cores: they mostly wait. A file is one's own, as its tests may look at all
 # processes.

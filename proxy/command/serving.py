@@ -48,7 +48,7 @@ def serve(config: str | None, config_dir: str | None, **options: Any) -> None:  
 @serving
 def demo(folder: str, **options: Any) -> None:  # noqa: ANN401 -- click's
     """Serve two tiny models on real llama.cpp servers."""
-    from proxy.demo.prepare import MODELS, prepare
+    from proxy.demo.prepare import MODELS, prepare, told_by
     from supervisor.processes.ports import HOST, is_free, kept_free
 
     listen = options["listen"]
@@ -60,6 +60,7 @@ def demo(folder: str, **options: Any) -> None:  # noqa: ANN401 -- click's
         file = prepare(Path(folder), listen, first_port)
         options["state_dir"] = options["state_dir"] or str(file.parent / "state")
         _run(options, (str(file),), lambda: [file], grace=1.0)
+        sys.stdout.write(told_by(file, Path(options["state_dir"])))
 
 
 def _run(

@@ -185,15 +185,10 @@ def _account(
     report(call, answer, tokens, now)
     try:
         history.finished(call, answer, tokens, now)
-<<<<<<< HEAD
         if tracing:
             tracing.finished(call, answer, tokens, now)
-    except Exception:  # a fault of ours in what is kept must cost no request
-        log.exception("Internal error; a request is missing in the history or the traces")
-=======
     except Exception:  # a bug in the history must not fail a request
-        log.exception("Internal error; a request is missing in the history")
->>>>>>> 18637c2bff81e5dfb97f76a8b1df7ec5c4d11e19
+        log.exception("Internal error; a request is missing in the history or the traces")
 
 
 @contextmanager

@@ -6,8 +6,12 @@ import importlib.util
 import shutil
 import sys
 from pathlib import Path
+from statistics import mean
 
+from configschema import load
 from proxy.lifecycle.startup import CannotRun
+from supervisor.states.durations import seconds
+from supervisor.succession.knowledge import Knowledge
 
 MODELS = {"doze-a": 1, "doze-b": 2}
 
@@ -67,6 +71,25 @@ def prepare(folder: Path, listen: str, first_port: int) -> Path:
     sys.stdout.write(f"Configuration: {file}\n\n" + ADVICE.format(listen=listen))
     sys.stdout.flush()
     return file
+
+
+def told_by(file: Path, state: Path) -> str:
+    """Return what starts and wakes have cost in the demo; nothing if no model was started.
+
+    Args:
+        file: the demo's configuration.
+        state: the state folder of its daemon, which has measured them.
+    """
+    knowledge = Knowledge(state / "learned.json")
+    costs = [knowledge.recall(model).costs for model in load(file).config.models.values()]
+    starts = [one.start for one in costs if one.start is not None]
+    wakes = [one.wake for one in costs if one.wake is not None]
+    if not starts:
+        return ""
+    start = f"A start of a model took {seconds(mean(starts))}"
+    if not wakes:
+        return f"{start}. No model was woken: ask doze-a, doze-b, and doze-a again.\n"
+    return f"{start}, and a wake took {seconds(mean(wakes))}.\n"
 
 
 def _require() -> None:
