@@ -109,7 +109,8 @@ def test_keys_of_other_programs_do_not_disturb() -> None:
 def test_times_fit_as_the_daemon_reads_them(every: str) -> None:
     """In Go's notation."""
     assert faults({"performance": {"every": every}}) == []
-    assert parse(yaml.safe_dump({"models": {}, "performance": {"every": every}})).config
+    config = parse(yaml.safe_dump({"models": {}, "performance": {"every": every}})).config
+    assert config.performance.every == every
 
 
 @pytest.mark.parametrize(
