@@ -25,10 +25,11 @@ VERSIONED := python3 python3.11 python3.12 python3.13
 CANDIDATES := $(VERSIONED) $(addprefix /usr/bin/,$(VERSIONED))
 CHOSEN = for one in $(CANDIDATES); do $$one -c "$$OPTIMISED" 2>/dev/null && echo $$one && exit; done; echo $(PYTHON)
 
-.PHONY: demo docs test release test-release test-page test-slurm vendor-page dev-page test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench performance-page log-page format clean
+.PHONY: demo docs test release test-release test-deploy test-page test-slurm vendor-page dev-page test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench performance-page log-page format clean
 
+# LISTEN=127.0.0.1:9000 chooses another address.
 demo: $(DEMO_READY)
-	@exec $(BIN)/llamadoze demo --folder .demo
+	@exec $(BIN)/llamadoze demo --folder .demo $(if $(LISTEN),--listen $(LISTEN))
 
 # Three at a time, also on two cores: they mostly wait. A file is one's own, as its tests may look at all
 # processes.
@@ -54,6 +55,13 @@ test-slurm: $(DEV_READY)
 	@command -v slurmctld >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq --no-install-recommends $(SLURM) iproute2 >/dev/null; } || \
 		echo "There is no Slurm, and only root can install it: models in a cluster are not tested"
 	$(BIN)/pytest -m slurm tests/slurm
+
+# What docs/deploy and the guides show, with the programs that they are for.
+DEPLOYED := prometheus nginx-light caddy haproxy
+test-deploy: $(DEV_READY)
+	@command -v promtool >/dev/null && command -v haproxy >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq --no-install-recommends $(DEPLOYED) >/dev/null; } || \
+		echo "Some of $(DEPLOYED) are missing, and only root can install them: what needs them is not tested"
+	$(BIN)/pytest -m deploy tests/deploy
 
 # A wheel, an sdist, and the list of what a wheel brings along, in dist.
 release: $(RELEASE_READY)

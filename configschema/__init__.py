@@ -1,6 +1,6 @@
-"""What an operator may write: YAML text in, frozen facts out, every problem with its place.
+"""The configuration file: YAML text in, frozen objects out, and every problem with its place.
 
-Owns reading, macros, structuring and the rules across keys. Knows nothing of processes or HTTP.
+Owns reading, macros, structuring and the rules across keys. It knows no processes and no HTTP.
 """
 
 from configschema.keys.clients import ApiKey, Cors, Security

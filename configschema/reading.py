@@ -1,7 +1,7 @@
-"""From files to a checked configuration, or to the list of everything wrong with them.
+"""From files to a checked configuration, or to the list of all their problems.
 
-Owns the order of the steps, and which files there are. Each step collects its faults; the files are
-refused once, at the end.
+Owns the order of the steps, and which files belong together. Each step collects its faults. If
+there are any, the files are refused once, at the end.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ from configschema.text.words import WORDS
 
 NOTHING = "nothing is served: there is no model below models:"
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-# What mostly is behind the parser's own words.
+# The usual causes of the parser's messages.
 REMEDIES = {
     "cannot start any token": "; indent with spaces, not tabs, and quote what begins with @ or `",
-    "mapping values are not allowed": "; look at the indentation, or quote a value with ': ' in it",
-    "did not find expected key": "; look at the indentation, and at quotes and brackets before it",
-    "could not find expected ':'": "; look at the indentation, and for a colon that is missing",
+    "mapping values are not allowed": "; check the indentation, or quote a value with ': ' in it",
+    "did not find expected key": "; check the indentation, and the quotes and brackets before it",
+    "could not find expected ':'": "; check the indentation, and look for a missing colon",
     "unexpected end of stream": "; a quote is not closed",
 }
 
 
 @attrs.frozen
 class Here:
-    """Where a configuration will be served: on this machine.
+    """The place where a configuration will be served: this machine.
 
     Attributes:
-        port: that the daemon listens on.
+        port: the port that the daemon listens on.
     """
 
     port: int | None = None
@@ -62,12 +62,12 @@ class Here:
 
 @attrs.frozen
 class Loaded:
-    """A usable configuration and what its author should know.
+    """A usable configuration and its warnings.
 
     Attributes:
-        config: what the files say.
-        warnings: what is hardly meant.
-        texts: returns the files as far as they may be shown: without secrets.
+        config: the configuration.
+        warnings: probable mistakes.
+        texts: returns the files without secrets.
     """
 
     config: Config
@@ -81,16 +81,16 @@ def load(
     ports: Mapping[str, int] = NO_PORTS,
     place: Here | None = None,
 ) -> Loaded:
-    """Read one file, or several that together are one configuration.
+    """Read one file, or several that make up one configuration.
 
     Args:
         paths: the files.
-        environ: for ``${env.NAME}``.
-        ports: that models have already, and keep.
-        place: where it will be served, if it is to be judged for that.
+        environ: the variables for ``${env.NAME}``.
+        ports: the ports that models have already, and keep.
+        place: where the configuration will be served; None skips the checks of the machine.
 
     Raises:
-        ConfigError: with every problem of the files.
+        ConfigError: the files have problems; the error lists them all.
         OSError: a file cannot be read.
     """
     contents = {str(path): content_of(Path(path)) for path in paths}
@@ -98,16 +98,16 @@ def load(
 
 
 def parse(text: str, file: str = "config", environ: Mapping[str, str] = os.environ) -> Loaded:
-    """Check a text; `file` names it in problems.
+    """Check a text. Problems name it `file`.
 
     Raises:
-        ConfigError: with every problem of the text.
+        ConfigError: the text has problems; the error lists them all.
     """
     return _parse({file: text.encode(errors="surrogatepass")}, environ)
 
 
 def files_in(folder: str | Path) -> list[Path]:
-    """Return the YAML files of a folder by name, without what is in its folders.
+    """Return the YAML files of a folder, sorted by name. Folders in it are not searched.
 
     Raises:
         OSError: the folder cannot be read.
@@ -144,7 +144,7 @@ def _parse(
 def _decoded(data: bytes, file: str) -> str:
     if (
         b"\0" in data[:2] and data[:2] != b"\0\0"
-    ):  # UTF-16 without its mark: the first letter takes two bytes
+    ):  # UTF-16 without a byte order mark: the first letter takes two bytes
         raise ConfigError([Problem(file, 1, 1, "", "not UTF-8 text, but UTF-16: save it as UTF-8")])
     try:
         return data.decode("utf-8-sig")
@@ -156,7 +156,7 @@ def _decoded(data: bytes, file: str) -> str:
 
 
 def _nodes(text: str, file: str) -> Node | None:
-    """Return the tree of a file; None if there is nothing in it."""
+    """Return the tree of a file, or None if the file is empty."""
     try:
         root = read_nodes(text, file)
     except yaml.MarkedYAMLError as error:
@@ -185,11 +185,11 @@ def _unreadable(error: yaml.MarkedYAMLError, file: str) -> Problem:
 
 
 def _unprintable(text: str, file: str) -> Problem:
-    """Describe a character that may not be in YAML (YAML 1.2, 5.1)."""
+    """Describe a character that YAML does not allow (YAML 1.2, 5.1)."""
     found = _FORBIDDEN.search(text)
     at = found.start() if found else 0
     line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
-    what = f"the character {ord(found[0]):#06x} may not be in YAML" if found else "it has no form"
+    what = f"YAML does not allow the character {ord(found[0]):#06x}" if found else "malformed"
     return Problem(file, line, column, "", f"not valid YAML: {what}")
 
 
@@ -241,7 +241,7 @@ def _check(
 
 
 def _holders(root: MappingNode) -> frozenset[str]:
-    """Return the unknown keys at the top that are there to hold what aliases stand for."""
+    """Return the unknown top-level keys whose only purpose is to have values for aliases."""
     return frozenset(
         key.text
         for key, value in root.pairs
@@ -252,7 +252,7 @@ def _holders(root: MappingNode) -> frozenset[str]:
 
 
 def _spelled_out(root: Node | None) -> frozenset[str]:
-    """Return the models' ids that the file itself has, before the environment is put in."""
+    """Return the model ids that the file spells out, without values of the environment."""
     top = root.pairs if isinstance(root, MappingNode) else []
     models = (node for key, node in top if isinstance(key, Scalar) and key.text == "models")
     return frozenset(
@@ -264,8 +264,8 @@ def _spelled_out(root: Node | None) -> frozenset[str]:
 
 
 def _others(found: Iterable[Fault], refused: Iterable[Fault]) -> list[Fault]:
-    """Leave out what is found at or below a place that is refused already: it follows from that."""
-    # A key that is given twice has a place of its own; its first value is looked at.
+    """Leave out faults at or below a path that is refused already: they follow from that one."""
+    # A key that is given twice has a place of its own; its first value is still checked.
     paths = {fault.path for fault in refused if fault.place is None}
     return [
         fault
@@ -275,11 +275,11 @@ def _others(found: Iterable[Fault], refused: Iterable[Fault]) -> list[Fault]:
 
 
 def _misplaced(data: Mapping[str, object]) -> str:
-    """Say which model stands where none is looked for, if one does."""
+    """Return a hint if a model is at the wrong level of the file."""
     for name, body in data.items():
         if not is_top_key(name) and isinstance(body, dict):
             if "cmd" in body or "proxy" in body:
-                return f"; '{name}' stands at the left edge: indent it below models:"
+                return f"; '{name}' is at the left edge: indent it below models:"
             if any(isinstance(inner, dict) and "cmd" in inner for inner in body.values()):
                 return f"; write models: for '{name}:'"
     return ""
@@ -292,7 +292,7 @@ def _warnings(
     environ: Mapping[str, str],
     here: Here | None,
 ) -> Iterable[Fault]:
-    # Macros are names and values of the operator's own, and were taken out of the models.
+    # Macros are the operator's own names, and were taken out of the models.
     macros = {"macros": data["macros"]} if "macros" in data else {}
     yield from remarks({**expansion.data, "macros": {}, **macros})
     yield from advise(config, expansion.data)

@@ -1,7 +1,7 @@
-"""Warnings of containers: what of a model does not reach them, and what keeps them from an end.
+"""Warnings about containers: settings that do not reach them, and what keeps them from ending.
 
-Owns what can be told from the options of ``docker run`` and its like. Compose, and what else starts
-servers outside of the daemon's processes, is in `serversoutside`.
+Owns what the options of ``docker run`` and its like show. `serversoutside` handles compose and
+other ways to start servers outside the daemon's processes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OF_THE_CLIENT = re.compile(
 
 
 def advise_on_container(model: Model, path: Path) -> Iterator[Fault]:
-    """Yield what is odd in the options of the container that a model runs in."""
+    """Yield what is suspicious in the options of a model's container."""
     container = container_of(model.cmd.argv)
     if container is None:
         return
@@ -32,28 +32,28 @@ def advise_on_container(model: Model, path: Path) -> Iterator[Fault]:
     yield from _environment(model, container, path)
     is_found = container.name or container.cidfile or model.cmd_stop
     if not is_found and not container.detached:
-        message = "without --name the container cannot be found once its client has crashed"
+        message = "without --name llamadoze cannot find the container after its client crashes"
         yield Fault((*path, "cmd"), f"{message}: add --name, and --rm")
     elif _stays_under_its_name(model, container):
-        message = "the container {} stays after its end, and the next start fails: add --rm"
+        message = "container {} remains after it ends, so the next start fails: add --rm"
         yield Fault((*path, "cmd"), message, (container.name,), source=model.cmd.text)
 
 
 def advise_on_inits(config: Config) -> Iterator[Fault]:
-    """Yield once that containers are without an init, however many there are."""
+    """Yield one warning for all containers that have no init."""
     without = [model.id for model in config.models.values() if _lacks_init(model)]
     if without:
-        what = "without --init the server is PID 1 of its container, which gets no signal that it"
+        what = "without --init the server is PID 1 of its container, which ignores signals that it"
         message = f"{what} does not handle, and leaves zombies: add --init"
         yield Fault(("models", without[0], "cmd"), message + and_others(len(without) - 1))
 
 
 def is_set_in(container: Container, variable: str, given: str) -> bool:
-    """Whether a container has a variable, and is not known to have it with another value.
+    """Whether a container has a variable, and is not known to give it another value.
 
     Args:
-        container: as its command has it.
-        variable: its name and its value, with a ``=`` between them.
+        container: the container that the command describes.
+        variable: the variable as ``NAME=value``.
         given: the value that the engine's client has.
     """
     name, _, wanted = variable.partition("=")
@@ -67,24 +67,24 @@ def is_set_in(container: Container, variable: str, given: str) -> bool:
 
 
 def _detached(model: Model, container: Container, path: Path) -> Iterator[Fault]:
-    """Name what follows from ``-d``: the container lives without its command."""
+    """Yield what follows from ``-d``: the container outlives its command."""
     if not container.detached:
         return
     if model.detached is False:
-        message = "cmd has -d (detach): the container lives without it; take -d out"
+        message = "cmd has -d (detach), so the container outlives it: remove -d or detached: false"
         yield Fault((*path, "detached"), message)
     elif not (container.name or container.cidfile or model.cmd_stop):
-        message = "with -d (detach) nothing can end the container: take -d out, or add --name"
+        message = "with -d (detach) llamadoze cannot end the container: remove -d, or add --name"
         yield Fault((*path, "cmd"), message)
     elif model.detached is None:
         end = "cmdStop" if model.cmd_stop else "its name" if container.name else "its id"
-        what = f"with -d (detach) the container lives without cmd, and is ended by {end}"
-        message = f"{what}: take -d out, or write detached: true if it is meant"
+        what = f"with -d (detach) the container outlives cmd, and llamadoze ends it by {end}"
+        message = f"{what}: remove -d, or confirm with detached: true"
         yield Fault((*path, "cmd"), message)
 
 
 def _environment(model: Model, container: Container, path: Path) -> Iterator[Fault]:
-    """Name the variables that reach the engine's client only."""
+    """Yield the variables that reach only the engine's client."""
     if container.has_env_file:
         return
     of_the_preset = PRESETS[model.sleep].needs.env if model.sleep else ()
@@ -101,12 +101,12 @@ def _environment(model: Model, container: Container, path: Path) -> Iterator[Fau
     ]
     if lost:
         options = " ".join(["-e {}"] * len(lost))
-        message = f"does not reach the container, only its client: add {options} to cmd"
+        message = f"reaches the container's client, but not the container: add {options} to cmd"
         yield Fault((*path, "env"), message, tuple(lost), source="\n".join(model.env))
 
 
 def _stays_under_its_name(model: Model, container: Container) -> bool:
-    """Whether a container is in the way of the next one: nothing removes it."""
+    """Whether a container keeps its name after it ends, because nothing removes it."""
     fixed = container.name and "$" not in container.name
     if not fixed or container.is_removed:
         return False

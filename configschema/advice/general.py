@@ -1,7 +1,8 @@
-"""Warnings of the file as a whole: what is hardly meant, and what has no effect.
+"""Warnings about the file as a whole: probable mistakes, and keys without effect.
 
-Commands have theirs in `commands`, presets in `presetneeds`, containers in `containeroptions`,
-other servers outside in `serversoutside`, clusters in `inclusters`, unknown keys in `unknown`.
+`commands` has those about commands, `presetneeds` about presets, `containeroptions` about
+containers, `serversoutside` about other servers outside, `inclusters` about clusters, and `unknown`
+about unknown keys.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ from configschema.text.problems import Fault, Path, and_others
 
 LOG_LEVELS = ("debug", "info", "warn", "error")
 NOT_YET: dict[str, str] = {
-    "logTimeFormat": "not in effect: the log has its own form of time",
+    "logTimeFormat": "not in effect: the log has its own time format",
     "logRequests": "ignored, as in llama-swap",
-    "tailcat": "not in effect: Tailcat is not spoken here; put its socks or Tailscale in front",
+    "tailcat": "not in effect: llamadoze has no Tailcat; put its socks or Tailscale in front",
 }
 NOT_YET_OF_MODELS: dict[str, str] = {
-    "healthCheckTimeout": "ignored, as in llama-swap; readyTimeout is a model's own limit",
+    "healthCheckTimeout": "ignored, as in llama-swap; use the model's readyTimeout",
 }
 
 
 def advise(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
-    """Yield what its author should know; `data` is the file's, macros expanded."""
+    """Yield the warnings about a file. `data` is the file's data with macros expanded."""
     if config.log_level.lower() not in LOG_LEVELS:
-        message = f"{{}} is none of {', '.join(LOG_LEVELS)}, and counts as info"
+        message = f"{{}} is none of {', '.join(LOG_LEVELS)}, so info is used"
         yield Fault(("logLevel",), message, (config.log_level,))
     for name, model in config.models.items():
         path = ("models", name)
@@ -59,12 +60,14 @@ def advise(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
     for number, name in enumerate(config.hooks.on_startup.preload):
         if name.strip() and config.find(name.strip()) is None:
             place: Path = ("hooks", "on_startup", "preload", number)
-            yield Fault(place, "there is no model {}; it is left out", (name,))
+            yield Fault(place, "there is no model {}, so it is not preloaded", (name,))
     if config.store is not None and not _is_writable(File(config.store.path)):
-        yield Fault(("store", "path"), "{} cannot be written", (config.store.path,))
+        yield Fault(("store", "path"), "{} is not writable", (config.store.path,))
     if DEFAULT_GROUP in rules_of(config).groups:
         place = (*rules_of(config).path, DEFAULT_GROUP)
-        yield Fault(place, "this group is made of all models in no other group; yours is ignored")
+        yield Fault(
+            place, "llamadoze makes this group of all models in no other group: yours is ignored"
+        )
     yield from _kept_apart(config)
     yield from _rules_beside_memory(config)
     yield from _sizes_without_memory(config, data)
@@ -78,41 +81,45 @@ def _is_writable(file: File) -> bool:
 
 def _model(model: Model, path: Path, config: Config) -> Iterator[Fault]:
     if not model.cmd and not (model.is_elsewhere and model.proxy):
-        yield Fault((*path, "cmd"), "there is no cmd: the model cannot be started")
+        yield Fault((*path, "cmd"), "cmd is missing, so the model cannot be started")
     for number, alias in enumerate(model.aliases):
         if alias in config.models and alias != model.id:
-            message = "alias {} is also a model's id, which wins"
+            message = "alias {} is also the id of a model, so requests for it go there"
             yield Fault((*path, "aliases", number), message, (alias,), also=("models", alias))
     for number, entry in enumerate(model.env):
         if "=" not in entry.lstrip("="):
-            yield Fault((*path, "env", number), "expected NAME=value; without it nothing is set")
+            yield Fault((*path, "env", number), "expected NAME=value; the entry is ignored")
     is_meant = model.cmd or model.is_elsewhere
     if is_meant and "${" not in model.proxy and not is_reachable(model.proxy):
-        message = "leads nowhere: expected an address such as http://127.0.0.1:8000, found {}"
+        message = "expected an http address such as http://127.0.0.1:8000, found {}"
         yield Fault((*path, "proxy"), message, (model.proxy,))
     for key, found in (("in", model.capabilities.input), ("out", model.capabilities.output)):
         for number, word in enumerate(found):
             if word not in MODALITIES:
-                message = f"{{}} is none of {', '.join(MODALITIES)}; it is only shown"
+                message = (
+                    f"{{}} is none of {', '.join(MODALITIES)}, so it is shown, but has no effect"
+                )
                 yield Fault((*path, "capabilities", key, number), message, (word,))
     if model.sleep_mode == "enable" and model.sleep:
-        yield Fault((*path, "sleepMode"), "not used: sleep says how this model sleeps")
+        yield Fault(
+            (*path, "sleepMode"), "has no effect, because the model's sleep says how it sleeps"
+        )
     if model.sleep_mode == "disable" and (model.sleep_endpoints or model.wake_endpoints):
         key = "sleepEndpoints" if model.sleep_endpoints else "wakeEndpoints"
-        yield Fault((*path, key), "not used: sleepMode is not enable")
+        yield Fault((*path, key), "has no effect, because sleepMode is not enable")
     limits = resolve_limits(config, model)
     if limits.stop_ttl and limits.sleep_ttl >= limits.stop_ttl:
-        message = "is not reached: the model is stopped after {} seconds without use"
+        message = "is never reached, because the model stops after {} idle seconds"
         yield Fault((*path, "sleepTtl"), message, (limits.stop_ttl,))
 
 
 def _kept_apart(config: Config) -> Iterator[Fault]:
-    """Name the first two models that are never asked to leave, and cannot run together."""
+    """Yield the first two models that both never make room, but may not run together."""
     company, kept = company_of(config), [one.id for one in config.models.values() if one.keep]
     for one, other in combinations(kept, 2):
         if not company.may_meet(one, other):
-            message = "is kept, as {} is, and the two may not run together: the first to be up "
-            message += "keeps the other from running. Let groups, a matrix or memory allow both"
+            message = "keep is set here and for {}, but the two may not run together: the first to "
+            message += "start blocks the other. Allow both together by groups, a matrix or memory"
             yield Fault(("models", other, "keep"), message, (one,), also=("models", one, "keep"))
             return
 
@@ -121,39 +128,39 @@ def _rules_beside_memory(config: Config) -> Iterator[Fault]:
     router = config.routing.router
     for key in ("groups", "matrix"):
         if router.use == "memory" and getattr(router.settings, key):
-            message = "not used: router.use is memory; simulate compares with it"
+            message = "has no effect, because router.use is memory; only simulate compares with it"
             yield Fault(("routing", "router", "settings", key), message)
 
 
 def _sizes_without_memory(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
-    """Say once for each key that it has no effect, however many models have it."""
+    """Yield one warning for each key without effect, however many models have it."""
     if rules_of(config).memory is not None:
         return
     for key in ("memory", "gpus"):
         users = [name for name in config.models if data["models"][name].get(key) is not None]
         if users:
-            message = "has no effect: routing.router.use is not memory"
+            message = "has no effect, because routing.router.use is not memory"
             yield Fault(("models", users[0], key), message + and_others(len(users) - 1))
 
 
 def _bodies(config: Config) -> Iterator[Fault]:
     most = config.max_bodies
     if most and not 0 < config.max_body <= most:
-        message = "one body may have {} MiB at most, which is maxBodies, whatever is said here"
+        message = "maxBodies limits each body to {} MiB, whatever is set here"
         yield Fault(("maxBody",), message, (most,))
 
 
 def _verification(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]:
-    """Name what would prove a sleep of a model that never sleeps."""
+    """Yield keys that prove a sleep, for a model that never sleeps."""
     ways = ("sleep", "cmdSleep", "sleepEndpoints", "wakeEndpoints")
     if not model.can_sleep and not any(map(keys.get, ways)):
         for key in ("verify", "maxSleepFailures"):
             if keys.get(key):
-                yield Fault((*path, key), "has no effect: the model has no way to sleep")
+                yield Fault((*path, key), "has no effect, because the model has no way to sleep")
 
 
 def _not_yet(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
-    """Say once for each key that it has no effect, however many models have it."""
+    """Yield one warning for each key without effect, however many models have it."""
     for key, message in NOT_YET.items():
         if data.get(key):
             yield Fault((key,), message)

@@ -1,6 +1,6 @@
-"""Warnings of clusters: what has no effect, and what a server on a node must not be told.
+"""Warnings about clusters: keys without effect, and commands that fit badly on a node.
 
-Owns what is hardly meant there. What is wrong for certain is in `rules/allocations`.
+Owns what is probably a mistake there. `rules/allocations` has what is certainly wrong.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from configschema.text.problems import Fault, Path, and_others
 OPEN_TO_ALL = frozenset({"0.0.0.0", "::", "[::]"})  # noqa: S104 -- what is warned of
 HOST_OPTIONS = frozenset({"--host", "-host"})
 STEPS = frozenset({"srun", "sbatch", "salloc"})
-NONE_THERE = "has no effect: there are no clusters in the file"
+NONE_THERE = "has no effect, because the file has no clusters"
 
 
 def advise_on_clusters(config: Config, data: Mapping[str, Any]) -> Iterator[Fault]:
-    """Yield what is hardly meant of clusters; `data` is the file's, macros expanded."""
+    """Yield probable mistakes with clusters. `data` is the file's data with macros expanded."""
     if not config.clusters:
         yield from _without_clusters(config, data)
         return
     used = {model.in_.allocation for model in config.models.values() if model.in_}
     for name in config.allocations:
         if name not in used:
-            yield Fault(("allocations", name), "is never asked for: no model runs in it")
+            yield Fault(("allocations", name), "is never requested, because no model runs in it")
     for name, model in config.models.items():
         if model.in_:
             yield from _model(model, ("models", name))
@@ -43,12 +43,12 @@ def _without_clusters(config: Config, data: Mapping[str, Any]) -> Iterator[Fault
 def _model(model: Model, path: Path) -> Iterator[Fault]:
     words = model.cmd.argv
     if "${PORT}" not in model.cmd.text and "${PORT}" in model.proxy:
-        message = "does not use ${PORT}, which is found on the node: the server listens elsewhere"
+        message = "does not use ${PORT}, a free port of the node, so the server listens elsewhere"
         yield Fault((*path, "cmd"), message)
     for option, value in pairwise(words):
         if option in HOST_OPTIONS and value in OPEN_TO_ALL:
-            message = "opens the server, and its control routes, to the whole network: {} should "
-            yield Fault((*path, "cmd"), message + "be ${HOST}, or be left out", (value,))
+            message = "opens the server and its control routes to the whole network: write ${HOST} "
+            yield Fault((*path, "cmd"), message + "for {}, or remove it", (value,))
     if words and words[0].rpartition("/")[2] in STEPS:
-        message = "starts a step within a step: the model runs in its allocation already"
+        message = "starts a step within a step: remove it, the model runs in its allocation already"
         yield Fault((*path, "cmd"), message)

@@ -1,7 +1,7 @@
-"""Warnings of what this machine lacks for a file: programs, model files, a free port to listen on.
+"""Warnings about what this machine lacks: programs, model files, a port of the daemon's own.
 
-Owns what can be seen without starting anything. Nothing here refuses a file: the machine that
-serves may be another one.
+Owns what can be seen without starting anything. Nothing here refuses a file, because another
+machine may serve it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from configschema.text.problems import Fault, Path
 
 MODEL_OPTIONS = ("-m", "--model")
 ELSEWHERE = OUTSIDE | {"apptainer", "singularity", "enroot"}
-"""Programs whose servers see other files than this machine's."""
+"""Programs whose servers do not see the files of this machine."""
 MODEL_FILES = (".gguf", ".safetensors", ".bin", ".onnx")
-LISTEN = "llamadoze listens on port {} itself: change startPort, or --listen"
+LISTEN = "llamadoze itself listens on port {}: change startPort or --listen"
 
 
 def advise_on_machine(
@@ -30,13 +30,13 @@ def advise_on_machine(
     """Yield what would fail on this machine.
 
     Args:
-        config: what is to be served.
-        environ: of the daemon.
-        listen: the port that the daemon listens on, if that is known.
+        config: the configuration to serve.
+        environ: the daemon's environment.
+        listen: the port that the daemon listens on, if known.
     """
     for name, model in config.models.items():
         path: Path = ("models", name)
-        if model.in_ is None:  # else its files and programs are those of a node
+        if model.in_ is None:  # else its files and programs are on a node
             yield from _programs(model, path, environ)
             yield from _model_file(model, path)
         if listen and local_port(model.proxy) == listen:
@@ -55,8 +55,8 @@ def _programs(model: Model, path: Path, environ: Mapping[str, str]) -> Iterator[
         if command.argv and "${" not in command.argv[0]:
             program = command.argv[0]
             if shutil.which(program, path=places) is None:
-                where = "is not there" if "/" in program else "is not on PATH"
-                yield Fault((*path, key), f"the program {{}} {where}", (program,))
+                where = "does not exist" if "/" in program else "is not on PATH"
+                yield Fault((*path, key), f"program {{}} {where}", (program,))
 
 
 def _path_of(model: Model, environ: Mapping[str, str]) -> str | None:
@@ -71,4 +71,4 @@ def _model_file(model: Model, path: Path) -> Iterator[Fault]:
     for option, value in zip(model.cmd.argv, model.cmd.argv[1:], strict=False):
         is_file = value.endswith(MODEL_FILES) and "${" not in value and "://" not in value
         if option in MODEL_OPTIONS and is_file and not os.access(File(value), os.R_OK):
-            yield Fault((*path, "cmd"), f"the file of {option} is not there: {{}}", (value,))
+            yield Fault((*path, "cmd"), f"the file of {option} cannot be read: {{}}", (value,))

@@ -1,6 +1,6 @@
-"""Warnings of names that a model server would not know: vLLM answers 404 to all but its own.
+"""Warnings about names that a model server does not know: vLLM answers 404 to unknown names.
 
-Owns what can be told from vLLM's command. Other servers answer to any name, or are not known.
+Owns what vLLM's command shows. Other servers answer to any name, or their names are not known here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SERVED = ("--served-model-name", "--served_model_name")
 
 
 def advise_on_names(model: Model, path: Path) -> Iterator[Fault]:
-    """Yield the first of a model's names that vLLM would not know."""
+    """Yield the first of a model's names that vLLM does not know."""
     if model.use_model_name or not (known := _served_by_vllm(_words(model.cmd.argv))):
         return
     for name in (model.id, *model.other_names):
@@ -30,12 +30,12 @@ def advise_on_names(model: Model, path: Path) -> Iterator[Fault]:
 
 
 def _words(argv: Sequence[str]) -> list[str]:
-    """Return the words of a command, also of a script that it gives to a shell."""
+    """Return the words of a command, including those of a script for a shell."""
     return [word for argument in argv for word in argument.split()]
 
 
 def _served_by_vllm(words: list[str]) -> list[str]:
-    """Return the names that vLLM answers to; none if it is another server, or cannot be told."""
+    """Return the names that vLLM answers to; none for another server, or if they are unknown."""
     names = [word.rpartition("/")[2] for word in words]
     if MODULE in words:
         start = words.index(MODULE)
@@ -60,7 +60,7 @@ def _split(word: str) -> list[str]:
 
 
 def _values_of(options: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return what follows an option, up to the next one."""
+    """Return the words between an option and the next one."""
     place = max((at for at, option in enumerate(options) if option in names), default=None)
     found: list[str] = []
     for word in options[place + 1 :] if place is not None else ():

@@ -1,7 +1,7 @@
-"""Warnings of servers that outlive their command: nothing ends them, or not in order.
+"""Warnings about servers that outlive their command, so that nothing ends them properly.
 
-Owns what can be told from compose, ssh, srun and other commands that start a server outside of the
-daemon's processes. The options of a single container have theirs in `containeroptions`.
+Owns what compose, ssh, srun and other commands show that start a server outside the daemon's
+processes. `containeroptions` handles the options of a single container.
 """
 
 from __future__ import annotations
@@ -30,44 +30,44 @@ _SSH_VALUED = word_set("-B -b -c -D -E -e -F -I -i -J -L -l -m -O -o -p -Q -R -S
 
 
 def advise_on_servers_outside(model: Model, path: Path) -> Iterator[Fault]:
-    """Yield what outlives a model's command without a ``cmdStop``."""
+    """Yield servers that outlive a model's command and have no ``cmdStop``."""
     command = last_command(model.cmd.argv)
     if model.in_ or model.cmd_stop or command is None or container_of(model.cmd.argv):
         return
     if model.is_elsewhere:
-        message = f"cmd only starts the model server, and nothing ends it: {_way(command)}"
+        message = f"cmd only starts the model server, so llamadoze cannot end it: {_way(command)}"
         yield Fault((*path, "cmd"), message)
     elif message := _foreground(command):
         yield Fault((*path, "cmd"), message)
 
 
 def _way(command: Simple) -> str:
-    """Return what to write, as far as the program tells."""
+    """Return what to write, with an example if the program is known."""
     end = _end_of_compose(command) if compose_of(command) else _ENDS.get(command.program, "")
     return f"write cmdStop, such as {end}" if end else "write cmdStop"
 
 
 def _end_of_compose(command: Simple) -> str:
-    """Return a compose command that ends what another one starts."""
+    """Return the compose command that ends what a given one starts."""
     compose = "" if command.program.endswith("-compose") else " compose"
     return f"{command.program}{compose} stop NAME"
 
 
 def _foreground(command: Simple) -> str:
-    """Return what is wrong with a command that stays while its server runs; nothing if it ends."""
+    """Return what is wrong with a command that runs as long as its server; empty if nothing."""
     if compose_of(command)[:1] == ("up",):
-        what = "containers of compose outlive a client that is killed or crashes"
+        what = "the containers of compose outlive a client that crashes or is killed"
         return f"{what}: write cmdStop, such as {_end_of_compose(command)}"
     if command.program == "ssh" and _leaves_its_command(command.words[1:]):
-        return "the server outlives ssh, which has no terminal there: add -tt, or write cmdStop"
+        return "the server outlives ssh, because it has no terminal: add -tt, or write cmdStop"
     if command.program == "srun":
         way = "write cmdStop, such as scancel --signal=TERM --name NAME"
-        return f"srun that is ended kills its server before it can end in order: {way}"
+        return f"ending srun kills its server before the server can end in order: {way}"
     return ""
 
 
 def _leaves_its_command(words: tuple[str, ...]) -> bool:
-    """Whether ssh runs a command without a terminal, whose end would be the command's end."""
+    """Whether ssh runs a command without a terminal, so that the command outlives ssh."""
     own = words_behind(words, _SSH_VALUED)
     options, command = words[:own], words[own + 1 :]
     letters = "".join(one[1:] for one in options if one[:1] == "-" and one.strip("-").isalpha())

@@ -1,5 +1,5 @@
-"""The keys of the file: what each is called, means, and accepts; and the facts they become.
+"""The keys of the file: their names, meanings and values, and the frozen classes that they become.
 
-Owns the frozen classes, presets, recipes, limits, the matrix' language and what the words of a
-command say. Knows nothing of where a value came from, or of keys that must fit together.
+Owns the frozen classes, presets, recipes, limits, and what the words of a command say. It does not
+know where a value came from, or which keys must fit together.
 """

@@ -1,7 +1,7 @@
-"""Keys of the file about clusters: what is held there, and in which part of it a model runs.
+"""Keys about clusters: their allocations, and the allocation that a model runs in.
 
-Owns names, types and defaults, and the form in which Slurm says how much memory is meant. What must
-fit together is in `rules/allocations`.
+Owns names, types and defaults, and Slurm's notation for amounts of memory. `rules/allocations`
+checks what must fit together.
 """
 
 from __future__ import annotations
@@ -23,68 +23,70 @@ ANY_PORT = (0, 0)
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Cluster(Section):
-    """A cluster of machines, and how jobs are asked of its engine."""
+    """A cluster of machines, and how llamadoze requests jobs there."""
 
-    engine: Literal["slurm"] = key("slurm, the only one there is", "slurm")
-    partition: str = key("where its jobs wait; without it the cluster's own default", "")
-    account: str = key("who they are charged to", "")
-    sbatch: tuple[str, ...] = key("further options of sbatch, for every allocation", ())
-    srun: tuple[str, ...] = key("further options of srun, for every model", ())
-    folder: str = key("a folder that its nodes share with this machine: models start in it", "")
+    engine: Literal["slurm"] = key(
+        "the cluster's scheduler: slurm, the only one supported", "slurm"
+    )
+    partition: str = key("partition for its jobs; default: the cluster's own", "")
+    account: str = key("account that its jobs are charged to", "")
+    sbatch: tuple[str, ...] = key("further options of sbatch for every allocation", ())
+    srun: tuple[str, ...] = key("further options of srun for every model", ())
+    folder: str = key("a folder shared by its nodes and this machine, in which models start", "")
     python: str = key("the Python of its nodes, 3.8 or newer", "python3")
     ports: str = key(
-        "ports of the nodes that this machine reaches, such as 60000-60999; without it any", ""
+        "ports of the nodes that this machine can reach, such as 60000-60999; default: all", ""
     )
-    queue_timeout: Timeout = key(
-        "seconds a request waits for an allocation that is queued", QUEUE_TIMEOUT
-    )
+    queue_timeout: Timeout = key("seconds a request waits for a queued allocation", QUEUE_TIMEOUT)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Allocation(Section):
-    """What is held of a cluster, for the models that run in it one after the other."""
+    """A part of a cluster, for the models that run in it one after another."""
 
-    cluster: str = key("whose; may be left out where there is one only", "")
+    cluster: str = key("the cluster's name; not needed if there is only one", "")
     gres: str = key("generic resources, such as gpu:1", "")
-    mem: str = key("host memory of each node, such as 64G: all that sleep in it together", "")
+    mem: str = key(
+        "host memory of each node, such as 64G, for all its sleeping models together", ""
+    )
     cpus: Count = key("CPUs; 0 is the cluster's own default", Count(0))
-    nodes: Positive = key("how many nodes; a model starts on the first", Positive(1))
-    time: str = key("how long it is asked for, as sbatch --time has it", "")
+    nodes: Positive = key("number of nodes; a model starts on the first", Positive(1))
+    time: str = key("time limit in the form of sbatch --time", "")
     renew: Seconds | None = key(
-        "seconds before its end that the next one is asked for; else a tenth of its time, at most "
-        "900",
+        "seconds before its end at which llamadoze requests the next one; default: a tenth of its "
+        "time, at most 900",
         None,
     )
     sbatch: tuple[str, ...] = key("further options of sbatch", ())
     ttl: Seconds = key(
-        "idle seconds until a model in it stops, asleep or not, that has no such time of its own; "
+        "idle seconds until a model in it stops, asleep or not, unless the model has its own ttl; "
         "0 is never",
         Seconds(0),
     )
-    idle: Seconds = key("seconds it is kept while no model is awake or asleep in it", IDLE)
+    idle: Seconds = key("seconds it is kept without a model awake or asleep in it", IDLE)
 
     @property
     def memory(self) -> int | None:
-        """The bytes of host memory that it holds; None if that is not said."""
+        """Its host memory in bytes; None if the file does not say."""
         return bytes_of(self.mem)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Where(Allocation):
-    """In which allocation a model runs: one that others share, or its own."""
+    """The allocation that a model runs in: one that models share, or its own."""
 
-    allocation: str = key("the name of one of allocations; without it the model has its own", "")
+    allocation: str = key("a name below allocations; without it the model has its own", "")
 
 
 @attrs.frozen(kw_only=True)
 class Holding:
-    """What is held of a cluster for one model, or for several.
+    """An allocation for one model or for several.
 
     Attributes:
-        name: of the allocation; one that is a model's own has the model's in brackets.
-        allocation: what is asked for.
+        name: the allocation's name; the model's name in brackets if it is a model's own.
+        allocation: what llamadoze requests.
         cluster: the name of the cluster.
-        settings: of the cluster.
+        settings: the cluster's settings.
     """
 
     name: str
@@ -94,7 +96,7 @@ class Holding:
 
     @property
     def asked(self) -> object:
-        """All that a job and its steps are asked with: another makes another job."""
+        """Everything that a job and its steps are requested with. A change needs another job."""
         one, all_of_it = self.allocation, self.settings
         own = one.gres, one.mem, one.cpus, one.nodes, one.time, one.sbatch
         common = all_of_it.partition, all_of_it.account, all_of_it.sbatch, all_of_it.srun
@@ -102,13 +104,13 @@ class Holding:
 
 
 def bytes_of(text: str) -> int | None:
-    """Return an amount of memory as Slurm writes it, which counts in megabytes without a unit."""
+    """Return the bytes of an amount in Slurm's notation, where no unit means megabytes."""
     found = _MEMORY.fullmatch(text.strip())
     return int(float(found[1]) * _UNITS[found[2].upper() or "M"]) if found else None
 
 
 def ports_of(text: str) -> tuple[int, int] | None:
-    """Return the first and the last of a range of ports; None if it is none."""
+    """Return the first and the last port of a range; None if the text is no range."""
     if not text:
         return ANY_PORT
     found = _PORTS.fullmatch(text.replace(" ", ""))
@@ -118,12 +120,12 @@ def ports_of(text: str) -> tuple[int, int] | None:
 
 @attrs.frozen
 class Entrance:
-    """Where a model server on another machine is reached.
+    """The way to a model server on another machine.
 
     Attributes:
-        host: of the machine.
-        port: that its launcher listens on there.
-        key: that is shown there.
+        host: the machine.
+        port: the port that the launcher listens on there.
+        key: the key to show there.
     """
 
     host: str
@@ -133,11 +135,11 @@ class Entrance:
 
 @attrs.frozen
 class Landing:
-    """Where a model server has come to run.
+    """The place where a model server runs after its start in a cluster.
 
     Attributes:
-        host: that it listens on, as seen on its own machine.
-        port: the same.
+        host: the host that it listens on, as seen from its own machine.
+        port: the port that it listens on there.
         entrance: the way to it.
     """
 

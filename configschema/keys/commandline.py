@@ -1,8 +1,8 @@
-"""Commands as an operator writes them: many lines, comments, quotes, and no shell.
+"""Commands as an operator writes them: several lines, comments, quotes, and no shell.
 
-Owns how a text becomes an argument vector. Macros are expanded before, processes are run after. The
-rules are those of llama-swap's splitter; shlex differs from it in quotes that are left open, and in
-what a backslash does inside of double quotes (POSIX 2.2.3).
+Owns how a text becomes an argument vector. Macros are expanded before, processes run afterwards.
+The rules are those of llama-swap's splitter. They differ from shlex for quotes that are left open,
+and for a backslash inside double quotes (POSIX 2.2.3).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Command:
     """A command ready to run.
 
     Attributes:
-        text: what the operator wrote, comments dropped and macros expanded.
-        argv: the same split into arguments; empty if the text is.
-        open_quote: the quote that is begun and not ended, if there is one.
-        bare: the words again, without what is quoted in them: what a shell would look at.
+        text: what the operator wrote, without comments and with macros expanded.
+        argv: the text split into arguments; empty if the text is.
+        open_quote: the quote that is not closed, if there is one.
+        bare: the words without their quoted parts: what a shell would interpret.
     """
 
     text: str = attrs.field(default="", repr=False)
@@ -46,7 +46,7 @@ class Command:
         return bool(self.argv)
 
     def for_process(self, pid: int | None) -> tuple[str, ...]:
-        """Return the arguments with ``${PID}`` replaced by the process's id, if there is one."""
+        """Return the arguments, with ``${PID}`` replaced by the process id if there is one."""
         if pid is None:
             return self.argv
         return tuple(argument.replace("${PID}", str(pid)) for argument in self.argv)
@@ -63,11 +63,11 @@ def without_comments(text: str) -> str:
 
 
 def split(text: str) -> Command:
-    """Split a command by POSIX quoting rules; a ``\\`` at a line's end joins it to the next.
+    """Split a command by POSIX quoting rules. A ``\\`` at a line's end joins it to the next.
 
-    A quote that is not closed reaches to the end, as for llama-swap.
+    A quote that is not closed extends to the end, as in llama-swap.
     """
-    text = without_comments(text)  # a macro's value may have brought more
+    text = without_comments(text)  # the value of a macro may have comments, too
     joined = "\n".join(_without_continuation(line) for line in text.split("\n"))
     words = list(_words(joined))
     open_quote = next((quote for *_, quote in words if quote), "")
@@ -76,7 +76,7 @@ def split(text: str) -> Command:
 
 
 def _words(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield each word, what of it is not quoted, and the quote it leaves open."""
+    """Yield each word, its unquoted part, and the quote that it leaves open."""
     word: list[str] = []
     bare: list[str] = []
     for piece in _PIECE.finditer(text):

@@ -1,7 +1,7 @@
-"""What a command of a container engine says: which container it runs, and how that one is reached.
+"""Commands of a container engine: which container they run, and how to reach that container.
 
-Owns how ``docker run`` and its like are read. Runs nothing; wrappers and scripts around the engine
-are read in `simplecommands`.
+Owns how ``docker run`` and its like are read. Runs nothing. `simplecommands` reads wrappers and
+scripts around the engine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FLAGS = word_set(
     "--no-hostname --http-proxy --env-host --read-only-tmpfs --passwd --unsetenv-all "
     "--insecure-registry"
 )
-"""The options of ``run`` that take no word; every other one without ``=`` takes the next."""
+"""The options of ``run`` without a value. Any other one without ``=`` takes the next word."""
 _SHORT = {
     "d": "--detach",
     "i": "--interactive",
@@ -51,18 +51,19 @@ class Container:
     """A container that a command runs.
 
     Attributes:
-        engine: the words before another verb of the engine: ``("sudo", "docker")``.
+        engine: the words before a verb of the engine, such as ``("sudo", "docker")``.
         name: its name; empty without one.
-        cidfile: the file that its id is written to; empty without one.
+        cidfile: the file that the engine writes its id to; empty without one.
         detached: whether the client ends at once and the container goes on.
-        variables: of its environment; None is the value that the client has.
-        has_env_file: whether more of them come from a file, or from the whole host.
-        has_init: whether the engine puts a small init before its command.
-        is_removed: whether it is gone after its end, or replaced by the next of its name.
-        ports: what is published.
-        network: empty is the default one.
-        image: what it runs.
-        command: the words behind the image.
+        variables: its environment variables; None means the client's value.
+        has_env_file: whether further variables come from a file or from the whole host.
+        has_init: whether the engine runs a small init before its command.
+            is_removed: whether it is removed when it ends, or replaced by the next container of its
+                name.
+        ports: its published ports.
+        network: its network; empty for the default one.
+        image: its image.
+        command: the words after the image.
     """
 
     engine: tuple[str, ...]
@@ -85,23 +86,23 @@ class Container:
         return next((name for name in names if name in ENGINES), "")
 
     def stop_argv(self, grace: float, container_id: str = "") -> tuple[str, ...] | None:
-        """Return the command that ends it within a grace; None if neither id nor name is known."""
+        """Return the command that ends it within a grace; None without a known id or name."""
         seconds = str(math.ceil(grace))
         known = self._known(container_id)
         return (*self.engine, "stop", "-t", seconds, known) if known else None
 
     def inspect_argv(self, container_id: str = "") -> tuple[str, ...] | None:
-        """Return the command that tells its process and its id; None if it is not known."""
+        """Return the command that prints its process and id; None without a known id or name."""
         known = self._known(container_id)
         return (*self.engine, "inspect", "-f", "{{.State.Pid}} {{.Id}}", known) if known else None
 
     def _known(self, container_id: str) -> str:
-        # What a shell would still put in is not known here.
+        # The value that a shell would insert is not known here.
         return container_id or ("" if "$" in self.name else self.name)
 
 
 def container_of(argv: Sequence[str]) -> Container | None:
-    """Return the container that a command runs; None if it runs none, or cannot be read."""
+    """Return the container that a command runs; None if there is none, or it cannot be read."""
     command = last_command(argv)
     words = verb_of(command) if command else ()
     if command is None or words[:1] != ("run",):
@@ -111,13 +112,13 @@ def container_of(argv: Sequence[str]) -> Container | None:
 
 
 def engine_of(command: Simple) -> tuple[str, ...]:
-    """Return what another command to the same engine begins with."""
+    """Return the words that a further command to the same engine begins with."""
     own = words_behind(command.words[1:], _GLOBAL)
     return (*command.kept, *command.words[: 1 + own])
 
 
 def verb_of(command: Simple) -> tuple[str, ...]:
-    """Return the words of an engine's command from its verb on; none if it is no engine's."""
+    """Return the words of an engine's command from its verb on; none for other programs."""
     if command.program not in ENGINES:
         return ()
     words = command.words[1 + words_behind(command.words[1:], _GLOBAL) :]

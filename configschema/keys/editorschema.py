@@ -1,7 +1,7 @@
 """The configuration as a JSON Schema (draft 2020-12), for editors that complete and check.
 
-Owns how the classes and kinds become one. Meanings and defaults are those of the fields; what only
-a whole file can break (a name that is given twice) is beyond it.
+Owns the way from classes and kinds to a schema. Meanings and defaults are those of the fields. The
+schema cannot express rules across the file, such as a name that is given twice.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ from configschema.keys.fields import (
 )
 from configschema.keys.schema import Config
 
+IDENTITY = "urn:llamadoze:configuration"
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-# Wherever a number or a truth value is wanted, a macro may stand for it.
+A_TIME = "expected a time such as 5s or 1m30s"
+"""Editors show `errorMessage` and `patternErrorMessage`, which are keywords of VS Code's."""
+# A macro may stand for any number or truth value.
 MACRO = {"macro": {"type": "string", "pattern": r"\$\{[^}]+\}", "description": "a macro"}}
 TEXT: dict[str, Any] = {"type": ["string", "number", "boolean"]}
 OUTPUT = f"({'|'.join(LOG_OUTPUTS)})"
@@ -41,31 +44,54 @@ SCALARS: dict[Any, dict[str, Any]] = {
     str: TEXT,
     Secret: TEXT,
     Command: TEXT,
-    Duration: {"type": "string"},
+    Duration: {
+        "type": "string",
+        "pattern": r"^([0-9]*\.?[0-9]+\.?(ns|us|µs|ms|s|m|h))+$",
+        "errorMessage": A_TIME,
+        "patternErrorMessage": A_TIME,
+    },
     LogOutputs: {
         "type": "string",
         "pattern": f"^(both|none| *{OUTPUT}( *, *{OUTPUT})* *)$",
+        "patternErrorMessage": "expected both, none, or some of proxy, upstream, http with commas",
     },
     Pattern: {"type": "string", "format": "regex"},
     Expression: {"type": "string"},
-    Gibibytes: {"type": "number", "minimum": 0},
+    Gibibytes: {
+        "type": "number",
+        "minimum": 0,
+        "errorMessage": "expected a number of GiB, such as 22 or 0.5",
+    },
     Gpus: {
         "type": ["integer", "string", "array"],
         "minimum": 0,
         "items": {"type": ["integer", "string"]},
     },
-    bool: {"type": "boolean"},
+    bool: {"type": "boolean", "errorMessage": "expected true or false"},
     MacroValue: TEXT,
     Any: {},
 }
+WITHOUT_UNIT = ", as a number without a unit"
+NEEDED = {"Model": {"cmdSleep": ["cmdWake"], "cmdWake": ["cmdSleep"]}}
+"""Keys of a section that need other keys beside them."""
 NAMES = "[a-zA-Z0-9_-]{1,63}"
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the schema of the whole file."""
+def json_schema(*, strict: bool = False) -> dict[str, Any]:
+    """Return the schema of the whole file.
+
+    Args:
+        strict: whether unknown keys do not fit. llamadoze only warns about them, because files
+            of other programs have them; an editor shows a misspelt key so.
+    """
     classes: dict[str, Any] = dict(MACRO)
     top = _section(Config, classes)
-    head = {"$schema": DRAFT, "title": "llamadoze configuration"}
+    if strict:
+        for section in (top, *(one for name, one in classes.items() if name not in MACRO)):
+            section["additionalProperties"] = False
+        top["patternProperties"] = {"^x-": {}}
+    identity = f"{IDENTITY}:strict" if strict else IDENTITY
+    head = {"$schema": DRAFT, "$id": identity, "title": "llamadoze configuration"}
     return {**head, **top, "$defs": dict(sorted(classes.items()))}
 
 
@@ -80,13 +106,15 @@ def _section(cls: type[attrs.AttrsInstance], classes: dict[str, Any]) -> dict[st
         for key, field in fields_of(cls).items()
     }
     doc = (cls.__doc__ or "").partition("\n")[0].replace("``", "`")
-    return {"type": "object", "description": doc, "properties": properties}
+    needed = {"dependentRequired": NEEDED[cls.__name__]} if cls.__name__ in NEEDED else {}
+    return {"type": "object", "description": doc, "properties": properties, **needed}
 
 
 def _or_nothing(schema: dict[str, Any]) -> dict[str, Any]:
-    """Let a key be without a value, which has its default."""
-    if "anyOf" in schema:
-        return {"anyOf": [*schema["anyOf"], {"type": "null"}]}
+    """Allow a key without a value, which means its default."""
+    if "anyOf" in schema:  # an editor shows the message of a first branch that has all types
+        first, *others = schema["anyOf"]
+        return {"anyOf": [_or_nothing(first), *others]}
     if "type" in schema:
         types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
         return {**schema, "type": [*types, "null"]}
@@ -117,7 +145,7 @@ def _of(kind: Any, classes: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 -
     if get_origin(kind) is Mapping:
         return {"type": "object", **_names(inside(kind), classes)}
     if kind.__name__ not in classes:
-        classes[kind.__name__] = {}  # known, before what is inside asks for it
+        classes[kind.__name__] = {}  # known before its own parts refer to it
         classes[kind.__name__] = _section(kind, classes)
     section = {"$ref": f"#/$defs/{kind.__name__}"}
     return {"anyOf": [TEXT, section]} if kind in (ApiKey, Where) else section
@@ -142,4 +170,5 @@ def _whole(kind: Any) -> dict[str, Any]:  # noqa: ANN401 -- a kind of number
     allowed = WHOLE[kind]
     lowest = {} if allowed.lowest is None else {"minimum": allowed.lowest}
     highest = {} if allowed.clamp else {"maximum": allowed.highest}
-    return {"type": "integer", **lowest, **highest}
+    message = f"expected {allowed.expected}{WITHOUT_UNIT * ('seconds' in allowed.expected)}"
+    return {"type": "integer", **lowest, **highest, "errorMessage": message}

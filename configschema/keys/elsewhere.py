@@ -1,7 +1,7 @@
-"""Whether a model server lives without the command that stands for it, as far as its words tell.
+"""Whether a model server outlives its command, as far as the command's words show.
 
-Owns the programs that only start something, that never serve, and whose servers are no descendants
-of theirs. What is not sure is taken for a server that lives in its command.
+Owns the programs that only start something, programs that never serve, and programs whose servers
+are not their descendants. In doubt, a server is taken to live in its command.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ OUTSIDE = (
     | {"systemctl", "service", "systemd-run", "machinectl", "launchctl", "supervisorctl"}
     | {"flatpak-spawn", "distrobox", "distrobox-enter", "toolbox", "lxc", "incus", "wsl", "modal"}
 )
-"""Programs whose servers descend from another process: of an engine, or of another machine."""
-LONG = 600  # seconds that nobody sleeps who is to serve
+"""Programs whose servers descend from another process: an engine's, or another machine's."""
+LONG = 600  # seconds; a command that sleeps as long does not serve
 _LOOP = re.compile(r"\b(?:while|until)\b")
 _TIME = re.compile(r"(?:inf|infinity|([0-9.]+)([smhd]?))")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 CLIENTS = ENGINES | COMPOSES | {"ssh", "autossh", "srun", "kubectl"}
 INTERPRETER = re.compile(r"(?:python|perl|ruby|node|sh$|bash$|dash$|zsh$)")
-PLACES_OF_A_PROGRAM = 6  # words behind which a program's name is an argument of another
+PLACES_OF_A_PROGRAM = 6  # words; a program's name after them is an argument of another program
 _AROUND = word_set(
     "stop rm kill pull ps inspect login build image images network volume info version"
 )
-"""Verbs of an engine that leave no server behind: what is done before one starts."""
+"""Verbs of an engine that leave no server behind, such as preparations for a start."""
 _NEVER_SERVES = IDLE | {"sleep", "tail", "read", "date", "pause"}
 _COMPOSE_VALUED = word_set(
     "-f --file -p --project-name --profile --env-file --project-directory --parallel "
@@ -52,14 +52,14 @@ _SYSTEMCTL_VALUED = word_set("-H --host -M --machine -t --type -p --property")
 
 
 def lives_elsewhere(argv: Sequence[str], proxy: str, detached: bool | None) -> bool:
-    """Whether a model server lives without its command.
+    """Whether a model server outlives its command.
 
-    One whose command only waits is not meant: that command stands for it.
+    A command that only waits is not meant: that command stands for its server.
 
     Args:
-        argv: its command; empty if nothing starts it.
-        proxy: its address.
-        detached: what its author says of it, which holds.
+        argv: the command; empty if nothing starts the server.
+        proxy: the server's address.
+        detached: what the file says about it, which wins.
     """
     if detached is not None:
         return detached
@@ -69,9 +69,9 @@ def lives_elsewhere(argv: Sequence[str], proxy: str, detached: bool | None) -> b
 
 
 def is_placeholder(argv: Sequence[str]) -> bool:
-    """Whether a command never serves: it only waits, like ``sleep infinity``.
+    """Whether a command never serves, but only waits, like ``sleep infinity``.
 
-    What waits a moment and ends is a command that has failed.
+    A command that waits for a moment and ends has failed.
     """
     found = commands_of(argv)
     if not found or not all(map(_never_serves, found)):
@@ -81,7 +81,7 @@ def is_placeholder(argv: Sequence[str]) -> bool:
 
 
 def leaves_the_tree(argv: Sequence[str]) -> bool:
-    """Whether the server of a command is no descendant of the command's process."""
+    """Whether a command's server is not a descendant of the command's process."""
     found = commands_of(argv)
     if not found:  # a script that cannot be read
         words = (program_of(word) for argument in argv for word in argument.split())
@@ -90,7 +90,7 @@ def leaves_the_tree(argv: Sequence[str]) -> bool:
 
 
 def names_an_outsider(argv: Sequence[str]) -> bool:
-    """Whether a process that runs is such a program, or a script that stands in for one."""
+    """Whether a running process is such a program, or a script in place of one."""
     program, *words = (word.rpartition("/")[2] for word in (*argv[:PLACES_OF_A_PROGRAM], ""))
     if not INTERPRETER.match(program):
         return program in OUTSIDE
@@ -98,7 +98,7 @@ def names_an_outsider(argv: Sequence[str]) -> bool:
 
 
 def compose_of(command: Simple) -> tuple[str, ...]:
-    """Return the words of a compose command from its verb on; none if it is another command."""
+    """Return the words of a compose command from its verb on; none for other commands."""
     words = verb_of(command)
     if words[:1] == ("compose",):
         words = words[1:]
@@ -110,7 +110,7 @@ def compose_of(command: Simple) -> tuple[str, ...]:
 
 
 def is_detaching(words: Sequence[str]) -> bool:
-    """Whether the options of a compose verb let it end at once."""
+    """Whether the options of a compose verb make it end at once."""
     return any(word in ("-d", "--detach", "--wait") for word in words)
 
 
@@ -125,7 +125,7 @@ def _never_serves(command: Simple) -> bool:
 
 
 def _waits(command: Simple) -> bool:
-    """Whether a program that does not serve stays for long."""
+    """Whether a program that does not serve waits for long."""
     if command.program != "sleep":
         return command.program != "date"
     times = [_TIME.fullmatch(word) for word in command.words[1:]]
@@ -169,7 +169,7 @@ def _kubectl(command: Simple) -> bool:
 
 
 def _says(*verbs: str) -> Callable[[Simple], bool]:
-    """Return whether a command has one of some verbs."""
+    """Return the test whether a command has one of some verbs."""
     return lambda command: not frozenset(verbs).isdisjoint(command.words[1:])
 
 

@@ -1,7 +1,7 @@
-"""What a key of the file is: its name, its meaning, and the kinds of value there are.
+"""What a key of the file is: its name, its meaning, and the kinds of values.
 
-Owns the kinds (a port, a time limit, a word of a few) and how a class's fields become keys. Which
-keys there are is said in `schema` and `sections`; whether a value fits its kind in `kinds`.
+Owns the kinds (a port, a time limit, one of several words), and how a class's fields become keys.
+`schema` and `sections` have the keys themselves. `kinds` checks whether a value fits its kind.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ Number = NewType("Number", int)
 AnySeconds = NewType("AnySeconds", int)
 Percent = NewType("Percent", int)
 Gibibytes = NewType("Gibibytes", float)
-"""An amount of memory in GiB; parts of one are taken."""
+"""An amount of memory in GiB; fractions are allowed."""
 Gpus = NewType("Gpus", object)
-"""How many GPUs, as a number, or which, as a tuple of their names."""
+"""GPUs: their number, or a tuple of their names."""
 
 Secret = NewType("Secret", str)
-"""An API key: never shown, neither in a message nor in a log."""
+"""An API key. No message and no log ever shows it."""
 Duration = NewType("Duration", str)
-"""A time as Go writes it: ``5s``, ``1m30s``, ``500ms``."""
+"""A duration in Go's notation: ``5s``, ``1m30s``, ``500ms``."""
 LogOutputs = NewType("LogOutputs", str)
-"""Whose log is shown: one word, or some of `LOG_OUTPUTS` with commas."""
+"""Which logs are shown: one word, or some of `LOG_OUTPUTS` with commas."""
 Pattern = NewType("Pattern", str)
 """A regular expression."""
 Expression = NewType("Expression", str)
-"""A JMESPath expression, which is true or false of a JSON value."""
+"""A JMESPath expression that is true or false of a JSON value."""
 LOG_OUTPUTS = ("proxy", "upstream", "http")
 MacroValue = str | int | float | bool
 
@@ -47,14 +47,14 @@ HIGHEST = 1_000_000_000  # thirty years of seconds
 
 @attrs.frozen
 class Whole:
-    """Which whole numbers a kind takes.
+    """Which whole numbers a kind accepts.
 
     Attributes:
-        expected: the kind in a message.
-        lowest: the least that is taken; None takes negative numbers.
-        highest: the most that is taken.
-        cut: whether ``1.5`` is taken as 1, as llama-swap does for its own keys.
-        clamp: whether more than the most is taken as the most.
+        expected: the kind's name in a message.
+        lowest: the lowest number; None also accepts negative numbers.
+        highest: the highest number.
+        cut: whether ``1.5`` is accepted as 1, as llama-swap does for its own keys.
+        clamp: whether a higher number is accepted as the highest.
     """
 
     expected: str
@@ -79,17 +79,17 @@ WHOLE: dict[Any, Whole] = {
 
 
 class Section:
-    """A part of the file, whose fields are its keys: equal to another that says the same.
+    """A part of the file. Its fields are its keys, and sections with the same values are equal.
 
-    What attrs would make anew for each of thirty classes stands here once for all (hence their
-    ``eq=False, repr=False``): each start, and each check, would wait for it.
+    attrs would generate these methods for each of thirty classes, which costs time at each start
+    and each check. So they are here once, and the classes have ``eq=False, repr=False``.
     """
 
     __slots__ = ()
     __attrs_attrs__: ClassVar[Any]
 
     def __eq__(self, other: object) -> bool:
-        """Whether all of it is the same that is compared."""
+        """Whether all compared fields are equal."""
         if other.__class__ is not self.__class__:
             return NotImplemented
         if other is self:
@@ -97,10 +97,10 @@ class Section:
         fields = (a.name for a in attrs.fields(type(self)) if a.eq)
         return all(getattr(self, name) == getattr(other, name) for name in fields)
 
-    __hash__ = None  # type: ignore[assignment] # most have names and values, which have none
+    __hash__ = None  # type: ignore[assignment] # most have mappings, which have none
 
     def __repr__(self) -> str:
-        """Show all that is no secret."""
+        """Show all fields that are not secret."""
         fields = (a for a in attrs.fields(type(self)) if a.repr)
         said = ((a.name, getattr(self, a.name)) for a in fields)
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in said)})"
@@ -110,33 +110,33 @@ def key(doc: str, default: object = attrs.NOTHING, *, name: str = "", **more: An
     """Declare a key of the file.
 
     Args:
-        doc: what it means, for the JSON Schema and the reference.
-        default: what holds without it.
-        name: how it is written, where that is not the field's name in camel case.
+        doc: the key's meaning, for the JSON Schema and the reference.
+        default: the value without the key.
+        name: the key in the file, if that is not the field's name in camel case.
         more: further arguments of `attrs.field`.
     """
     return attrs.field(default=default, metadata={"doc": doc, "key": name}, **more)
 
 
 def keys(doc: str, *, name: str = "", **more: Any) -> Any:  # noqa: ANN401 -- as `key`
-    """Declare a key that holds names and values, empty by default."""
+    """Declare a key whose value is a mapping, empty by default."""
     return key(doc, attrs.Factory(dict), name=name, **more)
 
 
 def inner(default: object, *, eq: bool = True) -> Any:  # noqa: ANN401 -- as `key`
-    """Declare a field that nobody writes: it is worked out. `eq` says whether it is compared."""
+    """Declare a field that is computed, not a key. `eq` says whether it is compared."""
     return attrs.field(default=default, metadata={"inner": True}, eq=eq, repr=eq)
 
 
 def key_of(attribute: attrs.Attribute[object]) -> str:
-    """Return the key an operator writes for a field."""
+    """Return the key in the file for a field."""
     head, *rest = attribute.name.split("_")
     return str(attribute.metadata.get("key") or head + "".join(part.title() for part in rest))
 
 
 @functools.cache
 def fields_of(cls: type[attrs.AttrsInstance]) -> Mapping[str, attrs.Attribute[object]]:
-    """Return the fields of a section by the keys an operator may write in it."""
+    """Return the fields of a section by their keys in the file."""
     return {key_of(a): a for a in attrs.fields(cls) if not a.metadata.get("inner")}
 
 
@@ -155,7 +155,7 @@ def is_section(kind: Any) -> bool:  # noqa: ANN401 -- any annotation
 
 @functools.cache
 def without_none(kind: Any) -> Any:  # noqa: ANN401 -- any annotation
-    """Return the type itself of a type that may also be absent."""
+    """Return an optional type without its None."""
     members = [member for member in typing.get_args(kind) if member is not types.NoneType]
     optional = typing.get_origin(kind) in (typing.Union, types.UnionType) and len(members) == 1
     return members[0] if optional else kind
@@ -163,7 +163,7 @@ def without_none(kind: Any) -> Any:  # noqa: ANN401 -- any annotation
 
 @functools.cache
 def inside(kind: Any) -> Any:  # noqa: ANN401 -- any annotation
-    """Return the type of what a list or a mapping of names holds, or None for anything else."""
+    """Return the type of the items of a list or a mapping, or None for any other type."""
     origin, members = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         return members[0]
@@ -172,7 +172,7 @@ def inside(kind: Any) -> Any:  # noqa: ANN401 -- any annotation
 
 @functools.cache
 def holds_secrets(kind: Any) -> bool:  # noqa: ANN401 -- any annotation
-    """Whether something in a type is secret."""
+    """Whether any part of a type is secret."""
     kind = without_none(kind)
     if is_section(kind):
         return any(map(holds_secrets, types_of(kind).values()))

@@ -1,6 +1,6 @@
-"""The numbers that hold for one model, after "model, else global, else default" is settled.
+"""The limits of one model: the model's own, else the global ones, else the defaults.
 
-Owns the order of resolution. Who applies a limit is the supervisor's business.
+Owns the order in which they are resolved. The supervisor applies the limits.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ DEFAULT_CONCURRENCY = 10
 DEFAULT_READY_TIMEOUT = 120
 SHORTEST_READY_TIMEOUT = 15  # llama-swap raises anything below to this
 DEFAULT_UNLOAD_TIMEOUT = 10
-# llama-swap gives this model more: its page opens many requests at once.
+# llama-swap gives this model a higher limit, because its page sends many requests at once.
 COMFY_UI, COMFY_UI_CONCURRENCY = "comfyui_auto", 50
 
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """What one model may take.
+    """The limits of one model.
 
     Attributes:
         ready: seconds from a start until the model answers its check.
-        sleep: seconds all steps into sleep may take, with all that proves it.
-        wake: seconds all steps out of it may take, with the check and the questions behind them.
-        sleep_call: seconds one HTTP step into sleep may take that has no limit of its own.
-        wake_call: the same for waking.
-        check: seconds until a question that proves a sleep or a wake must be answered right, where
+        sleep: seconds for all steps into sleep and their proof.
+        wake: seconds for all steps of a wake, its check, and its questions.
+        sleep_call: seconds for one HTTP step into sleep that has no limit of its own.
+        wake_call: the same for a wake.
+        check: seconds until a question that proves a sleep or a wake must be answered correctly, if
             it has no limit of its own, and until the memory must be free.
-        canary: seconds until the token after a wake must be there.
-        sleep_failures: sleeps and wakes that may fail in a row before the model sleeps no more; 0
+        canary: seconds until the token after a wake must arrive.
+        sleep_failures: sleeps and wakes that may fail in a row before the model no longer sleeps; 0
             is no limit.
-        backoff: seconds until the next start of a model that fails again and again, at most.
-        drain: seconds the model's requests may delay what was asked for, or others' turn; 0 is no
-            limit.
-        unload: seconds between the request to stop and SIGKILL.
-        stop: seconds ``cmdStop`` may run.
+        backoff: the longest wait in seconds before the next start of a model that keeps failing.
+        drain: seconds for which the model's requests may delay an operator's command or another
+            model's turn; 0 is no limit.
+        unload: seconds from the request to stop until SIGKILL.
+        stop: seconds for which ``cmdStop`` may run.
         sleep_ttl: idle seconds until the model sleeps; 0 is never.
         stop_ttl: idle seconds until the model stops, asleep or not; 0 is never.
-        concurrency: requests, running and waiting, that are admitted at once.
+        concurrency: requests, in flight and waiting, that are admitted at once.
     """
 
     ready: float = DEFAULT_READY_TIMEOUT
@@ -66,7 +66,7 @@ class Limits:
 
 
 def resolve_limits(config: Config, model: Model) -> Limits:
-    """Settle each limit: the model's own, else the global one, else the default."""
+    """Resolve each limit: the model's own, else the global one, else the default."""
     sleep = _first(model.cmd_sleep_timeout, config.cmd_sleep_timeout, DEFAULT_SLEEP_TIMEOUT)
     wake = _first(model.cmd_wake_timeout, config.cmd_wake_timeout, DEFAULT_WAKE_TIMEOUT)
     unload = model.unload_timeout or config.unload_timeout or DEFAULT_UNLOAD_TIMEOUT
@@ -94,14 +94,14 @@ def resolve_limits(config: Config, model: Model) -> Limits:
 
 
 def _ready(config: Config, model: Model) -> int:
-    """Return the limit to become ready of a model that has none of its own."""
+    """Return the limit to become ready for a model that has none of its own."""
     of_its_kind = PRESETS[model.sleep].ready_timeout if model.sleep else 0
     is_given = config.health_check_timeout is not None
     return of_its_kind if of_its_kind and not is_given else _everyones_ready(config)
 
 
 def _everyones_ready(config: Config) -> int:
-    """Return the limit of ``healthCheckTimeout``, which llama-swap gives an end as well."""
+    """Return the limit of ``healthCheckTimeout``, with the same lower bound as in llama-swap."""
     given = _first(config.health_check_timeout, DEFAULT_READY_TIMEOUT)
     return max(given, SHORTEST_READY_TIMEOUT)
 
@@ -117,7 +117,7 @@ def _ttls(config: Config, model: Model) -> tuple[int, int]:
 
 
 def _whole(steps: Sequence[Step], everyones: int, of_a_call: int | None) -> int:
-    """Return the limit of all steps: everyone's, unless the steps' own together are more."""
+    """Return the limit of all steps together: the general one, or the sum of theirs if higher."""
     own = (_first(step.limit, of_a_call if isinstance(step, Call) else None) for step in steps)
     return max(everyones, sum(own))
 

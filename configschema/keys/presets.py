@@ -1,7 +1,7 @@
-"""Model servers whose way to sleep is known: ``sleep: vllm`` and others.
+"""Presets: model servers whose way to sleep is known, such as ``sleep: vllm``.
 
-Owns the steps of each, what proves them, and what the server needs for them. What each frees and
-cannot do is told in the documentation. Sources: the servers' own documentation and routes.
+Owns the steps of each, what proves them, and what the server needs for them. The documentation
+tells what each frees and cannot do. Sources: the servers' own documentation and routes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Server:
 
     Attributes:
         proxy: its address.
-        model: what it calls the model.
+        model: the server's name for the model.
         argv: the command that starts it.
     """
 
@@ -42,12 +42,12 @@ class Server:
     argv: tuple[str, ...] = ()
 
     def post(self, name: str, path: str, body: object = None, **more: object) -> Call:
-        """Return a step that asks for something to be done."""
+        """Return a step that makes the server do something."""
         text = "" if body is None else json.dumps(body)
         return self._call("POST", name, path, body=text, **more)
 
     def get(self, name: str, path: str, **more: object) -> Call:
-        """Return a question, which is asked again until it is answered right."""
+        """Return a question, which is repeated until its answer is right."""
         return self._call("GET", name, path, repeat=True, **more)
 
     def _call(self, method: str, name: str, path: str, **more: object) -> Call:
@@ -61,12 +61,12 @@ class Needs:
     """What a model server needs for its preset.
 
     Attributes:
-        flags: options of its command, each with a value that will do if it takes one.
+        flags: options of its command, each with a suitable value if it takes one.
         env: variables of its environment.
-        headers: of the daemon's own requests.
-        driver: the oldest of NVIDIA's drivers that will do; 0 is none.
-        program: that helps an older one.
-        driver_with_program: the oldest that will do with it.
+        headers: headers of llamadoze's own requests.
+        driver: the oldest suitable NVIDIA driver; 0 if none is needed.
+        program: a program that helps an older driver.
+        driver_with_program: the oldest suitable driver with that program.
     """
 
     flags: tuple[str, ...] = ()
@@ -82,12 +82,12 @@ class Preset:
     """One kind of model server.
 
     Attributes:
-        build: returns how it sleeps and wakes.
-        needs: what must be there for it.
-        check_endpoint: where it answers 200, if not at the default.
-        ready_timeout: seconds it may take to become ready, where no key says so; 0 is as others.
-        naps: whether it also falls asleep by itself, and wakes by itself for a request.
-        has_slots: whether it can save and restore prompt caches as llama.cpp does.
+        build: returns how the server sleeps and wakes.
+        needs: what the server needs.
+        check_endpoint: the path that answers 200, if not the default one.
+        ready_timeout: seconds to become ready if no key sets them; 0 is the general default.
+        naps: whether the server also falls asleep and wakes by itself.
+        has_slots: whether it can save and restore prompt caches, as llama.cpp does.
     """
 
     build: Callable[[Server], Recipe]
@@ -103,7 +103,7 @@ def _vllm(server: Server) -> Recipe:
 
 
 def _vllm_level2(server: Server) -> Recipe:
-    """Weights first and the cache last, so that both copies of the weights have room."""
+    """Wakes the weights first and the cache last, so that both copies of the weights fit."""
     wake = (
         server.post("wake weights", "/wake_up?tags=weights"),
         server.post("reload weights", "/collective_rpc", {"method": "reload_weights"}),
@@ -125,9 +125,10 @@ def _of_vllm(server: Server, level: int, wake: tuple[Step, ...]) -> Recipe:
 
 
 def _sglang(server: Server) -> Recipe:
-    """It has no route that tells whether it sleeps: memory and a token must.
+    """SGLang has no route that tells whether it sleeps: freed memory and a token prove it.
 
-    A release while something still runs kills the server; flushing is refused then, and harmless.
+    A release of memory while a request is in flight kills the server. So the cache is flushed
+    first, which SGLang refuses, without harm, while a request is in flight.
     """
     return Recipe(
         sleep=(
@@ -141,12 +142,12 @@ def _sglang(server: Server) -> Recipe:
 
 
 def _llama_cpp(server: Server) -> Recipe:
-    """It falls asleep by itself when it was idle, and wakes for a request: it is never told to.
+    """llama.cpp falls asleep by itself when idle, and wakes for a request. No route does either.
 
-    To be asked for its properties neither wakes it nor keeps it awake. To split a text waits until
-    the model is loaded, whatever kind it is of, and leaves its slots as they are. That is also the
-    question after a wake: the properties might tell of the next nap. Source: the section "Sleeping
-    on Idle" in the server's README.
+    A request for its properties does not wake it or keep it awake. A request to tokenize a text
+    waits until the model is loaded, whatever kind of model that is, and leaves its slots unchanged.
+    It is also the question after a wake, because the properties may tell of the next nap already.
+    Source: the section "Sleeping on Idle" in the server's README.
     """
     idle = idle_seconds(server.argv)
     limit = int(idle) + UNLOADS_IN if idle.isdecimal() else None
@@ -162,19 +163,19 @@ def _llama_cpp(server: Server) -> Recipe:
 
 
 def idle_seconds(argv: Sequence[str]) -> str:
-    """Return after how many idle seconds llama.cpp falls asleep, as its command says it, or not."""
+    """Return the idle seconds until llama.cpp falls asleep, from its command; empty if not set."""
     pairs = pairwise(words_of(argv))
     return next((value for flag, value in pairs if flag.replace("_", "-") == IDLE_SECONDS), "")
 
 
 def words_of(argv: Sequence[str]) -> Iterator[str]:
-    """Yield the words of a command, also of a script that it gives to a shell."""
+    """Yield the words of a command, including those of a script for a shell."""
     for argument in argv:
         yield from argument.split()
 
 
 def _llama_cpp_router(server: Server) -> Recipe:
-    """A model that was not loaded yet is refused with 400, and is what is wanted."""
+    """Status 400 counts as success: the router refuses to unload a model that is not loaded."""
     model, name = {"model": server.model}, _literal(server.model)
     status = f"data[?id == {name}].status.value | [0]"
     return Recipe(
@@ -190,7 +191,7 @@ def _llama_cpp_router(server: Server) -> Recipe:
 
 
 def _ollama(server: Server) -> Recipe:
-    """Without a prompt nothing is generated: 0 unloads, -1 loads and keeps."""
+    """Without a prompt, Ollama generates nothing: keep_alive 0 unloads, -1 loads and keeps."""
     tagged = server.model if ":" in server.model else f"{server.model}:latest"
     there = f"contains(models[].name, {_literal(tagged)})"
 
@@ -207,8 +208,11 @@ def _ollama(server: Server) -> Recipe:
 
 
 def _tabbyapi(server: Server) -> Recipe:
-    """It answers 503 where nothing is loaded. What fails in a load is told in a good answer."""
-    names = {"name": server.model, "model_name": server.model}  # in older ones and in newer ones
+    """TabbyAPI answers 503 if no model is loaded. It reports a failed load with a good status."""
+    names = {
+        "name": server.model,
+        "model_name": server.model,
+    }  # one for older versions, one for newer ones
     return Recipe(
         sleep=(server.post("unload", "/v1/model/unload", expect=(200, 503)),),
         wake=(server.post("load", "/v1/model/load", names),),
@@ -232,12 +236,12 @@ def _literal(text: str) -> str:
     return "`" + json.dumps(text).replace("`", "\\`") + "`"
 
 
-LOADS_LONG = 600  # it loads weights and compiles before it answers
+LOADS_LONG = 600  # these servers load weights and compile before they answer
 IDLE_SECONDS = "--sleep-idle-seconds"
 UNLOADS_IN = 30
-"""Seconds for llama.cpp to drop what was cut and to free its model, once it was idle for long."""
+"""Seconds for llama.cpp to drop cancelled requests and free its model, after its idle time."""
 RUNNING = "vllm:num_requests_running"
-"""Of vLLM's metrics; it may be told to have none."""
+"""A metric of vLLM. The server may be started without metrics."""
 _NEEDS_OF_VLLM = Needs(flags=("--enable-sleep-mode",), env=("VLLM_SERVER_DEV_MODE=1",))
 PRESETS: Mapping[PresetName, Preset] = {
     "vllm": Preset(build=_vllm, needs=_NEEDS_OF_VLLM, ready_timeout=LOADS_LONG),

@@ -1,7 +1,7 @@
-"""How a model sleeps and wakes: one description, whichever dialect of the file it came from.
+"""How a model sleeps and wakes: one description for all ways to write it in the file.
 
 Owns the steps, the questions that prove a sleep or a wake, and how ``cmdSleep``/``cmdWake`` and
-endpoint lists become both. Presets are in `presets`; running any of it is the supervisor's.
+endpoint lists become both. `presets` has the presets. The supervisor runs the steps.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Run:
     """A step that runs a command.
 
     Attributes:
-        name: of the step, for the log.
-        command: what to run.
-        limit: seconds it may take; None is the limit of the whole.
-        optional: whether the next step is taken even if this one fails.
-        repeat: whether it is tried again until it succeeds, within its limit.
+        name: the step's name, for the log.
+        command: the command to run.
+        limit: seconds it may take; None is the limit of all steps together.
+        optional: whether the next step runs even if this one fails.
+        repeat: whether it is repeated until it succeeds, within its limit.
     """
 
     name: str
@@ -41,18 +41,18 @@ class Call:
     """A step that makes one HTTP request.
 
     Attributes:
-        name: of the step, for the log.
-        method: of the request.
-        url: where to.
-        headers: of the request.
-        body: JSON text, or nothing.
-        expect: statuses that are success; none is any 2xx.
-        holds: a JMESPath expression that must be true of the JSON answer; nothing asks for none.
-        idle_metric: a metric of Prometheus' text that must be 0, if the answer has it.
-        limit: seconds it may take; None is the limit of all like it.
-        optional: whether the next step is taken even if this one fails.
-        repeat: whether it is tried again until it succeeds, within its limit.
-        entrance: the way to the model server, where that is on a node of a cluster.
+        name: the step's name, for the log.
+        method: the request's method.
+        url: the request's address.
+        headers: the request's headers.
+        body: JSON text; empty for none.
+        expect: statuses that are success; if empty, any 2xx.
+        holds: a JMESPath expression that must be true of the JSON answer; empty for none.
+        idle_metric: a metric in Prometheus' text format that must be 0 if the answer has it.
+        limit: seconds it may take; None is the limit of all such calls.
+        optional: whether the next step runs even if this one fails.
+        repeat: whether it is repeated until it succeeds, within its limit.
+        entrance: the way to the model server, if that runs on a node of a cluster.
     """
 
     name: str
@@ -71,14 +71,14 @@ class Call:
 
 @attrs.frozen(kw_only=True)
 class Checkpoint:
-    """A step that NVIDIA's driver takes with all processes of the model that use CUDA.
+    """A step of NVIDIA's driver, for all processes of the model that use CUDA.
 
     Attributes:
-        name: of the step, for the log.
-        action: whether they are suspended or go on.
-        limit: seconds it may take; None is the limit of the whole.
-        optional: whether the next step is taken even if this one fails.
-        repeat: whether it is tried again until it succeeds, within its limit.
+        name: the step's name, for the log.
+        action: whether the driver suspends or resumes them.
+        limit: seconds it may take; None is the limit of all steps together.
+        optional: whether the next step runs even if this one fails.
+        repeat: whether it is repeated until it succeeds, within its limit.
     """
 
     name: str
@@ -98,13 +98,13 @@ class Recipe:
     Attributes:
         sleep: the steps into sleep, in order.
         wake: the steps out of it, in order.
-        asleep: what must hold after the first, asked again until it does.
-        awake: what must hold after the second.
-        canary: whether a token is asked for after a wake.
-        idle: what must hold before a sleep if a request was cut, asked again until it does.
+        asleep: what must be true after the sleep, repeated until it is.
+        awake: what must be true after the wake, repeated until it is.
+        canary: whether a wake must produce a token.
+        idle: what must be true before a sleep if a request was cancelled, repeated until it is.
         host_memory: whether a sleep must free host memory.
-        sleeps_at_ttl: whether ``ttl`` alone means sleep rather than stop: so it is for commands,
-            after llmsnap's first form, and not for endpoints, after its later one.
+        sleeps_at_ttl: whether ``ttl`` alone means sleep rather than stop. It does for commands, as
+            in llmsnap's first form, and does not for endpoints, as in its later one.
     """
 
     sleep: tuple[Step, ...] = ()
@@ -122,7 +122,7 @@ class Recipe:
 
     @property
     def way(self) -> object:
-        """Return what a process must be started anew for, if it changes: the steps, but no keys."""
+        """Return the parts whose change needs a new process: the steps, but not their headers."""
         bare = [
             attrs.evolve(step, headers={}) if isinstance(step, Call) else step
             for step in (*self.sleep, *self.wake)
@@ -135,7 +135,7 @@ NO_QUERY: Mapping[str, str] = {}
 
 
 def from_commands(sleep: Command, wake: Command) -> Recipe:
-    """Describe sleep by two commands."""
+    """Return the recipe of two commands."""
     return Recipe(
         sleep=(Run(name="cmdSleep", command=sleep),),
         wake=(Run(name="cmdWake", command=wake),),
@@ -144,12 +144,12 @@ def from_commands(sleep: Command, wake: Command) -> Recipe:
 
 
 def from_endpoints(proxy: str, sleep: Sequence[Endpoint], wake: Sequence[Endpoint]) -> Recipe:
-    """Describe sleep by steps, with paths on the model's host, as URL references go."""
+    """Return the recipe of steps. Paths are resolved against the model's address, as in URLs."""
     return Recipe(sleep=_steps("sleep step", proxy, sleep), wake=_steps("wake step", proxy, wake))
 
 
 def verified(recipe: Recipe, proxy: str, asleep: Sequence[Check], awake: Sequence[Check]) -> Recipe:
-    """Return a recipe with questions of the operator's own, where there are any."""
+    """Return the recipe with the operator's own questions, if there are any."""
     return attrs.evolve(
         recipe,
         asleep=_steps("verify.asleep", proxy, asleep) or recipe.asleep,
@@ -158,9 +158,9 @@ def verified(recipe: Recipe, proxy: str, asleep: Sequence[Check], awake: Sequenc
 
 
 def with_headers(recipe: Recipe, proxy: str, headers: Mapping[str, str]) -> Recipe:
-    """Return a recipe whose requests to the model server have these headers, too.
+    """Return the recipe with further headers for its requests to the model server.
 
-    A step's own win. What goes to another address does not get them: one may be a key.
+    A step's own headers win. Requests to other addresses do not get them, because one may be a key.
     """
     return _at_home(
         recipe, proxy, lambda call: attrs.evolve(call, headers=_merged(headers, call.headers))
@@ -168,12 +168,12 @@ def with_headers(recipe: Recipe, proxy: str, headers: Mapping[str, str]) -> Reci
 
 
 def by_way_of(recipe: Recipe, proxy: str, entrance: Entrance) -> Recipe:
-    """Return a recipe whose requests to the model server go through its entrance."""
+    """Return the recipe, whose requests to the model server go through its entrance."""
     return _at_home(recipe, proxy, lambda call: attrs.evolve(call, entrance=entrance))
 
 
 def _at_home(recipe: Recipe, proxy: str, changed: Callable[[Call], Call]) -> Recipe:
-    """Return a recipe whose requests to the model server are changed, and no others."""
+    """Return the recipe with its requests to the model server changed, and no others."""
     home = _host(proxy)
 
     def put(steps: tuple[Step, ...]) -> tuple[Step, ...]:
@@ -199,16 +199,16 @@ def _merged(everyones: Mapping[str, str], own: Mapping[str, str]) -> Mapping[str
 def _host(url: str) -> tuple[str, str]:
     try:
         parts = urlsplit(url)
-    except ValueError:  # it is refused for it
+    except ValueError:  # a check refuses it
         return "", ""
     return parts.scheme, parts.netloc
 
 
 def address(proxy: str, reference: str, query: Mapping[str, str] = NO_QUERY) -> str:
-    """Return the address that a path or an address leads to from a model's; "" if nowhere."""
+    """Return the address of a path or an address, relative to a model's; "" if malformed."""
     try:
         parts = urlsplit(urljoin(proxy, reference))
-    except ValueError:  # one of the two is refused for it
+    except ValueError:  # a check refuses one of the two
         return ""
     if not query:
         return urlunsplit(parts)

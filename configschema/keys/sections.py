@@ -1,6 +1,6 @@
-"""The sections of the file below its top and its models: filters, peers, hooks and so on.
+"""The sections below the file's top and its models: filters, peers, hooks and so on.
 
-Owns names, types and defaults, which are llama-swap's. What must fit together is in the checks.
+Owns names, types and defaults, which are llama-swap's. The checks decide what must fit together.
 """
 
 from __future__ import annotations
@@ -39,30 +39,30 @@ class Timeouts(Section):
 
     connect: AnySeconds = key("seconds to connect", AnySeconds(30))
     keepalive: AnySeconds = key("seconds between TCP keep-alive probes", AnySeconds(30))
-    response_header: AnySeconds = key("seconds until the answer begins", AnySeconds(0))
+    response_header: AnySeconds = key("seconds to first byte of the answer", AnySeconds(0))
     tls_handshake: AnySeconds = key("seconds for the TLS handshake", AnySeconds(10))
     expect_continue: AnySeconds = key("seconds to wait for 100-continue", AnySeconds(1))
     idle_conn: AnySeconds = key("seconds an unused connection is kept", AnySeconds(90))
     silence: AnySeconds = key(
-        "seconds the network to a model server on another machine may be silent; 0 is no limit",
+        "seconds the network to another machine's model server may be silent; 0 is no limit",
         AnySeconds(60),
     )
     busy: AnySeconds = key(
-        "seconds a request may go without a byte from the model server until it is cut and the "
-        "model is checked; 0 is no limit",
+        "seconds without a byte from the model server, after which llamadoze ends the request and "
+        "checks the model; 0 is no limit",
         AnySeconds(0),
     )
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Filters(Section):
-    """What is changed in a request's JSON body; ``model`` never is."""
+    """Changes to a request's JSON body; ``model`` is never changed."""
 
     strip_params: str = key("parameters to remove, with commas between; dotted paths work", "")
     legacy_strip_params: str = key("the old spelling of stripParams", "", name="strip_params")
     set_params: Params = keys("parameters to set, by name or dotted path", repr=False)
     set_params_by_id: Mapping[str, Params] = keys(
-        "parameters to set when this name was asked for; each name is an alias of the model",
+        "parameters to set if a request names the model so; each name is an alias of the model",
         name="setParamsByID",
         repr=False,
     )
@@ -72,8 +72,8 @@ class Filters(Section):
 class Capabilities(Section):
     """What a model can do, for the list of models."""
 
-    input: tuple[str, ...] = key("what it takes", (), name="in")
-    output: tuple[str, ...] = key("what it makes", (), name="out")
+    input: tuple[str, ...] = key("kinds of input", (), name="in")
+    output: tuple[str, ...] = key("kinds of output", (), name="out")
     tools: bool = key("whether it calls tools", False)
     reranker: bool = key("whether it ranks documents", False)
     context: Count = key("tokens of context; 0 is unknown", Count(0))
@@ -88,7 +88,7 @@ class Compat(Section):
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Endpoint(Section):
-    """One step that puts a model to sleep or wakes it: a request (llmsnap's form) or a command."""
+    """A step that puts a model to sleep or wakes it: a request (llmsnap's form) or a command."""
 
     endpoint: str = key("path below the model's proxy address, or a whole address", "")
     method: Literal["POST", "GET", "PUT", "PATCH"] = key("the request's method", "POST")
@@ -98,14 +98,14 @@ class Endpoint(Section):
     expect: tuple[Positive, ...] = key("statuses that are success; without any, 2xx", ())
     holds: Expression = key("JMESPath; what must be true of the JSON answer", Expression(""))
     timeout: Seconds = key("seconds it may take; 0 is the global request timeout", Seconds(0))
-    repeat: bool = key("whether it is tried again until it succeeds, within its time", False)
-    optional: bool = key("whether the next step is taken even if this one fails", False)
-    cmd: Command = key("a command, instead of a request", NO_COMMAND)
+    repeat: bool = key("whether it is repeated until it succeeds, within its timeout", False)
+    optional: bool = key("whether the next step runs even if this one fails", False)
+    cmd: Command = key("a command in place of a request", NO_COMMAND)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Check(Section):
-    """One question that is asked until its answer proves that a model sleeps, or is awake."""
+    """A question, repeated until its answer proves that a model sleeps or is awake."""
 
     endpoint: str = key("path below the model's proxy address, or a whole address", "")
     method: Literal["GET", "POST"] = key("the request's method", "GET")
@@ -113,37 +113,41 @@ class Check(Section):
     body: str = key("the request's body, sent as JSON", "", repr=False)
     expect: tuple[Positive, ...] = key("statuses that are success; without any, 2xx", ())
     holds: Expression = key("JMESPath; what must be true of the JSON answer", Expression(""))
-    timeout: Seconds = key("seconds until it must hold; 0 is verify.timeout", Seconds(0))
-    cmd: Command = key("a command that exits with 0, instead of a request", NO_COMMAND)
+    timeout: Seconds = key("seconds until it must succeed; 0 is verify.timeout", Seconds(0))
+    cmd: Command = key("a command that exits with 0, in place of a request", NO_COMMAND)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Verify(Section):
-    """What a sleep and a wake must prove."""
+    """What proves a sleep and a wake."""
 
-    asleep: tuple[Check, ...] = key("questions after a sleep; without any, the preset's", ())
-    awake: tuple[Check, ...] = key("questions after a wake; without any, the preset's", ())
-    timeout: Timeout = key(
-        "seconds until each question, and the memory, must be right", Timeout(10)
+    asleep: tuple[Check, ...] = key("questions after a sleep; default: the preset's", ())
+    awake: tuple[Check, ...] = key("questions after a wake; default: the preset's", ())
+    timeout: Timeout = key("seconds until each question and the memory must be right", Timeout(10))
+    gpu_memory: bool = key("whether a sleep must free GPU memory, if it can be measured", True)
+    host_memory: bool | None = key(
+        "whether a sleep must free host memory; default: the preset's", None
     )
-    gpu_memory: bool = key("whether a sleep must free GPU memory, where that can be seen", True)
-    host_memory: bool | None = key("whether a sleep must free host memory; else the preset's", None)
-    freed: Percent = key("per cent of the memory that a sleep must free, at least", Percent(50))
-    max_residue: Count = key("MiB that may be left of the memory; 0 is no limit", Count(0))
+    freed: Percent = key("least percentage of memory that a sleep must free", Percent(50))
+    max_residue: Count = key(
+        "MiB of memory that a sleeping model may keep; 0 is no limit", Count(0)
+    )
     max_growth: Count = key(
-        "MiB that what is left may grow from sleep to sleep, together; then the process is "
-        "replaced; 0 is no limit",
+        "MiB by which the memory of the sleeping model may grow over all its sleeps before "
+        "llamadoze replaces the process; 0 is no limit",
         Count(1024),
     )
-    canary: bool | None = key("whether a token is asked for after a wake; else the preset's", None)
-    canary_timeout: Timeout = key("seconds until that token must be there", Timeout(60))
+    canary: bool | None = key("whether a wake must produce a token; default: the preset's", None)
+    canary_timeout: Timeout = key("seconds until that token must arrive", Timeout(60))
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class SelectorSettings(Section):
     """The settings of a selector."""
 
-    spillover: Positive = key("requests a target has before the next one is used", Positive(1))
+    spillover: Positive = key(
+        "requests that a target gets before the next one is used", Positive(1)
+    )
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -151,10 +155,10 @@ class Selector(Section):
     """A name that stands for one of several models, chosen for each request."""
 
     strategy: Literal["warm", "pin", "spillover"] | None = key(
-        "pin: the first; warm: the first that runs; spillover: the least busy", None
+        "pin: the first target; warm: the first that runs; spillover: the least busy", None
     )
     targets: tuple[str, ...] = key("models, aliases or peers' models, in order", ())
-    settings: SelectorSettings = key("for spillover", SelectorSettings())
+    settings: SelectorSettings = key("settings of spillover", SelectorSettings())
     name: str = key("shown in the list of models", "")
     description: str = key("shown in the list of models", "")
     unlisted: bool = key("whether it is left out of the list of models", False)
@@ -163,10 +167,10 @@ class Selector(Section):
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Profile(Section):
-    """Names that stand for other models while the profile is active."""
+    """Names that mean other models while the profile is active."""
 
     description: str = key("what it is for", "")
-    pins: Mapping[str, str | None] = keys("name to model; without a value the name is switched off")
+    pins: Mapping[str, str | None] = keys("model for each name; a name without a value is disabled")
 
 
 PEER_TIMEOUTS = Timeouts(response_header=AnySeconds(60))
@@ -174,22 +178,22 @@ PEER_TIMEOUTS = Timeouts(response_header=AnySeconds(60))
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Peer(Section):
-    """Another server with an OpenAI-style API, whose models are served as well."""
+    """Another server with an OpenAI-style API, whose models llamadoze serves as well."""
 
     proxy: str = key("its address; required", "")
     models: tuple[str, ...] = key("its models; at least one", ())
     api_key: Secret = key("sent to it as Bearer and x-api-key", Secret(""), repr=False)
     filters: Filters = key("changes to the request body", Filters())
-    timeouts: Timeouts = key("as a model's, but responseHeader is 60", PEER_TIMEOUTS)
-    tailcat_key: Any = key("ignored: Tailcat is not spoken here", None)
+    timeouts: Timeouts = key("as for a model, but responseHeader is 60 by default", PEER_TIMEOUTS)
+    tailcat_key: Any = key("ignored: llamadoze does not support Tailcat", None)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class OnStartup(Section):
     """What is done at the start."""
 
-    preload: tuple[str, ...] = key("models to load, one after the other", ())
-    profile: str = key("a profile that is in use from the start, and after each reload", "")
+    preload: tuple[str, ...] = key("models to load, one after another", ())
+    profile: str = key("the profile that is active after the start and after each reload", "")
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -205,9 +209,11 @@ class Store(Section):
 
     path: str = key("SQLite file of requests and decisions; required", "")
     max_mb: Count = key(
-        "MB that it may take, the oldest goes; 0 is no limit", Count(512), name="maxMB"
+        "size limit in MB, beyond which the oldest entries go; 0 is no limit",
+        Count(512),
+        name="maxMB",
     )
-    max_days: Count = key("days that it goes back; 0 is no limit", Count(30))
+    max_days: Count = key("days for which entries are kept; 0 is no limit", Count(30))
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -215,7 +221,7 @@ class Activity(Section):
     """How the activity page groups requests."""
 
     session_id: tuple[str, ...] = key(
-        "request headers that name a session, first found first", SESSION_HEADERS, name="session_id"
+        "request headers that name a session, by precedence", SESSION_HEADERS, name="session_id"
     )
 
 
@@ -228,9 +234,9 @@ class Ui(Section):
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Performance(Section):
-    """Samples of CPU, memory and GPU."""
+    """Samples of CPU, memory and GPU use."""
 
-    disabled: bool = key("whether nothing is sampled", False)
+    disabled: bool = key("whether sampling is off", False)
     every: Duration = key("time between samples, at least 5s", Duration("5s"))
 
 
@@ -242,5 +248,5 @@ class UpstreamPaths(Section):
         "paths that do not start a stopped model", tuple(map(Pattern, IGNORED_PATHS))
     )
     allow_control: bool = key(
-        "whether paths that control a model server, such as /sleep, are reached this way", False
+        "whether paths that control a model server, such as /sleep, are passed on", False
     )

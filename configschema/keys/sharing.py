@@ -1,7 +1,7 @@
-"""The sections that say who runs beside whom, in which order, and in how much memory.
+"""The sections about which models run together, in which order, and in how much memory.
 
-Owns names, types and defaults; those of groups, matrix and queue are llama-swap's. What must fit
-together is in `rules.routing`.
+Owns names, types and defaults; those of groups, matrix and queue are llama-swap's. `rules.routing`
+checks what must fit together.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ DEFAULT_GROUP = "(default)"
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Group(Section):
-    """Models that share a rule about who runs beside whom."""
+    """Models that share a rule about which models run together."""
 
     swap: bool = key("whether only one member runs at a time", True)
-    exclusive: bool = key("whether a member that runs stops the other groups", True)
-    persistent: bool = key("whether other groups leave its members alone", False)
+    exclusive: bool = key("whether a running member stops the other groups", True)
+    persistent: bool = key("whether its members never make room for other groups", False)
     members: tuple[str, ...] = key("ids of models", ())
 
 
@@ -32,45 +32,43 @@ class Matrix(Section):
 
     vars: Mapping[str, str] = keys("short names of models")
     evict_costs: Mapping[str, Positive] = keys(
-        "what it costs to make a model leave; 1 without", name="evict_costs"
+        "cost of evicting a model; default: 1", name="evict_costs"
     )
     sets: Mapping[str, str] = keys("expressions such as (a | b) & c; +name inlines another set")
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Memory(Section):
-    """What a model needs of memory, until it is measured."""
+    """The memory that a model needs, until it is measured."""
 
-    gpu: Gibibytes | None = key("GiB on each of its GPUs; 0 is a model that uses none", None)
-    host: Gibibytes | None = key("GiB of the host's memory", None)
+    gpu: Gibibytes | None = key("GiB on each of its GPUs; 0 for a model without a GPU", None)
+    host: Gibibytes | None = key("GiB of host memory", None)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class MemoryRules(Section):
-    """The memory that models may have, where that says who runs beside whom."""
+    """The memory for models, if memory decides which models run together."""
 
     reserve: Count = key("MiB left free on each GPU", Count(512))
-    gpus: tuple[str, ...] = key(
-        "which GPUs models may have, by index or UUID; without it all that are found", ()
-    )
+    gpus: tuple[str, ...] = key("GPUs for models, by index or UUID; default: all", ())
     host_memory: Gibibytes | None = key(
-        "GiB that all models together may hold on the host; without it what others leave free",
+        "GiB of host memory for all models together; default: what other programs leave free",
         None,
     )
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class RouterSettings(Section):
-    """The rules the router may use."""
+    """The rules of the router."""
 
     groups: Mapping[str, Group] = keys("as the top-level groups")
     matrix: Matrix | None = key("as the top-level matrix", None)
-    memory: MemoryRules = key("for memory", MemoryRules())
+    memory: MemoryRules = key("settings of the rule memory", MemoryRules())
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Router(Section):
-    """Which rule says who runs beside whom."""
+    """The rule about which models run together."""
 
     use: Literal["group", "matrix", "memory"] | None = key(
         "group (the default), matrix, or memory: models run together as long as they fit", None
@@ -82,21 +80,21 @@ class Router(Section):
 class Fifo(Section):
     """The queue's settings."""
 
-    priority: Mapping[str, Number] = keys("priority per model, higher first; 0 without")
+    priority: Mapping[str, Number] = keys("priority per model, higher first; default: 0")
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class SchedulerSettings(Section):
     """The settings of the schedulers."""
 
-    fifo: Fifo = key("of the only scheduler there is", Fifo())
+    fifo: Fifo = key("settings of fifo", Fifo())
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class SchedulerChoice(Section):
-    """Which scheduler says who is served next."""
+    """The scheduler, which decides the request that is served next."""
 
-    use: Literal["fifo"] = key("fifo, the only one there is", "fifo")
+    use: Literal["fifo"] = key("fifo, the only one supported", "fifo")
     settings: SchedulerSettings = key("its settings", SchedulerSettings())
 
 
@@ -104,5 +102,5 @@ class SchedulerChoice(Section):
 class Routing(Section):
     """Router and scheduler."""
 
-    router: Router = key("who runs beside whom", Router())
-    scheduler: SchedulerChoice = key("who is served next", SchedulerChoice())
+    router: Router = key("which models run together", Router())
+    scheduler: SchedulerChoice = key("the order of requests", SchedulerChoice())

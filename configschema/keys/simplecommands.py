@@ -1,7 +1,7 @@
-"""What a command runs in the end: behind sudo, env and nohup, and in a script given to a shell.
+"""What a command finally runs: after sudo, env and nohup, and inside a script for a shell.
 
-Owns the words of such wrappers and of a script, as far as they can be read: a script with more
-grammar than simple commands and loops is given up. What the programs mean is in `elsewhere`.
+Owns the words of such wrappers and of a script, as far as they can be read. A script with more
+grammar than simple commands and loops is not read. `elsewhere` knows what the programs mean.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import PurePath
 import attrs
 
 DEEPEST = 5  # shells within shells
-LONGEST = 20_000  # characters of a script; a longer one is given up
-KEPT = 4096  # answers: each command is asked about several times
+LONGEST = 20_000  # characters of a script; a longer one is not read
+KEPT = 4096  # answers: the same commands are read several times
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ash", "ksh"})
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 _SUBSTITUTION = re.compile(r"\$\([^()]*\)|`[^`]*`")
@@ -26,17 +26,17 @@ _KEYWORDS = frozenset(
 )
 _TOO_MUCH = frozenset({"for", "case", "function", "select", "esac", "[["})
 IDLE = frozenset({":", "true", "wait", "exit", "return", "trap", "echo", "printf", "set"})
-"""Commands of a shell that run no program: what is behind them is what the script is for."""
+"""Commands of a shell that run no program. The script's purpose is in the other commands."""
 
 
 @attrs.frozen
 class Wrapper:
-    """A program that runs the command behind it.
+    """A program that runs the command after it.
 
     Attributes:
         valued: its options that take the next word.
-        operands: words of its own before the command.
-        is_kept: whether another command to the same program needs it, too.
+        operands: the number of its own words before the command.
+        is_kept: whether further commands to the same program need it, too.
     """
 
     valued: frozenset[str] = frozenset()
@@ -77,8 +77,8 @@ class Simple:
     """One simple command: a program and its arguments.
 
     Attributes:
-        words: the program first; empty if nothing but variables is set.
-        kept: what another command to the same program must have before it, such as ``sudo``.
+        words: the program and its arguments; empty if the command only sets variables.
+        kept: words that a further command to the same program needs before it, such as ``sudo``.
     """
 
     words: tuple[str, ...]
@@ -97,7 +97,7 @@ def program_of(word: str) -> str:
 
 
 def commands_of(argv: Sequence[str]) -> tuple[Simple, ...]:
-    """Return the simple commands a command comes down to, in order; none if it cannot be read."""
+    """Return a command's simple commands in order; none if it cannot be read."""
     return _commands(tuple(argv), 0)
 
 
@@ -120,13 +120,13 @@ def _commands(argv: tuple[str, ...], depth: int) -> tuple[Simple, ...]:
 
 
 def last_command(argv: Sequence[str]) -> Simple | None:
-    """Return the simple command that a command is for: the last one that runs a program."""
+    """Return the simple command that matters: the last one that runs a program."""
     found = commands_of(argv)
     return next((one for one in reversed(found) if one.program not in IDLE), None)
 
 
 def words_behind(words: Sequence[str], valued: frozenset[str]) -> int:
-    """Return how many words are options, of which some take the next word."""
+    """Return how many words are options and their values, given the options that take one."""
     at = 0
     while at < len(words) and words[at].startswith("-") and words[at] != "-":
         if words[at] == "--":
@@ -136,7 +136,7 @@ def words_behind(words: Sequence[str], valued: frozenset[str]) -> int:
 
 
 def _unwrapped(command: Simple) -> Simple:
-    """Return a command without the wrappers before it; those to be kept are in `kept`."""
+    """Return a command without its wrappers. Wrappers that later commands need are in `kept`."""
     words, kept = command.words, command.kept
     while words:
         name = program_of(words[0])
@@ -155,7 +155,7 @@ def _unwrapped(command: Simple) -> Simple:
 
 
 def _length(words: Sequence[str], wrapper: Wrapper) -> int:
-    """Return how many words a wrapper has before the command."""
+    """Return how many words of a wrapper are before the command."""
     at = 1 + words_behind(words[1:], wrapper.valued)
     while wrapper.is_kept and at < len(words) and _ASSIGNMENT.match(words[at]):
         at += 1
@@ -163,7 +163,7 @@ def _length(words: Sequence[str], wrapper: Wrapper) -> int:
 
 
 def _script_of(command: Simple) -> str | None:
-    """Return the script that a command gives to a shell; None if it gives none."""
+    """Return the script that a command passes to a shell; None if there is none."""
     words = command.words[1:] if command.program == "busybox" else command.words
     if not words or program_of(words[0]) not in SHELLS:
         return None
@@ -179,25 +179,25 @@ def _script_of(command: Simple) -> str | None:
 
 
 def _parts(script: str) -> list[list[str]] | None:
-    """Return the words of each simple command of a script; None if it has more than those."""
+    """Return the words of each simple command of a script; None if the script has other parts."""
     if len(script) > LONGEST:
         return None
     lines = (line for line in script.splitlines() if not line.lstrip().startswith("#"))
     text = _SUBSTITUTION.sub("$_", "\n".join(lines).replace("\\\n", " "))
     try:
         parts = list(_split(text))
-    except ValueError:  # a quote is left open
+    except ValueError:  # a quote is not closed
         return None
     return None if any(map(_is_more, parts)) else parts
 
 
 def _is_more(part: Sequence[str]) -> bool:
-    """Whether it is more than a simple command: a loop over words, a subshell, a function."""
+    """Whether this is not a simple command, but a loop over words, a subshell, a function."""
     return part[0] in _TOO_MUCH or part[0][:1] == "(" or any(w.endswith("()") for w in part)
 
 
 def _split(text: str) -> Iterator[list[str]]:
-    """Yield the words of each simple command; of a pipe the first one's, without redirections."""
+    """Yield the words of each simple command, without redirections; of a pipe only the first."""
     lexer = shlex.shlex(text, posix=True, punctuation_chars=_OPERATORS)
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t\r", True, ""
     part: list[str] = []

@@ -1,4 +1,4 @@
-"""Plain data to frozen facts: macros and ports are put in, classes are built.
+"""From plain data to frozen objects: macros and ports are inserted, then classes are built.
 
-Owns both steps and the faults of either. Knows nothing of files.
+Owns both steps and their faults. It knows no files.
 """

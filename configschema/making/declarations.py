@@ -1,6 +1,6 @@
-"""Macros as a file declares them: which names and values there may be.
+"""Macros as a file declares them: which names and values are allowed.
 
-Owns the names that are not to be given. What a macro stands for, and where, is in `expansion`.
+Owns the reserved names. `expansion` decides what a macro stands for, and where.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from configschema.text.problems import Fault, Path
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,63}")
 BUILT_IN = {
     "PORT": "a model has a port if its cmd uses ${PORT}",
-    "MODEL_ID": "there is one in models only",
-    "PID": "there is one in cmdStop, cmdSleep, cmdWake and the cmd of a step only",
+    "MODEL_ID": "it exists inside models only",
+    "PID": "it exists in cmdStop, cmdSleep, cmdWake and the cmd of a step only",
 }
 
 
 def declared(macros: object, path: Path) -> tuple[dict[str, MacroValue], list[Fault]]:
-    """Return the macros that may be used, and what is wrong with the others."""
+    """Return the usable macros, and the faults of the others."""
     if macros is None:
         return {}, []
     if not isinstance(macros, dict):
@@ -36,11 +36,11 @@ def declared(macros: object, path: Path) -> tuple[dict[str, MacroValue], list[Fa
 
 def _unusable(name: str, value: object) -> str | None:
     if name in BUILT_IN:
-        return "macro name {} is reserved"
+        return "the macro name {} is reserved: choose another"
     if not _NAME.fullmatch(name):
         return "a macro name is 1 to 63 letters, digits, '_' or '-'"
     if not isinstance(value, MacroValue):
-        return "a macro's value is a text, a number, or true or false"
+        return "a macro's value must be a text, a number, or true or false"
     if isinstance(value, str) and f"${{{name}}}" in value:
-        return "macro {} contains itself"
+        return "the macro {} contains itself"
     return None

@@ -1,7 +1,8 @@
-"""Macros: ``${NAME}``, ``${MODEL_ID}``, ``${PORT}``, and the ports that models are given.
+"""Macros (``${NAME}``, ``${MODEL_ID}``, ``${PORT}``), and the assignment of ports to models.
 
-Owns the order of expansion, which is llama-swap's: the last declared macro first, then MODEL_ID,
-then PORT. Works on plain data before it is structured, so a macro may stand for a number.
+Owns the order of expansion, which is llama-swap's: the macro that is declared last comes first,
+then MODEL_ID, then PORT. It expands plain data before that is structured, so a macro may stand for
+a number.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ KNOWN_ON_NODES = frozenset({"HOST", "PORT"})  # of a cluster
 KNOWS_PID = frozenset({"cmdStop", "cmdSleep", "cmdWake"})
 STEPS_WITH_PID = frozenset({"sleepEndpoints", "wakeEndpoints", "verify"})
 LAST_PORT = 65535
-MOVED_BY = 100  # ports that a model may have moved up by, as its own was taken
-LONGEST_TEXT = 1_000_000  # characters; bounds macros that double each other
-LONGEST_FILE = 20_000_000  # characters that all macros together may add
-TOO_LONG = "\0 too long \0"  # stands for a text that would be longer
+MOVED_BY = 100  # how far a model may have moved up, because its own port was taken
+LONGEST_TEXT = 1_000_000  # characters; a limit for macros that double each other
+LONGEST_FILE = 20_000_000  # characters that all macros together may add to a file
+TOO_LONG = "\0 too long \0"  # replaces a text that would become longer
 TOO_MUCH = (
     f"its macros expand to more than {LONGEST_TEXT} characters, "
     f"or those of the file to more than {LONGEST_FILE}"
@@ -42,11 +43,12 @@ NOWHERE_YET: Mapping[str, MacroValue] = {}
 
 @attrs.define
 class Expansion:
-    """The expanded data of a file, the faults met on the way, and the ports given to models.
+    """The expanded data of a file, its faults, and the ports of its models.
 
-    The data has names with settings under ``models`` and ``macros``, whatever the file has there.
-    `broken` are macros that have a fault of their own, `names` says by path how a name with macros
-    was written, `users` which macro uses another first, and `length` what macros have added.
+    The data always has mappings under ``models`` and ``macros``, whatever the file has there.
+    `broken` are macros that have a fault of their own. `names` has, by path, how the file wrote a
+    name with macros. `users` has the first macro that uses another one, and `length` what macros
+    have added.
     """
 
     environment: Mapping[str, str]
@@ -64,7 +66,7 @@ class Expansion:
         self.faults.append(Fault(path, message, values))
 
     def put(self, value: Any, macros: Mapping[str, MacroValue]) -> Any:  # noqa: ANN401 -- raw YAML
-        """Expand macros in every text of a tree, the last declared first; keys stay as they are."""
+        """Expand macros in every text of a tree, the last declared first. Keys stay unchanged."""
         if isinstance(value, str):
             return self.put_text(value, macros) if "${" in value else value
         if isinstance(value, dict):
@@ -74,7 +76,7 @@ class Expansion:
         return value
 
     def put_text(self, text: str, macros: Mapping[str, MacroValue]) -> MacroValue:
-        """Expand macros in one text; one that is nothing but a macro gets its type."""
+        """Expand macros in one text. A text that is a single macro gets the type of its value."""
         for name in reversed(list(macros)):
             use = f"${{{name}}}"
             if use not in text:
@@ -92,7 +94,7 @@ class Expansion:
     def find_unknown(
         self, value: object, path: Path, known: Iterable[str], later: Collection[str] = ()
     ) -> None:
-        """Note each macro that nothing was put in for, nor will be `later`."""
+        """Note each macro that has no value now, and gets none `later`."""
         for place, name in _leftovers(value, path):
             if name == TOO_LONG:
                 self.complain(place, TOO_MUCH)
@@ -106,7 +108,7 @@ class Expansion:
         if name in BUILT_IN:
             return Fault(path, f"unknown macro {{}}: {BUILT_IN[name]}", (use,), near=use)
         if name in known:
-            late = "it is declared after the macro that uses it; declare it before"
+            late = "it is declared after the macro that uses it; declare it earlier"
             user = self.users.get(use)
             return Fault(path, f"unknown macro {{}}: {late}", (use,), near=use, also=user)
         if name in self.environment:
@@ -122,10 +124,11 @@ def expand(
     ports: Mapping[str, int] = NO_PORTS,
     where: Mapping[str, MacroValue] = NOWHERE_YET,
 ) -> Expansion:
-    """Expand every macro of a file and give each model that uses ``${PORT}`` a port of its own.
+    """Expand every macro of a file, and give each model that uses ``${PORT}`` a port of its own.
 
-    `ports` are those that models have already: they keep them, and no other model is given one.
-    `where` is the address of a model in a cluster, as ``HOST`` and ``PORT``, once it is known.
+    `ports` are the ports that models have already. They keep them, and no other model gets one of
+    them. `where` is the address of a model in a cluster, as ``HOST`` and ``PORT``, once it is
+    known.
     """
     result = Expansion(environment, where)
     everyones = _declared(raw.get("macros"), ("macros",), result)
@@ -151,7 +154,7 @@ def _expand_models(
     port = result.data.get("startPort", DEFAULT_START_PORT)
     number = isinstance(port, (int, float)) and not isinstance(port, bool)
     port = int(port) if number and 0 < port <= LAST_PORT else DEFAULT_START_PORT
-    near = range(port, port + len(models) + len(ports) + MOVED_BY)  # or startPort has changed
+    near = range(port, port + len(models) + len(ports) + MOVED_BY)  # else startPort has changed
     kept = {name: number for name, number in ports.items() if number in near}
     taken = frozenset(kept.values())
     free = (number for number in itertools.count(port) if number not in taken)
@@ -163,12 +166,12 @@ def _expand_models(
             result.complain(("models", name), _no_settings(name, body), body)
             body = None
         if body is None:
-            expanded[name] = {"proxy": ""}  # as llama-swap has it: it cannot be started anyway
+            expanded[name] = {"proxy": ""}  # as in llama-swap; the model cannot start anyway
             continue
         given = kept.get(name, port)
         expanded[name], uses_port = _expand_model(name, body, everyones, given, result)
         if uses_port and given > LAST_PORT:
-            text = f"no port is left for it: startPort is too near to {LAST_PORT}"
+            text = f"no port is left for this model: lower startPort, ports end at {LAST_PORT}"
             result.complain(("models", name), text)
         elif uses_port:
             result.ports[name] = given
@@ -177,7 +180,7 @@ def _expand_models(
 
 
 def _no_settings(name: str, body: object) -> str:
-    """Say what is wrong with a model that has no settings, and what was probably meant."""
+    """Return the fault of a model without settings, and what was probably meant."""
     message = "expected the model's settings, found {}"
     if name in fields_of(Model):
         return f"{message}; this is a key of a model: indent it below the model's name"
@@ -193,7 +196,7 @@ def _expand_model(
     port: int,
     result: Expansion,
 ) -> tuple[dict[str, Any], bool]:
-    """Return the model's expanded data, and whether it took the port."""
+    """Return the model's expanded data, and whether the model uses the port."""
     path = ("models", name)
     own = _declared(body.get("macros"), (*path, "macros"), result)
     expanded = {
@@ -205,7 +208,7 @@ def _expand_model(
     command = str(result.put(expanded.get("cmd"), macros))
     if body.get("in") is not None and result.data.get("clusters"):
         return {**_expand_on_node(expanded, macros, path, result), "macros": own}, False
-    uses_port = "${PORT}" in command or command == TOO_LONG  # which may hold anything
+    uses_port = "${PORT}" in command or command == TOO_LONG  # which may have used it
     if expanded.get("proxy") is None or (uses_port and not expanded["proxy"]):
         expanded["proxy"] = DEFAULT_PROXY
     known = {"PORT": port, **macros} if uses_port else macros
@@ -214,7 +217,7 @@ def _expand_model(
     meant = set(fields_of(Model))
     if "${PORT}" in str(expanded.get("proxy", "")):
         if _is_begun_elsewhere(expanded):
-            meant -= {"proxy"}  # what is wrong is told where it is
+            meant -= {"proxy"}  # the fault is reported at its own place
         else:
             result.faults.append(_no_port(body, str(expanded.get("cmd", "")), path))
             expanded["proxy"] = ""
@@ -226,7 +229,7 @@ def _expand_model(
 def _expand_on_node(
     model: Mapping[str, Any], macros: Mapping[str, MacroValue], path: Path, result: Expansion
 ) -> dict[str, Any]:
-    """Return the data of a model in a cluster; its address is known when it has landed."""
+    """Return the data of a model in a cluster. Its address is known once its server has landed."""
     macros = {**result.where, **macros}
     expanded = result.put({**model, "proxy": model.get("proxy") or ON_NODE}, macros)
     _expand_names(expanded, macros, path, result)
@@ -236,7 +239,7 @@ def _expand_on_node(
 
 
 def _is_begun_elsewhere(model: Mapping[str, Any]) -> bool:
-    """Whether the port may be in what is not known: a macro that is none, another key."""
+    """Whether the port may be in something unknown: an undefined macro, or another key."""
     command = str(model.get("cmd") or "")
     if not command:
         return any("${PORT}" in str(item) for key, item in model.items() if key not in _WITH_PORT)
@@ -248,18 +251,18 @@ _WITH_PORT = frozenset({"cmd", "proxy", *COMMANDS})
 
 
 def _no_port(body: Mapping[str, Any], command: str, path: Path) -> Fault:
-    """Say that the address needs a port and the command does not take one."""
-    what = "proxy uses ${PORT} but cmd does not" if body.get("proxy") else "proxy is missing"
+    """Report that the address needs a port, but the command does not use one."""
+    what = "proxy uses ${PORT}, but cmd does not" if body.get("proxy") else "proxy is missing"
     if slip := _LIKE_PORT.search(command):
-        message = f"{what}: write ${{PORT}} for {{}}"
+        message = f"{what}: write ${{PORT}} in place of {{}}"
         return Fault((*path, "proxy"), message, (slip[0],), source=command)
-    return Fault((*path, "proxy"), f"{what}: use ${{PORT}} in cmd, or name the address")
+    return Fault((*path, "proxy"), f"{what}: use ${{PORT}} in cmd, or set the server's address")
 
 
 def _expand_names(
     model: dict[str, Any], macros: Mapping[str, MacroValue], path: Path, result: Expansion
 ) -> None:
-    """Expand the one place where keys may hold macros: the names of ``setParamsByID``."""
+    """Expand the only keys that may have macros in them: the names of ``setParamsByID``."""
     filters = model.get("filters")
     by_id = filters.get("setParamsByID") if isinstance(filters, dict) else None
     if not isinstance(by_id, dict) or not any("${" in name for name in by_id):
@@ -269,7 +272,7 @@ def _expand_names(
     for name in by_id:
         meant = _as_text(result.put_text(name, macros))
         if meant in found:
-            message, other = "means {}, and so does {}", found[meant]
+            message, other = "expands to {}, as {} does", found[meant]
             fault = Fault((*path, name), message, (meant, other), also=(*path, other))
             result.faults.append(fault)
         found.setdefault(meant, name)
@@ -279,7 +282,7 @@ def _expand_names(
 
 
 def _declared(macros: object, path: Path, result: Expansion) -> dict[str, MacroValue]:
-    """Return the macros that may be used; the others become faults."""
+    """Return the usable macros. The others become faults."""
     good, faults = declared(macros, path)
     result.faults += faults
     result.broken |= {str(fault.path[-1]) for fault in faults if len(fault.path) > len(path)}
@@ -300,7 +303,7 @@ def _as_text(value: MacroValue) -> str:
 
 
 def _leftovers(value: Any, path: Path) -> Iterator[tuple[Path, str]]:  # noqa: ANN401 -- raw YAML
-    """Yield the macros still in a tree, with their paths."""
+    """Yield the macros that are left in a tree, with their paths."""
     if isinstance(value, str):
         if value == TOO_LONG:
             yield path, TOO_LONG

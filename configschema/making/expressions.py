@@ -1,7 +1,7 @@
-"""What a JMESPath expression must not be, if it is to be true or false of an answer.
+"""Mistakes in a JMESPath expression that has to be true or false of an answer.
 
-Owns the slips that compile and never hold: a bare ``true``, a field in double quotes where a text
-is meant, a function that there is not. Imported where a file has an expression: few have.
+Owns the mistakes that compile but are never true: a bare ``true``, a field in double quotes where a
+text is meant, an unknown function. Imported only if a file has an expression, which is rare.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LITERALS = frozenset({"true", "false", "null"})
 
 
 def wrong_with(expression: str) -> tuple[str, str] | None:
-    """Return what is wrong with an expression, and the word that is; None if it is good.
+    """Return what is wrong with an expression, and the wrong word; None if nothing is.
 
     The message has ``{}`` for the expression and for the word.
     """
@@ -25,15 +25,15 @@ def wrong_with(expression: str) -> tuple[str, str] | None:
         jmespath.compile(expression)
         tokens = list(Lexer().tokenize(expression))
     except (jmespath.exceptions.JMESPathError, RecursionError):
-        return "{} is no JMESPath expression", ""
+        return "{} is not a valid JMESPath expression", ""
     for before, token in pairwise([{"type": "begin", "value": ""}, *tokens]):
         kind, word = token["type"], str(token["value"])
         if before["type"] in _COMPARES and kind == "unquoted_identifier" and word in _LITERALS:
-            return "in {}, {} is a field; write it in backticks", word
+            return "in {}, {} is the name of a field; for the value, use backticks", word
         if before["type"] in _COMPARES and kind == "quoted_identifier":
-            return "in {}, {} is a field; write a text in single quotes", word
+            return "in {}, {} is the name of a field; for a text, use single quotes", word
         name = str(before["value"])
         calls = kind == "lparen" and before["type"] == "unquoted_identifier"
         if calls and name not in Functions.FUNCTION_TABLE:
-            return "in {}, there is no function {}", name
+            return "in {}, the function {} does not exist", name
     return None

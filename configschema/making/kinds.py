@@ -1,8 +1,8 @@
 """What each kind of value accepts: a text, a truth value, a number, a command, a pattern.
 
-Owns the one function of each kind. It takes what llama-swap's YAML library takes for its types: a
-number where a text is wanted, ``yes`` where a truth value is, but no text for a number. What holds
-other values is in `structuring`.
+Owns the one function of each kind. It accepts what llama-swap's YAML library accepts for its types:
+a number in place of a text, ``yes`` in place of a truth value, but no text in place of a number.
+`structuring` handles values that have other values in them.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from configschema.keys.fields import (
 MAY_BE_EMPTY = (
     ("group", "matrix", "memory"),
     ("fifo",),
-)  # for llama-swap the same as leaving it out
+)  # for llama-swap, an empty text is the same as no key
 MOST_GIBIBYTES, MOST_GPUS = 1_000_000, 64
 YES, NO = frozenset({"y", "Y", "yes", "on"}), frozenset({"n", "N", "no", "off"})
 
 
 class WrongValue(ValueError):
-    """A value is not of its kind; `values` are what the message's ``{}`` stand for."""
+    """A value is not of its kind. `values` fill the ``{}`` of the message."""
 
     def __init__(self, message: str, *values: object) -> None:
         self.message = message
@@ -56,7 +56,7 @@ def _text(value: object) -> str:
 
 def _secret(value: object) -> Secret:
     if isinstance(value, (dict, list)):
-        raise WrongValue("expected a key as text")
+        raise WrongValue("expected a secret as text, such as an API key")
     return Secret(_text(value))
 
 
@@ -98,7 +98,7 @@ def _whole(kind: Whole) -> Callable[[object], int]:
 
 
 def _number(value: object, cut: bool) -> int | None:
-    """Return a whole number, or None for what is none; nothing, under a name, is 0."""
+    """Return a whole number, or None for any other value. An empty value under a name is 0."""
     if value is None:
         return 0
     if isinstance(value, float) and math.isfinite(value) and (cut or value.is_integer()):
@@ -114,7 +114,7 @@ def _gibibytes(value: object) -> Gibibytes:
 
 
 def _gpus(value: object) -> Gpus:
-    """Take a number of GPUs, or the names of some: indexes or UUIDs, as in a list of NVIDIA's."""
+    """Accept a number of GPUs, or a list of GPUs by NVIDIA's indexes or UUIDs."""
     if isinstance(value, str):
         value = [name.strip() for name in value.split(",")]
     if isinstance(value, list):
@@ -131,14 +131,14 @@ def _command(value: object) -> Command:
         raise WrongValue("expected a command as text, found {}", value)
     text = _text(value)
     if "\0" in text:
-        raise WrongValue("holds a NUL character, which no argument can")
+        raise WrongValue("has a NUL character, which no argument can have")
     return split(text)
 
 
 def _pattern(value: object) -> Pattern:
     text = _text(value)
     if text:
-        import re2  # each start would wait for it
+        import re2  # slow to import, and few files need it
 
         quiet = re2.Options()
         quiet.log_errors = False
@@ -152,14 +152,14 @@ def _pattern(value: object) -> Pattern:
 
 
 def _plain(reason: str) -> str:
-    """Return what RE2 says without the part of the pattern that it quotes."""
+    """Return RE2's reason without the part of the pattern that it quotes."""
     return reason.partition(":")[0]
 
 
 def _expression(value: object) -> Expression:
     text = _text(value)
     if text:
-        from configschema.making.expressions import wrong_with  # each start would wait for it
+        from configschema.making.expressions import wrong_with  # slow to import, and rarely needed
 
         if wrong := wrong_with(text):
             message, *word = filter(None, wrong)
@@ -168,7 +168,7 @@ def _expression(value: object) -> Expression:
 
 
 def word(value: object, kind: object) -> str:
-    """Return a word of those that a ``Literal`` lists."""
+    """Return a value that must be one of the words of a ``Literal``."""
     words = get_args(kind)
     if value == "" and words in MAY_BE_EMPTY:
         return words[0]
@@ -190,4 +190,4 @@ KINDS: Mapping[Any, Callable[[object], object]] = {
     LogOutputs: _log_outputs,
     **{kind: _whole(numbers) for kind, numbers in WHOLE.items()},
 }
-"""The function of each kind: it takes the value."""
+"""The function of each kind, which takes the value."""

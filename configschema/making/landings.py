@@ -1,6 +1,6 @@
-"""Models in a cluster, whose address is known when their servers have come to run there.
+"""Models in a cluster, whose addresses are known only after their servers have started there.
 
-Owns the way back from the file's data to such a model. Where a server runs is not known here.
+Owns the way back from the file's data to such a model. It does not know where a server runs.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def with_landings(config: Config, data: Mapping[str, Any], environ: Mapping[str,
     """Return a configuration whose models in clusters can be told where they run.
 
     Args:
-        config: what was made of the data.
-        data: of the file, macros not expanded.
-        environ: for the macros that it was made with.
+        config: the configuration that was made of the data.
+        data: the file's data, with macros not expanded.
+        environ: the environment that its macros were expanded with.
     """
     models = {
         name: _movable(attrs.evolve(model, holding=holding_for(config, model)), data, environ)
@@ -43,9 +43,9 @@ def _movable(model: Model, data: Mapping[str, Any], environ: Mapping[str, str]) 
 def _landed(
     model: Model, data: Mapping[str, Any], environ: Mapping[str, str], landing: Landing
 ) -> Model:
-    """Make a model once more, with the address that its server has.
+    """Make a model again, with the address of its server.
 
-    Its ``cmd`` stays as it is: the server runs already, and the next one may land elsewhere.
+    Its ``cmd`` stays unchanged: the server runs already, and the next one may land elsewhere.
     """
     alone = {
         "macros": data.get("macros"),

@@ -1,6 +1,6 @@
-"""Models on another port than they were given: it was taken when they should start.
+"""Models that move to another port because theirs was taken when they were to start.
 
-Owns the way back from the file's data to such a model. Which port is free is not known here.
+Owns the way back from the file's data to such a model. It does not know which ports are free.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from configschema.making.structuring import structure
 def with_choice_of_ports(
     config: Config, data: Mapping[str, Any], environ: Mapping[str, str]
 ) -> Config:
-    """Return a configuration whose models can be moved to other ports, where they use ${PORT}.
+    """Return a configuration whose models can move to other ports if they use ${PORT}.
 
     Args:
-        config: what was made of the data.
-        data: of the file, macros not expanded.
-        environ: for the macros that it was made with.
+        config: the configuration that was made of the data.
+        data: the file's data, with macros not expanded.
+        environ: the environment that its macros were expanded with.
     """
     models = {
         name: attrs.evolve(model, on_port=partial(_moved, model, data, environ))
@@ -36,7 +36,7 @@ def with_choice_of_ports(
 
 
 def _moved(model: Model, data: Mapping[str, Any], environ: Mapping[str, str], port: int) -> Model:
-    """Make a model once more, with another port."""
+    """Make a model again, with another port."""
     alone = {
         "macros": data.get("macros"),
         "startPort": port,

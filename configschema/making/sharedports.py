@@ -1,7 +1,7 @@
-"""Models on one port of this machine: whoever answers there would be taken for all of them.
+"""Models that share a port of this machine: any server there would be taken for each of them.
 
-Owns who shares a port with whom, and that such a model makes room by stopping: one that sleeps
-keeps its port.
+Owns which models share a port. Such a model stops to make room, because a sleeping server keeps its
+port.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from configschema.text.problems import Fault
 
 
 def holders_of_ports(config: Config) -> Mapping[int, list[Model]]:
-    """Return the models by the port of this machine that they listen on.
+    """Return the models by their port of this machine.
 
-    Where only servers that run by themselves are on one, it is one server: nobody shares it.
+    If all models of a port have servers that run by themselves, that is one server, and not shared.
     """
     holders: dict[int, list[Model]] = {}
     for model in config.models.values():
@@ -32,12 +32,12 @@ def holders_of_ports(config: Config) -> Mapping[int, list[Model]]:
 
 
 def _is_there(model: Model) -> bool:
-    """Whether a model server runs by itself: the daemon neither starts nor ends it."""
+    """Whether a model server runs by itself: llamadoze does not start or stop it."""
     return not model.cmd or is_placeholder(model.cmd.argv)
 
 
 def without_sleep_on_shared_ports(config: Config) -> Config:
-    """Return the configuration with models that stop instead of sleeping where they must."""
+    """Return the configuration, in which models that share a port stop instead of sleeping."""
     sharing = [models for models in holders_of_ports(config).values() if len(models) > 1]
     sleepers = {model.id: model for models in sharing for model in models if model.can_sleep}
     awake = {name: attrs.evolve(model, recipe=NO_RECIPE) for name, model in sleepers.items()}
@@ -45,7 +45,7 @@ def without_sleep_on_shared_ports(config: Config) -> Config:
 
 
 def advise_on_ports(config: Config) -> Iterator[Fault]:
-    """Yield who loses its sleep by a shared port, and who cannot run beside whom for it."""
+    """Yield the models that cannot sleep, or cannot run together, because they share a port."""
     yield from _assigned(config)
     company = company_of(config)
     for port, models in holders_of_ports(config).items():
@@ -55,25 +55,27 @@ def advise_on_ports(config: Config) -> Iterator[Fault]:
             if model.can_sleep and len(models) > 1:
                 other = next(one for one in models if one is not model)
                 message = (
-                    "model {} listens on port {}, too, so this one is stopped to make room, "
-                    "and does not sleep: use ${PORT}"
+                    "model {} listens on port {}, too, so this model cannot sleep, and llamadoze "
+                    "stops it to make room: use ${PORT}"
                 )
                 yield _on(model, message, other, port)
             elif others:
-                message = "model {} listens on port {}, too, and may run beside it: use ${PORT}"
+                message = (
+                    "model {} listens on port {}, too, and may run at the same time: use ${PORT}"
+                )
                 yield _on(model, message, others[0], port)
-            # One model stands for all that follow the same rules.
+            # One model stands for all models with the same rules.
             seen.setdefault(company.home(model.id), model)
 
 
 def _assigned(config: Config) -> Iterator[Fault]:
-    """Yield the models whose own port is one that was given to another."""
+    """Yield the models whose fixed port was given to another model for ${PORT}."""
     given = {model.port: model for model in config.models.values() if model.port is not None}
     for model in config.models.values():
         port = local_port(model.proxy) if model.cmd or model.is_elsewhere else None
         other = given.get(port) if port is not None else None
         if model.port is None and other is not None:
-            message = "port {} is the one that model {} has for ${PORT}: change startPort"
+            message = "port {} is the ${PORT} of model {}: change startPort"
             message += ", or use ${PORT} here, too" if model.cmd else ""
             place, also = ("models", model.id, "proxy"), ("models", other.id)
             yield Fault(place, message, (port, other.id), also=also)

@@ -1,7 +1,7 @@
-"""Plain data to frozen classes: the one cattrs converter, and its errors as faults with paths.
+"""From plain data to frozen classes: the one cattrs converter, and its errors as faults.
 
-Owns lists, names and sections, which hold other values, and what follows for a model from its keys
-together: how it sleeps. What each single value accepts is in `kinds`.
+Owns lists, names and sections, which have other values in them, and what follows from a model's
+keys together: how it sleeps. `kinds` says what each single value accepts.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from configschema.making.kinds import KINDS, WrongValue, word
 from configschema.text.problems import Fault, Path
 
 OLDER_FORMS: dict[type, str] = {
-    Profile: "a list of models was the form of older files: write pins, each a name and its model",
+    Profile: "lists of models are an older form: write pins, each a name and its model",
 }
 SHORT_FORMS: dict[type, str] = {ApiKey: "key", Where: "allocation"}
 """Sections that may be written as the value of one of their keys."""
 _Section = TypeVar("_Section", bound=Section)
 _Part = tuple[str | int, Any, Any]
-"""Of a value that holds others: at which key or index, what is there, its kind."""
+"""A part of a value: its key or index, the part itself, its kind."""
 
 
 def structure(data: Mapping[str, Any], ports: Mapping[str, int]) -> tuple[Config, list[Fault]]:
-    """Build the configuration; a key with a fault has its default, so that checks can go on."""
+    """Build the configuration. A key with a fault gets its default, so that checks can go on."""
     faults: list[Fault] = []
     built = {
         name: _model(name, body, ports.get(name), faults)
@@ -58,7 +58,7 @@ def structure(data: Mapping[str, Any], ports: Mapping[str, int]) -> tuple[Config
 
 
 def _without_place(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the models, without ``in`` where the file has no clusters: other files may have it."""
+    """Return the models. Without clusters, ``in`` is dropped: other files may have such a key."""
     models: Mapping[str, Any] = data["models"]
     if data.get("clusters"):
         return models
@@ -76,7 +76,7 @@ def _model(name: str, body: Mapping[str, Any], port: int | None, faults: list[Fa
 
 
 def _recipe(model: Model) -> Recipe:
-    """Return how a model sleeps, and what proves it, in whichever words it is written."""
+    """Return how a model sleeps and what proves it, whichever keys say so."""
     steps = _steps(model)
     if not steps:
         return NO_RECIPE
@@ -110,7 +110,7 @@ def _build(
 
 
 def _without(data: Any, path: Path) -> Any:  # noqa: ANN401 -- raw YAML
-    """Drop the part at a path, or the whole list that the path leads into."""
+    """Remove the value at a path, or the whole list that the path leads into."""
     head, *rest = path
     value = data.get(head)
     if isinstance(value, dict) and rest:
@@ -119,7 +119,7 @@ def _without(data: Any, path: Path) -> Any:  # noqa: ANN401 -- raw YAML
 
 
 def _faults(error: Exception, path: Path) -> Iterator[Fault]:
-    """Walk cattrs' tree of errors; the notes on the way hold the path."""
+    """Walk cattrs' tree of errors. The notes on the way have the path."""
     if isinstance(error, WrongValue):
         yield Fault(path, error.message, error.values)
     elif isinstance(error, IterableValidationError):
@@ -127,7 +127,7 @@ def _faults(error: Exception, path: Path) -> Iterator[Fault]:
             yield from _faults(inner, (*path, note.index))
 
 
-# Lists, names and sections: what holds other values.
+# Lists, names and sections: values with other values in them.
 
 
 def _list(value: Any, kind: Any) -> tuple[Any, ...]:  # noqa: ANN401 -- cattrs' hook signature
@@ -153,10 +153,10 @@ def _names(value: Any, kind: Any) -> dict[str, Any]:  # noqa: ANN401 -- cattrs' 
 
 
 def _section(cls: Any) -> Callable[[Any, Any], Any]:  # noqa: ANN401 -- a class of keys
-    """Make the hook of a section, which looks at its keys one by one.
+    """Make the hook of a section, which structures its keys one by one.
 
-    The function that cattrs can write for a class saves 2 us of each model's 13, but to write and
-    compile those of all sections takes 14 ms: each start, and each check, would wait for that.
+    cattrs can generate a function for each class, which saves 2 us of a model's 13. But generating
+    and compiling those of all sections takes 14 ms, at each start and each check.
     """
     names = {key: attribute.name for key, attribute in fields_of(cls).items()}
     kinds = types_of(cls)
@@ -169,7 +169,7 @@ def _section(cls: Any) -> Callable[[Any, Any], Any]:  # noqa: ANN401 -- a class 
         if not isinstance(value, dict):
             older = f"; {OLDER_FORMS[cls]}" if cls in OLDER_FORMS else ""
             raise WrongValue(f"expected {_settings(cls)}, found {{}}{older}", value)
-        # A key without a value has its default.
+        # A key without a value gets its default.
         parts = ((key, value[key], kinds[key]) for key in names if value.get(key) is not None)
         return cls(**{names[key]: built for key, built in _each(parts, cls).items()})
 
@@ -177,7 +177,7 @@ def _section(cls: Any) -> Callable[[Any, Any], Any]:  # noqa: ANN401 -- a class 
 
 
 def _each(parts: Iterable[_Part], kind: Any) -> dict[Any, Any]:  # noqa: ANN401 -- any annotation
-    """Structure each part of a value, and say of all that are wrong which they are."""
+    """Structure each part of a value, and report every part that is wrong."""
     built, errors = {}, []
     for step, value, kind_of_part in parts:
         try:
@@ -203,7 +203,7 @@ def _is(form: object) -> Callable[[Any], bool]:
     return lambda kind: get_origin(kind) is form
 
 
-_converter = BaseConverter()  # cattrs' other one is for the functions that it writes
+_converter = BaseConverter()  # cattrs' other converter generates functions
 for _kind, _accept in KINDS.items():
     _converter.register_structure_hook(_kind, _one(_accept))
 for _form, _hook in {Literal: word, tuple: _list, Mapping: _names}.items():

@@ -1,4 +1,4 @@
-"""What must hold across keys: names, addresses, who may run beside whom.
+"""Rules that span several keys: names, addresses, which models may run together.
 
-Owns what refuses a file whose every key is right by itself. Knows nothing of how it is read.
+Owns what refuses a file in which every single key is right. It does not know how a file is read.
 """

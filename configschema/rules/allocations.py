@@ -1,6 +1,7 @@
-"""Rules for clusters: which allocation each model runs in, and what must fit together there.
+"""Rules for clusters: which allocation each model runs in, and which of its keys must agree.
 
-Owns the way from a model to what is held for it. What Slurm itself refuses is told when it does.
+Owns the way from a model to its allocation. What only Slurm can refuse is reported when Slurm
+refuses it.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ OURS = {
         ]
     ),
 }
-"""Options that llamadoze sets itself: a job or a step is found again by them."""
+"""Options that llamadoze sets itself, to find its jobs and steps again."""
 SHARED_ALREADY = ("cluster", "gres", "mem", "cpus", "time", "renew", "sbatch", "ttl")
 
 
 def holding_for(config: Config, model: Model) -> Holding | None:
-    """Return what is held for a model; None for one of this machine."""
+    """Return the allocation for a model, or None for a model of this machine."""
     if model.in_ is None:
         return None
     shared = model.in_.allocation
     allocation = config.allocations[shared] if shared else model.in_
     cluster = allocation.cluster or next(iter(config.clusters))
     return Holding(
-        name=shared or f"({model.id})",  # no name in the file has brackets
+        name=shared or f"({model.id})",  # no allocation of the file has such a name
         allocation=allocation,
         cluster=cluster,
         settings=config.clusters[cluster],
@@ -49,7 +50,7 @@ def holding_for(config: Config, model: Model) -> Holding | None:
 
 
 def check_clusters(config: Config) -> Iterator[Fault]:
-    """Yield what is wrong with clusters, allocations, and models in them."""
+    """Yield what is wrong with clusters, with allocations, and with models in them."""
     for name, cluster in config.clusters.items():
         path = ("clusters", name)
         if ports_of(cluster.ports) is None:
@@ -60,7 +61,7 @@ def check_clusters(config: Config) -> Iterator[Fault]:
     for name, allocation in config.allocations.items() if config.clusters else ():
         path = ("allocations", name)
         if name.startswith("("):
-            yield Fault(path, "a name that begins with '(' is one of llamadoze's own")
+            yield Fault(path, "names that begin with '(' are reserved for llamadoze: rename it")
         yield from _allocation(allocation, path, config)
     for name, model in config.models.items():
         if model.in_ is not None:
@@ -70,7 +71,9 @@ def check_clusters(config: Config) -> Iterator[Fault]:
 def _allocation(allocation: Allocation, path: Path, config: Config) -> Iterator[Fault]:
     names = ", ".join(config.clusters)
     if not allocation.cluster and len(config.clusters) > 1:
-        yield Fault((*path, "cluster"), f"is required where there are several: one of {names}")
+        yield Fault(
+            (*path, "cluster"), f"is required if there are several clusters: one of {names}"
+        )
     elif allocation.cluster and allocation.cluster not in config.clusters:
         meant = Meant(allocation.cluster, config.clusters)
         what = "there is no cluster {}"
@@ -88,7 +91,7 @@ def _options(options: tuple[str, ...], path: Path, ours: frozenset[str]) -> Iter
     for number, one in enumerate(options):
         name = one.partition("=")[0]
         if name in ours or (one[1:2] != "-" and one[:2] in ours):
-            message = "{} is llamadoze's own to give: it finds and reads its jobs by that"
+            message = "llamadoze sets {} itself, to find its jobs and read them: remove it"
             yield Fault((*path, number), message, (name,))
         if not _OPTION.fullmatch(one) or "\0" in one:
             message = "expected an option in one text, such as --qos=high, found {}"
@@ -104,13 +107,13 @@ def _model(model: Model, where: Where, path: Path, config: Config) -> Iterator[F
             what = "there is no allocation {}"
             yield Fault(place, what, (where.allocation,), meant=meant)
         elif given:
-            message = "is said in the allocation {} itself, which models share"
+            message = "belongs in allocation {} itself, because models share it"
             yield Fault((*place, given[0]), message, (where.allocation,))
     else:
         yield from _allocation(where, place, config)
     if model.detached:
-        message = "a model in a cluster is started by cmd there: take detached away"
+        message = "cmd starts the model in the cluster: remove detached"
         yield Fault((*path, "detached"), message, also=place)
     if model.sleep == "cuda-checkpoint":
-        message = "suspends processes of this machine only, and the model runs in a cluster"
+        message = "suspends processes of this machine only, but the model runs in a cluster"
         yield Fault((*path, "sleep"), message, also=place)

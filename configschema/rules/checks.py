@@ -1,7 +1,7 @@
-"""Rules for a configuration whose every key is right by itself: numbers, addresses, sleep, files.
+"""Rules for a configuration in which every key is right by itself: addresses, sleep, files.
 
-Owns what must fit within a model and at the top of the file. Names are checked in `names`, groups
-and matrix in `routing`.
+Owns what must agree within a model and at the top of the file. `names` checks names, `routing`
+checks groups and matrix.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NO_ADDRESS = "expected an address such as http://127.0.0.1:8000, found {}"
 
 
 def check(config: Config, written: Mapping[str, Any]) -> Iterator[Fault]:
-    """Yield each rule that is broken; `written` is the file's data, macros expanded."""
+    """Yield each broken rule. `written` is the file's data with macros expanded."""
     for name, model in config.models.items():
         path = ("models", name)
         yield from _sleep(model, written["models"][name], path)
@@ -52,8 +52,8 @@ def check(config: Config, written: Mapping[str, Any]) -> Iterator[Fault]:
         if not peer.proxy:
             yield Fault(where, "a peer needs an address such as http://10.0.0.2:8080")
         elif peer.proxy.lower().startswith("tailcat:"):
-            way = "put `tailcat socks` or Tailscale in front, and name its http:// address"
-            yield Fault(where, f"Tailcat is not spoken here: {way}")
+            way = "run `tailcat socks` or Tailscale in between, and give its http:// address"
+            yield Fault(where, f"llamadoze does not support Tailcat: {way}")
         elif is_malformed(peer.proxy):
             yield Fault(where, NO_ADDRESS, (peer.proxy,))
     yield from check_names(config)
@@ -65,39 +65,39 @@ def _sleep(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]
     yield from _one_way_to_sleep(model, keys, path)
     for one, other in (("cmdSleep", "cmdWake"), ("cmdWake", "cmdSleep")):
         if keys.get(one) and not keys.get(other):
-            yield Fault((*path, one), f"{other} is required where {one} is given")
+            yield Fault((*path, one), f"{one} needs {other} as well")
     for command, name in ((model.cmd_sleep, "cmdSleep"), (model.cmd_wake, "cmdWake")):
         if command.open_quote:
-            yield Fault((*path, name), f"a {command.open_quote} is begun and not ended")
+            yield Fault((*path, name), f"the quote {command.open_quote} is not closed")
     if model.sleep_mode == "enable" and not (keys.get("cmdSleep") or model.sleep):
         for key in ("sleepEndpoints", "wakeEndpoints"):
             if not _has_steps(keys.get(key)):
-                yield Fault((*path, "sleepMode"), f"{key} is required where sleepMode is enable")
+                yield Fault((*path, "sleepMode"), f"sleepMode: enable needs {key}")
     yield from _all_steps(model, path)
 
 
 def _has_steps(value: object) -> bool:
-    """Whether there is something under a key for steps; what is no list is refused for that."""
+    """Whether a key for steps has a value. Another check refuses a value that is no list."""
     return any(one is not None for one in value) if isinstance(value, list) else bool(value)
 
 
 def _one_way_to_sleep(model: Model, keys: Mapping[str, Any], path: Path) -> Iterator[Fault]:
-    """Name the ways to sleep beside the first; lists that are not used are none beside a preset."""
+    """Yield each second way to sleep. Beside a preset, lists count only if sleepMode is enable."""
     commands, preset = bool(keys.get("cmdSleep")), model.sleep is not None
     if commands and preset:
-        message = "sleep and cmdSleep are two ways to sleep: keep one"
+        message = "sleep and cmdSleep are two ways to sleep: remove one of them"
         yield Fault((*path, "sleep"), message, also=(*path, "cmdSleep"))
     for key in ("sleepEndpoints", "wakeEndpoints"):
         if keys.get(key) and commands:
-            message = "cmdSleep and endpoints are two ways to sleep: keep one"
+            message = "cmdSleep and endpoints are two ways to sleep: remove one of them"
             yield Fault((*path, key), message, also=(*path, "cmdSleep"))
         elif keys.get(key) and preset and model.sleep_mode == "enable":
-            message = "sleep and endpoints are two ways to sleep: keep one"
+            message = "sleep and endpoints are two ways to sleep: remove one of them"
             yield Fault((*path, key), message, also=(*path, "sleep"))
 
 
 def written_steps(model: Model) -> Mapping[tuple[str, ...], tuple[Endpoint | Check, ...]]:
-    """Return the steps and questions of the file, by the keys below the model that hold them."""
+    """Return the steps and questions of a model, by the keys that have them in the file."""
     return {
         ("sleepEndpoints",): model.sleep_endpoints,
         ("wakeEndpoints",): model.wake_endpoints,
@@ -116,50 +116,56 @@ def _all_steps(model: Model, path: Path) -> Iterator[Fault]:
 
 def _one_step(step: Endpoint | Check, path: Path) -> Iterator[Fault]:
     if step.cmd.open_quote:
-        yield Fault((*path, "cmd"), f"a {step.cmd.open_quote} is begun and not ended")
+        yield Fault((*path, "cmd"), f"the quote {step.cmd.open_quote} is not closed")
     of_requests = ("query", "headers", "body", "expect", "holds")
     if step.cmd and step.endpoint:
-        yield Fault((*path, "cmd"), "a step is a request or a command: keep endpoint or cmd")
+        yield Fault(
+            (*path, "cmd"), "a step is either a request or a command: remove endpoint or cmd"
+        )
     elif step.cmd:
         for key in of_requests:
             if getattr(step, key, None):
-                yield Fault((*path, key), "belongs to a request, and this step is a command")
+                yield Fault(
+                    (*path, key), "is for requests only, but this step is a command: remove it"
+                )
     elif not _leads_somewhere(step.endpoint):
         message = "expected a path such as /sleep?level=1, found {}"
         yield Fault((*path, "endpoint"), message, (step.endpoint,))
     for number, status in enumerate(step.expect):
         if not LOWEST_STATUS <= status <= HIGHEST_STATUS:
-            yield Fault((*path, "expect", number), "{} is no HTTP status", (status,))
+            yield Fault(
+                (*path, "expect", number), "{} is not an HTTP status from 200 to 599", (status,)
+            )
     for name, value in step.headers.items():
         yield from _header(name, value, (*path, "headers", name))
 
 
 def _header(name: str, value: str, path: Path) -> Iterator[Fault]:
-    """Name what would break a request's head (RFC 9110, 5.1 and 5.5; RFC 9112, 6)."""
+    """Yield what would break a request's head (RFC 9110, 5.1 and 5.5; RFC 9112, 6)."""
     if name.lower() in FRAMING:
-        yield Fault(path, "{} belongs to the request itself and cannot be set", (name,))
+        yield Fault(path, "llamadoze sets the header {} itself: remove it", (name,))
     if not _TOKEN.fullmatch(name):
-        yield Fault(path, "{} is no name of a header", (name,))
+        yield Fault(path, "{} is not a valid header name", (name,))
     if _UNSENDABLE.search(value):
-        yield Fault(path, "the value holds characters that cannot be in a header")
+        yield Fault(path, "the value has characters that a header cannot have")
 
 
 def _leads_somewhere(endpoint: str) -> bool:
-    """Whether an endpoint is a path, or an address that requests can be sent to."""
+    """Whether an endpoint is a path, or an address to which requests can be sent."""
     if not endpoint or FORBIDDEN.search(endpoint):
         return False
     return (endpoint.startswith("/") and endpoint[1:2] != "/") or is_reachable(endpoint)
 
 
 def _server(model: Model, path: Path) -> Iterator[Fault]:
-    # One that lacks a macro's value has a fault of its own.
+    # If a macro is left in it, `expansion` has reported that already.
     if "${" not in model.proxy and is_malformed(model.proxy):
         yield Fault((*path, "proxy"), NO_ADDRESS, (model.proxy,))
     if FORBIDDEN.search(model.check_endpoint):
         yield Fault((*path, "checkEndpoint"), "expected a path, found {}", (model.check_endpoint,))
     for number, entry in enumerate(model.env):
         if "\0" in entry:
-            yield Fault((*path, "env", number), "holds a NUL character, which no variable can")
+            yield Fault((*path, "env", number), "has a NUL character, which no variable can have")
 
 
 def _limits(model: Model, path: Path) -> Iterator[Fault]:
@@ -181,7 +187,7 @@ def _globals(config: Config) -> Iterator[Fault]:
 
 
 def duration_in(text: str) -> float | None:
-    """Return the seconds of a time as Go writes it, or None if it is none."""
+    """Return the seconds of a duration in Go's notation, or None if the text is none."""
     if len(text) > LONGEST_DURATION or not _DURATION.fullmatch(text):
         return None
     total = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
@@ -190,9 +196,9 @@ def duration_in(text: str) -> float | None:
 
 def _unusable_file(path: str) -> str | None:
     if not path.strip():
-        return "is required where store is given"
+        return "store needs a path"
     if "\0" in path:
-        return "{} is no path"
+        return "{} is not a path"
     file = File(path)
     if file.is_dir():
         return "{} is a folder, not a file"

@@ -1,6 +1,6 @@
-"""What looks like a secret where no key of the file says that it is one.
+"""Values that look like secrets although no key of the file says that they are.
 
-Owns the names and the forms by which a secret is known. What of a file is shown is `showing`'s.
+Owns the names and the forms that give a secret away. `showing` decides how the file is shown.
 """
 
 from __future__ import annotations
@@ -33,17 +33,18 @@ _PATTERNS = {
         *("akia", "aiza", "eyj"),
     ),
 }
-"""What stands behind a name that ends like a secret's, such as ``HF_TOKEN=`` or ``--api-key``; what
-is sent as ``Authorization``; who logs in at an address, and what a webhook is known by; keys in the
-forms that Hugging Face, OpenAI, GitHub, GitLab, NVIDIA, Slack, Amazon and Google give them. With
-each what a text must have in it, in lower case: to compile a pattern takes a while."""
-SHORTEST = 6  # characters of a value that is looked for everywhere
+"""The patterns of secrets: values behind a name that ends like a secret's, such as ``HF_TOKEN=`` or
+``--api-key``; the value of ``Authorization``; the login in an address, and the secret part of a
+webhook; keys in the forms of Hugging Face, OpenAI, GitHub, GitLab, NVIDIA, Slack, Amazon and
+Google. Each pattern has words with it, in lower case. It is compiled only for a text that has one
+of them, because compiling is slow."""
+SHORTEST = 6  # characters of a value that is hidden everywhere in the file
 _MACRO = "${"
 NO_SECRETS = ("none", "null", "true", "false", "empty", "not-needed", HIDDEN)
 
 
 def without_arguments(text: str) -> str:
-    """Return a text without what looks like a secret."""
+    """Return a text with stars in place of what looks like a secret."""
     for pattern in _patterns_for(text):
         text = re.sub(pattern, rf"\g<1>{HIDDEN}", text, flags=re.IGNORECASE)
     return text
@@ -56,7 +57,7 @@ def _patterns_for(text: str) -> list[str]:
 
 
 def looks_secret(key: str) -> bool:
-    """Whether a name is that of a secret, or of several: ``HF_TOKEN``, ``credentials``."""
+    """Whether a name stands for a secret or for several: ``HF_TOKEN``, ``credentials``."""
     names = (key, key.rstrip("sS"))
     return any(word in key.lower() for word in ("secret", "passw")) or any(
         without_arguments(f"-{name}=x") != f"-{name}=x" for name in names
@@ -64,7 +65,7 @@ def looks_secret(key: str) -> bool:
 
 
 def secrets_among(data: object) -> Iterator[str]:
-    """Yield the values in the data of a file that look like secrets, whole or within a text."""
+    """Yield the values of a file that look like secrets: whole values, and parts of texts."""
     if isinstance(data, Mapping):
         for key, value in data.items():
             yield from _texts_in(value) if looks_secret(str(key)) else secrets_among(value)
@@ -78,7 +79,7 @@ def secrets_among(data: object) -> Iterator[str]:
 
 
 def _texts_in(value: Any) -> Iterator[str]:  # noqa: ANN401 -- plain data
-    """Yield all texts in a value that can be secrets: a number of tokens is none."""
+    """Yield all texts in a value that may be secrets. A number of tokens is no secret."""
     if isinstance(value, Mapping | list):
         for one in value.values() if isinstance(value, Mapping) else value:
             yield from _texts_in(one)

@@ -1,7 +1,7 @@
-"""The expressions of a matrix: ``(a | b) & c``, ``+set``; from text to a tree.
+"""The expressions of a matrix, such as ``(a | b) & c`` and ``+set``: from text to a tree.
 
 Owns the grammar, which is llama-swap's: ``&`` (together) binds tighter than ``|`` (either), and
-``+name`` stands for another set. What the trees allow is asked in `matrixsets`.
+``+name`` inserts another set. `matrixsets` works out what the trees allow.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ DEEPEST = 100  # open parentheses
 
 
 class WrongExpression(Exception):
-    """An expression cannot be read.
+    """An expression has a syntax error.
 
-    `at` counts its characters from 0; each ``{}`` in `message` stands for one of `values`.
+    `at` is the character's index, from 0. Each ``{}`` in `message` stands for one of `values`.
     """
 
     def __init__(self, message: str, at: int, *values: str) -> None:
@@ -72,7 +72,7 @@ def read(text: str) -> Expression:
     """Read an expression.
 
     Raises:
-        WrongExpression: with the place of the fault.
+        WrongExpression: the expression has a syntax error, at the place that the error names.
     """
     tokens = list(_tokens(text))
     if not tokens:
@@ -96,7 +96,7 @@ def _tokens(text: str) -> Iterator[_Token]:
 
 @attrs.define
 class _Reader:
-    """One method per rule of the grammar; the last token is an empty one."""
+    """One method per rule of the grammar. The last token is empty."""
 
     tokens: list[_Token]
     depth: int = 0
@@ -132,14 +132,14 @@ class _Reader:
             return Reference(self.take().text, token.at)
         if token.text == "(":
             return self.inside(token)
-        wanted = "the name of a set right behind '+'" if token.text == "+" else "a name, '+' or '('"
+        wanted = "the name of a set right after '+'" if token.text == "+" else "a name, '+' or '('"
         found = self.next if token.text == "+" else token
         raise WrongExpression(f"expected {wanted}, found {_end(found)}", found.at, *_text(found))
 
     def inside(self, opening: _Token) -> Expression:
         self.depth += 1
         if self.depth > DEEPEST:
-            raise WrongExpression(f"more than {DEEPEST} open parentheses", opening.at)
+            raise WrongExpression(f"parentheses are nested more than {DEEPEST} deep", opening.at)
         inner = self.either()
         if self.next.text != ")":
             message = f"expected ')' for the '(' at character {opening.at + 1}"
@@ -168,7 +168,7 @@ def leaves(expression: Expression) -> Iterator[Name | Reference]:
 
 
 def references(trees: Mapping[str, Expression]) -> dict[str, list[str]]:
-    """Return for each set the sets that it refers to."""
+    """Return the sets that each set refers to."""
     return {
         name: [leaf.name for leaf in leaves(tree) if isinstance(leaf, Reference)]
         for name, tree in trees.items()

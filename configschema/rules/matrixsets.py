@@ -1,7 +1,7 @@
-"""What the sets of a matrix allow: who may run together, and in which of their alternatives.
+"""What the sets of a matrix allow: which models may run together, and in which alternatives.
 
-Owns the question, asked for a few models at a time: an expression that stands for thousands of
-alternatives is never written out. Who has to leave for whom is the supervisor's business.
+Answers the question for a few models at a time, so an expression with thousands of alternatives is
+never written out. The supervisor decides which model makes room for which.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from configschema.rules.matrixlanguage import (
     references,
 )
 
-MOST_ALTERNATIVES = 64  # of one expression, where an answer that may be wrong is good enough
+MOST_ALTERNATIVES = 64  # of one expression, where an approximate answer is good enough
 
 
 @attrs.frozen
@@ -32,15 +32,15 @@ class Sets:
     """All sets of a matrix.
 
     Attributes:
-        expressions: by the name of the set; no reference goes in a circle.
-        models: the model that each short name in them stands for.
+        expressions: by the name of the set; references form no cycle.
+        models: for each short name, its model.
     """
 
     expressions: Mapping[str, Expression]
     models: Mapping[str, str]
 
     def members(self) -> list[str]:
-        """Return every model that is in a set, each once."""
+        """Return every model that is in any set, each once."""
         names = (
             leaf.name
             for tree in self.expressions.values()
@@ -50,9 +50,9 @@ class Sets:
         return list(dict.fromkeys(self.models.get(name, name) for name in names))
 
     def allow_together(self, wanted: frozenset[str]) -> bool:
-        """Whether some set holds all of these models at once.
+        """Whether some set has all of these models at once.
 
-        Where there are too many alternatives to be sure, the answer is yes.
+        If there are too many alternatives to be sure, the answer is yes.
         """
         every = (1 << len(wanted)) - 1
         return any(
@@ -63,15 +63,16 @@ class Sets:
     def alternatives(
         self, relevant: Sequence[str], most: int | None = None
     ) -> Iterator[tuple[str, list[int]]]:
-        """Yield each set with its alternatives, as far as they hold the relevant models.
+        """Yield each set with its alternatives, reduced to the relevant models.
 
-        An alternative is a bit mask: bit 0 stands for the first relevant model. Those that are part
-        of another one are left out. The order is llama-swap's, which settles ties: sets as they
-        stand in the file, each behind those it refers to; alternatives from left to right.
+        An alternative is a bit mask, in which bit 0 is the first relevant model. An alternative
+        that is part of another one is left out. The order is llama-swap's, which settles ties: sets
+        in the order of the file, but each set after those it refers to; alternatives from left to
+        right.
 
         Args:
             relevant: the models in question.
-            most: look at no more alternatives than about these; None looks at all.
+            most: roughly how many alternatives to look at; None looks at all.
         """
         bits = {model: 1 << place for place, model in enumerate(relevant)}
         known: dict[str, list[int]] = {}
@@ -82,7 +83,7 @@ class Sets:
     def written_out(self, models: Sequence[str], most: int) -> list[int] | None:
         """Return all alternatives of all sets, in the order of `alternatives`.
 
-        None if there are more than `most`: nothing was written out then.
+        Return None, without writing out any, if there are more than `most`.
         """
         counts: dict[str, int] = {}
         for name in self._in_order():
@@ -96,7 +97,7 @@ class Sets:
         return list(dict.fromkeys(mask for masks in known.values() for mask in masks))
 
     def partners(self) -> dict[str, frozenset[str]]:
-        """Return for each model all those that some set holds together with it."""
+        """Return for each model all models that some set allows together with it."""
         members: dict[str, frozenset[str]] = {}
         found: dict[str, set[str]] = {}
         for name in self._in_order():
@@ -104,7 +105,7 @@ class Sets:
         return {name: frozenset(others) for name, others in found.items()}
 
     def _in_order(self) -> Iterator[str]:
-        """Yield the sets as they stand, but each behind those it refers to."""
+        """Yield the sets in the order of the file, but each set after those it refers to."""
         ahead = references(self.expressions)
         done: set[str] = set()
         for first in self.expressions:
@@ -159,7 +160,7 @@ class Sets:
         members: Mapping[str, frozenset[str]],
         found: dict[str, set[str]],
     ) -> frozenset[str]:
-        """Note who meets whom in an expression; return all who are in it."""
+        """Note which models meet in an expression. Return all models in it."""
         match expression:
             case Name(name):
                 return frozenset({self.models.get(name, name)})
@@ -193,7 +194,7 @@ def _count(expression: Expression, counts: Mapping[str, int]) -> int:
 
 
 def _frontier(masks: Iterable[int], most: int | None) -> list[int]:
-    """Leave out what is part of another one; a mask that covers others stands behind them."""
+    """Drop masks that are part of another one. A mask that replaces others goes to the end."""
     kept: list[int] = []
     seen: set[int] = set()
     for mask in masks:

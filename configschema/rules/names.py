@@ -1,6 +1,6 @@
-"""Who has which name: models, aliases, peers' models, selectors and profiles share one namespace.
+"""The one namespace of models, aliases, peers' models, selectors and profiles.
 
-Owns that each name means one thing and that each target is there.
+Owns that each name means one thing, and that the target of each name exists.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def check_names(config: Config) -> Iterator[Fault]:
-    """Yield each name that is given twice, and each that leads nowhere."""
+    """Yield each name that is given twice, and each name whose target does not exist."""
     yield from _unwritable(config)
     yield from _aliases(config)
     yield from _names_by_id(config)
@@ -35,8 +35,8 @@ def check_names(config: Config) -> Iterator[Fault]:
 
 
 def _unwritable(config: Config) -> Iterator[Fault]:
-    """Name what no path and no log can hold as it is."""
-    what = "a name is one line of text: it holds a line break or another control character"
+    """Yield names that cannot be part of a path or a log line as they are."""
+    what = "a name cannot have a line break or another control character"
     for name, model in config.models.items():
         if _CONTROL.search(name):
             yield Fault(("models", name), what)
@@ -62,12 +62,12 @@ def _profiles(config: Config) -> Iterator[Fault]:
 
 
 def _is_known(name: str, config: Config) -> bool:
-    """Whether a name means a model, an alias, a peer's model or a selector."""
+    """Whether a name is that of a model, an alias, a peer's model or a selector."""
     return config.find(name) is not None or name in config.selectors or _is_peers(name, config)
 
 
 def _full_names(config: Config) -> dict[str, Path]:
-    """Return the full names of peers' models (``peer/model``), each with its place."""
+    """Return the full names of peers' models (``peer/model``) with their places."""
     return {
         f"{peer_name}/{model}": ("peers", peer_name, "models", number)
         for peer_name, peer in config.peers.items()
@@ -76,11 +76,11 @@ def _full_names(config: Config) -> dict[str, Path]:
 
 
 def _nobody(path: Path, what: str, name: str, config: Config) -> Fault:
-    """Say that a name is nobody's, or that it is more than one peer's."""
+    """Report that no model has a name, or that models of several peers have it."""
     holders = [peer_name for peer_name, peer in config.peers.items() if name in peer.models]
     if len(holders) < 2:
         return no_such(path, what, name, config)
-    message = "more than one peer has a model {}: write one of their full names, such as {}"
+    message = "several peers have a model {}: write its full name with the peer, such as {}"
     return Fault(path, message, (name, f"{holders[0]}/{name}"))
 
 
@@ -90,7 +90,7 @@ def _is_peers(name: str, config: Config) -> bool:
 
 
 def _alias_places(config: Config) -> dict[str, Path]:
-    """Return where each alias is given first; names of ``setParamsByID`` are aliases, too."""
+    """Return the first place of each alias. Names of ``setParamsByID`` are aliases, too."""
     places: dict[str, Path] = {}
     for name, model in config.models.items():
         for number, alias in enumerate(model.aliases):
@@ -122,10 +122,10 @@ def _names_by_id(config: Config) -> Iterator[Fault]:
             if by_id == name:
                 continue
             if by_id in config.models:
-                message = "is another model's id, and would be this one's alias"
+                message = "would be an alias of this model, but is the id of another one"
                 yield Fault(path, message, also=("models", by_id))
             elif places[by_id][1] != name:
-                message = "would be an alias, but is already an alias of {}"
+                message = "would be an alias of this model, but {} has that alias already"
                 yield Fault(path, message, (places[by_id][1],), also=places[by_id])
 
 
@@ -139,7 +139,7 @@ def _peers(config: Config) -> Iterator[Fault]:
             owner, place = seen.setdefault(full, (peer_name, path))
             if owner != peer_name:
                 yield Fault(
-                    path, "its full name {} has another peer's model, too", (full,), also=place
+                    path, "a model of another peer has the full name {}, too", (full,), also=place
                 )
             if full in config.models:
                 message = "its full name {} is also a model's id"
@@ -169,17 +169,21 @@ def _selector(name: str, selector: Selector, config: Config) -> Iterator[Fault]:
         place = (*path, "targets", number)
         local = config.find(target)
         if target in config.selectors:
-            yield Fault(place, "{} is a selector itself; name its targets instead", (target,))
+            yield Fault(place, "{} is a selector, too: name its targets instead", (target,))
         elif local is None and not _is_peers(target, config):
             yield _nobody(place, "there is no model {}", target, config)
         elif local is None and selector.strategy == "warm":
-            yield Fault(place, "{} is a peer's; warm can choose local models only", (target,))
+            yield Fault(
+                place,
+                "{} is a peer's model, but strategy warm can choose local models only",
+                (target,),
+            )
     if selector.strategy == "spillover":
         yield from _spillover(path, selector, config)
 
 
 def _spillover(path: Path, selector: Selector, config: Config) -> Iterator[Fault]:
-    """Targets that share the load must be able to run at the same time."""
+    """Check that the targets can run at the same time, because they share the load."""
     found = [model.id for target in selector.targets if (model := config.find(target))]
     for twice in (name for name, times in Counter(found).items() if times > 1):
         yield Fault((*path, "targets"), "model {} is a target twice", (twice,))
@@ -189,7 +193,10 @@ def _spillover(path: Path, selector: Selector, config: Config) -> Iterator[Fault
     if rules.matrix is not None:
         sets = sets_of(rules.matrix)
         if sets and not sets.allow_together(frozenset(found)):
-            yield Fault((*path, "targets"), "no set of the matrix lets them run together")
+            yield Fault(
+                (*path, "targets"),
+                "spillover needs targets that run together, but no set of the matrix allows it",
+            )
         return
     together = any(
         not group.swap and set(found) <= set(group.members)
@@ -197,5 +204,7 @@ def _spillover(path: Path, selector: Selector, config: Config) -> Iterator[Fault
         if name != DEFAULT_GROUP
     )
     if not together:
-        message = "must run together: put them into one group with swap: false"
+        message = (
+            "spillover needs targets that run together: put them into one group with swap: false"
+        )
         yield Fault((*path, "targets"), message)

@@ -1,7 +1,7 @@
-"""Who may run beside whom, as the file says it: groups, a matrix, or what memory there is.
+"""Which models may run together, as the file says it: by groups, by a matrix, or by memory.
 
-Owns which of them is in effect, in the old place or the new, and the rules for each. What follows
-for running models is the supervisor's business.
+Owns which of these rules is in effect, at the older place or the newer one, and the checks of each.
+The supervisor works out what follows for running models.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SETTINGS: Path = ("routing", "router", "settings")
 
 @attrs.frozen
 class Rules:
-    """The rules in effect, and where they stand in the file."""
+    """The rules in effect, and their place in the file."""
 
     groups: Mapping[str, Group] = attrs.field(factory=dict)
     matrix: Matrix | None = None
@@ -41,7 +41,7 @@ class Rules:
 
 
 def rules_of(config: Config) -> Rules:
-    """Return the rules in effect; without any, all models are in one group."""
+    """Return the rules in effect. Without any, all models are in one group."""
     router = config.routing.router
     if config.matrix is not None:
         return Rules(matrix=config.matrix, path=("matrix",))
@@ -61,17 +61,19 @@ def check_routing(config: Config) -> Iterator[Fault]:
     has_old = bool(config.groups) or config.matrix is not None
     settings = router.settings
     if has_old and (router.use or settings.groups or settings.matrix is not None):
-        message = f"routing.router and the older {old} cannot both be used; move {old} into it"
+        message = f"routing.router and the older {old} cannot both be used: move {old} into it"
         yield Fault(("routing", "router"), message, also=(old,))
     if config.groups and config.matrix is not None:
-        yield Fault(("matrix",), "groups and matrix cannot both be used", also=("groups",))
+        yield Fault(
+            ("matrix",),
+            "groups and matrix cannot both be used: remove one",
+            also=("groups",),
+        )
     rules = rules_of(config)
     if router.use == "matrix" and not has_old and rules.matrix is None:
         yield Fault(("routing", "router", "use"), "is matrix, but settings.matrix is missing")
     if rules.memory is not None and rules.memory.host_memory == Gibibytes(0):
-        message = (
-            "leaves nothing for any model; leave it out to let models have what others leave free"
-        )
+        message = "leaves no memory for models: remove it, and they get what others leave free"
         yield Fault((*rules.path, "hostMemory"), message)
     if rules.matrix is not None:
         yield from _matrix(rules.matrix, rules.path, config)
@@ -84,10 +86,10 @@ def check_routing(config: Config) -> Iterator[Fault]:
 
 
 def no_such(path: Path, what: str, name: str, config: Config) -> Fault:
-    """Say that a name is none of a model, and what may have been meant."""
+    """Report that no model has a name, and which name may have been meant."""
     owner = config.find(name)
     if owner is not None:
-        return Fault(path, f"{what}; it is an alias: write {{}}", (name, owner.id))
+        return Fault(path, f"{what}, because it is an alias: write {{}}", (name, owner.id))
     return Fault(path, what, (name,), meant=Meant(name, config.models))
 
 
@@ -95,7 +97,7 @@ def _groups(groups: Mapping[str, Group], path: Path, config: Config) -> Iterator
     places: dict[str, Path] = {}
     for name, group in groups.items():
         for number, member in enumerate(group.members):
-            if name == DEFAULT_GROUP:  # llama-swap makes this one itself
+            if name == DEFAULT_GROUP:  # llama-swap makes this group itself
                 continue
             place = (*path, name, "members", number)
             if member in places:
@@ -147,7 +149,7 @@ def _at(position: int, message: str, text: str, path: Path, *values: str) -> Fau
 
 
 def _circles(trees: Mapping[str, Expression], path: Path) -> Iterator[Fault]:
-    """Name each circle of references, at the first of its sets."""
+    """Yield each cycle of references, at the first of its sets."""
     left = references(trees)
     while left:
         try:
@@ -155,7 +157,7 @@ def _circles(trees: Mapping[str, Expression], path: Path) -> Iterator[Fault]:
         except CycleError as error:
             circle = error.args[1][:-1]
             first = min(circle, key=list(trees).index)
-            message = "this set comes back to itself by way of {}"
+            message = "this set refers to itself by way of {}"
             yield Fault((*path, first), message, (", ".join(circle),))
             left = {name: ahead for name, ahead in left.items() if name not in circle}
         else:
@@ -163,7 +165,7 @@ def _circles(trees: Mapping[str, Expression], path: Path) -> Iterator[Fault]:
 
 
 def sets_of(matrix: Matrix) -> Sets | None:
-    """Return the sets of a matrix; None if they have faults."""
+    """Return the sets of a matrix, or None if they have faults."""
     try:
         trees = {name: read(text) for name, text in matrix.sets.items()}
     except WrongExpression:
@@ -176,13 +178,13 @@ def sets_of(matrix: Matrix) -> Sets | None:
 
 @attrs.frozen
 class Company:
-    """Who may have whom beside it.
+    """Which models may run together.
 
     Attributes:
         rules: the rules in effect.
-        groups: the group of each model that is in one.
-        partners: whom each model may have beside it by the matrix, where one is in effect.
-        places: where each model runs that runs in a cluster.
+        groups: for each model that is in a group, the group.
+        partners: if a matrix is in effect, the models that each model may run with.
+        places: for each model of a cluster, its allocation.
     """
 
     rules: Rules
@@ -191,7 +193,7 @@ class Company:
     places: Mapping[str, str] = attrs.field(factory=dict)
 
     def home(self, model: str) -> str:
-        """Return what all models have in common to which the same rules apply."""
+        """Return a key that is the same for all models to which the same rules apply."""
         return (
             model
             if self.rules.matrix or self.rules.memory
@@ -199,7 +201,7 @@ class Company:
         )
 
     def may_meet(self, one: str, other: str) -> bool:
-        """Whether the two may be awake at the same time."""
+        """Whether two models may be awake at the same time."""
         if self.rules.memory or self.places.get(one, "") != self.places.get(other, ""):
             return True
         if self.rules.matrix:
@@ -213,7 +215,7 @@ class Company:
 
 
 def company_of(config: Config) -> Company:
-    """Return who may have whom beside it."""
+    """Return which models of a configuration may run together."""
     rules = rules_of(config)
     groups = {
         member: name

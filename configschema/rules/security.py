@@ -1,6 +1,6 @@
-"""Rules for who may use the daemon: API keys, names of this machine, pages of other sites.
+"""Rules for access to the daemon: API keys, names of this machine, pages of other sites.
 
-Owns what llama-swap checks of ``security.cors``, and that a key is one.
+Owns the checks of API keys and host names, and those that llama-swap has for ``security.cors``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _KEY_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def check_security(config: Config) -> Iterator[Fault]:
-    """Yield each rule that is broken."""
+    """Yield each broken rule."""
     yield from _keys(config)
     for number, host in enumerate(config.security.hosts):
         if not _NAME.fullmatch(host):
@@ -50,7 +50,9 @@ def _keys(config: Config) -> Iterator[Fault]:
             yield Fault((*path, "name"), message, (one.name,))
         elif one.name and one.name in names:
             first: Path = ("apiKeys", names[one.name])
-            yield Fault((*path, "name"), "{} is the name of another key", (one.name,), also=first)
+            yield Fault(
+                (*path, "name"), "another key has the name {} already", (one.name,), also=first
+            )
         names.setdefault(one.name, number)
         if not one.name and (one.requests_per_minute or one.in_flight or one.share != 1):
             yield Fault(path, "a key with limits or a share needs a name")
@@ -63,9 +65,9 @@ def _cors(cors: Cors, path: Path) -> Iterator[Fault]:
             message = "expected * or scheme://host[:port], without a path, found {}"
             yield Fault((*path, "allowedOrigins", number), message, (origin,))
     if allowed == ():
-        yield Fault((*path, "allowedOrigins"), "expected one origin at least, or *")
+        yield Fault((*path, "allowedOrigins"), "expected at least one origin, or *")
     if cors.allow_credentials and (allowed is None or "*" in allowed):
-        message = "browsers refuse credentials beside *: name the origins"
+        message = "browsers refuse credentials with *: list the origins in allowedOrigins"
         yield Fault((*path, "allowCredentials"), message)
     lists = {
         "allowedMethods": cors.allowed_methods,

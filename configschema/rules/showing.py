@@ -1,6 +1,6 @@
-"""What may be shown of the settings in effect: all but secrets, with the keys of the file.
+"""The settings in effect as anybody may see them: all but secrets, under the keys of the file.
 
-Owns what is left out, and in which form the rest is shown.
+Owns which values are left out, and how the others are shown.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ COMMANDS = {"cmd": "cmd", "cmdStop": "cmd_stop", "cmdSleep": "cmd_sleep", "cmdWa
 
 
 def texts_of(model: Model) -> dict[str, str]:
-    """Return the texts of a model in which there may be what is secret elsewhere, by their keys."""
+    """Return the texts of a model that may have secrets from elsewhere in them, by their keys."""
     commands = {key: getattr(model, name).text for key, name in COMMANDS.items()}
     texts = {**commands, "proxy": model.proxy, "env": "\n".join(model.env)}
     return {key: text for key, text in texts.items() if text or key in ("cmd", "proxy")}
 
 
 def with_shown(config: Config, report: Report) -> Config:
-    """Return the configuration with what may be shown of its models."""
+    """Return the configuration, whose models know how they may be shown."""
     models = {
         name: attrs.evolve(
             model,
@@ -49,7 +49,7 @@ def with_shown(config: Config, report: Report) -> Config:
         )
         for name, model in config.models.items()
     }
-    # The rest of a report, which has the trees of the files, is not held.
+    # The rest of a report is not kept, because it has the trees of the files.
     hide = attrs.evolve(report, find=_nowhere, names={}, files=()).without_secrets
     return attrs.evolve(config, models=models, hide=hide)
 
@@ -61,18 +61,18 @@ def _nowhere(*_: object) -> Place:
 def shown_texts(
     texts: Mapping[str, str], data: Mapping[str, Any], report: Report
 ) -> Mapping[str, str]:
-    """Return the files without secrets; it takes a while, and few ask for it."""
+    """Return the files without secrets. This is slow, and done only on demand."""
     written = {*secrets_in(data)}
     secrets = {*report.secrets, *written, *macros_of(written, data)}
     return {file: file_text(text, secrets, report.without_secrets) for file, text in texts.items()}
 
 
 def settings_of(config: Config, name: str) -> dict[str, Any]:
-    """Return the settings of a model that say something, in the order of the schema.
+    """Return the settings of a model that are not the default, in the order of the schema.
 
     Args:
-        config: whose.
-        name: of the model.
+        config: the model's configuration.
+        name: the model's id.
     """
     model = config.models[name]
     found: dict[str, Any] = _clean(_section(model), config.hide)
@@ -84,13 +84,13 @@ def settings_of(config: Config, name: str) -> dict[str, Any]:
 
 @attrs.frozen
 class Difference:
-    """A setting that two configurations do not have in common.
+    """A setting in which two configurations differ.
 
     Attributes:
-        model: whose; empty for one of the whole file.
-        key: of the file.
-        old: its value, as it may be shown; None for the default.
-        new: the same.
+        model: the model's id; empty for a setting of the whole file.
+        key: the key in the file.
+        old: the old value as it may be shown; None for the default.
+        new: the new value, likewise.
     """
 
     model: str
@@ -100,9 +100,9 @@ class Difference:
 
 
 def differences(old: Config, new: Config) -> list[Difference]:
-    """Return the settings that differ: those of the file, then those of models that both have.
+    """Return the settings that differ: first the file's own, then those of models in both.
 
-    Values that are secret have stars on both sides.
+    Secret values are stars on both sides.
     """
     keys = [key for key in _differing(old, new) if key != "models"]
     shown = [_clean(_section(one, keys), one.hide) for one in (old, new)]
@@ -132,12 +132,12 @@ def _clean(value: Any, hide: Callable[[str], str]) -> Any:  # noqa: ANN401 -- pl
 
 
 def file_text(text: str, secrets: Collection[str], hide: Callable[[str], str]) -> str:
-    """Return a file as it may be shown: with stars for what is secret, however that is spelled.
+    """Return a file with stars for its secrets, however YAML spells them.
 
     Args:
-        text: of the file.
-        secrets: that are in it.
-        hide: leaves out of a text what is known to be secret.
+        text: the file's text.
+        secrets: the secrets in it.
+        hide: removes known secrets from a text.
     """
     parts, end = [], 0
     for token in yaml.scan(text):
@@ -149,11 +149,11 @@ def file_text(text: str, secrets: Collection[str], hide: Callable[[str], str]) -
 
 
 def macros_of(secrets: Iterable[str], data: Mapping[str, Any]) -> set[str]:
-    """Return the values of macros that secrets are made of.
+    """Return the values of macros that are part of secrets.
 
     Args:
-        secrets: as the file has them.
-        data: of the file.
+        secrets: the secrets as the file has them.
+        data: the file's data.
     """
     names = {name for text in secrets for name in _MACRO.findall(text)}
     sections = [data, *(one for one in _values(data.get("models")) if isinstance(one, dict))]
@@ -169,7 +169,7 @@ def _values(table: object) -> Iterable[Any]:
 
 
 def as_yaml(data: Mapping[str, Any]) -> str:
-    """Return plain data as a file would have it."""
+    """Return plain data as YAML."""
     return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=100)
 
 

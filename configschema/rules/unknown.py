@@ -1,6 +1,6 @@
-"""Keys that mean nothing, with what was meant instead; and where in the file secrets are.
+"""Unknown keys, with the key that was probably meant; and where in the file the secrets are.
 
-Owns the walk of the raw data along the schema's classes. Nothing that is found refuses a file.
+Owns the walk of the raw data along the schema's classes. Nothing here refuses a file.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from configschema.keys.schema import Config, Model
 from configschema.text.problems import Fault, Meant, Path
 
 SLIPS = {"command": "cmd", "exec": "cmd", "run": "cmd", "environment": "env", "alias": "aliases"}
-"""Keys of a model as others call them."""
+"""What other programs call keys of a model."""
 ADDRESS = frozenset({"listen", "listenAddr", "listenAddress", "host", "port"})
 
 
 def remarks(data: Mapping[str, Any]) -> Iterator[Fault]:
-    """Yield what is worth a warning in the data of a file, macros expanded."""
+    """Yield the warnings about the data of a file, with macros expanded."""
     yield from _section(data, Config, ())
 
 
 def is_top_key(key: object) -> bool:
-    """Whether a key at the top of the file means something."""
+    """Whether a key is known at the top of the file."""
     return key in types_of(Config)
 
 
 def secrets_in(value: Any, kind: Any = Config) -> Iterator[str]:  # noqa: ANN401 -- raw YAML
-    """Yield the values of a file that are secret by their kind, however they are written."""
+    """Yield the values of a file whose key makes them secret, in whatever shape."""
     kind = without_none(kind)
     if not holds_secrets(kind) or value is None:
         return
@@ -57,7 +57,7 @@ def secrets_in(value: Any, kind: Any = Config) -> Iterator[str]:  # noqa: ANN401
 
 
 def _texts_in(value: Any) -> Iterator[str]:  # noqa: ANN401 -- raw YAML
-    """Yield all words in a value, whatever its shape should have been."""
+    """Yield all words in a value, even if its shape is wrong."""
     if isinstance(value, (dict, list)):
         for _, item in _items(value):
             yield from _texts_in(item)
@@ -78,17 +78,19 @@ def _section(
 
 def _unknown(name: str, known: Mapping[str, Any], path: Path) -> Fault:
     if name in ADDRESS and not path:
-        instead = "; the address to listen on is given with --listen HOST:PORT"
+        instead = "; set the address to listen on with --listen HOST:PORT"
         return Fault((*path, name), f"unknown key, ignored{instead}")
     if name in ADDRESS and path[0] == "models" and len(path) == 2:
-        instead = "; the model server's address is proxy, and ${PORT} in cmd its port"
+        instead = "; set the server's address with proxy, and use ${PORT} in cmd"
         return Fault((*path, name), f"unknown key, ignored{instead}")
     if path[:1] == ("models",) and len(path) == 2 and name in SLIPS:
         return Fault((*path, name), f"unknown key, ignored; did you mean {SLIPS[name]}?")
     if not path and name in types_of(Model):
-        return Fault((name,), "unknown key, ignored; it is a key of a model: put it below its name")
+        return Fault(
+            (name,), "unknown key, ignored; it is a key of a model: move it below a model's name"
+        )
     if path[:1] == ("models",) and len(path) == 2 and name in types_of(Config):
-        return Fault((*path, name), "unknown key, ignored; it belongs to the top of the file")
+        return Fault((*path, name), "unknown key, ignored; move it to the top of the file")
     return Fault((*path, name), "unknown key, ignored", meant=Meant(name, known, likeness=0.8))
 
 
@@ -96,17 +98,17 @@ def _value(value: Any, kind: Any, path: Path) -> Iterator[Fault]:  # noqa: ANN40
     held = inside(kind)
     if value is None:
         if is_section(kind) or held is not None:
-            yield Fault(path, "is empty, which is the same as leaving it out")
+            yield Fault(path, "has no value, so it is ignored")
     elif is_section(kind):
         if isinstance(value, dict):
             yield from _section(value, kind, path)
     elif held is not None:
         if is_section(held) or held in WHOLE or inside(held) is not None:
             for step, item in _items(value):
-                if item is not None:  # an empty one of many names
+                if item is not None:  # empty items are no mistake
                     yield from _value(item, held, (*path, step))
     elif kind in WHOLE and isinstance(value, float) and math.isfinite(value) and value % 1:
-        yield Fault(path, "{} loses its fraction: only whole numbers are meant", (value,))
+        yield Fault(path, "expected a whole number: the fraction of {} is ignored", (value,))
 
 
 def _items(value: Any) -> Iterable[tuple[str | int, Any]]:  # noqa: ANN401 -- raw YAML

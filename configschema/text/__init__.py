@@ -1,5 +1,5 @@
-"""YAML text to plain data, and the place of every word in it.
+"""From YAML text to plain data that knows the place of every word.
 
-Owns reading, merging and ``${env.NAME}``, and how problems are collected and shown. Knows nothing
-of which keys there are.
+Owns reading, merging, ``${env.NAME}``, and how problems are collected and shown. It does not know
+which keys exist.
 """

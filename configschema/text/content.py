@@ -1,6 +1,6 @@
-"""What is in a file that somebody has named: bounded, and never waited for without end.
+"""The content of a file that the operator has named: bounded in size and in waiting time.
 
-Owns the reading. Which files there are is known by `reading`.
+Owns the reading. `reading` knows which files belong to a configuration.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from configschema.text.problems import ConfigError, Problem
 
 LONGEST = 16 * 1024 * 1024  # bytes of a file
 PIECE = 64 * 1024
-SLOWEST_PIPE = 5  # seconds for the next piece of what a program writes
+SLOWEST_PIPE = 5  # seconds to wait for a program's next piece
 
 
 def content_of(path: Path) -> bytes:
-    """Return what is in a file, or comes from a pipe.
+    """Return the content of a file or of a pipe.
 
     Raises:
-        ConfigError: it is too long to be a configuration, or nothing comes.
-        OSError: it cannot be read.
+        ConfigError: the content is too long for a configuration, or the pipe stays silent.
+        OSError: the file cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
@@ -35,17 +35,17 @@ def content_of(path: Path) -> bytes:
         content = bytearray()
         while True:
             if not ready.poll(SLOWEST_PIPE * 1000):
-                raise _useless(path, f"nothing has come from it for {SLOWEST_PIPE} s")
+                raise _useless(path, f"no data has arrived for {SLOWEST_PIPE} s")
             try:
                 piece = file.read(PIECE)
-            except OSError as error:  # which does not know of which file
+            except OSError as error:  # its message lacks the file's name
                 raise OSError(error.errno, error.strerror, str(path)) from None
             if not piece:
                 return bytes(content)
             content += piece
             if len(content) > LONGEST:
                 most = f"{LONGEST // 1024 // 1024} MiB"
-                raise _useless(path, f"it has more than {most}: this is no configuration")
+                raise _useless(path, f"the file is larger than {most}, so it is no configuration")
 
 
 def _useless(path: Path, reason: str) -> ConfigError:

@@ -1,7 +1,7 @@
-"""``${env.NAME}`` in a file: put aside before YAML reads the text, put in after it has.
+"""``${env.NAME}`` in a file: hidden before YAML reads the text, replaced by its value afterwards.
 
-Owns both ends. Inside of YAML a use is a plain word of the same length, so that it may stand where
-braces mean something (``[${env.KEY}]``), columns stay right, and a value is never read as YAML.
+Owns both ends. While YAML reads, a use is a plain word of the same length. So a use may stand where
+braces have a meaning (``[${env.KEY}]``), columns stay right, and YAML never parses a value.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Environment:
     """The environment while a file is read.
 
     Attributes:
-        variables: all that are set.
-        used: value by value, how it was written: what messages say instead.
-        written: text by text that has such values in it, how it was written.
+        variables: all environment variables.
+        used: for each value that was inserted, how the file wrote it; messages show that instead.
+        written: for each text with such values in it, how the file wrote the text.
     """
 
     variables: Mapping[str, str]
@@ -33,7 +33,7 @@ class Environment:
     written: dict[str, str] = attrs.field(factory=dict)
 
     def put_in(self, text: str) -> tuple[str, dict[str, str]]:
-        """Return a text with the values in it, and use by use what is wrong with the others."""
+        """Return the text with its values inserted, and for each use that failed, the reason."""
         faults: dict[str, str] = {}
 
         def value(use: re.Match[str]) -> str:
@@ -42,7 +42,7 @@ class Environment:
             if found is None:
                 faults[f"${{env.{name}}}"] = f"environment variable '{name}' is not set"
             elif _UNUSABLE.search(found):
-                reason = f"environment variable '{name}' holds more than one line of text"
+                reason = f"environment variable '{name}' has more than one line of text"
                 faults[f"${{env.{name}}}"] = reason
             else:
                 self.used[found] = f"${{env.{name}}}"
@@ -61,5 +61,5 @@ def put_aside(text: str) -> str:
 
 
 def as_written(text: str) -> str:
-    """Show hidden uses again, for what quotes a text before its values are in."""
+    """Show hidden uses again, for messages that quote a text before its values are inserted."""
     return _HIDDEN.sub(r"${env.\1}", text)

@@ -1,7 +1,7 @@
-"""Several files as one: how their trees are put together, by llama-swap's rules.
+"""Several files as one configuration: their trees are merged by llama-swap's rules.
 
-Owns what may be said twice: sections are united, lists are joined, words must agree, and what has a
-name (a model, a group, a peer) may be in one file only.
+Owns what several files may say together. Sections are united and lists are joined. Plain values
+must be equal. A thing with a name (a model, a group, a peer) may be in one file only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from configschema.text.nodes import Sequence as List
 from configschema.text.problems import Fault, Path
 from configschema.text.words import plain_word
 
-# Sections whose keys are names of things; llama-swap's list.
+# Sections whose keys are names of things. The list is llama-swap's.
 NAMED: frozenset[Path] = frozenset(
     {
         ("models",),
@@ -32,7 +32,7 @@ NAMED: frozenset[Path] = frozenset(
 
 
 def merge(roots: Sequence[Node], environment: Environment) -> tuple[Node | None, list[Fault]]:
-    """Put the trees of several files together, each with what the next one adds."""
+    """Merge the trees of several files, in order: each file adds to those before it."""
     if not roots:
         return None, []
     united, *others = roots
@@ -44,7 +44,7 @@ def merge(roots: Sequence[Node], environment: Environment) -> tuple[Node | None,
 
 @attrs.define
 class _Merger:
-    """Makes new nodes: those of the files may be in several places, by aliases."""
+    """Makes new nodes, because aliases may put a file's own node in several places."""
 
     environment: Environment
     faults: list[Fault] = attrs.field(factory=list)
@@ -58,7 +58,7 @@ class _Merger:
         if isinstance(mine, List) and isinstance(other, List):
             return List(mine.mark, [*mine.items, *other.items])
         if mine_is != other_is:
-            self._complain(path, "two files give it different values", mine, other)
+            self._complain(path, "two files set this key to different values", mine, other)
         return mine
 
     def _mappings(self, mine: Mapping, other: Mapping, path: Path) -> Mapping:
@@ -81,7 +81,7 @@ class _Merger:
         return self.environment.put_in(key.text)[0] if isinstance(key, Scalar) else None
 
     def _word(self, node: Node) -> object:
-        """Return what a word stands for, with its type; None for nothing; the node if no word."""
+        """Return a scalar's value with its type, None for an empty one, else the node itself."""
         if not isinstance(node, Scalar):
             return node
         text, _ = self.environment.put_in(node.text)
@@ -89,7 +89,7 @@ class _Merger:
             return str, text
         try:
             value = plain_word(text)
-        except ValueError:  # a fault of its own, later
+        except ValueError:  # `values` reports it later
             return str, text
         return None if value is None else (type(value), value)
 

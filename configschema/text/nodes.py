@@ -1,7 +1,7 @@
-"""YAML text to a tree of nodes that know where they stand.
+"""From YAML text to a tree of nodes that know their place.
 
-Owns how YAML is parsed: its bounds, anchors and aliases, merge keys. What the words in it mean is
-said by `values`.
+Owns how YAML is parsed: its bounds, anchors and aliases, merge keys. `values` decides what the
+words in it mean.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import yaml
 from configschema.text.environment import put_aside
 
 DEEPEST = 50  # levels; real files have fewer than ten
-LARGEST = 1_000_000  # nodes, with every alias counted as what it stands for
+LARGEST = 1_000_000  # nodes; each alias counts with all that it stands for
 MERGE = "<<"
 
 
 @attrs.define(eq=False, slots=True)
 class Scalar:
-    """A word or a text; `tag` is empty unless one was written or the text was quoted.
+    """A word or a text. `tag` is empty unless the file has a tag or quotes the text.
 
-    A node is `shared` if an alias stands for it.
+    A node is `shared` if an alias refers to it.
     """
 
     text: str
@@ -45,7 +45,7 @@ class Sequence:
 
 @attrs.define(eq=False, slots=True)
 class Mapping:
-    """Keys and values in the order of the file; `merged` are its merge keys."""
+    """Keys and values in the order of the file. `merged` has its merge keys and their values."""
 
     mark: yaml.Mark
     pairs: list[tuple[Node, Node]] = attrs.field(factory=list)
@@ -57,14 +57,14 @@ Node = Scalar | Sequence | Mapping
 
 
 class _Named(io.StringIO):
-    """A text that tells the parser its file, so that every mark knows it."""
+    """A text that tells the parser its file's name, so that every mark has it."""
 
     name = ""
 
 
 @attrs.define
 class _Open:
-    """A collection that is not closed yet, and the nodes counted in it."""
+    """A collection that is still open, and the number of nodes in it so far."""
 
     node: Sequence | Mapping
     anchor: str | None
@@ -73,21 +73,21 @@ class _Open:
 
 
 def read_nodes(text: str, file: str) -> Node | None:
-    """Read the first document of a text; None if it is empty.
+    """Read the first document of a text. Return None if the document is empty.
 
     Raises:
-        yaml.MarkedYAMLError: it is not YAML, or of no sane size.
+        yaml.MarkedYAMLError: the text is not YAML, or too large.
     """
     stream = _Named(put_aside(text))
     stream.name = file
     loader = yaml.CSafeLoader(stream)
-    # Its own iterator asks twice for each event.
+    # PyYAML's own iterator calls twice for each event.
     return _Builder().build(iter(loader.get_event, None))
 
 
 @attrs.define
 class _Builder:
-    """Events to nodes: an alias is the very node it stands for."""
+    """Turns events into nodes. An alias becomes the same node object that it refers to."""
 
     opened: list[_Open] = attrs.field(factory=list)
     anchors: dict[str, tuple[Node, int]] = attrs.field(factory=dict)
@@ -120,7 +120,7 @@ class _Builder:
 
     def _open(self, node: Sequence | Mapping, event: yaml.CollectionStartEvent) -> None:
         if len(self.opened) >= DEEPEST:
-            _refuse(f"more than {DEEPEST} levels", event)
+            _refuse(f"values are nested more than {DEEPEST} levels deep", event)
         self.opened.append(_Open(node, event.anchor))
 
     def _close(self, event: yaml.Event) -> None:
@@ -131,9 +131,9 @@ class _Builder:
 
     def _stands_for(self, event: yaml.AliasEvent) -> tuple[Node, int]:
         if any(event.anchor == outer.anchor for outer in self.opened):
-            _refuse("an alias stands inside of what it stands for", event)
+            _refuse("this alias is inside the value that it refers to", event)
         if event.anchor not in self.anchors:
-            _refuse("this alias has no anchor before it", event)
+            _refuse("no anchor of this name comes before this alias", event)
         return self.anchors[event.anchor]
 
     def _add(self, node: Node, event: yaml.Event, size: int) -> None:
@@ -143,7 +143,7 @@ class _Builder:
         inner = self.opened[-1]
         inner.size += size
         if inner.size > LARGEST:
-            _refuse(f"more than {LARGEST} values, its aliases followed", event)
+            _refuse(f"the file has more than {LARGEST} values, counting aliases in full", event)
         if isinstance(inner.node, Sequence):
             inner.node.items.append(node)
         elif inner.key is None:
@@ -157,7 +157,7 @@ class _Builder:
 
 
 def _mark(event: yaml.Event) -> yaml.Mark:
-    # Every event of the C parser has one, and it has all that is read of a mark.
+    # Every event of the C parser has a mark with all the fields that are read here.
     return event.start_mark  # type: ignore[return-value]
 
 
@@ -166,7 +166,7 @@ def _refuse(what: str, event: yaml.Event) -> NoReturn:
 
 
 def holds_shared(node: Node) -> bool:
-    """Whether something in a node is used elsewhere by an alias."""
+    """Whether an alias elsewhere refers to this node or to something in it."""
     if isinstance(node, Scalar):
         return node.shared
     inner = node.items if isinstance(node, Sequence) else [value for _, value in node.pairs]
@@ -174,7 +174,7 @@ def holds_shared(node: Node) -> bool:
 
 
 def merge_sources(node: Mapping) -> list[Node]:
-    """Return what is merged into a mapping, in the order in which it counts."""
+    """Return the nodes that are merged into a mapping, by precedence."""
     return [
         source
         for _, merged in node.merged

@@ -1,4 +1,4 @@
-"""Where in the files a path stands, or a spot in the text at its end.
+"""The place of a path in the files, or of a spot in the text that the path leads to.
 
 Owns the way from a path back to line and column.
 """
@@ -16,17 +16,17 @@ from configschema.text.environment import as_written
 from configschema.text.nodes import MERGE, Mapping, Node, Scalar, Sequence, merge_sources
 from configschema.text.problems import Path, Place
 
-_LINE_END = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # libyaml counts all of these
+_LINE_END = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # libyaml counts all of these as line ends
 _Found = tuple[Node | None, Node | None]
 
 
 @attrs.frozen
 class Source:
-    """The files behind a tree, to find in them where something stands.
+    """The files behind a tree, to find the place of a value in them.
 
     Attributes:
-        root: of the tree; None if the files are empty.
-        texts: the files' own texts by name; the first one stands in where nothing is found.
+        root: the tree's root; None if the files are empty.
+        texts: the files' own texts by name. A place that is not found is put into the first one.
     """
 
     root: Node | None
@@ -39,12 +39,13 @@ class Source:
         return {file: _LINE_END.split(text) for file, text in self.texts.items()}
 
     def find(self, path: Path, offset: int | None = None, near: str = "") -> Place:
-        """Return where a path begins, or the nearest part of it that is in the files.
+        """Return the place where a path's value begins, or of the longest part of the path that
+        exists.
 
         Args:
             path: keys and indices from the top.
-            offset: characters into the text at the path, if that is one line.
-            near: what to look for in the text at the path.
+            offset: characters into the text at the path, if the text is on one line.
+            near: a word to look for in the text at the path.
         """
         if self.root is None:
             return Place(next(iter(self.texts)), 1, 1)
@@ -62,7 +63,7 @@ class Source:
         return place_of(mark)
 
     def _inside(self, node: Scalar, offset: int) -> Place | None:
-        """Return a place in a text that stands in one line just as it is read."""
+        """Return a place in a text that is on one line and has no escapes."""
         line, column = self.lines[node.mark.name or ""][node.mark.line], node.mark.column
         column += line[column : column + 1] in ("'", '"')
         if not line.startswith(as_written(node.text), column):
@@ -70,7 +71,7 @@ class Source:
         return Place(node.mark.name or "", node.mark.line + 1, column + offset + 1)
 
     def _spot(self, near: str, mark: yaml.Mark) -> Place | None:
-        """Return where a word stands first from a mark on."""
+        """Return the first place of a word from a mark on."""
         lines = self.lines[mark.name or ""]
         for number, line in enumerate(lines[mark.line :], mark.line):
             column = line.find(near, mark.column if number == mark.line else 0)
@@ -79,7 +80,7 @@ class Source:
         return None
 
     def _child(self, node: Node, step: str | int) -> _Found:
-        """Return the key and the value of one step, or Nones."""
+        """Return the key and the value that one step of a path leads to, or two Nones."""
         if isinstance(node, Sequence):
             found = isinstance(step, int) and step < len(node.items)
             return None, node.items[int(step)] if found else None
@@ -97,7 +98,7 @@ class Source:
 
 def _by_key(node: Mapping) -> dict[str | int, _Found]:
     pairs = [pair for pair in node.pairs if isinstance(pair[0], Scalar)]
-    # Of a key that is given twice, the first one counts.
+    # If a key is given twice, the first one counts.
     return {key.text: (key, value) for key, value in reversed(pairs) if isinstance(key, Scalar)}
 
 

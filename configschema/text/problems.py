@@ -1,7 +1,7 @@
 """Problems of a file: what is wrong, at which path, on which line.
 
-Owns the shapes of a fault and of its report, and how values are shown in a message: short, and
-never a secret. Where a path stands in the text is known by `places`.
+Owns the shapes of a fault and of its report, and how a message shows values: short, and never a
+secret. `places` knows where a path is in the text.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ Path = tuple[str | int, ...]
 _LONGEST_SHOWN = 60
 _PASSWORD = re.compile(r"//[^/@\s]*@")
 HIDDEN = "***"
-SHORTEST_SECRET = 4  # characters; what is shorter is hidden as a whole value, but not within one
-MOST_HINTS = 20  # in one report: each compares a name with all there are
+SHORTEST_SECRET = 4  # characters; a shorter one is hidden only where it is the whole value
+MOST_HINTS = 20  # in one report: each hint compares a name with all known names
 
 
 @attrs.frozen
 class Meant:
-    """What may have been meant by a name that is not known: looked for when it is shown.
+    """A guess at what an unknown name was meant to be. The search runs when the message is shown.
 
     Attributes:
-        name: that was written.
-        known: the names there are.
-        form: how the nearest one is shown, in place of its ``{}``.
-        likeness: from 0 to 1, how much the two must be alike.
-        otherwise: what to do where no name is alike.
+        name: the name in the file.
+        known: the names that exist.
+        form: how the nearest name is shown, in place of its ``{}``.
+        likeness: how much the two names must be alike, from 0 to 1.
+        otherwise: the advice if no known name is similar.
     """
 
     name: str
@@ -40,8 +40,8 @@ class Meant:
     otherwise: str = ""
 
     def nearest(self) -> str | None:
-        """Return the known name that is most like it; case and underscores do not count."""
-        import difflib  # few files have such a name, and each start would wait for it
+        """Return the most similar known name. Case and underscores do not count."""
+        import difflib  # slow to import, and few files need it
 
         plain = {known.lower().replace("_", ""): known for known in self.known}
         wanted = self.name.lower().replace("_", "")
@@ -64,18 +64,18 @@ class Place:
 
 @attrs.frozen
 class Fault:
-    """Something wrong at a path, not yet located.
+    """Something wrong at a path, before its line is known.
 
     Attributes:
-        path: where.
-        message: what; each ``{}`` in it stands for one of the values.
-        values: of the file, shown in the message as far as they may be.
-        source: the text that the values are pieces of, if they are: a piece of a secret is one.
-        also: a second place that has to do with it.
+        path: where the fault is.
+        message: what is wrong; each ``{}`` stands for one of the values.
+        values: values of the file, which the message shows unless they are secret.
+        source: the text that the values are taken from, if any. A piece of a secret is a secret.
+        also: a second place that has to do with the fault.
         offset: characters into the text at the path; None for the path itself.
-        near: what to look for in the text at the path; the place is where it is found.
-        meant: what may have been meant.
-        place: where it is, if that is not where the path leads.
+        near: a word to look for in the text at the path; the fault's place is there.
+        meant: a guess at what was meant.
+        place: the fault's place, if the path does not lead to it.
     """
 
     path: Path
@@ -106,12 +106,12 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The file cannot be used.
+    """The configuration cannot be used.
 
     Attributes:
         problems: every reason.
-        warnings: what else was seen.
-        texts: returns the files as far as they may be shown; none where that is not known.
+        warnings: the warnings that were found as well.
+        texts: returns the files without secrets; empty if they are not known.
     """
 
     def __init__(
@@ -128,15 +128,16 @@ class ConfigError(Exception):
 
 @attrs.frozen
 class Report:
-    """How faults become problems.
+    """Turns faults into problems.
 
     Attributes:
-        find: where a path stands, or a spot in the text there: see `places.Source.find`.
+        find: returns the place of a path, or of a spot in its text: see `places.Source.find`.
         secrets: texts that must not be shown, and what is shown instead.
-        written: texts that hold values of the environment, as the file has them.
-        names: place by place, a name that had macros in it, as the file has it.
-        public: names that the file itself spells out: no secret, whatever the environment holds.
-        files: in the order in which they are reported.
+        written: texts with values of the environment, and how the file wrote them.
+        names: for each path whose name had macros in it, the name as the file has it.
+        public: names that the file itself spells out. They are no secrets, whatever the environment
+            has.
+        files: the files, in the order of the report.
     """
 
     find: Callable[[Path, int | None, str], Place]
@@ -147,7 +148,7 @@ class Report:
     files: tuple[str, ...]
 
     def __call__(self, faults: Iterable[Fault]) -> tuple[Problem, ...]:
-        """Locate faults, in the order of the files, each said once."""
+        """Locate faults. Each is reported once, in the order of the files."""
         placed = [(fault.place or self._place(fault), fault) for fault in faults]
         placed.sort(key=self._order)
         hints = MOST_HINTS
@@ -183,13 +184,13 @@ class Report:
         return message
 
     def _names(self, path: Path) -> Iterator[str]:
-        """Yield the steps of a path as the file has them, fit for a terminal."""
+        """Yield the steps of a path as the file has them, safe to print on a terminal."""
         for step in map(str, self._as_written(path)):
             text = step if step in self.public else self.written.get(step, step)
             yield text if text.isprintable() else repr(text)[1:-1]
 
     def _piece(self, value: object, source: str) -> object:
-        """Hide a value that is a piece of a text, if what may be shown of the text has it not."""
+        """Hide a piece of a text, unless the text without its secrets still has it."""
         whole = value == source or not source
         return value if whole or str(value) in self.without_secrets(source) else HIDDEN
 
@@ -207,13 +208,13 @@ class Report:
                 return self._word(str(value), str)
 
     def _word(self, text: str, form: Callable[[str], str]) -> str:
-        """Return a word in short, and say so where the environment's name stands for its value."""
+        """Return a shortened word. Say so if a variable's name is shown in place of its value."""
         shown = self.without_secrets(text)
         hidden = shown != text and "${env." in shown
         return _short(form(shown)) + (" (its value is hidden)" if hidden else "")
 
     def without_secrets(self, text: str) -> str:
-        """Return a text as it may be shown to anybody: as the file has it, without passwords."""
+        """Return a text as anybody may see it: as the file has it, without passwords."""
         return _PASSWORD.sub(f"//{HIDDEN}@", self._replaced(text))
 
     def _replaced(self, text: str) -> str:
@@ -225,14 +226,14 @@ class Report:
             if not secret:
                 continue
             if secret == text or (len(secret) >= SHORTEST_SECRET and secret in text):
-                # What is put in is never searched again: a short secret may be part of it.
+                # The replacement is never searched again: a short secret may be part of it.
                 parts = map(self._replaced, text.split(secret))
                 return self.secrets[secret].join(parts)
         return text
 
 
 def and_others(models: int) -> str:
-    """Return how many more models a message holds for, to be added to it."""
+    """Return the end of a message that is true of more models: how many more."""
     return f" (and {models} more {'model' if models == 1 else 'models'})" if models else ""
 
 
@@ -242,7 +243,7 @@ def _quoted(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    """Shorten a long text in its middle: of a path, the end says most."""
+    """Shorten a long text in its middle: the end of a path says most."""
     if len(text) <= _LONGEST_SHOWN:
         return text
     half = _LONGEST_SHOWN // 2

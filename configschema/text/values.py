@@ -1,7 +1,7 @@
-"""Nodes to plain data: texts, numbers, truth values, lists, and dicts with text keys.
+"""From nodes to plain data: texts, numbers, truth values, lists, and dicts with text keys.
 
-Owns duplicate keys, what merge keys bring, tags, and where values of the environment are put in.
-Which plain words are numbers and truth values is said by `words`.
+Owns duplicate keys, merge keys, tags, and the insertion of values of the environment. `words`
+decides which plain words are numbers and truth values.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from configschema.text.words import EXPLICIT, plain_word
 
 @attrs.define
 class Reader:
-    """Nodes to plain data; what is wrong on the way is kept in `faults`."""
+    """Turns nodes into plain data, and collects what is wrong in `faults`."""
 
     environment: Environment
     faults: list[Fault] = attrs.field(factory=list)
@@ -43,7 +43,7 @@ class Reader:
         places: dict[str, yaml.Mark] = {}
         for key, value in node.pairs:
             if not isinstance(key, Scalar):
-                what = "a key is a word, not a list or a mapping; quote what begins so"
+                what = "a key is a word, not a list or a mapping; quote a key that begins so"
                 self.faults.append(Fault(path, what))
                 continue
             name = self._put_in(key, path)
@@ -56,12 +56,12 @@ class Reader:
             own[name] = self.data(value, (*path, name))
         files = [key.mark.name for key, _ in node.merged]
         if len(files) > len(set(files)):
-            what = "the merge key is given twice; merge a list: <<: [*first, *second]"
+            what = "<< is given twice; merge a list instead: <<: [*first, *second]"
             self.faults.append(Fault((*path, MERGE), what))
         return {**self._merged(node, path), **own} if node.merged else own
 
     def _merged(self, node: Mapping, path: Path) -> dict[str, Any]:
-        """Return what the merge keys bring; what is named first wins."""
+        """Return the values that the merge keys bring. The source that is named first wins."""
         found: dict[str, Any] = {}
         for source in merge_sources(node):
             if isinstance(source, Mapping):
@@ -80,15 +80,17 @@ class Reader:
                 return text
         if node.tag not in EXPLICIT:
             if node.tag.startswith("tag:yaml.org,2002:"):
-                self.faults.append(Fault(path, "its tag is not supported"))
+                self.faults.append(Fault(path, "this YAML tag is not supported"))
             elif len(node.tag) > 1 and not text:
-                message = "{} is a tag to YAML, and no text: put it in quotes"
+                message = "YAML reads {} as a tag, not as text: put it in quotes"
                 self.faults.append(Fault(path, message, (node.tag,)))
             return text
         try:
             return EXPLICIT[node.tag](text)
         except ValueError:
-            self.faults.append(Fault(path, f"is no !!{node.tag[18:]}, as its tag says"))
+            self.faults.append(
+                Fault(path, f"its tag says !!{node.tag[18:]}, but the value is none")
+            )
             return text
 
     def _put_in(self, node: Scalar, path: Path) -> str:
@@ -97,5 +99,5 @@ class Reader:
         text, wrong = self.environment.put_in(node.text)
         self.faults += (Fault(path, reason, near=use) for use, reason in wrong.items())
         if not wrong:
-            node.text = text  # by which a key is found again
+            node.text = text  # so that `places` finds the key by its text
         return text

@@ -1,8 +1,9 @@
-"""Plain YAML words that are more than text: numbers, truth values, nothing.
+"""Plain YAML words that are more than text: numbers, truth values, empty values.
 
-Owns which words those are. They are the ones of Go's yaml.v3, which reads llama-swap's files:
-``0x10``, ``1_000`` and ``1e3`` are numbers, ``yes``, ``on``, ``12:30`` and ``2026-01-01`` are not.
-Whole numbers are shown as such in a text, as there: 16, 1000. Others stay as they were written.
+Owns which words those are. The rules are those of Go's yaml.v3, which reads llama-swap's files:
+``0x10``, ``1_000`` and ``1e3`` are numbers; ``yes``, ``on``, ``12:30`` and ``2026-01-01`` are not.
+As in llama-swap, a whole number inside a text is shown in decimal: 16, 1000. Other numbers stay as
+the file has them.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ LONGEST_NUMBER = 40
 
 
 class Real(float):
-    """A number that is shown as it was written: ``1.0`` is not ``1``, ``1.10`` is not ``1.1``."""
+    """A number that is shown as the file has it: ``1.0`` is not ``1``, ``1.10`` is not ``1.1``."""
 
     written: str
 
     def __str__(self) -> str:
-        """As it was written."""
+        """Return the number as the file has it."""
         return self.written
 
 
 def plain_word(text: str) -> str | int | float | bool | None:
-    """Return what a plain word stands for.
+    """Return the value of a plain word.
 
     Raises:
-        ValueError: it is a number that nobody can mean.
+        ValueError: the word is a number of absurd length.
     """
     if text in WORDS:
         return WORDS[text]
@@ -52,7 +53,7 @@ def plain_word(text: str) -> str | int | float | bool | None:
 
 def _whole(digits: str) -> int:
     if len(digits) > LONGEST_NUMBER:
-        raise ValueError(f"a number of {len(digits)} digits")
+        raise ValueError(f"a number of {len(digits)} digits is too long")
     sign, body = (digits[0], digits[1:]) if digits[0] in "+-" else ("", digits)
     if body[:1] == "0" and body[1:].isdigit():
         body = "0o" + body[1:]  # Go reads 0777 as octal

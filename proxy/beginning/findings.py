@@ -1,6 +1,6 @@
-"""What is on this machine: programs that serve models, weights, and memory for them.
+"""What is on this machine: programs that serve models, weights, and GPUs.
 
-Owns where they are looked for. Nothing is downloaded, and no model is started.
+Owns where to look for them. It downloads nothing, and starts no model.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ FOLDERS = (
     *("~/.cache/llama.cpp", "~/Library/Caches/llama.cpp"),
     *("~/.lmstudio/models", "~/.cache/lm-studio/models"),
 )
-"""Where GGUF files usually are; ``llama-server -hf`` puts them into its own cache."""
-DEEPEST = 4  # folders below one of these
-MOST_FOLDERS = 5000  # that are looked at, of all
+"""The usual folders of GGUF files, including the cache of ``llama-server -hf``."""
+DEEPEST = 4  # levels below one of these folders
+MOST_FOLDERS = 5000  # folders that are searched in all
 MOST_MODELS = 100
 SLOWEST_HELP = 10.0  # seconds
-MAGIC = b"GGUF"  # as each file begins
+MAGIC = b"GGUF"  # the beginning of each file
 PROJECTOR = "mmproj"
 QUANTISED = re.compile(r"[-._](i?q\d\w*|f16|bf16|f32|fp8|awq|gptq)$", re.IGNORECASE)
-"""How a name ends that says how exact the weights are."""
+"""The end of a name that tells the precision of the weights."""
 EXACT = re.compile(r"(?<!b)f16$", re.IGNORECASE)
-NO_WEIGHTS = "ggml-vocab-"  # as llama.cpp calls its files for tests
+NO_WEIGHTS = "ggml-vocab-"  # llama.cpp's name for its test files
 PART = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 Format = Literal["gguf", "safetensors", "ollama"]
@@ -44,11 +44,11 @@ class Weights:
     """A model that could be served.
 
     Attributes:
-        name: what people call it.
-        format: of its files.
-        where: its first file; the repository's name; the name by which Ollama knows it.
-        size: bytes of all its files; 0 if nobody says.
-        projector: the file by which it sees images; empty for none.
+        name: a readable name.
+        format: the format of its files.
+        where: its first file, its repository, or its name in Ollama.
+        size: the bytes of all its files; 0 if unknown.
+        projector: the file that lets it see images; empty for none.
     """
 
     name: str
@@ -59,20 +59,20 @@ class Weights:
 
     @property
     def is_writable(self) -> bool:
-        """Whether a command can name its files: all printable, and nothing like a macro."""
+        """Whether a command can name its files: all characters printable, and no macros."""
         return all(one.isprintable() and "${" not in one for one in (self.where, self.projector))
 
 
 @attrs.frozen(kw_only=True)
 class Found:
-    """All that was found.
+    """Everything that was found.
 
     Attributes:
-        programs: where each program is that serves models.
-        weights: models, by size.
-        gpus: title and bytes of each GPU.
+        programs: the path of each program that serves models.
+        weights: the models, by size.
+        gpus: the title and the bytes of each GPU.
         naps: whether llama-server can fall asleep by itself.
-        odd: models left out, as their names cannot stand in a command.
+        odd: the number of models left out because a command cannot have their names.
     """
 
     programs: Mapping[str, str]
@@ -83,10 +83,10 @@ class Found:
 
 
 def look(folders: Iterable[str] = ()) -> Found:
-    """Look at this machine.
+    """Search this machine.
 
     Args:
-        folders: with GGUF files, in place of the usual ones.
+        folders: folders with GGUF files, in place of the usual ones.
     """
     programs = {name: path for name in PROGRAMS if (path := shutil.which(name))}
     found = [*_gguf_files(folders or FOLDERS), *_repositories(), *_of_ollama()]
@@ -108,7 +108,7 @@ def _gguf_files(folders: Iterable[str]) -> Iterator[Weights]:
 
 
 def _gguf_in(root: Path, budget: Iterator[int]) -> Iterator[Weights]:
-    """Yield the models of a folder: one of several parts counts once, a projector for its model."""
+    """Yield a folder's models. A model in several parts counts once. Projectors are no models."""
     for folder, inner, names in os.walk(root):
         if next(budget, None) is None:
             return
@@ -124,13 +124,13 @@ def _gguf_in(root: Path, budget: Iterator[int]) -> Iterator[Weights]:
 
 
 def _projector(model: Path, projectors: Sequence[Path], models: int) -> Path | None:
-    """Return the file by which a model sees: that of its folder if it is alone, or of its name."""
+    """Return a model's projector: the only model of a folder gets any, others one of their name."""
     own = [one for one in projectors if models == 1 or _is_of(one, model)]
     return min(own, key=lambda one: (not EXACT.search(one.stem), one.name), default=None)
 
 
 def _is_of(projector: Path, model: Path) -> bool:
-    """Whether a projector's name begins as a model's, or the other way round."""
+    """Whether a projector's name begins with a model's name, or the reverse."""
     name = QUANTISED.sub("", projector.stem.lower().replace(PROJECTOR, "")).strip("-._")
     plain = QUANTISED.sub("", model.stem.lower())
     return bool(name) and (plain.startswith(name) or name.startswith(plain))
@@ -139,12 +139,12 @@ def _is_of(projector: Path, model: Path) -> bool:
 def _of_file(file: Path, size: int, projector: Path | None) -> Weights:
     stem = PART.sub("", file.stem)
     sees = str(projector.resolve()) if projector else ""
-    where = str(Path.cwd() / file)  # a link of a cache has the name that people know
+    where = str(Path.cwd() / file)  # not resolved: a cache's link has the readable name
     return Weights(name=stem, format="gguf", where=where, size=size, projector=sees)
 
 
 def _size(file: Path) -> int:
-    """Return the bytes of a model's files; 0 for a part that is not the first, or is no GGUF."""
+    """Return the bytes of a model's files; 0 for a later part, or a file that is not GGUF."""
     part = PART.search(file.stem)
     if part and int(part[1]) != 1:
         return 0
@@ -156,12 +156,12 @@ def _size(file: Path) -> int:
             if opened.read(len(MAGIC)) != MAGIC:
                 return 0
         return sum(file.with_name(f"{name}{file.suffix}").stat().st_size for name in names)
-    except OSError:  # a part is missing, or a link leads nowhere
+    except OSError:  # a part is missing, or a link is broken
         return 0
 
 
 def _hub() -> Path:
-    """Return Hugging Face's cache of models, as its own libraries find it."""
+    """Return Hugging Face's cache of models, found as its own libraries do."""
     if cache := os.environ.get("HF_HUB_CACHE"):
         return Path(cache)
     home = os.environ.get("HF_HOME") or Path(
@@ -171,7 +171,7 @@ def _hub() -> Path:
 
 
 def _repositories() -> Iterator[Weights]:
-    """Yield the models of Hugging Face's cache: GGUF files, and what vLLM can serve."""
+    """Yield the models of Hugging Face's cache: GGUF files, and models that vLLM can serve."""
     for folder in sorted(_hub().glob("models--*")):
         snapshots = sorted(folder.glob("snapshots/*"), key=lambda one: one.lstat().st_mtime)
         if not snapshots:
@@ -185,7 +185,7 @@ def _repositories() -> Iterator[Weights]:
 
 
 def _is_generator(file: Path) -> bool:
-    """Whether a repository's own description says that it is a model."""
+    """Whether a repository's own config.json says that it is a model."""
     try:
         return bool(json.loads(file.read_text()).get("architectures"))
     except (OSError, ValueError, AttributeError):
@@ -215,7 +215,7 @@ def _gpus() -> tuple[tuple[str, int], ...]:
 
 
 def _can_nap(program: str) -> bool:
-    """Whether a llama-server knows the option by which it falls asleep."""
+    """Whether a llama-server has the option to fall asleep by itself."""
     try:
         shown = subprocess.run(
             [program, "--help"], capture_output=True, timeout=SLOWEST_HELP, check=False

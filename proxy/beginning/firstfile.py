@@ -1,6 +1,6 @@
-"""A first configuration from what was found, with comments that teach.
+"""A first configuration from what was found, with comments that explain it.
 
-Owns the text. What is on the machine is found by `findings`.
+Owns the text. `findings` finds what is on the machine.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from proxy.beginning.findings import IDLE_SLEEP, QUANTISED, Found, Weights
 
 MIB, GIB = 1 << 20, 1 << 30
 IDLE = 2  # seconds; see docs/explanation/sleep.md
-EXAMPLE = "small"  # what a model is called that is not there yet
+EXAMPLE = "small"  # the name of a model that is not downloaded yet
 SLEEPY = 1800  # seconds
 SERVERS = {"gguf": "llama-server", "safetensors": "vllm", "ollama": "ollama"}
 SMALL = {"llama-server": "ggml-org/gemma-3-1b-it-GGUF", "vllm": "Qwen/Qwen3-0.6B"}
-"""A small model of each server's own to begin with; it is downloaded by the first start."""
+"""A small model to begin with for each server, which the first start downloads."""
 HEAD = """\
-# llamadoze: which models there are, and how each is served. Written by 'llamadoze init'.
+# The models that llamadoze serves, and how it serves each. Written by 'llamadoze init'.
 #
-#   llamadoze check          says what is wrong in this file
-#   llamadoze serve          serves it at http://127.0.0.1:8080 (the page: /ui/)
-#   llamadoze run {first:<10} talks to a model in the terminal
+#   llamadoze check          finds mistakes in this file
+#   llamadoze serve          serves the models at http://127.0.0.1:8080 (the page: /ui/)
+#   llamadoze run {first:<10} chats with a model in the terminal
 #
-# A request names a model, and llamadoze makes it the running one. Commands need no shell: what is
-# written here is what is run. ${{PORT}} is a free port that llamadoze chooses.
-# docs/reference/configuration.md has all keys; 'llamadoze schema' prints them for editors.
+# A request names a model, and llamadoze starts or wakes that model. No shell runs the commands:
+# their words are passed on as they are. ${{PORT}} is a free port that llamadoze chooses.
+# docs/reference/configuration.md explains all keys; 'llamadoze schema' prints them for editors.
 """
 WHERE = """\
-llamadoze serves models by programs that you install. None was found on PATH:
+llamadoze serves models with programs that you install. None of them is on PATH:
 
   llama.cpp   brew install llama.cpp (Linux, WSL, macOS) or apt install llama.cpp-tools (from Debian
               14 on); https://github.com/ggml-org/llama.cpp/releases has builds for each GPU.
-              A first model comes with it: llama-server -hf ggml-org/gemma-3-1b-it-GGUF
+              To download a first model: llama-server -hf ggml-org/gemma-3-1b-it-GGUF
   vLLM        uv tool install vllm (Linux with an NVIDIA or AMD GPU);
               a first model: vllm serve Qwen/Qwen3-0.6B
   Ollama      https://ollama.com/download; a first model: ollama pull gemma3:1b
 
-Then run 'llamadoze init' again. 'llamadoze demo' shows two tiny models without any of them, if
-llamadoze was installed with its extra: uv tool install 'llamadoze[demo]'
+Install one of them, and run 'llamadoze init' again. 'llamadoze demo' serves two tiny models without
+them, if you install llamadoze with its extra: uv tool install 'llamadoze[demo]'
 """
 ODD = re.compile(r"[^a-z0-9._-]+")
 EVERYWHERE = ("/usr/local/bin", "/usr/bin", "/bin")
@@ -54,7 +54,7 @@ def written(found: Found) -> str:
     """Return the text of the file.
 
     Args:
-        found: what is on the machine; at least one program that serves.
+        found: what is on the machine, with at least one program that serves models.
     """
     named = _named(found)
     blocks = [block for name, one in named.items() for block in _model(name, one, found)]
@@ -66,7 +66,7 @@ def written(found: Found) -> str:
 
 
 def names(found: Found) -> list[str]:
-    """Return what the models in the file are called."""
+    """Return the names of the models in the file."""
     return list(_named(found)) or [EXAMPLE]
 
 
@@ -76,23 +76,23 @@ def _named(found: Found) -> dict[str, Weights]:
 
 
 def notes(found: Found) -> list[str]:
-    """Return what is to be said of the file, in words."""
+    """Return the notes on the file for the user."""
     if _named(found):
         return left_out(found)
     return [
-        f"no weights were found: '{EXAMPLE}' is downloaded by its first start",
+        f"no weights were found: the first start of '{EXAMPLE}' downloads it",
         *left_out(found),
     ]
 
 
 def served(found: Found) -> list[str]:
-    """Return the programs of the models in the file."""
+    """Return the programs that serve the models of the file."""
     used = {SERVERS[one.format] for one in found.weights}
     return [name for name in found.programs if name in used] or [next(iter(found.programs))]
 
 
 def left_out(found: Found) -> list[str]:
-    """Return what was found and cannot be served, in words."""
+    """Return notes on models that were found but cannot be served."""
     missing: dict[str, int] = {}
     for one in found.weights:
         if (program := SERVERS[one.format]) not in found.programs:
@@ -111,12 +111,12 @@ def _models(count: int) -> str:
 
 
 def _names(weights: Sequence[Weights]) -> Iterator[str]:
-    """Yield a short name for each, none twice."""
+    """Yield a short and unique name for each model."""
     seen: set[str] = set()
     for one in weights:
         ascii_only = normalize("NFKD", one.name).encode("ascii", "ignore").decode()
         plain = ODD.sub("-", ascii_only.lower()).strip("-.")
-        plain = plain or "model"  # of another alphabet
+        plain = plain or "model"  # the name has no Latin letters
         short = QUANTISED.sub("", plain) or plain
         name = short if short not in seen else plain
         number = 2
@@ -127,16 +127,16 @@ def _names(weights: Sequence[Weights]) -> Iterator[str]:
 
 
 def _room(found: Found, count: int) -> Iterator[str]:
-    """Yield who may run beside whom: by memory, where somebody tells how much there is."""
+    """Yield the rule about which models run together: by memory, if GPUs are known."""
     for title, size in found.gpus:
         yield f"# {title}: {size / GIB:.0f} GiB"
     if found.gpus and count > 1:
-        yield "# Models run side by side as long as their memory fits; llamadoze measures what each"
-        yield "# takes. Without this, one model runs at a time."
+        yield "# Models run together as long as their memory fits. llamadoze measures how much each"
+        yield "# needs. Without this rule, one model runs at a time."
         yield "routing:\n  router:\n    use: memory\n"
     else:
-        yield "# One model runs at a time: the one that makes room sleeps if it can, else it is"
-        yield "# stopped. With 'routing: {router: {use: memory}}' models share GPUs.\n"
+        yield "# One model runs at a time. The model that makes room sleeps if it can, and else"
+        yield "# stops. With 'routing: {router: {use: memory}}' models share GPUs.\n"
 
 
 def _model(name: str, one: Weights, found: Found) -> Iterator[str]:
@@ -166,18 +166,18 @@ def _llama_cpp(one: Weights, found: Found) -> Iterator[str]:
         yield f"    # It frees its memory after {IDLE} idle seconds, and loads at the next request."
         yield "    sleep: llama.cpp"
     else:
-        yield f"    # This llama-server has no {IDLE_SLEEP}: it is stopped to make room."
-        yield f"    # ttl: {SLEEPY}  # seconds without a request until it is stopped anyway"
+        yield f"    # This llama-server has no {IDLE_SLEEP}, so it is stopped to make room."
+        yield f"    # ttl: {SLEEPY}  # idle seconds until it is stopped in any case"
 
 
 def _program(name: str, found: Found) -> str:
-    """Return how a command names a program: whole where a service would not find it on its PATH."""
+    """Return a program for a command: its full path if a service's PATH does not have it."""
     path = found.programs[name]
     return name if str(Path(path).parent) in EVERYWHERE else _quoted(path)
 
 
 def _kind(name: str) -> str:
-    """Return how llama-server is told that a model does not chat, by what its name says."""
+    """Return the option for a model that does not chat, judged by its name."""
     lowered = name.lower()
     if "rerank" in lowered:
         return " --reranking"
@@ -188,14 +188,14 @@ def _vllm(name: str, repository: str, found: Found) -> Iterator[str]:
     yield "    cmd: >-"
     yield f"      {_program('vllm', found)} serve {_quoted(repository)} --served-model-name {name}"
     yield "      --host 127.0.0.1 --port ${PORT} --enable-sleep-mode"
-    yield "    env: [VLLM_SERVER_DEV_MODE=1]  # vLLM has its sleep routes only in this mode"
-    yield "    # Its weights wait in the host's memory; with vllm-level2 they are dropped."
+    yield "    env: [VLLM_SERVER_DEV_MODE=1]  # vLLM has its sleep routes in this mode only"
+    yield "    # While asleep, the weights stay in host memory; vllm-level2 drops them."
     yield "    sleep: vllm"
 
 
 def _example(found: Found) -> Iterator[str]:
-    """Yield a small model to begin with, as no weights were found."""
-    yield "  # No weights were found. The first start of this one downloads it."
+    """Yield a small model to begin with, because no weights were found."""
+    yield "  # No weights were found. The first start of this model downloads it."
     for program, repository in SMALL.items():
         if program in found.programs:
             yield f"  {EXAMPLE}:"
@@ -205,7 +205,7 @@ def _example(found: Found) -> Iterator[str]:
                 naps = f" {IDLE_SLEEP} {IDLE}" if found.naps else ""
                 yield f"    cmd: {_program(program, found)} --port ${{PORT}} -hf {repository}{naps}"
                 yield from ("    sleep: llama.cpp",) if found.naps else ()
-            yield "    readyTimeout: 1800  # seconds; a download takes its time"
+            yield "    readyTimeout: 1800  # seconds; a download takes a while"
             return
     yield "  # ollama pull gemma3:1b"
     yield f"  {EXAMPLE}:"
@@ -220,11 +220,11 @@ def _amount(size: int) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return an argument of a command as `configschema` reads it."""
+    """Return an argument, quoted for a command as `configschema` reads it."""
     return text if PLAIN.fullmatch(text) else '"' + re.sub(r'(["\\\\])', r"\\\1", text) + '"'
 
 
 def _scalar(text: str) -> str:
-    """Return a text that YAML does not take for a number, a time or a truth."""
+    """Return a text, quoted if YAML could take it for a number, a time or a truth value."""
     is_plain = text[0].isalpha() and text not in TRUTHS and PLAIN.fullmatch(text)
     return text if is_plain else json.dumps(text)

@@ -1,6 +1,6 @@
-"""Commands that tell a daemon to do something: with a model, with all of them, or with its files.
+"""Commands that make a daemon do something: with a model, with all models, or with its files.
 
-Owns their options, and what they print. What is said while a model comes up is the terminal's.
+Owns their options and their output. `proxy.terminal` reports the progress of a model's start.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from proxy.terminal.asking import Daemon
 
 STEPS = {
-    "load": "Bring a model up, as a request would, and wait until it is ready.",
-    "wake": "Wake a model that sleeps, and wait until it is ready.",
-    "sleep": "Put a model to sleep when its requests have ended, and wait until it sleeps.",
+    "load": "Start or wake a model, as a request would. The command waits until it is ready.",
+    "wake": "Wake a sleeping model. The command waits until it is ready.",
+    "sleep": "Put a model to sleep after its requests. The command waits until it sleeps.",
 }
 WEEK = 7 * 86400  # seconds
 ENDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -46,15 +46,15 @@ load, wake, sleep = (_step(name, words) for name, words in STEPS.items())
 
 @click.command(epilog=examples("llamadoze unload chat", "llamadoze unload --all"))
 @named_model(required=False)
-@click.option("--all", "everything", is_flag=True, help="All models.")
+@click.option("--all", "everything", is_flag=True, help="Stop all models.")
 @as_json
 @asking
 def unload(daemon: Daemon, model: str | None, *, everything: bool, as_json: bool) -> None:
-    """Stop a model now; its requests are cut."""
+    """Stop a model now, and cancel its requests."""
     from proxy.terminal import steps
 
     if (model is None) != everything:
-        raise click.UsageError("unload what? give a MODEL, or --all")
+        raise click.UsageError("nothing to unload: give either a MODEL or --all")
     if model is None:
         steps.unload_all(daemon)
     else:
@@ -71,15 +71,15 @@ def unload(daemon: Daemon, model: str | None, *, everything: bool, as_json: bool
     default="1h",
     show_default=True,
     metavar="TIME",
-    help="For example 90s, 30m, 2h, 7d.",
+    help="How long, such as 90s, 30m, 2h or 7d.",
 )
-@click.option("--reason", default="", help="What others are told who wait for its room.")
+@click.option("--reason", default="", help="The reason that waiting clients are told.")
 @as_json
 @asking
 def pin(daemon: Daemon, model: str, length: str, reason: str, *, as_json: bool) -> None:
-    """Load a model and keep it awake for some time: no other model makes it leave.
+    """Load a model and keep it awake for some time.
 
-    Commands that name it still put it to sleep, or unload it.
+    It makes no room for other models. Commands that name it still put it to sleep, or unload it.
     """
     from proxy.terminal import steps
     from proxy.terminal.words import span
@@ -94,14 +94,14 @@ def pin(daemon: Daemon, model: str, length: str, reason: str, *, as_json: bool) 
 @as_json
 @asking
 def unpin(daemon: Daemon, model: str, *, as_json: bool) -> None:
-    """Remove all pins and leases of a model, whoever has asked for them."""
+    """Remove all pins and leases of a model, whoever created them."""
     from proxy.terminal import steps
 
     ended = steps.unpin(daemon, model)
     if as_json:
         say_json(ended)
     else:
-        say(f"{model}: {'unpinned' if ended else 'nobody had pinned it'}")
+        say(f"{model}: {'unpinned' if ended else 'was not pinned'}")
 
 
 def _seconds(text: str) -> float:
@@ -133,10 +133,12 @@ def _holder() -> str:
 )
 @named_model()
 @click.argument("prompt", nargs=-1)
-@click.option("--system", default="", metavar="TEXT", help="What the model is told first.")
-@click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="The longest answer.")
+@click.option("--system", default="", metavar="TEXT", help="The system prompt.")
 @click.option(
-    "--temperature", type=click.FloatRange(0), metavar="T", help="How freely words are chosen."
+    "--max-tokens", type=click.IntRange(1), metavar="N", help="The most tokens in an answer."
+)
+@click.option(
+    "--temperature", type=click.FloatRange(0), metavar="T", help="The sampling temperature."
 )
 @as_json
 @asking
@@ -149,9 +151,9 @@ def run(
     as_json: bool,
     **settings: Any,  # noqa: ANN401 -- click's
 ) -> None:
-    """Chat with a model; it is brought up if it does not run.
+    """Chat with a model, which is started or woken if necessary.
 
-    Without PROMPT, ask one thing after the other, or give the prompt on standard input.
+    Without PROMPT, you chat in the terminal, or pass the prompt on standard input.
     """
     from proxy.terminal.chat import Chat, converse
     from proxy.terminal.steps import say_of_pause
@@ -166,19 +168,27 @@ def run(
     if text:
         say_json(chat.answer(text)) if as_json else chat.say(text)
     elif as_json:
-        raise click.UsageError("--json prints one answer: give a PROMPT, or standard input")
+        raise click.UsageError(
+            "--json prints one answer: give a PROMPT, or pass one on standard input"
+        )
     elif sys.stdin.isatty():
         converse(chat)
     else:
-        raise click.UsageError("standard input is empty: give a PROMPT, or run it in a terminal")
+        raise click.UsageError("standard input is empty: give a PROMPT, or chat in a terminal")
 
 
 @click.command()
-@click.option("--refuse", is_flag=True, help="Refuse requests meanwhile; else they wait.")
+@click.option(
+    "--refuse", is_flag=True, help="Refuse requests during the pause. Default: they wait."
+)
 @as_json
 @asking
 def pause(daemon: Daemon, *, refuse: bool, as_json: bool) -> None:
-    """Put all models to rest and keep them there: the memory is for something else."""
+    """Free the memory of all models until 'resume'.
+
+    When its requests have ended, each model sleeps, or stops if it cannot sleep. Other programs
+    can use the memory then.
+    """
     from proxy.terminal import steps
 
     told = steps.pause(daemon, refuse=refuse)
@@ -191,7 +201,7 @@ def pause(daemon: Daemon, *, refuse: bool, as_json: bool) -> None:
 @as_json
 @asking
 def resume(daemon: Daemon, *, as_json: bool) -> None:
-    """End a pause; what was awake comes up again."""
+    """End a pause, and load what was awake before it."""
     from proxy.terminal import steps
 
     told = steps.resume(daemon)
@@ -199,11 +209,11 @@ def resume(daemon: Daemon, *, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, without changing it.")
 @as_json
 @asking
 def reload(daemon: Daemon, *, dry_run: bool, as_json: bool) -> int:
-    """Read the configuration's files again, and say what has changed."""
+    """Reload the configuration, and show what has changed."""
     from proxy.terminal import changed
 
     seen = daemon.told("/api/config", "good")

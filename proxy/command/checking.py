@@ -1,6 +1,6 @@
-"""Commands that need no daemon: write a file, check it, print its schema, play a day of requests.
+"""Commands that need no daemon: write a file, check it, print its schema, simulate requests.
 
-Owns what they print. ``check`` loads no more than it needs, and answers at once.
+Owns their output. ``check`` imports no more than it needs, so that it answers at once.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def check(
 ) -> int:
     """Print every problem of a configuration.
 
-    Several files are put together: they are one configuration. The exit status is 1 if it cannot be
-    used.
+    If you give several files, they are checked as one configuration. The exit status is 1 if the
+    configuration cannot be used.
     """
     from configschema import ConfigError
 
@@ -81,16 +81,19 @@ def _told(
 
 
 @click.command()
-def schema() -> None:
-    """Print the JSON Schema of the configuration, for editors."""
+@click.option("--strict", is_flag=True, help="Refuse unknown keys, so that editors show typos.")
+def schema(strict: bool) -> None:
+    """Print the configuration's JSON Schema for editors."""
     from configschema.keys.editorschema import json_schema
 
-    say_json(json_schema())
+    say_json(json_schema(strict=strict))
 
 
 def _times(command: Any) -> Any:  # noqa: ANN401 -- as click's own
     for name, (usual, meaning) in reversed(TIMES.items()):
-        text = f"{meaning} (default: {usual:g}); once for all, again for one model."
+        text = (
+            f"Seconds that {meaning} (default: {usual:g}). Repeat it with MODEL= for single models."
+        )
         words = f"{text[:1].upper()}{text[1:]}"
         given = click.option(f"--{name}", multiple=True, metavar="[MODEL=]SECONDS", help=words)
         command = given(command)
@@ -111,40 +114,49 @@ def _times(command: Any) -> Any:  # noqa: ANN401 -- as click's own
     "--memory",
     multiple=True,
     metavar="[MODEL=]GIB[/REST]",
-    help="What a model takes of each of its GPUs, or of the host's memory where there is none, and "
-    "what its sleep leaves; once for all, again for one model.",
+    help="Memory of a model on each of its GPUs, or on the host if there is no GPU. REST is what "
+    "it keeps while asleep. Repeat it with MODEL= for single models.",
 )
 @click.option(
-    "--gpu", multiple=True, metavar="GIB", help="Memory of a GPU for models; again for one more."
+    "--gpu", multiple=True, metavar="GIB", help="A GPU's memory for models. Repeat it for each GPU."
 )
-@click.option("--host", metavar="GIB", help="The host's memory for models, instead of the file's.")
+@click.option(
+    "--host", metavar="GIB", help="Host memory for models. Default: the file's hostMemory."
+)
 @click.option(
     "--state-dir",
     metavar="DIR",
-    help="A daemon's state folder: what it has learned of sizes and times is used.",
+    help="A daemon's state folder, whose learned sizes and times are used.",
 )
 @click.option(
-    "--max-wait", type=click.IntRange(0), metavar="SECONDS", help="Instead of the file's."
+    "--max-wait", type=click.IntRange(0), metavar="SECONDS", help="Overrides the file's maxWait."
 )
 @click.option(
-    "--min-active", type=click.IntRange(0), metavar="SECONDS", help="Instead of the file's."
+    "--min-active",
+    type=click.IntRange(0),
+    metavar="SECONDS",
+    help="Overrides the file's minActive.",
 )
-@click.option("--picture", metavar="FILE.svg", help="Draw who held the memory when.")
+@click.option(
+    "--picture", metavar="FILE.svg", help="Draw which model used the memory at which time."
+)
 @click.option(
     "--queue-wait",
     multiple=True,
     metavar="[ALLOCATION=]SECONDS[:SECONDS]",
-    help="How long jobs of a cluster wait: the median, and what nine in ten stay below; once for "
-    "all, again for one allocation.",
+    help="How long jobs of a cluster wait: the median, and the 90th percentile. Repeat it with "
+    "ALLOCATION= for single allocations.",
 )
 @click.option(
     "--node-failures",
     type=click.FloatRange(0),
     default=0.0,
     metavar="NUMBER",
-    help="How often a node of a cluster fails in a year.",
+    help="How often each node of a cluster fails in a year.",
 )
-@click.option("--seed", type=int, default=1, metavar="NUMBER", help="Draw these in another way.")
+@click.option(
+    "--seed", type=int, default=1, metavar="NUMBER", help="The seed of these random values."
+)
 @as_json
 def simulate(
     config: str | None,
@@ -153,13 +165,16 @@ def simulate(
     as_json: bool,
     **options: Any,  # noqa: ANN401 -- click's
 ) -> None:
-    """Play a trace of requests in virtual time, with the daemon's own decisions."""
+    """Simulate a trace of requests in virtual time.
+
+    The simulation makes the daemon's own decisions.
+    """
     if bool(options["trace"]) == bool(options["log"]):
-        raise click.UsageError("which requests? give either --trace FILE or --log FILE")
+        raise click.UsageError("no requests to simulate: give either --trace FILE or --log FILE")
     from proxy.simulation.simulate import simulate as play
     from proxy.simulation.sizes import Played
 
-    gc.enable()  # it may play for minutes
+    gc.enable()  # a simulation may take minutes
     names = sources.named(config, config_dir)
     found = sources.sources([name for name in names if name != config_dir], config_dir)
     report = play(sources.read(found).config, Played(**options))
@@ -177,7 +192,7 @@ def simulate(
     "--models",
     multiple=True,
     metavar="DIR",
-    help="A folder with GGUF files, in place of the usual ones; again for one more.",
+    help="A folder with GGUF files, in place of the usual ones. Repeat it for several folders.",
 )
 @click.option(
     "--output",
@@ -185,15 +200,15 @@ def simulate(
     default=sources.NAME,
     show_default=True,
     metavar="FILE",
-    help="Where to write; '-' is standard output.",
+    help="The file to write; '-' is standard output.",
 )
-@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @as_json
 def init(models: tuple[str, ...], output: str, *, force: bool, as_json: bool) -> int:
-    """Write a first configuration from what is on this machine.
+    """Write a first configuration for this machine.
 
-    It looks for llama-server, vLLM and Ollama on PATH, for GGUF files, for models in the caches of
-    Hugging Face and Ollama, and for GPUs.
+    llamadoze looks for llama-server, vLLM and Ollama on PATH, for GGUF files, for models in the
+    caches of Hugging Face and Ollama, and for GPUs.
     """
     from proxy.beginning.findings import look
     from proxy.beginning.firstfile import WHERE, left_out, names, notes, served, written
@@ -201,13 +216,13 @@ def init(models: tuple[str, ...], output: str, *, force: bool, as_json: bool) ->
     for folder in models:
         path = Path(folder).expanduser()
         if not path.is_dir():
-            what = "that is no folder" if path.exists() else "there is no such folder"
+            what = "not a folder" if path.exists() else "there is no such folder"
             raise CannotRun(f"--models {folder}: {what}")
     if as_json and output == "-":
-        raise click.UsageError("--json tells of the file: give it a name with --output")
+        raise click.UsageError("--json describes the written file: name it with --output FILE")
     found = look(models)
     if models and not any(one.format == "gguf" for one in found.weights):
-        complain(f"--models {', '.join(models)}: no GGUF file is in there")
+        complain(f"--models {', '.join(models)}: there are no GGUF files in it")
     if not found.programs:
         if as_json:
             say_json({"file": None, "models": [], "programs": [], "notes": left_out(found)})
@@ -222,7 +237,7 @@ def init(models: tuple[str, ...], output: str, *, force: bool, as_json: bool) ->
         told = {"file": output, "models": names(found), "programs": served(found)}
         say_json({**told, "notes": notes(found)})
         return 0
-    say(f"{output}: written, with {_count(names(found), 'model')} for {', '.join(served(found))}")
+    say(f"wrote {output}, with {_count(names(found), 'model')} for {', '.join(served(found))}")
     complain(*notes(found))
     say("Next: 'llamadoze check', then 'llamadoze serve'")
     return 0
@@ -234,7 +249,7 @@ def _write(path: Path, text: str, *, force: bool) -> None:
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        way = "is a folder" if path.is_dir() else "is there already; --force writes over it"
+        way = "is a folder" if path.is_dir() else "exists already: --force overwrites it"
         raise CannotRun(f"{path} {way}") from None
     except OSError as error:
         raise CannotRun(f"cannot write {path}: {error.strerror}") from error

@@ -1,7 +1,7 @@
-"""The command line: which commands there are, and what becomes of an error.
+"""The command line: its commands, and how errors end it.
 
-Owns the exit status and what is said of a command line that is wrong. What each command does stands
-with it; imports of the daemon wait until it is wanted.
+Owns the exit status and the messages about a wrong command line. The other modules here have the
+commands. The daemon's modules are imported only when they are needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from proxy.command.printing import as_warnings, complain
 from proxy.lifecycle.startup import CannotRun, refuse_strangers
 
 WRONG = 2  # exit status of a command line that is wrong
-INTERRUPTED = 130  # as a shell has it after Ctrl-C
+INTERRUPTED = 130  # as in a shell after Ctrl-C
 MEANT = {
     **dict.fromkeys(("port", "host", "address", "addr", "bind", "p"), "listen"),
     **dict.fromkeys(("verbose", "debug", "loglevel", "quiet", "v"), "log-level"),
@@ -33,7 +33,7 @@ MEANT = {
     **dict.fromkeys(("server", "endpoint", "base-url", "remote"), "url"),
     **dict.fromkeys(("watch", "reload"), "watch-config"),
 }
-"""What other programs call our options."""
+"""What other programs call these options."""
 SYNONYMS = {
     **dict.fromkeys(("start", "up", "daemon", "server"), "serve"),
     **dict.fromkeys(("stop", "down", "kill", "rm"), "unload"),
@@ -46,17 +46,17 @@ SYNONYMS = {
     **dict.fromkeys(("log", "tail"), "logs"),
     "help": "--help",
 }
-"""What other programs call our commands, or people would."""
-LIKENESS = 0.7  # of a name to the command that may be meant
+"""What other programs, or people, may call these commands."""
+LIKENESS = 0.7  # of an unknown name to the command that is suggested
 
 
 class Commands(click.Group):
-    """The commands; options before one of them count as if they stood after it."""
+    """The commands. Options before a command count as if they came after it."""
 
     def resolve_command(
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command; say which is meant where there is none of that name."""
+        """Find a command, or suggest one if the name is unknown."""
         name = arguments[0]
         if self.get_command(context, name) is None:
             raise click.UsageError(
@@ -79,8 +79,8 @@ def _meant_by(name: str, known: Mapping[str, click.Command]) -> str:
     context_settings={"help_option_names": ["--help", "-h", "-help"], "max_content_width": 100},
     epilog=examples(
         "llamadoze init                     write a first configuration",
-        "llamadoze serve                    serve it",
-        "llamadoze ps                       in another terminal: how the models stand",
+        "llamadoze serve                    serve the models",
+        "llamadoze ps                       in another terminal: show the models",
         "llamadoze run chat                 talk to a model",
         "llamadoze --config FILE            the same as 'serve --config FILE'",
     ),
@@ -118,10 +118,10 @@ for command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the arguments say and return the exit status."""
+    """Run the command of the arguments, and return the exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name must not end the daemon
+            stream.reconfigure(errors="backslashreplace")  # an odd name must not crash the daemon
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         refuse_strangers()
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say_usage(error: click.UsageError, words: Sequence[str]) -> int:
-    """Say what is wrong with a command line, and what may be meant."""
+    """Report what is wrong with a command line, and what may be meant."""
     text = error.format_message()
     if isinstance(error, click.NoSuchOption):
         name = next((one for one in words if _is(error.option_name, one)), error.option_name)
@@ -153,7 +153,7 @@ def _say_usage(error: click.UsageError, words: Sequence[str]) -> int:
 
 
 def _is(option: str, word: str) -> bool:
-    """Whether a word of the command line is the one of which an option was not known."""
+    """Whether a word of the command line has the unknown option."""
     return word.partition("=")[0] == option or (len(option) == 2 and word.startswith(option))
 
 
@@ -165,7 +165,7 @@ def _option_meant(name: str, error: click.NoSuchOption) -> str:
 
 
 def _say_problems(error: Exception) -> bool:
-    """Say what is wrong with a configuration, if that is what the error tells."""
+    """Report the problems of a configuration, if the error has any."""
     from configschema import ConfigError
 
     if isinstance(error, ConfigError):

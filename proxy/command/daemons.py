@@ -1,4 +1,4 @@
-"""What all commands have in common that ask a daemon: which one is meant, and names of its models.
+"""What all commands share that talk to a daemon: the choice of the daemon, and model names.
 
 Owns the options for it. The commands are in `looking` and `acting`.
 """
@@ -19,7 +19,7 @@ Command = Callable[..., Any]
 
 
 def asking(command: Command) -> Command:
-    """Give a command the options that say which daemon is meant, and that daemon."""
+    """Give a command the options that choose a daemon, and that daemon."""
 
     @wraps(command)
     def with_daemon(
@@ -38,7 +38,7 @@ def asking(command: Command) -> Command:
 
 
 def names_of_models(context: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Return the names that complete a word, as the daemon knows them; none without a daemon."""
+    """Return the daemon's model names that complete a word; none without a daemon."""
     from proxy.terminal.finding import find
 
     try:
@@ -49,5 +49,5 @@ def names_of_models(context: click.Context, _: click.Parameter, begun: str) -> l
 
 
 def named_model(**more: Any) -> Callable[[Command], Command]:  # noqa: ANN401 -- as click.argument
-    """Return the argument that names a model, completed by the names that the daemon knows."""
+    """Return the argument for a model, which the shell completes with the daemon's names."""
     return click.argument("model", shell_complete=names_of_models, **more)

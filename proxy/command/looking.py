@@ -1,6 +1,6 @@
-"""Commands that look at a daemon: how it stands, its log, and a file for a bug report.
+"""Commands that look at a daemon: its state, its log, and a file for a bug report.
 
-Owns their options, and what they print. Asking, tables and live frames are the terminal's.
+Owns their options and their output. `proxy.terminal` has requests, tables and live frames.
 """
 
 from __future__ import annotations
@@ -23,18 +23,21 @@ if TYPE_CHECKING:
 
 @click.command(epilog=examples("llamadoze ps", "llamadoze ps --all", "llamadoze ps chat --json"))
 @click.argument("names", metavar="[MODEL]...", nargs=-1, shell_complete=names_of_models)
-@click.option("--all", "-a", "everything", is_flag=True, help="Show stopped models, too.")
+@click.option("--all", "-a", "everything", is_flag=True, help="Include stopped models.")
 @as_json
 @asking
 def ps(daemon: Daemon, names: tuple[str, ...], *, everything: bool, as_json: bool) -> None:
-    """Show the models: state, since when, requests, memory, and when they will be ready."""
+    """Show the models: states, requests and memory.
+
+    The list also shows since when a state lasts, and when the model will be ready.
+    """
     from proxy.terminal import tables
 
     told = daemon.status()
     rows = [row for row in told["models"] if not names or {row["id"], *row["aliases"]} & {*names}]
     if unknown := {*names} - {name for row in rows for name in (row["id"], *row["aliases"])}:
         name = sorted(unknown)[0]
-        raise CannotRun(f"no model is called '{name}'; 'llamadoze ps --all' lists them")
+        raise CannotRun(f"no model is called '{name}'; 'llamadoze ps --all' lists all models")
     if as_json:
         say_json([row for row in rows if everything or names or tables.is_of_interest(row)])
     else:
@@ -45,7 +48,7 @@ def ps(daemon: Daemon, names: tuple[str, ...], *, everything: bool, as_json: boo
 @as_json
 @asking
 def status(daemon: Daemon, *, as_json: bool) -> None:
-    """Show the daemon: where it listens, since when, its requests and its memory."""
+    """Show the daemon: address, uptime, requests, memory."""
     from proxy.terminal import tables
 
     told = daemon.status()
@@ -56,7 +59,7 @@ def status(daemon: Daemon, *, as_json: bool) -> None:
 
 
 @click.command(epilog=examples("llamadoze top", "llamadoze top --once"))
-@click.option("--once", is_flag=True, help="Print one frame and end.")
+@click.option("--once", is_flag=True, help="Print one frame and exit.")
 @click.option(
     "--interval",
     type=click.FloatRange(0.2, 3600),
@@ -68,7 +71,7 @@ def status(daemon: Daemon, *, as_json: bool) -> None:
 @as_json
 @asking
 def top(daemon: Daemon, *, once: bool, interval: float, as_json: bool) -> None:
-    """Watch models, memory, queue and the last decisions; 'q' ends it."""
+    """Watch models, memory, queue and decisions. 'q' quits."""
     from proxy.terminal import top as frames
 
     if as_json:
@@ -83,8 +86,10 @@ def top(daemon: Daemon, *, once: bool, interval: float, as_json: bool) -> None:
     epilog=examples("llamadoze logs -f", "llamadoze logs chat -n 50", "llamadoze logs -f proxy")
 )
 @click.argument("source", metavar="[MODEL]", required=False, shell_complete=names_of_models)
-@click.option("--follow", "-f", is_flag=True, help="Keep printing new lines, until Ctrl-C.")
-@click.option("--lines", "-n", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
+@click.option("--follow", "-f", is_flag=True, help="Print new lines until Ctrl-C.")
+@click.option(
+    "--lines", "-n", type=click.IntRange(0), metavar="N", help="Print only the last N lines."
+)
 @as_json
 @asking
 def logs(
@@ -92,7 +97,7 @@ def logs(
 ) -> None:
     """Show the log of the daemon, or the output of a model.
 
-    In place of a model, 'proxy' is the daemon alone, and 'upstream' is all models.
+    In place of a model, 'proxy' means the daemon alone, and 'upstream' all models.
     """
     from proxy.terminal import following
 
@@ -101,16 +106,16 @@ def logs(
 
 
 @click.command(epilog=examples("llamadoze support", "llamadoze support --output -"))
-@click.option("--output", "-o", metavar="FILE", help="Where to write it; '-' is standard output.")
+@click.option("--output", "-o", metavar="FILE", help="The file to write; '-' is standard output.")
 @as_json
 @asking
 def support(daemon: Daemon, output: str | None, *, as_json: bool) -> None:
-    """Write one file for a bug report, without secrets; nothing leaves this machine."""
+    """Write a file for a bug report, without secrets. Nothing leaves this machine."""
     from proxy.command import sources
     from proxy.terminal.support import report
 
     if as_json and output == "-":
-        raise click.UsageError("--json tells of the file: give it a name with --output")
+        raise click.UsageError("--json describes the written file: name it with --output FILE")
 
     found = sources.found_file()
     text = report(daemon, [found] if found else [])
@@ -122,5 +127,5 @@ def support(daemon: Daemon, output: str | None, *, as_json: bool) -> None:
         path.write_text(text)
     except OSError as error:
         raise CannotRun(f"cannot write {path}: {error.strerror}") from error
-    said = f"{path}: read it before you pass it on"
+    said = f"wrote {path}: read it before you pass it on"
     say_json({"file": str(path)}) if as_json else say(said)

@@ -1,7 +1,6 @@
-"""What the command line takes, wherever it takes it: options that several commands share.
+"""Options that several commands share.
 
-Owns their names and words, and imports nothing that takes time. What is done with them is each
-command's.
+Owns their names and help, and imports nothing that is slow. Each command decides what they do.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Decorator = Callable[[Decorated], Decorated]
 
 
 def option(*names: str, **more: Any) -> Decorator[Any]:  # noqa: ANN401 -- as click.option
-    """Return an option; one with ``--`` is taken with one dash, too, as llama-swap does."""
+    """Return an option, as click.option does."""
     return click.option(*names, **more)
 
 
@@ -40,7 +39,7 @@ configured = _all(
         "--config",
         "-config",
         metavar="FILE",
-        help="The configuration (YAML); without it, the first that is there of "
+        help="The configuration (YAML). Default: the first that exists of "
         f"${CONFIG}, ./config.yaml, ~/.config/llamadoze/config.yaml and "
         "/etc/llamadoze/config.yaml.",
     ),
@@ -48,10 +47,10 @@ configured = _all(
         "--config-dir",
         "-config-dir",
         metavar="DIR",
-        help="More of the configuration: all .yaml and .yml files of a folder.",
+        help="A folder whose .yaml and .yml files belong to the configuration, too.",
     ),
 )
-"""Which configuration."""
+"""Options that choose the configuration."""
 
 serving = _all(
     click.option(
@@ -60,16 +59,21 @@ serving = _all(
         metavar="ADDRESS",
         default=DEFAULT_LISTEN,
         show_default=True,
-        help="Where to serve: HOST:PORT, :PORT for all addresses, or unix:PATH.",
+        help="The address to serve: HOST:PORT, :PORT for all addresses, or unix:PATH.",
     ),
     click.option(
-        "--tls-cert-file", "-tls-cert-file", metavar="FILE", help="Certificate (PEM): serve HTTPS."
+        "--tls-cert-file",
+        "-tls-cert-file",
+        metavar="FILE",
+        help="Serve HTTPS with this certificate (PEM).",
     ),
-    click.option("--tls-key-file", "-tls-key-file", metavar="FILE", help="Its key (PEM)."),
+    click.option(
+        "--tls-key-file", "-tls-key-file", metavar="FILE", help="The certificate's key (PEM)."
+    ),
     click.option(
         "--state-dir",
         metavar="DIR",
-        help="Where the state is kept. Without it, a folder for each configuration in "
+        help="The folder for the daemon's state. Default: one for each configuration in "
         "$XDG_STATE_HOME/llamadoze.",
     ),
     click.option(
@@ -83,39 +87,39 @@ serving = _all(
         type=click.Choice(FORMATS),
         default="auto",
         show_default=True,
-        help="auto is text on a terminal, and JSON lines elsewhere.",
+        help="auto means text on a terminal, and JSON lines elsewhere.",
     ),
     click.option(
         "--log-level",
         type=click.Choice(LEVELS),
-        help="The lowest level that is written, instead of the file's logLevel.",
+        help="The lowest level to log. Default: the file's logLevel.",
     ),
 )
-"""How to serve."""
+"""Options of a daemon."""
 
 connecting = _all(
     click.option(
         "--url",
         metavar="URL",
-        help="The daemon: http://HOST:PORT, https://HOST:PORT or unix:PATH. "
-        f"Without it, ${URL}, else the daemon of this user.",
+        help="The daemon's address: http://HOST:PORT, https://HOST:PORT or unix:PATH. "
+        f"Default: ${URL}, else this user's daemon.",
     ),
+    click.option("--state-dir", metavar="DIR", help="Choose the daemon by its state folder."),
     click.option(
-        "--state-dir", metavar="DIR", help="The state folder of the daemon that is meant."
+        "--config", "-config", metavar="FILE", help="Choose the daemon by its configuration."
     ),
-    click.option("--config", "-config", metavar="FILE", help="The configuration of that daemon."),
 )
-"""Which daemon to ask."""
+"""Options that choose the daemon."""
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
 def meant(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return which daemon is meant, as `finding.find` takes it."""
+    """Return the choice of a daemon, as arguments of `finding.find`."""
     files = [options["config"]] if options.get("config") else []
     return {"url": options.get("url"), "folder": options.get("state_dir"), "files": files}
 
 
 def examples(*lines: str) -> str:
-    """Return examples as they stand below a command's help."""
+    """Return examples for the end of a command's help."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

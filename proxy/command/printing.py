@@ -1,6 +1,6 @@
-"""What a command prints before there is a log: lines, warnings, JSON.
+"""The output of commands that have no log: lines, warnings, JSON.
 
-Owns how they reach the terminal, or whoever reads in its place.
+Owns how it reaches the terminal, or the program that reads it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ def say_json(data: object) -> None:
 
 
 def complain(*lines: object) -> None:
-    """Print lines of what is wrong."""
+    """Print lines about a problem."""
     _write(sys.stderr, lines)
 
 
 def as_warnings(problems: Iterable[object]) -> list[str]:
-    """Return warnings as they are printed."""
+    """Return warnings in the form in which they are printed."""
     return [f"{problem} (warning)" for problem in problems]
 
 
 def _write(stream: TextIO, lines: Iterable[object]) -> None:
-    with contextlib.suppress(OSError):  # the reader went away
+    with contextlib.suppress(OSError):  # the reader has gone
         stream.write("".join(f"{line}\n" for line in lines))
         stream.flush()

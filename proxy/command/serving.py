@@ -1,6 +1,6 @@
 """``llamadoze serve`` and ``llamadoze demo``: the daemon in the foreground.
 
-Owns what of the command line it is started with. Imports of the daemon wait until it is wanted.
+Owns which options start it. The daemon's modules are imported only when they are needed.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 @configured
 @serving
 def serve(config: str | None, config_dir: str | None, **options: Any) -> None:  # noqa: ANN401 -- click's
-    """Serve the models of a configuration, until Ctrl-C or SIGTERM.
+    """Serve the models of a configuration.
 
-    Options may stand before the command, too: 'llamadoze --config FILE' serves.
+    Ctrl-C or SIGTERM ends it. You can leave out 'serve': 'llamadoze --config FILE' serves, too.
     """
     names = sources.named(config, config_dir)
     files = [name for name in names if name != config_dir]
@@ -43,23 +43,24 @@ def serve(config: str | None, config_dir: str | None, **options: Any) -> None:  
 
 @click.command(epilog=examples("llamadoze demo", "llamadoze demo --listen 127.0.0.1:9000"))
 @click.option(
-    "--folder", default=".demo", show_default=True, metavar="DIR", help="Where its files go."
+    "--folder", default=".demo", show_default=True, metavar="DIR", help="The folder for its files."
 )
 @serving
 def demo(folder: str, **options: Any) -> None:  # noqa: ANN401 -- click's
-    """Serve two tiny models with real llama.cpp servers."""
-    from proxy.demo.prepare import MODELS, prepare
+    """Serve two tiny models on real llama.cpp servers."""
+    from proxy.demo.prepare import MODELS, prepare, told_by
     from supervisor.processes.ports import HOST, is_free, kept_free
 
     listen = options["listen"]
     port = _address(listen).port
-    if port and not is_free(HOST, port):  # said before the advice of what to try there
+    if port and not is_free(HOST, port):  # before advice about that address is printed
         taken = "Address already in use; choose another with --listen"
         raise CannotRun(f"cannot listen on {listen}: {taken}")
     with kept_free(len(MODELS)) as first_port:
         file = prepare(Path(folder), listen, first_port)
         options["state_dir"] = options["state_dir"] or str(file.parent / "state")
         _run(options, (str(file),), lambda: [file], grace=1.0)
+        sys.stdout.write(told_by(file, Path(options["state_dir"])))
 
 
 def _run(
@@ -68,7 +69,7 @@ def _run(
     find: Callable[[], list[Path]],
     **more: float,
 ) -> None:
-    """Run the daemon; `find` names its files, now and for a reload."""
+    """Run the daemon. `find` returns its files, now and at each reload."""
     gc.enable()
     address = _address(options["listen"])
     _load_structlog()
@@ -89,13 +90,13 @@ def _run(
 
 
 def _load_structlog() -> None:
-    """Load structlog without rich, which it would load for tracebacks that are not wanted here.
+    """Load structlog without rich, which structlog loads for tracebacks that are not used here.
 
-    That is a sixth of the time until the daemon listens, and a tenth of its memory.
+    That saves a sixth of the time until the daemon listens, and a tenth of its memory.
     """
-    sys.modules["rich"] = None  # type: ignore[assignment]  # as import has it: there is none
+    sys.modules["rich"] = None  # type: ignore[assignment]  # makes imports of it fail
     try:
-        import structlog  # noqa: F401 -- for what it does when it is loaded
+        import structlog  # noqa: F401 -- so that it is loaded
     finally:
         del sys.modules["rich"]
 

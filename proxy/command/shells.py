@@ -1,6 +1,6 @@
-"""Commands for the shell around the command: completion, and the version.
+"""Commands for the shell: completion, and the version.
 
-Owns which shells complete our words.
+Owns which shells can complete the command line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ VARIABLE = "_LLAMADOZE_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what makes a shell complete commands, options, and names of models."""
+    """Print a completion script for a shell.
+
+    With it, the shell completes commands, options, and model names.
+    """
     known = get_completion_class(shell)
     if known is not None:
         root = context.find_root()

@@ -1,6 +1,6 @@
-"""Where the configuration is: the files that are named, else the first of the usual places.
+"""The configuration's files: those that are named, else the first of the usual places.
 
-Owns the order of those places. Reading the files is `configschema`'s.
+Owns the order of those places. `configschema` reads the files.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ OF_SYSTEM = Path("/etc/llamadoze") / NAME
 
 
 def named(config: str | None, folder: str | None) -> tuple[str, ...]:
-    """Return the files and folders of a configuration: those given, else one that is found.
+    """Return the files and folders of a configuration: those given, else the first found.
 
     Raises:
-        CannotRun: none is given, and none is found.
+        CannotRun: none is given, and none exists at the usual places.
     """
     given = tuple(name for name in (config, folder) if name)
     found = given or ((str(one),) if (one := found_file()) else ())
     if not found:
         raise CannotRun(
-            f"no configuration: give one with --config FILE; none is at {_places()}. "
+            f"no configuration: give one with --config FILE; there is none at {_places()}. "
             "'llamadoze init' writes a first one; 'llamadoze demo' needs none"
         )
     return found
 
 
 def found_file() -> Path | None:
-    """Return the configuration that is used where none is given; None if there is none."""
+    """Return the configuration that is used if none is given; None if there is none."""
     if given := os.environ.get(CONFIG):
         return Path(given)
     return next((path for path in usual_places() if path.is_file()), None)
 
 
 def usual_places() -> list[Path]:
-    """Return where a configuration is looked for, in this order."""
+    """Return the usual places of a configuration, in the order of the search."""
     return [Path(NAME), home_file(), OF_SYSTEM]
 
 
 def home_file() -> Path:
-    """Return where this user's own configuration is (XDG Base Directory)."""
-    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111 -- raises nothing without a home
+    """Return the place of this user's own configuration (XDG Base Directory)."""
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111 -- raises no error without a home
     return Path(home) / "llamadoze" / NAME
 
 
@@ -62,10 +62,10 @@ def _places() -> str:
 
 
 def sources(files: Sequence[str], folder: str | None) -> list[Path]:
-    """Return the files of a configuration: those that are named, then those of the folder.
+    """Return the files of a configuration: first the named ones, then those of the folder.
 
     Raises:
-        CannotRun: the folder cannot be read or holds none, or a file is named twice.
+        CannotRun: the folder cannot be read or has no file, or a file is named twice.
     """
     from configschema import files_in
 
@@ -87,12 +87,12 @@ def read(files: Sequence[Path], ports: Mapping[str, int] | None = None, port: in
     """Read a configuration.
 
     Args:
-        files: that it is made of.
-        ports: that models keep.
-        port: that the daemon listens on, which no model may have.
+        files: the configuration's files.
+        ports: the ports that models keep.
+        port: the port that the daemon listens on, which no model may use.
 
     Raises:
-        ConfigError: it cannot be used, with every problem.
+        ConfigError: the configuration cannot be used; the error lists every problem.
         CannotRun: a file cannot be read.
     """
     from configschema import Here, load
@@ -100,6 +100,6 @@ def read(files: Sequence[Path], ports: Mapping[str, int] | None = None, port: in
     try:
         return load(*files, ports=ports or {}, place=Here(port))
     except IsADirectoryError as error:
-        raise CannotRun(f"{error.filename} is a folder: give it with --config-dir") from error
+        raise CannotRun(f"{error.filename} is a folder: use --config-dir for folders") from error
     except OSError as error:
         raise CannotRun(f"cannot read {error.filename}: {error.strerror}") from error

@@ -1,5 +1,5 @@
-"""The daemon as a whole: its parts put together, begun, and ended in the right order.
+"""The daemon as a whole: it puts the parts together, and starts and ends them in order.
 
-Owns the root nursery and a request's way into the application. Knows nothing of the command line's
-words.
+Owns the root nursery and a request's way into the application. It does not know the command line's
+options.
 """

@@ -1,7 +1,7 @@
-"""What the daemon serves with: what its parts are, and how they know of each other.
+"""The application: the parts of the daemon, and how they are connected.
 
-Owns the composition. What an exchange is done with is decided in `entry`; the views are Quart's,
-see `proxy.views`.
+Owns the composition. `entry` decides what happens to an exchange. The views are Quart's, see
+`proxy.views`.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 @attrs.define(eq=False, kw_only=True)
 class Application(Journal):
-    """Serves the models of a supervisor, whose journal it is, too, from when it is there.
+    """Serves the models of a supervisor, and is one of its journals.
 
     Attributes:
         handle: serves an exchange.
-        metrics: counts.
-        resolver: finds who answers to a name.
+        metrics: the counters.
+        resolver: finds the model or peer of a name.
         pools: connections to model servers and peers.
-        history: what is kept of what happens; a journal, too.
+        history: what is kept of events; it is a journal, too.
         tracing: makes spans of requests; None without a collector.
     """
 
@@ -78,7 +78,7 @@ class Application(Journal):
         book: LogBook,
         stop: trio.Event,
     ) -> Application:
-        """Put the parts together; see `open_application` for what they are."""
+        """Put the parts together. `open_application` explains the arguments."""
         resolver, pools, in_flight = Resolver(supervisor), Pools(), InFlight()
         history = History(supervisor, in_flight)
         feed = PageFeed(resolver, history, partial(facts_of, resolver, stop))
@@ -125,7 +125,7 @@ class Application(Journal):
         )
 
     async def run(self, stop: trio.Event) -> None:
-        """Do what goes on beside the exchanges, until the daemon ends."""
+        """Run the background tasks until the daemon ends."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._views.load_when_asked)
@@ -138,15 +138,16 @@ class Application(Journal):
                 await self.tracing.end()
 
     async def _end_streams_after(self, stop: trio.Event) -> None:
-        """End what would go on for ever, so that it does not take the grace of others."""
+        """End streams that never end by themselves, so that they do not use up the grace."""
         await stop.wait()
         self._events.close()
         self._book.close()
 
     def stepped(self, model: str, event: Event, state: State, took: float) -> None:
-        """Tell of a step; connections to what is to end, or to sleep, are closed by us.
+        """Publish a step. Close the connections to a model server that ends or goes to sleep.
 
-        The side that closes first keeps the port for a minute, and a server may need its own again.
+        The side that closes first keeps the port for a minute, and the server may need its port
+        again.
         """
         if event in (Event.STOP, Event.ENDED, Event.GAVE_UP, Event.SLEEP):
             self.pools.let_go(model)
@@ -155,7 +156,7 @@ class Application(Journal):
 
 
 def _connect(history: History, feed: PageFeed, events: Events) -> None:
-    """Let pages know of what is kept, and let be looked at what they watch."""
+    """Connect the history with the pages, which see it change and decide what is sampled."""
     history.on_memory = partial(feed.tell, "memory")
     history.watches = partial(events.is_wanted, "memory")
 
@@ -178,7 +179,7 @@ def _tracing(history: History) -> Tracing | None:
 def _account(
     metrics: Metrics, history: History, tracing: Tracing | None, call: Call, answer: Answer
 ) -> None:
-    """Log, count, trace and keep a request that has ended."""
+    """Log, count, trace and store a request that has ended."""
     now, tokens = time.monotonic(), answer.tokens()
     metrics.count(call, answer, tokens, now)
     report(call, answer, tokens, now)
@@ -186,7 +187,7 @@ def _account(
         history.finished(call, answer, tokens, now)
         if tracing:
             tracing.finished(call, answer, tokens, now)
-    except Exception:  # a fault of ours in what is kept must cost no request
+    except Exception:  # a bug in the history must not fail a request
         log.exception("Internal error; a request is missing in the history or the traces")
 
 
@@ -198,14 +199,14 @@ def open_application(
     book: LogBook,
     stop: trio.Event,
 ) -> Iterator[Application]:
-    """Serve the models of a supervisor; leaving the block closes what was opened to them.
+    """Serve the models of a supervisor. Leaving the block closes all connections to them.
 
     Args:
-        supervisor: whose models.
-        reloader: of its configuration.
-        metrics: counts.
+        supervisor: the models' supervisor.
+        reloader: reloads its configuration.
+        metrics: the counters.
         book: the log.
-        stop: set when the daemon is to end.
+        stop: set when the daemon has to end.
     """
     application = Application.of(supervisor, reloader, metrics, book, stop)
     try:

@@ -1,7 +1,7 @@
-"""A request's way into the daemon: refused, forwarded at once, or served by a view.
+"""A request's way into the daemon: it is refused, forwarded at once, or served by a view.
 
-Owns what holds for all routes: the spelling of paths, keys, whose browser asks, and the request's
-id.
+Owns what applies to all routes: the spelling of paths, API keys, checks of browsers, and the
+request's id.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from proxy.observing.requestlog import report_refusal, request_id_of
 DOUBLED = re.compile("//+")
 NO_CONTENT = 204
 LOOKS = ("GET", "HEAD")
-CHANGING = "/unload"  # by GET, as llama-swap has it
+CHANGING = "/unload"  # with GET, as in llama-swap
 HEALTHY = ((b"content-type", b"text/plain; charset=utf-8"), NOT_FOR_CACHES)
 
 Serve = Callable[[Exchange, str, Sequence[Header], ApiKey], Awaitable[None]]
-"""Serves an exchange by a view, given its plain path, the headers that are added, and the key that
-it shows."""
+"""Serves an exchange by a view, given its plain path, the headers to add, and the API key that it
+shows."""
 
 
 @attrs.frozen
@@ -45,8 +45,8 @@ class _Way:
 
     @classmethod
     def of(cls, method: str, path: str) -> _Way:
-        """Read it from a request; the spelling of the path does not matter, but below a model."""
-        if method == "POST" and (way := POSTS.get(path)):  # most are
+        """Return a request's way. The spelling of the path matters below a model only."""
+        if method == "POST" and (way := POSTS.get(path)):  # most requests
             return way
         if is_below_model(path):
             return cls(path, None, shared=False)
@@ -55,7 +55,7 @@ class _Way:
         return cls(plain, route, shared=route is not None or is_shared(method, plain))
 
     def changes(self, method: str) -> bool:
-        """Whether a request changes something, or may: a model may have to come up for it."""
+        """Whether a request changes something, or may, because a model may have to start for it."""
         if self.route is not None or method not in LOOKS or self.path == CHANGING:
             return True
         return is_below_model(self.path)
@@ -66,14 +66,14 @@ POSTS = {path: _Way(path, route, shared=True) for path, route in POSTED.items()}
 
 @attrs.frozen
 class Entry:
-    """The one place where exchanges enter. An exchange's call is cancelled when its client leaves.
+    """The one place where exchanges enter. If a client disconnects, its exchange is cancelled.
 
     Attributes:
-        forwarder: serves what is for a model.
-        views: serves what is not.
-        resolver: knows what is in effect.
-        metrics: counts what each key is used for.
-        quotas: what each key may ask of models.
+        forwarder: serves requests to models.
+        views: serves all others.
+        resolver: knows the configuration in effect.
+        metrics: counts the use of each key.
+        quotas: the limits of each key.
     """
 
     forwarder: Forwarder
@@ -125,7 +125,7 @@ class Entry:
     async def _allow(
         self, exchange: Exchange, now: InEffect, visitor: Visitor, request_id: str
     ) -> None:
-        """Answer a browser that asks before it sends its request."""
+        """Answer a browser's preflight request."""
         asked = exchange.fields.get(b"access-control-request-method", b"").decode("latin-1")
         shared = _Way.of(asked, exchange.path).shared
         allowed = now.guard.preflight(visitor, exchange.fields, shared=shared)
@@ -133,15 +133,17 @@ class Entry:
         await exchange.write(b"", last=True)
 
     def _admit(self, exchange: Exchange, now: InEffect, way: _Way, visitor: Visitor) -> ApiKey:
-        """Let a request pass; return the key that it shows.
+        """Check a request, and return the API key that it shows.
 
         Raises:
-            BadRequest: it may not go where it wants to.
+            BadRequest: the request is not allowed.
         """
         method, server = exchange.method, exchange.connection.server
         changes = way.changes(method)
-        if way.path == CHANGING and visitor.is_part:  # words of a model may be shown as a page
-            raise BadRequest("an image, or another part of a page, unloads nothing", status=403)
+        if (
+            way.path == CHANGING and visitor.is_part
+        ):  # a page may show a model's words, with such an image in them
+            raise BadRequest("an image or another part of a page cannot unload models", status=403)
         is_page = visitor.is_link and method in LOOKS and is_below_model(way.path)
         now.guard.admit(
             visitor,
@@ -156,7 +158,7 @@ class Entry:
 
 
 def plain_path(path: str) -> str:
-    """Return a path without what clients add that join addresses: slashes, a second ``/v1``."""
+    """Return a path without what clients add by joining addresses: slashes, a second ``/v1``."""
     if "//" in path:
         path = DOUBLED.sub("/", path)
     if len(path) > 1 and path.endswith("/"):
@@ -172,7 +174,7 @@ async def _refuse(
     key: str = "",
 ) -> None:
     problem = problem_of(error)
-    if problem.status >= 400:  # below that, it is only to ask elsewhere
+    if problem.status >= 400:  # below that, it is a redirection
         client = exchange.connection.client
         said = client[0] if client else ""
         report_refusal(exchange.method, exchange.path, said, problem, request_id, key)

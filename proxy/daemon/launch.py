@@ -1,6 +1,6 @@
 """From the command's options to a running daemon: its log, its state folder, its files.
 
-Owns the order of what must be there before the first task, and where the state is kept.
+Owns the order of what must exist before the first task, and the place of the state.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from supervisor.succession.records import open_records, ports_of
 
 @attrs.frozen(kw_only=True)
 class Options:
-    """What the command line says of a daemon.
+    """The command line's options for a daemon.
 
     Attributes:
-        listen: the address, as it was given.
-        named: files and folders of the configuration, as they were given.
-        log_format: of the log: auto, json or text.
-        log_level: the lowest level that is written; None for the file's own.
-        state_dir: where the state is kept; None for the usual place.
-        certificate: PEM file, to serve HTTPS.
-        key: PEM file of the certificate's key.
-        watch: whether the files are read whenever they change.
+        listen: the address, as given.
+        named: the configuration's files and folders, as given.
+        log_format: the log's format: auto, json or text.
+        log_level: the lowest level to log; None for the file's own.
+        state_dir: the folder for the state; None for the usual one.
+        certificate: the PEM file for HTTPS.
+        key: the PEM file of the certificate's key.
+        watch: whether to reload the files whenever they change.
     """
 
     listen: str
@@ -56,12 +56,12 @@ def launch(
     files: Files,
     grace: float = DEFAULT_GRACE,
 ) -> None:
-    """Run the daemon in the foreground, until it is told to end.
+    """Run the daemon in the foreground until it is told to end.
 
     Args:
-        options: of the command line.
-        address: where to listen.
-        files: the configuration's.
+        options: the command line's options.
+        address: the address to listen on.
+        files: the configuration's files.
         grace: seconds that open answers have to end.
 
     Raises:
@@ -74,7 +74,7 @@ def launch(
         book.shown = shown_in(config.log_to_stdout)
         configure(options.log_format, options.log_level or config.log_level, book)
 
-    # Of the file's own level nothing is known yet.
+    # The file's own level is not known yet.
     configure(options.log_format, options.log_level or "info", book)
     folder = _folder(options.state_dir, options.named)
     with open_records(folder) as records:
@@ -102,11 +102,11 @@ def launch(
 
 
 def _folder(given: str | None, named: Iterable[str]) -> Path | None:
-    """Return where the state is kept; None if there is no place for it.
+    """Return the folder for the state; None if there is no place for it.
 
-    That is what is given, else systemd's ``STATE_DIRECTORY``, else a folder where the XDG Base
-    Directory Specification has state: one for each name of a configuration. Links are not followed,
-    and a folder's files not looked at: both may change from one daemon to the next.
+    That is the given one, else systemd's ``STATE_DIRECTORY``, else a folder at the place of the XDG
+    Base Directory Specification, one for each name of a configuration. Links are not followed, and
+    a folder's files do not matter: both may change from one daemon to the next.
     """
     if given:
         return Path(given)

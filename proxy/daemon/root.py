@@ -1,7 +1,7 @@
 """The root: one nursery for signals, the supervisor, and serving, closed in the right order.
 
-Owns how the daemon begins and ends. At the end first no more connections, then a grace for open
-answers, then the model servers.
+Owns how the daemon starts and ends. At the end, it first accepts no more connections, then gives
+open answers a grace, then ends the model servers.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 @attrs.frozen(kw_only=True)
 class Setup:
-    """What a daemon is started with, beside its configuration.
+    """What a daemon is started with, in addition to its configuration.
 
     Attributes:
-        address: where it listens.
+        address: the address to listen on.
         grace: seconds that open answers have to end.
-        files: where the configuration is read again.
-        named: those files and folders, as the command line has them.
-        records: of the processes, for the next daemon.
-        watch: whether the files are read whenever they change.
+        files: the files to reload the configuration from.
+        named: those files and folders, as on the command line.
+        records: the records of processes, for the next daemon.
+        watch: whether to reload the files whenever they change.
         book: keeps the last lines of the log.
-        certificate: to serve HTTPS.
-        systemd: the manager that has started it.
+        certificate: the certificate for HTTPS.
+        systemd: the service manager that started the daemon.
     """
 
     address: Address
@@ -81,11 +81,11 @@ class Setup:
 
     @property
     def tls(self) -> ssl.SSLContext | None:
-        """How connections are encrypted; None if they are not."""
+        """The TLS context of connections; None without TLS."""
         return self.certificate.context if self.certificate else None
 
     def whereabouts(self, url: str) -> Whereabouts:
-        """Return what commands are told that look for this daemon."""
+        """Return what commands need to find this daemon."""
         return Whereabouts(
             url=url,
             pid=os.getpid(),
@@ -96,16 +96,16 @@ class Setup:
 
 
 async def run_daemon(config: Config, setup: Setup) -> None:
-    """Serve until SIGTERM or SIGINT; a second signal ends everything at once.
+    """Serve until SIGTERM or SIGINT. A second signal ends everything at once.
 
-    After SIGTERM, models live on for the next daemon, if the configuration says so.
+    After SIGTERM, models live on for the next daemon if the configuration says so.
 
     Args:
         config: the models.
         setup: what else the daemon is started with.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: the daemon cannot listen on the address.
     """
     listeners = await open_listeners(setup.address)
     with removed_at_end(listeners, setup.address):
@@ -125,7 +125,7 @@ async def _run(config: Config, setup: Setup, listeners: list[trio.SocketListener
         inherited = await _settle(config, records, told)
         metrics, journals = Metrics(), Journals()
         journals.all = (metrics, book)
-        if not told.stop.is_set():  # else nothing is owned yet, and nothing must be noted
+        if not told.stop.is_set():  # else there are no models yet, and nothing to record
             async with open_supervisor(
                 config,
                 CONTACT,
@@ -136,7 +136,7 @@ async def _run(config: Config, setup: Setup, listeners: list[trio.SocketListener
                 reloader = Reloader(setup.files, supervisor, setup.certificate)
                 root.start_soon(reloader.follow, told.hangups)
                 beside: list[Task] = [reloader.watch] if setup.watch else []
-                # It would make those leave that were to be kept.
+                # A preload would evict the models that live on from the earlier daemon.
                 if not any(_is_kept(one) for one in inherited.values()):
                     beside.append(partial(preload, supervisor, CONTACT.one_token))
                 if records:
@@ -163,7 +163,7 @@ async def _run(config: Config, setup: Setup, listeners: list[trio.SocketListener
                     await _serve(root, app, url, serve, told, beside)
                 setup.systemd.tell(STOPPING)
                 left = supervisor.let_go() if told.lets_go else 0
-                others = f"; {left} live on for the next llamadoze (adopt)" if left else ""
+                others = f"; {left} of them live on for the next llamadoze (adopt)" if left else ""
                 log.info(f"Stopping all models{others}", left=left)
         root.cancel_scope.cancel()
     await end_orphans()
@@ -171,7 +171,7 @@ async def _run(config: Config, setup: Setup, listeners: list[trio.SocketListener
 
 
 def _is_kept(record: Record) -> bool:
-    """Whether a process lives on from the earlier daemon, and is of use."""
+    """Whether a process lives on from the earlier daemon and is usable."""
     return (
         isinstance(record.handle, HereHandle | StepHandle)
         and State(record.state) is not State.STOPPING
@@ -179,7 +179,7 @@ def _is_kept(record: Record) -> bool:
 
 
 async def _settle(config: Config, records: Records | None, told: Told) -> dict[str, Record]:
-    """Return the processes to take over; of what was not settled, the state file still tells."""
+    """Return the processes to take over. The state file keeps those that are not settled."""
     found, owner = (records.found, records.owner) if records else ((), "")
     settle = partial(settle_leftovers, found, config, CONTACT, owner)
 
@@ -198,7 +198,7 @@ async def _serve(
     told: Told,
     beside: Iterable[Task],
 ) -> None:
-    """Serve until told to stop, and do what goes on beside it."""
+    """Serve until told to stop, and run the background tasks."""
     supervisor = application.resolver.supervisor
     async with trio.open_nursery() as serving:
         root.start_soon(_hurry, told, serving.cancel_scope, supervisor)
@@ -212,47 +212,49 @@ async def _serve(
 
 
 def _warn_if_open(host: str, config: Config) -> None:
-    """Say that whoever reaches the port may use and control everything."""
-    if not host:  # a unix socket: the system says who may use it
+    """Warn if anyone who reaches the port can use and control everything."""
+    if not host:  # a unix socket: file permissions decide who may use it
         return
     if not config.api_keys and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
         log.warning(
-            f"Listening on {host} without apiKeys: whoever reaches the port is served, and may "
-            "unload models and read the log. Set apiKeys, or listen on 127.0.0.1",
+            f"Listening on {host} without apiKeys: anyone who reaches the port can use models, "
+            "unload them, and read the log. Set apiKeys, or listen on 127.0.0.1",
             address=host,
         )
 
 
 async def _warn_if_blind(config: Config) -> None:
-    """Say that nobody looks whether a sleep frees GPU memory. A driver may take its time."""
+    """Warn if GPU memory cannot be measured after a sleep. The driver may answer slowly."""
     if not any(model.can_sleep for model in config.models.values()):
         return
     reason: str | None = None
-    with contextlib.suppress(RuntimeError):  # there is no thread left; that is no reason to end
+    with contextlib.suppress(
+        RuntimeError
+    ):  # no thread is left; that is no reason to end the daemon
         reason = await trio.to_thread.run_sync(
             why_not_known, abandon_on_cancel=True, limiter=OF_DRIVER.limiter
         )
     if reason:
-        log.warning(f"GPU memory is not measured, so no sleep is proved by it: {reason}")
+        log.warning(f"GPU memory cannot be measured, so it proves no sleep: {reason}")
 
 
 async def _hurry(told: Told, serving: trio.CancelScope, supervisor: Supervisor) -> None:
-    """End everything at once, at whatever point of the end a second signal comes."""
+    """End everything at once when a second signal arrives, however far the end has come."""
     await told.hurry.wait()
     serving.cancel()
     supervisor.cut()
 
 
 def _spare_pauses() -> None:
-    """Let the garbage collector not look again and again at what stays for ever.
+    """Exclude objects that are never freed from garbage collection.
 
-    Its look at all modules takes 50 ms, in which no stream moves on.
+    A collection over all modules takes 50 ms, during which every stream stands still.
     """
     gc.freeze()
 
 
 def _raise_file_limit() -> None:
-    """Allow as many open files as the system lets us: each stream takes two."""
+    """Raise the limit of open files to the system's maximum: each stream needs two."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # a container may refuse; we can do with less
+    with contextlib.suppress(ValueError, OSError):  # a container may refuse; fewer files also work
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,4 +1,4 @@
-"""The demo: two tiny models and a real llama.cpp server that can sleep.
+"""The demo: two tiny models, and a real llama.cpp server that can sleep.
 
-Owns what ``llamadoze demo`` serves, and nothing that the daemon needs.
+Owns what ``llamadoze demo`` serves. The daemon needs nothing of it.
 """

@@ -1,4 +1,4 @@
-"""The demo's start: check the machine, write two models and a configuration, say what to try."""
+"""The demo's start: check the machine, write two models and a configuration, print advice."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import importlib.util
 import shutil
 import sys
 from pathlib import Path
+from statistics import mean
 
+from configschema import load
 from proxy.lifecycle.startup import CannotRun
+from supervisor.states.durations import seconds
+from supervisor.succession.knowledge import Knowledge
 
 MODELS = {"doze-a": 1, "doze-b": 2}
 
 CONFIG = """\
-# Written by the demo. The sleep commands are what you would write for vLLM, too.
+# Written by the demo. For vLLM, you would write the same sleep commands.
 macros:
   serve: "'{python}' -m proxy.demo.server --port ${{PORT}} --model"
   sleep: "curl -fsS -X POST http://127.0.0.1:${{PORT}}/sleep?level=1"
@@ -33,29 +37,29 @@ MODEL = """\
       awake: [{{endpoint: /is_sleeping, holds: "!is_sleeping"}}]
 """
 ADVICE = """\
-Two llama.cpp servers with tiny random models, one awake at a time. Their words make no sense.
-In another terminal, try these in turn, and watch the log here:
+Two llama.cpp servers with tiny random models, one awake at a time. Their answers make no sense.
+In another terminal, run these commands in turn, and watch the log here:
 
   curl -s http://{listen}/v1/chat/completions -H 'Content-Type: application/json' -d '{{"model": "doze-a", "messages": [{{"role": "user", "content": "hi"}}]}}'
   curl -s http://{listen}/v1/chat/completions -H 'Content-Type: application/json' -d '{{"model": "doze-b", "messages": [{{"role": "user", "content": "hi"}}]}}'
   curl -s http://{listen}/running
 
-The first starts doze-a; the second puts it to sleep and starts doze-b. Repeat the first: doze-a
-wakes, under the same pid. Ctrl-C ends it all.
+The first starts doze-a. The second puts doze-a to sleep and starts doze-b. Run the first again:
+doze-a wakes, with the same process id. Ctrl-C ends the demo.
 
 """  # noqa: E501 -- lines to copy whole
 
 
 def prepare(folder: Path, listen: str, first_port: int) -> Path:
-    """Write what the demo needs and is not there yet, print what to try, return its file.
+    """Write the demo's missing files, print what to try, and return the configuration.
 
     Args:
-        folder: where its files go.
-        listen: where the daemon will serve.
-        first_port: of its models, which have one each.
+        folder: the folder for the files.
+        listen: the address that the daemon will serve.
+        first_port: the first of the models' ports; each model has one.
 
     Raises:
-        CannotRun: something is missing on the machine.
+        CannotRun: the machine lacks a program or a package.
     """
     _require()
     folder = folder.absolute()
@@ -69,17 +73,36 @@ def prepare(folder: Path, listen: str, first_port: int) -> Path:
     return file
 
 
+def told_by(file: Path, state: Path) -> str:
+    """Return what starts and wakes have cost in the demo; nothing if no model was started.
+
+    Args:
+        file: the demo's configuration.
+        state: the state folder of its daemon, which has measured them.
+    """
+    knowledge = Knowledge(state / "learned.json")
+    costs = [knowledge.recall(model).costs for model in load(file).config.models.values()]
+    starts = [one.start for one in costs if one.start is not None]
+    wakes = [one.wake for one in costs if one.wake is not None]
+    if not starts:
+        return ""
+    start = f"A start of a model took {seconds(mean(starts))}"
+    if not wakes:
+        return f"{start}. No model was woken: ask doze-a, doze-b, and doze-a again.\n"
+    return f"{start}, and a wake took {seconds(mean(wakes))}.\n"
+
+
 def _require() -> None:
     if shutil.which("curl") is None:
         raise CannotRun(
-            "the demo needs curl for its sleep and wake commands; install it "
-            "(Debian and Ubuntu: apt install curl) and try again"
+            "the demo needs curl for its sleep and wake commands: install curl "
+            "(Debian and Ubuntu: apt install curl), and try again"
         )
     missing = [m for m in ("xllamacpp", "gguf", "numpy") if importlib.util.find_spec(m) is None]
     if missing:
         raise CannotRun(
-            f"the demo needs {', '.join(missing)}; install llamadoze with its extra 'demo', "
-            "such as by: pip install '.[demo]'"
+            f"the demo needs {', '.join(missing)}: install llamadoze with its extra 'demo', "
+            "for example with: pip install '.[demo]'"
         )
 
 

@@ -1,8 +1,8 @@
-"""The demo's model server: a real llama.cpp server inside a process that can put it to sleep.
+"""The demo's model server: a real llama.cpp server in a process that can put it to sleep.
 
-Owns `/sleep`, `/wake_up` and `/is_sleeping`, named as vLLM names them. This is not vLLM. Sleeping
-ends the llama.cpp server and frees its memory; waking loads the model again, in the same process.
-All other routes are llama.cpp's own, passed through.
+Owns `/sleep`, `/wake_up` and `/is_sleeping`, which have the names that vLLM uses. This is not vLLM.
+A sleep ends the llama.cpp server and frees its memory. A wake loads the model again, in the same
+process. All other routes are passed on to llama.cpp.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from proxy.naming.dialects import CHAT
 
 GRACE = 1.0  # seconds for open answers to end
 LONGEST_QUESTION = 64 * 1024 * 1024  # bytes
-LONGEST_REPLY = 64  # tokens; a random model would go on and on
+LONGEST_REPLY = 64  # tokens; a random model never ends by itself
 
 
 @attrs.define(eq=False)
 class Engine:
-    """A llama.cpp server that is loaded or not.
+    """A llama.cpp server, loaded or not.
 
     Attributes:
         file: the model, in GGUF format.
@@ -55,25 +55,25 @@ class Engine:
 
     @property
     def upstream(self) -> Upstream | None:
-        """Where llama.cpp listens; None while it sleeps."""
+        """The address of llama.cpp; None while it sleeps."""
         return self._upstream
 
     def load(self) -> None:
-        """Start llama.cpp; returns when the model is loaded. Holds up all else meanwhile."""
+        """Start llama.cpp, and return when the model is loaded. This blocks the event loop."""
         if self._server is None:
             self._server = xllamacpp.Server(_parameters(self.file))
             self._upstream = Upstream(Origin.of(self._server.listening_address))
 
     async def free(self) -> None:
-        """End llama.cpp, and with it its open answers, and give its memory back to the system."""
+        """End llama.cpp and its open answers, and return its memory to the system."""
         server, upstream = self._server, self._upstream
         self._server = self._upstream = None
         for exchange in tuple(self._exchanges):
             exchange.cancel()
         if upstream is not None:
             upstream.close()
-        # llama.cpp's end waits for its open answers, and nothing here runs meanwhile. Shielded:
-        # who asked for the sleep may leave, and the answers must be closed all the same.
+        # The end of llama.cpp waits for its open answers, and blocks the event loop meanwhile.
+        # Shielded: the answers must be closed even if the client disconnects.
         with trio.move_on_after(GRACE, shield=True):
             while self._exchanges:
                 await self._one_ended.wait()
@@ -83,7 +83,7 @@ class Engine:
 
     @contextmanager
     def exchange(self) -> Iterator[trio.CancelScope]:
-        """Count an open answer; it is cancelled when llama.cpp is ended."""
+        """Register an open answer, which is cancelled when llama.cpp ends."""
         with trio.CancelScope() as scope:
             self._exchanges.add(scope)
             try:
@@ -101,20 +101,20 @@ def _parameters(file: str) -> Any:  # noqa: ANN401 -- xllamacpp ships no types
     parameters.n_ctx, parameters.n_parallel = 4096, 2
     parameters.n_predict = LONGEST_REPLY
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 2
-    parameters.sse_ping_interval = 1  # its end waits for the next ping of an open stream
-    # In memory of our own rather than mapped from the file, so that freeing it can be seen.
+    parameters.sse_ping_interval = 1  # the server's end waits for the next ping of an open stream
+    # Loaded, not mapped from the file, so that the freed memory can be measured.
     parameters.load_mode = xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_NONE
     return parameters
 
 
 @attrs.define(eq=False)
 class ModelServer:
-    """What stands in front of the engine."""
+    """The HTTP server in front of the engine."""
 
     engine: Engine
 
     async def handle(self, exchange: Exchange) -> None:
-        """Serve one request; it is cancelled when its client leaves."""
+        """Serve one request. If its client disconnects, it is cancelled."""
         call = Call("", exchange.method, exchange.path, exchange.headers, "")
         answer = Answer(exchange, call, CHAT)
         await self._serve(exchange, answer)
@@ -140,7 +140,7 @@ class ModelServer:
 
     async def _pass_on(self, exchange: Exchange, answer: Answer) -> None:
         if self.engine.upstream is None:
-            text = "the model sleeps; POST /wake_up wakes it"
+            text = "the model is asleep; POST /wake_up wakes it"
             await answer.refuse(Problem(503, text, "asleep"))
             return
         incoming = Incoming.of(exchange.fields, exchange)
@@ -181,7 +181,7 @@ async def serve(file: str, port: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line and serve."""
+    """Parse the command line, and serve."""
     parser = argparse.ArgumentParser(description="A llama.cpp server that can sleep.")
     parser.add_argument("--model", required=True, metavar="FILE")
     parser.add_argument("--port", required=True, type=int)

@@ -1,7 +1,8 @@
 """A tiny language model with random weights, in llama.cpp's format.
 
 Owns what makes random output readable: hidden dimension 0 is constant through all layers, so the
-output layer can use it as a bias towards whole words. Needs numpy and gguf, imported on demand.
+output layer can use it as a bias towards whole words. Needs numpy and gguf, which are imported on
+demand.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ CHAT_TEMPLATE = (
 
 @attrs.frozen(kw_only=True)
 class Shape:
-    """How large a model is; the default makes a file of about 0.3 MB."""
+    """The size of a model. The default makes a file of about 0.3 MB."""
 
     width: int = 64
     heads: int = 2
@@ -50,7 +51,7 @@ class Shape:
 
 
 def write_model(path: Path, *, name: str, seed: int, shape: Shape | None = None) -> None:
-    """Write a model; the same seed makes the same model.
+    """Write a model. The same seed makes the same model.
 
     Raises:
         ImportError: numpy or gguf is missing.
@@ -98,7 +99,7 @@ def _describe(out: Any, gguf: Any, name: str, shape: Shape, tokens: list[str]) -
 
 
 def vocabulary() -> list[str]:
-    """Return the tokens in the order of their numbers; the last ones control."""
+    """Return the tokens in the order of their numbers. The last ones are control tokens."""
     return [*_byte_tokens(), "Ġt", *("Ġ" + word for word in WORDS), *CONTROL]
 
 
@@ -110,7 +111,7 @@ def _byte_tokens() -> list[str]:
 
 
 def make_weights(shape: Shape, vocabulary: int, seed: int) -> Weights:
-    """Return the weights under llama.cpp's names; the same seed makes the same."""
+    """Return the weights under llama.cpp's names. The same seed makes the same weights."""
     import numpy as np
 
     random = np.random.default_rng(seed)
@@ -145,7 +146,7 @@ def make_weights(shape: Shape, vocabulary: int, seed: int) -> Weights:
 
 
 def _word_bias(np: Any, vocabulary: int) -> Any:  # noqa: ANN401 -- numpy, imported by the caller
-    """Let whole words come, never the end of a reply, and hardly ever a lone byte."""
+    """Return a bias towards whole words, against lone bytes, and never the end of a reply."""
     bias = np.full(vocabulary, -8.0, dtype=np.float32)
     bias[257 : vocabulary - len(CONTROL)] = 0.0
     bias[vocabulary - len(CONTROL) :] = -30.0

@@ -1,4 +1,4 @@
-"""What tells the daemon to go on, to read its files again, or to end.
+"""What makes the daemon start models early, reload its files, or end.
 
-Owns signals and reloads, and what comes up before anybody asks. Knows nothing of requests.
+Owns signals and reloads, and the models that start before any request. It knows no requests.
 """

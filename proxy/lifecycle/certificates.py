@@ -1,6 +1,6 @@
-"""The certificate that clients are shown, read again when it was renewed.
+"""The certificate for clients, reloaded after its renewal.
 
-Owns the TLS context. When the files are read again is the reloader's.
+Owns the TLS context. The reloader decides when to read the files again.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 @attrs.define(eq=False)
 class Certificate:
-    """A certificate with its key, and the context of all connections.
+    """A certificate with its key, and the TLS context of all connections.
 
     Attributes:
-        chain: PEM file of the certificate.
-        key: PEM file of its key.
-        context: new connections use what was loaded into it last.
+        chain: the PEM file of the certificate.
+        key: the PEM file of its key.
+        context: the TLS context; new connections use the certificate that it loaded last.
     """
 
     chain: str
@@ -33,10 +33,10 @@ class Certificate:
 
     @classmethod
     def load(cls, chain: str | None, key: str | None) -> Certificate | None:
-        """Read the files; return None where none are named.
+        """Read the files. Return None if none are named.
 
         Raises:
-            CannotRun: one of the files is missing, or they do not belong together.
+            CannotRun: a file is missing, or the two do not belong together.
         """
         if chain is None and key is None:
             return None
@@ -53,10 +53,10 @@ class Certificate:
         return found
 
     def renew(self) -> None:
-        """Use what is in the files now, for new connections; where that cannot be used, say so.
+        """Use the present content of the files for new connections, or log why that is impossible.
 
-        The files are tried on a context of their own first: a certificate without its key would
-        leave the daemon with neither.
+        The files are tried on a separate context first: a certificate without its key would leave
+        the daemon with neither.
         """
         try:
             if (contents := self._contents()) == self._seen:
@@ -66,14 +66,14 @@ class Certificate:
             )
             self.context.load_cert_chain(self.chain, self.key)
         except OSError as error:
-            log.error(  # noqa: TRY400 -- where it was raised says nothing
+            log.error(  # noqa: TRY400 -- a traceback says nothing
                 f"Certificate not renewed: cannot use {self.chain} with {self.key}: "
-                f"{_reason(error)}; new connections get the one from before",
+                f"{_reason(error)}; new connections still get the previous one",
                 reason=_reason(error),
             )
             return
         self._seen = contents
-        log.info(f"Certificate renewed: new connections get what is in {self.chain} now")
+        log.info(f"Certificate renewed: new connections get the one in {self.chain}")
 
     def _contents(self) -> tuple[bytes, bytes]:
         return Path(self.chain).read_bytes(), Path(self.key).read_bytes()

@@ -1,7 +1,7 @@
-"""State folders of configurations that are gone: removed when a daemon starts.
+"""Removal of state folders whose configurations are gone, when a daemon starts.
 
-Owns when a folder is of no use any more: its files are gone, no daemon has it, and no process that
-the folder tells of may live. Only folders of this user and of this machine are looked at.
+Owns when a folder is obsolete: its files are gone, no daemon uses it, and no process that its
+records name may be alive. Only this user's folders of this machine are considered.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from supervisor.succession.records import STATE, may_tell_of_life
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 
-MOUNTED = ("/media", "/mnt", "/net", "/run/media", "/Volumes")  # what lies there comes and goes
+MOUNTED = ("/media", "/mnt", "/net", "/run/media", "/Volumes")  # files there come and go
 
 
 async def clear_abandoned(own: Path) -> None:
-    """Remove them, and say so.
+    """Remove obsolete state folders, and log it.
 
     Args:
-        own: the state folder of this daemon; if it was chosen by hand, nothing is removed.
+        own: this daemon's state folder. If the operator chose it, nothing is removed.
     """
     if own.parent == state_home():
-        with contextlib.suppress(RuntimeError):  # there is no thread left: the next start does it
+        with contextlib.suppress(RuntimeError):  # no thread is left: the next start does it
             gone = await trio.to_thread.run_sync(partial(_clear, own), abandon_on_cancel=True)
             if gone:
                 what = f"{len(gone)} configuration{'' if len(gone) == 1 else 's'}"
@@ -46,7 +46,7 @@ def _clear(own: Path) -> list[str]:
     gone: list[str] = []
     with contextlib.suppress(OSError):
         for folder in sorted(own.parent.iterdir()):
-            with contextlib.suppress(OSError):  # somebody uses it, or it is another user's
+            with contextlib.suppress(OSError):  # a daemon uses it, or another user owns it
                 here = read(folder / NAME) if folder != own and not folder.is_symlink() else None
                 if here is None or here.host != os.uname().nodename:
                     continue
@@ -60,10 +60,10 @@ def _clear(own: Path) -> list[str]:
 
 
 def _is_gone(name: str) -> bool:
-    """Whether a file is no more, and is not just out of reach.
+    """Whether a file has been deleted, and is not just unreachable.
 
     Raises:
-        OSError: it cannot be said.
+        OSError: nobody can tell.
     """
     file = Path(name)
     try:
@@ -76,7 +76,7 @@ def _is_gone(name: str) -> bool:
 
 
 def _remove(folder: Path) -> bool:
-    """Remove a state folder, under another name first, so that no half of it is left behind."""
+    """Rename a state folder, then remove it, so that no half of it remains under its name."""
     if may_tell_of_life(folder / STATE):
         return False
     aside = folder.with_name(f".{folder.name}.gone")
@@ -87,10 +87,10 @@ def _remove(folder: Path) -> bool:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which a daemon has that uses it.
+    """Hold the folder's lock, as a daemon that uses the folder does.
 
     Raises:
-        OSError: one does, or there is no lock.
+        OSError: a daemon holds it, or there is no lock.
     """
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
     try:

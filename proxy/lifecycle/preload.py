@@ -1,7 +1,8 @@
-"""Bringing up models before anybody asks: ``hooks.on_startup.preload``.
+"""Preloading: models that start before any request, by ``hooks.on_startup.preload``.
 
-Each answers one token, so that nothing is left to do for its first user. Who has to make room for
-the next one sleeps, if it can; so the first user meets a wake, not a cold start.
+Each model produces one token, so that its first user does not wait for anything. A model that must
+make room for the next one sleeps if it can, so its first user waits for a wake, not for a cold
+start.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
 
 async def preload(supervisor: Supervisor, one_token: OneToken) -> None:
-    """Bring up the models that the configuration names, one after the other; the last stays awake.
+    """Load the models that the configuration names, one after another. The last stays awake.
 
-    One that fails, or is unknown, does not keep the next from it.
+    If a model fails or is unknown, the next one is loaded all the same.
     """
     for name in supervisor.config.hooks.on_startup.preload:
         model = supervisor.config.find(name.strip())
@@ -42,7 +43,7 @@ async def _preload(supervisor: Supervisor, model: Model, one_token: OneToken) ->
 
 
 async def _first_token(model: Model, one_token: OneToken, limit: float) -> str | None:
-    """Return why a model said nothing, or None. Its first user need not wait for what it does."""
+    """Return why a model produced no token, or None."""
     with trio.move_on_after(limit):
         return (await one_token(model, "")).failure
     return f"no token within {seconds(limit)}"

@@ -1,7 +1,7 @@
-"""From changed files to a changed daemon: reading them again, and watching them.
+"""From changed files to a changed daemon: reloading them, and watching them.
 
-Owns when the files are read and what is said of it. A file with a fault changes nothing. What a
-change does to the models is the supervisor's.
+Owns when the files are read, and what is logged. A file with a fault changes nothing. The
+supervisor decides what a change does to the models.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ BETWEEN_LOOKS = 0.5  # seconds
 
 T = TypeVar("T")
 UNREADABLE = (ConfigError, CannotRun, OSError, RuntimeError)
-"""What reading files can raise: a circle of links, or no thread to read in, is a RuntimeError."""
+"""What reading files can raise. RuntimeError means a cycle of links, or no thread to read in."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 
 @attrs.frozen
 class Files:
-    """Where the configuration comes from.
+    """The source of the configuration.
 
     Attributes:
-        find: names the files, which may be others each time where a folder was given.
-        read: reads them; models keep the ports they are given with.
-        apply: puts into effect what the daemon itself takes from a configuration.
+        find: returns the files; in a given folder, they may differ each time.
+        read: reads them. Models keep the ports that it gets.
+        apply: applies the settings of the daemon itself.
     """
 
     find: Callable[[], list[Path]]
@@ -49,14 +49,14 @@ class Files:
 
 @attrs.frozen(kw_only=True)
 class Preview:
-    """What is in the files now, and what a reload would change.
+    """The present content of the files, and what a reload would change.
 
     Attributes:
         changes: what would change; None if the files cannot be used.
-        problems: why they cannot.
-        warnings: what is hardly meant.
+        problems: why they cannot be used.
+        warnings: probable mistakes.
         differences: the settings that would change.
-        texts: the files, as far as they may be shown.
+        texts: the files without secrets.
     """
 
     changes: Changes | None = None
@@ -68,13 +68,13 @@ class Preview:
 
 @attrs.define(eq=False)
 class Reloader:
-    """Read the files of a supervisor's configuration again.
+    """Reloads the files of a supervisor's configuration.
 
     Attributes:
-        files: where they are; None if the configuration did not come from files.
-        supervisor: whose they are.
-        certificate: that clients are shown; it is read again, too.
-        on_reload: called when another configuration is in effect.
+        files: the files; None if the configuration did not come from files.
+        supervisor: the supervisor of the models.
+        certificate: the certificate for clients, which is reloaded, too.
+        on_reload: called when a new configuration is in effect.
     """
 
     files: Files | None
@@ -84,19 +84,19 @@ class Reloader:
     _one: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1), init=False)
 
     async def reload(self) -> Changes:
-        """Read the files and put them into effect, or say why not and change nothing.
+        """Read the files and put them into effect, or report the problems and change nothing.
 
         Raises:
-            BadRequest: with every problem of the files.
+            BadRequest: the files have problems; the error lists them all.
         """
         if self.certificate is not None:
             await _in_thread(self.certificate.renew)
         if self.files is None:
             raise BadRequest("the configuration did not come from a file", code="no_file")
-        async with self._one:  # what is read last must be in effect last
+        async with self._one:  # the files that are read last must take effect last
             try:
                 loaded = await _in_thread(partial(_read, self.files, self._ports()))
-            except ImportError as error:  # the files of another version lie there now
+            except ImportError as error:  # another version was installed meanwhile
                 raise self._refused(needs_restart("the configuration", error)) from error
             except UNREADABLE as error:
                 raise self._refused(error) from None
@@ -116,7 +116,7 @@ class Reloader:
         return found
 
     async def preview(self) -> Preview:
-        """Read the files, and say what a reload would change; nothing is put into effect."""
+        """Read the files, and return what a reload would change. Nothing takes effect."""
         if self.files is None:
             raise BadRequest("the configuration did not come from a file", code="no_file")
         try:
@@ -138,7 +138,7 @@ class Reloader:
         )
 
     def _ports(self) -> Mapping[str, int]:
-        """Return the ports that models have: one that had to move to another is not changed."""
+        """Return the ports of models. A model that had to move to another port keeps that one."""
         leaving = {name: one.model for name, one in self.supervisor.servers.items()}
         models = {**leaving, **self.supervisor.config.models}
         return {name: model.port for name, model in models.items() if model.port}
@@ -150,13 +150,15 @@ class Reloader:
                 {"file": problem.file, "line": problem.line} if isinstance(problem, Problem) else {}
             )
             log.error(f"{problem}", **at)
-        log.error("Configuration not reloaded: mend the above; the present one stays in effect")
+        log.error(
+            "Configuration not reloaded: fix the above; the old configuration stays in effect"
+        )
         text = "\n".join(map(str, problems))
         message = f"the present configuration stays in effect: {text}"
         return BadRequest(message, status=422, code="invalid_configuration")
 
     async def try_reload(self) -> None:
-        """Reload where nobody waits for an answer: what is wrong is in the log."""
+        """Reload without a client that waits for the answer. Problems are in the log."""
         try:
             await self.reload()
         except BadRequest as error:
@@ -164,15 +166,15 @@ class Reloader:
                 log.warning(f"Nothing to reload: {error}")
 
     async def follow(self, wanted: trio.MemoryReceiveChannel[None]) -> None:
-        """Reload whenever that is wanted."""
+        """Reload at each SIGHUP."""
         async for _ in wanted:
             await self.try_reload()
 
     async def watch(self) -> None:
-        """Reload whenever the content of the files has changed, and is the same for two looks.
+        """Reload whenever the files have changed, and have had the same content twice in a row.
 
-        It is looked at now and then: network and container file systems tell of no changes, and an
-        editor may put another file, or another link, in its place.
+        The files are polled: network and container file systems report no changes, and an editor
+        may put another file or link in their place.
         """
         if self.files is None:
             return
@@ -187,7 +189,7 @@ class Reloader:
 
 
 def tell_warnings(loaded: Loaded) -> None:
-    """Write what is hardly meant into the log."""
+    """Log the warnings about the files."""
     for warning in loaded.warnings:
         log.warning(f"{warning} (warning)", file=warning.file, line=warning.line)
 
@@ -198,8 +200,8 @@ async def _in_thread(work: Callable[[], T]) -> T:
 
 def _read(files: Files, ports: Mapping[str, int]) -> Loaded:
     loaded = files.read(files.find(), ports)
-    if not loaded.config.models:  # a file that is being written, more likely than a wish
-        raise CannotRun("the files hold no model; to stop all models, unload or pause them")
+    if not loaded.config.models:  # more likely a half-written file than an intention
+        raise CannotRun("the files have no model; to stop all models, unload or pause them")
     return loaded
 
 
@@ -211,7 +213,7 @@ async def _look(files: Files) -> dict[Path, bytes | None]:
 
 
 def _contents(files: Files) -> dict[Path, bytes | None]:
-    """Return what is in the files; nothing of one that cannot be read now."""
+    """Return the content of the files, with None for a file that cannot be read now."""
     found: dict[Path, bytes | None] = {}
     for path in files.find():
         try:

@@ -1,6 +1,6 @@
-"""What the daemon is told by signals, and who waits for it.
+"""The signals that the daemon receives, and the events that they set.
 
-Owns the receiving. What follows is the root's.
+Owns the receiving. The root decides what follows.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 @attrs.define(eq=False)
 class Told:
-    """What the signals have said so far.
+    """What the signals have asked for so far.
 
     Attributes:
-        stop: set when the daemon is to end in good order.
-        hurry: set when it is to end at once.
-        lets_go: whether models may live on: who restarts a daemon sends SIGTERM, a terminal SIGINT.
-        hangups: something for a SIGHUP; of several that nobody has looked at, for one.
+        stop: set when the daemon has to end in good order.
+        hurry: set when it has to end at once.
+        lets_go: whether models may live on: a restart sends SIGTERM, a terminal sends SIGINT.
+        hangups: one item for each SIGHUP; several that are not handled yet count as one.
     """
 
     stop: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -39,20 +39,20 @@ class Told:
 
     def __attrs_post_init__(self) -> None:
         self._hung_up, self.hangups = trio.open_memory_channel[None](1)
-        # As nohup(1) has set it.
+        # True if nohup(1) has set it.
         self._outlives_terminal = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
     async def follow(
         self, grace: float, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Listen for signals until cancelled.
+        """Handle signals until cancelled.
 
         Args:
             grace: seconds that open answers have to end, for the log.
-            task_status: told when no signal is lost any more.
+            task_status: told when no signal can be lost any more.
         """
         for known in SIGNALS:
-            # The receiver puts this back at its end: a late one must not turn success into death.
+            # The receiver restores this at its end: a late signal must not fail the exit.
             signal.signal(known, signal.SIG_IGN)
         with trio.open_signal_receiver(*SIGNALS) as signals:
             task_status.started()
@@ -63,8 +63,10 @@ class Told:
         is_hangup = number == signal.SIGHUP
         has_lost = is_hangup and self._had_terminal and not has_terminal()
         if has_lost and self._outlives_terminal:
-            self._had_terminal = False  # the next is somebody's, who wants a reload
-            log.info("SIGHUP: the terminal is gone; llamadoze goes on, as nohup wants it")
+            self._had_terminal = False  # the next SIGHUP asks for a reload
+            log.info(
+                "SIGHUP: the terminal is gone; llamadoze keeps running, as it runs under nohup"
+            )
         elif is_hangup and not has_lost:
             with contextlib.suppress(trio.WouldBlock):
                 self._hung_up.send_nowait(None)
@@ -72,7 +74,7 @@ class Told:
             self.lets_go = number == signal.SIGTERM
             why = " (the terminal is gone)" if has_lost else ""
             log.info(
-                f"{number.name}{why}: no new requests; open ones have {grace:g}s; "
+                f"{number.name}{why}: no new requests; those in flight have {grace:g}s to end; "
                 "a second signal ends everything at once"
             )
             self.stop.set()
@@ -83,7 +85,7 @@ class Told:
 
 
 def has_terminal() -> bool:
-    """Whether this process belongs to a terminal that is still there."""
+    """Whether this process has a terminal that still exists."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:

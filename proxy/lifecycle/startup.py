@@ -1,6 +1,6 @@
-"""What keeps the command from running: the error, and other packages with the names of ours.
+"""What prevents the command from running: the error, and packages with the same names.
 
-Owns the look for such packages. What else can be wrong is found where it is needed.
+Owns the search for such packages. Other reasons are found where they matter.
 """
 
 from __future__ import annotations
@@ -11,37 +11,37 @@ from importlib.util import find_spec
 from pathlib import Path
 
 STRANGERS = {"supervisor": "supervisor", "proxy": "proxy.py"}
-"""Packages of ours, and the distribution on PyPI whose package has the same name."""
+"""llamadoze's packages, and the PyPI distribution that has a package of the same name."""
 _INFO = re.compile(r"(?P<name>[\w.]+)-(?P<version>[^-]+?)(-py[\d.]+)?\.(dist|egg)-info")
 
 
 class CannotRun(Exception):
-    """What was asked cannot be done; the text is the one line an operator needs.
+    """The command cannot be done. The text is the one line that an operator needs.
 
     Attributes:
-        status: the exit status of the command.
+        status: the command's exit status.
     """
 
     status = 1
 
 
 def refuse_strangers() -> None:
-    """Refuse to run where another distribution's files may stand in the place of ours.
+    """Refuse to run if another distribution's files may have replaced llamadoze's.
 
     Raises:
-        CannotRun: one was found. vLLM brings one.
+        CannotRun: there is such a distribution. vLLM installs one.
     """
     for package, distribution in STRANGERS.items():
         for version in _versions_beside(package, distribution):
             raise CannotRun(
-                f"PyPI's {distribution} {version} is installed here too, and has a package "
-                f"{package!r}, as llamadoze has: one overwrites the other. Install llamadoze into "
-                "an environment of its own: uv tool install llamadoze, or pipx install llamadoze"
+                f"PyPI's {distribution} {version} is installed here too. Both it and llamadoze "
+                f"have a package {package!r}, and overwrite each other. Install llamadoze into its "
+                "own environment: uv tool install llamadoze, or pipx install llamadoze"
             )
 
 
 def _versions_beside(package: str, distribution: str) -> Iterator[str]:
-    """Yield the versions of a distribution that lie where a package is imported from."""
+    """Yield a distribution's versions in the folder that a package is imported from."""
     spec = find_spec(package)
     for folder in (spec and spec.submodule_search_locations) or ():
         for info in Path(folder).parent.glob("*-info"):

@@ -1,7 +1,7 @@
-"""What systemd is told of the daemon: ready, stopping, and that the daemon still lives.
+"""Notifications for systemd: the daemon is ready, is stopping, or is still alive.
 
 Owns the messages of sd_notify(3), which are datagrams to a socket that systemd names. Without such
-a socket nothing is sent.
+a socket, nothing is sent.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ READY, STOPPING, ALIVE = "READY=1", "STOPPING=1", "WATCHDOG=1"
 
 @attrs.frozen
 class Systemd:
-    """The manager that has started this process, if there is one.
+    """The service manager that started this process, if there is one.
 
     Attributes:
-        name: of its socket; empty if it wants to hear nothing.
-        watchdog: seconds after which it restarts a daemon that says nothing; 0 for never.
+        name: the name of its socket; empty without one.
+        watchdog: seconds of silence after which it restarts the daemon; 0 for never.
     """
 
     name: str = ""
@@ -30,7 +30,7 @@ class Systemd:
 
     @classmethod
     def of_environment(cls) -> Systemd:
-        """Take what systemd has put there; model servers must not find it, and speak for us."""
+        """Take systemd's variables out of the environment, so that no model server uses them."""
         name = os.environ.pop("NOTIFY_SOCKET", "")
         pid, limit = os.environ.pop("WATCHDOG_PID", ""), os.environ.pop("WATCHDOG_USEC", "")
         is_ours = pid in ("", str(os.getpid())) and limit.isdecimal()
@@ -38,7 +38,7 @@ class Systemd:
         return cls(f"\0{name[1:]}" if name.startswith("@") else name, watchdog)
 
     def tell(self, *words: str) -> None:
-        """Send words, each an assignment; what cannot be sent at once is left out."""
+        """Send assignments. If they cannot be sent at once, they are dropped."""
         if self.name:
             with (
                 contextlib.suppress(OSError),
@@ -48,9 +48,9 @@ class Systemd:
                 one.sendto("\n".join(words).encode(), self.name)
 
     async def keep_telling(self) -> None:
-        """Say that the daemon lives, twice in the watchdog's time.
+        """Report that the daemon is alive, twice in the watchdog's time.
 
-        The word is sent by the loop that serves: a loop that hangs sends none.
+        The event loop that serves requests sends the report, so a loop that hangs sends none.
         """
         while self.watchdog:
             self.tell(ALIVE)

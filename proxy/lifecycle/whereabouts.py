@@ -1,7 +1,7 @@
-"""Where daemons of this machine keep their state, and where they listen: told by a file of each.
+"""The state folders and addresses of this machine's daemons, each published in a file.
 
-Owns the file ``daemon.json`` in a state folder, and finding the daemons that live. How one is asked
-is the terminal's.
+Owns the file ``daemon.json`` in a state folder, and finding the daemons that run. `proxy.terminal`
+sends requests to them.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from pathlib import Path
 import attrs
 
 NAME = "daemon.json"
-ELSEWHERE = "at-"  # begins the name of a folder that tells of a daemon whose state is elsewhere
+ELSEWHERE = "at-"  # prefix of a folder for a daemon whose state folder is elsewhere
 OF_SYSTEM = Path("/var/lib/llamadoze")
 LARGEST_FILE = 100_000  # characters
-READABLE = 0o644  # an address is no secret; others of this machine may ask for it
+READABLE = 0o644  # an address is no secret: other users of this machine may read it
 
 
 @attrs.frozen(kw_only=True)
 class Whereabouts:
-    """A daemon that lives.
+    """A daemon's address and process.
 
     Attributes:
-        url: where it listens: ``http://HOST:PORT``, or ``unix:PATH``.
-        pid: its process.
-        started: when that began, in the kernel's ticks; 0 where nobody tells.
-        files: the configuration's files and folders, as they were named.
-        certificate: file of the certificate that it shows; empty without TLS.
-        folder: where its state is kept.
-        host: the name of its machine; homes may be shared.
+        url: its address: ``http://HOST:PORT``, or ``unix:PATH``.
+        pid: its process id.
+        started: when the process started, in the kernel's ticks; 0 if unknown.
+        files: the configuration's files and folders, as named.
+        certificate: the file of its certificate; empty without TLS.
+        folder: its state folder.
+        host: the name of its machine, because machines may share home folders.
     """
 
     url: str
@@ -46,7 +46,7 @@ class Whereabouts:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its process is still there, on this machine, and is no other with its number."""
+        """Whether its process still runs on this machine, and is not another one with its id."""
         if self.host not in ("", os.uname().nodename):
             return False
         try:
@@ -59,7 +59,7 @@ class Whereabouts:
 
 
 def ticks_of(pid: int) -> int:
-    """Return when a process began, in ticks since the boot; 0 if nobody tells."""
+    """Return when a process started, in ticks since the boot; 0 if unknown."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -68,20 +68,20 @@ def ticks_of(pid: int) -> int:
 
 
 def state_home() -> Path | None:
-    """Return the folder of this user's state folders (XDG Base Directory); None without a home."""
+    """Return the parent of this user's state folders (XDG Base Directory); None without a home."""
     try:
         home = Path(os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser())
-    except RuntimeError:  # nobody knows where home is
+    except RuntimeError:  # the home folder is unknown
         return None
     return home / "llamadoze"
 
 
 def tell_in(folder: Path | None, here: Whereabouts) -> None:
-    """Tell where a daemon listens, and whose state a folder has; nobody is told without one.
+    """Publish a daemon's address in its state folder. Without a folder, do nothing.
 
-    Where the folder was chosen by hand, this user's own state folders tell of it, too. What cannot
-    be written is left out: clients can be given the address. The file stays when the daemon ends:
-    who reads it looks whether the daemon lives.
+    If the operator chose the folder, this user's own state folders get a copy. What cannot be
+    written is skipped, because clients can be given the address. The file remains when the daemon
+    ends, so its readers check whether the daemon is alive.
     """
     if folder is None:
         return
@@ -107,13 +107,13 @@ def _write(folder: Path, here: Whereabouts) -> None:
 
 
 def living_in(folders: Iterable[Path]) -> list[Whereabouts]:
-    """Return the daemons that live, of those that keep their state in some folders."""
+    """Return the running daemons that have their state in some folders."""
     found = (read(folder / NAME) for folder in folders)
     return [one for one in found if one is not None and one.is_alive]
 
 
 def living() -> list[Whereabouts]:
-    """Return the daemons of this user that live, and that of the system."""
+    """Return the running daemons of this user, and that of the system."""
     home = state_home()
     of_user = sorted(home.iterdir()) if home is not None and home.is_dir() else []
     given = [Path(one) for one in os.environ.get("STATE_DIRECTORY", "").split(":") if one]
@@ -122,7 +122,7 @@ def living() -> list[Whereabouts]:
 
 
 def read(file: Path) -> Whereabouts | None:
-    """Return what a file tells; None if it cannot be read, or tells something else."""
+    """Return the content of a file; None if it cannot be read, or has other content."""
     try:
         with file.open() as opened:
             data = json.loads(opened.read(LARGEST_FILE))

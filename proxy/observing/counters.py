@@ -17,12 +17,16 @@ from proxy.forwarding.answer import Answer
 from proxy.forwarding.inflight import Call
 from proxy.forwarding.tokens import Tokens
 from supervisor import State
+from supervisor.states.causes import Ruling
 from supervisor.states.journal import Journal
 from supervisor.states.table import Event
 
 CANCELLED = 499  # what the server beneath answers for us
 NOBODY = "(unknown)"  # else anybody could make labels without end
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+BUCKETS = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    *(30, 60, 120, 300, 600, 1800),  # a cold start of a large model takes minutes
+)
 STEPS = {
     Event.BECAME_READY: "start",
     Event.ENDED: "stop",
@@ -97,6 +101,8 @@ class Metrics(Journal):
         factory=lambda: defaultdict(Distribution), init=False
     )
     failures: Counter[Labels] = attrs.field(factory=Counter, init=False)
+    decisions: Counter[Labels] = attrs.field(factory=Counter, init=False)
+    _last_ruling: int = attrs.field(default=0, init=False)
     _states: dict[str, State] = attrs.field(factory=dict, init=False)
     _ended_from: dict[str, State] = attrs.field(factory=dict, init=False)
 
@@ -144,6 +150,12 @@ class Metrics(Journal):
             self._count_failure(model, self._ended_from.get(model, before))
         if event in STEPS:
             self.steps[model, STEPS[event]].add(took)
+
+    def ruled(self, ruling: Ruling) -> None:
+        """Count a decision once; the same one is told again when more models must make room."""
+        if ruling.number > self._last_ruling:
+            self._last_ruling = ruling.number
+            self.decisions[ruling.model, ruling.rule] += 1
 
     def failed(self, model: str, state: State, reason: str) -> None:
         """Count a failure by where it happened."""

@@ -6,7 +6,9 @@ library brings a web server of its own, which would make each start 20 ms longer
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 
 import attrs
 import trio
@@ -27,6 +29,8 @@ from prometheus_client.registry import Collector
 from proxy.forwarding.inflight import InFlight
 from proxy.observing.counters import Distributions, Labels, Metrics
 from supervisor import State, Supervisor
+
+MOST_LOOKED_AT = 1000  # of those who wait, the oldest first
 
 
 def exposed(metrics: Metrics, supervisor: Supervisor, in_flight: InFlight) -> bytes:
@@ -63,6 +67,8 @@ class _Counted(Collector):
         yield _histogram("model_step_duration", text, counted.steps, "step")
         text = "What failed of a model."
         yield _counter("model_failures", text, counted.failures, "reason")
+        text = "Decisions to start or wake a model, by the rule that says who runs beside whom."
+        yield _counter("decisions", text, counted.decisions, "rule")
 
 
 @attrs.frozen
@@ -89,6 +95,10 @@ class _Standings(Collector):
         yield left
         forwarded = _gauge("requests_open", "Requests that have not ended.")
         forwarded.add_metric([], len(list(self.in_flight)))
+        yield _oldest(self.supervisor)
+        about = _gauge("build_info", "1, with the versions as labels.", "version", "python")
+        about.add_metric([version("llamadoze"), platform.python_version()], 1)
+        yield about
         paused = _gauge("paused", "Whether all models were told to make room for others.")
         paused.add_metric([], self.supervisor.is_paused)
         tasks = _gauge("tasks", "Tasks of the daemon: what it does and waits for at once.")
@@ -118,6 +128,17 @@ def _sleep(supervisor: Supervisor) -> Iterator[Metric]:
         for kind, history in server.sleeping.histories.items():
             trend.add_metric([name, kind.lower()], history.trend)
     yield from (trusted, failed, freed, left, trend, crashes)
+
+
+def _oldest(supervisor: Supervisor) -> Metric:
+    """Return for how long the oldest request of each model has waited."""
+    now, since = trio.current_time(), dict[str, float]()
+    for one in supervisor.queue(MOST_LOOKED_AT):
+        since[one.model] = min(one.since, since.get(one.model, one.since))
+    oldest = _gauge("oldest_wait_seconds", "How long the oldest request has waited.", "model")
+    for name in sorted(supervisor.servers):
+        oldest.add_metric([name], now - since.get(name, now))
+    return oldest
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

@@ -1,5 +1,5 @@
-"""What commands ask of a daemon that runs, and how the answers look in a terminal.
+"""Requests of the commands to a running daemon, and their answers in a terminal.
 
-Owns finding the daemon, asking it, tables and live frames. It knows the daemon by its HTTP routes
-only, and loads none of it: a command answers in a fraction of a second.
+Owns finding the daemon, requests, tables and live frames. It knows the daemon by its HTTP routes
+only, and imports none of it, so that a command answers in a fraction of a second.
 """

@@ -1,7 +1,6 @@
-"""A daemon as a command asks it: HTTP over TCP, TLS or a unix socket.
+"""Requests to a daemon: HTTP over TCP, TLS or a unix socket.
 
-Owns the connection, the API key, and what an error becomes for the user. Which daemon is meant is
-decided in `finding`.
+Owns the connection, the API key, and the user's view of errors. `finding` chooses the daemon.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ DENIED = (401, 403)
 
 
 class NotThere(CannotRun):
-    """No daemon answers."""
+    """No daemon answers at the address."""
 
     status = 3
 
 
 class Refused(CannotRun):
-    """The daemon does not do what it is asked for.
+    """The daemon refuses a request.
 
     Attributes:
-        code: HTTP status.
+        code: the HTTP status.
     """
 
     def __init__(self, text: str, code: int) -> None:
@@ -46,7 +45,7 @@ class Refused(CannotRun):
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    """The same over a unix socket."""
+    """An HTTP connection over a unix socket."""
 
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -64,10 +63,10 @@ class Daemon:
     """One daemon.
 
     Attributes:
-        url: where it listens: ``http://HOST:PORT``, ``https://...``, with a path where a proxy adds
-            one, or ``unix:PATH``.
-        key: an API key of it; empty for none.
-        certificate: file of the certificate that it shows, where its own folder says which.
+        url: its address: ``http://HOST:PORT``, ``https://...``, with a path if a proxy adds one, or
+            ``unix:PATH``.
+        key: an API key for it; empty for none.
+        certificate: the file of its certificate, if its state folder names one.
     """
 
     url: str
@@ -77,17 +76,17 @@ class Daemon:
     def ask(
         self, path: str, method: str = "GET", body: object = None, limit: float | None = USUAL
     ) -> Any:  # noqa: ANN401 -- JSON
-        """Return an answer's JSON; its text where it is none.
+        """Return an answer's JSON, or its text if it is not JSON.
 
         Args:
-            path: of the route.
-            method: of the request.
-            body: sent as JSON, if it is there.
-            limit: seconds of silence until the daemon counts as gone; None waits for ever.
+            path: the route's path.
+            method: the request's method.
+            body: the request's body, sent as JSON; None for none.
+            limit: seconds of silence until the daemon counts as gone; None waits without limit.
 
         Raises:
-            NotThere: nobody answers.
-            Refused: the daemon refuses.
+            NotThere: no daemon answers.
+            Refused: the daemon refuses the request.
         """
         with self.opened(path, method, body, limit) as response:
             data = self._read(response)
@@ -97,27 +96,29 @@ class Daemon:
             return data.decode("utf-8", "replace")
 
     def told(self, path: str, has: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 -- as `ask`
-        """Return an answer that is an object; see `ask`.
+        """Return an answer that is a JSON object; see `ask`.
 
         Args:
-            path: of the route.
-            has: a key that it always has.
+            path: the route's path.
+            has: a key that the answer always has.
             more: as for `ask`.
 
         Raises:
-            NotThere: something else answers there.
+            NotThere: another program answers there.
         """
         found = self.ask(path, **more)
         if not isinstance(found, dict) or has not in found:
-            raise NotThere(f"what answers at {self.url} is not llamadoze; name another with --url")
+            raise NotThere(
+                f"the server at {self.url} is not llamadoze; give another address with --url"
+            )
         return found
 
     def status(self) -> dict[str, Any]:
-        """Return how everything stands."""
+        """Return the state of the daemon and its models."""
         return self.told("/api/status", "models")
 
     def lines(self, path: str, method: str = "GET", body: object = None) -> Iterator[bytes]:
-        """Yield an answer's lines as they come, for as long as it goes on; raises as `ask`."""
+        """Yield an answer's lines as they arrive, until it ends. Raises as `ask` does."""
         with self.opened(path, method, body, None) as response:
             try:
                 yield from response
@@ -128,7 +129,7 @@ class Daemon:
     def opened(
         self, path: str, method: str, body: object, limit: float | None
     ) -> Iterator[http.client.HTTPResponse]:
-        """Send a request; yield the answer, of which only the head has come. See `ask`."""
+        """Send a request, and yield the answer as soon as its head has arrived. See `ask`."""
         connection, prefix = self._connection()
         headers = {"Accept": "application/json, text/plain", "User-Agent": "llamadoze"}
         data = None
@@ -177,27 +178,27 @@ class Daemon:
         return http.client.HTTPSConnection(host, port, timeout=CONNECTING, context=context), prefix
 
     def _context(self) -> ssl.SSLContext:
-        """Return how to know the daemon: by its own certificate, or as usual."""
+        """Return how to verify the daemon: by its own certificate, or as usual."""
         if not self.certificate:
             return ssl.create_default_context()
         context = ssl.create_default_context(cafile=self.certificate)
-        context.check_hostname = False  # it is asked at an address of this machine
-        # A certificate that an authority has signed counts by itself, without the authority's.
+        context.check_hostname = False  # the request goes to an address of this machine
+        # A certificate signed by an authority counts without the authority's own certificate.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         return context
 
     def _gone(self, error: Exception) -> NotThere:
         if isinstance(error, ssl.SSLCertVerificationError):
             return NotThere(
-                f"{self.url}: the certificate is not known ({error.verify_message}). Name the file "
-                "of a certificate that is trusted in SSL_CERT_FILE"
+                f"{self.url}: the certificate is not trusted ({error.verify_message}). Set "
+                "SSL_CERT_FILE to the file of a certificate to trust"
             )
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if isinstance(error, http.client.RemoteDisconnected) and self.url.startswith("http:"):
-            return NotThere(f"{self.url} closes the connection; does it want https://?")
+            return NotThere(f"{self.url} closes the connection; try https:// instead")
         return NotThere(
             f"no llamadoze answers at {self.url}: {said}; start one with 'llamadoze serve', or "
-            "name another with --url"
+            "give another address with --url"
         )
 
     def _refused(self, response: http.client.HTTPResponse) -> Refused:
@@ -209,15 +210,15 @@ class Daemon:
             server = response.headers.get("Server", "")
             said = f"{self.url} answers {response.status}{f' ({server})' if server else ''}: {said}"
         if response.status == 401:
-            said = f"{said}. Set LLAMADOZE_API_KEY to one"
+            said = f"{said}. Set LLAMADOZE_API_KEY to a valid key"
         return Refused(str(said), response.status)
 
 
 def in_path(name: str) -> str:
-    """Return a model's name as a part of a path."""
+    """Return a model's name, quoted for a path."""
     return quote(name)
 
 
 def in_query(text: str) -> str:
-    """Return a text as a value in a query."""
+    """Return a text, quoted as a value in a query."""
     return quote(text, safe="")

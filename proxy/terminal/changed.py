@@ -1,6 +1,6 @@
-"""``llamadoze reload``: what became of the models, and which settings are new.
+"""``llamadoze reload``: what happened to the models, and which settings have changed.
 
-Owns the words. What a reload does is the daemon's.
+Owns the messages. The daemon does the reload.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from proxy.terminal.tables import Row
 
 CHANGES = {
     "added": "added",
-    "removed": "removed, once their requests have ended",
-    "replaced": "started anew, once their requests have ended",
-    "adjusted": "adjusted without a new process",
+    "removed": "removed when their requests have ended",
+    "replaced": "restarted when their requests have ended",
+    "adjusted": "changed without a restart",
 }
 LONGEST = 60  # characters of a value
 
 
 def in_a_line(problem: Row) -> str:
-    """Return a problem of the files as ``llamadoze check`` prints it."""
+    """Return a problem of the files in the form of ``llamadoze check``."""
     where = f"{problem['file']}:{problem['line']}:{problem['column']}: " if problem["file"] else ""
     return f"{where}{problem['path']}{': ' if problem['path'] else ''}{problem['message']}"
 
 
 def told(seen: Row, *, dry_run: bool) -> Iterator[str]:
-    """Yield the lines.
+    """Yield the lines of the report.
 
     Args:
-        seen: the files as they were before the reload, with what it would change.
-        dry_run: whether nothing was done.
+        seen: the files' state before the reload, and what it would change.
+        dry_run: whether no reload was done.
     """
     yield from map(in_a_line, seen["problems"])
     yield from (f"{in_a_line(one)} (warning)" for one in seen["warnings"])
     if not seen["good"]:
-        yield "not reloaded: what is in effect stays in effect"
+        yield "not reloaded: the old configuration stays in effect"
         return
     for name, words in CHANGES.items():
         if names := seen["changes"][name]:
@@ -46,7 +46,7 @@ def told(seen: Row, *, dry_run: bool) -> Iterator[str]:
     if seen["summary"].startswith(f"{len(seen['changes']['kept'])} model"):
         yield "nothing has changed"
     elif dry_run:
-        yield "nothing is changed yet: 'llamadoze reload' does it"
+        yield "nothing is changed yet: run 'llamadoze reload' to do so"
     else:
         yield "reloaded"
 

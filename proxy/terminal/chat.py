@@ -1,7 +1,6 @@
-"""``llamadoze run``: a chat with a model in the terminal, word by word as it answers.
+"""``llamadoze run``: a chat with a model in the terminal, which shows the answer as it arrives.
 
-Owns the conversation and what is printed of it. The model is brought up by the daemon, as for any
-other client.
+Owns the conversation and its output. The daemon starts or wakes the model, as for any client.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from proxy.terminal.tables import console
 DATA = b"data:"
 DONE = b"[DONE]"
 PROMPT = ">>> "
-HELP = "Ctrl-D ends the chat; /clear forgets what was said; three quotes begin and end many lines"
+HELP = 'Ctrl-D ends the chat; /clear clears it; """ begins and ends a text of several lines'
 QUOTES = '"""'
 
 
@@ -31,10 +30,10 @@ class Chat:
     """A conversation with a model.
 
     Attributes:
-        daemon: to ask.
-        model: its name.
-        settings: of each request, such as ``temperature``.
-        system: what the model is told before all else; empty for nothing.
+        daemon: the daemon of the model.
+        model: the model's name.
+        settings: settings of each request, such as ``temperature``.
+        system: the system prompt; empty for none.
     """
 
     daemon: Daemon
@@ -44,7 +43,7 @@ class Chat:
     _said: list[dict[str, str]] = attrs.field(factory=list, init=False)
 
     def say(self, text: str) -> None:
-        """Ask the model, and print its answer as it comes.
+        """Send a message to the model, and print its answer as it arrives.
 
         Raises:
             Refused: the request is refused, or its model fails.
@@ -65,7 +64,7 @@ class Chat:
             _write("\n")
 
     def answer(self, text: str) -> Any:  # noqa: ANN401 -- JSON
-        """Ask the model one thing, and return its whole answer as the API has it.
+        """Send a message to the model, and return its whole answer in the API's form.
 
         Raises:
             Refused: the request is refused, or its model fails.
@@ -76,7 +75,7 @@ class Chat:
             return self.daemon.ask("/v1/chat/completions", "POST", body, limit=None)
 
     def clear(self) -> None:
-        """Forget what was said."""
+        """Forget the conversation so far."""
         self._said.clear()
 
     def _body(self, *, stream: bool) -> dict[str, Any]:
@@ -102,9 +101,9 @@ class Chat:
 
 
 def converse(chat: Chat) -> None:
-    """Let the user ask one thing after the other, until Ctrl-D."""
+    """Let the user chat until Ctrl-D."""
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401 -- input() edits lines with it once it is loaded
+        import readline  # noqa: F401 -- input() then uses it to edit lines
     console(errors=True).print(HELP, style="dim")
     while True:
         try:
@@ -119,7 +118,7 @@ def converse(chat: Chat) -> None:
 
 
 def _answered(chat: Chat, text: str) -> None:
-    """Ask; Ctrl-C ends the answer and not the chat, and so does what goes wrong."""
+    """Send a message. Ctrl-C and errors end the answer, but not the chat."""
     try:
         chat.say(text)
     except KeyboardInterrupt:
@@ -129,7 +128,7 @@ def _answered(chat: Chat, text: str) -> None:
 
 
 def _asked() -> str:
-    """Return what the user types, which may have many lines between quotes."""
+    """Return what the user types, which may have several lines between triple quotes."""
     text = input(PROMPT)
     if not text.startswith(QUOTES):
         return text
@@ -140,10 +139,10 @@ def _asked() -> str:
 
 
 def _delta(data: bytes) -> tuple[str, str]:
-    """Return what an event adds to the model's thoughts and to its answer.
+    """Return what an event adds to the model's reasoning and to its answer.
 
     Raises:
-        CannotRun: the event tells of a failure.
+        CannotRun: the event reports a failure.
     """
     try:
         event = json.loads(data)
@@ -151,7 +150,7 @@ def _delta(data: bytes) -> tuple[str, str]:
         return "", ""
     if error := event.get("error"):
         text = error.get("message") if isinstance(error, dict) else error
-        raise CannotRun(f"the answer broke off: {text}")
+        raise CannotRun(f"the answer failed: {text}")
     choices = event.get("choices") or [{}]
     delta = choices[0].get("delta") or {}
     return delta.get("reasoning_content") or delta.get("reasoning") or "", delta.get(

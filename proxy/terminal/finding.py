@@ -1,6 +1,7 @@
-"""Which daemon a command asks: the one that is named, else the one that lives.
+"""The daemon that a command talks to: the one that you name, else the one that runs.
 
-Owns the order in which places are looked at. Where daemons tell of themselves is `whereabouts`.
+Owns the order in which places are searched. `whereabouts` owns the files in which daemons publish
+their addresses.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from proxy.terminal.asking import Daemon, NotThere
 
 USUAL = "http://127.0.0.1:8080"
 URL, KEY = "LLAMADOZE_URL", "LLAMADOZE_API_KEY"
-EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 -- where to ask, not to listen
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 -- an address to connect to, not to listen on
 
 
 def find(url: str | None = None, folder: str | None = None, files: Sequence[str] = ()) -> Daemon:
-    """Return the daemon to ask: by its address, its state folder, its files, or because it lives.
+    """Return the daemon: by its address, its state folder, its files, or because it runs.
 
     Args:
-        url: of the command line.
-        folder: a state folder that was named.
-        files: of a configuration that was named.
+        url: the address from the command line.
+        folder: the state folder from the command line.
+        files: the configuration from the command line.
 
     Raises:
-        NotThere: none is as it was named.
-        CannotRun: several live, and nothing says which is meant.
+        NotThere: no daemon matches the options.
+        CannotRun: several daemons run, and nothing chooses one.
     """
     key = os.environ.get(KEY, "")
     if url:
@@ -39,7 +40,7 @@ def find(url: str | None = None, folder: str | None = None, files: Sequence[str]
         found = [one for one in found if one.files == wanted]
     if (folder or wanted) and not found:
         what = f"has the state folder {folder}" if folder else f"serves {' '.join(files)}"
-        raise NotThere(f"no llamadoze of this user or of the system {what}")
+        raise NotThere(f"no running llamadoze of this user or of the system {what}")
     if not (folder or wanted) and (named := os.environ.get(URL)):
         return Daemon(named, key)
     if len(found) > 1:
@@ -50,21 +51,21 @@ def find(url: str | None = None, folder: str | None = None, files: Sequence[str]
 
 
 def _nearest(found: Sequence[Whereabouts]) -> list[Whereabouts]:
-    """Return the one that serves a file of this folder.
+    """Return the daemon that serves a file of the current folder.
 
     Raises:
-        CannotRun: none or several do.
+        CannotRun: no daemon or several daemons do.
     """
     here = str(Path.cwd())
     near = [one for one in found if any(str(Path(name).parent) == here for name in one.files)]
     if len(near) != 1:
         all_of_them = ", ".join(f"{one.url} ({' '.join(one.files)})" for one in found)
-        raise CannotRun(f"several daemons live; name one with --url or --config: {all_of_them}")
+        raise CannotRun(f"several daemons run; choose one with --url or --config: {all_of_them}")
     return near
 
 
 def _reachable(url: str) -> str:
-    """Return the address to ask a daemon at that listens on all addresses."""
+    """Return an address to connect to, also for a daemon that listens on all addresses."""
     for every, one in EVERY_ADDRESS.items():
         url = url.replace(f"//{every}:", f"//{one}:")
     return url

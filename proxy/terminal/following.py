@@ -1,6 +1,6 @@
-"""``llamadoze logs``: the log of the daemon, or of a model, once or as it goes on.
+"""``llamadoze logs``: the log of the daemon or a model, once or continuously.
 
-Owns what of it is printed. The log itself is the daemon's.
+Owns what is printed of it. The daemon owns the log.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Write = Callable[[Iterable[str]], None]
 
 
 def show(daemon: Daemon, source: str | None, last: int | None, write: Write) -> None:
-    """Print what is kept of a log.
+    """Print the lines of a log that the daemon keeps.
 
     Args:
-        daemon: to ask.
+        daemon: the daemon.
         source: a model, ``proxy``, ``upstream``, or None for the log as it is written.
-        last: lines that are printed; None for all.
+        last: the number of last lines to print; None for all.
         write: prints lines.
     """
     query = f"?source={in_query(source)}" if source else ""
@@ -41,7 +41,7 @@ def follow(daemon: Daemon, source: str | None, last: int | None, write: Write) -
 
 
 def write_json(lines: Iterable[str]) -> None:
-    """Print each line as an object: its own if it is one, else with the line as ``line``."""
+    """Print each line as a JSON object: as it is, or as ``{"line": ...}`` if it is none."""
     write(json.dumps(_object(line), ensure_ascii=False) for line in lines)
 
 
@@ -54,6 +54,6 @@ def _object(line: str) -> dict[str, Any]:
 
 
 def write(lines: Iterable[str]) -> None:
-    """Print lines as they are."""
+    """Print lines unchanged."""
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()

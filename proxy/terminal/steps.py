@@ -1,7 +1,7 @@
-"""What a command tells a daemon to do with a model, and what is said while that goes on.
+"""A command's orders to a daemon about a model, and the reports while they run.
 
-Owns the words in between: a start takes minutes, and nobody should wonder. Which route does what is
-known here.
+Owns these reports: a start may take minutes, and the user should see what happens. It knows which
+route does what.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ HOLDER = "llamadoze pin"
 
 
 def step(daemon: Daemon, name: str, model: str) -> Row:
-    """Load, wake, put to sleep or unload a model; return how it stands after that.
+    """Load, wake, put to sleep or unload a model, and return its state after that.
 
     Args:
-        daemon: to ask.
-        name: of the step: load, wake, sleep or unload.
-        model: its id, or another name of it.
+        daemon: the daemon.
+        name: the step: load, wake, sleep or unload.
+        model: the model's id or another name of it.
 
     Raises:
         Refused: the step failed, or there is no such model.
@@ -44,7 +44,7 @@ def unload_all(daemon: Daemon) -> None:
 
 
 def pin(daemon: Daemon, model: str, seconds: float, holder: str, reason: str) -> Row:
-    """Load a model, and keep it awake for some time; return the lease."""
+    """Load a model and keep it awake for some time. Return the lease."""
     wanted = {"model": model, "seconds": seconds, "holder": holder, "reason": reason}
     say_of_pause(daemon)
     with narrated(daemon, model):
@@ -52,7 +52,7 @@ def pin(daemon: Daemon, model: str, seconds: float, holder: str, reason: str) ->
 
 
 def unpin(daemon: Daemon, model: str) -> list[Row]:
-    """End all leases of a model; return them."""
+    """End all leases of a model, and return them."""
     name = id_of(daemon, model)
     leases = daemon.told("/api/leases", "leases")["leases"]
     found = [one for one in leases if one["model"] == name]
@@ -62,7 +62,7 @@ def unpin(daemon: Daemon, model: str) -> list[Row]:
 
 
 def pause(daemon: Daemon, *, refuse: bool) -> Row:
-    """Put all models to rest; requests wait, or are refused."""
+    """Pause all models. Requests wait, or are refused."""
     told: Row = daemon.ask(
         f"/api/pause?requests={'refuse' if refuse else 'hold'}", "POST", limit=None
     )
@@ -70,22 +70,22 @@ def pause(daemon: Daemon, *, refuse: bool) -> Row:
 
 
 def resume(daemon: Daemon) -> Row:
-    """Bring up again what was awake before the pause."""
+    """End the pause, and load the models that were awake before it."""
     told: Row = daemon.ask("/api/resume", "POST", limit=None)
     return told
 
 
 def say_of_pause(daemon: Daemon) -> None:
-    """Say, on standard error, that there is a pause: requests wait for its end, or are refused."""
+    """If there is a pause, say so on standard error: requests wait for its end or are refused."""
     if daemon.status()["paused"]:
-        console(errors=True).print("llamadoze is paused; 'llamadoze resume' ends that")
+        console(errors=True).print("llamadoze is paused; 'llamadoze resume' ends the pause")
 
 
 @contextmanager
 def narrated(daemon: Daemon, model: str) -> Iterator[Callable[[], None]]:
-    """Say how a model stands while the block goes on, if somebody looks: on standard error.
+    """Report a model's state while the block runs, if standard error is a terminal.
 
-    Yields what ends the words before the block does.
+    Yields a function that ends the report before the block does.
     """
     screen = console(errors=True)
     if not screen.is_terminal:
@@ -97,7 +97,7 @@ def narrated(daemon: Daemon, model: str) -> Iterator[Callable[[], None]]:
         def look() -> None:
             name = id_of(daemon, model)
             while not over.wait(BETWEEN_LOOKS):
-                # A daemon that cannot be asked is told of by what the block asks it.
+                # If the daemon cannot be reached, the block itself fails and reports that.
                 with contextlib.suppress(Exception):
                     status.update(said(model, name, daemon.status()))
 
@@ -114,8 +114,9 @@ def narrated(daemon: Daemon, model: str) -> Iterator[Callable[[], None]]:
 
 
 def id_of(daemon: Daemon, model: str) -> str:
-    """Return the id of a model that may be called by another name; the name itself if no model of
-    the configuration has it.
+    """Return the id of a model, given any of its names.
+
+    Return the name itself if no model of the configuration has it.
     """
     with contextlib.suppress(Refused):
         return str(daemon.told(f"/api/config/models/{in_path(model)}", "model")["model"])
@@ -123,10 +124,10 @@ def id_of(daemon: Daemon, model: str) -> str:
 
 
 def said(model: str, name: str, told: Row) -> str:
-    """Return how a model stands, in a line.
+    """Return a model's state in one line.
 
     Args:
-        model: what it is called here.
+        model: the model's name in the command.
         name: its id.
         told: the daemon's status.
     """
@@ -135,5 +136,5 @@ def said(model: str, name: str, told: Row) -> str:
         return f"{model}: waits for {'llamadoze resume' if told['paused'] else 'room'}"
     state = WORDS.get(row["state"], row["state"])
     when = f", ready in {ready_in(row)}" if row["readyIn"] else ""
-    retry = f", can be tried again in {span(row['retryIn'])}" if row["retryIn"] else ""
+    retry = f", next start possible in {span(row['retryIn'])}" if row["retryIn"] else ""
     return f"{model}: {state}{when}{retry}"

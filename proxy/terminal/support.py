@@ -1,7 +1,7 @@
-"""``llamadoze support``: one file for a bug report, which nothing but the user sends anywhere.
+"""``llamadoze support``: one file for a bug report. Only the user sends it anywhere.
 
-Owns what is in the file, and that no secret is: what the daemon tells is without secrets already,
-and what looks like one in a log is left out here.
+Owns the file's content, and that no secret is in it. The daemon's answers have no secrets; what
+looks like one in a log is removed here.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from proxy.terminal.changed import in_a_line
 
 LAST_LINES = 400
 HEAD = """llamadoze support
-Made at {at}. Read it before you pass it on: keys, tokens and passwords are left out.
-Names of models, paths, and prompts that a model server logs are not.
+Made at {at}. Keys, tokens and passwords are left out. Names of models, paths, and
+prompts in the output of model servers are not: read the file before you pass it on.
 """
 
 
@@ -34,8 +34,8 @@ def report(daemon: Daemon, files: Sequence[Path]) -> str:
     """Return the text of the file.
 
     Args:
-        daemon: that may run.
-        files: of the configuration, where no daemon tells them.
+        daemon: the daemon, which may not be running.
+        files: the configuration's files, in case no daemon answers.
     """
     parts = [HEAD.format(at=time.strftime("%Y-%m-%dT%H:%M:%S%z"))]
     for title, told in _sections(daemon, files):
@@ -48,7 +48,7 @@ def _sections(daemon: Daemon, files: Sequence[Path]) -> Iterator[tuple[str, Any]
     yield "machine", _machine()
     status = _asked(lambda: daemon.status())
     yield f"daemon at {daemon.url}", status
-    if isinstance(status, str):  # why there is none
+    if isinstance(status, str):  # the reason why there is none
         yield "configuration", _files(files)
         return
     yield "configuration", _asked(lambda: _shown(daemon.ask("/api/config")))
@@ -60,7 +60,7 @@ def _sections(daemon: Daemon, files: Sequence[Path]) -> Iterator[tuple[str, Any]
 
 
 def _asked(ask: Callable[[], Any]) -> Any:  # noqa: ANN401 -- JSON
-    """Return an answer, or why there is none: what is there must be told all the same."""
+    """Return an answer, or the reason for its failure, so that the rest is still written."""
     try:
         return ask()
     except CannotRun as error:
@@ -98,7 +98,7 @@ def _line_of(file: str, beginning: str) -> str:
 
 
 def _files(files: Sequence[Path]) -> str:
-    """Return the files without secrets, and what is wrong with them."""
+    """Return the files without secrets, and their problems."""
     if not files:
         return "(none was found)"
     try:

@@ -1,6 +1,6 @@
-"""``llamadoze ps`` and ``status``: how models and daemon stand, as tables.
+"""``llamadoze ps`` and ``status``: the state of the models and the daemon, as tables.
 
-Owns what is in which column. The same facts as JSON are the daemon's answer of ``/api/status``.
+Owns the columns. The daemon's answer of ``/api/status`` has the same facts as JSON.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ COLORS = {
     "stopping": "yellow",
 }
 WORDS = {"sleepPending": "falling asleep"}
-IN_A_PIPE = 1000  # columns: nothing is cut where no terminal is
+IN_A_PIPE = 1000  # columns: without a terminal, nothing is cut
 
 
 def console(*, errors: bool = False) -> Console:
-    """Return where to print: as wide as its terminal, or as wide as needed where there is none."""
+    """Return the console: as wide as its terminal, or wide enough without a terminal."""
     stream = sys.stderr if errors else sys.stdout
     width = None if stream.isatty() else IN_A_PIPE
     return Console(file=stream, width=width, highlight=False, emoji=False, markup=False)
 
 
 def put(*parts: RenderableType) -> None:
-    """Print tables; rich fills their last column with spaces, which nobody needs."""
+    """Print tables, without the spaces with which rich fills their last column."""
     screen = console()
     with screen.capture() as captured:
         screen.print(*parts, sep="\n")
@@ -48,7 +48,7 @@ def put(*parts: RenderableType) -> None:
 
 
 def models(rows: Sequence[Row], told: Row, *, everything: bool) -> RenderableType:
-    """Return the table of the models, and how many are left out."""
+    """Return the table of the models, and the number of models that are left out."""
     shown = [row for row in rows if everything or is_of_interest(row)]
     parts: list[RenderableType] = [_table(shown, told)] if shown else []
     parts += [
@@ -64,7 +64,7 @@ def models(rows: Sequence[Row], told: Row, *, everything: bool) -> RenderableTyp
 
 
 def is_of_interest(row: Row) -> bool:
-    """Whether a model has a process, has failed, or is waited for."""
+    """Whether a model has a process, has failed, or has waiting requests."""
     return row["state"] != STOPPED or bool(row["waiting"])
 
 
@@ -85,7 +85,7 @@ def _table(rows: Iterable[Row], told: Row) -> Table:
 
 
 def plain(*heads: str) -> Table:
-    """Return an empty table without lines; the cells of a head with ``>`` stand to the right."""
+    """Return an empty table without lines. A head with ``>`` aligns its column to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for head in heads:
         justify: Any = "right" if head.startswith(">") else "left"
@@ -94,7 +94,7 @@ def plain(*heads: str) -> Table:
 
 
 def state(row: Row) -> Text:
-    """Return a model's state, and what an operator has to know of it."""
+    """Return a model's state, with notes that an operator needs."""
     name = row["state"]
     text = Text(str(WORDS.get(name, name)), style=COLORS.get(name, ""))
     notes = []
@@ -103,16 +103,16 @@ def state(row: Row) -> Text:
     if row.get("pin"):
         notes.append("pinned")
     if row.get("sleep") and not row["sleep"]["trusted"]:
-        notes.append("sleep is off")
+        notes.append("sleep is switched off")
     if row.get("leftover"):
-        notes.append("not all of it has ended")
+        notes.append("some of its processes have not ended")
     if row.get("retryIn") and name == "failed":
-        notes.append(f"can be tried again in {span(row['retryIn'])}")
+        notes.append(f"next start possible in {span(row['retryIn'])}")
     return text.append(f" ({', '.join(notes)})" if notes else "", style="dim")
 
 
 def _held(row: Row | None) -> str:
-    """Return the memory that a model holds: of GPUs if it has any, else of the host."""
+    """Return a model's memory: GPU and host memory, or host memory if it uses no GPU."""
     if row is None:
         return NOTHING
     if gpu := row.get("gpu"):
@@ -121,7 +121,7 @@ def _held(row: Row | None) -> str:
 
 
 def ready_in(row: Row) -> str:
-    """Return when a model will be ready that is waited for or comes up."""
+    """Return when a model will be ready that starts, wakes, or has waiting requests."""
     if row["state"] == "ready":
         return "now"
     if row["readyIn"] is None:
@@ -131,7 +131,7 @@ def ready_in(row: Row) -> str:
 
 
 def daemon(told: Row, url: str) -> Iterator[RenderableType]:
-    """Yield what is to be said of the daemon as a whole."""
+    """Yield the facts about the daemon as a whole."""
     counts: dict[str, int] = {}
     for row in told["models"]:
         counts[row["state"]] = counts.get(row["state"], 0) + 1
@@ -164,7 +164,7 @@ def _device(one: Row) -> tuple[str, str]:
 
 
 def queue(rows: Sequence[Row], now: float, most: int) -> Table:
-    """Return the table of those who wait."""
+    """Return the table of waiting requests."""
     table = plain("WAITS FOR", "SINCE", "READY IN", "BEHIND", "CLIENT")
     for row in rows[:most]:
         behind = ", ".join(one["model"] for one in row["behind"]) or NOTHING
@@ -174,7 +174,7 @@ def queue(rows: Sequence[Row], now: float, most: int) -> Table:
 
 
 def decisions(rows: Sequence[Row], most: int) -> Table:
-    """Return the table of the last decisions, the newest first."""
+    """Return the table of the last decisions, newest first."""
     table = plain("AT", "MODEL", "MADE ROOM", ">WAITED", "READY AFTER", "ASKED BY")
     for row in sorted(rows, key=lambda one: -one["at"])[:most]:
         gone = ", ".join(map(_left, row["victims"]))
@@ -188,7 +188,7 @@ def decisions(rows: Sequence[Row], most: int) -> Table:
 
 
 def _left(victim: Row) -> str:
-    """Return a model that made room, and how."""
+    """Return a model that made room, and how it did."""
     if "took" not in victim:
-        return f"{victim['model']} (leaves)"
+        return f"{victim['model']} (making room)"
     return f"{victim['model']} ({'slept' if victim.get('proved') else 'stopped'})"

@@ -1,6 +1,6 @@
-"""``llamadoze top``: who has the memory, who waits, and what was decided last, as a live frame.
+"""``llamadoze top``: the memory, the waiting requests, and the last decisions, as a live frame.
 
-Owns the frame and when it is drawn anew. The tables are those of `tables`.
+Owns the frame and when it is redrawn. `tables` has the tables.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def once(daemon: Daemon) -> None:
 
 
 def live(daemon: Daemon, interval: float) -> None:
-    """Draw a frame again and again, until ``q`` or Ctrl-C.
+    """Redraw the frame until ``q`` or Ctrl-C.
 
     Args:
-        daemon: to ask.
+        daemon: the daemon.
         interval: seconds between two frames.
     """
     screen = console()
@@ -55,13 +55,13 @@ def live(daemon: Daemon, interval: float) -> None:
                 return
             try:
                 told, trouble = daemon.status(), ""
-            except NotThere as error:  # it may be started again
+            except NotThere as error:  # the daemon may be restarting
                 trouble = str(error)
 
 
 @contextmanager
 def keys() -> Iterator[Callable[[float], str]]:
-    """Yield what waits some seconds for a key, and returns it; empty if none was pressed."""
+    """Yield a function that waits some seconds for a key. It returns the key, or an empty text."""
     if not sys.stdin.isatty():
         yield _no_key
         return
@@ -84,13 +84,13 @@ def _no_key(wait: float) -> str:
 
 
 def frame(told: Row, url: str, rows: int, trouble: str = "") -> RenderableType:
-    """Return all that is drawn.
+    """Return the whole frame.
 
     Args:
         told: the daemon's status.
-        url: where it listens.
-        rows: lines for the tables in all.
-        trouble: why what is shown is old; empty if it is not.
+        url: the daemon's address.
+        rows: the number of lines for all tables together.
+        trouble: why the shown status is old; empty if it is not.
     """
     parts: list[RenderableType] = [_head(told, url)]
     if trouble:
@@ -102,7 +102,9 @@ def frame(told: Row, url: str, rows: int, trouble: str = "") -> RenderableType:
         parts += [Text(f"and {hidden} more", style="dim")] if hidden > 0 else []
     rest = max(FEWEST, (rows - len(busy)) // 2)
     parts += _titled("Waiting", told["queue"], lambda: queue(told["queue"], told["now"], rest))
-    parts += _titled("Decided last", told["decisions"], lambda: decisions(told["decisions"], rest))
+    parts += _titled(
+        "Last decisions", told["decisions"], lambda: decisions(told["decisions"], rest)
+    )
     return Group(*parts)
 
 
@@ -127,7 +129,7 @@ def _titled(
 
 
 def _bar(device: Row) -> Text:
-    """Return a device's memory as a bar, by letters as well as by colours."""
+    """Return a device's memory as a bar of letters and colours."""
     total = device["total"] or 1
     text = Text(f"{device['title'][:24]:<24} ")
     left = BAR

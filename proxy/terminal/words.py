@@ -1,6 +1,6 @@
-"""Amounts as people read them in a terminal: seconds, bytes, and moments.
+"""Readable amounts for a terminal: seconds, bytes, and times.
 
-Owns their forms only.
+Owns only how they look.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ NOTHING = "-"
 
 
 def span(seconds: float | None) -> str:
-    """Return a length of time in at most two units."""
+    """Return a duration in at most two units."""
     if seconds is None:
         return NOTHING
     if seconds < 10:
@@ -29,12 +29,12 @@ def span(seconds: float | None) -> str:
 
 
 def since(moment: float | None, now: float) -> str:
-    """Return how long ago something was; both in seconds since 1970."""
+    """Return how long ago a moment was. Both are in seconds since 1970."""
     return NOTHING if moment is None else span(now - moment)
 
 
 def size(count: float | None) -> str:
-    """Return an amount of memory, of bytes."""
+    """Return an amount of memory, given in bytes."""
     if not count:
         return NOTHING if count is None else "0"
     if count >= GIB:
@@ -43,5 +43,5 @@ def size(count: float | None) -> str:
 
 
 def clock(moment: float) -> str:
-    """Return a moment of today as a clock shows it, in this machine's time."""
+    """Return the time of day of a moment, in this machine's time zone."""
     return time.strftime("%H:%M:%S", time.localtime(moment))

@@ -39,7 +39,7 @@ def test_unknown_modalities_are_warned_of(side: str, word: str) -> None:
     """They are only shown, and the next version may have more."""
     loaded = of_model(f"capabilities: {{{side}: [text, {word}]}}")
     shown = word.strip("'")
-    message = f"'{shown}' is none of text, audio, image, video; it is only shown"
+    message = f"'{shown}' is none of text, audio, image, video, so it is shown, but has no effect"
     assert warnings(loaded) == [f"models.m.capabilities.{side}.1: {message}"]
     known = loaded.config.models["m"].capabilities
     assert shown in (known.input if side == "in" else known.output)
@@ -140,10 +140,11 @@ NO_ORIGIN = "expected * or scheme://host[:port], without a path, found"
         ("cors: {allowedOrigins: ['https://a/']}", f"cors.allowedOrigins.0: {NO_ORIGIN}"),
         ("cors: {allowedOrigins: ['https://*.a']}", f"cors.allowedOrigins.0: {NO_ORIGIN}"),
         ("cors: {allowedOrigins: ['*', a]}", f"cors.allowedOrigins.1: {NO_ORIGIN} 'a'"),
-        ("cors: {allowedOrigins: []}", "cors.allowedOrigins: expected one origin at least, or *"),
+        ("cors: {allowedOrigins: []}", "cors.allowedOrigins: expected at least one origin, or *"),
         (
             "cors: {allowCredentials: true}",
-            "cors.allowCredentials: browsers refuse credentials beside *: name the origins",
+            "cors.allowCredentials: browsers refuse credentials with *: list the origins in "
+            "allowedOrigins",
         ),
         ("cors: {allowedMethods: ['G T']}", "cors.allowedMethods.0: expected one word, found"),
         ("cors: {allowedHeaders: [a, 'b c']}", "cors.allowedHeaders.1: expected one word, found"),
@@ -170,7 +171,7 @@ def test_a_tailcat_section_is_warned_of(value: str) -> None:
     """Whatever it holds: the file serves its models without it."""
     loaded = of_model("", f"tailcat: {value}\n")
     assert warnings(loaded) == [
-        "tailcat: not in effect: Tailcat is not spoken here; put its socks or Tailscale in front"
+        "tailcat: not in effect: llamadoze has no Tailcat; put its socks or Tailscale in front"
     ]
     assert list(loaded.config.models) == ["m"]
 
@@ -179,8 +180,8 @@ def test_a_tailcat_section_is_warned_of(value: str) -> None:
 def test_a_peer_over_tailcat_is_refused_with_the_way_out(address: str) -> None:
     """It could never be asked."""
     (problem,) = refused(f"peers: {{p: {{proxy: '{address}', models: [a], tailcatKey: k}}}}")
-    way = "put `tailcat socks` or Tailscale in front, and name its http:// address"
-    assert problem == f"peers.p.proxy: Tailcat is not spoken here: {way}"
+    way = "run `tailcat socks` or Tailscale in between, and give its http:// address"
+    assert problem == f"peers.p.proxy: llamadoze does not support Tailcat: {way}"
 
 
 def test_a_store_that_cannot_be_written_is_warned_of(tmp_path: Path) -> None:
@@ -189,5 +190,5 @@ def test_a_store_that_cannot_be_written_is_warned_of(tmp_path: Path) -> None:
     assert warnings(parse(f"store: {{path: {there}}}")) == []
     (found,) = warnings(parse(f"store: {{path: {nowhere}}}"))
     assert found.startswith("store.path: '")
-    assert found.endswith(" cannot be written")
+    assert found.endswith(" is not writable")
     assert not list(tmp_path.iterdir())

@@ -69,7 +69,7 @@ def test_models_are_found_by_id_before_alias() -> None:
     assert ids == {"a": "a", "b": "b", "c": "a"}
     assert loaded.config.find("d") is None
     assert [w.message for w in loaded.warnings] == [
-        "alias 'b' is also a model's id, which wins (see config:4:7)"
+        "alias 'b' is also the id of a model, so requests for it go there (see config:4:7)"
     ]
 
 
@@ -204,8 +204,8 @@ def test_a_quote_that_is_not_ended_reaches_to_the_end_of_cmd() -> None:
     loaded = parse(MODEL % 'cmdStop: "stop # don\'t wait"')
     assert loaded.config.models["m"].cmd_stop.argv == ("stop", "#", "dont wait")
     assert [w.message.partition(":")[0] for w in loaded.warnings] == [
-        "a ' is begun and not ended",
-        "a '#' after arguments is no comment",
+        "a '#' after arguments begins no comment",
+        "the quote ' is not closed",
     ]
 
 

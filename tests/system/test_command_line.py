@@ -36,7 +36,7 @@ def test_check_prints_every_problem_and_fails(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stdout.splitlines() == [
         f"{file}:1:1: cmdSleepTimeout: expected whole seconds, at least 1, found 0",
-        f"{file}:3:37: models.m.cmdSleep: cmdWake is required where cmdSleep is given",
+        f"{file}:3:37: models.m.cmdSleep: cmdSleep needs cmdWake as well",
         f"{file}:4:1: foo: unknown key, ignored (warning)",
         f"{file}: refused, 2 problems",
     ]
@@ -275,7 +275,7 @@ def test_a_folder_of_files_is_one_configuration(tmp_path: Path) -> None:
         (["check", "--config-dir", "."], ". has no file that ends in .yaml or .yml"),
         (["check", "--config-dir", "nowhere"], "cannot read nowhere: No such file or directory"),
         (["check", "nowhere.yaml"], "cannot read nowhere.yaml: No such file or directory"),
-        (["check", "d"], "d is a folder: give it with --config-dir"),
+        (["check", "d"], "d is a folder: use --config-dir for folders"),
         (["--config-dir", "d", "--config", "d/a.yaml"], "d/a.yaml is in d, too; give it once"),
     ],
 )

@@ -79,7 +79,7 @@ def test_ps_takes_less_than_a_fifth_of_a_second(daemon: Process, folder: Path) -
         (["wake", "chat"], "chat: ready"),
         (["pin", "chat", "--for", "90s"], "chat: pinned for 90 s; 'llamadoze unpin' ends it"),
         (["unpin", "chat"], "chat: unpinned"),
-        (["unpin", "chat"], "chat: nobody had pinned it"),
+        (["unpin", "chat"], "chat: was not pinned"),
         (["unload", "chat"], "chat: stopped"),
         (["unload", "--all"], "all models: stopped"),
         (["pause"], "paused: requests wait until 'llamadoze resume'"),
@@ -122,7 +122,7 @@ def test_who_waits_for_the_end_of_a_pause_is_told(daemon: Process, folder: Path)
     )
     try:
         assert waiting.stderr is not None
-        said = b"llamadoze is paused; 'llamadoze resume' ends that\n"
+        said = b"llamadoze is paused; 'llamadoze resume' ends the pause\n"
         assert waiting.stderr.readline() == said
         asked(folder, "resume")
         assert waiting.communicate(timeout=10) == (b"chat: ready\n", b"")
@@ -171,7 +171,9 @@ def test_a_daemon_with_a_folder_of_its_own_is_found(tmp_path: Path) -> None:
         assert asked(tmp_path, "ps", **elsewhere).returncode == 3
     gone = asked(tmp_path, "ps", "--config", file)
     assert gone.returncode == 3
-    assert gone.stderr.endswith(f"no llamadoze of this user or of the system serves {file}\n")
+    assert gone.stderr.endswith(
+        f"no running llamadoze of this user or of the system serves {file}\n"
+    )
     with started("--config", file, env=home(tmp_path)):
         at = tmp_path / "state" / "llamadoze"
         wait_for(lambda: not list(at.glob("at-*")))
@@ -207,7 +209,7 @@ def test_a_frame_has_models_and_decisions(daemon: Process, folder: Path) -> None
     asked(folder, "load", "code")
     frame = asked(folder, "top", "--once").stdout
     assert "Host memory" in frame
-    assert "Decided last" in frame
+    assert "Last decisions" in frame
     assert any(line.split()[1:2] == ["code"] for line in frame.splitlines())
 
 
@@ -271,7 +273,7 @@ def test_a_reload_says_what_has_changed(daemon: Process, folder: Path) -> None:
     file.write_text(f"{text}maxWait: 7\n")
     assert asked(folder, "reload", "--dry-run").stdout.splitlines() == [
         "maxWait: default -> 7",
-        "nothing is changed yet: 'llamadoze reload' does it",
+        "nothing is changed yet: run 'llamadoze reload' to do so",
     ]
     assert asked(folder, "reload").stdout.splitlines()[-1] == "reloaded"
     assert asked(folder, "reload").stdout == "nothing has changed\n"
@@ -299,9 +301,9 @@ def test_a_file_for_a_bug_report_has_no_secrets(folder: Path, tmp_path: Path) ->
     with started("--config", file, env=home(tmp_path)):
         refused = asked(tmp_path, "ps")
         assert refused.returncode == 4
-        assert refused.stderr.endswith("Set LLAMADOZE_API_KEY to one\n")
+        assert refused.stderr.endswith("Set LLAMADOZE_API_KEY to a valid key\n")
         result = asked(tmp_path, "support", "-o", "report.txt", LLAMADOZE_API_KEY=KEY)
-        assert result.stdout == "report.txt: read it before you pass it on\n"
+        assert result.stdout == "wrote report.txt: read it before you pass it on\n"
     (tmp_path / "alone").mkdir()
     without = asked(tmp_path, "support", "-o", "-").stdout
     for text in ((tmp_path / "report.txt").read_text(), without):
@@ -320,7 +322,7 @@ def test_a_daemon_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
         assert (result.returncode, result.stdout) == (3, ""), words
         assert result.stderr == (
             "llamadoze: no llamadoze answers at http://127.0.0.1:9: Connection refused; start one "
-            "with 'llamadoze serve', or name another with --url\n"
+            "with 'llamadoze serve', or give another address with --url\n"
         )
 
 
@@ -335,7 +337,7 @@ def test_a_daemon_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
         ("start", "llamadoze: start: unknown command; did you mean 'serve'?"),
         ("ls", "llamadoze: ls: unknown command; did you mean 'ps --all'?"),
         ("xyzzy", "llamadoze: xyzzy: unknown command; 'llamadoze --help' lists them"),
-        ("unload", "llamadoze unload: unload what? give a MODEL, or --all"),
+        ("unload", "llamadoze unload: nothing to unload: give either a MODEL or --all"),
     ],
 )
 def test_a_wrong_command_line_is_told_what_may_be_meant(words: str, line: str) -> None:
@@ -368,7 +370,7 @@ def test_of_several_daemons_one_must_be_named(tmp_path: Path) -> None:
     ):
         unsure = asked(tmp_path, "ps")
         assert unsure.returncode == 1
-        assert "several daemons live; name one with --url or --config: http://" in unsure.stderr
+        assert "several daemons run; choose one with --url or --config: http://" in unsure.stderr
         assert "b  " in asked(tmp_path, "ps", "--all", "--config", second).stdout
         near = run("ps", "--all", env={**os.environ, **home(tmp_path)}, cwd=tmp_path / "one")
         assert "a  " in near.stdout

@@ -16,9 +16,15 @@ import openai
 import pytest
 import yaml
 
+from configschema import load
+from proxy.demo.prepare import told_by
 from proxy.demo.weights import Shape, write_model
+from supervisor.states.learned import Learned
+from supervisor.states.snapshot import Costs
+from supervisor.succession.knowledge import Knowledge
 from tests.conftest import processes_with
 from tests.ports import free_port
+from tests.proxy.daemon import stub
 from tests.system.daemon import (
     LLAMADOZE,
     Process,
@@ -132,6 +138,25 @@ def test_ctrl_c_ends_the_demo_within_two_seconds(tmp_path: Path) -> None:
     assert status == 0
     assert took < 2
     assert processes_with(str(tmp_path)) == []
+    assert daemon.lines[-1].startswith("A start of a model took ")
+
+
+def test_the_last_line_compares_a_start_with_a_wake(tmp_path: Path) -> None:
+    """That is what the demo is for; without a wake it says how to get one."""
+    models = {"doze-a": stub(), "doze-b": stub("--quiet")}
+    file = Path(write(tmp_path, models=models))
+    assert told_by(file, tmp_path) == ""
+    knowledge = Knowledge(tmp_path / "learned.json")
+    a, b = load(file).config.models.values()
+    knowledge.keep(a, Learned(costs=Costs(start=2.0)))
+    knowledge.keep(b, Learned(costs=Costs(start=3.0)))
+    knowledge.write()
+    assert told_by(file, tmp_path) == (
+        "A start of a model took 2.5s. No model was woken: ask doze-a, doze-b, and doze-a again.\n"
+    )
+    knowledge.keep(a, Learned(costs=Costs(start=2.0, wake=0.02)))
+    knowledge.write()
+    assert told_by(file, tmp_path) == "A start of a model took 2.5s, and a wake took 0.020s.\n"
 
 
 def test_a_second_start_uses_what_the_first_wrote(folder: Path) -> None:

@@ -132,4 +132,4 @@ def test_a_renewed_certificate_is_taken_at_sighup(tmp_path: Path) -> None:
         trusting = {**os.environ, **env, "SSL_CERT_FILE": str(tmp_path / "cert.pem")}
         assert run("status", "--url", f"https://localhost:{daemon.port}", env=trusting).stdout
         plain = run("status", "--url", f"http://127.0.0.1:{daemon.port}")
-        assert plain.stderr.endswith("closes the connection; does it want https://?\n")
+        assert plain.stderr.endswith("closes the connection; try https:// instead\n")

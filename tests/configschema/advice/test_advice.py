@@ -8,7 +8,7 @@ import pytest
 
 from configschema import parse
 
-NO_SHELL = "as no shell runs it"
+NO_SHELL = "because no shell runs this command"
 
 
 def warnings(keys: str, everyones: str = "") -> list[str]:
@@ -19,21 +19,24 @@ def warnings(keys: str, everyones: str = "") -> list[str]:
 @pytest.mark.parametrize(
     ("command", "warning"),
     [
-        ("a && b", f"'&&' is an argument here, {NO_SHELL}; write sh -c '...'"),
-        ("a | b", f"'|' is an argument here, {NO_SHELL}; write sh -c '...'"),
-        ("a >/tmp/log", f"'>/tmp/log' is an argument here, {NO_SHELL}; write sh -c '...'"),
-        ("a 2>&1", f"'2>&1' is an argument here, {NO_SHELL}; write sh -c '...'"),
-        ("a --shell bash && b", f"'&&' is an argument here, {NO_SHELL}; write sh -c '...'"),
-        ("a; b", f"';' is part of an argument here, {NO_SHELL}; write sh -c '...'"),
-        ("a $(b)", f"'$(...)' is no substitution here, {NO_SHELL}; write sh -c '...'"),
-        ("a $HOME/x", f"'$HOME' is not replaced, {NO_SHELL}; write ${{env.NAME}}"),
-        ("a ${X:-1}", f"'${{X:' is not replaced, {NO_SHELL}; write ${{env.NAME}}"),
-        ("a -m ~/x", f"'~/x' is not replaced, {NO_SHELL}; write ${{env.HOME}}"),
-        ("A=1 b", "variable 'A' before a command needs a shell; use env"),
-        ("a # b", "a '#' after arguments is no comment: it and what follows are arguments, too"),
+        ("a && b", f"'&&' is an argument here, {NO_SHELL}: write sh -c '...'"),
+        ("a | b", f"'|' is an argument here, {NO_SHELL}: write sh -c '...'"),
+        ("a >/tmp/log", f"'>/tmp/log' is an argument here, {NO_SHELL}: write sh -c '...'"),
+        ("a 2>&1", f"'2>&1' is an argument here, {NO_SHELL}: write sh -c '...'"),
+        ("a --shell bash && b", f"'&&' is an argument here, {NO_SHELL}: write sh -c '...'"),
+        ("a; b", f"';' is part of an argument here, {NO_SHELL}: write sh -c '...'"),
+        ("a $(b)", f"'$(...)' is not replaced here, {NO_SHELL}: write sh -c '...'"),
+        ("a $HOME/x", f"'$HOME' is not replaced, {NO_SHELL}: write ${{env.NAME}}"),
+        ("a ${X:-1}", f"'${{X:' is not replaced, {NO_SHELL}: write ${{env.NAME}}"),
+        ("a -m ~/x", f"'~/x' is not replaced, {NO_SHELL}: write ${{env.HOME}}"),
+        ("A=1 b", "setting 'A' before a command needs a shell: use env"),
+        (
+            "a # b",
+            "a '#' after arguments begins no comment: it and the words after it are arguments",
+        ),
         (
             r"C:\llama\server.exe -m 'D:\m.gguf'",
-            r"a '\' outside of quotes is dropped, as in 'C:\l'; put the path in '...'",
+            r"a '\' outside quotes is dropped, as in 'C:\l': put the path into '...'",
         ),
     ],
 )
@@ -61,8 +64,8 @@ def test_what_is_meant_as_it_is_is_left_alone(command: str) -> None:
     assert warnings(f"cmdStop: {json.dumps(command)}") == []
 
 
-LEVEL = "cmdSleep: vLLM reads the level from the address only, so this is level 1; "
-NO_F = "curl without -f counts an HTTP error as success; add -f"
+LEVEL = "cmdSleep: vLLM ignores a level in the body, and uses level 1: "
+NO_F = "curl without -f reports success even for HTTP errors: add -f"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,7 @@ def test_a_model_whose_port_another_one_needs_does_not_sleep(
     text += f"b: {{cmd: x, proxy: 'http://127.0.0.1:9', {b}}}}}"
     loaded = parse(text, "f")
     assert [w.path for w in loaded.warnings] == [f"models.{name}.proxy" for name in loses]
-    assert all("stopped to make room, and does not sleep" in w.message for w in loaded.warnings)
+    assert all("this model cannot sleep" in w.message for w in loaded.warnings)
     assert not any(model.can_sleep for model in loaded.config.models.values())
 
 
@@ -133,14 +136,14 @@ models:
 """
     found = [w for w in parse(text).warnings if "port 9" in w.message]
     assert [w.path for w in found] == ["models.b.proxy"]
-    assert "may run beside it: use ${PORT}" in found[0].message
+    assert "may run at the same time: use ${PORT}" in found[0].message
 
 
 def test_models_to_preload_that_are_not_there_are_left_out() -> None:
     """As llama-swap does, but not in silence."""
     found = warnings("aliases: [x]", "hooks: {on_startup: {preload: [m, x, ' ', nope]}}\n")
     assert found == [
-        "hooks.on_startup.preload.3: there is no model 'nope'; it is left out",
+        "hooks.on_startup.preload.3: there is no model 'nope', so it is not preloaded",
     ]
 
 
@@ -149,7 +152,7 @@ def test_a_level_in_the_body_of_a_request_is_warned_of() -> None:
     ends = "wakeEndpoints: [{endpoint: /wake_up}]"
     step = "{endpoint: /sleep, body: '{\"level\": 2}'}"
     assert warnings(f"sleepMode: enable, sleepEndpoints: [{step}], {ends}") == [
-        "sleepEndpoints.0: vLLM reads the level from the address only, so this is level 1; "
+        "sleepEndpoints.0: vLLM ignores a level in the body, and uses level 1: "
         "write '/sleep?level=2'"
     ]
 

@@ -46,15 +46,19 @@ def test_a_container_that_can_be_found_and_ended_is_good(
 @pytest.mark.parametrize(
     ("command", "keys", "said"),
     [
-        (f"docker run -d {GOOD} image", (), "cmd: with -d (detach) the container lives without"),
-        (f"docker run -d {GOOD} image", (), "is ended by its name: take -d out, or write detached"),
-        ("docker run -d --init image", ("cmdStop: x",), "is ended by cmdStop: take -d out"),
-        ("docker run -d --init --cidfile f image", (), "is ended by its id: take -d out"),
-        ("docker run -d --init image", (), "with -d (detach) nothing can end the container"),
-        ("docker run -d --init image", ("detached: true",), "nothing can end the container"),
+        (f"docker run -d {GOOD} image", (), "cmd: with -d (detach) the container outlives cmd"),
+        (
+            f"docker run -d {GOOD} image",
+            (),
+            "llamadoze ends it by its name: remove -d, or confirm with detached",
+        ),
+        ("docker run -d --init image", ("cmdStop: x",), "llamadoze ends it by cmdStop: remove -d"),
+        ("docker run -d --init --cidfile f image", (), "llamadoze ends it by its id: remove -d"),
+        ("docker run -d --init image", (), "with -d (detach) llamadoze cannot end the container"),
+        ("docker run -d --init image", ("detached: true",), "llamadoze cannot end the container"),
         (f"docker run -d {GOOD} image", ("detached: false",), "detached: cmd has -d (detach)"),
-        ("docker run --rm --init image", (), "cmd: without --name the container cannot be found"),
-        ("docker run --init --name x image", (), "cmd: the container 'x' stays after its end"),
+        ("docker run --rm --init image", (), "cmd: without --name llamadoze cannot find the"),
+        ("docker run --init --name x image", (), "cmd: container 'x' remains after it ends"),
         ("docker run --rm --name x image", (), "cmd: without --init the server is PID 1"),
     ],
 )
@@ -70,7 +74,7 @@ def test_variables_that_reach_the_client_only_are_warned_of_once() -> None:
     """By their names, which docker can hand on by itself."""
     keys = "env: [HF_TOKEN=secret, CUDA_VISIBLE_DEVICES=1, B=2]"
     assert advised(f"docker run {GOOD} -e B image", keys) == [
-        "env: does not reach the container, only its client: "
+        "env: reaches the container's client, but not the container: "
         "add -e 'HF_TOKEN' -e 'CUDA_VISIBLE_DEVICES' to cmd"
     ]
 
@@ -99,8 +103,9 @@ def test_what_a_preset_needs_must_be_in_the_container(
         []
         if is_set
         else [
-            "sleep: vllm needs 'VLLM_SERVER_DEV_MODE=1', which is not in the container, which env "
-            "does not reach: add -e VLLM_SERVER_DEV_MODE=1"
+            "sleep: vllm needs 'VLLM_SERVER_DEV_MODE=1', which is not in the container, because "
+            "env "
+            "does not reach it: add -e VLLM_SERVER_DEV_MODE=1"
         ]
     )
     assert advised(VLLM % option, "sleep: vllm", f"env: ['{env or 'PATH=/bin'}']") == said

@@ -11,7 +11,7 @@ MODELS = "models: {a: {cmd: 'x ${PORT}', keep: %s}, b: {cmd: 'x ${PORT}', keep: 
 
 def named(rule: str, a: str = "true") -> list[tuple[str, str]]:
     warnings = parse(rule + MODELS % a).warnings
-    return [(one.path, one.message) for one in warnings if "is kept" in one.message]
+    return [(one.path, one.message) for one in warnings if "keep is set" in one.message]
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,9 @@ def test_two_that_are_kept_apart_are_named_once(rule: str, first: str, second: s
     """The first two, however many there are."""
     [(path, message)] = named(rule)
     assert path == f"models.{second}.keep"
-    assert message.startswith(f"is kept, as '{first}' is, and the two may not run together")
+    assert message.startswith(
+        f"keep is set here and for '{first}', but the two may not run together"
+    )
 
 
 @pytest.mark.parametrize(

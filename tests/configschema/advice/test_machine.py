@@ -38,15 +38,15 @@ def model(command: str, *more: str) -> str:
         ("llama-servr", "is not on PATH"),
         ("llama-server.exe", "is not on PATH"),
         ("'two words'", "is not on PATH"),
-        ("/opt/nowhere/llama-server", "is not there"),
-        ("./llama-server", "is not there"),
-        ("/usr", "is not there"),
+        ("/opt/nowhere/llama-server", "does not exist"),
+        ("./llama-server", "does not exist"),
+        ("/usr", "does not exist"),
     ],
 )
 def test_a_program_that_is_not_there_is_warned_of(file: Path, program: str, where: str) -> None:
     """It would be the first thing that fails; what cannot be run is no program either."""
     said = warnings(file, model(f"{program} --port 9"))
-    assert said == f"models.m.cmd: the program '{program.strip(chr(39))}' {where}"
+    assert said == f"models.m.cmd: program '{program.strip(chr(39))}' {where}"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_programs_of_the_other_commands_are_looked_for_too(file: Path, key: str)
     """They fail when it is too late to notice."""
     commands = {"cmdStop": "sh", "cmdSleep": "sh", "cmdWake": "sh"} | {key: "crul -f http://x"}
     said = warnings(file, model("sh", *(f"{name}: {text}" for name, text in commands.items())))
-    assert said == f"models.m.{key}: the program 'crul' is not on PATH"
+    assert said == f"models.m.{key}: program 'crul' is not on PATH"
 
 
 def test_a_models_own_path_counts(file: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_text_is_not_judged_for_this_machine(file: Path) -> None:
 def test_a_model_file_that_is_not_there_is_warned_of(file: Path, option: str, name: str) -> None:
     """Minutes earlier than its server would say it."""
     said = warnings(file, model(f"sh --port 9 {option} {name} -c 8192"))
-    assert said == f"models.m.cmd: the file of {option} is not there: '{name.strip(chr(39))}'"
+    assert said == f"models.m.cmd: the file of {option} cannot be read: '{name.strip(chr(39))}'"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_model_file_that_is_there_is_not_warned_of(file: Path, tmp_path: Path)
     macros = f"macros: {{folder: {tmp_path}}}\n"
     assert warnings(file, macros + model("sh -m ${folder}/m.gguf")) == ""
     missing = warnings(file, macros + model("sh -m ${folder}/other.gguf"))
-    assert missing.startswith(f"models.m.cmd: the file of -m is not there: '{str(tmp_path)[:20]}")
+    assert missing.startswith(f"models.m.cmd: the file of -m cannot be read: '{str(tmp_path)[:20]}")
     assert "other.gguf'" in missing
 
 
@@ -148,7 +148,7 @@ def test_the_daemons_own_port_among_the_models_is_warned_of(
     file: Path, text: str, warned: list[str]
 ) -> None:
     """Such a model would never be able to listen, or the daemon would ask itself."""
-    message = f"llamadoze listens on port {PORT} itself: change startPort, or --listen"
+    message = f"llamadoze itself listens on port {PORT}: change startPort or --listen"
     assert warnings(file, text, PORT).splitlines() == [
         f"models.{name}.proxy: {message}" for name in warned
     ]
@@ -173,7 +173,7 @@ def test_a_command_that_listens_elsewhere_is_warned_of(
     """Its model would never be ready."""
     said = warnings(file, f"models: {{m: {{cmd: sh {option}, proxy: '{proxy}'}}}}\n")
     port = 80 if proxy == "http://127.0.0.1" else 9002
-    message = f"the command listens on port 9001, and proxy leads to port {port}"
+    message = f"cmd listens on port 9001, but proxy leads to port {port}: use the same port"
     assert said == (f"models.m.proxy: {message}" if warned else "")
 
 
@@ -182,7 +182,7 @@ def test_a_fixed_port_that_another_model_is_given_is_warned_of(file: Path) -> No
     text = "startPort: 9000\nmodels:\n  a: {cmd: 'sh ${PORT}', cmdSleep: sh, cmdWake: sh}\n"
     fixed = "  b: {cmd: sh --port 9000, proxy: 'http://127.0.0.1:9000', cmdSleep: sh, cmdWake: sh}"
     said = warnings(file, f"{text}{fixed}\n")
-    assert "models.b.proxy: port 9000 is the one that model 'a' has for ${PORT}: " in said
+    assert "models.b.proxy: port 9000 is the ${PORT} of model 'a': " in said
     assert warnings(file, f"{text}{fixed.replace('9000', '9900')}\n") == ""
 
 

@@ -42,4 +42,4 @@ def test_a_host_without_memory_for_models_is_refused() -> None:
     text = "routing: {router: {use: memory, settings: {memory: {hostMemory: 0}}}}\n" + MODELS
     with pytest.raises(ConfigError) as caught:
         parse(text)
-    assert "hostMemory: leaves nothing for any model; leave it out" in str(caught.value)
+    assert "hostMemory: leaves no memory for models: remove it" in str(caught.value)

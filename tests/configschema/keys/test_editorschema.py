@@ -10,15 +10,19 @@ import jsonschema
 import pytest
 import yaml
 
+from configschema import parse
 from configschema.keys.editorschema import json_schema
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = json_schema()
 
 
-def faults(data: object) -> list[str]:
+STRICT = json_schema(strict=True)
+
+
+def faults(data: object, schema: dict[str, Any] = SCHEMA) -> list[str]:
     """Return the paths at which data does not fit the schema."""
-    checker = jsonschema.Draft202012Validator(SCHEMA)
+    checker = jsonschema.Draft202012Validator(schema)
     return sorted(".".join(map(str, error.path)) for error in checker.iter_errors(data))
 
 
@@ -29,12 +33,14 @@ def test_the_committed_schema_is_the_one_that_is_made() -> None:
 
 def test_it_is_a_schema() -> None:
     """By its own draft's rules."""
-    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    for schema in (SCHEMA, STRICT):
+        jsonschema.Draft202012Validator.check_schema(schema)
 
 
 def test_the_example_fits() -> None:
     """It is what people begin with."""
-    assert faults(yaml.safe_load((ROOT / "config.example.yaml").read_text())) == []
+    example = yaml.safe_load((ROOT / "config.example.yaml").read_text())
+    assert faults(example) == faults(example, STRICT) == []
 
 
 def descriptions(schema: dict[str, Any]) -> dict[str, Any]:
@@ -70,6 +76,10 @@ def test_defaults_are_those_of_the_classes() -> None:
         ({"models": {"m": {"unlisted": 1}}}, "models.m.unlisted"),
         ({"models": {"m": {"aliases": "x"}}}, "models.m.aliases"),
         ({"groups": {"g": {"members": [{}]}}}, "groups.g.members.0"),
+        ({"models": {"m": {"cmd": "x", "cmdSleep": "y"}}}, "models.m"),
+        ({"models": {"m": {"cmd": "x", "cmdWake": "y"}}}, "models.m"),
+        ({"performance": {"every": "soon"}}, "performance"),
+        ({"performance": {"every": "5"}}, "performance"),
         ({"macros": {"a b": 1}}, "macros"),
         ({"macros": {"a": [1]}}, "macros.a"),
         (
@@ -93,3 +103,53 @@ def test_macros_may_stand_for_numbers() -> None:
 def test_keys_of_other_programs_do_not_disturb() -> None:
     """They warn, in the daemon; real files have them."""
     assert faults({"x-anchors": {"a": 1}, "models": {"m": {"recommended_use": "x"}}}) == []
+
+
+@pytest.mark.parametrize("every", ["5s", "1m30s", "1.5h", "60000ms", "1h30m10s"])
+def test_times_fit_as_the_daemon_reads_them(every: str) -> None:
+    """In Go's notation."""
+    assert faults({"performance": {"every": every}}) == []
+    config = parse(yaml.safe_dump({"models": {}, "performance": {"every": every}})).config
+    assert config.performance.every == every
+
+
+@pytest.mark.parametrize(
+    ("data", "path"),
+    [
+        ({"healthCheckTimeot": 1}, ""),
+        ({"models": {"m": {"cmd": "x", "tll": 1}}}, "models.m"),
+        ({"models": {"m": {"cmd": "x", "filters": {"strip": "x"}}}}, "models.m.filters"),
+        ({"routing": {"router": {"usee": "group"}}}, "routing"),
+    ],
+)
+def test_a_misspelt_key_fits_all_but_the_strict_schema(data: object, path: str) -> None:
+    """The daemon warns about it; an editor with the strict schema underlines it."""
+    assert faults(data) == []
+    assert faults(data, STRICT) == [path]
+
+
+def test_names_of_the_operators_own_fit_the_strict_schema() -> None:
+    """Models, macros, groups, metadata, and what begins with x-."""
+    models = {"any name": {"cmd": "x", "metadata": {"a": {"b": 1}}, "macros": {"mine": 1}}}
+    assert faults({"models": models, "macros": {"own": 1}, "x-own": {"a": 1}}, STRICT) == []
+
+
+def test_each_schema_has_an_identity_of_its_own() -> None:
+    """An editor keeps the schemas apart by it."""
+    assert SCHEMA["$id"] == "urn:llamadoze:configuration"
+    assert STRICT["$id"] == "urn:llamadoze:configuration:strict"
+
+
+def test_editors_are_told_what_is_expected() -> None:
+    """In words, where the kinds of JSON do not say it."""
+    found = descriptions(SCHEMA)
+    messages = [
+        found[".cmdSleepTimeout"]["anyOf"][0]["errorMessage"],
+        found["Model.unlisted"]["anyOf"][0]["errorMessage"],
+        found["Performance.every"]["patternErrorMessage"],
+    ]
+    assert messages == [
+        "expected whole seconds, at least 1, as a number without a unit",
+        "expected true or false",
+        "expected a time such as 5s or 1m30s",
+    ]

@@ -72,7 +72,7 @@ def test_only_positive_whole_seconds_are_accepted(key: str, value: Any) -> None:
 def test_sleep_and_wake_come_together(given: str, missing: str) -> None:
     """One command without the other is refused."""
     text = f"models: {{m: {{cmd: x, proxy: 'http://localhost:1', {given}: x}}}}"
-    assert problems(text) == [f"models.m.{given}: {missing} is required where {given} is given"]
+    assert problems(text) == [f"models.m.{given}: {given} needs {missing} as well"]
 
 
 def test_health_check_timeout_is_at_least_15() -> None:
@@ -118,7 +118,7 @@ def test_a_sleep_that_is_never_reached_is_warned_of() -> None:
     """The model is stopped first."""
     (warning,) = parse(MODEL % ", ttl: 9, sleepTtl: 9").warnings
     assert warning.path == "models.m.sleepTtl"
-    assert warning.message == "is not reached: the model is stopped after 9 seconds without use"
+    assert warning.message == "is never reached, because the model stops after 9 idle seconds"
 
 
 def test_limits_of_http_steps_resolve_one_by_one() -> None:

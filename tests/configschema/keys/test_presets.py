@@ -118,7 +118,7 @@ def test_llama_cpp_has_its_own_idle_seconds_to_fall_asleep_and_some_more(
     ("keys", "warning"),
     [
         (NAPPER, ""),
-        (f"{NAPPER}, slots: keep", "slots: keep needs '--slot-save-path FOLDER', which is not in"),
+        (f"{NAPPER}, slots: keep", "slots: keep needs '--slot-save-path FOLDER': add it to cmd"),
         (
             "cmd: 'x --port ${PORT} --sleep-idle-seconds 2 --slot-save-path d', slots: keep, "
             "sleep: llama.cpp",
@@ -126,18 +126,18 @@ def test_llama_cpp_has_its_own_idle_seconds_to_fall_asleep_and_some_more(
         ),
         ("cmd: 'x --port ${PORT} --slot-save-path d', slots: keep", ""),
         ("proxy: 'http://there:80', slots: keep", ""),
-        ("cmd: 'x ${PORT}', sleep: llama.cpp", "llama.cpp needs '--sleep-idle-seconds 2', which"),
+        ("cmd: 'x ${PORT}', sleep: llama.cpp", "llama.cpp needs '--sleep-idle-seconds 2': add"),
         (
             "cmd: 'x ${PORT} --sleep-idle-seconds -1', sleep: llama.cpp",
-            "with --sleep-idle-seconds '-1' it never sleeps: write --sleep-idle-seconds 2",
+            "with --sleep-idle-seconds '-1' the server never sleeps: write --sleep-idle-seconds 2",
         ),
         (
             "cmd: 'x ${PORT} --sleep-idle-seconds 600', sleep: llama.cpp",
-            "what needs its room waits '600' s for its sleep: write --sleep-idle-seconds 2, or so",
+            "other models wait '600' s until it sleeps: write about --sleep-idle-seconds 2",
         ),
         (
             f"{VLLM}, sleep: vllm, slots: keep",
-            "has no effect with sleep: vllm: only llama.cpp's server has slots",
+            "has no effect with sleep: vllm, because only llama.cpp has slots",
         ),
     ],
 )
@@ -297,7 +297,7 @@ def test_a_new_driver_needs_no_program(
     monkeypatch.setattr(presetneeds, "DRIVER", tmp_path / "version")
     found = warnings("cmd: 'x ${PORT}', sleep: cuda-checkpoint")
     older = "or 550 with the program 'cuda-checkpoint' on PATH"
-    needed = f"cuda-checkpoint needs NVIDIA's driver 570 or newer, {older}"
+    needed = f"cuda-checkpoint needs NVIDIA driver 570 or newer, {older}"
     assert found == ([] if is_enough else [needed])
 
 
@@ -314,46 +314,53 @@ def test_a_new_driver_needs_no_program(
         ("verify: {asleep: [{}]}, sleep: vllm", "verify.asleep.0.endpoint: expected a path"),
         (
             "verify: {asleep: [{endpoint: /a, cmd: b}]}, sleep: vllm",
-            "verify.asleep.0.cmd: a step is a request or a command",
+            "verify.asleep.0.cmd: a step is either a request or a command",
         ),
         (
             "verify: {asleep: [{endpoint: /a, holds: 'a ='}]}, sleep: vllm",
-            "verify.asleep.0.holds: 'a =' is no JMESPath expression",
+            "verify.asleep.0.holds: 'a =' is not a valid JMESPath expression",
         ),
         (
             "verify: {asleep: [{endpoint: /a, holds: 'a == true'}]}, sleep: vllm",
-            "verify.asleep.0.holds: in 'a == true', 'true' is a field; write it in",
+            "verify.asleep.0.holds: in 'a == true', 'true' is the name of a field; for the",
         ),
         (
             "verify: {asleep: [{endpoint: /a, holds: 'nosuch(a)'}]}, sleep: vllm",
-            "verify.asleep.0.holds: in 'nosuch(a)', there is no function 'nosuch'",
+            "verify.asleep.0.holds: in 'nosuch(a)', the function 'nosuch' does not exist",
         ),
         (
             "verify: {asleep: [{endpoint: /a, holds: 'a == \"b\"'}]}, sleep: vllm",
-            "verify.asleep.0.holds: in 'a == \"b\"', 'b' is a field; write a text in single",
+            "verify.asleep.0.holds: in 'a == \"b\"', 'b' is the name of a field; for a text",
         ),
         (
             "verify: {asleep: [{endpoint: /a, holds: !is_sleeping }]}, sleep: vllm",
-            "verify.asleep.0.holds: '!is_sleeping' is a tag to YAML, and no text: put it in quotes",
+            "verify.asleep.0.holds: YAML reads '!is_sleeping' as a tag, not as text: put it in "
+            "quotes",
         ),
         (
             "verify: {awake: [{endpoint: /a, expect: [99]}]}, sleep: vllm",
-            "verify.awake.0.expect.0: 99 is no HTTP status",
+            "verify.awake.0.expect.0: 99 is not an HTTP status from 200 to 599",
         ),
         ("verify: {freed: 101}, sleep: vllm", "verify.freed: expected a whole number, 0 to 100"),
-        ("controlHeaders: {Host: c}, sleep: vllm", "controlHeaders.Host: 'Host' belongs to the"),
+        (
+            "controlHeaders: {Host: c}, sleep: vllm",
+            "controlHeaders.Host: llamadoze sets the header 'Host'",
+        ),
         (
             "verify: {asleep: [{cmd: x, holds: y}]}, sleep: vllm",
-            "verify.asleep.0.holds: belongs to a request, and this step is a command",
+            "verify.asleep.0.holds: is for requests only, but this step is a command: remove it",
         ),
         (
             "sleepMode: enable, sleepEndpoints: [null], wakeEndpoints: [{endpoint: /w}]",
-            "sleepMode: sleepEndpoints is required where sleepMode is enable",
+            "sleepMode: sleepMode: enable needs sleepEndpoints",
         ),
-        ("controlHeaders: {'a b': c}, sleep: vllm", "controlHeaders.a b: 'a b' is no name of a"),
+        (
+            "controlHeaders: {'a b': c}, sleep: vllm",
+            "controlHeaders.a b: 'a b' is not a valid header",
+        ),
         (
             'controlHeaders: {a: "b\\nc"}, sleep: vllm',
-            "controlHeaders.a: the value holds characters",
+            "controlHeaders.a: the value has characters",
         ),
     ],
 )
@@ -366,7 +373,7 @@ def test_mistakes_in_what_sleep_must_prove_are_refused(keys: str, message: str) 
 def test_what_would_prove_the_sleep_of_a_model_that_never_sleeps_is_warned_of() -> None:
     """Its author expects something of it."""
     found = warnings("cmd: 'x ${PORT}', verify: {freed: 90}, maxSleepFailures: 1")
-    assert found == ["has no effect: the model has no way to sleep"] * 2
+    assert found == ["has no effect, because the model has no way to sleep"] * 2
 
 
 def test_commands_among_steps_are_looked_at_as_others_are() -> None:
@@ -376,7 +383,9 @@ def test_commands_among_steps_are_looked_at_as_others_are() -> None:
         f"cmd: 'x ${{PORT}}', sleepMode: enable, sleepEndpoints: {steps}, wakeEndpoints: {steps}"
     )
     assert len(found) == 4
-    assert sum("is an argument here, as no shell runs it" in one for one in found) == 2
+    assert (
+        sum("is an argument here, because no shell runs this command" in one for one in found) == 2
+    )
     assert sum("curl without -f" in one for one in found) == 2
 
 

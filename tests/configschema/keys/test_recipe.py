@@ -77,7 +77,9 @@ def test_endpoints_that_are_not_enabled_are_not_used() -> None:
     """llmsnap's sleepMode is off by default; whoever wrote endpoints is told."""
     loaded = parse(LLMSNAP.replace("sleepMode: enable", "sleepMode: disable"))
     assert not loaded.config.models["m"].can_sleep
-    assert [w.message for w in loaded.warnings] == ["not used: sleepMode is not enable"]
+    assert [w.message for w in loaded.warnings] == [
+        "has no effect, because sleepMode is not enable"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -86,11 +88,12 @@ def test_endpoints_that_are_not_enabled_are_not_used() -> None:
         (
             "cmdSleep: s, cmdWake: w, sleepMode: enable, "
             "sleepEndpoints: [{endpoint: /s}], wakeEndpoints: []",
-            "models.m.sleepEndpoints: cmdSleep and endpoints are two ways to sleep: keep one",
+            "models.m.sleepEndpoints: cmdSleep and endpoints are two ways to sleep: remove one "
+            "of them",
         ),
         (
             "sleepMode: enable, sleepEndpoints: [{endpoint: /s}]",
-            "models.m.sleepMode: wakeEndpoints is required where sleepMode is enable",
+            "models.m.sleepMode: sleepMode: enable needs wakeEndpoints",
         ),
         (
             "sleepMode: enable, sleepEndpoints: 5, wakeEndpoints: [{endpoint: /w}]",
@@ -113,7 +116,7 @@ def test_endpoints_that_are_not_enabled_are_not_used() -> None:
         (
             "sleepEndpoints: [{endpoint: '/${PID}'}]",
             "models.m.sleepEndpoints.0.endpoint: unknown macro '${PID}': "
-            "there is one in cmdStop, cmdSleep, cmdWake and the cmd of a step only",
+            "it exists in cmdStop, cmdSleep, cmdWake and the cmd of a step only",
         ),
         (
             "sleepEndpoints: [{endpoint: 'http://h:99999/x'}]",

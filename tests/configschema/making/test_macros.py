@@ -35,7 +35,7 @@ models: {m: {cmd: "${tool}", proxy: "http://x:1"}}
 """
     assert problem(text) == (
         "f:2:14: models.m.cmd: unknown macro '${base}': "
-        "it is declared after the macro that uses it; declare it before (see f:1:10)"
+        "it is declared after the macro that uses it; declare it earlier (see f:1:10)"
     )
 
 
@@ -81,7 +81,7 @@ def test_pid_is_unknown_where_there_is_no_process_yet() -> None:
     text = "models: {m: {cmd: 'x ${PID}', proxy: 'http://x:1'}}"
     assert problem(text) == (
         "f:1:22: models.m.cmd: unknown macro '${PID}': "
-        "there is one in cmdStop, cmdSleep, cmdWake and the cmd of a step only"
+        "it exists in cmdStop, cmdSleep, cmdWake and the cmd of a step only"
     )
 
 
@@ -105,7 +105,7 @@ def test_ports_go_to_models_that_use_one_in_the_order_of_their_ids() -> None:
 def test_a_proxy_port_that_cmd_does_not_use_is_refused() -> None:
     """The address would be nobody's."""
     text = "models: {m: {cmd: x, proxy: 'http://x:${PORT}'}}"
-    assert problem(text).startswith("f:1:22: models.m.proxy: proxy uses ${PORT} but cmd does not")
+    assert problem(text).startswith("f:1:22: models.m.proxy: proxy uses ${PORT}, but cmd does not")
 
 
 def test_comment_lines_of_commands_are_dropped_before_expansion() -> None:
@@ -124,9 +124,9 @@ def test_comment_lines_of_commands_are_dropped_before_expansion() -> None:
 @pytest.mark.parametrize(
     ("macros", "message"),
     [
-        ("{PORT: 1}", "macros.PORT: macro name 'PORT' is reserved"),
-        ("{a: 'x${a}'}", "macros.a: macro 'a' contains itself"),
-        ("{a: [1]}", "macros.a: a macro's value is a text, a number, or true or false"),
+        ("{PORT: 1}", "macros.PORT: the macro name 'PORT' is reserved: choose another"),
+        ("{a: 'x${a}'}", "macros.a: the macro 'a' contains itself"),
+        ("{a: [1]}", "macros.a: a macro's value must be a text, a number, or true or false"),
         ("{'a b': 1}", "macros.a b: a macro name is 1 to 63 letters, digits, '_' or '-'"),
     ],
 )
@@ -269,7 +269,7 @@ models:
         ${x}: {t: 2}
 """
     assert problem(text) == (
-        "f:8:9: models.m.filters.setParamsByID.${x}: means 'a', and so does 'a' (see f:7:9)"
+        "f:8:9: models.m.filters.setParamsByID.${x}: expands to 'a', as 'a' does (see f:7:9)"
     )
 
 
@@ -290,7 +290,7 @@ def test_a_value_of_the_environment_is_text_and_never_yaml() -> None:
 @pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\0b"])
 def test_a_value_of_the_environment_is_one_line(value: str) -> None:
     """As in llama-swap."""
-    with pytest.raises(ConfigError, match="variable 'X' holds more than one line of text"):
+    with pytest.raises(ConfigError, match="variable 'X' has more than one line of text"):
         parse("logLevel: ${env.X}", environ={"X": value})
 
 
@@ -311,13 +311,13 @@ def test_a_slip_in_port_is_pointed_out(use: str) -> None:
     """It is the commonest of all macros."""
     with pytest.raises(ConfigError) as caught:
         parse(f"models: {{m: {{cmd: 'x --port {use}'}}}}", "f", {})
-    assert f"proxy is missing: write ${{PORT}} for '{use}'" in str(caught.value)
+    assert f"proxy is missing: write ${{PORT}} in place of '{use}'" in str(caught.value)
 
 
 def test_a_macro_with_a_fault_is_one_problem() -> None:
     """Its uses are not unknown."""
     text = "macros: {a: 'x ${a}', b: '${a}'}\nmodels: {m: {cmd: '${b} ${PORT}'}}\n"
-    assert problem(text) == "f:1:10: macros.a: macro 'a' contains itself"
+    assert problem(text) == "f:1:10: macros.a: the macro 'a' contains itself"
 
 
 def test_macros_that_many_use_are_bounded() -> None:

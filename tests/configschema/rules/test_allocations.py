@@ -119,7 +119,7 @@ def test_without_clusters_no_key_of_theirs_changes_anything() -> None:
     loaded = parse(f"allocations: {{x: {{gres: 5}}}}\nmodels: {{a: {model}}}")
     assert loaded.config.models["a"].holding is None
     assert loaded.config.models["a"].port is not None
-    assert any("there are no clusters" in str(warning) for warning in loaded.warnings)
+    assert any("the file has no clusters" in str(warning) for warning in loaded.warnings)
 
 
 @pytest.mark.parametrize(
@@ -127,14 +127,14 @@ def test_without_clusters_no_key_of_theirs_changes_anything() -> None:
     [
         (whole({"in": "gpu-b"}), "there is no allocation gpu-b; did you mean gpu-a?"),
         (whole({}, allocations={"gpu-a": {"cluster": "hcp"}}), "there is no cluster hcp"),
-        (whole({}, clusters={"a": {}, "b": {}}), "is required where there are several"),
+        (whole({}, clusters={"a": {}, "b": {}}), "is required if there are several clusters"),
         (whole({}, allocations={"gpu-a": {"mem": "lots"}}), "expected memory such as 64G"),
         (whole({}, allocations={"gpu-a": {"time": "soon"}}), "expected a time as sbatch has it"),
         (whole({}, allocations={"gpu-a": {"sbatch": ["qos=high"]}}), "expected an option"),
         (whole({}, clusters={"hpc": {"ports": "9-1"}}), "expected two ports"),
         (whole({}, clusters={"hpc": {"engine": "pbs"}}), "expected slurm"),
-        (whole({"in": {"allocation": "gpu-a", "mem": "1G"}}), "is said in the allocation gpu-a"),
-        (whole({"detached": True}), "take detached away"),
+        (whole({"in": {"allocation": "gpu-a", "mem": "1G"}}), "belongs in allocation gpu-a"),
+        (whole({"detached": True}), "remove detached"),
         (whole({"sleep": "cuda-checkpoint"}), "processes of this machine only"),
         (whole({"cmd": "server ${PROT}"}), "unknown macro"),
     ],

@@ -59,10 +59,10 @@ def test_together_binds_tighter_than_either(text: str, tree: str) -> None:
         ("a)", "expected '&', '|' or the end, found ')'", 1),
         ("()", "expected a name, '+' or '(', found ')'", 1),
         ("a & %", "unexpected '%'", 4),
-        ("+ (a)", "expected the name of a set right behind '+', found '('", 2),
-        ("+ a", "expected the name of a set right behind '+', found 'a'", 2),
+        ("+ (a)", "expected the name of a set right after '+', found '('", 2),
+        ("+ a", "expected the name of a set right after '+', found 'a'", 2),
         ("(a | (b)", "expected ')' for the '(' at character 1, found the end", 8),
-        ("(" * 101 + "a" + ")" * 101, "more than 100 open parentheses", 100),
+        ("(" * 101 + "a" + ")" * 101, "parentheses are nested more than 100 deep", 100),
     ],
 )
 def test_faults_point_into_the_expression(text: str, message: str, at: int) -> None:

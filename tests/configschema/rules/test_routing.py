@@ -37,7 +37,8 @@ def problems(text: str) -> list[str]:
         ),
         (
             "groups: {g: {members: [first]}}",
-            "1:24: groups.g.members.0: there is no model 'first'; it is an alias: write 'a'",
+            "1:24: groups.g.members.0: there is no model 'first', because it is an alias: write "
+            "'a'",
         ),
         (
             "groups: {g: {members: [a, a]}}",
@@ -49,11 +50,11 @@ def problems(text: str) -> list[str]:
         ),
         (
             "groups: {g: {}}\nmatrix: {sets: {s: a}}",
-            "2:1: matrix: groups and matrix cannot both be used (see f:5:1)",
+            "2:1: matrix: groups and matrix cannot both be used: remove one (see f:5:1)",
         ),
         (
             "groups: {g: {}}\nrouting: {router: {use: group}}",
-            "2:11: routing.router: routing.router and the older groups cannot both be used; "
+            "2:11: routing.router: routing.router and the older groups cannot both be used: "
             "move groups into it (see f:5:1)",
         ),
         (
@@ -112,7 +113,7 @@ def problems(text: str) -> list[str]:
         ),
         (
             "selectors: {s: {strategy: pin, targets: [t]}, t: {strategy: pin, targets: [a]}}",
-            "1:42: selectors.s.targets.0: 't' is a selector itself; name its targets instead",
+            "1:42: selectors.s.targets.0: 't' is a selector, too: name its targets instead",
         ),
         (
             "selectors: {a: {strategy: pin, targets: [b]}}",
@@ -124,7 +125,7 @@ def problems(text: str) -> list[str]:
         ),
         (
             "selectors: {s: {strategy: spillover, targets: [a, b]}}",
-            "1:38: selectors.s.targets: must run together: "
+            "1:38: selectors.s.targets: spillover needs targets that run together: "
             "put them into one group with swap: false",
         ),
         (
@@ -133,7 +134,8 @@ def problems(text: str) -> list[str]:
         ),
         (
             "matrix: {sets: {s: a | b}}\nselectors: {s: {strategy: spillover, targets: [a, b]}}",
-            "2:38: selectors.s.targets: no set of the matrix lets them run together",
+            "2:38: selectors.s.targets: spillover needs targets that run together, but no set "
+            "of the matrix allows it",
         ),
         (
             "selectors: {s: {strategy: spillover, settings: {spillover: 0}, targets: [a]}}",
@@ -141,7 +143,8 @@ def problems(text: str) -> list[str]:
         ),
         (
             PEER + "selectors: {s: {strategy: warm, targets: [big]}}",
-            "2:43: selectors.s.targets.0: 'big' is a peer's; warm can choose local models only",
+            "2:43: selectors.s.targets.0: 'big' is a peer's model, but strategy warm can choose "
+            "local models only",
         ),
         ("profiles: {p: {pins: {}}}", "1:16: profiles.p.pins: a profile needs at least one pin"),
         (
@@ -157,7 +160,7 @@ def problems(text: str) -> list[str]:
         (
             "peers: {p: {proxy: 'http://x:1', models: [b/c]}, "
             "p/b: {proxy: 'http://x:1', models: [c]}}",
-            "1:86: peers.p/b.models.0: its full name 'p/b/c' has another peer's model, too ",
+            "1:86: peers.p/b.models.0: a model of another peer has the full name 'p/b/c', too ",
         ),
         (
             PEER + "profiles: {q: {pins: {p/big: a}}}",
@@ -195,7 +198,7 @@ def test_a_name_of_two_peers_is_not_clear() -> None:
     text += "selectors: {s: {strategy: pin, targets: [big]}}"
     (problem,) = problems(text)
     assert problem.endswith(
-        "more than one peer has a model 'big': write one of their full names, such as 'p/big'"
+        "several peers have a model 'big': write its full name with the peer, such as 'p/big'"
     )
 
 

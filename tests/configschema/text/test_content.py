@@ -66,8 +66,8 @@ def refused(text: str) -> list[str]:
         (f"# „café“\n{GOOD}".encode("cp1252"), "1:1: not UTF-8 text: save it as UTF-8"),
         (GOOD.encode("utf-16-le"), "1:1: not UTF-8 text, but UTF-16: save it as UTF-8"),
         (GOOD.encode("utf-16-be"), "1:1: not UTF-8 text, but UTF-16: save it as UTF-8"),
-        (f"{GOOD}\0".encode(), "2:1: not valid YAML: the character 0x0000 may not be in YAML"),
-        (b"\0" * 100, "1:1: not valid YAML: the character 0x0000 may not be in YAML"),
+        (f"{GOOD}\0".encode(), "2:1: not valid YAML: YAML does not allow the character 0x0000"),
+        (b"\0" * 100, "1:1: not valid YAML: YAML does not allow the character 0x0000"),
         (b"\x7fELF\x02\x01\x01\xff", "1:1: not UTF-8 text: save it as UTF-8"),
     ],
 )
@@ -103,7 +103,9 @@ def test_utf_8_is_read_with_whatever_ends_its_lines(tmp_path: Path, content: byt
 def test_quotes_of_a_word_processor_are_warned_of(quote: str) -> None:
     """They are letters of an argument; the file is taken all the same."""
     (warning,) = parse(f"models: {{m: {{cmd: 'sh -c {quote}x${{PORT}}'}}}}", "f").warnings
-    assert warning.message == f"'{quote}' is no quote for a command: write a straight one"
+    assert (
+        warning.message == f"'{quote}' does not quote anything in a command: write a straight quote"
+    )
     assert warning.path == "models.m.cmd"
 
 
@@ -113,8 +115,8 @@ def test_a_pipe_that_nobody_writes_to_ends_with_a_line(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     began = time.monotonic()
     found = check(pipe)
-    assert found == (1, [f"{pipe}:1:1: nothing has come from it for 5 s", *found[1][1:]])
-    assert start(pipe) == (1, [f"{pipe}:1:1: nothing has come from it for 5 s"])
+    assert found == (1, [f"{pipe}:1:1: no data has arrived for 5 s", *found[1][1:]])
+    assert start(pipe) == (1, [f"{pipe}:1:1: no data has arrived for 5 s"])
     assert time.monotonic() - began < PATIENCE
 
 
@@ -141,7 +143,7 @@ def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "complaint"),
     [
-        ("/dev/zero", "it has more than 16 MiB: this is no configuration"),
+        ("/dev/zero", "the file is larger than 16 MiB, so it is no configuration"),
         ("/dev/null", "nothing is served: there is no model below models:"),
     ],
 )
@@ -158,7 +160,7 @@ def test_a_file_may_have_so_much_and_no_more(tmp_path: Path, more: int, *, fits:
     if fits:
         assert len(content_of(file)) == LONGEST
     else:
-        with pytest.raises(ConfigError, match="more than 16 MiB: this is no configuration"):
+        with pytest.raises(ConfigError, match="larger than 16 MiB, so it is no configuration"):
             content_of(file)
 
 
@@ -168,7 +170,7 @@ def test_a_file_may_have_so_much_and_no_more(tmp_path: Path, more: int, *, fits:
 )
 def test_names_with_control_characters_are_refused(name: str) -> None:
     """No path and no log can hold them as they are: ids and aliases alike."""
-    what = "a name is one line of text: it holds a line break or another control character"
+    what = "a name cannot have a line break or another control character"
     (problem,) = refused(f"models: {{\"{name}\": {{cmd: 'sh ${{PORT}}'}}}}")
     assert problem.endswith(what)
     assert problem.isprintable()
@@ -220,7 +222,7 @@ def test_an_unknown_macro_brings_no_second_problem(keys: str, count: int) -> Non
 
 
 NOTHING = "nothing is served: there is no model below models:"
-EDGE = "; '%s' stands at the left edge: indent it below models:"
+EDGE = "; '%s' is at the left edge: indent it below models:"
 
 
 @pytest.mark.parametrize(

@@ -52,10 +52,10 @@ def test_the_same_word_may_be_written_in_two_ways(tmp_path: Path) -> None:
 def test_different_words_are_a_conflict_of_two_places(tmp_path: Path) -> None:
     """Neither file is more right than the other."""
     assert problems(tmp_path, "logLevel: warn\n", "\nlogLevel: info\n") == [
-        "0.yaml:1:1: logLevel: two files give it different values: 0.yaml:1 and 1.yaml:2"
+        "0.yaml:1:1: logLevel: two files set this key to different values: 0.yaml:1 and 1.yaml:2"
     ]
     assert problems(tmp_path, "macros: {a: 1}\n", "macros: [a]\n") == [
-        "0.yaml:1:1: macros: two files give it different values: 0.yaml:1 and 1.yaml:1"
+        "0.yaml:1:1: macros: two files set this key to different values: 0.yaml:1 and 1.yaml:1"
     ]
 
 

@@ -38,13 +38,14 @@ def test_every_problem_is_said_at_once_in_the_files_order() -> None:
         "f.yaml:1:1: healthCheckTimeout: expected whole seconds, found '12x'",
         "f.yaml:3:1: cmdSleepTimeout: expected whole seconds, at least 1, found 0",
         "f.yaml:6:29: models.a.cmd: unknown macro '${NOPE}'; declare it in macros",
-        "f.yaml:7:5: models.a.cmdSleep: a ' is begun and not ended",
-        "f.yaml:7:5: models.a.cmdSleep: cmdWake is required where cmdSleep is given",
+        "f.yaml:7:5: models.a.cmdSleep: cmdSleep needs cmdWake as well",
+        "f.yaml:7:5: models.a.cmdSleep: the quote ' is not closed",
         "f.yaml:8:5: models.a.cmdSleepTimeout: expected whole seconds, at least 1, found true",
         "f.yaml:9:5: models.a.ttl: expected whole seconds, 0 for never or -1, found -3",
         "f.yaml:10:5: models.a.ttl: the key is given twice, on lines 9 and 10",
-        "f.yaml:11:3: models.b.proxy: proxy is missing: use ${PORT} in cmd, or name the address",
-        "f.yaml:12:5: models.b.cmdSleep: cmdWake is required where cmdSleep is given",
+        "f.yaml:11:3: models.b.proxy: proxy is missing: use ${PORT} in cmd, or set the server's "
+        "address",
+        "f.yaml:12:5: models.b.cmdSleep: cmdSleep needs cmdWake as well",
         "f.yaml:14:5: models.b.unlisted: expected true or false, found 1",
         "f.yaml:15:18: models.b.aliases.1: expected a text, found a list",
         "f.yaml:16:3: models.c: expected the model's settings, found 7",
@@ -61,11 +62,11 @@ def test_unknown_keys_warn_with_the_nearest_known_one() -> None:
         parse(BAD, "f.yaml")
     assert [str(warning) for warning in caught.value.warnings] == [
         "f.yaml:2:1: bogus: unknown key, ignored",
-        "f.yaml:11:3: models.b.cmd: there is no cmd: the model cannot be started",
+        "f.yaml:11:3: models.b.cmd: cmd is missing, so the model cannot be started",
         "f.yaml:13:5: models.b.cmdWke: unknown key, ignored; did you mean 'cmdWake'?",
         "f.yaml:17:15: models.d.proxy: "
-        "leads nowhere: expected an address such as http://127.0.0.1:8000, found 'ftp://x'",
-        "f.yaml:17:56: models.d.env.0: expected NAME=value; without it nothing is set",
+        "expected an http address such as http://127.0.0.1:8000, found 'ftp://x'",
+        "f.yaml:17:56: models.d.env.0: expected NAME=value; the entry is ignored",
     ]
 
 
@@ -123,7 +124,7 @@ def test_one_mistake_is_one_problem() -> None:
 def test_a_word_that_is_no_log_level_is_warned_of() -> None:
     """It counts as info, as in llama-swap."""
     assert [w.message for w in parse("logLevel: loud").warnings] == [
-        "'loud' is none of debug, info, warn, error, and counts as info"
+        "'loud' is none of debug, info, warn, error, so info is used"
     ]
 
 
@@ -131,9 +132,9 @@ def test_empty_sections_are_warned_of() -> None:
     """Whoever wrote the key meant to write more; a list that is empty says so itself."""
     text = "macros:\nhooks:\n  on_startup:\nmodels: {m: {cmd: 'x ${PORT}', env: , aliases: []}}\n"
     assert [str(w) for w in parse(text, "f").warnings] == [
-        "f:1:1: macros: is empty, which is the same as leaving it out",
-        "f:3:3: hooks.on_startup: is empty, which is the same as leaving it out",
-        "f:4:32: models.m.env: is empty, which is the same as leaving it out",
+        "f:1:1: macros: has no value, so it is ignored",
+        "f:3:3: hooks.on_startup: has no value, so it is ignored",
+        "f:4:32: models.m.env: has no value, so it is ignored",
     ]
 
 
@@ -142,7 +143,7 @@ def test_numbers_that_llama_swap_cuts_are_cut_and_warned_of() -> None:
     loaded = parse("globalTTL: 1.5\nunloadTimeout: 2e1\n", "f")
     assert (loaded.config.global_ttl, loaded.config.unload_timeout) == (1, 20)
     assert [str(w) for w in loaded.warnings] == [
-        "f:1:1: globalTTL: 1.5 loses its fraction: only whole numbers are meant"
+        "f:1:1: globalTTL: expected a whole number: the fraction of 1.5 is ignored"
     ]
 
 
@@ -150,7 +151,7 @@ def test_keys_for_the_address_are_pointed_to_the_command_line() -> None:
     """They are in many files, and mean nothing in any."""
     (warning,) = parse("listen: ':8080'").warnings
     assert warning.message == (
-        "unknown key, ignored; the address to listen on is given with --listen HOST:PORT"
+        "unknown key, ignored; set the address to listen on with --listen HOST:PORT"
     )
 
 
@@ -160,7 +161,7 @@ def test_a_key_without_effect_is_said_once_for_all_models() -> None:
     assert [(w.path, w.message) for w in parse(text).warnings] == [
         (
             "models.a.healthCheckTimeout",
-            "ignored, as in llama-swap; readyTimeout is a model's own limit (and 2 more models)",
+            "ignored, as in llama-swap; use the model's readyTimeout (and 2 more models)",
         )
     ]
 
@@ -178,7 +179,7 @@ def test_a_key_without_effect_is_said_once_for_all_models() -> None:
         ("performance: {every: 0}", "performance.every: expected a time such as 5s or 1m30s, "),
         (f"performance: {{every: '{'1' * 50_000}'}}", "performance.every: expected a time such"),
         ("apiKeys: ['']", "apiKeys.0: the key is empty"),
-        ("store: {path: ' '}", "store.path: is required where store is given"),
+        ("store: {path: ' '}", "store.path: store needs a path"),
         ("store: {path: /}", "store.path: '/' is a folder, not a file"),
         ("upstream: {ignorePaths: ['(']}", "upstream.ignorePaths.0: '(' is no regular expression"),
         (
@@ -280,7 +281,7 @@ def test_names_are_shown_fit_for_a_terminal() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(text, "f")
     name, ttl = str(caught.value).splitlines()
-    assert name.startswith("f:1:10: models.a\\nb\\x1b[31m: a name is one line of text")
+    assert name.startswith("f:1:10: models.a\\nb\\x1b[31m: a name cannot have a line break")
     assert ttl.startswith("f:1:43: models.a\\nb\\x1b[31m.ttl: expected whole seconds")
 
 
@@ -288,18 +289,18 @@ def test_characters_that_may_not_be_in_yaml_are_shown_where_they_are() -> None:
     """The parser itself does not say."""
     with pytest.raises(ConfigError) as caught:
         parse("a: 1\nb: 2\nc: x\x01", "f")
-    assert str(caught.value) == "f:3:5: not valid YAML: the character 0x0001 may not be in YAML"
+    assert str(caught.value) == "f:3:5: not valid YAML: YAML does not allow the character 0x0001"
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a: *b", "f:1:4: not valid YAML: this alias has no anchor before it"),
-        ("a: !!binary x", "f:1:1: a: its tag is not supported"),
-        ("a: !!int x", "f:1:1: a: is no !!int, as its tag says"),
+        ("a: *b", "f:1:4: not valid YAML: no anchor of this name comes before this alias"),
+        ("a: !!binary x", "f:1:1: a: this YAML tag is not supported"),
+        ("a: !!int x", "f:1:1: a: its tag says !!int, but the value is none"),
         (
             "a: &a {}\nb:\n  <<: *a\n  <<: *a",
-            "f:4:3: b.<<: the merge key is given twice; merge a list: <<: [*first, *second]",
+            "f:4:3: b.<<: << is given twice; merge a list instead: <<: [*first, *second]",
         ),
         ("models: {m: {}}", "f:1:10: models.m.proxy: proxy is missing: use ${PORT} in cmd, or "),
         ("profiles: {'': {pins: {a: ''}}}", "f:1:12: profiles.: a profile needs a name"),
@@ -343,7 +344,7 @@ def test_what_the_yaml_library_of_llama_swap_refuses_is_refused(text: str, probl
         (
             "a: b: c",
             "f:1:5: not valid YAML: mapping values are not allowed in this context; "
-            "look at the indentation, or quote a value with ': ' in it",
+            "check the indentation, or quote a value with ': ' in it",
         ),
         (
             "a: 'b\nc: d\n",
@@ -362,15 +363,17 @@ def test_a_message_says_the_way_out(text: str, problem: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sleepTtl: 60", "unknown key, ignored; it is a key of a model: put it below its name"),
+        (
+            "sleepTtl: 60",
+            "unknown key, ignored; it is a key of a model: move it below a model's name",
+        ),
         (
             "models: {m: {cmd: 'x ${PORT}', startPort: 1}}",
-            "unknown key, ignored; it belongs to the top of the file",
+            "unknown key, ignored; move it to the top of the file",
         ),
         (
             "models: {m: {cmd: 'x ${PORT}', port: 1}}",
-            "unknown key, ignored; "
-            "the model server's address is proxy, and ${PORT} in cmd its port",
+            "unknown key, ignored; set the server's address with proxy, and use ${PORT} in cmd",
         ),
         ("loglevel: warn", "unknown key, ignored; did you mean 'logLevel'?"),
     ],
@@ -440,7 +443,7 @@ def test_a_name_of_the_environment_that_is_advised_hides_nothing() -> None:
 def test_backslashes_are_shown_as_they_are() -> None:
     """Not doubled: it is no Python that an operator writes."""
     loaded = parse(r"models: {m: {cmd: 'a C:\U ${PORT}'}}")
-    assert r"as in 'C:\U';" in loaded.warnings[0].message
+    assert r"as in 'C:\U':" in loaded.warnings[0].message
 
 
 @pytest.mark.parametrize("value", ["http", "both", "none", " upstream , http "])

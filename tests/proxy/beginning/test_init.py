@@ -212,12 +212,12 @@ def test_a_new_user_writes_checks_and_is_told_what_is_next(tmp_path: Path) -> No
     env = {**os.environ, "HOME": str(tmp_path), "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
     first = run("init", env=env, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    assert first.stdout.splitlines()[0] == "config.yaml: written, with 1 model for llama-server"
+    assert first.stdout.splitlines()[0] == "wrote config.yaml, with 1 model for llama-server"
     assert run("check", env=env, cwd=tmp_path).stdout == "config.yaml: good, 1 model\n"
     again = run("init", env=env, cwd=tmp_path)
     assert (again.returncode, again.stderr) == (
         1,
-        "llamadoze: config.yaml is there already; --force writes over it\n",
+        "llamadoze: config.yaml exists already: --force overwrites it\n",
     )
     assert "tiny" in run("init", "-o", "-", env=env, cwd=tmp_path).stdout
     alone = {**env, "PATH": "/nowhere"}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import attrs
 import pytest
+import trio
 
 from proxy.forwarding.inflight import Call
 from proxy.forwarding.tokens import UNKNOWN, Tokens
 from proxy.observing.counters import BUCKETS, NOBODY, Metrics
+from supervisor.states.causes import Asker, Ruling, Why
 from tests.peers.client import ask, chat
 from tests.proxy.daemon import daemon, stub
 
@@ -63,6 +65,30 @@ def test_each_model_that_was_asked_has_all_kinds_of_tokens() -> None:
     assert set(found) == {(name, kind) for name in names for kind in kinds}
     assert [found["a", kind] for kind in kinds] == [4, 4, 2]
     assert sum(found.values()) == 10
+
+
+def test_a_decision_counts_once_however_often_it_grows() -> None:
+    """It is told again for each model that must make room."""
+    metrics = Metrics()
+    asker = Asker(why=Why.REQUEST)
+    for number, model, rule in [(1, "a", "groups"), (1, "a", "groups"), (2, "b", "groups")]:
+        one = Ruling(number=number, model=model, asker=asker, waited=0, waiting=1, rule=rule)
+        metrics.ruled(one)
+    assert metrics.decisions == {("a", "groups"): 1, ("b", "groups"): 1}
+
+
+async def test_who_runs_and_how_long_the_oldest_has_waited() -> None:
+    """The version is a label; a model that nobody waits for has waited for no time."""
+    models = {"a": stub("--ready-after", "1"), "b": stub()}
+    async with daemon(models) as running, trio.open_nursery() as nursery:
+        nursery.start_soon(chat, running.port, "a")
+        await trio.sleep(0.3)
+        text = (await ask(running.port, "GET", "/metrics")).body.decode()
+    found = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+    assert 0.1 < float(found['llamadoze_oldest_wait_seconds{model="a"}']) < 1.5
+    assert float(found['llamadoze_oldest_wait_seconds{model="b"}']) == 0
+    assert found['llamadoze_decisions_total{model="a",rule="one at a time"}'] == "1.0"
+    assert any(name.startswith("llamadoze_build_info{") for name in found)
 
 
 def test_times_are_only_of_what_has_happened() -> None:
