@@ -44,7 +44,7 @@ from tests.supervisor.sleep.test_sleep_and_wake import LogLines, events, state, 
 
 __all__ = ["room"]  # a fixture
 
-BEGUN_ANEW = "Internal error; this part of llamadoze is begun anew"
+BEGUN_ANEW = "Internal error; llamadoze restarts this part of itself"
 HANGS = "a driver does not answer"
 
 

@@ -542,7 +542,7 @@ async def test_a_model_that_fails_again_and_again_is_started_ever_later(
                 await use(supervisor, "a")
             waits.append(round(trio.current_time() - began))
         assert waits == [0, 1, 2, 4]
-        with pytest.raises(BackingOff, match=r"failed 4 times in a row and is started again in"):
+        with pytest.raises(BackingOff, match=r"failed 4 times in a row and starts again in"):
             await use(supervisor, "a")
         await use(supervisor, "b")
         await trio.sleep(8)
