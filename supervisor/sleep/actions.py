@@ -187,8 +187,7 @@ class Actions:
 
 
 def _is_ours(failure: str) -> bool:
-    """Whether a check failed for lack of the daemon's resources: that says nothing of the
-    server."""
+    """Whether a check failed for the daemon's lack of resources, not the server's fault."""
     return any(os.strerror(number).lower() in failure.lower() for number in OURS)
 
 
