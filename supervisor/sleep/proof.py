@@ -77,6 +77,7 @@ def shortfall(verify: Verify, amount: Amount, *, told: bool = False) -> str | No
         told: whether the server itself says that it sleeps. Then a small amount proves nothing,
         unless the operator asks for host memory.
     """
+    of_host = amount.kind == "host" and verify.host_memory is None
     if told and of_host and amount.awake < LITTLE:
         return None
     if amount.asleep is None:

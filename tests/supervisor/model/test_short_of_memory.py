@@ -24,7 +24,7 @@ from tests.supervisor.sleep.test_sleep_and_wake import LogLines, events, state, 
 
 __all__ = ["room"]  # a fixture
 
-AGAIN = "<a> There was too little memory for the model; trying once more, with all there is"
+AGAIN = "<a> There was too little memory for the model; llamadoze tries once more, with all there is"
 
 
 def footprint(supervisor: Supervisor, name: str) -> Footprint:
