@@ -241,7 +241,7 @@ def test_a_stranger_keeps_a_model_from_a_gpu(tmp_path: Path, gpus: Path) -> None
         assert daemon.ask("POST", "/api/models/unload/b")[0] == 200
         status, said = daemon.chat("b")
         assert status == 503
-        assert "are held by others than models" in str(said)
+        assert "are held by other programs" in str(said)
         stranger(gpus, 0, 2)
         assert daemon.chat("b")[0] == 200
         assert gpus_of(gpus, daemon)["b"] == [0]

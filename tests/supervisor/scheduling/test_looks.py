@@ -174,7 +174,7 @@ async def test_a_model_that_comes_up_is_not_refused_for_strangers_that_grow_mean
             assert state(supervisor, "a") is State.STARTING
         assert state(supervisor, "a") is State.READY
         await supervisor.unload("a")
-        with pytest.raises(NoRoom, match=r"3\.7 GiB are held by others than models"):
+        with pytest.raises(NoRoom, match=r"3\.7 GiB are held by other programs"):
             await use(supervisor, "a")
 
 
