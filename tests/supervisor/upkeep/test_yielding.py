@@ -265,8 +265,8 @@ async def test_idle_models_sleep_while_strangers_take_their_memory(
         await trio.sleep(20)
         assert states(supervisor) == "RRS"
     assert said(log_lines)[0] == (
-        "Yielding: other programs take the memory of GPU 0 (Fake) (yield). Idle models sleep until that is "
-        "over"
+        "Yielding: other programs take the memory of GPU 0 (Fake) (yield). Idle models sleep until "
+        "that is over"
     )
 
 
