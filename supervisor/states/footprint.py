@@ -112,8 +112,7 @@ class Footprint:
         return attrs.evolve(self, gpus=gpus, host=host, is_short=True)
 
     def was_enough(self) -> Footprint:
-        """Return the footprint after a start or wake that succeeded or that more room did not
-        help."""
+        """Return the footprint after a good start or wake, or one that more room did not help."""
         return attrs.evolve(self, is_short=False)
 
 

@@ -34,7 +34,7 @@ class Journal:
         """Take note of why a model is asked for something; a step may or may not follow."""
 
     def ruled(self, ruling: Ruling) -> None:
-        """Take note that a model starts or wakes, and for whom others leave; a ruling may grow."""
+        """Take note that a model starts or wakes, and which make room for it; a ruling may grow."""
 
     def wrote(self, model: str, output: bytes) -> None:
         """Take note of output of a model's process, or of a command that belongs to the model."""
