@@ -1,7 +1,7 @@
 """The way to a model server on a node: through the entrance that its launcher keeps there.
 
 Owns the greeting, in which both sides prove that they have the key of this life. What is sent
-afterwards is neither read nor encrypted.
+afterwards is not read and not encrypted.
 """
 
 from __future__ import annotations

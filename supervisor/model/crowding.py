@@ -67,7 +67,7 @@ class Room:
         return False
 
     def start_was_broken_off(self) -> None:
-        """Learn nothing from a start that neither failed nor succeeded."""
+        """Learn nothing from a start that was broken off."""
         if self.need is Need.TRIED:
             self.need = Need.UNKNOWN
 

@@ -19,7 +19,7 @@ from supervisor.room.victims import Wanted
 from supervisor.states.snapshot import Need, Snapshot
 from supervisor.states.table import State
 
-ABOUT_AS_EMPTY = 0.8  # share of the emptiest GPU's memory that strangers leave free
+ABOUT_AS_EMPTY = 0.8  # share of what strangers leave free on the emptiest GPU
 MOST_SETS = 40  # sets of GPUs that are tried for a model; beyond that, only GPUs side by side
 
 Who = tuple[str, bool]
@@ -265,7 +265,7 @@ def starts_of(need: Need, space: Space) -> Sequence[tuple[str, ...]]:
         return [()]
     most = max(need.known.gpus or (0,))
     large = [gpu for gpu in gpus if space.whole[gpu] >= most]
-    if not (need.known.is_known and need.known.gpus):  # it gets whole GPUs: avoid strangers' ones
+    if not (need.known.is_known and need.known.gpus):  # it gets whole GPUs: the emptiest ones
         free = space.free_for_models
         emptiest = max(free[gpu] for gpu in gpus)
         large = [gpu for gpu in gpus if free[gpu] >= ABOUT_AS_EMPTY * emptiest]

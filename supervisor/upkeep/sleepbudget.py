@@ -22,7 +22,7 @@ from supervisor.states.table import HOLDS_MEMORY, State, Wish
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
 GIB = 1 << 30
-LEFT_THERE = 0.05  # share of an allocation's memory; beyond its limit, Slurm ends processes
+LEFT_THERE = 0.05  # share of an allocation's memory; beyond its limit, processes are ended
 
 
 @attrs.frozen(kw_only=True)
