@@ -271,7 +271,9 @@ def test_a_guess_that_was_too_small_costs_one_start(tmp_path: Path, gpus: Path) 
     with started("--config", file, "--state-dir", str(tmp_path / "state")) as daemon:
         assert daemon.chat("a")[0] == 200
         assert daemon.chat("b")[0] == 200
-        assert daemon.said("<b> There was too little memory for the model; llamadoze tries once more")
+        assert daemon.said(
+            "<b> There was too little memory for the model; llamadoze tries once more"
+        )
         for name in "abab":
             assert daemon.chat(name)[0] == 200
         assert len([line for line in daemon.events() if "too little memory" in line]) == 1
