@@ -127,7 +127,7 @@ class Answer:
     _events: bool = False
     _first: bytes = b""
     _kept: deque[bytes] = attrs.field(factory=partial(deque, maxlen=KEPT), init=False)
-    _comments: Comments = attrs.field(init=False)  # there while a stream of ours goes on
+    _comments: Comments = attrs.field(init=False)  # exists while a begun stream continues
 
     @property
     def first(self) -> bytes:

@@ -227,7 +227,7 @@ async def serve_http(
         grace: seconds in which requests may end after `stop`.
         config: hypercorn's; only its timeouts are used. Our defaults suit long answers.
         tls: given to serve HTTPS.
-        patience: returns for how many seconds a client may take nothing of what is sent to it.
+        patience: returns for how many seconds a client may read nothing while bytes wait for it.
 
     A connection that fails is logged and does not affect others. Cancelling closes all at once.
     """

@@ -37,7 +37,7 @@ if HAS_EPOLL:
 
 
 class Watch(Protocol):
-    """The waiting for one socket."""
+    """A way to wait for one socket."""
 
     @property
     def has_told(self) -> bool:

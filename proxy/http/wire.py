@@ -127,7 +127,7 @@ class Plain:
 
         Args:
             stream: the stream that has the connection.
-            patience: seconds for which the other side may take nothing of what is sent.
+            patience: seconds for which the other side may read nothing while bytes wait for it.
         """
         plain = socket.socket(fileno=stream.socket.detach())
         plain.setblocking(False)

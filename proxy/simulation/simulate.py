@@ -88,7 +88,7 @@ def simulate(config: Config, options: Played) -> Report:
     patience = rules_for(config).patience
     table = _Table(config, durations, patience, weather_for(config, options), trace)
     outcomes = {name: table.play(room) for name, room in rules.items()}
-    head += table.said  # of the rule in effect
+    head += table.said  # the lines of the rule in effect
     used, fair = next(iter(outcomes.items()))
     outcomes["first come, first served"] = table.play(rules[used], first_come=True)
     if options.picture:
