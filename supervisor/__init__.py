@@ -1,6 +1,6 @@
-"""The model processes: their states, sleep and wake, who runs beside whom, who waits for what.
+"""The model processes: their states, sleep and wake, which run together, which requests wait.
 
-Knows nothing of HTTP: whether a model server answers is asked through a probe that is passed in.
+Knows nothing of HTTP: a probe that is passed in asks whether a model server answers.
 """
 
 from supervisor.opening import open_supervisor

@@ -1,7 +1,7 @@
-"""All model servers there are: those of the configuration, and those still leaving it.
+"""All model servers: those of the configuration, and removed ones that have not ended yet.
 
-Owns the nursery that every model process lives in, the way from one configuration to the next, and
-the word that is left to the next daemon. Who runs when is not decided here.
+Owns the nursery of all model processes, the way from one configuration to the next, and the records
+for the next daemon. Who runs when is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from supervisor.succession.knowledge import Knowledge
 from supervisor.succession.records import Record, Records
 from supervisor.upkeep.neighbours import Neighbours
 
-TOGETHER = 0.005  # seconds for which changes are collected before they are written down
+TOGETHER = 0.005  # seconds in which changes are collected before they are written
 
 
 @attrs.define(eq=False)
@@ -36,21 +36,21 @@ class Fleet:
     """The model servers.
 
     Attributes:
-        config: the one in effect.
+        config: the configuration in effect.
         contact: the ways to model servers.
-        limits: per model id, instead of what the configuration resolves to.
-        nursery: every model process lives in it.
+        limits: by model id, in place of the limits in the configuration.
+        nursery: runs every model process.
         places: where model servers run.
-        records: what the next daemon is left; None leaves nothing.
+        records: the records for the next daemon; None writes none.
         inherited: processes of an earlier daemon, by model.
         journal: told what happens to the models.
         knowledge: what was learned of models before.
         on_change: called with a model server after every change of its state.
         on_failure: called with a model's id and the reason when it fails while it is wanted.
         on_crash: called with a model's id when it has died and is to be started again.
-        servers: by id; one whose model was removed stays until its process has ended.
-        rooms: the memory that they hold, and who looks at it.
-        clusters: of which something may be held for them.
+        servers: by id; the server of a removed model stays until its process has ended.
+        rooms: the memory that they hold, and its keepers.
+        clusters: the clusters in which jobs may be held for them.
     """
 
     config: Config
@@ -97,16 +97,16 @@ class Fleet:
                 self.clusters.expect(model.holding, name, handle.job, handle.token)
 
     def leave(self, name: str, why: str) -> None:
-        """Let a model's server end after its requests, as where it runs ends, and start anew."""
+        """End a model's server after its requests, since its place ends, and start it anew."""
         server = self.servers.get(name)
         if server is not None and not server.is_replaced:
             server.change(server.model.as_written, server.limits, why, Why.ALLOCATION)
 
     def change(self, config: Config) -> Changes:
-        """Put another configuration into effect; requests that run are not cut by it.
+        """Put another configuration into effect; running requests are not cut off.
 
-        Models that need no other process keep theirs. Those that do are drained and end; so are
-        those that are gone, and forgotten then.
+        Models that need no other process keep theirs. Models that need one are drained and end.
+        Removed models are drained and end, too, and are forgotten then.
         """
         found = changes(self.config, config)
         self.config = config
@@ -127,10 +127,10 @@ class Fleet:
         return found
 
     def let_go(self) -> int:
-        """Let processes live on when this ends, where that is wanted; return how many can."""
+        """Let processes live on when this ends, if `adopt` is on; return how many can."""
         if not self.config.adopt:
             return 0
-        # Or the next daemon would not know it.
+        # If it cannot be noted, the next daemon would not know it.
         return sum(server.let_go() for name, server in self.servers.items() if self.note(name))
 
     def cut(self) -> None:
@@ -139,7 +139,7 @@ class Fleet:
             server.cut()
 
     def _add(self, name: str) -> None:
-        """Begin to own a model; it may still be leaving since an earlier configuration."""
+        """Begin to own a model; it may still be ending since an earlier configuration."""
         model, limits = self.config.models[name], self._limits_of(name)
         if name in self.servers:
             self.servers[name].change(model, limits, "it is in the configuration again")
@@ -167,17 +167,18 @@ class Fleet:
         return self.limits.get(name) or resolve_limits(self.config, self.config.models[name])
 
     def _log_file(self, name: str) -> Path | None:
-        """Return where a server writes to that may outlive the daemon."""
+        """Return the file that a server writes to if it may outlive the daemon."""
         model = self.config.models.get(name)
         is_outside = model is not None and (model.is_elsewhere or model.holding is not None)
         lives_on = self.config.adopt or is_outside
         return self.records.log_file(name) if self.records and lives_on else None
 
     def note_soon(self, name: str) -> None:
-        """Leave word of a change: at once of another process, else beside what follows from it.
+        """Write a record of a change: of another process at once, of other changes a moment later.
 
-        A process must be known if the daemon dies. Its next state is written while a command of it
-        is being started, say: in a moment, and together with what others have changed in it.
+        A process must be known if the daemon dies. Later states are written together, a moment
+        later, so that the steps that follow from a change, such as the start of a command, go
+        first.
         """
         handle = self.servers[name].at.handle
         if handle is None or self._handles.get(name) is not handle:
@@ -191,14 +192,14 @@ class Fleet:
         """Write down what has changed, for as long as the daemon runs."""
         while True:
             await self._noting.wait()
-            await trio.sleep(TOGETHER)  # what follows from the change goes first
+            await trio.sleep(TOGETHER)  # the steps that follow from the change go first
             self._noting = trio.Event()
             for name in sorted(self._to_note & self.servers.keys()):
                 self.note(name)
             self._to_note.clear()
 
     def note(self, name: str) -> bool:
-        """Leave the next daemon word of a server; return whether that could be done."""
+        """Write a server's record for the next daemon; return whether that worked."""
         server = self.servers[name]
         self.knowledge.keep(server.model, server.learned)
         if self.records is None:

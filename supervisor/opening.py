@@ -1,6 +1,6 @@
-"""The supervisor put together: its parts, how they know of each other, and their nursery.
+"""Puts the supervisor together: its parts, how they know each other, and their nursery.
 
-Owns the composition. What may be asked of it is in `supervisor`.
+Owns the composition. `supervisor` has what callers may ask of it.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ async def open_supervisor(
     Args:
         config: what to run.
         contact: the ways to model servers.
-        limits: per model id, instead of what the configuration resolves to.
-        measure: tells how much host memory a process tree holds.
-        records: what the next daemon is left.
+        limits: by model id, in place of the limits in the configuration.
+        measure: measures how much host memory a process tree holds.
+        records: the records for the next daemon.
         inherited: processes of an earlier daemon, by model; see `leftovers`.
         journal: told what happens to the models.
     """
@@ -66,7 +66,7 @@ async def open_supervisor(
         ) as supervisor:
             yield supervisor
     finally:
-        knowledge.write()  # the ends of the models have taught something, too
+        knowledge.write()  # something was learned from the models' ends, too
 
 
 @asynccontextmanager
@@ -81,7 +81,7 @@ async def _opened(
     knowledge: Knowledge,
 ) -> AsyncIterator[Supervisor]:
     owner = records.owner if records else secrets.token_hex(8)
-    # Around all models: what is held of a cluster is given back when they have left it.
+    # Around all models: jobs in a cluster are given back after the models have left them.
     in_clusters = records.owner_in_clusters if records else owner
     async with open_clusters(in_clusters) as clusters, trio.open_nursery() as nursery:
         taken = dict(inherited or {})
@@ -98,7 +98,7 @@ async def _opened(
             yielding.stir()
             if server.at.state is State.ASLEEP or (
                 server.at.state is State.READY and server.model.holding
-            ):  # who wakes in an allocation takes of what its sleepers have
+            ):  # a wake in an allocation takes memory that its sleepers have
                 keeper.look()
 
         leases = Leases(fleet.servers, scheduler.settle)

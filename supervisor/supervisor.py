@@ -1,4 +1,4 @@
-"""The supervisor as the daemon holds it: all model servers, and what may be asked of them.
+"""The supervisor as the daemon uses it: all model servers, and what callers may ask of them.
 
 Owns what an operator asks for: loading, waking, putting to sleep, unloading, a reload, a pause.
 Leaving its block ends all processes.
@@ -48,7 +48,7 @@ class Supervisor:
     """All models of a configuration, and what may be asked of them. Names may be ids or aliases.
 
     Attributes:
-        leases: that somebody has asked for.
+        leases: the leases that callers have asked for.
         on_reload: called when another configuration is in effect.
     """
 
@@ -70,14 +70,14 @@ class Supervisor:
 
     @property
     def servers(self) -> Mapping[str, ModelServer]:
-        """By id; one whose model was removed stays until its process has ended."""
+        """By id; the server of a removed model stays until its process has ended."""
         return self._fleet.servers
 
     def find(self, name: str) -> Model:
         """Return the model of this name.
 
         Raises:
-            UnknownModel: there is none.
+            UnknownModel: no model has this name.
         """
         model = self.config.find(name)
         if model is None:
@@ -88,7 +88,7 @@ class Supervisor:
         """Return the model server of this name.
 
         Raises:
-            UnknownModel: there is none.
+            UnknownModel: no model has this name.
         """
         return self.servers[self.find(name).id]
 
@@ -100,41 +100,41 @@ class Supervisor:
         """Use a model: wait until it serves, keep it serving for as long as the block lasts.
 
         Args:
-            name: of the model.
-            asker: who asks for it.
+            name: the name of the model.
+            asker: the caller.
 
         Raises:
-            UnknownModel: there is none; for what entering the block raises, see `Turn`.
+            UnknownModel: no model has this name; see `Turn` for what entering the block raises.
         """
         return self._scheduler.lease(self.find(name).id, asker)
 
     def place(self, model: str) -> int:
-        """Return a model's place in the queue, in the order of coming; 0 if nobody waits for it."""
+        """Return a model's place among the models that are waited for, 1 is first; 0 for none."""
         return self._scheduler.place(model)
 
     @property
     def room(self) -> RoomKeeper:
-        """Who looks at the memory of this machine."""
+        """The keeper of this machine's memory."""
         return self._fleet.rooms.here
 
     def queue(self, most: int) -> list[Queued]:
-        """Return who waits, in the order of their coming, so many at most."""
+        """Return the requests that wait, in the order of arrival, up to this many."""
         return self._scheduler.queue(most)
 
     def ready_in(self, model: str) -> Forecast | None:
-        """Return when a model's id would be ready for who asks now, as far as is known."""
+        """Return when a model's id would be ready for a new request, as far as is known."""
         return self._scheduler.ready_in(model)
 
     def snapshots(self) -> list[Snapshot]:
-        """Return how every model stands, in the order of their ids."""
+        """Return the snapshots of all models, in the order of their ids."""
         return [self.servers[name].snapshot() for name in sorted(self.servers)]
 
     async def load(self, name: str, asker: Asker = AN_OPERATOR) -> Snapshot:
-        """Bring a model up, as a request would.
+        """Load a model, as a request would.
 
         Args:
-            name: of the model.
-            asker: who asks for it.
+            name: the name of the model.
+            asker: the caller.
 
         Raises:
             SupervisorError: unknown, refused by a limit or a pause, failed, unloaded or removed.
@@ -146,21 +146,21 @@ class Supervisor:
     async def keep_for(
         self, name: str, seconds: float, holder: str, reason: str = ""
     ) -> tuple[NamedLease, bool]:
-        """Bring a model up, as a request would, and let it stay for a time.
+        """Load a model, as a request would, and let it stay for a time.
 
-        A lease that the holder has on the model already goes on, with the new end.
+        If the holder has a lease on the model already, that lease gets the new end.
 
         Args:
-            name: of the model.
-            seconds: that it stays, from when it serves.
+            name: the name of the model.
+            seconds: how long it stays, from when it serves.
             holder: who wants that.
-            reason: what for.
+            reason: what the lease is for.
 
         Returns:
             The lease, and whether it is a new one.
 
         Raises:
-            TooManyLeases: there are as many as may be; nothing was brought up.
+            TooManyLeases: the limit is reached; nothing was loaded.
             SupervisorError: unknown, refused by a limit or a pause, failed, unloaded or removed.
         """
         server = self.server(name)
@@ -174,13 +174,13 @@ class Supervisor:
     def _lease_on(
         self, model: str, seconds: float, holder: str, reason: str
     ) -> tuple[NamedLease, bool]:
-        if model not in self.config.models:  # it has served until now
+        if model not in self.config.models:  # removed, but it has served until now
             raise Removed(model)
         is_new = self.leases.of(model, holder) is None
         return self.leases.give(model, seconds, holder, reason), is_new
 
     async def wake(self, name: str, asker: Asker = AN_OPERATOR) -> Snapshot:
-        """Wake a model that sleeps; one that is awake stays so.
+        """Wake a model that sleeps; a model that is awake stays so.
 
         Raises:
             CannotSleep: it has no way to sleep.
@@ -199,12 +199,12 @@ class Supervisor:
             CannotSleep: it has no way to sleep.
             NotRunning: it has no process.
             ModelFailed: it did not fall asleep and was stopped.
-            UnknownModel: there is no such model.
+            UnknownModel: no model has this name.
         """
         server = self._running_sleeper(name)
         if server.snapshot().state is State.ASLEEP:
             return server.snapshot()
-        log.info(f"<{server.model.id}> Sleep was asked for", model=server.model.id, **asker.facts)
+        log.info(f"<{server.model.id}> Sleep requested", model=server.model.id, **asker.facts)
         if not server.can_sleep:
             server.forgive()
         server.wish(Wish.SLEEP, Cause.by(asker))
@@ -217,19 +217,19 @@ class Supervisor:
         return snapshot
 
     async def unload(self, name: str, asker: Asker = AN_OPERATOR) -> Snapshot:
-        """Stop a model now; its requests are cut, those that wait for it are sent away.
+        """Stop a model now; its requests are cut off, and requests that wait for it are refused.
 
         Its leases end.
 
-        What an earlier end could not end is given up: others may start then.
+        What an earlier end could not end is given up, so that other models may start.
 
         Raises:
-            UnknownModel: there is no such model.
+            UnknownModel: no model has this name.
             StillHeld: it could not be ended.
         """
-        server = self.servers.get(name) or self.server(name)  # it may be leaving
+        server = self.servers.get(name) or self.server(name)  # a removed model may still be ending
         model = server.model.id
-        log.info(f"<{model}> Unload was asked for", model=model, **asker.facts)
+        log.info(f"<{model}> Unload requested", model=model, **asker.facts)
         server.unloads += 1
         self.leases.end_all_of(model, "the model was unloaded")
         server.wish(Wish.STOP, Cause.by(asker))
@@ -246,10 +246,10 @@ class Supervisor:
     # All models at once: another configuration, a pause, the end.
 
     def reload(self, config: Config) -> Changes:
-        """Put another configuration into effect; requests that run are not cut by it.
+        """Put another configuration into effect; running requests are not cut off.
 
-        Models that need no other process keep theirs. Those that do are drained and replaced, and
-        brought up again if they were in use; those that are gone are drained and stopped.
+        Models that need no other process keep theirs. Models that need one are drained and
+        replaced, and loaded again if they were in use. Removed models are drained and stopped.
         """
         before = {name: server.snapshot().serving for name, server in self.servers.items()}
         found = self._fleet.change(config)
@@ -269,14 +269,14 @@ class Supervisor:
         return found
 
     def bring_back(self, name: str, why: Why) -> trio.Event:
-        """Bring a model up, whoever leaves meanwhile; return what is set when that has ended."""
+        """Load a model, whichever models make room; return an event that is set when that ends."""
         done = trio.Event()
 
         async def bring() -> None:
             try:
                 await self.load(name, Asker(why=why))
             except SupervisorError as error:
-                log.warning(f"<{name}> Was not brought up again: {error}", model=name)
+                log.warning(f"<{name}> Could not be loaded again: {error}", model=name)
             done.set()
 
         self._fleet.nursery.start_soon(bring)
@@ -284,25 +284,25 @@ class Supervisor:
 
     @property
     def is_paused(self) -> bool:
-        """Whether the memory was yielded, and no model is brought up."""
+        """Whether llamadoze is paused: no model is started or woken."""
         return self._scheduler.paused
 
     async def pause(self, *, refuse: bool = False) -> list[Snapshot]:
-        """Yield the memory: let all requests end, then all models sleep, or stop if they cannot.
+        """Free the memory: let all requests end, then all models sleep, or stop if they cannot.
 
-        Returns how they stand when that is done, or when it is called off. With `refuse`, who asks
-        for a model meanwhile is sent away instead of waiting.
+        Returns the snapshots when that is done, or at a resume. With `refuse`, requests for a model
+        are refused meanwhile instead of waiting.
         """
         await self._pausing.begin(refuse=refuse)
         return self.snapshots()
 
     async def resume(self) -> list[Snapshot]:
-        """Serve again, bring up what was awake before the pause, and return how all stand then."""
+        """Serve again, load the models that were awake before, and return all snapshots then."""
         await self._pausing.end()
         return self.snapshots()
 
     def let_go(self) -> int:
-        """Let processes live on when this ends, where that is wanted; return how many can."""
+        """Let processes live on when this ends, if `adopt` is on; return how many can."""
         return self._fleet.let_go()
 
     def cut(self) -> None:

@@ -1,6 +1,6 @@
 """The response to one forwarded request, on its way to the client.
 
-Owns what is passed on, what is said of our own, and in which form a failure is still possible.
+Owns what is passed on, what llamadoze sends of its own, and the form that a failure can still take.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from supervisor.states.durations import seconds
 LAST_EVENTS = (b"data: [DONE]", b'{"type":"message_stop"}', b'{"type": "message_stop"}')
 OK = 200
 NO_CONTENT = 204
-KEPT = 8  # pieces of an answer's end; the counts of its tokens are in the last ones
+KEPT = 8  # last pieces of an answer, which contain the counts of tokens
 TO_SAY_GOODBYE = 1.0  # seconds
-BETWEEN_COMMENTS = 15.0  # seconds; proxies often give up after 60, as nginx does
+BETWEEN_COMMENTS = 15.0  # seconds; proxies such as nginx often give up after 60
 COMMENT = b": llamadoze waits for the model\n\n"
-MOST_SAID = 16 * 1024  # bytes of a refusal that are passed on in an event
+MOST_SAID = 16 * 1024  # bytes of a model server's error that are passed on in an event
 EVENTS_OF_OURS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream"),
     NOT_FOR_CACHES,
@@ -44,7 +44,7 @@ EVENTS_OF_OURS: tuple[Header, ...] = (
 
 
 def _error_in(body: bytes) -> Mapping[str, Any] | None:
-    """Return the error that a model server has told of itself."""
+    """Return the error in a model server's own answer, if there is one."""
     try:
         error = json.loads(body).get("error")
     except (ValueError, AttributeError, RecursionError):
@@ -58,14 +58,14 @@ async def _end_when_in_the_way(tunnel: Tunnel, scope: trio.CancelScope) -> None:
 
 
 class Source(Protocol):
-    """Whoever looks whether anything comes."""
+    """A counter of the pieces that come from a model server."""
 
     heard: int
 
 
 @attrs.define(eq=False)
 class Unheard:
-    """Nobody."""
+    """A counter that no task reads."""
 
     heard: int = 0
 
@@ -75,7 +75,7 @@ UNHEARD = Unheard()
 
 @attrs.define(eq=False)
 class Comments:
-    """Keeps a stream that has begun from being silent until its model's first byte.
+    """Comments in a stream that has begun, so that it is not silent until the model's first byte.
 
     Attributes:
         write: sends a part of the body.
@@ -86,7 +86,7 @@ class Comments:
     _ended: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     async def run(self) -> None:
-        """Send a comment now and then, which all clients of event streams skip."""
+        """Send a comment at intervals. All clients of event streams skip comments."""
         while not self._over.is_set():
             with trio.move_on_after(BETWEEN_COMMENTS) as silence:
                 await self._over.wait()
@@ -95,7 +95,7 @@ class Comments:
         self._ended.set()
 
     async def end(self) -> None:
-        """Send no more, and return when the last is sent whole."""
+        """Send no more comments, and return when the last is completely sent."""
         self._over.set()
         await self._ended.wait()
 
@@ -105,13 +105,13 @@ class Answer:
     """The response.
 
     Attributes:
-        exchange: what is answered.
+        exchange: the exchange that is answered.
         call: the request.
-        dialect: how its API says things in a stream.
-        cors: headers that say who may read it.
+        dialect: the form of events and errors in the streams of the request's API.
+        cors: headers that say which sites may read the answer.
         status: of the response; 0 before it has begun.
-        complete: whether all of the body was sent, maybe without its end.
-        problem: what the client was, or would have to be, told of.
+        complete: whether all of the body was sent, maybe without its end marker.
+        problem: the failure of the request, even if the client can no longer be told.
         source: counts what comes from the model server.
     """
 
@@ -127,7 +127,7 @@ class Answer:
     _events: bool = False
     _first: bytes = b""
     _kept: deque[bytes] = attrs.field(factory=partial(deque, maxlen=KEPT), init=False)
-    _comments: Comments = attrs.field(init=False)  # there while a stream of ours goes on
+    _comments: Comments = attrs.field(init=False)  # exists while a begun stream continues
 
     @property
     def first(self) -> bytes:
@@ -136,23 +136,23 @@ class Answer:
 
     @property
     def outcome(self) -> int:
-        """The status that the answer has or, of a stream that failed, would have to have."""
+        """The status of the answer. For a stream that failed, the status of its failure."""
         return self.problem.status if self.problem else self.status
 
     @property
     def said_all(self) -> bool:
-        """Whether the client has all there is: it may close behind the last event of a stream."""
+        """Whether the client has everything. It may disconnect after the last event of a stream."""
         return self.complete or (
             self._events and bool(self._kept) and self._kept[-1].rstrip().endswith(LAST_EVENTS)
         )
 
     async def go_on_with(self, ask: Callable[[], Awaitable[None]]) -> None:
-        """Let the model's answer follow what was said already, with comments up to its first byte.
+        """Continue a stream with the model's answer, after comments up to its first byte.
 
         Args:
-            ask: asks the model server, and relays what it answers.
+            ask: asks the model server, and relays its answer.
 
-        Raises what that raises.
+        Raises the errors that `ask` raises.
         """
         failure: Exception | None = None
         self._comments = Comments(self.write)
@@ -169,21 +169,21 @@ class Answer:
     async def relay(
         self, response: Response, incoming: Incoming, courtesy: Courtesy = NOBODY_ELSE
     ) -> None:
-        """Pass a model server's answer on, as it arrives; by `go_on_with` if we began it."""
+        """Pass a model server's answer on as it arrives. `go_on_with` continues a begun stream."""
         if self.status:
             await self._go_on(response)
             return
         fields = first_values(response.headers)
         headers = to_client(response.headers, fields, self.call.request_id.encode(), self.cors)
         fixed = b"content-length" in fields or b"content-encoding" in fields
-        if response.status == NO_CONTENT:  # which has no length either (RFC 9110, 8.6)
+        if response.status == NO_CONTENT:  # it must not have a length (RFC 9110, 8.6)
             headers = [pair for pair in headers if pair[0] != b"content-length"]
         self._is_coded = b"content-encoding" in fields
         self._events = not fixed and is_event_stream(fields)
         if response.status == UPGRADED:
             await self._tunnel(Tunnel(response, incoming, courtesy), headers)
         elif fixed:
-            # Until there is a body, a server that fails can still be told of with a status.
+            # Before the body begins, a failure can still be answered with a status.
             first = response.take() or await response.read()
             self._begin(response.status, headers)
             await self._relay_body(response, first)
@@ -205,7 +205,7 @@ class Answer:
                 call.first_byte = time.monotonic()
             call.size += len(piece)
             kept.append(piece)
-            if call.size > most:  # it is not kept whole
+            if call.size > most:  # the answer is too long to be kept whole
                 kept = self._kept = deque(kept, KEPT)
                 call.is_whole, most = False, inf
             last = response.done
@@ -214,11 +214,11 @@ class Answer:
         self.complete = True
 
     async def _go_on(self, response: Response) -> None:
-        """Follow what was said while the model loaded with its answer."""
+        """Send the model's answer after the messages about its loading."""
         fields = first_values(response.headers)
         if coded := fields.get(b"content-encoding"):
-            # Unasked: the stream that has begun is said to be plain.
-            text = f"the model server has coded its answer ({coded.decode('latin-1')}) unasked"
+            # The request did not ask for a coding, and the stream has begun without one.
+            text = f"the model server used an unrequested encoding: {coded.decode('latin-1')}"
             await self._comments.end()
             await self.refuse(Problem(502, text))
             return
@@ -236,7 +236,7 @@ class Answer:
         await self.refuse(Problem(status, text[:MOST_SAID], given=_error_in(said)))
 
     async def _tunnel(self, tunnel: Tunnel, headers: Sequence[Header]) -> None:
-        """Pass bytes both ways, until either side has enough."""
+        """Pass bytes both ways, until either side closes."""
         protocol = value_of(tunnel.response.headers, b"upgrade")
         again = [(b"connection", b"upgrade"), (b"upgrade", protocol)]
         self._begin(UPGRADED, [*headers, *again])
@@ -256,23 +256,23 @@ class Answer:
             await self._make_room(tunnel)
 
     async def _make_room(self, tunnel: Tunnel) -> None:
-        """Say to a silent websocket why it ends."""
+        """Tell the client of a silent websocket why it ends."""
         silence = seconds(tunnel.courtesy.silence)
-        text = f"the websocket was silent for {silence} while others waited for another model"
+        text = f"the websocket was silent for {silence} while requests for another model waited"
         self.problem = Problem(503, text)
         if tunnel.is_between_pieces:
-            with trio.move_on_after(TO_SAY_GOODBYE):  # it may not even read
+            with trio.move_on_after(TO_SAY_GOODBYE):  # the client may not read at all
                 await self.write(CLOSING)
 
     async def say(self, status: int, headers: list[Header], body: bytes) -> None:
-        """Answer with a whole body of our own."""
+        """Answer with a whole body that llamadoze made."""
         length = (b"content-length", b"%d" % len(body))
         self._begin(status, [*headers, length, *self._marks()])
         await self.exchange.write(body, last=True)
         self.complete = True
 
     async def begin_events(self) -> None:
-        """Begin a stream of events before there is anything to pass on."""
+        """Begin a stream of events before the model server has answered."""
         self._events = True
         self._begin(OK, [*EVENTS_OF_OURS, *self._marks()])
         await self.exchange.flush()
@@ -281,7 +281,7 @@ class Answer:
         return [*ids(self.call.request_id.encode()), *self.cors]
 
     async def refuse(self, problem: Problem) -> None:
-        """Tell the client of a problem, in whatever form is still possible."""
+        """Tell the client of a problem in a form that is still possible."""
         self.problem = problem = self.dialect.named(problem)
         if not self.status:
             accept = self.exchange.fields.get(b"accept", b"")
@@ -290,15 +290,15 @@ class Answer:
         elif self._events and (not self._kept or self._kept[-1].endswith((b"\n\n", b"\r\n\r\n"))):
             await self.write(self.dialect.failure(problem))
             self.complete = True
-        # Otherwise the body stays without its end, which is how a client sees that it was cut.
+        # Otherwise the body stays without its end. Clients see from this that it was cut.
 
     async def finish(self) -> None:
-        """Send the end of the body, if there was one; else the connection ends without it."""
+        """Send the end of the body if it is complete. Otherwise the connection ends without it."""
         if self.complete:
             await self.exchange.write(b"", last=True)
 
     def tokens(self) -> Tokens:
-        """Return what the answer says of its tokens."""
+        """Return the counts of tokens that the answer contains."""
         if not self._kept or self._is_coded:
             return UNKNOWN
         last = [self._kept[place] for place in range(-min(KEPT, len(self._kept)), 0)]
@@ -307,7 +307,7 @@ class Answer:
 
     @property
     def pieces(self) -> Sequence[bytes]:
-        """The whole body, where there was room to keep it; else the last of it."""
+        """The whole body if there was room to keep it, otherwise its last pieces."""
         return self._kept
 
     def _begin(self, status: int, headers: Sequence[Header]) -> None:

@@ -1,8 +1,8 @@
-"""What is changed in a request's JSON body on its way to a model. Pure functions.
+"""The changes to a request's JSON body on its way to a model. Pure functions.
 
-Owns the order (stripParams, setParams, setParamsByID) and the paths, which are llama-swap's: keys
-and numbers with dots between them, a backslash before a dot that belongs to a key. A question mark
-at a path's end sets only what the request has not. How a text is changed is in `jsonedits`.
+Owns the order (stripParams, setParams, setParamsByID) and the paths, which are llama-swap's. A path
+is keys and numbers with dots between them, and a backslash before a dot that belongs to a key. With
+a question mark at its end, a path sets only what the request lacks. `jsonedits` changes the text.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from configschema import Filters
 from proxy.forwarding.jsonedits import with_value, without
 from proxy.forwarding.jsontext import Steps, Text
 
-PROTECTED = "model"  # it says who answers; useModelName is for that
+PROTECTED = "model"  # this member names the model; use useModelName to change it
 SOFT = "?"
 
 
 @attrs.frozen
 class Strip:
-    """A parameter is taken out."""
+    """Remove a parameter."""
 
     path: tuple[str, ...]
 
     def applied(self, body: Text) -> Steps[Text]:
-        """Return the body without it."""
+        """Return the body without the parameter."""
         return without(body, self.path)
 
 
 @attrs.frozen
 class Put:
-    """A parameter is set; if that is `soft`, only where the request has none."""
+    """Set a parameter; with `soft`, only if the request lacks it."""
 
     path: tuple[str, ...]
     value: Any
     soft: bool = False
 
     def applied(self, body: Text) -> Steps[Text]:
-        """Return the body with it."""
+        """Return the body with the parameter."""
         return with_value(body, self.path, self.value, soft=self.soft)
 
 
@@ -49,11 +49,11 @@ Edit = Strip | Put
 
 
 def edits_of(filters: Filters, asked: str) -> list[Edit]:
-    """Return what filters change in a body, in their order.
+    """Return the changes that filters make to a body, in their order.
 
     Args:
-        filters: of the model, or the peer.
-        asked: the name that was asked for.
+        filters: the filters of the model or the peer.
+        asked: the model's name in the request.
     """
     if not (
         filters.strip_params
@@ -67,7 +67,7 @@ def edits_of(filters: Filters, asked: str) -> list[Edit]:
 
 
 def rename(model: str) -> Edit:
-    """Return the change that lets a body name a model."""
+    """Return the change that puts a model's name into a body."""
     return Put((PROTECTED,), model)
 
 
@@ -75,7 +75,7 @@ def edited(body: Text, edits: list[Edit]) -> Steps[Text]:
     """Return a body with changes.
 
     Raises:
-        NotJson: the body is none.
+        NotJson: the body is not JSON.
     """
     for edit in edits:
         body = yield from edit.applied(body)
@@ -97,5 +97,5 @@ def _puts(params: Mapping[str, Any]) -> Iterator[Edit]:
 
 
 def keys_of(path: str) -> tuple[str, ...]:
-    """Return the keys that a path is made of."""
+    """Return the keys of a path."""
     return tuple(key.replace("\\.", ".") for key in re.split(r"(?<!\\)\.", path))

@@ -1,7 +1,7 @@
 """A multipart form on its way to a model server: read up to its model, passed on as it is.
 
-Owns finding the field ``model`` and putting another name there; all other bytes stay what they
-were. What comes before the model is kept in memory, and in a file once there is much of it.
+Owns finding the field ``model`` and replacing its value. All other bytes stay as they are. The
+bytes before the model are kept in memory, or in a file if there are many.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ LONGEST_BOUNDARY = 70  # bytes (RFC 2046, 5.1.1)
 
 
 def boundary_of(content_type: bytes) -> bytes:
-    """Return what separates a form's parts.
+    """Return the boundary between a form's parts.
 
     Raises:
-        BadRequest: it is not said, or too long.
+        BadRequest: the boundary is missing or too long.
     """
     if len(content_type) > LONGEST_KIND:
-        raise BadRequest("the form's Content-Type is too long")
+        raise BadRequest(f"the form's Content-Type has more than {LONGEST_KIND} bytes")
     _, options = parse_options_header(content_type.decode("latin-1"))
     if not (boundary := options.get("boundary")):
         raise BadRequest("the form's Content-Type has no boundary")
@@ -49,10 +49,10 @@ def _check(size: int, limit: float) -> None:
 
 @attrs.define(eq=False)
 class FormUpload:
-    """A form of which the beginning was read.
+    """A form whose beginning was read.
 
     Attributes:
-        model: what its field ``model`` says; nothing if it has none.
+        model: the value of the field ``model``; nothing if the form has no such field.
     """
 
     model: str
@@ -67,18 +67,18 @@ class FormUpload:
 
     @property
     def length(self) -> int | None:
-        """Its size in bytes, if the client has said it."""
+        """The size in bytes, if the client has stated it."""
         if self._incoming.length is None:
             return None
         added = len(self._name) - (self._end - self._start) if self._name is not None else 0
         return self._incoming.length + added
 
     def rename(self, model: str) -> None:
-        """Let the field ``model`` say something else."""
+        """Replace the value of the field ``model``."""
         self._name = model.encode()
 
     def close(self) -> None:
-        """Let go of what was kept."""
+        """Drop the bytes that were kept."""
         self._read.close()
 
     async def read(self) -> bytes:
@@ -94,7 +94,7 @@ class FormUpload:
         return piece
 
     def _kept(self) -> bytes:
-        """Return a piece of what was read before, up to the name that is replaced."""
+        """Return a piece of the bytes that were kept, up to a replaced name."""
         most = PIECE
         if self._name is not None and self._place < self._start:
             most = min(PIECE, self._start - self._place)
@@ -108,7 +108,7 @@ async def read_form(incoming: Incoming, boundary: bytes, limit: float) -> FormUp
     """Read a form until its model is found, or to its end.
 
     Raises:
-        BadRequest: it is no form, or too long.
+        BadRequest: the body is not a form, or is too long.
     """
     _check(incoming.length or 0, limit)
     kept = cast("IO[bytes]", tempfile.SpooledTemporaryFile(IN_MEMORY))  # noqa: SIM115 -- kept
@@ -120,10 +120,10 @@ async def read_form(incoming: Incoming, boundary: bytes, limit: float) -> FormUp
             size += len(piece)
             _check(size, limit)
             search.feed(piece)
-    except BaseException:  # whatever it is, nobody else closes the file
+    except BaseException:  # after any error, no other code closes the file
         kept.close()
         raise
-    # Where a delimiter comes in two pieces, the decoder leaves its first byte with the value.
+    # If a delimiter comes in two pieces, the decoder leaves its first byte in the value.
     value = bytes(search.value).removesuffix(b"\r") if search.found else b""
     name, end = value.decode("utf-8", "replace"), search.start + len(value)
     return FormUpload(name, incoming, kept, limit, search.start, end, size)
@@ -131,7 +131,7 @@ async def read_form(incoming: Incoming, boundary: bytes, limit: float) -> FormUp
 
 @attrs.define(eq=False)
 class _Search:
-    """Looks for the field ``model`` in what is fed to it."""
+    """Looks for the field ``model`` in the pieces of a form."""
 
     _decoder: MultipartDecoder
     found: bool = False
@@ -157,7 +157,7 @@ class _Search:
         while not self.found and not self._step():
             pass
         if not self.found and len(self._decoder.buffer) > LONGEST_HEAD:
-            raise BadRequest("the form has a part whose head does not end")
+            raise BadRequest(f"the form has a part whose head has more than {LONGEST_HEAD} bytes")
 
     def _step(self) -> bool:
         """Take one event; return whether more data is needed."""
@@ -170,7 +170,7 @@ class _Search:
                 self.value += data
                 self.found = not more
                 if len(self.value) > LONGEST_NAME:
-                    raise BadRequest("the form's model is no name: it is too long")
+                    raise BadRequest(f"the form's model has more than {LONGEST_NAME} bytes")
             case NeedData() | Epilogue():
                 return True
             case _:

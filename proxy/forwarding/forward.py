@@ -1,7 +1,7 @@
 """One request to a model and its answer back, byte for byte.
 
-Owns the order: read what names the model, find who answers, wait for it, exchange, stream. A client
-that leaves cancels all of it, wherever it stands. Nothing that is opened here outlives the call.
+Owns the order of steps: read the model's name, find the model, wait for it, exchange, stream. If
+the client disconnects, all is cancelled at any step. Nothing that is opened here outlives the call.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from supervisor.scheduling.queueing import Turn
 from supervisor.states.table import ENDED
 
 WEBSOCKET = ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
-DEATH_IS_KNOWN = 0.5  # seconds from a broken connection until its process's end is seen
+DEATH_IS_KNOWN = 0.5  # seconds from a broken connection until the end of the process is noticed
 
 Report = Callable[[Call, Answer], None]
 Trace = Callable[[Call, Origin, list[Header]], list[Header]]
@@ -50,13 +50,13 @@ Trace = Callable[[Call, Origin, list[Header]], list[Header]]
 
 @attrs.frozen
 class Visit:
-    """What was found out of a request before it is forwarded.
+    """What is known of a request before it is forwarded.
 
     Attributes:
-        request_id: of its lines in the log.
-        key: the name of the API key that it showed.
-        cors: headers that say who may read the answer.
-        now: what was in effect when it came.
+        request_id: its id, also in its lines in the log.
+        key: the name of the API key in the request.
+        cors: headers that say which sites may read the answer.
+        now: the configuration in effect when the request came.
     """
 
     request_id: str
@@ -70,16 +70,16 @@ class Forwarder:
     """Forward requests to models.
 
     Attributes:
-        supervisor: our models.
-        resolver: finds who answers to a name.
-        pools: connections.
-        in_flight: lists what is being forwarded.
-        report: told of every request that has ended.
-        trace: told of every upstream request that begins, and returns its headers; None without
+        supervisor: manages the local models.
+        resolver: finds the model for a name.
+        pools: the connections to model servers and peers.
+        in_flight: lists the requests that are being forwarded.
+        report: called for every request that has ended.
+        trace: called for every upstream request that begins, and returns its headers; None without
             tracing.
-        bodies: what all that are held take.
-        made_by: who has made what is asked for later by its id.
-        us: how this daemon calls itself in ``Via``, by which it knows its own requests.
+        bodies: the memory that all held bodies take.
+        made_by: which model has made the objects that clients ask for later by id.
+        us: this daemon's name in ``Via``, by which it recognises its own requests.
     """
 
     supervisor: Supervisor
@@ -93,8 +93,8 @@ class Forwarder:
     us: bytes = attrs.field(factory=lambda: _pseudonym(), init=False)
 
     async def forward(self, exchange: Exchange, route: Route, visit: Visit) -> None:
-        """Serve one exchange to the end of its response, with the model's words or with why there
-        are none."""
+        """Serve one exchange to the end of its response: the model's answer, or the reason why
+        there is none."""
         client = exchange.connection.client
         call = Call(
             *(visit.request_id, exchange.method, exchange.path, exchange.headers),
@@ -116,7 +116,7 @@ class Forwarder:
 
 @attrs.define(eq=False)
 class _Errand:
-    """What is done for one request."""
+    """The steps for one request."""
 
     of: Forwarder
     now: InEffect
@@ -127,7 +127,7 @@ class _Errand:
     _before: bytes = attrs.field(default=b"", init=False)
 
     async def run(self) -> None:
-        """Read what it asks for, and let who is asked answer it.
+        """Read the request, and let the model or the peer that it names answer it.
 
         Raises:
             BadRequest, SupervisorError, UpstreamError: there is no answer.
@@ -147,7 +147,7 @@ class _Errand:
                     question.form.close()
 
     def _way(self) -> Route:
-        """Return the route, with the model that made what is asked for by its id."""
+        """Return the route, with the model that made the object whose id is requested."""
         return attrs.evolve(self.route, model=self.of.made_by.model_of(self.route.made))
 
     async def _ask(self, question: Question) -> None:
@@ -187,7 +187,7 @@ class _Errand:
         async with self._with_words(turn, question) if question.stream else turn:
             call.waited = time.monotonic() - call.began
             self.answer.source = server.usage
-            # A reload may have given it other settings meanwhile.
+            # A reload may have changed the model's settings meanwhile.
             model = server.model
             name = model.use_model_name or target.name
             edits = self._edits(question, model.filters, target.name, name)
@@ -203,11 +203,11 @@ class _Errand:
                 else:
                     await self._exchange(upstream, headers, question, courtesy)
             except UpstreamError as error:
-                server.usage.suspect()  # it may live and not serve, as behind a wrapper
+                server.usage.suspect()  # the process may live and not serve, as with a wrapper
                 raise await _cause(server, error) from error
 
     def _refuse_to_start(self, server: ModelServer) -> None:
-        """Refuse what is not worth a start: files of pages, for the model's own page is closed.
+        """Refuse a request that must not start a model, such as for the files of its page.
 
         Raises:
             BadRequest: the model is not ready.
@@ -221,7 +221,7 @@ class _Errand:
             raise BadRequest(text, status=409)
 
     def _with_words(self, turn: Turn, question: Question) -> Turn | Narrated:
-        """Return the way to a lease; the client may read meanwhile how the model comes up."""
+        """Return the way to a lease, with messages to the client about the loading if possible."""
         server = turn.server
         if self._is_narrated(server):
             narration = Narration(self.of.supervisor, self.answer, server, question.model)
@@ -238,7 +238,7 @@ class _Errand:
     def _edits(
         self, question: Question, filters: Filters, asked: str, name: str
     ) -> list[Edit] | None:
-        """Return what filters change in a body; None if it stays as it is, with the name in it."""
+        """Return the changes that filters make to a body. None leaves the body as it is."""
         if not self.route.filtered:
             return None
         edits = edits_of(filters, asked)
@@ -252,7 +252,7 @@ class _Errand:
         if own or not dict(headers).get(b"host"):  # HTTP/1.0; HTTP/1.1 must have one
             host = (own or upstream.origin.authority).encode()
             headers = [(b"host", host), *(pair for pair in headers if pair[0] != b"host")]
-        if self.answer.status:  # what was said while the model loaded is not coded
+        if self.answer.status:  # the stream has begun without a content encoding
             headers = [pair for pair in headers if pair[0] != b"accept-encoding"]
         return headers
 
@@ -261,18 +261,18 @@ class _Errand:
         return Courtesy(others_wait, self.of.resolver.config.max_wait or inf)
 
     def _via(self) -> bytes:
-        """Return the way of the request so far, with us at its end."""
+        """Return the request's ``Via`` with this daemon at its end."""
         return b"%b, %b" % (self._before, self.of.us) if self._before else self.of.us
 
     def _refuse_loop(self) -> None:
-        """Refuse a request that was here before: it would come again until nothing is left.
+        """Refuse a request that this daemon has forwarded before, since the loop would not end.
 
         Raises:
-            BadRequest: a peer, or a model's ``proxy``, leads back here.
+            BadRequest: a peer, or a model's ``proxy``, leads back to this daemon.
         """
         self._before = b", ".join([value for name, value in self.exchange.headers if name == VIA])
         if self.of.us in self._before:
-            text = "the request was here before: a peer, or a model's proxy, leads back here"
+            text = "the request is in a loop: a peer, or a model's proxy, leads back to llamadoze"
             raise BadRequest(text, status=508)
 
     async def _exchange(
@@ -306,7 +306,7 @@ def _pseudonym() -> bytes:
 
 
 async def _cause(server: ModelServer, error: UpstreamError) -> UpstreamError:
-    """Return why an answer broke off: the end of the model's process, if that was it."""
+    """Return why an answer broke off. The reason may be the end of the model's process."""
     with trio.move_on_after(DEATH_IS_KNOWN):
         snapshot = await server.reached(ENDED)
         what = f"failed: {snapshot.failure}" if snapshot.failure else "was stopped in mid-answer"

@@ -1,6 +1,6 @@
 """The requests that are being forwarded now: what is known of each, and a way to cancel one.
 
-Owns the list and who is told of its changes. What becomes of a request is not decided here.
+Owns the list, and reports its changes. Other modules decide what happens to a request.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import attrs
 from proxy.http.headers import CREDENTIALS, PROTOCOLS, Header
 from supervisor.states.causes import Why
 
-MOST_CAPTURED = 32  # requests at once, of which the bodies are kept
+MOST_CAPTURED = 32  # requests in flight whose bodies are kept
 DECIMAL = re.compile("[0-9]{1,15}")
 HIDDEN = {*CREDENTIALS, PROTOCOLS, b"cookie", b"set-cookie", b"proxy-authorization"}
 
@@ -25,26 +25,26 @@ class Call:
     """One request, as the log, the metrics and ``/api/events`` see it.
 
     Attributes:
-        request_id: the client's, or ours.
+        request_id: the client's id for the request, or llamadoze's.
         method: as it was sent.
         path: without the query.
-        headers: the request's.
-        client: where it comes from.
-        key: the name of the API key that it showed.
+        headers: the request's headers.
+        client: the client's address.
+        key: the name of the API key in the request.
         began: on the system's monotonic clock, as `first_byte`.
-        timestamp: the same, in seconds since 1970.
-        model: who answers; the name that was asked for, until that is known.
-        known: whether `model` is one of ours or of a peer, and not just any text.
+        timestamp: the same moment, in seconds since 1970.
+        model: the model that answers; until that is known, the name in the request.
+        known: whether `model` is a model of this daemon or of a peer, and not any text.
         first_byte: when the answer's first byte was sent on; None before.
-        waited: seconds until the model could be asked; None before.
+        waited: seconds until the request could go to the model; None before.
         size: bytes of the answer's body so far.
-        cancel: ends the request, once its model is being asked.
-        cancelled: whether that was done.
-        number: in the order of their coming.
-        room: bytes of the request and of the answer that are kept; 0 keeps none, or none any more.
-        body: of the request, where it is kept.
-        pieces: of the answer, where it is kept and has ended.
-        is_whole: whether the answer is not too long to be kept.
+        cancel: ends the request, once its model is known.
+        cancelled: whether the request was cancelled.
+        number: the request's number in order of arrival.
+        room: bytes of the request and of the answer that are kept; 0 keeps none, or no more.
+        body: the request's body, if it is kept.
+        pieces: the answer's pieces, if the answer is kept and has ended.
+        is_whole: whether the answer is short enough to be kept.
     """
 
     request_id: str
@@ -71,16 +71,16 @@ class Call:
 
     @property
     def why(self) -> Why:
-        """What kind of asker it is."""
+        """The kind of asker."""
         return Why.REQUEST
 
     @property
     def request(self) -> str:
-        """Its id, as that of an asker."""
+        """The request's id, as the id of an asker."""
         return self.request_id
 
     def entry(self) -> dict[str, Any]:
-        """Return it as llama-swap lists it."""
+        """Return the request in the form of llama-swap's list."""
         elapsed = time.monotonic() - self.began
         waited = {} if self.waited is None else {"waited_s": str(round(self.waited, 3))}
         return {
@@ -99,17 +99,17 @@ class Call:
 
 
 def _nothing() -> None:
-    """Do what can be done to a request that has ended."""
+    """Do nothing: the request has ended."""
 
 
 def rfc3339(seconds: float) -> str:
-    """Write a moment, in seconds since 1970, as calendars and JSON have it (RFC 3339)."""
+    """Return a time in seconds since 1970 as text (RFC 3339)."""
     whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
 
 
 def without_secrets(headers: Sequence[Header]) -> dict[str, str]:
-    """Return headers without what lets somebody in."""
+    """Return headers without keys, cookies and other credentials."""
     return {
         name.decode("latin-1"): "[redacted]" if name in HIDDEN else value.decode("latin-1")
         for name, value in headers
@@ -121,7 +121,7 @@ class InFlight:
     """The requests whose model is known and that have not ended.
 
     Attributes:
-        on_change: called with ``upsert`` or ``remove`` and the request, while anybody wants that.
+        on_change: called with ``upsert`` or ``remove`` and the request; None if not needed.
         room: bytes of one request and its answer that are kept; 0 keeps none.
     """
 
@@ -140,11 +140,11 @@ class InFlight:
             self.on_change("upsert", call)
 
     def begin_after(self, number: int) -> None:
-        """Let the next number follow one that an earlier daemon has given."""
+        """Continue the numbers after the last number of an earlier daemon."""
         self._count = max(self._count, number)
 
     def remove(self, call: Call) -> None:
-        """List it no more, if it was; it may be kept, but not the connection that it came by."""
+        """Remove a request from the list, if it is there, and its reference to the connection."""
         call.cancel = _nothing
         if self._calls.pop(call.number, None) and self.on_change is not None:
             self.on_change("remove", call)
@@ -156,7 +156,7 @@ class InFlight:
         return len(self._calls)
 
     def cancel(self, number: str) -> bool:
-        """End a request; return whether there was one."""
+        """Cancel a request. Return whether there was one with this number."""
         call = self._calls.get(int(number)) if DECIMAL.fullmatch(number) else None
         if call is not None:
             call.cancelled = True

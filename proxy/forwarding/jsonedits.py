@@ -1,6 +1,6 @@
-"""A JSON text that is changed in places and stays as it is everywhere else, byte for byte. Pure.
+"""Changes in a JSON text that leave all other bytes as they are. Pure functions.
 
-Owns the two changes there are: a member is taken out, a member is set.
+Owns the two possible changes: remove a member, set a member.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ MOST_ADDED = 1000  # entries that a path may add to a list
 
 
 def without(text: Text, path: Sequence[str]) -> Steps[Text]:
-    """Return the text without what a path leads to.
+    """Return the text without the member at a path.
 
     Raises:
-        NotJson: it is none.
+        NotJson: the text is not JSON.
     """
     at, end = (yield from root_of(text)), len(text)
     for key in path[:-1]:
@@ -54,16 +54,16 @@ def without(text: Text, path: Sequence[str]) -> Steps[Text]:
 
 
 def with_value(text: Text, path: Sequence[str], value: object, *, soft: bool) -> Steps[Text]:
-    """Return the text with a value where a path leads; objects and lists on the way are made.
+    """Return the text with a value at a path. Missing objects and lists on the path are made.
 
     Args:
-        text: the whole.
+        text: the whole text.
         path: keys and indices; -1 adds to a list.
-        value: what is put there.
-        soft: whether what is there already stays.
+        value: the value to set.
+        soft: whether an existing value stays.
 
     Raises:
-        NotJson: it is none.
+        NotJson: the text is not JSON.
     """
     at, end, depth = (yield from root_of(text)), len(text), 0
     while depth < len(path) - 1:
@@ -96,7 +96,7 @@ def with_value(text: Text, path: Sequence[str], value: object, *, soft: bool) ->
 
 
 def joined(between: bytes, parts: Sequence[memoryview]) -> Steps[Text]:
-    """Return parts with something between them; a large text is copied in steps."""
+    """Return parts joined by `between`. A large text is copied in steps."""
     if sum(map(len, parts)) <= A_COPY:
         return between.join(parts)
     text = bytearray()
@@ -113,7 +113,7 @@ LAST = "-1"
 
 
 def _built(path: Sequence[str], value: object) -> object:
-    """Return a value within the objects and lists that a path makes around it."""
+    """Return a value inside the objects and lists that a path makes around it."""
     if not path:
         return value
     inner = _built(path[1:], value)
@@ -128,7 +128,7 @@ def _built(path: Sequence[str], value: object) -> object:
 
 
 def _added(container: Container, key: str, written: bytes) -> bytes | None:
-    """Return a member to be added at the end; None if a list cannot have it."""
+    """Return a member to add at the end. None if a list cannot have it."""
     if not container.is_list:
         return json.dumps(key).encode() + b": " + written
     if key == LAST:
@@ -143,12 +143,12 @@ def _is_index(key: str) -> bool:
 
 
 def _is_no_index(text: Text, at: int, key: str) -> bool:
-    """Whether a list is there, in which a key leads nowhere: it need not be looked through."""
+    """Whether a list is there and the key is no index, so that the list need not be searched."""
     return text[at : at + 1] == b"[" and not _is_index(key)
 
 
 def _child(text: Text, at: int, end: int, key: str) -> Steps[tuple[int, int] | None]:
-    """Return where the object or list below a key begins and ends; None if there is none."""
+    """Return where the object or list below a key begins and ends. None if there is none."""
     if _is_no_index(text, at, key):
         return None
     container = yield from look_into(text, at, key.__eq__, end)

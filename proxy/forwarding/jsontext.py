@@ -1,7 +1,7 @@
-"""Looking into a JSON text without building what is in it. Pure.
+"""Searching a JSON text without building its values. Pure functions.
 
-Owns finding members, wherever they are. All work is done in steps of some milliseconds: who has
-others waiting takes a breath between two of them. Changes are in `jsonedits`.
+Owns finding members, wherever they are. All work is done in steps of some milliseconds. Callers can
+let other tasks run between two steps. `jsonedits` makes changes.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ T = TypeVar("T")
 Text = bytes | bytearray
 """JSON as it came."""
 Steps = Generator[None, None, T]
-"""Work in steps; it is done when they are exhausted."""
+"""Work in steps. It is done when the generator is exhausted."""
 
-WINDOW = 1 << 18  # bytes that are looked at in one step
-A_LOOK = 1 << 16  # bytes, the same by patterns that remember each text on the way, in 300 bytes
+WINDOW = 1 << 18  # bytes that are searched in one step
+A_LOOK = 1 << 16  # the same for patterns, which take 300 bytes of memory for each string
 A_STEP = A_LOOK // 2
 BREATH = 2000  # brackets and quotes in one step
 MEMBERS = 200  # in one step
-LONGEST_KEY = 4096  # bytes of a key that may be one that is looked for
+LONGEST_KEY = 4096  # bytes of a key that is compared; longer keys are never wanted
 MOST_ALIKE = 8  # members of one object with the same key
-MOST_MEMBERS = 100_000  # of what is looked into
+MOST_MEMBERS = 100_000  # in one object or list that is searched
 MOST_DEPTH = 10_000
-AT_ONCE = 4 << 20  # bytes that are looked at in C: some milliseconds
-MOST_AT_ONCE = 2000  # members, the same
-MOST_COMMAS = 10_000  # the same
-MOST_BLANKS = 4096  # the same
+AT_ONCE = 4 << 20  # bytes that are searched in C, which takes some milliseconds
+MOST_AT_ONCE = 2000  # members that are searched in C
+MOST_COMMAS = 10_000  # the same for commas
+MOST_BLANKS = 4096  # the same for blanks
 BLANKS = re.compile(rb"[ \t\n\r]*")
-# Atomic groups, since possessive ones take too much in Python before 3.11.5.
+# Atomic groups, since possessive quantifiers match too much in Python before 3.11.5.
 WORDS = re.compile(rb'(?>(?:[^"\\]+|\\.)*)', re.DOTALL)
-# Texts, what is between them, and lists and objects of nothing but such; it never goes back.
+# Strings, the bytes between them, and flat lists and objects. The pattern never backtracks.
 _WORD = rb'"(?>(?:[^"\\]+|\\.)*)"'
 _INSIDE = rb'(?>(?:[^"{}\[\]]+|' + _WORD + rb")*)"
 FLAT = re.compile(
@@ -50,11 +50,11 @@ _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class NotJson(ValueError):
-    """The text is no JSON, as far as it was looked at."""
+    """The part of the text that was read is not JSON."""
 
 
 def done(steps: Steps[T]) -> T:
-    """Do all of it at once."""
+    """Do all steps at once."""
     while True:
         try:
             next(steps)
@@ -68,9 +68,9 @@ class Member:
     """A member of an object, or an entry of a list.
 
     Attributes:
-        start: where it begins: with its key, if it has one.
+        start: where the member begins, including its key, if it has one.
         value: where its value begins.
-        end: behind its value.
+        end: the place behind its value.
         comma_before: where the comma before it is; -1 without.
         comma_after: where the comma after it is; -1 without.
     """
@@ -84,13 +84,13 @@ class Member:
 
 @attrs.frozen
 class Container:
-    """An object or a list, with those of its members that were looked for.
+    """An object or a list, with the wanted members.
 
     Attributes:
         is_list: whether it is a list.
-        found: the members with the key that was looked for, in their order.
-        count: how many members there are; of a list in which one was found, up to that.
-        last: behind the last of these members' values, or behind the opening bracket.
+        found: the members with a wanted key, in their order.
+        count: how many members there are; in a list, only up to the wanted one.
+        last: the place behind the value of the last of these, or behind the opening bracket.
     """
 
     is_list: bool
@@ -103,7 +103,7 @@ def root_of(text: Text) -> Steps[int]:
     """Return where the text's object begins.
 
     Raises:
-        NotJson: there is none.
+        NotJson: there is no object.
     """
     start = yield from skip_blanks(text, 3 if text.startswith(b"\xef\xbb\xbf") else 0)
     if text[start : start + 1] != b"{":
@@ -114,16 +114,16 @@ def root_of(text: Text) -> Steps[int]:
 def look_into(
     text: Text, at: int, is_wanted: Callable[[str], bool], end: int | None = None
 ) -> Steps[Container]:
-    """Look through an object or a list, and note the members that are wanted.
+    """Search an object or a list for the wanted members.
 
     Args:
-        text: the whole.
-        at: where its bracket opens.
-        is_wanted: whether a key is, or an index.
-        end: behind its end, if that is known.
+        text: the whole text.
+        at: where the opening bracket is.
+        is_wanted: returns whether a key, or an index, is wanted.
+        end: the place behind the closing bracket, if that is known.
 
     Raises:
-        NotJson: it is neither, or has no end.
+        NotJson: it is neither an object nor a list, or has no end.
     """
     stop = len(text) if end is None else end
     if stop - at <= AT_ONCE and (quick := _quickly(text, at, stop, is_wanted)):
@@ -145,10 +145,10 @@ def look_into(
         if is_wanted(key):
             following = after if sign == b"," else -1
             found.append(Member(start, place, last, comma, following))
-            if is_list:  # there is no other one
+            if is_list:  # an index occurs only once
                 return Container(is_list, found, count + 1, last)
             if len(found) > MOST_ALIKE:
-                raise NotJson(f"it says {key[:40]!r} again and again")
+                raise NotJson(f"the key {key[:40]!r} occurs more than {MOST_ALIKE} times")
         count += 1
         if count > MOST_MEMBERS:
             raise NotJson(f"an object or a list has more than {MOST_MEMBERS} members")
@@ -163,7 +163,7 @@ def look_into(
 
 
 def _quickly(text: Text, at: int, end: int, is_wanted: Callable[[str], bool]) -> Container | None:
-    """Do the same in C as far as possible; None where that is not so, as for a key said twice."""
+    """Do the same mostly in C. None if that is not possible, such as for a repeated key."""
     held = _held_in(text, at, end)
     if held is None or len(held) > MOST_AT_ONCE:
         return None
@@ -186,7 +186,7 @@ def _quickly(text: Text, at: int, end: int, is_wanted: Callable[[str], bool]) ->
 
 
 def _held_in(text: Text, at: int, end: int) -> list[tuple[str, bytes]] | None:
-    """Return keys, or numbers, and values as they are written; None if it is not strictly JSON."""
+    """Return keys or indices with the text of their values. None if this is not strict JSON."""
     if text.count(b",", at, end) > MOST_COMMAS:
         return None
     inside = memoryview(text)[at:end]
@@ -199,7 +199,7 @@ def _held_in(text: Text, at: int, end: int) -> list[tuple[str, bytes]] | None:
 
 
 def _value_of(text: Text, at: int, key: str) -> int:
-    """Return where the value of a key begins; -1 if another key is there, or other escapes."""
+    """Return where the value of a key begins. -1 if the text has another key, or other escapes."""
     quoted = json.dumps(key, ensure_ascii=False).encode()
     if len(quoted) > LONGEST_KEY or not text.startswith(quoted, at):
         return -1
@@ -231,7 +231,7 @@ def _read(key: Text) -> str:
 
 
 def skip_blanks(text: Text, at: int) -> Steps[int]:
-    """Return where something stands again, from a place on."""
+    """Return the next place that is not blank."""
     while True:
         match = BLANKS.match(text, at, at + WINDOW)
         end = match.end() if match else at
@@ -242,7 +242,7 @@ def skip_blanks(text: Text, at: int) -> Steps[int]:
 
 
 def _skip_text(text: Text, at: int) -> Steps[int]:
-    """Return where a text ends that begins with a quote."""
+    """Return the place behind a string that begins with a quote."""
     place = at + 1
     while True:
         end = text.find(b'"', place, place + WINDOW)
@@ -254,7 +254,7 @@ def _skip_text(text: Text, at: int) -> Steps[int]:
         if end >= 0:
             return end + 1
         if stop >= len(text) - 1:
-            raise NotJson("a text has no end")
+            raise NotJson("a string has no closing quote")
         place = stop
         yield
 
@@ -281,7 +281,7 @@ def _skip_value(text: Text, at: int) -> Steps[int]:
         elif not sign:
             raise NotJson("a bracket is not closed")
         if depth > MOST_DEPTH:
-            raise NotJson(f"it is nested more than {MOST_DEPTH} deep")
+            raise NotJson(f"it is nested more than {MOST_DEPTH} levels deep")
     return place
 
 

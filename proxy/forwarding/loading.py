@@ -1,6 +1,6 @@
-"""What a client reads while its model comes up, where ``sendLoadingState`` is set.
+"""The messages to a client while its model starts or wakes, if ``sendLoadingState`` is set.
 
-Owns when something is said and its words; the form is the API's, see `dialects`.
+Owns when a message is sent, and its words. `dialects` has the form that each API needs.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from supervisor.scheduling.queueing import Turn
 from supervisor.states.racing import race
 
 RULE = "━" * 5
-WORTH_TELLING = 0.2  # of the seconds that were said last: how far an estimate must have moved
-IN_MINUTES = 120  # seconds from which on they are said in minutes
+WORTH_TELLING = 0.2  # share of the last estimate by which a new one must differ to be sent
+IN_MINUTES = 120  # seconds; longer times are shown in minutes
 WORDS = {
     State.QUEUED: "queued",
     State.STARTING: "starting",
     State.WAKING: "waking up",
-    State.FALLING_ASLEEP: "falling asleep, and will wake up then",
+    State.FALLING_ASLEEP: "falling asleep, will wake up afterwards",
     State.STOPPING: "stopping",
     State.ASLEEP: "asleep, waiting for room",
     State.STOPPED: "not running yet",
-    State.FAILED: "not running since it failed",
-    State.READY: "in use, waiting for others' turn to end",
+    State.FAILED: "not running, because it failed",
+    State.READY: "in use, waiting for the turn of other requests to end",
 }
 
 
 @attrs.define(eq=False)
 class Narration:
-    """Says how a model comes up, until that is over.
+    """Tells the client how a model starts or wakes, until the model serves or fails.
 
     Attributes:
-        supervisor: knows how it stands.
-        answer: what is written to.
-        server: the model's.
-        name: how it was asked for.
-        over: set when the model's own answer, or a failure, is next.
-        failed: whether it is a failure.
+        supervisor: knows the model's state.
+        answer: the answer to write to.
+        server: the model's server.
+        name: the model's name in the request.
+        over: set when the model's own answer, or a failure, comes next.
+        failed: whether a failure comes next.
     """
 
     supervisor: Supervisor
@@ -58,9 +58,9 @@ class Narration:
     _ready: Forecast | None = attrs.field(default=None, init=False)
 
     async def run(self) -> None:
-        """Say something now, whenever there is news, and now and then. Do not cancel: half an
-        event cannot be taken back."""
-        if self.over.is_set():  # refused at once: that is told with a status
+        """Send a message now, at every change, and at intervals. Do not cancel this: half an event
+        cannot be taken back."""
+        if self.over.is_set():  # refused at once, which is answered with a status
             return
         began = trio.current_time()
         await self.answer.begin_events()
@@ -77,7 +77,7 @@ class Narration:
         await self.server.reached(frozenset(State) - said)
 
     def _news(self) -> str:
-        """Return what has changed since it was asked last, for people."""
+        """Return what has changed since the last call, as text for people."""
         now = self._standing()
         ready = self._ready = self.supervisor.ready_in(self.server.model.id)
         if now == self._said:
@@ -89,7 +89,7 @@ class Narration:
         return f"\n{WORDS[state]}{queue}{reason}{f', {about(ready)}' if ready else ''}"
 
     def _has_moved(self, ready: Forecast) -> bool:
-        """Whether an estimate is far from what was said last; then it is what was said last."""
+        """Whether an estimate differs much from the last one sent. If so, note it as sent."""
         said, now = self._foretold, _whole_seconds(ready)
         moved = said is None or abs(now - said) > WORTH_TELLING * said
         if moved:
@@ -119,7 +119,7 @@ def _whole_seconds(ready: Forecast) -> int:
 
 
 def about(ready: Forecast) -> str:
-    """Say for people when a model will be ready, and how sure that is if it is not very."""
+    """Return when a model will be ready, as text for people, with a note if it is uncertain."""
     left = _whole_seconds(ready)
     time = f"{left} s" if left < IN_MINUTES else f"{round(left / 60)} min"
     return f"ready in about {time}{' (measured once)' if ready.measured == 1 else ''}"
@@ -127,7 +127,7 @@ def about(ready: Forecast) -> str:
 
 @attrs.define(eq=False)
 class Narrated:
-    """The way to a lease, with a narration for as long as it takes."""
+    """The way to a lease, with a narration while the client waits."""
 
     _turn: Turn
     _narration: Narration
@@ -145,7 +145,7 @@ class Narrated:
                     failure = error
                     self._narration.failed = True
                 self._narration.over.set()
-        except BaseException:  # who leaves now has the lease, and no block to give it back
+        except BaseException:  # the lease was given, and no block will give it back
             if entered:
                 self._turn.leave()
             raise

@@ -1,7 +1,7 @@
-"""What the daemon itself asks of a model server: whether it is ready, how far, to sleep or to wake.
+"""The daemon's own requests to a model server: readiness, progress of a load, sleep and wake.
 
-Owns the form of these requests and which answers are good. How often and for how long they are made
-is decided by the supervisor.
+Owns the form of these requests and which answers mean success. The supervisor decides how often and
+for how long they are made.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from supervisor.sleep.contact import Answer, Contact, Token
 
 OK = 200  # llama-swap takes no other status for ready
 MOST_SAID = 200  # characters of an answer that are shown
-LONGEST_ANSWER = 1024 * 1024  # bytes that are looked at
+LONGEST_ANSWER = 1024 * 1024  # bytes of an answer that are read
 QUESTION = "What is 2 + 2? Answer with one digit."
 ONE_TOKEN: dict[str, dict[str, object]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": QUESTION}]},
     "/v1/completions": {"prompt": QUESTION},
 }
-UNSUITED = (400, 401, 403, 404, 405, 422, 501)  # it will never answer this question, as it is asked
+UNSUITED = (400, 401, 403, 404, 405, 422, 501)  # the model cannot answer this request at all
 NONE: Mapping[str, str] = {}
-LOCKED = ": the model server wants a key; give it in controlHeaders"
+LOCKED = ": the model server requires a key: set it in controlHeaders"
 FIRST_STAGE = "text_model"
-OF_A_LATER_STAGE = 0.1  # of a load, as llama.cpp's own page has it; the text model is the rest
+OF_A_LATER_STAGE = 0.1  # of a load, as on llama.cpp's own page; the text model has the rest
 LONGEST_WAIT = 1  # seconds for the body of an answer whose status says enough
 
 
 def origin_of(model: Model) -> Origin:
-    """Return where a model's server listens, as it is now."""
+    """Return where a model's server listens now."""
     return Origin.of(model.proxy, model.entrance)
 
 
 async def ask_if_ready(model: Model) -> str | None:
-    """Return None if the model server answers its check with 200, else what it did instead."""
+    """Return None if the model server answers its check with 200, otherwise why not."""
     target = "/" + model.check_endpoint.lstrip("/")
     try:
         async with _exchange(
@@ -60,22 +60,22 @@ async def ask_if_ready(model: Model) -> str | None:
 
 
 async def make_call(step: Call) -> str | None:
-    """Make one step into sleep or out of it; return None for success, else what the answer was."""
+    """Make one step into sleep or out of it. Return None for success, otherwise the failure."""
     _, failure = await _answer_to(step)
     return failure
 
 
 async def read_answer(step: Call) -> Answer:
-    """Make one request and return the JSON of its answer, or what the answer was instead."""
+    """Make one request, and return the JSON of its answer or the failure."""
     text, failure = await _answer_to(step)
     try:
         return Answer(json.loads(text) if failure is None else None, failure)
-    except (ValueError, RecursionError):  # it is no JSON, or nested beyond measure
-        return Answer(failure=f"answered {_line(text)}, which is no JSON")
+    except (ValueError, RecursionError):  # not JSON, or nested too deeply
+        return Answer(failure=f"answered {_line(text)}, which is not JSON")
 
 
 async def _answer_to(step: Call) -> tuple[bytes, str | None]:
-    """Return the body of an answer, and why it is no good one."""
+    """Return the body of an answer, and why it is a failure if it is."""
     url = urlsplit(step.url)
     origin = attrs.evolve(Origin.of(step.url, step.entrance), base_path="")
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
@@ -95,27 +95,27 @@ def _is_expected(status: int, expect: Sequence[int]) -> bool:
 
 
 def _status(response: Response, said: str = "") -> str:
-    """Return a status in words: what was said with it, and what the daemon may lack."""
+    """Return a status in words, with the text of the answer and a hint if a key is missing."""
     text = f"{response.status} ({said})" if said else f"{response.status}"
     return text + (LOCKED if response.status in (401, 403) else "")
 
 
 def _judge(text: bytes, step: Call) -> str | None:
-    """Return what is wrong with an answer of which something must hold, or None."""
+    """Return why an answer does not meet the conditions of its step, or None."""
     if step.holds and not _is_true(step.holds, text):
-        return f"answered {_line(text)}, of which does not hold: {step.holds}"
+        return f"answered {_line(text)}, for which this is not true: {step.holds}"
     if step.idle_metric and (running := _sum_of(step.idle_metric, text)):
-        return f"answered that {running:g} requests run"
+        return f"reported requests in flight: {running:g}"
     return None
 
 
 def _sum_of(metric: str, text: bytes) -> float | None:
-    """Return the sum of a metric's samples in Prometheus' text; None if it is not known."""
+    """Return the sum of a metric's samples in Prometheus' text, or None if it is unknown."""
     from prometheus_client.parser import text_string_to_metric_families  # takes 20 ms
 
     start = re.compile(re.escape(metric) + r"[\s{]")
     found = [line for line in text.decode(errors="replace").split("\n") if start.match(line)]
-    try:  # of these lines only: others may be what the parser does not take
+    try:  # only these lines, since the parser may refuse others
         families = [*text_string_to_metric_families("\n".join(found) + "\n")]
     except (ValueError, LookupError):
         return None
@@ -124,7 +124,7 @@ def _sum_of(metric: str, text: bytes) -> float | None:
 
 
 async def _whole(response: Response) -> bytes:
-    """Read a body to its end, which says that it is done; return how it begins."""
+    """Read a body to its end, which means that the step is done. Return its beginning."""
     text = b""
     while piece := await response.read():
         text += piece[: LONGEST_ANSWER - len(text)]
@@ -138,19 +138,19 @@ def _is_true(holds: str, text: bytes) -> bool:
         return jmespath.search(holds, json.loads(text)) is True
     except jmespath.exceptions.JMESPathError:
         return False
-    # It is no JSON, or nested beyond measure; or a function is not made for what it is given.
+    # The text is not JSON, or nested too deeply, or a function got an unsuitable argument.
     except (ValueError, TypeError, ArithmeticError, RecursionError):
         return False
 
 
 async def ask_for_one_token(model: Model, route: str = "") -> Token:
-    """Ask a model for one token, always in the same words.
+    """Ask a model for one token, always with the same question.
 
-    A model of another kind than chat or text has nothing to say, which is a failure.
+    A model of another kind than chat or text cannot answer. This is a failure.
 
     Args:
-        model: who is asked.
-        route: where; else at the first route that answers.
+        model: the model to ask.
+        route: the route to ask at; by default the first route that answers.
     """
     tokens: list[Token] = []
     for target in [route] if route else ONE_TOKEN:
@@ -177,7 +177,7 @@ async def _ask_for_a_token(model: Model, target: str, question: Mapping[str, obj
 
 
 def _token_in(text: bytes, target: str) -> Token:
-    """Return what stands in a completion; thoughts that are told apart count as well."""
+    """Return the text of a completion, including separate reasoning."""
     try:
         choice = json.loads(text)["choices"][0]
         said = choice.get("message", choice)
@@ -188,7 +188,7 @@ def _token_in(text: bytes, target: str) -> Token:
 
 
 async def _beginning(response: Response) -> str:
-    """Return how a body begins, as one line that a terminal can show; it may never come."""
+    """Return the beginning of a body, which may never come, as one line for a terminal."""
     text = b""
     with trio.move_on_after(LONGEST_WAIT):
         text = await response.read()
@@ -196,14 +196,14 @@ async def _beginning(response: Response) -> str:
 
 
 def _line(text: bytes) -> str:
-    """Return how a text begins, as one line that a terminal can show."""
+    """Return the beginning of a text, as one line that a terminal can show."""
     beginning = text[: 4 * MOST_SAID].decode(errors="replace")
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in beginning).split())
     return line if len(line) <= MOST_SAID else f"{line[:MOST_SAID]}..."
 
 
 async def hear_progress(model: Model, hear: Callable[[float], None]) -> None:
-    """Hear from llama.cpp's router how much of a load is done; of other servers there is nothing.
+    """Report how much of a load is done, as llama.cpp's router tells. Other servers do not tell.
 
     Source: ``GET /models/sse`` of llama.cpp's ``tools/server``.
 
@@ -224,13 +224,13 @@ async def hear_progress(model: Model, hear: Callable[[float], None]) -> None:
 
 
 def _share_told(line: bytes, name: str) -> float | None:
-    """Return what a line of the stream says of a model's load: the share that is done."""
+    """Return the share of a model's load that is done, as a line of the stream tells it."""
     try:
         event = json.loads(line.removeprefix(b"data:"))
         told = event["data"]["progress"] if event["model"] == name else {}
-        stages = told.get("stages") or [FIRST_STAGE]  # older ones name the present stage only
+        stages = told.get("stages") or [FIRST_STAGE]  # older servers name only the current stage
         stage, value = stages.index(told.get("current") or told.get("stage")), float(told["value"])
-    # It is no JSON or another event, as of a download; or it is of a stage without a share.
+    # Not JSON, or another event, such as for a download, or a stage without a share.
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     first = 1 - OF_A_LATER_STAGE * (len(stages) - 1)
@@ -246,7 +246,7 @@ async def _exchange(
     body: str = "",
     more: Mapping[str, str] = NONE,
 ) -> AsyncIterator[Response]:
-    # Not "connection: close": the side that closes keeps the port for a minute (TIME-WAIT).
+    # Not "connection: close": the closing side would keep the port for a minute (TIME-WAIT).
     headers: list[Header] = [(b"host", origin.authority.encode())]
     headers += [(name.lower().encode(), value.encode()) for name, value in more.items()]
     if body and not any(name == b"content-type" for name, _ in headers):

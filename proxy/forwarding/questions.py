@@ -1,7 +1,7 @@
-"""What a request asks for: which model, whether as a stream, and the body to pass on.
+"""What a request asks for: its model, whether it wants a stream, and the body to pass on.
 
-Owns reading a request's body, as much of it as is needed and no more: JSON is held and parsed, a
-form is read up to its model, everything else goes on as it arrives.
+Owns reading a request's body, only as far as needed. JSON is held and parsed. A form is read up to
+its model. Any other body is passed on as it arrives.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from proxy.http.exchange import Exchange
 from proxy.http.heads import FRAMING
 from proxy.naming.routes import NamedIn, Route
 
-if TYPE_CHECKING:  # werkzeug, which it needs, takes a tenth of the start
+if TYPE_CHECKING:  # it needs werkzeug, whose import takes a tenth of the start
     from proxy.forwarding.forms import FormUpload
 
     BoundaryOf = Callable[[bytes], bytes]
     ReadForm = Callable[[Incoming, bytes, float], Awaitable[FormUpload]]
 
 MOST_FIELDS = 1000
-LONGEST_FORM = 1024 * 1024  # bytes of a URL-encoded form in which its model is looked for
-AT_ONCE = 4 * 1024 * 1024  # bytes that are read in one go: some milliseconds
-LONGEST_NAME = 4096  # bytes of a model's name, as it is written
+LONGEST_FORM = 1024 * 1024  # bytes of a URL-encoded form that are searched for the model
+AT_ONCE = 4 * 1024 * 1024  # bytes that are parsed at once, which takes some milliseconds
+LONGEST_NAME = 4096  # bytes of a model's name, with its escapes
 BOM = b"\xef\xbb\xbf"
 IDENTITY = (b"", b"identity")
 
@@ -44,11 +44,11 @@ class Question:
     """A request, as far as it must be known to forward it.
 
     Attributes:
-        model: the name it asks for.
-        body: what is passed on.
-        stream: whether the answer is wanted as a stream of events.
+        model: the model's name in the request.
+        body: the body to pass on.
+        stream: whether the client wants the answer as a stream of events.
         is_json: whether the body is JSON.
-        form: the body, if it is a form of which the beginning was read.
+        form: the body, if it is a form whose beginning was read.
     """
 
     model: str
@@ -58,10 +58,10 @@ class Question:
     form: FormUpload | None = None
 
     async def rewrite(self, edits: list[Edit], model: str) -> None:
-        """Change the body, and let it name a model as its server does.
+        """Change the body, and put in the name that the model's server uses.
 
         Raises:
-            BadRequest: it is not the JSON that it seemed to be.
+            BadRequest: the body looked like JSON, but is not.
         """
         if self.form is not None:
             if model != self.model:
@@ -75,7 +75,7 @@ class Question:
 
 
 async def gently(steps: Steps[T]) -> T:
-    """Do work in steps, and let others have their turn between them."""
+    """Do work in steps, and let other tasks run between them."""
     while True:
         try:
             next(steps)
@@ -88,17 +88,17 @@ async def gently(steps: Steps[T]) -> T:
 async def read_question(
     route: Route, exchange: Exchange, incoming: Incoming, limits: Limits, holding: Holding
 ) -> Question:
-    """Read what is needed of a request.
+    """Read a request as far as needed.
 
     Args:
-        route: how it is forwarded.
-        exchange: its head.
-        incoming: its body.
-        limits: how long that may be.
-        holding: counts what is held of it.
+        route: how the request is forwarded.
+        exchange: the request's head.
+        incoming: the request's body.
+        limits: how long the body may be.
+        holding: counts the bytes of the body that are held.
 
     Raises:
-        BadRequest: no model can be found in it, or it is too long.
+        BadRequest: the request names no model, or its body is too long.
     """
     if route.named_in is NamedIn.PATH:
         return Question(model=route.model, body=await _pass_on(exchange, incoming, limits))
@@ -114,20 +114,20 @@ async def read_question(
     if not question.model:
         if question.form is not None:
             question.form.close()
-        raise no_model("give its name as 'model'")
+        raise no_model("set 'model' to the name of a model")
     return question
 
 
 def no_model(remedy: str) -> BadRequest:
-    """Return what is said to a request that names no model; llama-swap's status for it is 404."""
+    """Return the error for a request that names no model, with llama-swap's status 404."""
     return BadRequest(f"no model id could be identified: {remedy}", status=404, param="model")
 
 
 async def _pass_on(exchange: Exchange, incoming: Incoming, limits: Limits) -> bytes | Upload:
-    """Return the body as it arrives; a request without one has none to wait for."""
+    """Return the body to pass on as it arrives. If there is none, do not wait for one."""
     if not FRAMING.isdisjoint(exchange.fields):
         return incoming.as_upload(limits.upload)
-    # After the head of a websocket's request nothing ends: its bytes come later.
+    # A websocket's request has no end after its head: the websocket's bytes follow later.
     return b"" if exchange.is_raw else await incoming.read()
 
 
@@ -143,7 +143,7 @@ async def _read_body(
     if b"content-encoding" in exchange.fields:
         _refuse_coded(exchange.fields[b"content-encoding"])
     body = await hold(incoming, limits.held, holding)
-    # What curl -d sends says that it is a form, whatever it is.
+    # curl -d labels every body as a form.
     if b"json" in lowered or _begins_like_json(body):
         asked = _asked(body) or await _asked_of_large(body)
         model = asked.model if isinstance(asked.model, str) else _as_text(asked.model)
@@ -154,14 +154,14 @@ async def _read_body(
 
 
 async def _read_form(kind: bytes, incoming: Incoming, limits: Limits) -> FormUpload:
-    """Read a form up to its model; its reader is loaded for the first one, in a thread.
+    """Read a form up to its model. For the first form, a thread loads the module that reads forms.
 
     Raises:
-        BadRequest: it is no form, too long, or cannot be read by this process any more.
+        BadRequest: it is not a form, is too long, or this process can no longer read forms.
     """
     try:
         if not _reader_of_forms.cache_info().currsize:
-            with suppress(RuntimeError):  # there is no thread left: then all others wait, too
+            with suppress(RuntimeError):  # without a thread, the import below blocks every task
                 await trio.to_thread.run_sync(_reader_of_forms)
         boundary_of, read_form = _reader_of_forms()
     except ImportError as error:
@@ -177,10 +177,10 @@ def _reader_of_forms() -> tuple[BoundaryOf, ReadForm]:
 
 
 def _refuse_coded(said: bytes) -> None:
-    """Refuse a body that we would have to decode before we can read it (RFC 9110, 15.5.16)."""
+    """Refuse an encoded body, which would have to be decoded first (RFC 9110, 15.5.16)."""
     coding = said.strip().lower()
     if coding not in IDENTITY:
-        text = f"the body is coded ({coding.decode('latin-1')}): send it as it is"
+        text = f"the body has the encoding {coding.decode('latin-1')}: send it without encoding"
         raise BadRequest(text, status=415, headers={"Accept-Encoding": "identity"})
 
 
@@ -189,34 +189,34 @@ def _begins_like_json(body: Held) -> bool:
 
 
 def _as_text(model: object) -> str:
-    """Return a model's name that is no text; a number is one, as in llama-swap."""
+    """Return a name that is not text. As in llama-swap, a number is a name."""
     return str(model) if type(model) in (int, float) else ""
 
 
 def _first(encoded: bytes) -> dict[str, str]:
-    """Return the fields of a query, or of a URL-encoded form; of several values the first."""
+    """Return the first value of each field of a query, or of a URL-encoded form."""
     try:
         return dict(reversed(parse_qsl(encoded.decode("latin-1"), max_num_fields=MOST_FIELDS)))
-    except ValueError:  # to read millions of them would hold up everybody
+    except ValueError:  # reading millions of fields would block every task
         return {}
 
 
 def _field(encoded: Held, name: bytes) -> str:
-    """Return a field of a URL-encoded form; the others are not decoded."""
+    """Return a field of a URL-encoded form. Other fields are not decoded."""
     _, found, rest = (b"&" + encoded).partition(b"&" + name + b"=")
     value = rest[:LONGEST_NAME].partition(b"&")[0] if found else b""
     return unquote_plus(value.decode("latin-1"))
 
 
 class Asked(msgspec.Struct):
-    """What is needed of a body; all else is skipped, and not built."""
+    """The needed members of a body. All others are skipped, not built."""
 
     model: str | int | float | None = None
     stream: bool | None = None
 
 
 class _Loosely(msgspec.Struct):
-    """The same, whatever kinds of values they are."""
+    """The same members, with values of any kind."""
 
     model: msgspec.Raw = msgspec.Raw(b"null")
     stream: msgspec.Raw = msgspec.Raw(b"null")
@@ -228,10 +228,10 @@ NAMES_BEGIN = b'"-0123456789'
 
 
 def _asked(body: Held) -> Asked | None:
-    """Return what a JSON body asks for; None if that must be found out in steps.
+    """Return what a JSON body asks for. None if the body must be read in steps.
 
     Raises:
-        BadRequest: it is none.
+        BadRequest: the body is not a JSON object.
     """
     if len(body) > AT_ONCE:
         return None
@@ -241,12 +241,12 @@ def _asked(body: Held) -> Asked | None:
     except msgspec.ValidationError:
         return _of_other_kinds(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # Half an emoji, NaN, deep nesting: whether that is JSON, the model server may say.
+        # Half an emoji, NaN, deep nesting: the model server decides whether that is JSON.
         return None
 
 
 def _of_other_kinds(text: Held) -> Asked:
-    """Return what a body asks for whose model is no name, or whose `stream` is no truth value."""
+    """Return what a body asks for if its `model` or `stream` has an unexpected type."""
     try:
         found = _LOOSE.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -260,7 +260,7 @@ async def _asked_of_large(body: Held) -> Asked:
         found = await gently(look_into(body, start, ("model", "stream").__contains__))
     except NotJson as error:
         raise no_model(f"the body is not JSON: {error}") from None
-    # In their order, so that of several the last one counts, as for most readers of JSON.
+    # In order, so that the last of several equal keys counts, as with most JSON parsers.
     values = {
         json.loads(body[one.start : one.value].rstrip().removesuffix(b":")): bytes(
             body[one.value : min(one.end, one.value + LONGEST_NAME)]
@@ -271,15 +271,15 @@ async def _asked_of_large(body: Held) -> Asked:
 
 
 def _name_in(value: bytes) -> str | int | float | None:
-    """Return a JSON value that may be a model's name; none of another kind is built.
+    """Return a JSON value that may be a model's name. Values of other types are not built.
 
     Raises:
-        BadRequest: it is a name that cannot be read.
+        BadRequest: the name cannot be decoded.
     """
     if not value or value[0] not in NAMES_BEGIN:
         return None
     try:
         name: str | int | float = _NAME.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise no_model("the body's model is no name") from None
+        raise no_model("'model' in the body cannot be read as a name") from None
     return name

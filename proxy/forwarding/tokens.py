@@ -1,7 +1,7 @@
-"""How many tokens an answer took, as its model server says itself. Pure functions.
+"""How many tokens an answer took, as its model server states. Pure functions.
 
-Owns the places where servers say it: ``usage`` of OpenAI's and Anthropic's APIs, and ``timings`` of
-llama.cpp, which win, as in llama-swap.
+Owns the places where servers state this: ``usage`` of OpenAI's and Anthropic's APIs, and
+``timings`` of llama.cpp. As in llama-swap, ``timings`` takes precedence.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import msgspec
 
 
 class Tokens(NamedTuple):
-    """What one answer took; None is unknown.
+    """The tokens of one answer; None is unknown.
 
     Attributes:
         prompt: tokens of the prompt.
         generated: tokens of the answer.
-        cached: those of the prompt that were in a cache.
+        cached: tokens of the prompt that were in a cache.
         drafted: tokens that a smaller model proposed.
-        accepted: those of them that were taken.
-        prompt_speed: tokens a second in which the prompt was read, as the server says.
-        speed: tokens a second in which the answer was made, as the server says.
+        accepted: proposed tokens that were accepted.
+        prompt_speed: tokens of the prompt that were read per second, as the server states.
+        speed: tokens of the answer that were made per second, as the server states.
     """
 
     prompt: int | None = None
@@ -37,7 +37,7 @@ class Tokens(NamedTuple):
     speed: float | None = None
 
     def updated(self, later: Tokens) -> Tokens:
-        """Return what is known after more was said."""
+        """Return these counts, updated by later ones."""
         if self is UNKNOWN:
             return later
         said = {name: value for name, value in later._asdict().items() if value is not None}
@@ -47,19 +47,19 @@ class Tokens(NamedTuple):
 UNKNOWN = Tokens()
 DECODER = json.JSONDecoder()
 NAMED = re.compile(rb'"(usage|timings)"\s*:\s*(?=\{)')
-MOST = 8  # objects of a text, the last ones
-MOST_TOKENS = 1 << 53  # beyond that nobody counts, and no file can hold it
+MOST = 8  # objects of a text that are read, the last ones
+MOST_TOKENS = 1 << 53  # no real count is larger, and no file can store a larger one
 LONGEST = 4096  # bytes of one such object
 
 
 def tokens_of(text: bytes) -> Tokens:
-    """Read the counts from an answer or a part of it; what is said later wins.
+    """Read the counts from an answer or a part of it. Later counts take precedence.
 
-    Only the objects themselves are parsed. In a text that a model wrote their names have a
+    Only the objects themselves are parsed. If a model writes these names in its text, they have a
     backslash before each quote.
     """
     found = timed = UNKNOWN
-    if b'"usage"' not in text and b'"timings"' not in text:  # quicker than to look for both
+    if b'"usage"' not in text and b'"timings"' not in text:  # faster than the pattern for both
         return found
     if text.startswith(b"{") and (counts := _of_whole(text)):  # as most answers are
         return counts
@@ -73,7 +73,7 @@ def tokens_of(text: bytes) -> Tokens:
 
 
 class _Said(msgspec.Struct):
-    """What is looked for in an answer that is one object; all else is skipped, and not built."""
+    """The wanted members of an answer that is one object. All others are skipped, not built."""
 
     usage: Any = None
     timings: Any = None
@@ -83,7 +83,7 @@ _WHOLE = msgspec.json.Decoder(_Said)
 
 
 def _of_whole(text: bytes) -> Tokens | None:
-    """Return what a whole answer says; None if it is none, or says it further inside."""
+    """Return the counts in a whole answer. None if it is not whole, or has them deeper inside."""
     try:
         said = _WHOLE.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,7 +1,7 @@
-"""A websocket's two directions, and when a silent one makes room.
+"""The two directions of a websocket, and when a silent websocket makes room.
 
-Owns the time of its last byte: a websocket that says nothing would keep those who wait for another
-model out for as long as it likes.
+Owns the time of the last byte. Without a limit, a silent websocket could keep out the requests for
+another model forever.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import trio
 from proxy.http.bodies import Incoming
 from proxy.http.upstream import Response
 
-REASON = b"another model is waited for"
+REASON = b"requests for another model wait"
 TRY_AGAIN_LATER = 1013  # in IANA's registry of websocket close codes
-FINAL_CLOSE = 0x88  # RFC 6455, 5.2: the only frame of its message; it closes
+FINAL_CLOSE = 0x88  # RFC 6455, 5.2: a close frame, the only frame of its message
 CLOSING = bytes((FINAL_CLOSE, 2 + len(REASON))) + TRY_AGAIN_LATER.to_bytes(2, "big") + REASON
 
 
@@ -26,8 +26,8 @@ class Courtesy:
     """When a silent websocket makes room.
 
     Attributes:
-        others_wait: returns once others wait for its model's room.
-        silence: seconds without a byte, either way, after which it makes room then.
+        others_wait: returns once requests for another model wait for the room of its model.
+        silence: seconds without a byte in either direction, after which it then makes room.
     """
 
     others_wait: Callable[[], Awaitable[None]]
@@ -39,15 +39,15 @@ NOBODY_ELSE = Courtesy(trio.sleep_forever, inf)
 
 @attrs.define(eq=False)
 class Tunnel:
-    """One websocket, as what its model server says.
+    """One websocket, read like an answer of its model server.
 
     Attributes:
         response: the model server's side.
-        incoming: what the client says.
-        courtesy: when it makes room for others.
-        is_in_the_way: whether it has been silent for too long.
-        is_between_pieces: whether all that the model server has said is sent.
-        done: whether its end is known before it is read, which it never is.
+        incoming: the client's side.
+        courtesy: when the websocket makes room.
+        is_in_the_way: whether the websocket was silent for too long while other requests waited.
+        is_between_pieces: whether all bytes from the model server were sent on.
+        done: whether the end is known before it is read: never.
     """
 
     response: Response
@@ -59,7 +59,7 @@ class Tunnel:
     _last: float = attrs.field(factory=trio.current_time, init=False)
 
     async def read(self) -> bytes:
-        """Return what the model server says next; nothing at its end."""
+        """Return the next bytes from the model server; nothing at the end."""
         self.is_between_pieces = True
         piece = await self.response.read()
         self.is_between_pieces = False
@@ -67,13 +67,13 @@ class Tunnel:
         return piece
 
     async def to_server(self) -> None:
-        """Pass on what the client says, until its end."""
+        """Pass the client's bytes on, until the end."""
         while piece := await self.incoming.read():
             self._last = trio.current_time()
             await self.response.send(piece)
 
     async def until_in_the_way(self) -> None:
-        """Return when it has been silent for long, and others wait."""
+        """Return when the websocket has been silent for too long and other requests wait."""
         while True:
             await self.courtesy.others_wait()
             left = self._last + self.courtesy.silence - trio.current_time()

@@ -1,6 +1,6 @@
 """Where to listen: HOST:PORT, a unix socket, or sockets that systemd has opened already.
 
-Owns the forms of an address and the opening of listeners. Serving the connections is `listening`'s.
+Owns the forms of an address and the opening of listeners. `listening` serves the connections.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import attrs
 import trio
 
 BACKLOG = 4096  # with the default of 100, a burst of clients waits seconds for its handshakes
-EVERYWHERE = ""  # as llama-swap's ``:8080``: all addresses, of IPv4 and of IPv6
+EVERYWHERE = ""  # as with llama-swap's ``:8080``: all addresses, of IPv4 and of IPv6
 UNIX = "unix:"
 FIRST_INHERITED = 3  # the first descriptor of sd_listen_fds(3)
-# A peer that is gone is found in a minute: after so many seconds of silence, so many questions.
+# A client that is gone is detected in a minute: 30 seconds of silence, then 3 probes.
 KEEP_ALIVE_PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 HIGHEST_PORT = 65535
-NOT_FOR_OTHERS = 0o117  # umask of a socket: owner and group, and less where the umask says so
+NOT_FOR_OTHERS = 0o117  # umask of a socket: owner and group, or less if the umask says so
 
 
 @attrs.frozen
@@ -32,8 +32,8 @@ class Address:
 
     Attributes:
         host: name or address; empty for every address of this machine.
-        port: 0 takes any port that is free.
-        path: of a unix socket, in place of both.
+        port: the port; 0 takes any free port.
+        path: the path of a unix socket, instead of host and port.
     """
 
     host: str = ""
@@ -45,7 +45,7 @@ class Address:
         """Read ``HOST:PORT``, ``:PORT`` or ``unix:PATH``.
 
         Raises:
-            ValueError: the text is none of these.
+            ValueError: the text has none of these forms.
         """
         if text.startswith(UNIX):
             if path := text.removeprefix(UNIX).removeprefix("//"):
@@ -60,7 +60,7 @@ class Address:
 
 
 async def open_listeners(address: Address) -> list[trio.SocketListener]:
-    """Listen on an address; on sockets that systemd has opened for this process, if there are any.
+    """Listen on sockets that systemd has opened for this process, or else on an address.
 
     Raises:
         OSError: the address is taken, or does not belong to this machine.
@@ -80,9 +80,9 @@ async def open_listeners(address: Address) -> list[trio.SocketListener]:
 
 
 def _keep_alive(listener: trio.SocketListener) -> None:
-    """Let the system ask silent clients whether they are there; accepted connections inherit it.
+    """Let the system probe silent clients. Accepted connections inherit this setting.
 
-    TCP_USER_TIMEOUT would count a client that only does not read for a while as gone: see `wire`.
+    TCP_USER_TIMEOUT would also drop a client that only does not read for a while: see `wire`.
     """
     listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in KEEP_ALIVE_PROBES.items():
@@ -91,10 +91,10 @@ def _keep_alive(listener: trio.SocketListener) -> None:
 
 
 def _open_unix(path: Path) -> trio.SocketListener:
-    """Listen on a unix socket, which its owner may use, and its group if the umask lets it.
+    """Listen on a unix socket for its owner, and for its group if the umask allows that.
 
-    The socket of a daemon that was killed is in the way, and is removed; that of one that answers
-    is not.
+    The socket that a killed daemon has left is removed. If a daemon answers on the socket, the
+    socket stays.
     """
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(path.stat().st_mode) and not _is_answered(path):
@@ -125,7 +125,7 @@ def _is_answered(path: Path) -> bool:
 
 
 def _inherited() -> list[trio.SocketListener]:
-    """Return the sockets of sd_listen_fds(3); model servers must not take them for theirs."""
+    """Return the sockets of sd_listen_fds(3), and keep model servers from inheriting them."""
     given, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)
     if given != str(os.getpid()) or not count.isdecimal():
@@ -140,7 +140,7 @@ def _inherited() -> list[trio.SocketListener]:
 
 @contextmanager
 def removed_at_end(listeners: Iterable[trio.SocketListener], address: Address) -> Iterator[None]:
-    """Remove the file of a unix socket after the block, unless another socket has its place."""
+    """Remove the file of a unix socket after the block, unless another socket has replaced it."""
     file = Path(address.path) if address.path else None
     ours = file is not None and any(one.socket.getsockname() == address.path for one in listeners)
     number = file.stat().st_ino if file is not None and ours else None
@@ -154,7 +154,7 @@ def removed_at_end(listeners: Iterable[trio.SocketListener], address: Address) -
 
 
 def shown(listener: trio.SocketListener, *, tls: bool) -> str:
-    """Return the address of a listener as clients are given it."""
+    """Return the address of a listener in the form that clients use."""
     where = listener.socket.getsockname()
     if isinstance(where, str | bytes):
         return f"{UNIX}{os.fsdecode(where)}"

@@ -1,7 +1,7 @@
-"""What arrives on a client's connection: bytes in, exchanges that wait to be served out.
+"""What arrives on a client's connection: bytes go in, exchanges that wait to be served come out.
 
-Owns what counts as a request: httptools' callbacks as one object's state, RFC 9112's framing, and
-the end of HTTP where a websocket begins. Does no I/O.
+Owns what counts as a request: the state behind httptools' callbacks, RFC 9112's framing, and the
+end of HTTP where a websocket begins. Does no I/O.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Arrivals:
     """The requests of one connection, from their first byte until they are served.
 
     Attributes:
-        waiting: those whose head is whole, in the order of their coming.
-        arriving: the last of them, if more of it comes; it may be served already.
-        raw: the one behind whose head another protocol begins.
-        head_size: bytes of a head that is not whole.
-        head_began: when its first byte came.
+        waiting: requests whose head is whole, in the order of arrival.
+        arriving: the last of them while its body still arrives; it may already be served.
+        raw: the request after whose head another protocol begins.
+        head_size: bytes of a head that is not whole yet.
+        head_began: when the first byte of that head came.
         buffered: bytes of bodies that were not taken yet.
     """
 
@@ -50,12 +50,12 @@ class Arrivals:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more should be read for now."""
+        """Whether the connection should read no more for now."""
         return self.buffered > MOST_BUFFERED or len(self.waiting) > MOST_WAITING
 
     @property
     def is_partial(self) -> bool:
-        """Whether the last request is not whole."""
+        """Whether the last request is not whole yet."""
         return self.arriving is not None or self.head_size > 0
 
     def take(self, data: bytes) -> None:
@@ -67,13 +67,13 @@ class Arrivals:
             is_first = not self.head_size
             self.head_size += len(data)
             data = self._parse(data)
-            if is_first and self.head_size:  # it is not whole
+            if is_first and self.head_size:  # the head is not whole
                 self.head_began = trio.current_time()
-        if self.head_size > LONGEST_HEAD and not self.raw:  # or a body's trailer without end
+        if self.head_size > LONGEST_HEAD and not self.raw:  # or an endless trailer of a body
             self._reject(TOO_LONG)
 
     def _parse(self, data: bytes) -> bytes:
-        """Let the parser have bytes; return those that are to be looked at again."""
+        """Give bytes to the parser, and return the bytes that must be taken again."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -83,7 +83,7 @@ class Arrivals:
         return b""
 
     def _after_upgrade(self, rest: bytes) -> bytes:
-        """Let a websocket's bytes through as they are; ignore any other wish (RFC 9110, 7.8)."""
+        """Pass a websocket's bytes on as they are. Ignore other upgrades (RFC 9110, 7.8)."""
         asking = self.waiting[-1]
         self.head_size = 0
         if asking.wants_websocket:
@@ -92,13 +92,13 @@ class Arrivals:
             return rest
         self.waiting.pop()
         if asking.method == "CONNECT":
-            self._reject(Reject(405, "this is no proxy for other servers"))
+            self._reject(Reject(405, "CONNECT is not supported: llamadoze is not a general proxy"))
             return b""
         self._parser = httptools.HttpRequestParser(self)
         return asking.head_without_upgrade() + rest
 
     def _reject(self, reason: Reject) -> None:
-        """Answer after those that came before; listen to nothing more."""
+        """Answer with the reason, after the requests that came before; then ignore all bytes."""
         if self.arriving is not None:
             self.arriving.fail(reason)
         else:
@@ -121,9 +121,9 @@ class Arrivals:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; trailers are not listened to."""
+        """A header. Trailers are ignored."""
         if self.arriving is None and len(self._headers) <= MOST_HEADERS:
-            # Blanks at a value's end are no part of it (RFC 9110, 5.5).
+            # Blanks at the end of a value do not belong to the value (RFC 9110, 5.5).
             self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
@@ -139,7 +139,7 @@ class Arrivals:
             exchange.fail(reason)
 
     def on_body(self, data: bytes) -> None:
-        """A part of the body, free of its framing."""
+        """A part of the body, without its framing."""
         self.head_size = 0
         if self.arriving is not None:
             self._add(self.arriving, data)

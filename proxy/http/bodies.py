@@ -1,7 +1,7 @@
 """A request's body on its way in: held in memory, or passed on as it arrives.
 
-Owns the limits of both. What is passed on is asked for when the model server takes it, so that a
-fast client is slowed down instead of filling the memory.
+Owns the limits of both. A body that is passed on is only read as fast as the model server takes it.
+A fast client is therefore slowed down and does not fill the memory.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import trio
 from proxy.http.errors import BadRequest
 
 Held = bytes | bytearray
-"""A body in memory; in parts it comes into a bytearray, so that they need no joining."""
+"""A body in memory. A body that comes in parts is a bytearray, so that nothing must be joined."""
 
 MIB = 1024 * 1024
-LEAST_FLOW = 256  # bytes a second that must come of a body, on average
-PATIENCE = 10.0  # seconds that it may be behind, while a model is kept for it
-PATIENCE_BEFORE = 30.0  # the same, while it only takes room
+LEAST_FLOW = 256  # bytes of a body that must arrive each second, on average
+PATIENCE = 10.0  # seconds that a body may be behind, while a model is kept for it
+PATIENCE_BEFORE = 30.0  # the same, while the body only takes memory
 
 
 class Upload(Protocol):
@@ -29,19 +29,19 @@ class Upload(Protocol):
 
     @property
     def length(self) -> int | None:
-        """Its size in bytes, if it is known."""
+        """The size in bytes, if it is known."""
 
     async def read(self) -> bytes:
-        """Return its next part; nothing at its end.
+        """Return the next part; nothing at the end.
 
         Raises:
-            Unsendable: there is more of it than is accepted.
+            Unsendable: the body is longer than the limit.
         """
 
 
 @attrs.frozen
 class Limits:
-    """How long bodies may be, in bytes; the names are of the settings in MiB."""
+    """How long bodies may be, in bytes: one held body, one upload, and all held bodies."""
 
     held: float = inf
     upload: float = inf
@@ -49,19 +49,19 @@ class Limits:
 
     @classmethod
     def of(cls, max_body: int, max_upload: int, max_bodies: int) -> Limits:
-        """Take the configuration's limits; 0 is none."""
+        """Take the configuration's limits in MiB; 0 means no limit."""
         return cls(max_body * MIB or inf, max_upload * MIB or inf, max_bodies * MIB or inf)
 
 
 def too_long(limit: float, setting: str) -> BadRequest:
     """Return the refusal of a body that is longer than a setting allows."""
-    text = f"the body has more than {limit / MIB:g} MiB, which is {setting}"
+    text = f"the request body is larger than {limit / MIB:g} MiB, the limit set by {setting}"
     return BadRequest(text, status=413)
 
 
 @attrs.define(eq=False)
 class Budget:
-    """What bodies may take of the memory, all that are held at once together.
+    """The memory that all held bodies together may take.
 
     Attributes:
         limit: in bytes.
@@ -72,13 +72,13 @@ class Budget:
     held: int = attrs.field(default=0, init=False)
 
     def holding(self) -> Holding:
-        """Return the count of what one request holds; use it as ``with``."""
+        """Return the share of one request. Use it in a ``with`` statement."""
         return Holding(self)
 
 
 @attrs.define(eq=False)
 class Holding:
-    """What one request holds of the budget."""
+    """The share of the budget that one request takes."""
 
     _budget: Budget
     size: int = attrs.field(default=0, init=False)
@@ -90,26 +90,29 @@ class Holding:
         self._budget.held -= self.size
 
     def add(self, size: int) -> None:
-        """Hold so many bytes more.
+        """Take `size` more bytes of the budget.
 
         Raises:
-            BadRequest: there is no room for them now, or there never is.
+            BadRequest: the budget has no room for the bytes now, or never has.
         """
         budget = self._budget
         if self.size + size > budget.limit:
             raise too_long(budget.limit, "maxBodies")
         if budget.held + size > budget.limit:
-            text = f"other requests' bodies hold {budget.limit / MIB:g} MiB, which is maxBodies"
+            text = (
+                f"the bodies of other requests take all {budget.limit / MIB:g} MiB of memory that "
+                "maxBodies allows: retry later"
+            )
             raise BadRequest(text, status=503, code="bodies_full", headers={"Retry-After": "1"})
         budget.held += size
         self.size += size
 
 
 class Source(Protocol):
-    """Whoever a body comes from: an exchange.
+    """Where a body comes from: an exchange.
 
     Attributes:
-        all_read: whether all of it was read.
+        all_read: whether all of the body was read.
     """
 
     all_read: bool
@@ -123,8 +126,8 @@ class Incoming:
     """The body of a request, on its way in.
 
     Attributes:
-        source: where it comes from.
-        length: in bytes, if the client has said it.
+        source: where the body comes from.
+        length: in bytes, if the client has stated it.
     """
 
     source: Source
@@ -140,18 +143,18 @@ class Incoming:
         return cls(source, int(fields.get(b"content-length") or 0))
 
     async def read(self) -> bytes:
-        """Return the next part; nothing at the end. Who leaves before that is not heard here: the
+        """Return the next part; nothing at the end. If the client disconnects before the end, the
         call is cancelled."""
         return await self.source.read()
 
     async def flow(self, patience: float = PATIENCE) -> bytes:
-        """Return the next part of a body that takes room, or keeps a model: it must not only drip.
+        """Return the next part of a body that takes memory or keeps a model. It must not be slow.
 
         Args:
-            patience: seconds that it may be behind.
+            patience: seconds that the body may be behind.
 
         Raises:
-            BadRequest: less has come than `LEAST_FLOW` asks for, since it was first waited for.
+            BadRequest: the body has come more slowly than `LEAST_FLOW` while tasks waited for it.
         """
         began = trio.current_time()
         left = patience + self._flowed / LEAST_FLOW - self._waited
@@ -159,16 +162,16 @@ class Incoming:
             piece = await self.read()
         self._waited += trio.current_time() - began
         if scope.cancelled_caught:
-            text = f"the body came too slowly: less than {LEAST_FLOW} bytes a second"
+            text = f"the request body came too slowly: less than {LEAST_FLOW} bytes a second"
             raise BadRequest(text, status=408, code="body_too_slow")
         self._flowed += len(piece)
         return piece
 
     def as_upload(self, limit: float) -> Passed:
-        """Return the body to be passed on; one that is too long is refused before it is read.
+        """Return the body to be passed on. A body that is too long is refused before it is read.
 
         Raises:
-            BadRequest: the client has said that it is too long.
+            BadRequest: the length that the client has stated is above the limit.
         """
         if self.length is not None and self.length > limit:
             raise too_long(limit, "maxUpload")
@@ -179,12 +182,12 @@ async def hold(incoming: Incoming, limit: float, holding: Holding) -> Held:
     """Return a body as a whole.
 
     Raises:
-        BadRequest: it has more bytes than the limit, or than there is room for.
+        BadRequest: the body has more bytes than the limit, or than there is room for.
     """
     if (incoming.length or 0) > limit:
         raise too_long(limit, "maxBody")
     source = incoming.source
-    first = await source.read()  # most are whole then; to watch the clock would cost a tenth
+    first = await source.read()  # mostly the whole body; watching the clock would cost a tenth
     holding.add(len(first))
     if source.all_read and len(first) <= limit:
         return first
@@ -207,14 +210,14 @@ class Passed:
 
     @property
     def length(self) -> int | None:
-        """Its size, if the client has said it."""
+        """The size, if the client has stated it."""
         return self._incoming.length
 
     async def read(self) -> bytes:
-        """Return its next part; nothing at its end.
+        """Return the next part; nothing at the end.
 
         Raises:
-            BadRequest: there is more than the limit.
+            BadRequest: the body is longer than the limit.
         """
         piece = await self._incoming.flow()
         self._size += len(piece)

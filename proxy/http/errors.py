@@ -1,7 +1,7 @@
-"""Errors as clients see them: a status, and llama-swap's form of OpenAI's JSON, made in this place.
+"""Errors as clients see them: a status, and JSON in OpenAI's form as llama-swap sends it.
 
-Owns which error has which status and what it is called. In which form an API's streams carry an
-error is in `dialects`.
+Owns the status, the type and the code of each error. `dialects` owns the form in which the streams
+of each API carry an error.
 """
 
 from __future__ import annotations
@@ -55,20 +55,20 @@ KINDS: dict[int, tuple[str, str]] = {
     504: ("server_error", "gateway_timeout"),
     508: ("server_error", "loop_detected"),
 }
-"""Type and code by status, as llama-swap has them."""
+"""Type and code by status. They are the same as llama-swap's."""
 NOT_FOR_CACHES: Header = (b"cache-control", b"no-store")
-"""On all answers of our own: what one may read, another may not (RFC 9111, 5.2.2.5)."""
+"""On all answers of our own: one client may read what another may not (RFC 9111, 5.2.2.5)."""
 JSON, TEXT, PAGE = "application/json", "text/plain", "text/html"
-PARAMETER = re.compile(r";(?!\s*[qQ]\s*=)[^;,]*")  # of a kind, such as its charset; q is none
-INTERNAL = "internal error; the daemon's log has more"
-LONGEST_WAIT = 3600  # seconds that a client is told to wait, whatever is foretold
-LONGEST_ACCEPT = 1024  # bytes; longer ones get JSON
+PARAMETER = re.compile(r";(?!\s*[qQ]\s*=)[^;,]*")  # of a media type, such as its charset; not q
+INTERNAL = "internal error in llamadoze: see the daemon's log"
+LONGEST_WAIT = 3600  # seconds; a client is never told to wait longer, whatever the forecast says
+LONGEST_ACCEPT = 1024  # bytes; a longer Accept header gets JSON
 OF_PROGRAMS = (b"", b"*/*", b"application/json", b"application/json, text/event-stream")
-"""Kinds of which JSON is the best, or as good as any."""
+"""Values of Accept for which JSON is the best form, or as good as any."""
 
 
 class BadRequest(Unsendable):
-    """The client sent what cannot be served: it must send something else."""
+    """The client sent a request that cannot be served. It must send a different one."""
 
     def __init__(
         self,
@@ -86,11 +86,11 @@ class BadRequest(Unsendable):
 
 
 def needs_restart(what: str, error: ImportError) -> BadRequest:
-    """Return what is said where a module can be loaded no more that is needed only now.
+    """Return the error for a module that is first needed now and can no longer be loaded.
 
-    That is so when another version was installed while this process runs.
+    This happens if another version was installed while this process runs.
     """
-    return BadRequest(f"{what} cannot be read until llamadoze is started again: {error}", 503)
+    return BadRequest(f"{what} cannot be read until you restart llamadoze: {error}", 503)
 
 
 @attrs.frozen
@@ -106,7 +106,10 @@ class Problem:
     given: Mapping[str, Any] | None = None
 
     def error(self) -> Mapping[str, Any]:
-        """Return what OpenAI's clients turn into an exception; a model server's own, if given."""
+        """Return the object that OpenAI's clients turn into an exception.
+
+        If a model server's own error is given, return that.
+        """
         if self.given is not None:
             return self.given
         kind, code = KINDS.get(
@@ -122,7 +125,7 @@ class Problem:
         }
 
     def body(self) -> bytes:
-        """Return the error as JSON; ``type`` is Anthropic's mark of one."""
+        """Return the error as JSON. Anthropic's clients recognise an error by ``type``."""
         return json.dumps({"type": "error", "src": "llamadoze", "error": self.error()}).encode()
 
     def fields(self) -> list[Header]:
@@ -131,9 +134,9 @@ class Problem:
         return [(b"content-type", b"application/json"), NOT_FOR_CACHES, *extra]
 
     def said_to(self, accept: bytes) -> tuple[list[Header], bytes]:
-        """Return headers and body in the form a client likes best: JSON, text, or HTML.
+        """Return headers and body in the form that the client prefers: JSON, text, or HTML.
 
-        A client that is to come back later gets JSON, as from llama-swap.
+        With status 429, every client gets JSON, as from llama-swap.
         """
         fields, body = self.fields(), self.body()
         text = f"llamadoze: {self.message}"
@@ -145,21 +148,21 @@ class Problem:
 
 
 async def ready_to_say(accept: bytes) -> None:
-    """Load what the choice of a form needs, in a thread. Only browsers need it, and few errors."""
+    """Load the module that chooses a form, in a thread. Only errors to browsers need it."""
     if accept not in OF_PROGRAMS and "werkzeug.http" not in sys.modules:
-        # There is no thread left: then everybody waits for it. Or its files have gone.
+        # If no thread is left, the import blocks every task later. Or its files are gone.
         with suppress(RuntimeError, ImportError):
             await trio.to_thread.run_sync(import_module, "werkzeug.http")
 
 
 def _liked_best(accept: bytes) -> str:
-    """Return the form that a client prefers to JSON; JSON if there is none (RFC 9110, 12.5.1)."""
+    """Return the form that a client prefers to JSON, or JSON by default (RFC 9110, 12.5.1)."""
     if accept in OF_PROGRAMS or len(accept) > LONGEST_ACCEPT:
         return JSON
     try:
         from werkzeug.datastructures import MIMEAccept  # loaded by `ready_to_say`
         from werkzeug.http import parse_accept_header
-    except ImportError:  # another version was installed while this one runs
+    except ImportError:  # another version was installed while this process runs
         return JSON
 
     bare = PARAMETER.sub("", accept.decode("latin-1"))
@@ -172,7 +175,7 @@ def _header(name: str, value: str) -> Header:
 
 
 def _page(status: int, text: str) -> bytes:
-    import html  # which has a table of all names of letters
+    import html  # it loads a large table of character names
 
     said = html.escape(text)
     page = f"<!doctype html><title>{status}</title><h1>{status}</h1><p>{said}</p>\n"
@@ -180,18 +183,18 @@ def _page(status: int, text: str) -> bytes:
 
 
 def unforeseen(_: str) -> Forecast | None:
-    """Know of no model when it will be ready."""
+    """Return no forecast for any model."""
     return None
 
 
 def problem_of(
     error: Exception, ready_in: Callable[[str], Forecast | None] = unforeseen
 ) -> Problem:
-    """Say an error to a client.
+    """Return the problem that tells a client of an error.
 
     Args:
         error: one of `EXPECTED`, or a fault of the program.
-        ready_in: tells when a model will be ready, as far as that is known.
+        ready_in: returns when a model will be ready, if that is known.
     """
     message = str(error)
     match error:
@@ -229,10 +232,10 @@ def problem_of(
 
 
 def _again(ready: Forecast | None, otherwise: float) -> Mapping[str, str]:
-    """Say when to come back: when the model will be ready, if that is known."""
+    """Tell the client when to retry: when the model will be ready, if that is known."""
     known = otherwise if ready is None else ready.seconds
     return {"Retry-After": str(max(1, ceil(min(known, LONGEST_WAIT))))}
 
 
 EXPECTED = (BadRequest, SupervisorError, UpstreamError)
-"""What `problem_of` has words for; anything else is a fault of the program."""
+"""The errors that `problem_of` explains to clients. Any other is a fault of the program."""

@@ -1,7 +1,7 @@
 """One request on a client's connection and the response to it.
 
-Owns the request's bytes until they are taken, and the response's framing (RFC 9112). When and
-whether it is served is the connection's.
+Owns the request's bytes until they are taken, and the response's framing (RFC 9112). The connection
+decides whether and when the request is served.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from proxy.http.parsing import BODILESS, UPGRADED
 from proxy.http.wire import Wire
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-SMALL = 1024  # bytes of a body that do not come alone
+SMALL = 1024  # bytes; a smaller piece of a body is joined with the next
 CANCELLED = "the request was cancelled by an operator"
 LOST = (OSError, trio.ClosedResourceError)
-"""What says that a client has left."""
+"""Errors that mean that the client has disconnected."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
@@ -32,14 +32,14 @@ FAULT = Reject(500, INTERNAL)
 
 
 class ClientConnection(Protocol):
-    """What an exchange needs of the connection that it is on.
+    """What an exchange needs of its connection.
 
     Attributes:
-        wire: what the response is written to.
-        client: the other side's address and port.
-        server: ours.
-        scheme: http, or https where it is encrypted.
-        is_closing: whether no more requests are taken.
+        wire: where the response is written.
+        client: the client's address and port.
+        server: llamadoze's address and port.
+        scheme: http, or https if the connection is encrypted.
+        is_closing: whether the connection takes no more requests.
     """
 
     wire: Wire
@@ -52,13 +52,13 @@ class ClientConnection(Protocol):
         """Wait until something has arrived."""
 
     def taken(self, size: int) -> None:
-        """Go on reading: so many bytes have been taken."""
+        """Go on reading, since `size` bytes have been taken."""
 
     async def lost(self) -> NoReturn:
-        """End the connection, and with it the call: the client has left."""
+        """End the connection and this call: the client has disconnected."""
 
     def break_off(self, exchange: Exchange) -> None:
-        """Cancel the call that serves an exchange, if that is the present one."""
+        """Cancel the call that serves an exchange, if the exchange is the current one."""
 
 
 @attrs.define(eq=False)
@@ -66,21 +66,21 @@ class Exchange:
     """One request and its response.
 
     Attributes:
-        connection: what it is on.
-        method: of the request, as all up to `query`.
-        target: as it was sent.
-        headers: in their order; names are in lower case.
-        version: of HTTP.
+        connection: the connection of the exchange.
+        method: the request's method.
+        target: the request's target, as it was sent.
+        headers: the request's headers in their order, with names in lower case.
+        version: the request's version of HTTP.
         fields: the first value of each header.
-        path: with its escapes read.
-        raw_path: as it was sent.
-        query: as it was sent, without the question mark.
+        path: the decoded path.
+        raw_path: the path as it was sent.
+        query: the query as it was sent, without the question mark.
         complete: whether all of the request has arrived.
-        all_read: whether all of it was read.
+        all_read: whether all of the request was read.
         answered: whether all of the response was sent.
-        ended: whether nobody takes what still arrives.
-        is_raw: whether what follows the head are another protocol's bytes.
-        wanted_since: since when more of the request is waited for; None if it is not.
+        ended: whether bytes that still arrive are dropped.
+        is_raw: whether bytes of another protocol follow the head.
+        wanted_since: when a task began to wait for more of the request; None if none waits.
     """
 
     connection: ClientConnection
@@ -113,7 +113,7 @@ class Exchange:
 
     @classmethod
     def rejected(cls, connection: ClientConnection, reason: Reject) -> Exchange:
-        """Return what stands for a request that could not be read."""
+        """Return an exchange that stands for a request that could not be read."""
         exchange = cls(connection, "GET", b"/", [], "1.1", keep_alive=False)
         exchange._reject = reason
         return exchange
@@ -122,7 +122,7 @@ class Exchange:
 
     def add(self, data: bytes) -> None:
         """Take a part of the body."""
-        if self._pieces and len(self._pieces[-1]) < SMALL:  # not each byte is a piece of its own
+        if self._pieces and len(self._pieces[-1]) < SMALL:  # so that no byte is a piece of its own
             self._pieces[-1] += data
         else:
             self._pieces.append(data)
@@ -133,16 +133,16 @@ class Exchange:
         self.is_raw = True
 
     def fail(self, reason: Reject) -> None:
-        """Give the request up: the rest of it is not HTTP."""
+        """Give the request up, and answer with the reason if no answer has begun."""
         self._reject = reason
         self.connection.break_off(self)
 
     def cancel(self) -> None:
-        """Give the request up, because an operator wants that: say so, if nothing was said yet."""
+        """Give the request up for an operator, and say so if no answer has begun."""
         self.fail(Reject(499, CANCELLED))
 
     def end(self) -> None:
-        """Take nothing more."""
+        """Take no more bytes of the request."""
         self.ended = True
         if self._pieces:
             self.connection.taken(sum(map(len, self._pieces)))
@@ -154,13 +154,13 @@ class Exchange:
         return self.method == "GET" and self.fields.get(b"upgrade", b"").lower() == b"websocket"
 
     def head_without_upgrade(self) -> bytes:
-        """Return the request's head as if no other protocol had been asked for."""
+        """Return the request's head without the headers that ask for another protocol."""
         return request_head(
             self.method, self.target, self.version, self.headers, keep_alive=self._keep_alive
         )
 
     def _waits_for_100(self) -> bool:
-        """Whether the body comes once it is asked for (RFC 9110, 10.1.1)."""
+        """Whether the client waits for 100 Continue before it sends the body (RFC 9110, 10.1.1)."""
         asks = self.fields.get(b"expect", b"").lower() == b"100-continue"
         return asks and self.version == "1.1" and not self.complete
 
@@ -168,7 +168,7 @@ class Exchange:
         """Read the head.
 
         Raises:
-            Reject: it is not served.
+            Reject: llamadoze does not serve this request.
         """
         check_head(self.version, self.target, self.headers, self.fields, is_raw=self.is_raw)
         self.raw_path, self.query, host = read_target(self.target)
@@ -181,7 +181,7 @@ class Exchange:
     async def read(self) -> bytes:
         """Return the next part of the request's body; nothing at its end.
 
-        A client that leaves before that is not heard here: the call is cancelled.
+        If the client disconnects before the end, the call is cancelled.
         """
         if self._expects and not self._pieces and not self._status:
             self._expects = False
@@ -206,11 +206,11 @@ class Exchange:
 
     @property
     def looks_whole(self) -> bool:
-        """Whether a client would take the end of the connection for the end of a cut answer."""
+        """Whether a client would mistake a cut answer for a whole one when the connection ends."""
         return self._ends_with_connection and not self.answered
 
     async def run(self, handle: Handler) -> None:
-        """Let it be answered; say what is to be said where it is not."""
+        """Let the handler answer the request; if it does not, send the reason."""
         if self._is_understood():
             try:
                 await handle(self)
@@ -230,10 +230,10 @@ class Exchange:
         return self._reject is None
 
     async def say_why(self) -> None:
-        """Say what nobody has said: that the request was given up, or that it failed."""
+        """Tell the client that the request was given up or failed, if no answer was sent yet."""
         self.end()
         self._keep_alive = False
-        if self._head:  # of it, nothing was sent yet
+        if self._head:  # nothing of the response was sent yet
             self._status, self._head = 0, b""
         if not self._status:
             reason = self._reject or FAULT
@@ -241,14 +241,14 @@ class Exchange:
             await self.say(reason.status, problem.fields(), problem.body())
 
     async def say(self, status: int, headers: Sequence[Header], body: bytes) -> None:
-        """Answer with a whole body; what still comes of the request is of no use then."""
+        """Answer with a whole body. The rest of the request is then not needed."""
         if not self.complete:
             self._keep_alive = False
         self.begin(status, [*headers, (b"content-length", b"%d" % len(body))])
         await self.write(body, last=True)
 
     def begin(self, status: int, headers: Sequence[Header]) -> None:
-        """Begin the response; its head is sent with what follows, or by `flush`."""
+        """Begin the response. Its head is sent with the first bytes of the body, or by `flush`."""
         self._status = status
         self._bodiless = self.method == "HEAD" or status in BODILESS
         ends = self._bodiless or b"content-length" in dict(headers) or status == UPGRADED
@@ -261,15 +261,15 @@ class Exchange:
         self._head = response_head(status, headers, self._framing())
 
     async def flush(self) -> None:
-        """Send the head now, of a response whose body has no known end."""
+        """Send the head now, if the length of the body is not known."""
         no_end = self._chunked or self._ends_with_connection or self._status == UPGRADED
         if self._head and no_end:
             head, self._head = self._head, b""
             await self._send(head)
 
     async def write(self, body: bytes, *, last: bool = False) -> None:
-        """Send a part of the response's body, or the last; if the client has left, this call is
-        cancelled."""
+        """Send a part of the response's body, or the last part. If the client has disconnected,
+        this call is cancelled."""
         if self.answered:
             return
         data = b"" if self._bodiless else body
@@ -301,4 +301,4 @@ class Exchange:
 
 
 Handler = Callable[[Exchange], Awaitable[None]]
-"""Answers an exchange; cancelled when its client leaves."""
+"""Answers an exchange. It is cancelled when the client disconnects."""

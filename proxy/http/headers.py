@@ -1,6 +1,6 @@
-"""Which headers go on to model servers, peers and clients (RFC 9110, 7.6.1), and which hold keys.
+"""Which headers are passed on to model servers, peers and clients, and which contain keys.
 
-Owns the rules. All names are in lower case.
+Owns these rules (RFC 9110, 7.6.1). All names are in lower case.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VIA = b"via"
 NOT_SENT_ON = HOP_BY_HOP | {b"content-length", b"expect", REQUEST_ID, VIA}
 CREDENTIALS = (b"authorization", b"x-api-key", b"api-key")  # the last one is Azure's
 PROTOCOLS = b"sec-websocket-protocol"
-PROTOCOL_KEY = b"openai-insecure-api-key."  # a browser can set no other header of a websocket
+PROTOCOL_KEY = b"openai-insecure-api-key."  # browsers set no other header on websockets
 ANTHROPICS_ID = b"request-id"
 OURS_TO_SAY = HOP_BY_HOP | {b"date", REQUEST_ID, ANTHROPICS_ID}
 CORS = b"access-control-"
@@ -42,8 +42,8 @@ def to_upstream(
 ) -> list[Header]:
     """Return a client's headers as they go to a model server.
 
-    The framing is left out, since the body's bytes are framed anew; the client's address is added
-    to ``X-Forwarded-For``, as llama-swap does.
+    The framing is left out, since the body is framed again. The client's address is added to
+    ``X-Forwarded-For``, as llama-swap does.
     """
     fields = first_values(headers)
     kept = _end_to_end(headers, fields, NOT_SENT_ON)
@@ -66,7 +66,7 @@ def to_upstream(
 def to_peer(
     headers: Sequence[Header], authority: str, key: str, request_id: bytes, via: bytes
 ) -> list[Header]:
-    """Return a client's headers as they go to a peer: its own host and key, nobody's address."""
+    """Return a client's headers for a peer: the peer's host and key, and no client's address."""
     replaced = {b"host", *(CREDENTIALS if key else ())}
     kept = [
         pair
@@ -87,14 +87,14 @@ def to_client(
 ) -> list[Header]:
     """Return a model server's headers as they go to the client.
 
-    ``Date`` is ours to write, and so is who may read the answer. An event stream asks proxies on
-    its way not to hold it back.
+    llamadoze writes ``Date`` and the CORS headers itself. A header on event streams asks proxies on
+    the way not to buffer them.
 
     Args:
-        headers: the model server's.
-        fields: the first value of each.
-        request_id: of the request.
-        ours: headers that are added: CORS.
+        headers: the model server's headers.
+        fields: the first value of each header.
+        request_id: the request's id.
+        ours: headers to add, for CORS.
     """
     kept = _end_to_end(headers, fields, OURS_TO_SAY)
     kept = [pair for pair in kept if not pair[0].startswith(CORS)]
@@ -105,7 +105,7 @@ def to_client(
 
 
 def ids(request_id: bytes) -> list[Header]:
-    """Return the headers of an answer that name its request; the second is Anthropic's."""
+    """Return the headers that name the request of an answer. The second is Anthropic's."""
     return [(REQUEST_ID, request_id), (ANTHROPICS_ID, request_id)]
 
 
@@ -120,7 +120,7 @@ def first_values(headers: Sequence[Header]) -> dict[bytes, bytes]:
 
 
 def value_of(headers: Iterable[Header], name: bytes) -> bytes:
-    """Return a header's first value; nothing if it is not there."""
+    """Return a header's first value, or nothing if the header is missing."""
     for key, value in headers:
         if key == name:
             return value
@@ -137,9 +137,9 @@ def _end_to_end(
 
 
 def key_in(name: bytes, value: bytes) -> bytes:
-    """Return the key that a header shows; nothing if it shows none.
+    """Return the key in a header, or nothing if there is none.
 
-    Of ``Authorization`` that is Basic's password, or what follows Bearer.
+    In ``Authorization``, the key is the password of Basic, or the text after Bearer.
     """
     if name == PROTOCOLS:
         keys = (one for one in _tokens(value) if one.startswith(PROTOCOL_KEY))
@@ -153,7 +153,7 @@ def key_in(name: bytes, value: bytes) -> bytes:
 
 
 def without_protocol_key(value: bytes, keys: Iterable[bytes]) -> bytes:
-    """Return a websocket's protocols without the key of ours that is among them."""
+    """Return a websocket's protocols without any of llamadoze's own keys."""
     ours = [PROTOCOL_KEY + key for key in keys]
     return b", ".join(one for one in _tokens(value) if not is_one_of(one, ours))
 
@@ -170,7 +170,7 @@ def _password(encoded: bytes) -> bytes:
 
 
 def is_one_of(key: bytes, keys: Iterable[bytes]) -> bool:
-    """Whether a key is among the keys; the time it takes tells nothing of them."""
+    """Whether a key is among the keys. The time that this takes reveals nothing of the keys."""
     found = False
     for known in keys:
         found |= hmac.compare_digest(key, known)

@@ -1,7 +1,7 @@
 """The heads of requests and responses: what is refused, how targets are read, how both are written.
 
-Owns what we do not serve though it could be parsed, and the bytes of heads (RFC 9112). How long a
-response's body is, and whether another request may follow, is decided by the exchange. No I/O.
+Owns which valid requests llamadoze does not serve, and the bytes of heads (RFC 9112). The exchange
+decides how long a response's body is and whether another request may follow. Does no I/O.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import urlsplit
-from wsgiref.handlers import format_date_time  # a MiB less than what email.utils brings
+from wsgiref.handlers import format_date_time  # takes 1 MiB less memory than email.utils
 
 import attrs
 
@@ -30,24 +30,24 @@ FRAMING = {b"content-length", b"transfer-encoding"}
 NOT_OF_HTTP = (b"upgrade", b"connection")
 
 
-# Percent-encoding (RFC 3986, 2.1) is decoded in C: what urllib does of 60 KB takes 30 ms.
+# Percent-encoding (RFC 3986, 2.1) is decoded in C: urllib takes 30 ms for 60 KB.
 ESCAPE = re.compile(rb"%(?=[0-9A-Fa-f]{2})")
 
 
 class Reject(Exception):
-    """A request that nobody else sees: what the client is told, and the status."""
+    """A request that is refused at once: the status, and the message to the client."""
 
     def __init__(self, status: int, message: str) -> None:
         self.status = status
         super().__init__(message)
 
 
-TOO_LONG = Reject(431, f"the head has more than {LONGEST_HEAD} bytes")
-TOO_MANY = Reject(431, f"the head has more than {MOST_HEADERS} headers")
+TOO_LONG = Reject(431, f"the head of the request has more than {LONGEST_HEAD} bytes")
+TOO_MANY = Reject(431, f"the request has more than {MOST_HEADERS} headers")
 
 
 def size_of_head(target: bytes, headers: Sequence[Header]) -> int:
-    """Return how many bytes a request's head has at least."""
+    """Return the least number of bytes that a request's head has."""
     return len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
 
 
@@ -55,9 +55,9 @@ def too_large(size: int, target: bytes, headers: Sequence[Header]) -> Reject | N
     """Return why a head is refused for its size, if it is.
 
     Args:
-        size: of all that has arrived, some of which may be the body's.
-        target: what the request is for.
-        headers: all of them, or more than there may be.
+        size: bytes that have arrived, including any of the body.
+        target: the request's target.
+        headers: all headers, or more than the limit.
     """
     if len(headers) > MOST_HEADERS:
         return TOO_MANY
@@ -74,35 +74,35 @@ def check_head(
     *,
     is_raw: bool,
 ) -> None:
-    """Refuse what the parser lets through and we do not serve.
+    """Refuse requests that the parser accepts and llamadoze does not serve.
 
     Args:
         version: of HTTP.
-        target: what the request is for.
-        headers: all of them.
-        fields: the first value of each.
+        target: the request's target.
+        headers: all headers.
+        fields: the first value of each header.
         is_raw: whether another protocol's bytes follow.
 
     Raises:
         Reject: the framing could be read in two ways, or the host is missing.
     """
     if version not in ("1.0", "1.1"):
-        raise Reject(505, f"HTTP/{version} is not spoken here")
+        raise Reject(505, f"HTTP/{version} is not supported: use HTTP/1.0 or HTTP/1.1")
     if b"#" in target:
-        raise Reject(400, "a target has no fragment")
+        raise Reject(400, "the request's target must not have a fragment (#)")
     if is_raw and not FRAMING.isdisjoint(fields):
-        raise Reject(400, "the request for a websocket has no body")
+        raise Reject(400, "a request for a websocket must not have a body")
     repeated = _repeated(headers) if len(fields) < len(headers) else frozenset()
     coding, host = fields.get(b"transfer-encoding"), fields.get(b"host")
     if coding is not None:
         if b"transfer-encoding" in repeated or coding.lower() != b"chunked":
-            raise Reject(501, "the only transfer coding is chunked")
+            raise Reject(501, "the only supported transfer coding is chunked")
         if version == "1.0":
-            raise Reject(400, "HTTP/1.0 has no transfer coding")
+            raise Reject(400, "a request of HTTP/1.0 must not have a transfer coding")
     if b"host" in repeated or (host is None and version != "1.0"):
-        raise Reject(400, "expected one Host header")
+        raise Reject(400, "the request must have exactly one Host header")
     if host is not None and not HOST.fullmatch(host):
-        raise Reject(400, "the Host header holds what no host has")
+        raise Reject(400, "the Host header is not a valid host")
 
 
 def _repeated(headers: Sequence[Header]) -> frozenset[bytes]:
@@ -111,12 +111,12 @@ def _repeated(headers: Sequence[Header]) -> frozenset[bytes]:
 
 
 def read_target(target: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return a target's path, its query, and its host if it is a whole address.
+    """Return a target's path, its query, and its host if the target is a whole address.
 
-    That host counts instead of the header's (RFC 9112, 3.2.2).
+    That host replaces the one in the Host header (RFC 9112, 3.2.2).
 
     Raises:
-        Reject: it is no address.
+        Reject: the target is not a valid address.
     """
     path, _, query = target.partition(b"?")
     if path.startswith(b"/") or path == b"*":
@@ -124,17 +124,17 @@ def read_target(target: bytes) -> tuple[bytes, bytes, bytes]:
     try:
         parts = urlsplit(path)
     except ValueError as error:
-        raise Reject(400, f"the request's target is no address: {error}") from None
+        raise Reject(400, f"the request's target is not a valid address: {error}") from None
     host = parts.netloc.rpartition(b"@")[2]
     if not HOST.fullmatch(host):
-        raise Reject(400, "the request's target has a host that none can be")
+        raise Reject(400, "the host in the request's target is not valid")
     return parts.path or b"/", query, host
 
 
 def request_head(
     method: str, target: bytes, version: str, headers: Sequence[Header], *, keep_alive: bool
 ) -> bytes:
-    """Return a request's head as if no other protocol had been asked for."""
+    """Return a request's head without the headers that ask for another protocol."""
     lines = [b"%b %b HTTP/%b" % (method.encode(), target, version.encode())]
     if not keep_alive:
         lines.append(b"connection: close")
@@ -144,13 +144,13 @@ def request_head(
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """What is sent to a server.
+    """A request to a server.
 
     Attributes:
-        method: as it goes on the wire, as all else.
+        method: in bytes, as it is sent.
         target: path and query, below the origin's base path.
-        headers: without Content-Length and Transfer-Encoding, which are made here.
-        body: all of it, or what it is read from.
+        headers: without Content-Length and Transfer-Encoding, which `head` adds.
+        body: the whole body, or the upload that it is read from.
         may_upgrade: whether the server may answer with another protocol.
     """
 
@@ -161,7 +161,7 @@ class Request:
     may_upgrade: bool = False
 
     def head(self, base_path: str) -> bytes:
-        """Return its first line and headers."""
+        """Return the first line and the headers."""
         target = base_path.encode() + self.target if base_path else self.target
         lines = [b"%b %b HTTP/1.1" % (self.method, target)]
         lines += [b"%b: %b" % header for header in self.headers]
@@ -177,9 +177,9 @@ def response_head(status: int, headers: Sequence[Header], framing: Sequence[byte
     """Return a response's head.
 
     Args:
-        status: its status.
-        headers: of the answer.
-        framing: lines of ours, about the body's length and the connection.
+        status: the response's status.
+        headers: the headers of the answer.
+        framing: lines about the body's length and the connection.
     """
     lines = [b"HTTP/1.1 %d %b" % (status, _phrase(status)), b"date: " + _date(int(time.time()))]
     lines += [b"%b: %b" % header for header in headers]
@@ -200,9 +200,9 @@ def _date(second: int) -> bytes:
     return format_date_time(second).encode()
 
 
-@lru_cache(8)  # one request's path is read by several
+@lru_cache(8)  # several functions read one request's path
 def unescaped(raw: bytes) -> bytes:
-    """Return what is written with escapes; what is none stays as it is."""
+    """Return a text with its escapes decoded. Invalid escapes stay as they are."""
     if b"%" not in raw:
         return raw
     python = ESCAPE.sub(rb"\\x", raw.replace(b"\\", b"\\\\"))
@@ -210,5 +210,5 @@ def unescaped(raw: bytes) -> bytes:
 
 
 def as_text(raw: bytes) -> str:
-    """Return it as text; bytes that are no UTF-8 are replaced."""
+    """Return decoded bytes as text. Bytes that are not UTF-8 are replaced."""
     return unescaped(raw).decode("utf-8", "replace")

@@ -1,8 +1,8 @@
 """One client's connection: HTTP/1.1 in, one exchange after the other out.
 
-Owns the order of requests on a connection, its time limits, and its end. It stands where hypercorn
-has its protocol on h11, for less than half of the time of each request. When the client leaves, the
-call that serves it is cancelled.
+Owns the order of requests on a connection, its timeouts, and its end. It replaces hypercorn's
+protocol on h11, and takes less than half of that protocol's time per request. When the client
+disconnects, the call that serves it is cancelled.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from proxy.http.wire import Wire
 
 KEEP_ALIVE = 75.0  # seconds an idle connection stays open
 SLOWEST_HEAD = 30.0  # seconds from a request's first byte to the end of its headers
-SLOWEST_PIECE = 60.0  # seconds without a byte of a body that is waited for
+SLOWEST_PIECE = 60.0  # seconds without a byte of a body while a task waits for it
 LINGER = 30.0  # seconds in which the rest of a refused request is read and dropped
-BETWEEN_LOOKS = 1.0  # seconds between two looks for a client of which nothing is read
+BETWEEN_LOOKS = 1.0  # seconds between two checks of a client from which nothing is read
 
 
 @attrs.define(eq=False)
@@ -28,13 +28,13 @@ class Connection:
     """Serve the requests of one connection, one after the other.
 
     Attributes:
-        handle: serves an exchange; the call is cancelled when the client leaves.
-        wire: the connection.
-        client: the other side's address and port.
-        server: ours.
-        keep_alive: seconds it stays open without a request.
-        scheme: http, or https where it is encrypted.
-        is_closing: whether no more requests are taken.
+        handle: serves an exchange; the call is cancelled when the client disconnects.
+        wire: reads and writes the bytes.
+        client: the client's address and port.
+        server: llamadoze's address and port.
+        keep_alive: seconds that the connection stays open without a request.
+        scheme: http, or https if the connection is encrypted.
+        is_closing: whether the connection takes no more requests.
     """
 
     handle: Handler
@@ -62,7 +62,7 @@ class Connection:
         return Arrivals(self)
 
     async def run(self) -> None:
-        """Serve until the client leaves, is too slow, or either side wants no more requests."""
+        """Serve until the client disconnects, is too slow, or a side wants no more requests."""
         try:
             with self._life:
                 async with trio.open_nursery() as self._tasks:
@@ -80,22 +80,22 @@ class Connection:
         self._life.cancel()
 
     def finish(self) -> None:
-        """Take no more requests: end now if idle, else after the present response."""
+        """Take no more requests: end now if idle, otherwise after the current response."""
         self.is_closing = True
         if self._lingering or (self._current is None and not self._arrivals.waiting):
             self.close()
 
     def idle_for(self, now: float) -> float:
-        """Return the seconds since it was of use; a request that does not arrive is of none."""
+        """Return the seconds without use. Waiting for the rest of a request is not use."""
         if self._current is None and not self._arrivals.waiting:
             return now - self._idle_since
         arriving = self._arrivals.arriving
         is_stuck = self._lingering or (arriving is not None and arriving.wanted_since is not None)
         return now - max(self._progress_at, self._idle_since) if is_stuck else 0.0
 
-    # What arrives. The task that serves also reads, while it has nothing to serve. Meanwhile nobody
-    # reads until something comes; then a task beside it does, until a request is whole. That spares
-    # most requests a turn of the scheduler.
+    # What arrives. While the serving task has nothing to serve, it reads. While it serves, no task
+    # reads until bytes come. Then a second task reads until a request is whole. Most requests
+    # therefore need one turn of the scheduler less.
 
     async def _hear(self) -> bool:
         """Read once; return whether the client is still there."""
@@ -110,7 +110,7 @@ class Connection:
         return bool(data)
 
     def _start_reader(self) -> None:
-        """Let a task beside read while something is served, unless the connection ends."""
+        """Start a second task that reads while a request is served, unless the connection ends."""
         if not self._life.cancel_called:
             self._reads_beside = True
             self._tasks.start_soon(self._read)
@@ -129,7 +129,7 @@ class Connection:
 
     @property
     def _may_hand_back(self) -> bool:
-        """Whether the task that serves will read again, and what comes meanwhile is told of."""
+        """Whether the serving task will read again, and the wire reports what comes until then."""
         arrivals = self._arrivals
         serves = self._current is not None or bool(arrivals.waiting)
         return serves and self.wire.tells and arrivals.arriving is None and arrivals.raw is None
@@ -142,7 +142,7 @@ class Connection:
         self.close()
 
     async def _find_room(self) -> bool:
-        """Wait until there is room, and look now and then for the client; return if it is there."""
+        """Wait for room, and return True. Return False if the client disconnects meanwhile."""
         while self._arrivals.is_full:
             with trio.move_on_after(BETWEEN_LOOKS):
                 await self._room.park()
@@ -151,10 +151,10 @@ class Connection:
         return True
 
     def _due(self) -> float:
-        """Return when the client will have been too slow, as far as is known now.
+        """Return when the client will be too slow, as far as is known now.
 
-        While a request is served nothing is due; that is looked at again after the idle time, since
-        to move the deadline for each request would cost more than it is worth.
+        While a request is served, nothing is due. The deadline is then checked again after the idle
+        time, since moving it for each request would cost more than it is worth.
         """
         now = trio.current_time()
         if self._arrivals.is_full:
@@ -169,7 +169,7 @@ class Connection:
         return self._idle_since + self.keep_alive
 
     def taken(self, size: int) -> None:
-        """Go on reading: so many bytes have been taken."""
+        """Go on reading, since `size` bytes have been taken."""
         self._arrivals.buffered -= size
         if self._reads_beside:
             self._room.unpark_all()
@@ -181,18 +181,18 @@ class Connection:
     # What is answered.
 
     async def lost(self) -> NoReturn:
-        """End, and with it this call: the client has left."""
+        """End the connection and this call: the client has disconnected."""
         self.close()
         await trio.sleep_forever()
 
     def break_off(self, exchange: Exchange) -> None:
-        """Cancel the call that serves an exchange, if that is the present one."""
+        """Cancel the call that serves an exchange, if the exchange is the current one."""
         if exchange is self._current:
             self._calls.cancel()
 
     async def _serve(self) -> None:
         try:
-            # One scope for all calls: one for each would be a twentieth of a request's time.
+            # One scope serves all calls: a scope for each would take 5 % of a request's time.
             with self._calls:
                 await self._serve_in_order()
             if (exchange := self._current) is not None:
@@ -204,7 +204,7 @@ class Connection:
             self.wire.call(None)
 
     async def _serve_in_order(self) -> None:
-        """Serve until an exchange that none may follow."""
+        """Serve until an exchange after which no other may follow."""
         while True:
             while not self._arrivals.waiting:
                 if self._reads_beside:
@@ -225,7 +225,7 @@ class Connection:
             self._idle_since = trio.current_time()
 
     async def _end(self, exchange: Exchange) -> None:
-        """Close; let a client first read our answer that has not sent all of its request yet."""
+        """Close. A client that has not sent all of its request may first read the answer."""
         if exchange.answered and not exchange.complete and not self.is_closing:
             self._lingering = True
             self.wire.end_sending()

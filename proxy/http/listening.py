@@ -1,9 +1,9 @@
-"""Our accept loop: each connection is served by `http1`, over TLS where that is wanted.
+"""Our accept loop: each connection is served by `http1`, over TLS if that is configured.
 
-Owns the list of open connections: how many there may be, and which of them goes first. Listening
-sockets are opened by `addresses`. hypercorn's own loop, whose settings these are, ends with the
-first connection that fails in it and waits without bound for a client that does not read; this one
-contains the failure, and closes what is still open when the grace is over.
+Owns the list of open connections: their highest number, and which of them is closed first.
+`addresses` opens the listening sockets. The settings are hypercorn's. Its own loop ends with the
+first connection that fails in it, and waits without limit for a client that does not read. This
+loop contains the failure, and closes the connections that are open when the grace period ends.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from proxy.http.exchange import Handler
 from proxy.http.http1 import KEEP_ALIVE, Connection
 from proxy.http.wire import Encrypted, Plain, Wire
 
-if TYPE_CHECKING:  # else it would be loaded at every start, for two numbers
+if TYPE_CHECKING:  # otherwise hypercorn would be loaded at every start, for two numbers
     from hypercorn.config import Config
 
-AT_ONCE = 64  # connections that are taken in one turn, if they wait
-KEPT_FREE = 0.5  # the part of all descriptors that is for models, their connections, and files
-NEW = 1.0  # seconds in which a client that has just come may begin its request
+AT_ONCE = 64  # waiting connections that are accepted in one turn
+KEPT_FREE = 0.5  # the share of all descriptors for models, their connections, and files
+NEW = 1.0  # seconds in which a new client may begin its request
 NO_LIMIT = 1 << 20
-LEAST = 16  # connections that there may be, however few descriptors there are
-BETWEEN_LINES = 60.0  # seconds between two lines of the log about it
+LEAST = 16  # connections that are always allowed, however few descriptors there are
+BETWEEN_LINES = 60.0  # seconds between two warnings that there is no room
 GONE = (OSError, trio.ClosedResourceError, trio.BrokenResourceError, trio.TooSlowError)
 FULL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
-USELESS = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK}  # the listener; else only one client
-BETWEEN_TRIES = 0.05  # seconds until something may have been closed
-SLOWEST_HANDSHAKE = 10.0  # seconds until a connection is encrypted
+USELESS = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK}  # the listener failed, not just one client
+BETWEEN_TRIES = 0.05  # seconds in which other connections may close
+SLOWEST_HANDSHAKE = 10.0  # seconds until a connection must be encrypted
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 
 def most_connections() -> int:
-    """Return how many connections of clients the system's limit leaves room for."""
+    """Return how many connections of clients the system's limit allows."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return NO_LIMIT
@@ -53,10 +53,10 @@ def most_connections() -> int:
 
 @attrs.define(eq=False)
 class Connections:
-    """What is open.
+    """The open connections of clients.
 
     Attributes:
-        most: how many there may be.
+        most: how many may be open.
     """
 
     most: int = attrs.field(factory=most_connections)
@@ -68,15 +68,15 @@ class Connections:
 
     @property
     def room(self) -> int:
-        """How many more there may be."""
+        """How many more connections may be opened."""
         return self.most - self._count
 
     def opened(self) -> None:
-        """Count one more."""
+        """Count one connection more."""
         self._count += 1
 
     def closed(self) -> None:
-        """Count one less."""
+        """Count one connection less."""
         self._count -= 1
         self._changed.set()
         self._changed = trio.Event()
@@ -85,7 +85,7 @@ class Connections:
     def listed(self, connection: Connection) -> Iterator[None]:
         """List a connection on which requests may come, for as long as the block lasts."""
         self._open[connection] = None
-        if self._finishing:  # it was encrypted only now
+        if self._finishing:  # the TLS handshake ended only now
             connection.finish()
         try:
             yield
@@ -93,14 +93,14 @@ class Connections:
             del self._open[connection]
 
     async def make_room(self) -> None:
-        """Return when one more connection may be taken: an idle one goes, or one that ends."""
+        """Return when one more connection may be taken, after an idle one or another was closed."""
         while self.room <= 0:
             self.let_one_go(f"{self.most} connections are open")
             with trio.move_on_after(1):
                 await self._changed.wait()
 
     def let_one_go(self, why: str) -> None:
-        """Close the connection that has been idle longest, if one is."""
+        """Close the connection that has been idle longest, if any is idle."""
         now = trio.current_time()
         idle = max(self._open, key=lambda one: one.idle_for(now), default=None)
         if idle is not None and idle.idle_for(now) > NEW:
@@ -108,24 +108,24 @@ class Connections:
         if now - self._told_at >= BETWEEN_LINES:
             self._told_at = now
             log.warning(
-                f"No room for more connections ({why}): idle ones are closed first; if clients are "
-                "many, raise the limit of open files (ulimit -n, LimitNOFILE)",
+                f"No room for more connections ({why}): llamadoze closes idle connections first. "
+                "If you have many clients, raise the limit of open files (ulimit -n, LimitNOFILE)",
                 reason=why,
             )
 
     async def all_closed(self) -> None:
-        """Wait for the last one."""
+        """Wait until the last connection is closed."""
         while self._open:
             await self._changed.wait()
 
     def finish(self) -> None:
-        """Let each end after its present request, and those that come yet."""
+        """End each connection after its current request, also those that are listed later."""
         self._finishing = True
         for connection in tuple(self._open):
             connection.finish()
 
     def cut(self) -> None:
-        """Close all; a send that waits for its client ends with an error."""
+        """Close all connections. A send that waits for its client ends with an error."""
         for connection in tuple(self._open):
             connection.close()
 
@@ -142,7 +142,7 @@ class _Service:
     connections: Connections = attrs.field(factory=Connections)
 
     async def accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
-        """Take connections for as long as there is room; where there is none, idle ones go."""
+        """Accept connections while there is room. If there is none, close idle connections."""
         while True:
             await self.connections.make_room()
             await trio.lowlevel.wait_readable(listener)
@@ -156,7 +156,7 @@ class _Service:
                 await trio.sleep(BETWEEN_TRIES)
 
     def _take_those_waiting(self, listener: socket.socket, nursery: trio.Nursery) -> None:
-        """Take all at once: one in each turn would let a burst of clients wait for many turns."""
+        """Accept all at once: with one per turn, a burst of clients would wait many turns."""
         for _ in range(min(AT_ONCE, self.connections.room)):
             try:
                 accepted, _ = listener.accept()
@@ -166,7 +166,7 @@ class _Service:
             nursery.start_soon(self.serve, accepted)
 
     async def serve(self, accepted: socket.socket) -> None:
-        """Serve one connection; whatever a client sends ends its own connection only."""
+        """Serve one connection. Whatever a client sends can end only its own connection."""
         try:
             client, server = _both_ends(accepted)
             patience = self.patience()
@@ -179,7 +179,7 @@ class _Service:
             connection = Connection(self.handle, wire, client, server, self.keep_alive, scheme)
             with self.connections.listed(connection):
                 await connection.run()
-        except* GONE:  # before we could ask for its address, or in the handshake
+        except* GONE:  # before its address was known, or in the handshake
             accepted.close()
         except* Exception as errors:
             accepted.close()
@@ -195,14 +195,14 @@ class _Service:
         try:
             with trio.fail_after(self.slowest_handshake):
                 await encrypted.do_handshake()
-        except BaseException:  # whatever it is, the connection is of no use
+        except BaseException:  # after any error, the connection cannot be used
             stream.socket.close()
             raise
         return Encrypted(encrypted, patience)
 
 
 def _both_ends(accepted: socket.socket) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
-    """Return the addresses of a connection; a unix socket's client has none."""
+    """Return the addresses of a connection. On a unix socket, there are none."""
     if accepted.family == socket.AF_UNIX:
         return None, None
     return accepted.getpeername()[:2], accepted.getsockname()[:2]
@@ -223,13 +223,13 @@ async def serve_http(
     Args:
         handle: called for each request.
         listeners: closed when serving ends.
-        stop: set to take no more connections and requests.
-        grace: seconds that requests then have to end.
-        config: hypercorn's, of which the times count; by default ours, for long answers.
-        tls: to serve HTTPS.
-        patience: returns the seconds that a client may take nothing of what is sent to it.
+        stop: when set, no more connections and requests are taken.
+        grace: seconds in which requests may end after `stop`.
+        config: hypercorn's; only its timeouts are used. Our defaults suit long answers.
+        tls: given to serve HTTPS.
+        patience: returns for how many seconds a client may read nothing while bytes wait for it.
 
-    A connection that fails is logged and does no harm to others. Cancelling closes all at once.
+    A connection that fails is logged and does not affect others. Cancelling closes all at once.
     """
     keep_alive = config.keep_alive_timeout if config else KEEP_ALIVE
     handshake = config.ssl_handshake_timeout if config else SLOWEST_HANDSHAKE

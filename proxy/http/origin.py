@@ -1,7 +1,7 @@
-"""Where a model server or a peer listens, and the way to a connection.
+"""Where a model server or a peer listens, and how a connection to it is opened.
 
-Owns addresses, TLS, the time limits of both, and how a machine is found out that is gone. What is
-sent is the upstream's.
+Owns addresses, TLS, the timeouts of both, and how a machine that is gone is detected. `upstream`
+owns what is sent.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from supervisor.clusters.tunnel import enter
 
 NO_TIMEOUTS = Timeouts()
 LONGEST = 2_000_000  # seconds; the system counts milliseconds in 31 bits
-LONGEST_PAUSE, MOST_PROBES = 32767, 127  # Linux takes no more
-FEW_PROBES = 5  # one may be lost
+LONGEST_PAUSE, MOST_PROBES = 32767, 127  # the limits of Linux
+FEW_PROBES = 5  # more than one, since a probe may be lost
 BETWEEN_LOOKS = 1.0  # seconds
-UNHEARD = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)  # of a connection that stood
-TRIED = re.compile(r"Error connecting to \('([^']+)'")  # trio's words
+UNHEARD = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)  # of an open connection
+TRIED = re.compile(r"Error connecting to \('([^']+)'")  # trio's message
 UNANSWERED = struct.Struct("=2xBB52xI")  # of Linux' tcp_info: two counts, ms since the last ACK
 
 
@@ -41,11 +41,11 @@ class Origin:
     """Where a model server listens.
 
     Attributes:
-        host: its name or address.
-        port: there.
-        tls: whether it is spoken to over TLS.
-        base_path: what all its paths begin with.
-        entrance: the way to it, where that is on a node of a cluster: host and port are the node's.
+        host: name or address of the machine.
+        port: the port on the host.
+        tls: whether connections use TLS.
+        base_path: the beginning of all paths on the server.
+        entrance: the way to a server on a node of a cluster; then host and port are the node's.
     """
 
     host: str
@@ -64,13 +64,13 @@ class Origin:
 
     @property
     def authority(self) -> str:
-        """Host and port as a Host header has them (RFC 9110, 7.2)."""
+        """Host and port in the form of a Host header (RFC 9110, 7.2)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
     @property
     def near_address(self) -> str:
-        """Its address if that is on this machine for certain; nothing if that is not known."""
+        """The address, if it is certainly on this machine; otherwise an empty string."""
         if self.entrance:
             return ""
         if self.host == "localhost":  # RFC 6761, 6.3: always here
@@ -82,9 +82,9 @@ class Origin:
         """Open a connection.
 
         Raises:
-            UpstreamError: nobody listens there, or not in time.
+            UpstreamError: no server listens there, or the connection timed out.
         """
-        beyond = f" by way of {self.entrance.host}" if self.entrance else ""
+        beyond = f" through {self.entrance.host}" if self.entrance else ""
         where = f"no connection to {self.host}:{self.port}{beyond}"
         with trio.move_on_after(timeouts.connect or inf):
             try:
@@ -95,7 +95,7 @@ class Origin:
                 stream = await self._open()
             except (OSError, UnicodeError) as error:
                 raise UpstreamError(f"{where}: {_reason(error)}") from error
-            except RuntimeError as error:  # no thread is left to look the name up in
+            except RuntimeError as error:  # no thread is left for looking up the name
                 raise UpstreamError(f"{where}: {error}") from error
             with suppress(OSError):  # it is closed already
                 _limit_silence(stream.socket, timeouts)
@@ -108,24 +108,24 @@ class Origin:
         return await trio.open_tcp_stream(self.host, self.port)
 
     async def _connect_near(self) -> Wire | None:
-        """Connect to a server on this machine; that mostly takes no turn of the others.
+        """Connect to a server on this machine, mostly without yielding to other tasks.
 
-        Returns None where another way may lead there.
+        Returns None if the usual way to connect may still succeed.
 
         Raises:
-            OSError: nobody listens there.
+            OSError: no server listens there.
         """
         if not (address := self.near_address):
             return None
         try:
             return await _connected(address, self.port)
         except OSError:
-            if address != self.host:  # it may listen for IPv6 only
+            if address != self.host:  # the server may listen on IPv6 only
                 return None
             raise
 
     def broken(self, error: OSError, timeouts: Timeouts) -> Broken:
-        """Say how a connection broke."""
+        """Return an error that tells how a connection broke."""
         reason = words_of(error)
         if error.errno in UNHEARD and timeouts.silence:
             also = "" if error.errno == errno.ETIMEDOUT else f", {reason}"
@@ -140,8 +140,10 @@ class Origin:
                 await encrypted.do_handshake()
         except (trio.BrokenResourceError, trio.TooSlowError) as error:
             await trio.aclose_forcefully(stream)
-            reason = str(error.__cause__ or "") or "too slow (timeouts.tlsHandshake)"
-            raise UpstreamError(f"no TLS with {self.host}:{self.port}: {reason}") from error
+            reason = str(error.__cause__ or "") or "it took too long (timeouts.tlsHandshake)"
+            raise UpstreamError(
+                f"the TLS handshake with {self.host}:{self.port} failed: {reason}"
+            ) from error
         except BaseException:  # cancelled
             await trio.aclose_forcefully(stream)
             raise
@@ -154,11 +156,11 @@ async def _connected(host: str, port: int) -> Wire:
     try:
         try:
             near.connect((host, port))
-        except BlockingIOError:  # its queue is full
+        except BlockingIOError:  # the server's queue is full
             await trio.lowlevel.wait_writable(near)
             _raise_failure(near)
         return Plain.connected(near)
-    except BaseException:  # cancelled, too
+    except BaseException:  # also if cancelled
         near.close()
         raise
 
@@ -169,9 +171,9 @@ def _raise_failure(connecting: socket.socket) -> None:
 
 
 def _reason(error: OSError | UnicodeError) -> str:
-    """Return why nobody was reached: what the system says of each address, if that is not one."""
+    """Return why the connection failed: the system's reasons, for each address if they differ."""
     if isinstance(error, UnicodeError):
-        return "this is no name of a host"
+        return "this is not a valid host name"
     cause = error.__cause__
     tried = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (cause or error,)
     errors = [one for one in tried if isinstance(one, OSError)] or [error]
@@ -186,7 +188,7 @@ def _said_of_one(error: OSError) -> str:
 
 
 def _limit_silence(connection: AnySocket, timeouts: Timeouts) -> None:
-    """Let the system ask now and then whether the other side still lives; end it if it does not."""
+    """Let the system probe whether the other side is alive, and end the connection if not."""
     silence = min(timeouts.silence, LONGEST) if _is_elsewhere(connection) else 0
     if silence:
         idle, every, count = probes(timeouts.keepalive, silence)
@@ -203,9 +205,9 @@ def _limit_silence(connection: AnySocket, timeouts: Timeouts) -> None:
 
 
 def probes(keepalive: int, silence: int) -> tuple[int, int, int]:
-    """Return after how many seconds the system asks first, how often then, and how many times.
+    """Return the seconds before the first probe, the seconds between probes, and their number.
 
-    All together they last for `silence`, or 2 seconds: there is no shorter way to ask.
+    Together they take as long as `silence`, but at least 2 seconds: the system allows no less.
     """
     first = min(keepalive or silence, max(1, silence // 2), LONGEST_PAUSE)
     rest = silence - first
@@ -215,46 +217,46 @@ def probes(keepalive: int, silence: int) -> tuple[int, int, int]:
 
 
 def _is_elsewhere(connection: AnySocket) -> bool:
-    """Whether the other side is on another machine, which may end without a word."""
-    with suppress(OSError, ValueError):  # it is closed already; or it has no such address
+    """Whether the other side is on another machine, which may vanish without closing."""
+    with suppress(OSError, ValueError):  # the connection is closed already, or is not over IP
         here, there = connection.getsockname()[0], connection.getpeername()[0]
         return here != there and not ipaddress.ip_address(there).is_loopback
     return False
 
 
 def longest_wait(timeouts: Timeouts) -> float:
-    """Return the seconds that an answer may take to begin."""
+    """Return the longest time in seconds until an answer must begin."""
     return min(timeouts.response_header or inf, timeouts.busy or inf)
 
 
 def late(timeouts: Timeouts) -> UpstreamError:
-    """Say that it took longer."""
+    """Return the error for an answer that took longer than `longest_wait`."""
     limit = timeouts.response_header
     return too_late(limit) if longest_wait(timeouts) == limit else stalled(timeouts.busy)
 
 
 def too_late(limit: int) -> UpstreamError:
-    """Say that an answer has not begun in time."""
+    """Return the error for an answer that has not begun in time."""
     return UpstreamError(f"no answer within {limit}s (timeouts.responseHeader)")
 
 
 def stalled(busy: int) -> Stalled:
-    """Say that a model server has said nothing for too long."""
+    """Return the error for a model server that has sent nothing for too long."""
     return Stalled(f"no byte from the model server for {busy}s (timeouts.busy)")
 
 
 def longest_silence(connection: AnySocket) -> int:
-    """Return for how many milliseconds the other side's system may be silent; 0 is no limit."""
-    with suppress(OSError, AttributeError):  # AttributeError: it is Linux' own
+    """Return how many milliseconds the other side's system may be silent; 0 means no limit."""
+    with suppress(OSError, AttributeError):  # AttributeError: only Linux has this option
         return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
     return 0
 
 
 async def until_silent(connection: AnySocket, limit: int) -> None:
-    """Return when the other side's system has not answered for so many milliseconds.
+    """Return when the other side's system has not answered for `limit` milliseconds.
 
-    Ours does not look meanwhile. It would end a connection, too, whose other side lives and takes
-    nothing of a long body for a while, as a busy model server may.
+    Meanwhile, our own system's check is off. That check would also end a connection whose other
+    side is alive and takes nothing of a long body for a while, as a busy model server may.
     """
     _set_user_timeout(connection, 0)
     try:
@@ -267,7 +269,7 @@ async def until_silent(connection: AnySocket, limit: int) -> None:
 
 
 def _is_silent(connection: AnySocket, limit: int) -> bool:
-    with suppress(OSError):  # it was closed: who reads it learns that
+    with suppress(OSError):  # the connection was closed: the task that reads it gets the error
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, UNANSWERED.size)
         sent_again, asked, since = UNANSWERED.unpack(info)
         return bool(sent_again or asked) and since >= limit

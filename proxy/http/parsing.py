@@ -1,7 +1,7 @@
-"""Reading a model server's answer: httptools' callbacks as one object's state.
+"""Parser of a model server's answer: the state behind httptools' callbacks.
 
-Owns what counts as the answer to one request: interim responses, trailers and anything after its
-end do not. Does no I/O.
+Owns what counts as the answer to one request. Interim responses, trailers and bytes after the end
+do not count. Does no I/O.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ UPGRADED = 101
 
 
 class UpstreamError(Exception):
-    """The model server could not be reached, or broke off; the text says which."""
+    """The model server could not be reached, or broke off. The text says which."""
 
 
 class Broken(UpstreamError):
-    """The connection broke; the system says how."""
+    """The connection broke. The text has the system's reason."""
 
 
 class NotAByte(UpstreamError):
-    """The connection ended before an answer began; the text says how."""
+    """The connection ended before an answer began. The text says how."""
 
     def __init__(
         self, how: str = "the model server closed the connection without an answer"
@@ -34,27 +34,27 @@ class NotAByte(UpstreamError):
 
 
 class Stalled(UpstreamError):
-    """The model server has said nothing for as long as a request may wait for a byte of it."""
+    """The model server sent no byte for as long as a request may wait for one."""
 
 
 class Unsendable(Exception):
-    """A body that arrives cannot be sent to its end; who raises it says why."""
+    """A body that still arrives cannot be sent to its end. The text says why."""
 
 
 class ModelDied(UpstreamError):
-    """The model's process ended in mid-answer: the next request starts it again."""
+    """The model's process ended in mid-answer. The next request starts the model again."""
 
 
 @attrs.define(eq=False)
 class ResponseParser:
-    """What httptools tells of one response; what follows its end is not listened to.
+    """One response as httptools reports it. Bytes after its end are ignored.
 
     Attributes:
-        status: of the response, or of an interim one.
-        headers: of the same.
-        head_done: whether that is the response's own.
-        upgraded: whether another protocol follows: its bytes are passed on as they are.
-        done: whether all of it has arrived.
+        status: of the response, or of an interim response.
+        headers: of the response, or of an interim response.
+        head_done: whether the response's own head has arrived.
+        upgraded: whether another protocol follows, whose bytes are passed on as they are.
+        done: whether all of the response has arrived.
         keep_alive: whether another exchange may follow on the connection.
         size: bytes that have arrived.
     """
@@ -78,12 +78,12 @@ class ResponseParser:
         self._parser = httptools.HttpResponseParser(self)
 
     def on_message_begin(self) -> None:
-        """An answer begins; a second one means that the connection is out of step."""
+        """An answer begins. A second answer means that the connection is out of step."""
         if self.done:
             self.keep_alive = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer, which comes too late to be one."""
+        """A header, or a trailer. Trailers are ignored."""
         if not self.head_done:
             lowered = name.lower()
             self.headers.append((lowered, value))
@@ -101,18 +101,18 @@ class ResponseParser:
                 self._finish()
 
     def _coding_beside_chunks(self) -> str:
-        """Return the coding of a body that is coded for this connection only."""
+        """Return the transfer coding of the body, or nothing if it is only chunked."""
         codings = [value for name, value in self.headers if name == b"transfer-encoding"]
         found = b", ".join(codings).strip().lower()
         return "" if found in (b"chunked", b"") else found.decode("latin-1")
 
     def on_body(self, data: bytes) -> None:
-        """A part of the body, free of its framing."""
+        """A part of the body, without its framing."""
         if not self.done:
             self._body.append(data)
 
     def on_message_complete(self) -> None:
-        """The end of the answer, or of an interim one before it (RFC 9110, 15.2)."""
+        """The end of the answer, or of an interim response before it (RFC 9110, 15.2)."""
         if not self.head_done:
             self.headers.clear()
         elif not self.done and not self.upgraded:
@@ -123,7 +123,7 @@ class ResponseParser:
         self.keep_alive = self._may_keep and self._parser.should_keep_alive()
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes in; return what they hold of the body."""
+        """Take bytes in, and return the part of the body in them."""
         self.size += len(data)
         if self.upgraded:
             return data
@@ -137,22 +137,22 @@ class ResponseParser:
                 reason = f"the model server's answer is not HTTP: {error}"
                 raise UpstreamError(reason) from error
         if not self.head_done and self.size > LONGEST_HEAD:
-            raise UpstreamError("the model server's answer has too long a head")
+            raise UpstreamError("the head of the model server's answer is too long")
         if self._coding:
             reason = f"the model server's answer has the transfer coding {self._coding}, "
-            raise UpstreamError(f"{reason}which is not understood here")
+            raise UpstreamError(f"{reason}which llamadoze does not support")
         parts = self._body
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
         return body
 
     def ended(self) -> None:
-        """Take note that the connection was closed: the end of a body without a length."""
+        """Note that the connection was closed. This ends a body without a length."""
         framed = {name for name, _ in self.headers}
         if not self.head_done or framed & {b"content-length", b"transfer-encoding"}:
             raise UpstreamError("the model server closed the connection in mid-answer")
         self.done = True
 
     def close_after(self) -> None:
-        """Let no other exchange follow on this connection: its request was not sent whole."""
+        """Let no other exchange follow on this connection: the request was not sent whole."""
         self._may_keep = self.keep_alive = False

@@ -1,8 +1,8 @@
 """Which sockets have something to read: one edge-triggered epoll beside Trio's own.
 
-Owns who waits for which socket. Trio tells its epoll anew of every wait; here a socket is
-registered once, so that a wait is no system call: a tenth of what a piece of a stream costs. Trio
-waits for this epoll as for any file. Where there is no epoll, Trio waits for each socket.
+Owns which task waits for which socket. Trio registers a socket with its epoll at every wait. Here a
+socket is registered once, so a wait needs no system call. That saves a tenth of the cost of a piece
+of a stream. Trio waits for this epoll as for any file. Without epoll, Trio waits for each socket.
 """
 
 from __future__ import annotations
@@ -37,36 +37,36 @@ if HAS_EPOLL:
 
 
 class Watch(Protocol):
-    """The waiting for one socket."""
+    """A way to wait for one socket."""
 
     @property
     def has_told(self) -> bool:
-        """Whether word of something has come that nobody has waited for."""
+        """Whether an event has come that no task has waited for yet."""
 
     @property
     def tells(self) -> bool:
-        """Whether `call` is of any use."""
+        """Whether `call` has any effect."""
 
     async def wait(self) -> None:
-        """Return when something may have come since the last read that found all there was.
+        """Return when something may have come since the last read that emptied the socket.
 
         Raises:
-            trio.ClosedResourceError: it was closed here.
+            trio.ClosedResourceError: llamadoze closed the socket.
         """
 
     def call(self, back: Callable[[], None] | None) -> None:
-        """Call back once when something may have come, where there is epoll. To wait, or None,
-        calls that off."""
+        """Call back once when something may have come, if there is epoll. Waiting, or None,
+        cancels the callback."""
 
     def end(self) -> None:
-        """Watch it no more, since it is to be closed; who waits gets an error."""
+        """Stop watching, since the socket is to be closed. A waiting task gets an error."""
 
 
 @attrs.define(eq=False)
 class Edge:
-    """One socket, and what it has told since it was last waited for.
+    """One socket, and its events since the last wait.
 
-    One task may wait for it, or one callback be called, not both.
+    Either one task waits for the socket, or one callback is set, not both.
     """
 
     _edges: Edges
@@ -96,8 +96,8 @@ class Edge:
             self._back = back
 
     def _was_told(self) -> bool:
-        """Return whether anything was told, and forget it. An end is never forgotten, and urgent
-        data is told twice: once for what is in front of it, once for what is behind."""
+        """Return whether there was an event, and forget it. An end is never forgotten. Urgent
+        data counts twice: once for the bytes before it, once for the bytes behind it."""
         told = self.has_told or self._is_urgent
         if not self.has_told:
             self._is_urgent = False
@@ -109,10 +109,10 @@ class Edge:
         return Abort.SUCCEEDED
 
     def tell(self, flags: int) -> None:
-        """Wake or call who waits for it, or remember it.
+        """Wake the waiting task or call the callback; without either, remember the event.
 
-        An end is told once only, maybe together with the last bytes: it is never waited for again.
-        A read stops at urgent data (tcp(7)), and nothing tells of what is behind: it is read again.
+        epoll reports an end only once, maybe with the last bytes: after it, no wait blocks. A read
+        stops at urgent data (tcp(7)). No event reports the bytes behind it: they are read anyway.
         """
         if flags & ENDED:
             self._has_ended = self.has_told = True
@@ -142,7 +142,7 @@ class Edges:
     _known: dict[int, Edge] = attrs.field(factory=dict, init=False)
 
     async def run(self) -> None:
-        """Tell what becomes ready, until the run ends."""
+        """Pass events on to the sockets until the run ends."""
         with self._epoll:
             while True:
                 await wait_readable(self._epoll.fileno())
@@ -150,14 +150,14 @@ class Edges:
                     if edge := self._known.get(descriptor):
                         try:
                             edge.tell(flags)
-                        except Exception:  # in a system task it would end the daemon
-                            log.exception("What a connection was called back for failed")
+                        except Exception:  # unhandled in a system task, it would end the daemon
+                            log.exception("The callback of a connection failed")
 
     def watch(self, connection: socket.socket) -> Edge:
-        """Watch a socket from now on.
+        """Start to watch a socket.
 
         Raises:
-            OSError: the system watches no more of them.
+            OSError: the system's limit of watched sockets is reached.
         """
         descriptor = connection.fileno()
         self._epoll.register(descriptor, EDGE)
@@ -165,7 +165,7 @@ class Edges:
         return edge
 
     def forget(self, descriptor: int) -> None:
-        """Watch it no more."""
+        """Stop watching a socket."""
         if self._known.pop(descriptor, None) and not self._epoll.closed:
             self._epoll.unregister(descriptor)
 
@@ -182,17 +182,17 @@ class _ByTrio:
         await wait_readable(self._socket)
 
     def call(self, back: Callable[[], None] | None) -> None:
-        """Never call: Trio tells none but who waits."""
+        """Never call: Trio only wakes a task that waits."""
 
     def end(self) -> None:
-        """Do nothing: the wire tells Trio with `notify_closing`."""
+        """Do nothing: the wire informs Trio with `notify_closing`."""
 
 
 _OF_RUN: RunVar[Edges] = RunVar("edges")
 
 
 def watch(connection: socket.socket) -> Watch:
-    """Watch a socket from now on."""
+    """Start to watch a socket."""
     if not HAS_EPOLL:
         return _ByTrio(connection)
     try:
@@ -203,5 +203,5 @@ def watch(connection: socket.socket) -> Watch:
         spawn_system_task(edges.run)
     try:
         return edges.watch(connection)
-    except OSError:  # the system watches no more of them (epoll_ctl(2), ENOSPC)
+    except OSError:  # the system's limit is reached (epoll_ctl(2), ENOSPC)
         return _ByTrio(connection)

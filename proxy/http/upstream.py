@@ -1,8 +1,8 @@
-"""The HTTP/1.1 client towards one model server or peer: kept connections, raw bytes.
+"""The HTTP/1.1 client for one model server or peer: kept connections, raw bytes.
 
-Owns connections and one exchange at a time on each. What is sent and who waits for it is decided
-elsewhere; leaving an exchange before its end closes its connection, which is how a server learns
-that nobody listens any more.
+Owns connections, and one exchange at a time on each. Other modules decide what is sent and which
+task waits for it. Leaving an exchange before its end closes its connection. The server learns from
+this that its answer is no longer wanted.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from proxy.http.origin import (
 from proxy.http.parsing import Broken, NotAByte, ResponseParser, Unsendable, UpstreamError
 from proxy.http.wire import READ_SIZE, Wire
 
-MOST_KEPT = 512  # idle connections per server, where files are many: as many streams begin again
-A_SHARE = 8  # the part of all descriptors that one server's idle connections may take
+MOST_KEPT = 512  # idle connections per server, enough for as many streams to begin again
+A_SHARE = 8  # an eighth of all descriptors is for the idle connections to one server
 FAILED = (OSError, trio.TooSlowError)
-STRETCH = 1 << 20  # bytes that are sent at once of a body in memory
+STRETCH = 1 << 20  # bytes of a body in memory that are sent at once
 CLOSING_RACE = 0.05  # seconds in which a server's close may have crossed our request
 
 
 def most_kept() -> int:
-    """Return how many idle connections to a server the system's limit leaves room for."""
+    """Return how many idle connections to a server the system's limit allows."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST_KEPT if soft == resource.RLIM_INFINITY else min(MOST_KEPT, soft // A_SHARE)
 
 
 @attrs.define(eq=False)
 class Response:
-    """An answer whose head has arrived; the body is read as it comes.
+    """An answer whose head has arrived. The body is read as it comes.
 
-    Leaving its block gives the connection back, or closes it if not all was read.
+    Leaving the ``with`` block keeps the connection, or closes it if not all was read.
     """
 
     status: int
@@ -77,18 +77,18 @@ class Response:
 
     @property
     def done(self) -> bool:
-        """Whether all of it was read: there is no next piece."""
+        """Whether all of the answer was read, so that there is no next piece."""
         return self._parser.done and not self._first
 
     def take(self) -> bytes:
-        """Return what has arrived of the body together with the head, and was not read yet."""
+        """Return the part of the body that has arrived with the head and was not read yet."""
         first, self._first = self._first, b""
         return first
 
     async def read(self) -> bytes:
-        """Return the next piece of the body, decoded from its framing; nothing at its end.
+        """Return the next piece of the body without its framing; nothing at the end.
 
-        One piece for each read of the connection: what arrived together goes on together.
+        Each read of the connection is one piece, so bytes that arrive together stay together.
 
         Raises:
             UpstreamError: the connection broke before the end.
@@ -116,9 +116,9 @@ class Upstream:
     """Connections to one server.
 
     Attributes:
-        origin: where it listens.
-        timeouts: how long what may take.
-        most_kept: idle connections that are kept for the next exchange.
+        origin: where the server listens.
+        timeouts: the limits of connecting, answering and being silent.
+        most_kept: how many idle connections are kept for later exchanges.
     """
 
     origin: Origin
@@ -127,7 +127,7 @@ class Upstream:
     _kept: deque[tuple[Wire, float]] = attrs.field(factory=deque, init=False)
 
     async def exchange(self, request: Request) -> Response:
-        """Send a request and read the head of its answer; use it as a block.
+        """Send a request and read the head of its answer. Use the response in a ``with`` block.
 
         Raises:
             UpstreamError: there is no answer.
@@ -142,7 +142,7 @@ class Upstream:
         return await self._ask(await self.origin.connect(self.timeouts), request)
 
     def close(self) -> None:
-        """Close what is kept, and keep nothing more."""
+        """Close the kept connections, and keep no more."""
         self.most_kept = 0
         self._forget_kept()
 
@@ -156,7 +156,7 @@ class Upstream:
             return False
         now = time.monotonic()
         self._kept.append((wire, now))
-        if self._kept[0][1] < now - (self.timeouts.idle_conn or inf):  # many were needed once
+        if self._kept[0][1] < now - (self.timeouts.idle_conn or inf):  # fewer are needed now
             self._kept.popleft()[0].close()
         return True
 
@@ -165,20 +165,20 @@ class Upstream:
         oldest = now - (self.timeouts.idle_conn or inf)
         while self._kept:
             wire, since = self._kept.pop()
-            if since >= oldest and wire.is_quiet():  # else it was closed, or said what nobody asked
+            if since >= oldest and wire.is_quiet():  # otherwise closed, or bytes came unasked
                 return wire
             wire.close()
         return None
 
     async def _ask(self, wire: Wire, request: Request) -> Response:
-        """Send a request and read the head of the answer; close the connection if that fails."""
+        """Send a request and read the head of the answer. If that fails, close the connection."""
         parser = ResponseParser(request.method, request.may_upgrade)
         head, body = request.head(self.origin.base_path), request.body
         try:
             if isinstance(body, Held) and len(body) <= READ_SIZE:
                 try:
                     await wire.send(head + body)
-                except OSError:  # its answer decides; none follows on this connection
+                except OSError:  # an answer may still have come; no request may follow it
                     parser.close_after()
                 if self.timeouts.response_header:
                     first = await self._head_in_time(wire, parser)
@@ -186,17 +186,17 @@ class Upstream:
                     first = await self._read_head(wire, parser, self.timeouts.busy or inf)
             else:
                 first = await self._ask_at_length(wire, parser, head, body)
-        except BaseException:  # whatever it is, the connection is of no more use
+        except BaseException:  # after any error, the connection cannot be used again
             wire.close()
             raise
-        # A websocket may have nothing to say.
+        # A websocket may be silent for any time.
         busy = inf if parser.upgraded else self.timeouts.busy or inf
         return Response(parser.status, parser.headers, wire, parser, first, self, busy)
 
     async def _ask_at_length(
         self, wire: Wire, parser: ResponseParser, head: bytes, body: Held | Upload
     ) -> bytes:
-        """Send and read at once: a server may refuse a long request without having read it."""
+        """Send and read at once: a server may refuse a long request before it has read it all."""
         answer: bytes | None = None
         failure: Exception | None = None
         waiting = trio.CancelScope()
@@ -240,7 +240,7 @@ class Upstream:
     async def _send_at_length(self, wire: Wire, head: bytes, body: Held | Upload) -> None:
         await self._send(wire, head)
         if isinstance(body, Held):
-            is_short = len(body) <= STRETCH  # then nothing of it is copied
+            is_short = len(body) <= STRETCH  # a short body is sent without a copy
             for start in range(0, len(body), STRETCH):
                 await self._send(wire, body if is_short else body[start : start + STRETCH])
             return
@@ -251,13 +251,13 @@ class Upstream:
             await self._send(wire, b"0\r\n\r\n")
 
     async def _send(self, wire: Wire, data: Held) -> None:
-        """Send a part of what is long; whoever works takes it in time."""
+        """Send a part of a long request. A server that works takes it in time."""
         busy = self.timeouts.busy
         try:
             with trio.move_on_after(busy) if busy else contextlib.nullcontext():
                 return await wire.send(data)
         except OSError as error:
-            # A server may close without having read all of it; then its answer decides.
+            # A server may close before it has read everything. Its answer may still have come.
             if error.errno in UNHEARD:
                 raise self._lost(error) from error
             return None
@@ -270,7 +270,7 @@ class Upstream:
         raise too_late(limit)
 
     async def _read_head(self, wire: Wire, parser: ResponseParser, busy: float = inf) -> bytes:
-        """Return what has arrived of the body with the head."""
+        """Return the part of the body that has arrived with the head."""
         while True:
             try:
                 piece = await wire.receive(busy)
@@ -287,10 +287,10 @@ class Upstream:
                 return body
 
     def failed(self, error: OSError | trio.TooSlowError) -> UpstreamError:
-        """Say why nothing arrived: the connection broke, or it took too long."""
+        """Return why nothing arrived: the connection broke, or the server took too long."""
         return self._lost(error) if isinstance(error, OSError) else stalled(self.timeouts.busy)
 
     def _lost(self, error: OSError) -> Broken:
-        if error.errno in UNHEARD:  # what else is kept to this machine has broken, too
+        if error.errno in UNHEARD:  # the other connections to this machine have broken, too
             self._forget_kept()
         return self.origin.broken(error, self.timeouts)

@@ -1,7 +1,7 @@
-"""A connected socket, read and written without a turn of the scheduler where none is needed.
+"""A connected socket, read and written without a turn of the scheduler if none is needed.
 
-Owns one socket. trio's streams take a turn for every piece, ready or not; with hundreds of streams
-that turn is most of the cost.
+Owns one socket. trio's streams take a turn for every piece, ready or not. With hundreds of streams,
+these turns are most of the cost.
 """
 
 from __future__ import annotations
@@ -25,68 +25,68 @@ from proxy.http.readable import Watch, watch
 
 READ_SIZE = 65536
 UNSENT = 16384  # bytes that the system holds and has not sent yet
-# All that arrives passes through this, one read after the other. Else each read would take as much
-# of the heap and give most of it back, and a busy daemon's heap would grow full of holes.
+# All reads use this buffer, one after the other. Otherwise each read would allocate as much and
+# free most of it, which would fragment the heap of a busy daemon.
 _ARRIVED = memoryview(bytearray(READ_SIZE))
 CLOSED = (7, 8)  # TCP_CLOSE and TCP_CLOSE_WAIT of Linux
-AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER: nothing is waited for, the connection is reset
-TURNS = 64  # reads and writes that need no waiting, until others get their turn all the same
-READS = 8  # the same, where a read takes as much as it can
+AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER: reset the connection without waiting
+TURNS = 64  # reads and writes without waiting, until other tasks get a turn anyway
+READS = 8  # the same, if a read takes as much as it can
 
 
 AnySocket = socket.socket | trio.socket.SocketType
 
 
 class Wire(Protocol):
-    """What bytes go in and out of.
+    """A connection that sends and receives bytes.
 
     Attributes:
-        tells: whether it can tell that something has arrived before it is read.
+        tells: whether `call` works: the wire can report arrivals before they are read.
     """
 
     tells: bool
 
     @property
     def connection(self) -> AnySocket:
-        """The socket, to ask or to tell the system something; not to read or to write."""
+        """The socket, for questions and options to the system; not for reading or writing."""
 
     async def receive(self, limit: float = inf) -> bytes:
-        """Return what has arrived, once something has; nothing at the end.
+        """Wait until bytes have arrived, and return them; nothing at the end.
 
         Raises:
             OSError: the connection broke.
-            trio.ClosedResourceError: it was closed here.
+            trio.ClosedResourceError: llamadoze closed the connection.
             trio.TooSlowError: nothing has arrived for `limit` seconds.
         """
 
     async def send(self, data: bytes | bytearray) -> None:
-        """Send all of it.
+        """Send all of the data.
 
         Raises:
             OSError: the connection broke.
-            trio.ClosedResourceError: it was closed here.
+            trio.ClosedResourceError: llamadoze closed the connection.
         """
 
     def call(self, back: Callable[[], None] | None) -> None:
-        """Call back once when something has arrived, if `tells`; reading, or None, calls it off."""
+        """If `tells`, call back once when something has arrived. Reading, or None, cancels that."""
 
     def is_quiet(self) -> bool:
         """Whether nothing has arrived, not even the end."""
 
     def has_left(self) -> bool:
-        """Whether the other side has closed, though what it sent was not read yet; if one can know.
+        """Whether the other side has closed, even if bytes that it sent were not read yet.
 
-        Where that cannot be known, it will be once all was read.
+        If the system does not reveal that, reading all bytes will.
         """
 
     def end_sending(self) -> None:
         """Tell the other side that nothing more comes, if that is possible."""
 
     def reset(self) -> None:
-        """Close it so that the other side gets an error, and not an end."""
+        """Close the connection so that the other side gets an error instead of an end."""
 
     def close(self) -> None:
-        """Close it at once; who reads or writes gets an error."""
+        """Close the connection at once. A task that reads or writes gets an error."""
 
 
 @attrs.define(eq=False)
@@ -108,10 +108,10 @@ class Plain:
 
     @classmethod
     def connected(cls, plain: socket.socket, patience: float = inf) -> Plain:
-        """Take a connection that has just been made; `patience` is as in `of`.
+        """Take a connection that has just been made. `patience` is as in `of`.
 
-        Small pieces are sent at once; and the system holds little that is not sent yet, or a client
-        that reads slowly would look like one that does not read: as trio's own class has it.
+        As in trio's own class, small pieces are sent at once, and the system buffers few bytes that
+        are not sent yet. Otherwise a client that reads slowly would seem not to read at all.
         """
         plain.setblocking(False)
         if plain.family == socket.AF_UNIX:
@@ -126,8 +126,8 @@ class Plain:
         """Take a connection over from trio's own class.
 
         Args:
-            stream: that has it.
-            patience: seconds the other side may take nothing of what is sent.
+            stream: the stream that has the connection.
+            patience: seconds for which the other side may read nothing while bytes wait for it.
         """
         plain = socket.socket(fileno=stream.socket.detach())
         plain.setblocking(False)
@@ -149,20 +149,20 @@ class Plain:
                         await self._watch.wait()
             else:
                 self._turns += 1
-                if not self._turns % READS:  # before anything is taken: cancelling loses nothing
+                if not self._turns % READS:  # before the read, so that cancelling loses no bytes
                     await checkpoint()
             try:
                 size = self._socket.recv_into(_ARRIVED)
             except BlockingIOError:
                 self._drained = True
                 continue
-            self._drained = size < READ_SIZE  # else there is more, most likely
+            self._drained = size < READ_SIZE  # otherwise more is probably there
             return bytes(_ARRIVED[:size])
 
     async def send(self, data: bytes | bytearray) -> None:
         """Send all of it."""
         self._turns += 1
-        if not self._turns % TURNS:  # before: who has sent the last of an answer goes on at once
+        if not self._turns % TURNS:  # before sending: after the end of an answer, nothing waits
             await checkpoint()
         try:
             sent = self._socket.send(data)
@@ -175,7 +175,7 @@ class Plain:
             with trio.move_on_after(self._patience) as scope:
                 await wait_writable(self._socket)
             if scope.cancelled_caught:
-                raise TimeoutError(errno.ETIMEDOUT, "nothing is read of what is sent")
+                raise TimeoutError(errno.ETIMEDOUT, "the other side does not read")
             with contextlib.suppress(BlockingIOError):
                 rest = rest[self._socket.send(rest) :]
 
@@ -190,9 +190,9 @@ class Plain:
             back()
 
     def _call_if_readable(self) -> None:
-        """Call back; not for what was read before its being there was told."""
+        """Call back, unless the bytes behind this event were read already."""
         if self._back is not None and (self._watch.has_told or self._is_readable()):
-            self._drained = False  # that it is readable is not told again
+            self._drained = False  # no other event will report these bytes
             self._back()
         else:
             self._watch.call(self._call_if_readable)
@@ -235,7 +235,7 @@ class Encrypted:
 
     _stream: trio.SSLStream[trio.SocketStream]
     _patience: float = inf
-    tells: bool = attrs.field(default=False, init=False)  # TLS may hold what it has read already
+    tells: bool = attrs.field(default=False, init=False)  # TLS may buffer what it has read already
 
     @property
     def connection(self) -> AnySocket:
@@ -256,12 +256,12 @@ class Encrypted:
             with trio.fail_after(self._patience):
                 await self._stream.send_all(data)
         except trio.TooSlowError:
-            raise TimeoutError(errno.ETIMEDOUT, "nothing is read of what is sent") from None
+            raise TimeoutError(errno.ETIMEDOUT, "the other side does not read") from None
         except trio.BrokenResourceError as error:
             raise _of_system(error) from error
 
     def call(self, back: Callable[[], None] | None) -> None:
-        """Never call: it does not tell."""
+        """Never call, since `tells` is False."""
 
     def is_quiet(self) -> bool:
         """Look without taking anything."""
@@ -272,7 +272,7 @@ class Encrypted:
         return _has_left(self.connection)
 
     def end_sending(self) -> None:
-        """Say it to the system only: TLS's goodbye would have to wait for an answer."""
+        """End it at the system only: TLS's close would have to wait for an answer."""
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
 
@@ -282,14 +282,14 @@ class Encrypted:
         self.close()
 
     def close(self) -> None:
-        """Close it at once, without TLS's goodbye."""
+        """Close the connection at once, without TLS's closing message."""
         self.connection.close()
 
 
 def words_of(error: OSError) -> str:
-    """Return what the system says of an error, as the end of a sentence."""
+    """Return the system's text for an error, as the end of a sentence."""
     number = error.errno or 0
-    said = os.strerror(number) if number > 0 else error.strerror  # those of names are below 0
+    said = os.strerror(number) if number > 0 else error.strerror  # errors of names are below 0
     return said[:1].lower() + said[1:] if said else str(error)
 
 
@@ -313,8 +313,8 @@ def _reset_at_end(connection: AnySocket) -> None:
 
 
 def _of_system(error: trio.BrokenResourceError) -> OSError:
-    """Return the system's own error, or one that says what TLS says."""
+    """Return the system's own error, or an error with the reason of TLS."""
     cause = error.__cause__
-    if isinstance(cause, ssl.SSLError):  # which is an OSError, with numbers of its own
+    if isinstance(cause, ssl.SSLError):  # this is an OSError with its own numbers
         return OSError(getattr(cause, "reason", None) or str(cause))
     return cause if isinstance(cause, OSError) else OSError(str(cause or error))

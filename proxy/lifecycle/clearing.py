@@ -42,7 +42,7 @@ async def clear_abandoned(own: Path) -> None:
 
 
 def _clear(own: Path) -> list[str]:
-    """Return the files whose state folders were removed."""
+    """Remove obsolete folders, and return the configuration files that they belonged to."""
     gone: list[str] = []
     with contextlib.suppress(OSError):
         for folder in sorted(own.parent.iterdir()):

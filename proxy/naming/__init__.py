@@ -1,4 +1,4 @@
 """From a request to the model that it names: routes, names, keys, and each API's own forms.
 
-Owns what is decided from a request's head and a configuration. Knows nothing of bodies.
+Owns all decisions that need only a request's head and a configuration. Knows nothing of bodies.
 """

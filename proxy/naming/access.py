@@ -1,7 +1,7 @@
-"""Who may ask for what: API keys.
+"""API keys: which requests a client may send.
 
-Owns the decision; it is made before anything else of a request is looked at. Whose browser asks is
-decided in `origins`.
+Owns the decision, which comes before all other handling of a request. `origins` decides about
+requests from browsers.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ OPEN_TO_ALL = {"/", "/health", "/wol-health", "/ready", "/favicon.ico"}
 REALM = 'Basic realm="llamadoze"'
 NO_KEY = ApiKey()
 PLACES = (*CREDENTIALS, PROTOCOLS)
-"""In the order in which they are looked at."""
+"""The headers that may contain a key, in the order in which they are read."""
 WITH_KEYS = frozenset(PLACES)
 
 
 @attrs.frozen
 class Keys:
-    """The keys that clients must show one of; none lets everybody in."""
+    """The API keys. A client must send one of them; without keys, every client is let in."""
 
     known: dict[bytes, ApiKey]
 
@@ -44,20 +44,20 @@ class Keys:
     def check(
         self, method: str, path: str, fields: Mapping[bytes, bytes], *, changes: bool
     ) -> ApiKey:
-        """Let a request pass or not; return the key that it shows.
+        """Check whether a request may pass, and return its key.
 
-        Of the places for a key the first that holds something counts: Basic's password, Bearer,
+        The first of these places that contains a key counts: Basic's password, Bearer,
         ``x-api-key``, ``api-key``, and ``openai-insecure-api-key.KEY`` among a websocket's
-        protocols. Of a header that is repeated, the first counts.
+        protocols. If a header is repeated, its first value counts.
 
         Args:
             method: of the request.
             path: of the request.
-            fields: the first value of each of its headers.
-            changes: whether it would change something.
+            fields: the first value of each header of the request.
+            changes: whether the request would change something or use a model.
 
         Raises:
-            BadRequest: it shows no key, an unknown one, or one that may only look.
+            BadRequest: the request has no key, an unknown key, or a key that may only read.
         """
         if not self.known or path in OPEN_TO_ALL or method == "OPTIONS":
             return NO_KEY
@@ -66,22 +66,22 @@ class Keys:
             if name in fields and (key := key_in(name, fields[name])):
                 break
         if not is_one_of(key, self.known):
-            what = "the API key is not known" if key else "an API key is required"
-            remedy = "send one of apiKeys as 'Authorization: Bearer KEY' or 'x-api-key: KEY'"
-            raise BadRequest(f"{what}; {remedy}", status=401, headers={"WWW-Authenticate": REALM})
+            what = "the API key is unknown" if key else "an API key is required"
+            remedy = "send a key of apiKeys as 'Authorization: Bearer KEY' or 'x-api-key: KEY'"
+            raise BadRequest(f"{what}: {remedy}", status=401, headers={"WWW-Authenticate": REALM})
         known = self.known[key]
         if known.read and changes:
             whose = f" '{known.name}'" if known.name else ""
-            text = f"the API key{whose} may only read: it asks no model and changes nothing"
+            text = f"the API key{whose} may only read: it cannot use models or change anything"
             raise BadRequest(text, status=403, code="read_only_key")
         return known
 
     def without(self, headers: list[Header], fields: Mapping[bytes, bytes]) -> list[Header]:
-        """Return the headers without our own keys: they are no business of a model server.
+        """Return the headers without llamadoze's keys, which model servers must not see.
 
         Args:
-            headers: all of them.
-            fields: the first value of each.
+            headers: all headers.
+            fields: the first value of each header.
         """
         if not self.known:
             return headers
@@ -91,7 +91,7 @@ class Keys:
         return kept
 
     def _is_ours(self, name: bytes, value: bytes) -> bool:
-        """Whether a header shows a key of ours, and nothing else."""
+        """Whether a header contains one of llamadoze's keys, and nothing else."""
         if name == PROTOCOLS and PROTOCOL_KEY in value:
             return not without_protocol_key(value, self.known)
         return is_one_of(key_in(name, value), self.known)

@@ -1,7 +1,7 @@
-"""Paths that control a model server: nobody but the daemon itself asks for them.
+"""Paths that control a model server: only the daemon itself may request them.
 
-Owns which those are, however they are written: the routes that are known of the presets' servers,
-and those of a model's own recipe.
+Owns the list of these paths, in all spellings: the known routes of the servers with presets, and
+the routes in a model's own recipe.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from configschema.keys.recipe import Run, Step
 from proxy.http.errors import BadRequest
 from proxy.http.heads import as_text, unescaped
 
-UNSEEN = re.compile(r"[\x00-\x20\x7f]")  # which a router may not look at
+UNSEEN = re.compile(r"[\x00-\x20\x7f]")  # characters that a router may ignore
 CONTROL = frozenset(
     {
         # vLLM
@@ -44,19 +44,19 @@ CONTROL = frozenset(
         *("/v1/sampling/override/unload",),
     }
 )
-"""What puts a model server to sleep, or changes what it runs."""
-GENERAL = ("/", "/api/generate")  # of Ollama: what puts to sleep there is what chats, too
+"""Paths that put a model server to sleep, or change what it runs."""
+GENERAL = ("/", "/api/generate")  # Ollama uses the same path for sleep and for generating text
 LONGEST_SHOWN = 200  # characters of a path
 URL = re.compile(r"""https?://[^\s'"]+""")
-SLOTS = re.compile(r"/slots/[0-9]+")  # llama.cpp's: saves, restores and erases what was said
+SLOTS = re.compile(r"/slots/[0-9]+")  # llama.cpp's: saves, restores and erases conversations
 
 
 @attrs.frozen
 class Controls:
-    """The paths of one configuration that are closed.
+    """The paths that one configuration closes.
 
     Attributes:
-        allowed: whether none is (``upstream.allowControl``).
+        allowed: whether no path is closed (``upstream.allowControl``).
     """
 
     allowed: bool
@@ -65,7 +65,7 @@ class Controls:
 
     @classmethod
     def of(cls, config: Config) -> Controls:
-        """Take what the models' recipes say."""
+        """Read the paths in the models' recipes."""
         own = {name: frozenset(_paths_of(model)) for name, model in config.models.items()}
         bases = {name: _base_of(model) for name, model in config.models.items()}
         return cls(config.upstream.allow_control, own, bases)
@@ -74,19 +74,19 @@ class Controls:
         """Refuse a path that controls a model server.
 
         Args:
-            model: its id; anything else has only what is known of all.
-            path: below the model, as it was sent.
+            model: the model's id; for any other text, only the paths for all models are closed.
+            path: the path below the model, as it was sent.
 
         Raises:
-            BadRequest: it does.
+            BadRequest: the path controls the server.
         """
         if self.allowed:
             return
         plain = self._bases.get(model, "") + plain_path(path)
         closed = (*CONTROL, *self._own.get(model, ()))
         if plain.endswith(closed) or SLOTS.search(plain):
-            text = f"{plain[:LONGEST_SHOWN]} controls the model server; it is reached only with "
-            raise BadRequest(f"{text}upstream.allowControl", status=403)
+            text = f"{plain[:LONGEST_SHOWN]} controls the model server: "
+            raise BadRequest(f"{text}upstream.allowControl can allow it", status=403)
 
 
 def plain_path(path: bytes) -> str:
@@ -96,7 +96,7 @@ def plain_path(path: bytes) -> str:
 
 
 def _paths_of(model: Model) -> Iterable[str]:
-    """Yield the paths by which a model is put to sleep and woken; a question changes nothing."""
+    """Yield the paths that put a model to sleep and wake it, without paths that only ask."""
     base = _base_of(model)
     asked = {
         _path_of(step.url)
@@ -112,19 +112,19 @@ def _paths_of(model: Model) -> Iterable[str]:
 
 
 def _urls_of(step: Step) -> Iterable[str]:
-    """Return where a step goes: a command of an operator names it somewhere, as curl's does."""
+    """Return the URLs of a step. An operator's command may contain some, such as for curl."""
     if isinstance(step, Call):
         return (step.url,)
     return URL.findall(step.command.text) if isinstance(step, Run) else ()
 
 
 def _base_of(model: Model) -> str:
-    """Return the path that everything is below at a model's server; mostly nothing."""
+    """Return the base path of a model's server, which is mostly empty."""
     return _path_of(model.proxy).rstrip("/")
 
 
 def _path_of(url: str) -> str:
     try:
         return plain_path(urlsplit(url).path.encode())
-    except ValueError:  # brackets of no IPv6 address, in a command
+    except ValueError:  # a command has brackets around something that is not an IPv6 address
         return "/"

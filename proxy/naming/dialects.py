@@ -1,7 +1,7 @@
-"""How each API says in its event stream that a model loads, and that something failed.
+"""How the event stream of each API tells that a model loads, and that a request failed.
 
-Owns the forms: OpenAI's chat, completions and responses, and Anthropic's messages. All of them are
-such that the makers' own clients read them without an error and go on with the model's events.
+Owns the forms: OpenAI's chat, completions and responses, and Anthropic's messages. OpenAI's and
+Anthropic's own clients read these forms without an error and go on with the model's events.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ ANTHROPIC = {
 
 @attrs.frozen(kw_only=True)
 class Note:
-    """What is said of a model that is not ready yet.
+    """A message about a model that is not ready yet.
 
     Attributes:
         request: the request's id.
-        model: the name that was asked for.
-        state: of the model, as ``/running`` has it.
-        place: in the queue; 0 if its turn has come.
-        text: for people; nothing where there is nothing new.
-        ready_in: seconds until it will be ready; None if that is not known.
+        model: the model's name in the request.
+        state: the model's state, as in ``/running``.
+        place: the place in the queue; 0 if the model's turn has come.
+        text: for people; empty if there is no news.
+        ready_in: seconds until the model will be ready; None if unknown.
     """
 
     request: str
@@ -45,7 +45,7 @@ class Note:
     ready_in: float | None = None
 
     def facts(self) -> dict[str, Any]:
-        """Return it for programs."""
+        """Return the message in a form for programs."""
         known = {} if self.ready_in is None else {"ready_in": self.ready_in}
         return {"model": self.model, "state": self.state, "queue_position": self.place, **known}
 
@@ -55,10 +55,10 @@ class Dialect:
     """One API's forms.
 
     Attributes:
-        note: how it says that the model loads; None if it has no way.
-        failure: how it says that the answer failed.
-        named: how it calls an error outside of a stream.
-        every: seconds between two notes.
+        note: the form of a message that the model loads; None if the API has none.
+        failure: the form of a failure in a stream.
+        named: gives an error outside of a stream the API's name for it.
+        every: seconds between two messages.
     """
 
     note: Callable[[Note], bytes] | None
@@ -77,8 +77,8 @@ def _openai_failure(problem: Problem) -> bytes:
 
 
 def _chat_note(note: Note) -> bytes:
-    """Return llama-swap's form: the text as if the model were thinking."""
-    delta = {"reasoning_content": note.text}  # a role here would be added to the next ones
+    """Return llama-swap's form: the text as reasoning of the model."""
+    delta = {"reasoning_content": note.text}  # clients would join a role here with later roles
     return _event(
         {
             "id": f"chatcmpl-{note.request}",
@@ -91,7 +91,7 @@ def _chat_note(note: Note) -> bytes:
 
 
 def _completions_note(note: Note) -> bytes:
-    """Return a chunk without text: what is said must not become a part of the completion."""
+    """Return a chunk without text, since any text would become a part of the completion."""
     return _event(
         {
             "id": f"cmpl-{note.request}",
@@ -105,7 +105,7 @@ def _completions_note(note: Note) -> bytes:
 
 
 def _messages_note(note: Note) -> bytes:
-    """Return a ping: of Anthropic's events it is the only one that may come before a message."""
+    """Return a ping, the only event of Anthropic's that may come before a message."""
     return _event({"type": "ping", "llamadoze": note.facts()}, "ping")
 
 
@@ -114,18 +114,18 @@ def _messages_failure(problem: Problem) -> bytes:
 
 
 def _anthropic(problem: Problem) -> Problem:
-    """Call an error as Anthropic does."""
+    """Give an error Anthropic's type."""
     usual = "api_error" if problem.status >= 500 else "invalid_request_error"
     return attrs.evolve(problem, kind=ANTHROPIC.get(problem.status, usual))
 
 
 def _responses_note(note: Note) -> bytes:
-    """Return a comment: OpenAI's client takes no event before the response's own first one."""
+    """Return a comment, since OpenAI's client accepts no event before the response's first one."""
     return f": llamadoze {json.dumps(note.facts())}\n\n".encode()
 
 
 def _responses_failure(problem: Problem) -> bytes:
-    """Return an error event; its ``error`` is what makes OpenAI's client raise it."""
+    """Return an error event. OpenAI's client raises an exception because of its ``error``."""
     error = problem.error()
     event = {"type": "error", "sequence_number": 0, "param": None, "error": error}
     return _event({**event, "code": error.get("code"), "message": error["message"]}, "error")

@@ -1,7 +1,7 @@
-"""What a name stands for: a model of ours, or a peer's. Pure functions of a configuration.
+"""What a name stands for: a local model, or a peer's model. Pure functions of a configuration.
 
-Owns the lookup. Which target a selector chooses is in `selectors`; which names a profile replaces,
-in `resolving`.
+Owns the lookup. `selectors` chooses the target of a selector. `resolving` replaces names by the
+profile in use.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from configschema import Config, Model, Peer
 
 @attrs.frozen
 class Local:
-    """A model of ours; `name` is how it was asked for."""
+    """A local model; `name` is its name in the request."""
 
     model: Model
     name: str
 
     @property
     def id(self) -> str:
-        """How it is called in logs and metrics."""
+        """The model's name in logs and metrics."""
         return self.model.id
 
 
 @attrs.frozen
 class Remote:
-    """A peer's model; `name` is how the peer calls it."""
+    """A peer's model; `name` is its name at the peer."""
 
     peer_id: str
     peer: Peer
@@ -37,7 +37,7 @@ class Remote:
 
     @property
     def id(self) -> str:
-        """How it is called in logs and metrics."""
+        """The model's name in logs and metrics."""
         return f"{self.peer_id}/{self.name}"
 
 
@@ -53,7 +53,7 @@ class Directory:
 
     def __attrs_post_init__(self) -> None:
         ours = {name: Local(model, name) for name, model in _names_of_ours(self.config)}
-        # A name of ours wins, and an id of ours over an alias.
+        # A local name takes precedence over a peer's, and a local id over an alias.
         object.__setattr__(self, "_known", {**dict(_peers_models(self.config)), **ours})
 
     def find(self, name: str) -> Target | None:
@@ -65,7 +65,7 @@ class Directory:
         yield from self._known
 
     def remote(self) -> Iterator[Remote]:
-        """Yield the peers' models, each once."""
+        """Yield each of the peers' models once."""
         for peer_id, peer in self.config.peers.items():
             for name in peer.models:
                 yield Remote(peer_id, peer, name)
@@ -79,7 +79,7 @@ def _names_of_ours(config: Config) -> Iterator[tuple[str, Model]]:
 
 
 def _peers_models(config: Config) -> Iterator[tuple[str, Remote]]:
-    """Yield full names; the bare name too where only one peer has it (llama-swap's rule)."""
+    """Yield full names, and the bare name if only one peer has it (llama-swap's rule)."""
     holders = Counter(name for peer in config.peers.values() for name in set(peer.models))
     for peer_id, peer in config.peers.items():
         for name in peer.models:

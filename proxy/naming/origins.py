@@ -1,7 +1,7 @@
-"""Whose browser asks: which names of this machine are served, which pages of other sites may ask.
+"""Requests from browsers: allowed names of this machine, and allowed pages of other sites.
 
 Owns the decisions about Host, Origin and Sec-Fetch-Site, and the headers of CORS (Fetch, 3.2). A
-program that is no browser sends neither of the last two, and is let through.
+program that is not a browser sends neither Origin nor Sec-Fetch-Site, and is let through.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 FOLLOWED = (b"navigate", b"document")
 USUAL_HEADERS = b"Content-Type, Authorization, Accept, X-Requested-With"
 A_DAY = 86400
-LONGEST_NAME = 255  # bytes of a host's name (RFC 1035, 2.3.4); no longer ones are remembered
-BY_NAME = ", by its name: * does not count for websockets"
+LONGEST_NAME = 255  # bytes of a host's name (RFC 1035, 2.3.4); longer names are not cached
+BY_NAME = " by name (* does not apply to websockets)"
 ANY = "*"
 OF_CONTAINERS = ("host.docker.internal", "host.containers.internal")
-"""Names that a container has for the machine it runs on."""
+"""Names by which a container reaches the machine that it runs on."""
 
 
 @attrs.frozen
 class Visitor:
-    """What a request says of where it comes from.
+    """What a request tells of its sender.
 
     Attributes:
-        origin: of the page that asks; nothing if no page says so.
-        page: its address, which is there also where no origin is: an image is asked for so.
-        is_part: whether it is for a part of a page, such as an image, that nobody has pressed.
-        site: the browser's word for how far that page is from here (Fetch Metadata).
-        host: the name that was asked for, with its port.
-        is_websocket: whether it wants to be one.
-        is_link: whether somebody follows a link, and the answer takes the page's place.
+        origin: the origin of the page that sent the request; empty if there is none.
+        page: the page's address; browsers send it also without an origin, such as for an image.
+        is_part: whether the request is for a part of a page, such as an image, without a click.
+        site: how the page's site relates to ours, as the browser states it (Fetch Metadata).
+        host: the requested host name, with its port.
+        is_websocket: whether the request asks for a websocket.
+        is_link: whether a user follows a link, so that the answer replaces the page.
     """
 
     origin: str = ""
@@ -64,7 +64,7 @@ class Visitor:
 
     @classmethod
     def of(cls, said: Mapping[bytes, bytes]) -> Visitor:
-        """Read the headers that say it."""
+        """Read a visitor from the headers of a request."""
         host = said.get(b"host", b"")
         if OF_BROWSERS.isdisjoint(said):
             return (
@@ -82,7 +82,8 @@ class Visitor:
 
     @property
     def is_from_here(self) -> bool:
-        """Whether no page of another site has sent it; this machine's ports are one site."""
+        """Whether no page of another site sent the request. All ports of this machine are one
+        site."""
         if not (self.origin or self.page):
             return self.site != "cross-site"
         return _is_same_site(self.origin or self.page, self.host)
@@ -90,7 +91,7 @@ class Visitor:
 
 @lru_cache(256)
 def _of_program(host: bytes) -> Visitor:
-    """Return what a program says of itself that is no browser: the name that it asks for."""
+    """Return the visitor for a program that is not a browser, of which only the host is known."""
     return Visitor(host=host.decode("latin-1"))
 
 
@@ -99,9 +100,9 @@ class Guard:
     """The rules of one configuration.
 
     Attributes:
-        cors: pages of other sites, as the operator has said; without it, ours.
-        hosts: names by which this machine may be asked, in lower case.
-        is_open: whether anybody may use the daemon: there are no keys.
+        cors: the operator's settings for pages of other sites; None for the defaults.
+        hosts: names that requests may use for this machine, in lower case.
+        is_open: whether the daemon is open to all, since there are no keys.
         own_sites: names of ``security.hosts``: their pages are ours, whatever Host a proxy sends.
     """
 
@@ -124,17 +125,17 @@ class Guard:
         return cls(config.security.cors, hosts, not config.api_keys, own_sites)
 
     def admit(self, visitor: Visitor, local: str, *, changes: bool, shared: bool) -> None:
-        """Let a request pass or not.
+        """Check whether a request may pass.
 
         Args:
-            visitor: what it says of itself.
-            local: the address of ours that it came to.
-            changes: whether it would change something.
-            shared: whether it is for the model APIs, which other sites may use unless
-                ``security.cors`` says otherwise.
+            visitor: the sender of the request.
+            local: llamadoze's address at which the request arrived.
+            changes: whether the request would change something.
+            shared: whether the request is for the model APIs, which other sites may use unless
+                ``security.cors`` forbids it.
 
         Raises:
-            BadRequest: a page sent it that must not.
+            BadRequest: the page may not send this request, or the host is not allowed.
         """
         if self.is_open and visitor.host and _is_loopback(local):
             self._check_host(visitor.host)
@@ -148,7 +149,7 @@ class Guard:
         ):
             whose = visitor.origin or "another site"
             way = f"security.cors.allowedOrigins can allow it{BY_NAME * visitor.is_websocket}"
-            text = f"a page of {whose} may not do this; {way}"
+            text = f"a page of {whose} may not send this request: {way}"
             raise BadRequest(text, status=403, code="origin_not_allowed")
 
     def _is_own(self, visitor: Visitor) -> bool:
@@ -161,15 +162,15 @@ class Guard:
     def _check_host(self, host: str) -> None:
         if not _means_us(host, self.hosts):
             name = _name_of(host)
-            text = f"'{name}' is no name of this machine; security.hosts can allow it"
+            text = f"'{name}' is not a known name of this machine: security.hosts can allow it"
             raise BadRequest(text, status=403, code="host_not_allowed")
 
     def headers_for(self, visitor: Visitor, *, shared: bool) -> list[Header]:
-        """Return what lets a page read an answer, in one header only.
+        """Return the CORS headers of an answer.
 
         Args:
-            visitor: who asks.
-            shared: whether it is an answer of the model APIs.
+            visitor: the sender of the request.
+            shared: whether the answer belongs to the model APIs.
         """
         if not visitor.origin:
             return []
@@ -196,9 +197,9 @@ class Guard:
     def preflight(
         self, visitor: Visitor, said: Mapping[bytes, bytes], *, shared: bool
     ) -> list[Header]:
-        """Return what allows a browser to send its request, or nothing of it."""
+        """Return the headers that allow a browser to send its request, if it may."""
         allowed = self.headers_for(visitor, shared=shared)
-        if len(allowed) <= 1:  # nobody, or nobody else, is let in
+        if len(allowed) <= 1:  # without an allowed origin
             return allowed
         rules = self.cors or Cors()
         return [
@@ -210,7 +211,7 @@ class Guard:
 
 
 def _headers_allowed(rules: Cors, said: Mapping[bytes, bytes]) -> bytes:
-    """Return the headers that a page may send: those that are listed, else those it asks for."""
+    """Return the headers that a page may send: the configured ones, else those it asks for."""
     if rules.allowed_headers:
         return ", ".join(rules.allowed_headers).encode()
     asked = said.get(b"access-control-request-headers", b"").split(b",")
@@ -220,7 +221,7 @@ def _headers_allowed(rules: Cors, said: Mapping[bytes, bytes]) -> bytes:
 
 @lru_cache(256)
 def _is_same_site(origin: str, host: str) -> bool:
-    """Whether a page's host is the one that was asked, or both are this machine."""
+    """Whether a page's host is the requested host, or both are this machine."""
     theirs, ours = _host_of(origin), _name_of(host)
     return theirs != "" and (theirs == ours or (_is_local(theirs) and _is_local(ours)))
 
@@ -245,7 +246,7 @@ def _means_us(host: str, hosts: frozenset[str]) -> bool:
 
 
 def _is_this_machine(name: str) -> bool:
-    """Whether a name cannot be made to lead here by others: an address, or localhost."""
+    """Whether a name is an address or localhost. Others can direct other names to this machine."""
     return _is_local(name) or _address(name) is not None
 
 

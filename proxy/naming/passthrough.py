@@ -1,6 +1,6 @@
 """The routes that name a model in their path: ``/upstream/MODEL/...`` and ``/comfyui/...``.
 
-Owns their rules, which are llama-swap's, and which paths of a model server nobody reaches this way.
+Owns their rules, which are llama-swap's. Paths that control a model server are closed to clients.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ def route_below(exchange: Exchange, resolver: Resolver) -> Route | None:
     """Return how a request below a model's path is forwarded; None for any other path.
 
     Raises:
-        BadRequest: no model's name begins the path, it must not go there, or is to go there with a
-            slash at its end.
+        BadRequest: the path begins with no model's name, is closed, or needs a slash at its end.
     """
     path = exchange.raw_path
     if path.startswith(UPSTREAM) and len(path) > len(UPSTREAM):
@@ -30,7 +29,7 @@ def route_below(exchange: Exchange, resolver: Resolver) -> Route | None:
 
 
 def is_below_model(path: str) -> bool:
-    """Whether a path is passed on below a model's name, as it is."""
+    """Whether a path names a model and is passed on unchanged below that name."""
     return path.startswith((f"{UPSTREAM.decode()}", f"{COMFY}/")) or path == COMFY
 
 
@@ -38,7 +37,7 @@ def _below_upstream(exchange: Exchange, path: bytes, resolver: Resolver) -> Rout
     names = (*resolver.directory.names(), *resolver.pins)
     found = model_in_path(path, names)
     if found is None:
-        raise BadRequest(f"no model's name begins '{as_text(path)}'", status=404)
+        raise BadRequest(f"'{as_text(path)}' does not begin with a model's name", status=404)
     name, rest = found
     if not rest:
         raise _moved(exchange)
@@ -48,7 +47,7 @@ def _below_upstream(exchange: Exchange, path: bytes, resolver: Resolver) -> Rout
 
 def _below_comfy(exchange: Exchange, rest: bytes, resolver: Resolver) -> Route:
     if resolver.config.find(COMFY_MODEL) is None:
-        raise BadRequest(f"there is no model '{COMFY_MODEL}'", status=404)
+        raise BadRequest(f"{COMFY} needs a model with the name '{COMFY_MODEL}'", status=404)
     if not rest:
         raise _moved(exchange)
     resolver.now.refuse_control(COMFY_MODEL, rest)
@@ -61,9 +60,9 @@ def _route(rest: bytes, name: str, *, patience: bool) -> Route:
 
 
 def _moved(exchange: Exchange) -> BadRequest:
-    """Return the redirect to the same path with a slash: pages have relative links.
+    """Return the redirect to the same path with a slash, which relative links in pages need.
 
-    It is relative itself, as a proxy in front may have taken off the beginning of the path.
+    The redirect is relative, too: a proxy in front may have removed the beginning of the path.
     """
     query = b"?" + exchange.query if exchange.query else b""
     last = exchange.raw_path.rpartition(b"/")[2]

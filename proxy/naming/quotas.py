@@ -1,6 +1,6 @@
-"""How many requests to models each API key may have in a minute and at once, and all together.
+"""Limits of requests to models: for each API key in a minute and at once, and for all together.
 
-Owns the counts, which outlive a reload. What a key gets where several compete is the supervisor's.
+Owns the counts, which outlive a reload. The supervisor shares models between competing keys.
 """
 
 from __future__ import annotations
@@ -31,52 +31,55 @@ class Quotas:
     _in_flight: defaultdict[str, int] = attrs.field(factory=lambda: defaultdict(int), init=False)
 
     def begin(self, key: ApiKey) -> None:
-        """Count a request; call `end` after it.
+        """Count a request. Call `end` after it.
 
         Raises:
-            BadRequest: the key has its limit; nothing is counted.
+            BadRequest: the key has reached a limit; the request is not counted.
         """
         self._refuse_beyond_limits(key)
         self._came[key.name].append(trio.current_time())
         self._in_flight[key.name] += 1
 
     def end(self, key: ApiKey) -> None:
-        """Count a request no longer as one in flight."""
+        """Stop counting a request as in flight."""
         self._in_flight[key.name] -= 1
 
     def _refuse_beyond_limits(self, key: ApiKey) -> None:
         most, came = key.in_flight, self._came[key.name]
         if most and self._in_flight[key.name] >= most:
-            what = f"has {most} requests in service, its inFlight"
+            what = f"has {most} requests in flight, the limit set by inFlight"
             raise _refusal(key, what, "concurrency_limit", SOON)
         most, now = key.requests_per_minute, trio.current_time()
         while came and (came[0] <= now - MINUTE or len(came) > most):
             came.popleft()
         if most and len(came) >= most:
             wait = str(ceil(came[0] + MINUTE - now))
-            what = f"has asked {most} times within a minute, its requestsPerMinute"
+            what = f"sent {most} requests within a minute, the limit set by requestsPerMinute"
             raise _refusal(key, what, "rate_limit_exceeded", wait)
 
 
 def _refusal(key: ApiKey, what: str, code: str, wait: str) -> BadRequest:
-    text = f"the API key '{key.name}' {what}; try again in {wait}s"
+    text = f"the API key '{key.name}' {what}: retry in {wait}s"
     return BadRequest(text, status=429, code=code, headers={"Retry-After": wait})
 
 
 def refuse_beyond_all(key: str, there: Iterable[Asking], config: Config) -> None:
-    """Refuse a request where as many are in service as may (``globalConcurrencyLimit``).
+    """Refuse a request if ``globalConcurrencyLimit`` is reached.
 
-    Where several keys compete, one that has less than its part is let in beyond the limit.
+    If several keys compete, a key that has less than its share is let in beyond the limit.
 
     Args:
-        key: the name of the key that asks.
-        there: the requests in service, as many as the limit says or more.
+        key: the name of the request's key.
+        there: the requests in flight, as many as the limit or more.
         config: has the limit, which is not 0.
 
     Raises:
-        BadRequest: the key has its part.
+        BadRequest: the key has its share.
     """
     limit = config.global_concurrency_limit
     if not is_below_part(key, [one.key for one in there], limit, weights_of(config)):
-        text = f"{limit} requests are in service, which is globalConcurrencyLimit"
+        text = (
+            f"{limit} requests are in flight, the limit set by globalConcurrencyLimit: "
+            f"retry in {SOON}s"
+        )
         raise BadRequest(text, status=429, code="concurrency_limit", headers={"Retry-After": SOON})

@@ -1,4 +1,4 @@
-"""From the name a request has to the model that answers it: profile, selector, alias, peer.
+"""From the name in a request to the model that answers it: profile, selector, alias, peer.
 
 Owns the profile in use and the names of the configuration in effect.
 """
@@ -25,19 +25,19 @@ from supervisor import State, Supervisor, UnknownModel
 if TYPE_CHECKING:
     import re2
 
-LONGEST_MEANT = 100  # characters; to compare takes the square of it
+LONGEST_MEANT = 100  # characters that are compared, which takes quadratic time
 
 
 @attrs.frozen
 class InEffect:
-    """What follows from one configuration for the way of requests.
+    """The rules for requests that follow from one configuration.
 
     Attributes:
         config: the configuration.
-        directory: its names.
-        selectors: how their targets are chosen.
-        keys: what clients must show.
-        guard: whose browser may ask.
+        directory: the configuration's names.
+        selectors: chooses the targets of selectors.
+        keys: the API keys of clients.
+        guard: decides about requests from browsers.
         controls: the paths of model servers that are closed.
         limits: how long bodies may be.
     """
@@ -52,7 +52,7 @@ class InEffect:
 
     @classmethod
     def of(cls, config: Config) -> InEffect:
-        """Work it out."""
+        """Return the rules of a configuration."""
         return cls(
             config,
             Directory(config),
@@ -67,7 +67,7 @@ class InEffect:
         """Refuse a path below a model that controls its server.
 
         Raises:
-            BadRequest: it does.
+            BadRequest: the path controls the server.
         """
         model = self.config.find(name)
         self.controls.refuse(model.id if model else "", path)
@@ -76,7 +76,7 @@ class InEffect:
         """Whether a path below a model does not start it (``upstream.ignorePaths``).
 
         Raises:
-            BadRequest: llamadoze must be started again before that can be known.
+            BadRequest: this process can no longer load `re2`; it must be restarted.
         """
         return any(_pattern(text).search(path) for text in self.config.upstream.ignore_paths)
 
@@ -84,7 +84,7 @@ class InEffect:
 @cache
 def _pattern(text: str) -> re2._Regexp[str]:
     try:
-        import re2  # 2 MiB that most never need
+        import re2  # 2 MiB that most configurations never need
     except ImportError as error:
         raise needs_restart("paths below /upstream", error) from error
     return re2.compile(text)
@@ -92,11 +92,11 @@ def _pattern(text: str) -> re2._Regexp[str]:
 
 @attrs.define(eq=False)
 class Resolver:
-    """Find who answers. A reload puts ``hooks.on_startup.profile`` into use, as in llama-swap.
+    """Find the model for a name. As in llama-swap, a reload selects ``hooks.on_startup.profile``.
 
     Attributes:
         supervisor: has the configuration in effect.
-        on_profile: told when another profile is used.
+        on_profile: called when another profile is used.
     """
 
     supervisor: Supervisor
@@ -106,7 +106,7 @@ class Resolver:
 
     @property
     def now(self) -> InEffect:
-        """What is in effect; it begins anew if a reload has put another configuration into it."""
+        """The rules in effect. They are made again after a reload has changed the configuration."""
         config = self.supervisor.config
         if self._now is None or self._now.config is not config:
             self._now, self._profile = InEffect.of(config), config.hooks.on_startup.profile or None
@@ -126,7 +126,7 @@ class Resolver:
     @property
     def profile(self) -> str | None:
         """The profile in use."""
-        _ = self.now  # a reload may have put another one into use
+        _ = self.now  # a reload may have selected another profile
         return self._profile
 
     @profile.setter
@@ -137,7 +137,7 @@ class Resolver:
         self.on_profile()
 
     def profiles(self) -> dict[str, Any]:
-        """Return all profiles as llama-swap lists them."""
+        """Return all profiles in the form of llama-swap's list."""
         listed = [
             {"id": name, "description": profile.description, "pins": dict(profile.pins)}
             for name, profile in sorted(self.config.profiles.items())
@@ -146,14 +146,14 @@ class Resolver:
 
     @property
     def pins(self) -> dict[str, str | None]:
-        """The names that the profile in use replaces; None or nothing switches one off."""
+        """The names that the profile in use replaces. None or nothing switches a name off."""
         return dict(self.config.profiles[self.profile].pins) if self.profile else {}
 
     def pinned(self, name: str) -> str:
-        """Return what the profile in use makes of a name.
+        """Return the name with which the profile in use replaces a name.
 
         Raises:
-            UnknownModel: the profile switches it off.
+            UnknownModel: the profile switches the name off.
         """
         pins = self.pins
         if name not in pins:
@@ -163,11 +163,11 @@ class Resolver:
         return target
 
     def choose(self, name: str) -> AbstractContextManager[Target]:
-        """Find who answers to a name; a selector counts it for as long as the block lasts.
+        """Find the model for a name. A selector counts the choice for as long as the block lasts.
 
         Raises:
-            UnknownModel: nobody does.
-            BadRequest: its selector has no target that can be used; on entering.
+            UnknownModel: no model has this name.
+            BadRequest: on entering: the selector has no available target.
         """
         now = self.now
         if self._profile is not None:
@@ -179,10 +179,10 @@ class Resolver:
         return now.selectors.chosen(name, selector, targets, self._state_of)
 
     def find(self, name: str) -> Target:
-        """Find whose name this is, whatever the profile; selectors have none.
+        """Find the model for a name, without profiles and selectors.
 
         Raises:
-            UnknownModel: nobody's.
+            UnknownModel: no model has this name.
         """
         if (found := self.directory.find(name)) is None:
             raise UnknownModel(name, self._like(name))
@@ -192,13 +192,13 @@ class Resolver:
         """Return a name that may have been meant."""
         try:
             from difflib import get_close_matches  # for errors only
-        except ImportError:  # Python's own files have gone
+        except ImportError:  # Python's own files are gone
             return None
         names = [*self.directory.names(), *self.config.selectors]
         return next(iter(get_close_matches(name[:LONGEST_MEANT], names, 1)), None)
 
     def _state_of(self, model: str) -> State:
-        """Return how a model stands; one that may not start yet is of no more use than one that
-        leaves."""
+        """Return a model's state. A model that may not start yet counts as stopping, since both
+        cannot be used."""
         server = self.supervisor.servers[model]
         return State.STOPPING if server.held_back else server.at.state

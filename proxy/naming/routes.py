@@ -1,7 +1,6 @@
-"""Which requests go to a model, and where each of them names it. Pure functions.
+"""Which requests go to a model, and where each of them names the model. Pure functions.
 
-Owns the table of the forwarded routes, which is llama-swap's. What is read from where is in
-`questions`.
+Owns the table of the forwarded routes, which is llama-swap's. `questions` reads the names.
 """
 
 from __future__ import annotations
@@ -30,14 +29,15 @@ class Route:
     """How a request is forwarded.
 
     Attributes:
-        target: where it goes on the model server, without the query.
-        named_in: where its model is named.
-        dialect: how its API says things in a stream.
+        target: the path on the model server, without the query.
+        named_in: where the request names its model.
+        dialect: the form of messages and errors in streams of this API.
         filtered: whether the model's filters apply.
         model: the model's name, if the path has it.
-        patience: whether it waits until the model is ready, and lets it start for that.
-        makes: whether what it makes is asked for later, by its id.
-        made: that id: the model that made it is asked, if the query names no other.
+        patience: whether the request starts the model, and waits until it is ready.
+        makes: whether clients can later request the result by its id.
+        made: that id; the request goes to the model that made the result, unless the query names
+            another.
     """
 
     target: bytes
@@ -70,10 +70,10 @@ OTHERS = (
     *("/v1/images/variations", "/v1/videos", "/sdapi/v1/txt2img", "/sdapi/v1/img2img"),
 )
 PROBES = ("/health", "/wol-health")
-"""What is answered as long as anything is."""
+"""The routes that llamadoze answers as long as it answers any."""
 QUERIED = ("/v1/audio/voices", "/sdapi/v1/loras", "/props", "/v1/realtime", "/v1/videos")
 MAKING = ("/v1/responses", "/v1/videos")
-# An id, and what is wanted of it; no dots alone, nothing that a server may read as something else.
+# An id, or a path below it; no "." or "..", no characters that a server may read differently.
 SEGMENT = r"(?!\.+(?:/|$))[A-Za-z0-9._~:-]+"
 MADE = re.compile(rf"/v1/(?:responses|videos)/({SEGMENT})(?:/{SEGMENT})*")
 SHORT = ("chat/completions", "completions", "embeddings", "messages", "responses")
@@ -89,7 +89,7 @@ def _posted() -> dict[str, Route]:
             b"/v1/" + name.encode(), dialect=dialect, makes=f"/v1/{name}" in MAKING
         )
         routes[f"/v/{name}"] = Route(b"/" + name.encode(), dialect=dialect)
-    for name in SHORT:  # of clients whose base URL lacks /v1, as llama-server's may
+    for name in SHORT:  # for clients whose base URL lacks /v1, which llama-server allows
         routes[f"/{name}"] = routes[f"/v1/{name}"]
     routes["/audioapi/v1/tasks/run"] = Route(b"/v1/tasks/run")
     return routes
@@ -100,7 +100,7 @@ ASKED = {path: Route(path.encode(), NamedIn.QUERY, filtered=False) for path in Q
 
 
 def route_of(method: str, path: str) -> Route | None:
-    """Return how a request is forwarded; None if it is not for a model."""
+    """Return how a request is forwarded. None if it is not for a model."""
     if method == "POST" and (route := POSTED.get(path)):
         return route
     if method in ("GET", "HEAD") and (route := ASKED.get(path)):
@@ -111,20 +111,20 @@ def route_of(method: str, path: str) -> Route | None:
 
 
 def is_shared(method: str, path: str) -> bool:
-    """Whether a request that we answer belongs to the APIs that clients of models use."""
+    """Whether a request that llamadoze itself answers belongs to the model APIs."""
     return method in ("GET", "HEAD") and bool(LISTED.fullmatch(path))
 
 
 def methods_of(path: str) -> set[str]:
-    """Return the methods with which a path is forwarded; none if it never is."""
+    """Return the methods with which a path is forwarded, or none if it never is."""
     asked = {"GET", "HEAD"} if path in ASKED or path in PROBES else set()
     return asked | ({"POST"} if path in POSTED else set())
 
 
 def model_in_path(path: bytes, names: Iterable[str]) -> tuple[str, bytes] | None:
-    """Return the longest name that a path begins with, and what follows it, as it was sent.
+    """Return the longest name at the beginning of a path, and the rest as it was sent.
 
-    Names may have slashes, escaped or not; they end where a segment of the path does.
+    Names may have slashes, escaped or not. They end where a segment of the path ends.
 
     Args:
         path: below ``/upstream/``, as it was sent.
@@ -141,7 +141,7 @@ def model_in_path(path: bytes, names: Iterable[str]) -> tuple[str, bytes] | None
 
 
 def _ends_of_segments(path: bytes, whole: int) -> list[int]:
-    """Return where segments end in the beginning of a path, and at the end of the whole of it."""
+    """Return where segments end in the beginning of a path, with the end of the whole path."""
     ends = [place for place, letter in enumerate(path) if letter == ord("/")]
     escaped = path.lower()
     start = escaped.find(b"%2f")

@@ -1,7 +1,7 @@
 """Which of its targets a selector chooses for a request.
 
-Owns the three strategies, which are llama-swap's, and the count of the requests that came through
-a spillover selector.
+Owns llama-swap's three strategies, and the count of the requests that came through a spillover
+selector.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ACTIVE = {State.READY, *IN_MOTION}
 
 @attrs.define(eq=False)
 class Selectors:
-    """Choose targets, and remember who was chosen until the request has ended."""
+    """Choose targets, and remember each choice until its request has ended."""
 
     _reserved: Counter[tuple[str, str]] = attrs.field(factory=Counter, init=False)
     _turn: int = attrs.field(default=0, init=False)
@@ -34,22 +34,22 @@ class Selectors:
     def chosen(
         self, name: str, selector: Selector, targets: Sequence[Target], state_of: StateOf
     ) -> Iterator[Target]:
-        """Choose a target, which counts as busier for as long as the block lasts.
+        """Choose a target, which has one more request for as long as the block lasts.
 
         Args:
-            name: the selector's.
-            selector: its settings.
-            targets: what its names stand for, in its order.
-            state_of: how a model of ours stands.
+            name: the selector's name.
+            selector: the selector's settings.
+            targets: the targets behind the selector's names, in its order.
+            state_of: returns the state of a local model.
 
         Raises:
-            BadRequest: none of them can be used now.
+            BadRequest: no target is available now.
         """
         self._turn += 1
         reserved = {target.id: self._reserved[name, target.id] for target in targets}
         target = choose(selector, targets, state_of, reserved, self._turn)
         if target is None:
-            text = f"no target of selector '{name}' can be used now"
+            text = f"no target of selector '{name}' is available now: retry in 1s"
             raise BadRequest(text, status=503, headers={"Retry-After": "1"})
         self._reserved[name, target.id] += 1
         try:
@@ -65,14 +65,14 @@ def choose(
     reserved: dict[str, int],
     turn: int,
 ) -> Target | None:
-    """Choose among targets; None if none can be used.
+    """Choose among targets, or return None if no target is available.
 
     Args:
-        selector: which strategy, and from how many requests on another target is used.
+        selector: has the strategy, and the number of requests at which another target is used.
         targets: in the selector's order.
-        state_of: how a model of ours stands.
+        state_of: returns the state of a local model.
         reserved: requests by target that came through the selector and have not ended.
-        turn: counts the choices, so that equals take turns.
+        turn: counts the choices, so that equal targets alternate.
     """
     if selector.strategy == "warm":
         return _warm(targets, state_of)
@@ -82,7 +82,7 @@ def choose(
 
 
 def _warm(targets: Sequence[Target], state_of: StateOf) -> Target | None:
-    """Return the first that is ready, else that comes up, sleeps, or is there at all."""
+    """Return the first target by state: ready, starting or waking, asleep, queued, any other."""
     rank = {State.READY: 0, State.STARTING: 1, State.WAKING: 1, State.ASLEEP: 2, State.QUEUED: 3}
     return min(targets, key=lambda target: rank.get(_state(target, state_of), 4), default=None)
 
@@ -107,5 +107,5 @@ def _spillover(
 
 
 def _state(target: Target, state_of: StateOf) -> State:
-    """Return how a target stands; a peer is always there."""
+    """Return the state of a target. A peer counts as ready."""
     return state_of(target.model.id) if isinstance(target, Local) else State.READY

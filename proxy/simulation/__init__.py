@@ -1,4 +1,4 @@
-"""``llamadoze simulate``: a trace of requests played in virtual time, and the report of that.
+"""``llamadoze simulate``: play a trace of requests in virtual time, and report the result.
 
-Owns traces, sizes and words. The play itself is the supervisor's, with the daemon's own decisions.
+Owns traces, sizes and the report. The supervisor plays, with the daemon's own decisions.
 """

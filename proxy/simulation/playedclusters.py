@@ -1,6 +1,6 @@
-"""Clusters in a simulation: what the options say of them, and what the report does.
+"""Clusters in a simulation: their options, and their lines in the report.
 
-Owns the way of a request to one of several models, by the selectors of the file.
+Owns how a request goes to one of several models, by the selectors of the file.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ GIB = 1 << 30
 
 
 def weather_for(config: Config, options: Played) -> Weather:
-    """Return what the clusters do of themselves.
+    """Return the queue waits and node failures of the clusters.
 
     Raises:
-        CannotRun: an option is none.
+        CannotRun: an option is not valid.
     """
     names = {model.allocation for model in config.models.values() if model.holding}
     queues = {}
@@ -49,7 +49,7 @@ def _queue(value: str, whole: str) -> QueueWait:
 
 
 def route_of(config: Config) -> Callable[[str, ClusterPlay], str]:
-    """Return the way of a request to one of the models that its name stands for."""
+    """Return a function that chooses one of the models that a request's name stands for."""
     directory, turns = Directory(config), count(1)
     selectors = config.selectors
     targets = {
@@ -69,7 +69,7 @@ def route_of(config: Config) -> Callable[[str, ClusterPlay], str]:
 
 
 def told_of(play: ClusterPlay, outcome: Outcome) -> list[str]:
-    """Return what is to be said of the allocations."""
+    """Return the report's lines about the allocations."""
     each = [one for one in play.allocations.values() if not one.terms.is_held]
     queued = sorted(wait for one in each for wait in one.queued)
     held, end = sum(one.held for one in each), outcome.end or 1.0
@@ -81,7 +81,7 @@ def told_of(play: ClusterPlay, outcome: Outcome) -> list[str]:
     if queued:
         lines.append(f"jobs waited {_spread(queued)} in the queue")
     if cut := sum(one.cut for one in each):
-        lines.append(f"{cut} requests were cut, as a job ended or a node failed")
+        lines.append(f"{cut} requests were cut off because a job ended or a node failed")
     return lines
 
 

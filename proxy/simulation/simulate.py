@@ -1,7 +1,7 @@
-"""``llamadoze simulate``: what a configuration would make of a trace of requests.
+"""``llamadoze simulate``: how a configuration would serve a trace of requests.
 
-Owns which rules are compared, and the report. The play itself is the supervisor's simulation, with
-the daemon's own decisions.
+Owns which rules are compared, and the report. The supervisor's simulation plays the trace, with the
+daemon's own decisions.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from supervisor.states.learned import NOTHING_LEARNED, Learned
 from supervisor.states.pins import KEPT
 from supervisor.states.snapshot import ANY_GPU
 
-MOST_MODELS = 40  # in the table; the picture shows as many
+MOST_MODELS = 40  # models in the table, and in the picture
 MOST_NAMES = 5
 ONE_AT_A_TIME = "one at a time"
 
 
 @attrs.frozen
 class Report:
-    """What came of a play.
+    """The result of a simulation.
 
     Attributes:
-        head: what is to be said before the figures.
-        outcomes: of each rule, that in effect first.
+        head: the lines before the figures.
+        outcomes: the outcome of each rule; the rule in effect is first.
     """
 
     head: list[str]
@@ -52,11 +52,11 @@ class Report:
 
     @property
     def used(self) -> str:
-        """The rule that is in effect."""
+        """The rule in effect."""
         return next(iter(self.outcomes))
 
     def lines(self) -> list[str]:
-        """Return it as people read it."""
+        """Return the report for people, as lines of text."""
         marked = {
             f"{'*' if name == self.used else ' '} {name}": one
             for name, one in self.outcomes.items()
@@ -64,7 +64,7 @@ class Report:
         return [*self.head, *_totals(marked), "", *_per_model(self.outcomes[self.used])]
 
     def data(self) -> dict[str, Any]:
-        """Return it for programs; times are in seconds."""
+        """Return the report for programs. Times are in seconds."""
         rules = {name: _figures(one) for name, one in self.outcomes.items()}
         each = self.outcomes[self.used].waits
         models = {name: _waited(waits) for name, waits in sorted(each.items())}
@@ -75,7 +75,7 @@ def simulate(config: Config, options: Played) -> Report:
     """Play a trace.
 
     Raises:
-        CannotRun: the trace or an argument cannot be used, with its place.
+        CannotRun: the trace or an argument cannot be used; the text tells where.
     """
     if options.max_wait is not None:
         config = attrs.evolve(config, max_wait=Seconds(options.max_wait))
@@ -88,7 +88,7 @@ def simulate(config: Config, options: Played) -> Report:
     patience = rules_for(config).patience
     table = _Table(config, durations, patience, weather_for(config, options), trace)
     outcomes = {name: table.play(room) for name, room in rules.items()}
-    head += table.said  # of the rule in effect
+    head += table.said  # the lines of the rule in effect
     used, fair = next(iter(outcomes.items()))
     outcomes["first come, first served"] = table.play(rules[used], first_come=True)
     if options.picture:
@@ -100,7 +100,7 @@ def simulate(config: Config, options: Played) -> Report:
 
 @attrs.define(eq=False)
 class _Table:
-    """All that a play needs but the rule, and what is said of the clusters in the first."""
+    """All that a play needs except the rule, and the first play's lines about clusters."""
 
     config: Config
     durations: Mapping[str, Durations]
@@ -124,7 +124,7 @@ class _Table:
 
 
 def _trace(config: Config, options: Played) -> tuple[list[Arrival], list[str]]:
-    """Return the requests, and what is to be said of where they are from."""
+    """Return the requests, and the report's lines about their source."""
     if options.log:
         arrivals, said = read_log(Path(options.log), config)
         return arrivals, [said]
@@ -182,7 +182,7 @@ def _rules(config: Config, space: Space | None) -> Iterator[tuple[str, MakeRoom 
 
 
 def _is_good(config: Config, use: Literal["matrix", "group"]) -> bool:
-    """Whether a rule could be in effect; of those that are not `check` says nothing."""
+    """Whether a rule could be in effect. `check` does not report on any other rules."""
     if config.matrix is not None or config.groups:
         return True
     routing = config.routing
@@ -191,7 +191,7 @@ def _is_good(config: Config, use: Literal["matrix", "group"]) -> bool:
 
 
 def _unknown(durations: Mapping[str, Durations], space: Space | None) -> list[str]:
-    """Say which models get whole devices, as nobody knows their size."""
+    """Report which models get whole devices because their size is unknown."""
     if space is None:
         return []
     names = [
@@ -204,14 +204,14 @@ def _unknown(durations: Mapping[str, Durations], space: Space | None) -> list[st
     shown = ", ".join(f"'{name}'" for name in names[:MOST_NAMES])
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return [
-        f"Nobody knows what {shown}{more} takes: nobody runs beside it on its device, each time. "
-        "To play it with its size: --memory MODEL=GIB"
+        f"The size of {shown}{more} is unknown: at every start, no other model may run on the same "
+        "devices. To give the size of a model, use --memory MODEL=GIB"
     ]
 
 
 def _refused(outcomes: Mapping[str, Outcome]) -> list[str]:
     return [
-        f"{name}: {one.refused} requests were refused, as models with keep have all the room"
+        f"{name}: {one.refused} requests were refused because models with keep take all the room"
         for name, one in outcomes.items()
         if one.refused
     ]
@@ -220,7 +220,7 @@ def _refused(outcomes: Mapping[str, Outcome]) -> list[str]:
 def _times(
     given: Iterable[str], name: str, config: Config, learned: Mapping[str, Learned] | None = None
 ) -> Callable[[str], float]:
-    """Return how long something takes for each model: as the arguments say, or as was learned."""
+    """Return the seconds of a step for each model: from the arguments, or learned, or default."""
     everyones: float | None = None
     own: dict[str, float] = {}
     for text in given:
@@ -293,7 +293,7 @@ def _waited(waits: Sequence[float]) -> dict[str, float]:
 
 
 def _places(waits: Sequence[float]) -> list[float]:
-    """Return the median, the 99th percentile and the longest of some sorted waits."""
+    """Return the median, the 99th percentile and the longest of sorted waits."""
     return [waits[place] for place in (len(waits) // 2, int(len(waits) * 0.99), len(waits) - 1)]
 
 

@@ -1,6 +1,6 @@
-"""How much memory a simulation has, and what its models take of it: from options, file and state.
+"""How much memory a simulation has, and how much its models take: from options, file and state.
 
-Owns which of these counts. What follows from it is the supervisor's simulation.
+Owns which of these sources counts. The supervisor's simulation uses the values.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from supervisor.states.snapshot import Need
 from supervisor.succession.knowledge import Knowledge
 
 GIB = 1 << 30
-WITHOUT_END = 1 << 60  # bytes of a host whose memory nobody has named
+WITHOUT_END = 1 << 60  # bytes of a host whose memory was not given
 Size = tuple[int, int | None]
-"""Bytes awake, and those that sleep leaves, if that is said."""
+"""Bytes that a model takes awake, and bytes that it keeps asleep, if given."""
 
 
 @attrs.frozen(kw_only=True)
 class Played:
-    """What the command line says of a simulation; see the help of each option.
+    """The command line's options for a simulation. See the help of each option.
 
     Attributes:
         trace: file of the requests; None if they are in a log.
         log: file of the daemon's log.
-        max_wait: seconds, instead of the file's.
-        min_active: the same.
-        picture: file that is drawn.
-        state_dir: of a daemon that has learned.
+        max_wait: seconds that replace the file's value.
+        min_active: seconds that replace the file's value.
+        picture: file to draw the picture to.
+        state_dir: the state folder of a daemon that has measured.
         gpu: sizes of the GPUs.
         host: size of the host's memory.
-        memory: what models take.
-        start: seconds, for all models or for one; the same for those below.
-        stop: of the end of a process.
-        sleep: of falling asleep.
-        wake: of a wake.
-        serve: of a request.
-        queue_wait: of jobs of a cluster.
-        node_failures: of a node, in a year.
-        seed: of all that is drawn.
+        memory: sizes of models.
+        start: seconds of a start, for all models or for one, as in the next four options.
+        stop: seconds of the end of a process.
+        sleep: seconds of falling asleep.
+        wake: seconds of a wake.
+        serve: seconds of a request.
+        queue_wait: seconds that jobs of a cluster wait in the queue.
+        node_failures: failures of a node in a year.
+        seed: the seed of all random numbers.
     """
 
     trace: str | None
@@ -70,10 +70,10 @@ class Played:
 
 
 def learned_by(config: Config, options: Played) -> Mapping[str, Learned]:
-    """Return what a daemon has learned of each model; nothing without its state folder.
+    """Return what a daemon has learned of each model, or nothing without its state folder.
 
     Raises:
-        CannotRun: the folder has nothing of that.
+        CannotRun: the folder has no learned values.
     """
     if not options.state_dir:
         return {}
@@ -85,10 +85,10 @@ def learned_by(config: Config, options: Played) -> Mapping[str, Learned]:
 
 
 def space_for(config: Config, options: Played) -> Space | None:
-    """Return the memory there is; None if neither file nor options say anything of memory.
+    """Return the available memory. None if neither file nor options mention memory.
 
     Raises:
-        CannotRun: an option is none, or it is not said how much there is.
+        CannotRun: an option is not valid, or the amount of memory is not given.
     """
     router = config.routing.router
     if router.use != "memory" and not (options.gpu or options.host or options.memory):
@@ -103,8 +103,8 @@ def space_for(config: Config, options: Played) -> Space | None:
         whole[HOST] = WITHOUT_END
     else:
         raise CannotRun(
-            "how much memory is there? give --gpu GIB for each GPU, or --host GIB for a machine "
-            "without"
+            "the amount of memory is unknown: give --gpu GIB for each GPU, or --host GIB for a "
+            "machine without GPUs"
         )
     return Space(whole=whole)
 
@@ -185,7 +185,7 @@ def _guess(model: Model) -> Footprint | None:
 
 
 def _gpus(model: Model, space: Space) -> tuple[int, tuple[str, ...]]:
-    """Return on how many GPUs a model runs, and on which, if it names those by their index."""
+    """Return on how many GPUs a model runs, and on which if it names them by their index."""
     said = said_by(model.env, model.cmd.text)
     names = said.split(",") if said else model.gpus if isinstance(model.gpus, tuple) else ()
     if said == "":

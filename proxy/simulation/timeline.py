@@ -1,6 +1,6 @@
-"""A picture of who held the memory when, as SVG: one row for each model, one colour for each state.
+"""A picture of which model had memory when, as SVG: a row for each model, a colour for each state.
 
-Owns the drawing. What happened is the simulation's.
+Owns the drawing. The simulation owns the events.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ TICKS = 10
 
 
 def draw(outcome: Outcome, most: int) -> str:
-    """Return the picture; of many models, those that held the memory longest.
+    """Return the picture. If there are too many models, show those that had memory longest.
 
     Args:
-        outcome: of a simulation.
-        most: rows.
+        outcome: the outcome of a simulation.
+        most: the largest number of rows.
     """
     held: dict[str, float] = defaultdict(float)
     for span in outcome.spans:
@@ -58,7 +58,7 @@ def draw(outcome: Outcome, most: int) -> str:
 
 
 def _visible(spans: Iterable[Span], scale: float) -> Iterator[Span]:
-    """Leave out what would lie within half a pixel of the one before it."""
+    """Leave out spans that would end within half a pixel of the span before."""
     drawn_to = -1.0
     for span in spans:
         if span.end * scale > drawn_to + 0.5:

@@ -1,6 +1,6 @@
 """Traces of requests: from lines of CSV, or from the daemon's own log.
 
-Owns both forms, and what is said of lines that are none. What is made of a trace is `simulate`'s.
+Owns both forms, and the report of lines that do not fit. `simulate` plays the trace.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from configschema import Config
 from proxy.lifecycle.startup import CannotRun
 from supervisor.playing.outcome import Arrival
 
-MOST_NAMES = 5  # of models that are gone, in the report
+MOST_NAMES = 5  # models in the report that are no longer in the file
 
 
 def seconds_in(text: str) -> float:
-    """Return the seconds that a text says.
+    """Return the seconds in a text.
 
     Raises:
-        ValueError: it says none.
+        ValueError: the text is not a number of seconds.
     """
     value = float(text)
     if not 0 <= value < float("inf"):
@@ -35,10 +35,10 @@ def seconds_in(text: str) -> float:
 
 
 def read_trace(path: Path, config: Config, serve: Callable[[str], float]) -> list[Arrival]:
-    """Read a trace: lines of seconds, model and, if it is known, the seconds of its service.
+    """Read a trace: lines of seconds, model and, if known, the seconds to serve the request.
 
     Raises:
-        CannotRun: the file cannot be read, or a line is none of these.
+        CannotRun: the file cannot be read, or a line does not have this form.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -50,18 +50,18 @@ def read_trace(path: Path, config: Config, serve: Callable[[str], float]) -> lis
     arrivals = []
     for number, row in rows:
         if not row or row[0].lstrip().startswith("#") or (number == 1 and _is_head(row)):
-            continue  # a blank line, a comment, the names of the columns
+            continue  # a blank line, a comment, or the names of the columns
         try:
             arrivals.append(_arrival(row, config, serve))
         except ValueError as error:
             raise CannotRun(f"{path}:{number}: {error}") from None
     if not arrivals:
-        raise CannotRun(f"{path} holds no request: expected lines of seconds,model")
+        raise CannotRun(f"{path} contains no request: expected lines of seconds,model")
     return arrivals
 
 
 def _is_head(row: Sequence[str]) -> bool:
-    """Whether a first line has the names of the columns: not one of them begins with a digit."""
+    """Whether a first line has the names of the columns: no cell begins with a digit."""
     return not any(cell.strip()[:1].isdigit() for cell in row)
 
 
@@ -78,7 +78,7 @@ def _arrival(row: Sequence[str], config: Config, serve: Callable[[str], float]) 
 
 
 def read_log(path: Path, config: Config) -> tuple[list[Arrival], str]:
-    """Read the requests in a log, and say what was left out of it.
+    """Read the requests in a log, and report which lines were left out.
 
     Raises:
         CannotRun: the file cannot be read, or has no request.
@@ -92,8 +92,8 @@ def read_log(path: Path, config: Config) -> tuple[list[Arrival], str]:
         raise CannotRun(f"cannot read {path}: {error.strerror}") from error
     if not reading.found:
         raise CannotRun(
-            f"{path} holds no request of a model of this file: expected llamadoze's log as JSON, "
-            f"which --log-format json writes; {reading.left_out}"
+            f"{path} contains no request for a model of the configuration: expected llamadoze's "
+            f"log as JSON, which --log-format json writes; {reading.left_out}"
         )
     first = min(one.at for one in reading.found)
     arrivals = [attrs.evolve(one, at=one.at - first) for one in reading.found]
@@ -102,11 +102,11 @@ def read_log(path: Path, config: Config) -> tuple[list[Arrival], str]:
 
 @attrs.define(eq=False)
 class _LogReading:
-    """What was found in a log so far.
+    """The requests found in a log so far.
 
     Attributes:
-        config: says which models there are.
-        found: the requests, at the seconds since 1970 at which they came.
+        config: has the models.
+        found: the requests, with the times at which they came in seconds since 1970.
     """
 
     config: Config
@@ -117,11 +117,11 @@ class _LogReading:
 
     @property
     def left_out(self) -> str:
-        """What was left out, in words."""
+        """The lines that were left out, in words."""
         counts = self._counts
         parts = [
             f"{counts['other']} other lines",
-            f"{counts['broken']} broken ones",
+            f"{counts['broken']} broken lines",
             f"{counts['failed']} requests that were refused or failed",
         ]
         if self._gone:
@@ -129,19 +129,19 @@ class _LogReading:
             more = "" if len(self._gone) <= MOST_NAMES else " and others"
             count = sum(self._gone.values())
             parts.append(
-                f"{count} requests of models that the file lacks: {', '.join(names)}{more}"
+                f"{count} requests for models not in the configuration: {', '.join(names)}{more}"
             )
         return f"left out: {', '.join(parts)}"
 
     def take(self, line: str) -> None:
-        """Look at one more line."""
+        """Read one more line."""
         if not line.strip():
             return
         try:
             facts = json.loads(line)
             ended = datetime.fromisoformat(facts["timestamp"]).timestamp()
             took = float(facts.get("duration_s") or 0)
-            said = facts.get("queue_s", facts.get("waited_s"))  # until 0.1 it was called so
+            said = facts.get("queue_s", facts.get("waited_s"))  # the name until version 0.1
             waited = None if said is None else float(said)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             self._counts["broken"] += 1

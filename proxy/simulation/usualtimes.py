@@ -1,6 +1,6 @@
-"""What a simulation takes for the seconds of a step where nobody says it.
+"""The default seconds of each step in a simulation.
 
-Owns these figures, and imports nothing: the command line shows them.
+Owns these figures. Imports nothing, since the command line's help shows them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,6 @@ TIMES = {
     "stop": (1.0, "the end of a process takes"),
     "sleep": (1.0, "falling asleep takes"),
     "wake": (1.0, "a wake takes"),
-    "serve": (5.0, "a request takes whose time is not in the trace"),
+    "serve": (5.0, "a request takes if the trace has no time for it"),
 }
-"""What a simulation is told: usual seconds, and of what."""
+"""The default seconds by option, and the step that takes them."""

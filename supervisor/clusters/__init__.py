@@ -1,5 +1,5 @@
-"""Clusters whose engine is Slurm: their jobs, and the model servers that run as steps of these.
+"""Clusters whose engine is Slurm: their jobs, and the model servers that run as steps of jobs.
 
-Owns what is asked of the engine, what is held there, and the way to a server on a node. What a
-model is started for, and what state it is in, is the model's own business.
+Owns the questions to Slurm, the jobs that are held, and the way to a server on a node. The model
+decides what it is started for and what state it is in.
 """

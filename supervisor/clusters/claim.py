@@ -1,6 +1,7 @@
-"""One allocation of a cluster as it stands: its jobs, who is in them, and who waits.
+"""One allocation of a cluster: its jobs, the models in them, and the models that wait.
 
-Owns what is known of it from one look at all jobs to the next. What is due is decided in `due`.
+Owns what is known of the allocation from one look at all jobs to the next. `due` decides what is
+due.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ from supervisor.clusters.due import Facts
 from supervisor.clusters.marks import end_told
 from supervisor.clusters.slurm import Job
 
-UNSEEN = 10.0  # seconds for a job that was asked for to be listed
+UNSEEN = 10.0  # seconds for a job that was submitted to be listed
 
 
 @attrs.define(eq=False)
 class Claim:
-    """One allocation, as it stands.
+    """One allocation and what is known of it.
 
     Attributes:
-        holding: what is asked for.
-        mark: of its jobs.
-        jobs: those that have not ended.
-        numbers: of those that were asked for, and are not known to have ended.
-        users: the models that have servers in it, and the number of the job of each.
+        holding: what is requested from Slurm.
+        mark: the mark of its jobs.
+        jobs: the jobs that have not ended.
+        numbers: the numbers of jobs that were submitted and are not known to have ended.
+        users: the models that have servers in it, and the number of each model's job.
         waiting: the models that wait for it.
-        leaving: the numbers of jobs that were told to end, by Slurm or by us.
+        leaving: the numbers of jobs that Slurm or llamadoze has told to end.
         spared: the numbers of jobs that outlive the daemon.
-        gpus: the names of those of a job, by its number, once they were seen.
-        refusal: why it cannot be had.
-        asked_at: when a job was asked for that is not listed yet.
+        gpus: the names of a job's GPUs, by the job's number, once they were seen.
+        refusal: why Slurm does not grant it.
+        asked_at: when a job was requested that is not listed yet.
         empty_since: when it was last needed.
-        is_current: whether the configuration has it.
+        is_current: whether the configuration contains it.
     """
 
     holding: Holding
@@ -54,7 +55,7 @@ class Claim:
 
     @property
     def facts(self) -> Facts:
-        """How it stands."""
+        """The present state, as `due` needs it."""
         wanted = self.holding.allocation
         return Facts(
             jobs=self.jobs,
@@ -70,19 +71,19 @@ class Claim:
 
     def _give_up_on_what_is_not_listed(self) -> None:
         self.asked_at = None
-        if self.numbers:  # else it is not known whether there is one
+        if self.numbers:  # otherwise it is not known whether there is a job
             names = ", ".join(sorted(self.numbers))
-            self.refusal = f"Slurm took job {names} and does not list it; it is cancelled"
+            self.refusal = f"Slurm accepted job {names} but does not list it; llamadoze cancels it"
             self.leaving |= self.numbers
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is known of it that must be kept."""
+        """Whether nothing is known of the allocation that must be kept."""
         return not (self.held or self.users or self.waiting or self.asked_at)
 
     @property
     def held(self) -> set[str]:
-        """The numbers of all jobs that may have not ended."""
+        """The numbers of all jobs that may not have ended."""
         return self.numbers | {job.id for job in self.jobs}
 
     def see(self, found: Iterable[Job], now: float) -> bool:

@@ -1,6 +1,6 @@
-"""The connection to the launcher of a step: what it is asked, and what it tells by itself.
+"""The connection to the launcher of a step: its questions, its answers, and unasked messages.
 
-Owns the form of both, and that the connection is made anew when it breaks. Whether a step lives
+Owns the form of these messages, and reconnects when the connection breaks. Whether a step lives
 that cannot be reached is not decided here.
 """
 
@@ -23,7 +23,7 @@ from supervisor.clusters.tunnel import enter
 LONGEST_ANSWER = 10.0  # seconds
 LONGEST_LINE = 1 << 22  # bytes
 KEPT_ALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
-"""Until a connection breaks whose other side is gone without a word: seconds, and milliseconds."""
+"""After these times a dead connection breaks: in seconds, the last in milliseconds."""
 NO_ANSWER = object()
 
 
@@ -32,7 +32,7 @@ class NotReached(Exception):
 
 
 def keep_alive(stream: trio.SocketStream) -> None:
-    """Let a connection break soon that leads nowhere any more."""
+    """Make a connection break soon if its other side is gone."""
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in KEPT_ALIVE.items():
         stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
@@ -43,12 +43,12 @@ class Control:
     """A launcher, as long as it can be reached.
 
     Attributes:
-        entrance: of its step.
+        entrance: the entrance of its step.
         on_notice: called when Slurm has told the step to end.
-        exited: how the server has ended, once that was told; see `has_exited`.
-        has_exited: set then.
+        exited: the server's exit status, once the launcher has reported it; see `has_exited`.
+        has_exited: set when the launcher has reported the end.
         has_been_reached: set once the launcher has answered.
-        heard_at: when it was known to be there last, on Trio's clock.
+        heard_at: when the launcher was last known to be there, on Trio's clock.
     """
 
     entrance: Entrance
@@ -63,10 +63,10 @@ class Control:
     _next: int = attrs.field(default=0, init=False)
 
     async def run(self) -> str:
-        """Connect, and hear what is told until the connection ends; return why it did.
+        """Connect, and take messages until the connection ends; return why it ended.
 
         Raises:
-            OSError: nobody is there, or a stranger.
+            OSError: nothing listens there, or a stranger does.
         """
         with trio.fail_after(LONGEST_ANSWER):
             stream = await enter(self.entrance, CONTROL)
@@ -89,17 +89,17 @@ class Control:
     async def _write(
         self, stream: trio.SocketStream, lines: trio.MemoryReceiveChannel[bytes]
     ) -> None:
-        """Send one question after the other, whoever asks at the same time."""
+        """Send one question after the other, even if several are asked at the same time."""
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async for line in lines:
                 await stream.send_all(line)
 
     async def _begin(self) -> None:
-        """Ask for the state, which tells an end that was missed."""
+        """Ask for the state, which includes an end that was missed."""
         try:
             said = await self.ask("state")
         except NotReached:
-            return  # who hears learns why
+            return  # `_hear` learns why
         self.has_been_reached.set()
         self.heard_at = trio.current_time()
         if said["status"] is not None:

@@ -1,7 +1,7 @@
-"""What has to be done about one allocation of a cluster. Pure.
+"""What is due for one allocation of a cluster. Pure.
 
-Owns when it is asked for, when the next one is, when its models leave it, and when it is given
-back. Doing any of it is the keeper's.
+Owns when a job is requested, when the next job is, when models leave a job, and when a job is given
+back. The keeper does these things.
 """
 
 from __future__ import annotations
@@ -12,26 +12,27 @@ import attrs
 
 from supervisor.clusters.slurm import Job
 
-LINGER = 2.0  # seconds that a queued job is kept when nobody waits: the next may ask for the same
-MARGIN = 60.0  # seconds before its end that an allocation takes no more, and is left
-LONGEST_LEAD = 900.0  # seconds before that that the next one is asked for
-PART_OF_ITS_TIME, MOST_OF_ITS_TIME = 0.1, 0.9  # of an allocation that is short
+LINGER = 2.0  # seconds that a queued job is kept without need: the next request may want the same
+MARGIN = 60.0  # seconds before its end in which a job takes no more models, and models leave
+LONGEST_LEAD = 900.0  # seconds before its end at which the next job is requested
+PART_OF_ITS_TIME, MOST_OF_ITS_TIME = 0.1, 0.9  # shares of the time of a short allocation
 
 
 @attrs.frozen(kw_only=True)
 class Facts:
-    """How one allocation stands.
+    """The present state of one allocation.
 
     Attributes:
-        jobs: that were asked for it and have not ended.
-        in_use: the numbers of those in which models have servers.
-        leaving: the numbers of those that were told to end, by Slurm or by us.
-        wanted: whether somebody waits for it.
-        is_asked: whether a job was asked for that is not listed yet.
-        empty_since: when the last model left, or the last one that waited.
-        idle: seconds that it is kept then.
-        renew: seconds before its end that the next one is asked for; None is a part of its time.
-        is_current: whether the configuration has it.
+        jobs: the jobs that were requested for it and have not ended.
+        in_use: the numbers of the jobs in which models have servers.
+        leaving: the numbers of the jobs that Slurm or llamadoze has told to end.
+        wanted: whether a model waits for it.
+        is_asked: whether a job was requested that is not listed yet.
+        empty_since: when the last model left, or when the last one stopped waiting.
+        idle: seconds that it is kept after that.
+        renew: seconds before a job's end at which the next is requested; None is a share of its
+        time.
+        is_current: whether the configuration contains it.
     """
 
     jobs: tuple[Job, ...] = ()
@@ -46,12 +47,12 @@ class Facts:
 
     @property
     def is_needed(self) -> bool:
-        """Whether somebody is in it, or waits for it."""
+        """Whether a model is in it, or waits for it."""
         return self.wanted or bool(self.in_use)
 
     @property
     def lacks_one(self) -> bool:
-        """Whether somebody waits, or is in a job that has not ended yet."""
+        """Whether a model waits, or is in a job that has not ended yet."""
         return self.wanted or any(job.id in self.in_use for job in self.jobs)
 
     @property
@@ -66,18 +67,18 @@ class Facts:
         return self.is_current and job.runs and not ends_soon
 
     def best(self, now: float) -> Job | None:
-        """Return the job for who starts now: the newest."""
+        """Return the job in which a model is started now: the newest one."""
         found = [job for job in self.jobs if self.takes(job, now)]
         return max(found, key=lambda job: int(job.id), default=None)
 
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What has to be done.
+    """What is due.
 
     Attributes:
-        submits: whether a job is asked for.
-        cancelled: the numbers of jobs that are given back.
+        submits: whether to request a job.
+        cancelled: the numbers of jobs to give back.
         left: the numbers of jobs that models must leave.
     """
 
@@ -87,10 +88,10 @@ class Plan:
 
 
 def plan(facts: Facts, now: float) -> Plan:
-    """Decide about one allocation.
+    """Decide what is due for one allocation.
 
     Args:
-        facts: how it stands.
+        facts: its present state.
         now: seconds since 1970, as all times of Slurm.
     """
     best = facts.best(now)
@@ -116,7 +117,7 @@ def _is_given_back(job: Job, best: Job | None, facts: Facts, now: float) -> bool
 
 
 def _is_past(facts: Facts, patience: float, now: float) -> bool:
-    """Whether nobody has needed it for so long."""
+    """Whether no model has needed it for this long."""
     if not facts.is_current:
         return True
     return not facts.is_needed and now >= facts.empty_since + patience
@@ -127,14 +128,14 @@ def _length(job: Job) -> float:
 
 
 def _end_of_service(job: Job) -> float:
-    """Return when a job takes no more models, and those in it leave."""
+    """Return when a job takes no more models, and its models leave."""
     if job.ends is None:
         return inf
     return job.ends - min(MARGIN, PART_OF_ITS_TIME * _length(job))
 
 
 def _renewal(job: Job, renew: float | None) -> float:
-    """Return when the next job is asked for."""
+    """Return when the next job is requested."""
     if job.ends is None:
         return inf
     usual = min(LONGEST_LEAD, PART_OF_ITS_TIME * _length(job))
@@ -143,7 +144,7 @@ def _renewal(job: Job, renew: float | None) -> float:
 
 
 def next_change(facts: Facts, now: float) -> float:
-    """Return when something will have to be done, if nothing else happens."""
+    """Return when something will be due, if nothing else happens."""
     times = [facts.empty_since + patience for patience in (LINGER, facts.idle)]
     for job in facts.jobs:
         times += [_renewal(job, facts.renew), _end_of_service(job)]

@@ -1,7 +1,7 @@
 """The allocations of all clusters, as models ask for them.
 
-Owns who is in which, who waits, and what they are told. Looking at the jobs, asking for them and
-giving them back is done by `rounds`; what runs in an allocation is the models'.
+Owns which model is in which job, which models wait, and what these are told. `rounds` looks at the
+jobs, requests them and gives them back. The models decide what runs in an allocation.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ DISPLACING = frozenset(
         *("BOOT_FAIL", "DEADLINE", "REVOKED"),
     ]
 )
-"""States of jobs whose end is no fault of what ran in them."""
+"""States of jobs that did not end through a fault of what ran in them."""
 
 
 class NoAllocation(Exception):
-    """Nothing is held for a model, nor will be; the text says why."""
+    """A model has no allocation and will get none; the text says why."""
 
 
 @attrs.define(eq=False)
 class Keeper:
-    """The allocations.
+    """All allocations.
 
     Attributes:
-        owner: what marks all that this daemon asks for.
+        owner: marks everything that this daemon requests.
         on_leave: called with a model's id and the reason when its server must leave its job.
-        claims: by their marks.
+        claims: the allocations by their marks.
         tokens: the names of steps that have an owner.
-        ended: how jobs ended that are listed yet, by their numbers.
-        numbers: of all jobs that were asked for, however Slurm lists them.
-        silence: why nothing is known; nothing while Slurm answers.
-        has_audited: whether all that an earlier daemon has left is known.
-        orphaned: the numbers of jobs in which steps of it are yet.
-        moved_at: when something has changed last, on Trio's clock.
-        changed: set when the cluster was looked at; another one stands for the next look.
-        poked: set when it is to be looked at soon.
+        ended: the ended jobs that Slurm still lists, by their numbers.
+        numbers: the numbers of all jobs that were requested, however Slurm lists them.
+        silence: why Slurm's state is unknown; empty while Slurm answers.
+        has_audited: whether everything that an earlier daemon has left is known.
+        orphaned: the numbers of jobs that still contain steps of an earlier daemon.
+        moved_at: when something last changed, on Trio's clock.
+        changed: set after each look at the cluster; then a new event stands for the next look.
+        poked: set when a look is wanted soon.
     """
 
     owner: str
@@ -69,23 +69,23 @@ class Keeper:
     poked: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def claim(self, holding: Holding) -> Claim:
-        """Return what stands for an allocation."""
+        """Return the claim of an allocation."""
         mark = mark_of(self.owner, holding)
         return self.claims.setdefault(mark, Claim(holding, mark))
 
     def change(self, holdings: Iterable[Holding]) -> None:
-        """Heed what the configuration has now."""
+        """Apply the allocations that the configuration has now."""
         current = {mark_of(self.owner, holding): holding for holding in holdings}
         for mark, claim in list(self.claims.items()):
             claim.is_current = mark in current
             if not claim.is_current and claim.is_empty:
                 del self.claims[mark]
         for holding in current.values():
-            self.claim(holding).holding = holding  # it may be kept for another time
+            self.claim(holding).holding = holding  # its idle time may have changed
         self.poke()
 
     def poke(self) -> None:
-        """Look soon: something has changed, or may have."""
+        """Ask for a look soon: something has changed, or may have."""
         self.moved_at = trio.current_time()
         self.poked.set()
 
@@ -103,12 +103,13 @@ class Keeper:
 
         Args:
             holding: what the model needs.
-            model: its id.
-            tell: told why it waits, whenever that is another.
-            unwanted: returns when nobody waits for it any more.
+            model: the model's id.
+            tell: called with the reason for the wait, whenever that changes.
+            unwanted: returns when the model is not wanted any more.
 
         Raises:
-            NoAllocation: there will be none; without a text if it was unwanted.
+            NoAllocation: there will be no job; the text is empty if the model was not wanted any
+            more.
         """
         claim = self.claim(holding)
         claim.waiting.add(model)
@@ -129,7 +130,7 @@ class Keeper:
 
     @asynccontextmanager
     async def taken_over(self, holding: Holding, model: str, job: str) -> AsyncIterator[None]:
-        """Have a model in a job that an earlier daemon has asked for."""
+        """Have a model in a job that an earlier daemon has requested."""
         claim = self.claim(holding)
         claim.users[model] = job
         async with self._used(claim, model):
@@ -164,20 +165,20 @@ class Keeper:
             await changed.wait()
 
     def _queue(self, claim: Claim) -> Queue:
-        """Return why it is waited for an allocation, and until when."""
+        """Return why a model waits for its allocation, and until when."""
         if self.silence:
             return Queue(f"Slurm does not answer: {self.silence}")
         if any(job.runs and job.id in self.orphaned for job in claim.jobs):
-            return Queue("what an earlier llamadoze left in its allocation is being ended")
+            return Queue("llamadoze ends what an earlier llamadoze left in its allocation")
         job, now = next((job for job in claim.jobs if job.waits), None), time.time()
         if job is None:
             unknown = "Slurm has not answered yet"
-            return Queue("an allocation is asked of Slurm" if self.has_audited else unknown)
+            return Queue("llamadoze asks Slurm for an allocation" if self.has_audited else unknown)
         until = inf if job.starts is None else trio.current_time() + max(0.0, job.starts - now)
         return Queue(queued_told(job, now), until)
 
     def stir(self) -> None:
-        """Let those look who wait for something to change."""
+        """Wake all tasks that wait for a change."""
         self.changed.set()
         self.changed = trio.Event()
 
@@ -191,19 +192,19 @@ class Keeper:
         self.claim(holding).spared.add(job)
 
     def end_of(self, job: str) -> str:
-        """Return how a job has ended; nothing if it has not, or that is not known."""
+        """Return how a job has ended; empty if it has not ended, or that is not known."""
         return end_told(self.ended[job]) if job in self.ended else ""
 
     def has_displaced(self, job: str) -> bool:
-        """Whether a job has ended for what is no fault of what ran in it."""
+        """Whether a job has ended without a fault of what ran in it."""
         return job in self.ended and self.ended[job].state in DISPLACING
 
     async def has(self, holding: Holding, job: str) -> bool:
-        """Ask Slurm whether a job still runs; what it does not answer is yes."""
+        """Ask Slurm whether a job still runs; if Slurm does not answer, the last answer counts."""
         await self.looked()
         return any(one.id == job and one.runs for one in self.claim(holding).jobs)
 
     async def looked(self) -> None:
-        """Return when the cluster has answered once more."""
+        """Return after the next look at the cluster."""
         self.poke()
         await self.changed.wait()

@@ -1,6 +1,6 @@
-"""All clusters of a configuration, as their one keeper has them: Slurm is one, however it is cut.
+"""All clusters of a configuration, with one keeper for all: Slurm is one, however it is divided.
 
-Owns when there is a keeper at all, and that what is held is given back at the end.
+Owns whether there is a keeper's round at all, and gives back what is held at the end.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Clusters:
     """The keeper and its rounds.
 
     Attributes:
-        keeper: of all that is held.
-        nursery: the rounds run in it, once there is something to hold, or to be found.
+        keeper: the keeper of all allocations.
+        nursery: runs the rounds, once there is something to hold or to find.
     """
 
     keeper: Keeper
@@ -31,11 +31,12 @@ class Clusters:
     _rounds: Rounds | None = attrs.field(default=None, init=False)
 
     def change(self, config: Config, *, may_be_left: bool = False) -> None:
-        """Heed another configuration.
+        """Apply another configuration.
 
         Args:
-            config: that is in effect now.
-            may_be_left: whether an earlier daemon may have left something, whatever that says.
+            config: the configuration that is in effect now.
+            may_be_left: whether an earlier daemon may have left something, whatever the
+            configuration says.
         """
         holdings = [one.holding for one in config.models.values() if one.holding]
         if (holdings or may_be_left) and self._rounds is None:
@@ -44,25 +45,25 @@ class Clusters:
         self.keeper.change(holdings)
 
     def expect(self, holding: Holding, model: str, job: str, token: str) -> None:
-        """Let a step of an earlier daemon have an owner, before anybody looks for such without."""
+        """Give a step of an earlier daemon an owner, before the first look for orphaned steps."""
         self.keeper.tokens.add(token)
         self.keeper.claim(holding).users[model] = job
 
     async def close(self) -> None:
-        """Give back what is held."""
+        """Give back all jobs."""
         if self._rounds is not None:
             await self._rounds.close()
 
 
 @asynccontextmanager
 async def open_clusters(owner: str) -> AsyncIterator[Clusters]:
-    """Have a keeper for as long as the block lasts; leaving it gives back what is held."""
+    """Have a keeper for as long as the block lasts; leaving it gives back all jobs."""
     async with trio.open_nursery() as nursery:
         clusters = Clusters(Keeper(owner), nursery)
         try:
             yield clusters
         finally:
             nursery.cancel_scope.cancel()
-            # Shielded: what is held would stay so for ever. Bounded by the rounds.
+            # Shielded: otherwise jobs would be held for ever. The rounds bound this.
             with trio.CancelScope(shield=True):
                 await clusters.close()

@@ -1,7 +1,7 @@
-"""How a model server is started as a step: the command, the program that goes along, its report.
+"""How a model server is started as a step: the command, the launcher that goes along, its report.
 
-Owns what the launcher is told, and how its report is read from the output of the step. What it does
-on the node is in `node`.
+Owns what the launcher is told, and how its report is read from the output of the step. `node` has
+what the launcher does on the node.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from supervisor.room.choice import CHOICES
 
 LOOPBACK = "127.0.0.1"
 MODULES = ("members", "measuring", "entrance", "launcher")  # in the order of their imports
-PROGRAM = "LLAMADOZE_PROGRAM"  # the variable that holds it
+PROGRAM = "LLAMADOZE_PROGRAM"  # the variable that contains the launcher
 BOOTSTRAP = (
     "import json,os,sys,types\n"
     f"for name,text in json.loads(os.environ.pop('{PROGRAM}')):\n"
@@ -38,26 +38,26 @@ BOOTSTRAP = (
     " exec(compile(text,name,'exec'),one.__dict__)\n"
     "one.main()"
 )
-"""What the Python of a node is told: to take the launcher from its environment."""
+"""The code for the Python of a node: it takes the launcher from its environment."""
 BETWEEN_LOOKS = 0.02  # seconds
 _OF_AN_END = re.compile(
     rb"^(?:slurmstepd-?\S*: error: \*\*\* STEP .* CANCELLED|srun: error: .*: task \d+: |"
     rb"srun: Job step aborted|srun: Terminating StepId|srun: forcing job termination)"
 )
-LONGEST_REPORT = 1 << 16  # bytes of output that are looked through for it
+LONGEST_REPORT = 1 << 16  # bytes of output that are searched for the report
 
 
 @attrs.frozen
 class Report:
-    """What a launcher says at its start.
+    """What a launcher reports at its start.
 
     Attributes:
-        port: that the server is to listen on.
+        port: the port that the server is to listen on.
         entrance: the port of the entrance.
         job: the number of its job.
-        step: its own within that.
-        node: where it runs.
-        failure: why there is no server; nothing if there is.
+        step: the number of its step within the job.
+        node: the node that it runs on.
+        failure: why there is no server; empty if there is one.
     """
 
     port: int = 0
@@ -82,7 +82,7 @@ def new_key() -> str:
 
 
 def port_wanted(model: Model) -> int:
-    """Return the port that a model's address names; 0 if it is to be found on the node."""
+    """Return the port in a model's address; 0 if the launcher finds one on the node."""
     try:
         return urlsplit(model.proxy).port or 0
     except ValueError:  # it is ${PORT}
@@ -90,29 +90,29 @@ def port_wanted(model: Model) -> int:
 
 
 def launch_command(holding: Holding, job: Job, token: str) -> Sequence[str]:
-    """Return what starts a launcher in a job.
+    """Return the command that starts a launcher in a job.
 
     Args:
-        holding: what the job is of.
-        job: that runs.
+        holding: the holding of the job.
+        job: the job, which runs.
         token: the name of the step.
     """
     options = (*holding.settings.srun, *_folder(holding), "--unbuffered", "--input=none")
     begin = step_command(job.id, job.node, token, options)
-    # What marks the commands of this machine must not mark what runs on another.
+    # The variable that marks the commands of this machine must not mark processes of another.
     return [*begin, "env", "-u", COMMAND, holding.settings.python, "-c", BOOTSTRAP]
 
 
 def beside_command(
     holding: Holding, job: str, at: str, name: str, argv: Sequence[str]
 ) -> Sequence[str]:
-    """Return what runs a command in a job, beside the server.
+    """Return the command that runs a command in a job, beside the server.
 
     Args:
-        holding: what the job is of.
-        job: its number.
+        holding: the holding of the job.
+        job: the job's number.
         at: the node.
-        name: of the step.
+        name: the name of the step.
         argv: the command.
     """
     options = (*holding.settings.srun, *_folder(holding), "--input=none")
@@ -126,7 +126,7 @@ def _folder(holding: Holding) -> list[str]:
 
 
 def without_gpus_of_others(env: Mapping[str, str], seen: Collection[str]) -> dict[str, str]:
-    """Return an environment without a choice of GPUs that were not seen in a job: UUIDs tell."""
+    """Return an environment without choices of GPUs that the job does not have, by their UUIDs."""
 
     def is_there(text: str) -> bool:
         return all(one in seen for one in text.split(",") if one.startswith("GPU-"))
@@ -146,7 +146,7 @@ def launch_environment(
         "key": key,
         "grace": grace,
         "hidden": [COMMAND],
-        # Slurm says itself which GPUs a step has; of those the model may be given some.
+        # Slurm itself says which GPUs a step has. The model may be given some of them.
         "env": {name: env[name] for name in CHOICES if env.get(name) != os.environ.get(name)},
     }
     return {**of_no_job(env), PROGRAM: program(), ORDER: json.dumps(order)}
@@ -154,11 +154,11 @@ def launch_environment(
 
 @attrs.define(eq=False)
 class ReportReader:
-    """Reads the output of a step up to the launcher's report, and passes on all else.
+    """Reads the output of a step up to the launcher's report, and passes on everything else.
 
     Attributes:
         hear: takes the output.
-        there: set when it is there.
+        there: set when the report is there.
     """
 
     hear: Callable[[bytes], None]
@@ -167,7 +167,7 @@ class ReportReader:
     _begun: bytes | None = attrs.field(default=b"", init=False)
 
     def write(self, output: bytes) -> None:
-        """Take output."""
+        """Take a piece of output."""
         if self._begun is None:
             self.hear(without_slurms_words(output))
             return
@@ -180,14 +180,14 @@ class ReportReader:
                 self._begun = None
                 self.hear(rest)
                 return
-            if line:  # an empty one is put before the report
+            if line:  # the launcher writes an empty line before the report
                 self.hear(line + b"\n")
         if len(self._begun) > LONGEST_REPORT:
             self.hear(self._begun)
             self._begun = b""
 
     async def find_in(self, file: Path) -> None:
-        """Look for the report in a file, which is followed at a slower pace."""
+        """Look for the report in a file, faster than the file is followed."""
         while not self._found(_beginning_of(file).split(b"\n")[:-1]):  # noqa: ASYNC110 -- a file
             await trio.sleep(BETWEEN_LOOKS)
 
@@ -206,15 +206,15 @@ def _beginning_of(file: Path) -> bytes:
 
 
 def without_slurms_words(output: bytes) -> bytes:
-    """Return output without what Slurm says of each end of a step, as if it had been cancelled."""
+    """Return output without Slurm's words at each end of a step, which sound like a cancel."""
     if b"slurmstepd" not in output and b"srun: " not in output:
         return output
     return b"".join(line for line in output.splitlines(True) if not _OF_AN_END.search(line))
 
 
 def report_in(line: bytes) -> Report | None:
-    """Return the report that a line of output is; None if it is none."""
-    _, found, told_as = line.partition(REPORT.encode())  # something may stand before it
+    """Return the report that a line of output contains; None if it contains none."""
+    _, found, told_as = line.partition(REPORT.encode())  # other output may come before it
     if not found:
         return None
     try:

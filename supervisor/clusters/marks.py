@@ -1,6 +1,6 @@
-"""How jobs of ours are told from others, and what is said of them.
+"""How llamadoze recognises its own jobs, and the words for them.
 
-Owns the marks that they carry in their comments, and the words for how they wait and end. Pure.
+Owns the marks in the jobs' comments, and the words for how jobs wait and end. Pure.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from datetime import datetime
 from configschema import Holding
 from supervisor.clusters.slurm import Job
 
-A_DAY = 20 * 3600  # seconds after which a time of day alone could be another day's
-ENDED = frozenset({"COMPLETING", "COMPLETED"})  # without a word of why
+A_DAY = 20 * 3600  # seconds after which a time of day alone could mean another day
+ENDED = frozenset({"COMPLETING", "COMPLETED"})  # these words give no reason
 
 
 def mark_of(owner: str, holding: Holding) -> str:
-    """Return what the jobs of an allocation are marked with: whose they are, and how asked for."""
+    """Return the mark of an allocation's jobs: their owner, and what was requested."""
     text = repr(holding.asked).encode(errors="surrogatepass")
     return f"{mark_of_owner(owner)}{hashlib.sha256(text).hexdigest()[:16]}"
 
 
 def mark_of_owner(owner: str) -> str:
-    """Return how the marks of all jobs of a daemon begin."""
+    """Return the beginning of the marks of all jobs of a daemon."""
     return f"llamadoze.{owner}."
 
 
@@ -38,7 +38,7 @@ def queued_told(job: Job, now: float) -> str:
 
 
 def end_told(job: Job, when: str = "") -> str:
-    """Say how a job ended, in Slurm's word; and when, if that is not while it ran."""
+    """Say how a job ended, in Slurm's word; and when, if it did not end while it ran."""
     state = "" if job.state in ENDED else f": {job.state}"
     reason = f" ({job.reason})" if job.reason and job.reason != job.state else ""
     return f"its job {job.id} has ended{when}{state}{reason}"

@@ -1,7 +1,7 @@
-"""The rounds of all that is held: its jobs are looked at, and what is due is done.
+"""The rounds over all allocations: they look at the jobs and do what is due.
 
-Owns the one look at all jobs, how often there is one, and that no job or step that was asked for is
-without an owner. What is due is decided in `due`.
+Owns the one look at all jobs and its frequency. No job or step that was requested stays without an
+owner. `due` decides what is due.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from supervisor.clusters.keeper import Keeper
 from supervisor.clusters.marks import mark_of_owner
 from supervisor.clusters.slurm import Job, NotAnswered, Refused
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between looks while something moves
-SLOWS_BY = 0.05  # of the time since the last change
-AT_REST = 20.0  # seconds between looks while nothing does
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between looks while something changes
+SLOWS_BY = 0.05  # share of the time since the last change
+AT_REST = 20.0  # seconds between looks while nothing changes
 BETWEEN_AUDITS = 60.0  # seconds between looks for steps without an owner
-LONGEST_ENDING = 10.0  # seconds for Slurm to end a step without an owner; else its job is left
-LAST_CHANCE = 20.0  # seconds to give all back when the daemon ends
+LONGEST_ENDING = 10.0  # seconds for Slurm to end a step without an owner; then models leave its job
+LAST_CHANCE = 20.0  # seconds to give all jobs back when the daemon ends
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
 
 @attrs.define(eq=False)
 class Rounds:
-    """The one who looks.
+    """Looks at all jobs, again and again.
 
     Attributes:
-        keeper: of all that is held.
+        keeper: the keeper of all allocations.
     """
 
     keeper: Keeper
@@ -55,11 +55,11 @@ class Rounds:
             with trio.move_on_after(self._pause()):
                 await keeper.poked.wait()
             if keeper.poked.is_set():
-                await trio.sleep(FIRST_PAUSE)  # others may have something, too
+                await trio.sleep(FIRST_PAUSE)  # other changes may follow at once
 
     @property
     def _is_at_rest(self) -> bool:
-        """Whether nothing is held, asked for, or left to be known."""
+        """Whether nothing is held, requested, or still unknown."""
         is_known = self.keeper.has_audited and not self._orphaned_at
         return is_known and not any(
             claim.jobs or claim.facts.is_needed or claim.asked_at
@@ -67,7 +67,7 @@ class Rounds:
         )
 
     def _pause(self) -> float:
-        """Return the seconds until the next look: few while something moves."""
+        """Return the seconds until the next look: few while something changes."""
         keeper, now = self.keeper, time.time()
         facts = [claim.facts for claim in keeper.claims.values()]
         moves = any(one.moves for one in facts)
@@ -94,7 +94,7 @@ class Rounds:
             keeper.stir()
 
     async def _jobs(self) -> list[Job]:
-        """Return all jobs of ours, also those that ended a short while ago."""
+        """Return all jobs of this daemon, including those that ended a short while ago."""
         begins, numbers = mark_of_owner(self.keeper.owner), self.keeper.numbers
         found = await slurm.jobs()
         return [job for job in found if job.comment.startswith(begins) or job.id in numbers]
@@ -115,7 +115,7 @@ class Rounds:
                 self._tell_of(claim)
 
     def _tell_of(self, claim: Claim) -> None:
-        """Say what became of the jobs of an allocation."""
+        """Log what became of the jobs of an allocation."""
         for job in claim.jobs:
             text = f"runs on {job.node}" if job.runs else "is queued"
             if self._told.get(job.id) != text:
@@ -135,7 +135,7 @@ class Rounds:
         keeper = self.keeper
         if not keeper.silence:
             log.warning(
-                f"Slurm does not answer: what was known counts, and requests go on ({why})",
+                f"Slurm does not answer ({why}): models serve on, only starts in clusters wait",
                 reason=why,
             )
         keeper.silence = why
@@ -147,10 +147,10 @@ class Rounds:
             await self._submit(claim)
         leaving = [model for model, job in claim.users.items() if job in due.left]
         for model in leaving:
-            self.keeper.on_leave(model, f"job {claim.users[model]} ends, or a later one is there")
+            self.keeper.on_leave(model, f"job {claim.users[model]} ends soon, or a newer job runs")
         for job in sorted(due.cancelled - claim.leaving - claim.spared):
             self._tell(claim, job, "is given back")
-        claim.leaving |= due.cancelled  # at once: nobody is let in from here on
+        claim.leaving |= due.cancelled  # at once: from here on no model is let in
         lost = claim.leaving & claim.numbers - {job.id for job in claim.jobs}
         await slurm.cancel(sorted((due.cancelled | lost) - claim.spared))
         claim.numbers -= lost
@@ -164,19 +164,19 @@ class Rounds:
             return
         claim.numbers.add(number)
         self.keeper.numbers.add(number)
-        self._tell(claim, number, "was asked for")
+        self._tell(claim, number, "was submitted")
         self.keeper.poke()
 
     # What has no owner.
 
     async def _audit(self, mine: Collection[Job]) -> None:
-        """End what an earlier daemon has asked for and nobody owns; look again until it has."""
+        """End what an earlier daemon requested and nothing owns; repeat until all has ended."""
         keeper, live = self.keeper, [job for job in mine if job.is_live]
         known = {job.id for claim in keeper.claims.values() for job in claim.jobs}
         jobs = [job.id for job in live if job.id not in known]
         for job in jobs:
             if self._is_first_seen(job):
-                text = f"Job {job} is for no allocation of the configuration; cancelling it"
+                text = f"Job {job} is for no allocation of the configuration; llamadoze cancels it"
                 log.warning(text, job=job)
         steps = await self._orphans() if live else []
         keeper.orphaned = {step.partition(".")[0] for step in steps}
@@ -187,13 +187,13 @@ class Rounds:
             self._audited_at = trio.current_time()
 
     def _is_first_seen(self, number: str) -> bool:
-        """Whether a job or a step without an owner is new; its first time is kept."""
+        """Whether a job or step without an owner is new; the time of the first look is kept."""
         is_new = number not in self._orphaned_at
         self._orphaned_at.setdefault(number, trio.current_time())
         return is_new
 
     async def _orphans(self) -> list[str]:
-        """Return the steps of ours that nobody owns; a job is left in which one does not end."""
+        """Return our steps without an owner; a job whose step does not end takes no more models."""
         keeper, found = self.keeper, []
         spared = {job for claim in keeper.claims.values() for job in claim.spared}
         for step in await slurm.steps():
@@ -201,7 +201,7 @@ class Rounds:
             if not is_ours or step.name in keeper.tokens or job in spared:
                 continue
             if self._is_first_seen(step.id):
-                text = f"Step {step.id} on {step.node} has no owner; ending it"
+                text = f"Step {step.id} on {step.node} has no owner; llamadoze ends it"
                 log.warning(text, step=step.id)
             elif trio.current_time() > self._orphaned_at[step.id] + LONGEST_ENDING:
                 self._leave(job)
@@ -209,14 +209,14 @@ class Rounds:
         return found
 
     def _leave(self, job: str) -> None:
-        """Let nobody into a job any more, and give it back when it is empty."""
+        """Let no model into a job any more, and give the job back when it is empty."""
         for claim in self.keeper.claims.values():
             claim.leaving |= {one.id for one in claim.jobs if one.id == job}
 
     # The end.
 
     async def close(self) -> None:
-        """Give back all that is held, but for what outlives the daemon; bounded."""
+        """Give back all jobs, except those that outlive the daemon; bounded."""
         claims = self.keeper.claims.values()
         spared = {job for claim in claims for job in claim.spared}
         held = [number for claim in claims for number in claim.held if number not in spared]
@@ -225,7 +225,7 @@ class Rounds:
         why = "it took too long"
         with trio.move_on_after(LAST_CHANCE):
             try:
-                if any(claim.asked_at for claim in claims):  # its number may not be known
+                if any(claim.asked_at for claim in claims):  # the job's number may not be known
                     held += [job.id for job in await self._jobs() if job.is_live]
                 await slurm.cancel(sorted({*held} - spared))
             except NotAnswered as error:
@@ -237,7 +237,7 @@ class Rounds:
     def _tell_what_is_left(self, jobs: Iterable[str], why: str) -> None:
         names = " ".join(jobs)
         log.error(
-            f"Jobs may still be held ({why}). The next llamadoze with this state folder ends them; "
-            f"or run scancel {names}",
+            f"Jobs may still run ({why}). The next llamadoze with this state folder ends them; "
+            f"to end them now, run scancel {names}",
             reason=why,
         )

@@ -1,7 +1,7 @@
-"""What Slurm is asked, by its own commands, and how its answers read.
+"""The questions to Slurm, asked with its own commands, and how its answers are read.
 
-Owns the commands, their time limit, and the difference between "there is no such job" and "it does
-not answer". What is done about either is decided elsewhere.
+Owns the commands, their timeout, and the difference between "there is no such job" and "Slurm does
+not answer". What follows from either is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import trio
 from configschema import Holding
 from supervisor.processes.commands import run_command
 
-LONGEST_ANSWER = 15.0  # seconds; a controller that hangs is given up on, and asked again
-MOST_SAID = 300  # characters of what a command says that are shown
+LONGEST_ANSWER = 15.0  # seconds; after that a command is given up, and asked again later
+MOST_SAID = 300  # characters of a command's output that are shown
 JOB_FORMAT = "%A|%T|%N|%k|%S|%e|%r"
 STEP_FORMAT = "%i|%j|%N"
 OF_ANOTHER = ("SLURM_", "SBATCH_", "SQUEUE_", "SCANCEL_", "SRUN_")
-"""How variables begin that tell of the job in which the daemon itself may run, or that change what
-Slurm's commands do and say."""
+"""How variables begin that describe the job in which the daemon itself may run, or that change what
+Slurm's commands do and print."""
 OF_THE_SITE = ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS")
 """How those of them begin that say where the site's Slurm is."""
 WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD"})
@@ -31,15 +31,15 @@ UNREACHED = (
     *("Unable to contact", "Socket timed out", "Zero Bytes", "unavailable", "onnection"),
     *("did not answer", "unge", "resolve", "DNS", "configuration source", "Temporar", "temporar"),
 )
-"""What sbatch says where it was not Slurm that refused: it may be asked again."""
+"""Words of sbatch when Slurm could not be reached, and did not refuse: it may be asked again."""
 
 
 class NotAnswered(Exception):
-    """Slurm did not answer, or did not understand: nothing is known. The text is its own."""
+    """Slurm did not answer, or did not understand: nothing is known. The text is Slurm's."""
 
 
 class Refused(Exception):
-    """Slurm does not take a job; the text says why."""
+    """Slurm does not accept a job; the text says why."""
 
 
 @attrs.frozen(kw_only=True)
@@ -48,11 +48,11 @@ class Job:
 
     Attributes:
         id: its number.
-        state: Slurm's word for where it stands.
-        node: the first of its nodes, once it has some.
-        comment: what it was marked with.
-        starts: when it began or is expected to, in seconds since 1970; None if that is not known.
-        ends: when its time is over; None without a limit.
+        state: Slurm's word for its state.
+        node: the first of its nodes, once it has nodes.
+        comment: the mark that it was given.
+        starts: when it began or is expected to begin, in seconds since 1970; None if not known.
+        ends: when its time limit is reached; None without a limit.
         reason: why it waits, or how it ended, in Slurm's word.
     """
 
@@ -66,7 +66,7 @@ class Job:
 
     @property
     def waits(self) -> bool:
-        """Whether it is in the queue, or its nodes are being made ready."""
+        """Whether it is in the queue, or its nodes are being prepared."""
         return self.state in WAITING
 
     @property
@@ -85,8 +85,8 @@ class Step:
     """A step that runs.
 
     Attributes:
-        id: the job's and its own, as in ``12.0``.
-        name: what it was marked with.
+        id: the job's number and its own, as in ``12.0``.
+        name: the mark that it was given.
         node: the first of its nodes.
     """
 
@@ -96,17 +96,17 @@ class Step:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of Slurm's commands: nothing asks for another form or job."""
+    """Return the environment of Slurm's commands, without variables that change their output."""
     return {**of_no_job(os.environ), "SLURM_TIME_FORMAT": "%s"}
 
 
 def of_no_job(env: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without what tells of a job, or changes what Slurm's commands do."""
+    """Return an environment without variables of a job or that change what Slurm's commands do."""
     return {name: text for name, text in env.items() if not _is_of_a_job(name)}
 
 
 def unset_of_a_job(env: Iterable[str]) -> list[str]:
-    """Return how a command begins that runs another one without these variables."""
+    """Return the beginning of a command that runs another command without these variables."""
     return ["env", *(f"--unset={name}" for name in env if _is_of_a_job(name))]
 
 
@@ -115,7 +115,7 @@ def _is_of_a_job(name: str) -> bool:
 
 
 async def jobs() -> list[Job]:
-    """Return the jobs of this user, also those that ended a short while ago.
+    """Return the jobs of this user, including those that ended a short while ago.
 
     Raises:
         NotAnswered: that is not known.
@@ -136,7 +136,7 @@ async def jobs() -> list[Job]:
 
 
 async def steps() -> list[Step]:
-    """Return the steps of this user's jobs, without those that Slurm itself makes.
+    """Return the steps of this user's jobs, without the steps that Slurm itself makes.
 
     Raises:
         NotAnswered: that is not known.
@@ -149,11 +149,11 @@ async def steps() -> list[Step]:
 
 
 async def submit(holding: Holding, comment: str) -> str:
-    """Ask for an allocation; return the job's number.
+    """Request an allocation; return the job's number.
 
     Raises:
-        Refused: it never will be given.
-        NotAnswered: it may have been taken, or not.
+        Refused: Slurm will never grant it.
+        NotAnswered: Slurm may have accepted it, or not.
     """
     try:
         said = await _said(submission(holding, comment))
@@ -168,7 +168,7 @@ async def submit(holding: Holding, comment: str) -> str:
 
 
 def submission(holding: Holding, comment: str) -> list[str]:
-    """Return the command that asks for an allocation, which does nothing but hold it."""
+    """Return the command that requests an allocation, whose job does nothing but hold it."""
     wanted, settings = holding.allocation, holding.settings
     options = {
         "--partition": settings.partition,
@@ -190,7 +190,7 @@ def submission(holding: Holding, comment: str) -> list[str]:
 
 
 async def cancel(ids: Iterable[str], signal: str = "") -> None:
-    """End jobs or steps, or send them a signal; those that are gone do not matter.
+    """End jobs or steps, or send them a signal; those that have ended are ignored.
 
     Raises:
         NotAnswered: they may live.
@@ -219,7 +219,7 @@ async def address_of(node: str) -> str:
 
 
 def step_command(job: str, node: str, name: str, options: Sequence[str] = ()) -> list[str]:
-    """Return how a command begins that runs another one in a job, beside whatever runs there."""
+    """Return the beginning of a command that runs another one in a job, beside what runs there."""
     return [
         *("srun", "--quiet", f"--jobid={job}", "--overlap", "--nodes=1", "--ntasks=1"),
         *(f"--nodelist={node}", f"--job-name={name}", "--kill-on-bad-exit=0", "--export=ALL"),
@@ -237,17 +237,17 @@ def first_node(nodes: str) -> str:
 
 
 async def _rows(command: Sequence[str]) -> list[list[str]]:
-    """Return the answer of a command that lists something, without what is no row of it."""
+    """Return the rows that a command lists, without any other output."""
     width = command[-1].count("|")
     lines = (await _said(command)).splitlines()
     return [line.split("|", width) for line in lines if line.count("|") >= width]
 
 
 async def _said(command: Sequence[str]) -> str:
-    """Return what a command says.
+    """Return the output of a command.
 
     Raises:
-        NotAnswered: it failed.
+        NotAnswered: the command failed.
     """
     parts: list[bytes] = []
     failure: str | None = f"did not answer within {LONGEST_ANSWER:g}s"
@@ -260,7 +260,7 @@ async def _said(command: Sequence[str]) -> str:
 
 
 def _short(said: str) -> str:
-    """Return what a command says in one line, without its own name before each part."""
+    """Return the output of a command in one line, without its own name before each part."""
     lines = (line.partition("error: ")[2] or line for line in said.splitlines())
     return "; ".join(filter(None, map(str.strip, lines)))[:MOST_SAID]
 

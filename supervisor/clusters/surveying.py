@@ -1,6 +1,6 @@
-"""One look at the memory of an allocation, as the launchers of the models in it tell of it.
+"""One look at the memory of an allocation, as the launchers of its models report it.
 
-Owns that the GPUs are known that nobody has seen yet, by their number. What follows from a look is
+Owns the stand-ins for GPUs that were not seen yet, by their count. What follows from a look is
 decided as on this machine.
 """
 
@@ -16,22 +16,22 @@ from supervisor.processes.memory import Held
 from supervisor.processes.survey import Survey
 from supervisor.room.devices import NVIDIA, Device, Reading
 
-UNSEEN_SIZE = 1 << 50  # bytes: of a GPU that nobody has looked at; whoever comes first has it alone
+UNSEEN_SIZE = 1 << 50  # bytes of a GPU that was not seen yet; the first model has it alone
 
 
 class Weighed(Protocol):
-    """A model server, as far as it matters here."""
+    """A model server, as far as this module needs it."""
 
     @property
     def life(self) -> object:
-        """What stands for its present process; None without one."""
+        """What identifies its present process; None without a process."""
 
     async def weigh(self) -> Held:
-        """Return what it holds, of the host, too; nothing of it where that cannot be seen."""
+        """Return what it holds, host memory included; an empty `Held` if that cannot be seen."""
 
     @property
     def devices(self) -> Sequence[Reading]:
-        """The GPUs that were seen when it was weighed last."""
+        """The GPUs that were seen when it was last weighed."""
 
 
 @attrs.define(eq=False)
@@ -39,8 +39,8 @@ class SurveyThere:
     """Looks at one allocation.
 
     Attributes:
-        servers: those in it, by the ids of their models.
-        gres: returns what is asked for.
+        servers: the servers in it, by the ids of their models.
+        gres: returns the ``gres`` that is requested for it.
     """
 
     servers: Mapping[str, Weighed]
@@ -48,7 +48,7 @@ class SurveyThere:
     _seen: dict[str, Reading] = attrs.field(factory=dict, init=False)
 
     async def take(self, _: Mapping[str, int]) -> Survey:
-        """Ask all launchers at once; of the processes of this machine nothing is asked."""
+        """Ask all launchers at once; the processes of this machine do not matter here."""
         held: dict[str, Held] = {}
 
         async def weigh(name: str, server: Weighed) -> None:
@@ -69,7 +69,7 @@ class SurveyThere:
 
 
 def unseen(gres: str) -> list[Reading]:
-    """Return what stands for the GPUs of an allocation before one of them was seen."""
+    """Return stand-ins for the GPUs of an allocation before any of them was seen."""
     numbers = range(gpus_in(gres))
     found = [device_named(f"gpu {n}", n, "not seen yet", UNSEEN_SIZE) for n in numbers]
     return [Reading(device=attrs.evolve(one, vendor=""), used=0, held={}) for one in found]
@@ -84,7 +84,7 @@ def device_named(name: str, index: int, title: str, total: int) -> Device:
 
 
 def gpus_in(gres: str) -> int:
-    """Return how many GPUs a text means such as ``gpu:a100:2``; ``gpu`` alone is one."""
+    """Return the number of GPUs in a text such as ``gpu:a100:2``; ``gpu`` alone means one."""
     count = 0
     for part in gres.replace("gres/", "").replace("gres:", "").split(","):
         name, *rest = part.partition("(")[0].strip().split(":")

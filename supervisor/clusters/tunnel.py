@@ -1,7 +1,7 @@
 """The way to a model server on a node: through the entrance that its launcher keeps there.
 
-Owns the greeting, in which both sides show that they have the key of this life. What is sent
-afterwards is not looked at, nor is it encrypted.
+Owns the greeting, in which both sides prove that they have the key of this life. What is sent
+afterwards is not read and not encrypted.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from supervisor.clusters.node.entrance import (
     proof_of,
 )
 
-TRIES, PAUSE = 3, 0.02  # seconds between two
-NO_KEY = "whoever listens there does not have the key of the model's step"
+TRIES, PAUSE = 3, 0.02  # seconds between two tries
+NO_KEY = "the program that listens there does not have the key of the model's step"
 
 
 class Stranger(OSError):
-    """Another than the launcher of the step listens at its entrance, or it is gone."""
+    """Something else than the step's launcher listens at its entrance, or the launcher is gone."""
 
     def __init__(self) -> None:
         super().__init__(errno.ECONNABORTED, NO_KEY)
 
 
 class Crowded(Stranger):
-    """The entrance was closed again: others press in, or it does not know the key."""
+    """The entrance closed the connection: too many connect at once, or it has another key."""
 
 
 async def enter(entrance: Entrance, kind: bytes = TRAFFIC) -> trio.SocketStream:
     """Open a connection to a model server, or to its launcher.
 
     Args:
-        entrance: of its step.
-        kind: what for.
+        entrance: the entrance of its step.
+        kind: the purpose of the connection.
 
     Raises:
-        OSError: nobody is there, it is a stranger, or the server does not listen yet.
+        OSError: nothing listens there, it is a stranger, or the server does not listen yet.
     """
     for _ in range(TRIES - 1):
         with suppress(Crowded):
@@ -81,7 +81,7 @@ async def _greet(stream: trio.SocketStream, key: bytes, kind: bytes) -> None:
 
 
 async def _exactly(stream: trio.SocketStream, length: int) -> bytes:
-    """Read so many bytes and no more: what follows is another's."""
+    """Read exactly this many bytes: what follows belongs to the caller."""
     data = b""
     while len(data) < length:
         piece = await stream.receive_some(length - len(data))

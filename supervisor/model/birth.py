@@ -1,7 +1,7 @@
-"""How a model comes by its server: it is started, or one that runs already is taken.
+"""How a model gets its server: llamadoze starts one, or takes one that runs already.
 
-Owns both ways, and what is said and done where either fails. What the server is for is the model
-server's.
+Owns both ways, and what is logged and done if either fails. The model server decides what the
+server is for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from supervisor.states.table import Event, State, Wish
 
 
 class Birth(Protocol):
-    """A way to come by a server."""
+    """A way to get a server."""
 
     def server(self, hear: Hear) -> AbstractAsyncContextManager[RunningServer]:
         """Have the server for as long as the block lasts; leaving it ends it, or lets it go.
@@ -39,11 +39,11 @@ class Birth(Protocol):
             hear: called with its output.
 
         Raises:
-            CannotRun: and why.
+            CannotRun: there is no server; the text says why.
         """
 
     def announce(self) -> None:
-        """Say how the server came, and step to where that leaves the model."""
+        """Log how the server came, and step to the state that this leaves the model in."""
 
     def failed(self, reason: str) -> Ending:
         """Return what follows if there is no server."""
@@ -51,20 +51,20 @@ class Birth(Protocol):
 
 @attrs.frozen
 class Start:
-    """A server is started.
+    """Starts a server.
 
     Attributes:
         model: what to run.
-        limits: its grace at the end, and the time of its cmdStop.
-        place: where.
-        log_file: what it writes to, so that it can outlive the daemon; None is a pipe.
-        at: where the model stands.
+        limits: its grace at the end, and the timeout of its cmdStop.
+        place: where to run it.
+        log_file: the file that it writes to, so that it can outlive the daemon; None uses a pipe.
+        at: the model's state.
         clear: makes the room that the model is known to need; returns why it cannot.
-        taken: returns the ports that others have.
-        moved: told of the model as it is started, which may have another port.
-        choice: returns what the process is told of the GPUs that it may use.
-        run: runs a command of the model's.
-        unwanted: returns when nobody waits for the server any more.
+        taken: returns the ports of other models.
+        moved: called with the model as it is started, which may have another port.
+        choice: returns the variables that tell the process which GPUs it may use.
+        run: runs a command of the model.
+        unwanted: returns when the server is not wanted any more.
     """
 
     model: Model
@@ -85,7 +85,7 @@ class Start:
         self.at.step(Event.QUEUE if self.model.holding else Event.START)
         if reason := await self.clear():
             raise CannotRun(reason)
-        if is_outside(self.model):  # what an earlier life left may have its port, and its name
+        if is_outside(self.model):  # what an earlier life left may have its port and its name
             await self._obstacle(self.model)
         model = await self.place.fitted(self.model, self.taken)
         if model is not self.model:
@@ -109,7 +109,7 @@ class Start:
             yield server
 
     async def _obstacle(self, model: Model) -> str | None:
-        """Return what is in the way, after what an earlier life may have left was told to stop."""
+        """Return what is in the way, once a stop command for an earlier life's rest has run."""
         reason = await self.place.obstacle(model)
         may_be_left = reason and model.cmd and is_reachable(model.proxy)
         command = stop_command(model, self.limits) if may_be_left else None
@@ -126,7 +126,7 @@ class Start:
         self.at.tell("info", text, port=model.port)
 
     def _usable_log_file(self) -> Path | None:
-        """Return the log file, or None where there can be none: then a pipe must do."""
+        """Return the log file, or None if it cannot be written: then a pipe must do."""
         reason = self.log_file and why_not_writable(self.log_file)
         if reason:
             text = f"Cannot write {self.log_file}: {reason}; the process will not outlive llamadoze"
@@ -134,33 +134,33 @@ class Start:
         return None if reason else self.log_file
 
     def announce(self) -> None:
-        """Say how long it has to be ready."""
+        """Log how long it has to become ready."""
         limit = self.limits.ready
         what = "Starting process" if self.model.cmd else "Waiting for the server"
         self.at.tell("info", f"{what} (timeout: {seconds(limit)})", timeout_s=limit)
 
     def failed(self, reason: str) -> Ending:
-        """The model has failed."""
+        """Return that the model has failed."""
         return Ending(reason, failed=True)
 
 
 @attrs.define(eq=False)
 class Adoption:
-    """A server that runs already is taken: of an earlier daemon, or nobody's.
+    """Takes a server that runs already, of an earlier daemon or of nobody.
 
     Attributes:
-        model: whose it is.
+        model: the server's model.
         limits: its grace at the end.
         place: where it runs.
         handle: what it is found by.
-        log_file: what it writes to.
-        at: where the model stands.
-        wanted: what others want of it.
-        actions: returns what can be done to it.
+        log_file: the file that it writes to.
+        at: the model's state.
+        wanted: what others want of the model.
+        actions: returns what can be done to the server.
         asleep: whether it sleeps; None if that must be asked.
-        whose: who has had it.
-        moved: told of the model where its server has come to run.
-        stood: where it was when its daemon ended, if that was in motion.
+        whose: where it comes from, in words.
+        moved: called with the model and the address where its server runs.
+        stood: its state when its daemon ended, if it was on its way to another.
     """
 
     model: Model
@@ -179,9 +179,9 @@ class Adoption:
     @asynccontextmanager
     async def server(self, hear: Hear) -> AsyncIterator[RunningServer]:
         """Own it, if it is still there."""
-        if self.model.holding:  # nobody must take its room while it is looked for
+        if self.model.holding:  # no other model must take its room while it is looked for
             self.at.step(Event.QUEUE)
-            self.at.note_queue(Queue("its server of the earlier llamadoze is taken over"))
+            self.at.note_queue(Queue("llamadoze takes over its server of the earlier llamadoze"))
         order = Order(
             model=self.model,
             limits=self.limits,
@@ -203,7 +203,7 @@ class Adoption:
         if self.asleep is not None:
             return None
         actions, now = self.actions(server), trio.current_time()
-        if self.stood is State.FALLING_ASLEEP:  # its sleep goes on, whoever has asked for that
+        if self.stood is State.FALLING_ASLEEP:  # its sleep continues, whoever wanted it
             self.asleep = True
             return await actions.prove_asleep(now + self.limits.sleep)
         if self.stood is State.WAKING:
@@ -213,7 +213,7 @@ class Adoption:
         return None if self.asleep or server.landing is None else await actions.is_well()
 
     def announce(self) -> None:
-        """Go on from where it was: it serves, or it sleeps."""
+        """Continue in the state that it was in: it serves, or it sleeps."""
         if self.asleep:
             self.wanted.ask(Wish.SLEEP)
             self.at.step(Event.ADOPTED_ASLEEP)
@@ -224,6 +224,6 @@ class Adoption:
         self.at.tell("info", f"Adopted {self.whose} ({self.at.state.value})")
 
     def failed(self, reason: str) -> Ending:
-        """Nothing is lost: the next request starts the model."""
+        """Return that nothing is lost: the next request starts the model."""
         self.at.tell("warning", reason)
         return Ending()

@@ -1,6 +1,6 @@
-"""Whether a model server is well while it serves: asked when nothing comes from it any more.
+"""Whether a model server is well while it serves: it is asked when nothing comes from it any more.
 
-Owns when it is asked, and what its answers mean. What follows is the life's.
+Owns when it is asked, and what its answers mean. `life` decides what follows.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from supervisor.model.usage import Usage
 from supervisor.places.addresses import shown_address
 from supervisor.sleep.actions import Actions
 
-LOOKS_EVERY = 3.0  # seconds between looks whether a server that is used has said anything
+LOOKS_EVERY = 3.0  # seconds between looks whether a used server has sent anything
 WATCHED_EVERY = 10.0  # seconds between checks of a server that is watched and idle
 MOST_FAILURES = 3  # checks that may fail in a row while nothing comes from the server
-BETWEEN_QUESTIONS = 1.0  # seconds between those of a server that is suspected
+BETWEEN_QUESTIONS = 1.0  # seconds between the checks of a suspected server
 
 
 @attrs.define(eq=False)
 class Checkup:
-    """The looks at one model server.
+    """The checks of one model server.
 
     Attributes:
         usage: who uses it, and how often something came from it.
-        watched: returns whether its check is asked while it serves.
+        watched: returns whether it is checked even while it is idle.
     """
 
     usage: Usage
@@ -35,7 +35,7 @@ class Checkup:
     _next_check: float = attrs.field(default=0.0, init=False)
 
     async def until_ill(self, actions: Callable[[], Actions]) -> str | None:
-        """Return why the server must be replaced, or None when somebody has put it to sleep."""
+        """Return why the server must be replaced, or None if something has put it to sleep."""
         self._failures, self._next_check = 0, trio.current_time() + WATCHED_EVERY
         while True:
             heard, was_used = self.usage.heard, self.usage.in_flight > 0
@@ -53,14 +53,14 @@ class Checkup:
                 return failure
 
     async def _watch(self, actions: Actions) -> str | None:
-        """Ask an idle server for its health, now and then; return that it has none for long."""
+        """Check an idle server now and then; return what is wrong after several failures."""
         if self.usage.in_flight or not self.watched() or trio.current_time() < self._next_check:
             return None
         self._next_check = trio.current_time() + WATCHED_EVERY
         return await self._is_ill(actions)
 
     async def _questioned(self, actions: Actions) -> str | None:
-        """Ask a server that is suspected; return that it is ill, if it says nothing to anybody."""
+        """Check a suspected server; return what is wrong if it answers no one."""
         self._failures, heard = 0, self.usage.heard
         for _ in range(MOST_FAILURES):
             if failure := await self._is_ill(actions):

@@ -1,7 +1,8 @@
 """How a model's server is asked to end, and what is done about what could not be ended.
 
-Owns the order: its slots are saved, then it is asked by its cmdStop, by its container's engine, by
-its place. How long each may take is a limit's; the grace and the proof are the place's.
+Owns the order: its slots are saved, then it is asked by its cmdStop, else by its container's
+engine, else by its place. The limits say how long each may take. The place has the grace and the
+proof.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class StopRequest:
     """The request to end that goes to one server.
 
     Attributes:
-        server: that is to end.
-        actions: returns what can be done to it, with the limits that hold now.
-        at: where the model stands.
+        server: the server that is to end.
+        actions: returns what can be done to it, with the present limits.
+        at: the model's state.
     """
 
     server: RunningServer
@@ -42,9 +43,9 @@ class StopRequest:
     at: Standing
 
     async def make(self) -> None:
-        """Ask it; its place's way is taken where nothing is said, and where that fails.
+        """Ask it to end; use its place's way if there is no stop command, or if that fails.
 
-        It is asked also when its command has ended first: what that has started may live.
+        It is asked even if its command has ended first: the command's children may live.
         """
         actions = self.actions()
         command = stop_command(actions.model, actions.limits, self.server.pid)
@@ -62,9 +63,9 @@ class KeptSlots:
     """What llama.cpp's slots hold, kept over the sleeps of one server and beyond its end.
 
     Attributes:
-        server: whose.
-        actions: returns what can be done to it, with the limits that hold now.
-        stem: how the names of their files begin; empty while there is nothing to save.
+        server: the server.
+        actions: returns what can be done to it, with the present limits.
+        stem: the prefix of the files' names; empty while there is nothing to save.
     """
 
     server: RunningServer
@@ -73,19 +74,19 @@ class KeptSlots:
 
     @classmethod
     def of(cls, server: RunningServer, actions: Callable[[], Actions]) -> KeptSlots:
-        """Keep a server's slots also when it is asked to end."""
+        """Keep a server's slots, and save them also when it is asked to end."""
         kept = cls(server, actions)
         if server.ask is not None:
             server.ask = partial(kept._save_then, server.ask)
         return kept
 
     async def begin(self) -> None:
-        """Save them from now on, in files that are named after the weights as they are now."""
+        """Save them from now on, in files that are named after the present weights."""
         model = self.actions().model
         self.stem = await stem_of(model) if are_kept(model) else ""
 
     async def restore(self) -> None:
-        """Restore what was saved last, and begin to save them."""
+        """Restore what was last saved, and begin to save the slots."""
         await self.begin()
         if self.stem:
             await self.actions().restore_slots(self.stem)
@@ -100,27 +101,27 @@ class KeptSlots:
         self.stem = ""
 
     async def _save_then(self, ask: AskToStop) -> None:
-        self.server.ask = ask  # an end that is hurried asks again, and has no time for slots
-        await guarded(self.actions().model.id, self.save)  # whatever comes of it, the end comes
+        self.server.ask = ask  # a hurried end asks again, and has no time for slots
+        await guarded(self.actions().model.id, self.save)  # even if this fails, the end comes
         await ask()
 
 
-BETWEEN_LOOKS = 0.5  # seconds between looks whether something is left yet
+BETWEEN_LOOKS = 0.5  # seconds between looks whether something is still left
 HELD = (
-    "What needs its memory is not started before it is gone; to start it all the same, unload this "
-    "model, or set ignoreLeftovers: true"
+    "Models that need its memory are not started until it is gone. To start them anyway, unload "
+    "this model, or set ignoreLeftovers: true"
 )
 
 
 async def until_gone(
     server: RunningServer, at: Standing, stir: Stir, given_up: Callable[[], bool]
 ) -> None:
-    """Wait until nothing is left of a server that could not be ended, and say that it is so.
+    """Wait until nothing is left of a server that could not be ended, and log that something is.
 
     Args:
-        server: that has ended, but for what is left.
-        at: where its model stands.
-        stir: told of it, so that nobody waits for the end.
+        server: the server, which has ended except for what is left.
+        at: its model's state.
+        stir: called with it, so that no task waits for the end.
         given_up: whether an operator does not want to wait for it.
     """
     at.note_left(_told(server.left, at, HELD))
@@ -135,7 +136,7 @@ async def until_gone(
 
 
 def leave_to_the_next(left: Left, at: Standing) -> None:
-    """Say of what could not be ended that it stays in the state file: the daemon ends."""
+    """Log that what could not be ended stays in the state file, as the daemon ends."""
     _told(left, at, "The next llamadoze looks for it")
 
 
@@ -148,14 +149,14 @@ def _told(left: Left | None, at: Standing, what_next: str) -> str:
 
 
 async def run_alone(command: StopCommand, model: Model, hear: Hear) -> str | None:
-    """Run what stops a model's server where there is none of ours; return how that failed."""
+    """Run the command that stops a model's server without owning one; return how that failed."""
     with trio.move_on_after(command.limit):
         return await run_told(command.argv, env=environment_of(model), on_output=hear)
     return f"timed out after {seconds(command.limit)}"
 
 
 async def guarded(model: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Do some work for a model; a fault of ours in it is told, and ends nothing else."""
+    """Do some work for a model; an internal error in it is logged and ends nothing else."""
     try:
         await work()
     except* Exception:

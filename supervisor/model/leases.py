@@ -1,8 +1,8 @@
-"""Leases that somebody asks for: a model stays for a time, whoever else wants its room.
+"""Leases that somebody asks for: a model stays for a time, whatever else wants its room.
 
-Owns who has which until when, and what is said of their ends. A lease is not kept over the daemon's
-end. Bringing the model up is the supervisor's; who must not leave for whom is decided in
-`scheduling` by the pin that a lease is.
+Owns who has which lease until when, and what is logged of their ends. A lease does not survive the
+daemon's end. The supervisor starts or wakes the model. In `scheduling`, the lease is a pin that
+keeps the model from making room.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class LeaseStep(Enum):
 
 @attrs.frozen(kw_only=True)
 class NamedLease:
-    """Somebody's word that a model must stay.
+    """A holder's claim that a model must stay.
 
     Attributes:
-        id: what it is asked for by.
+        id: the id by which it is found.
         model: the model's id.
         holder: who has it.
-        reason: what for; may be nothing.
+        reason: what it is for; may be empty.
         until: when it ends, on Trio's clock.
-        expires: the same by the calendar, as it was foretold at the grant.
+        expires: the same by the calendar, as computed at the grant.
     """
 
     id: str
@@ -63,7 +63,7 @@ class NamedLease:
 
     @property
     def pin(self) -> Pin:
-        """What keeps the model from being asked to leave."""
+        """The pin that keeps the model from being asked to make room."""
         return Pin(holder=self.holder, until=self.until, reason=self.reason)
 
 
@@ -77,8 +77,8 @@ class Leases:
 
     Attributes:
         servers: all model servers by id.
-        settle: decides anew who runs; called when a lease has ended.
-        on_step: told what happens to a lease.
+        settle: decides again which models run; called when a lease has ended.
+        on_step: called with what happens to a lease.
     """
 
     servers: Mapping[str, ModelServer]
@@ -88,7 +88,7 @@ class Leases:
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     async def run(self) -> None:
-        """End each lease at its time, for as long as the daemon runs."""
+        """End each lease when it expires, for as long as the daemon runs."""
         while True:
             with trio.CancelScope(deadline=min((one.until for one in self), default=inf)):
                 await self._changed.wait()
@@ -108,25 +108,25 @@ class Leases:
         return next((one for one in self if (one.model, one.holder) == (model, holder)), None)
 
     def make_sure_of_a_place(self, model: str, holder: str) -> None:
-        """Refuse a lease that could not be given, before anything is done for it.
+        """Refuse a lease that cannot be given, before anything is done for it.
 
         Raises:
-            TooManyLeases: there are as many as may be, and the holder has none on the model.
+            TooManyLeases: the limit is reached, and the holder has no lease on the model yet.
         """
         if len(self._all) >= MOST_LEASES and self.of(model, holder) is None:
             raise TooManyLeases(model, MOST_LEASES)
 
     def give(self, model: str, seconds: float, holder: str, reason: str = "") -> NamedLease:
-        """Give a lease from now on, or let the holder's own last until then.
+        """Give a lease from now on, or extend the holder's present lease to that time.
 
         Args:
             model: the id of a model.
             seconds: from now on.
             holder: who gets it.
-            reason: what for.
+            reason: what it is for.
 
         Raises:
-            TooManyLeases: there are as many as may be.
+            TooManyLeases: the limit is reached.
         """
         self.make_sure_of_a_place(model, holder)
         known = self.of(model, holder)
@@ -139,13 +139,13 @@ class Leases:
             expires=datetime.now(UTC) + timedelta(seconds=seconds),
         )
         self._all[lease.id] = lease
-        _tell(lease, f"{'goes on' if known else 'begins'}, for {shown(seconds)}: it stays so long")
+        _tell(lease, f"{'is renewed' if known else 'begins'}: the model stays for {shown(seconds)}")
         self._pin(model)
         self.on_step(LeaseStep.RENEWED if known else LeaseStep.GRANTED, lease)
         return lease
 
     def give_back(self, number: str) -> NamedLease | None:
-        """End a lease before its time; return it, or None if there is none of this id."""
+        """End a lease before it expires; return it, or None if no lease has this id."""
         lease = self.find(number)
         if lease is not None:
             self._end(lease, "was given back")
@@ -157,20 +157,22 @@ class Leases:
             self._end(lease, f"has ended: {why}")
 
     def _end(self, lease: NamedLease, what: str) -> None:
-        """Let a model's idle time begin, and others take its room, if nothing else keeps it."""
+        """End a lease; without other pins, idle time begins and others may take the room."""
         del self._all[lease.id]
         self._pin(lease.model)
         server = self.servers.get(lease.model)
         is_kept = server is not None and server.known.pin(server.model)
-        _tell(lease, f"{what}; {'it is still kept' if is_kept else 'others may take its room'}")
+        _tell(
+            lease, f"{what}; {'the model is still kept' if is_kept else 'others may take its room'}"
+        )
         self.on_step(LeaseStep.ENDED, lease)
         self.settle()
 
     def _pin(self, model: str) -> None:
-        """Let a model's pin be the lease that ends last."""
+        """Make the lease that ends last the model's pin."""
         self._changed.set()
         server = self.servers.get(model)
-        if server is None:  # it was removed, and has ended
+        if server is None:  # the model was removed, and its server has ended
             return
         pins = [one.pin for one in self if one.model == model]
         server.known.lease = max(pins, key=lambda pin: pin.until, default=None)

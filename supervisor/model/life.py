@@ -1,7 +1,7 @@
-"""One process of a model server while it lives: brought up, used, put to sleep, woken.
+"""One process of a model server while it lives: made ready, used, put to sleep, woken.
 
-Owns the order of these, and which way a process ends. It is started and seen gone by the model
-server, in whose task all of this runs.
+Owns the order of these steps, and the way a process ends. The model server starts it and sees it
+gone. All of this runs in the model server's task.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from supervisor.states.racing import race
 from supervisor.states.standing import Standing
 from supervisor.states.table import BETWEEN_SLEEP_AND_WAKE, Event, State, Wish
 
-SEEN_WITHIN = 0.05  # seconds in which a process that ends closes its connections and is reaped
+SEEN_WITHIN = 0.05  # seconds in which an ending process closes its connections and is reaped
 SERVING = frozenset({State.READY})
 MOVING = frozenset(State) - SERVING
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL, None)
-"""How a process ends that was killed; by a shell or an engine, or as far as is known."""
-TOLD_EVERY = 15.0  # seconds between lines of a start that takes long
+"""Exit statuses of a killed process: as the kernel has it, as a shell or engine does, unknown."""
+TOLD_EVERY = 15.0  # seconds between log lines of a start that takes long
 
 
 @attrs.frozen
@@ -38,13 +38,13 @@ class Life:
     """The life of a server.
 
     Attributes:
-        server: that runs.
-        actions: returns what can be done to it, with the limits that hold now.
-        at: where the model stands.
-        wanted: what others want of it.
+        server: the server.
+        actions: returns what can be done to it, with the present limits.
+        at: the model's state.
+        wanted: what others want of the model.
         sleeping: how it sleeps, and how far that is trusted.
-        checkup: looks whether it is well while it serves.
-        slots: what its prompt caches hold.
+        checkup: checks whether it is well while it serves.
+        slots: its prompt caches.
     """
 
     server: RunningServer
@@ -60,14 +60,14 @@ class Life:
         return KeptSlots.of(self.server, self.actions)
 
     async def run(self) -> Ending:
-        """Let the server serve until it ends, or is to end."""
+        """Let the server serve until it ends, or is told to end."""
         ending: Ending = await race(self._serve, self._exit, self._unwanted, self._checked)
         if ending.failed:
-            self.slots.forget()  # whoever is ill has no answer, and others wait for its end
+            self.slots.forget()  # an ill server does not answer, and others wait for its end
         return ending
 
     async def _serve(self) -> Ending:
-        """Bring the model up, then let it sleep and wake as wanted, until a step fails."""
+        """Make the model ready, then let it sleep and wake as wanted, until a step fails."""
         if self.at.state is State.STARTING:
             if failure := await self._bring_up():
                 return Ending(failure, failed=True)
@@ -105,7 +105,7 @@ class Life:
         actions = self.actions()
         if self.server.was_there and await actions.sleeps_already(actions.limits.check):
             self.at.step(Event.FOUND_ASLEEP)
-            self.at.tell("info", "The server is there already, and asleep")
+            self.at.tell("info", "The server runs already, and sleeps")
             return None
         failure = await race(self._become_ready, self._tell_of_loading)
         if failure is None:
@@ -118,7 +118,7 @@ class Life:
         return await self.actions().become_ready()
 
     async def _tell_of_loading(self) -> str | None:
-        """Say now and then that a start goes on, and what the server says of it."""
+        """Log at intervals that a start goes on, with the server's last output."""
         limit, passed = self.actions().limits.ready, 0.0
         while True:
             await trio.sleep(TOLD_EVERY)
@@ -128,7 +128,7 @@ class Life:
             self.at.tell("info", f"{text}; last output: {last}" if last else text)
 
     async def _checked(self) -> Ending:
-        """Look after the server while it serves; return that it is ill."""
+        """Check the server while it serves; return the ending if it is ill."""
         while True:
             await self.at.reached(SERVING)
             failure = await race(self._until_ill, self._until_it_moves)
@@ -137,7 +137,7 @@ class Life:
 
     async def _until_ill(self) -> str | None:
         failure = await self.checkup.until_ill(self.actions)
-        while failure is None and self.actions().naps:  # a request wakes it, and it loads for that
+        while failure is None and self.actions().naps:  # a request wakes it: it may load now
             failure = await self.checkup.until_ill(self.actions)
         if failure is None:
             self.wanted.find_asleep()
@@ -156,7 +156,7 @@ class Life:
         status = await self.server.exited()
         state = self.at.state
         reason = f"{self.server.end_told(status)} while {state.value}"
-        is_here = self.server.landing is None  # what is not known of another machine was no kill
+        is_here = self.server.landing is None  # on another machine, an unknown end is no kill
         if state is State.ASLEEP and (status in KILLED if is_here else status in KILLED[:2]):
             reason += OOM
         if state in (State.FALLING_ASLEEP, State.WAKING):
@@ -176,7 +176,7 @@ class Life:
         steps = summary(actions.model.recipe.sleep, "sleep")
         self.at.begin(Event.SLEEP, steps, actions.limits.sleep)
         await self.slots.save()
-        self.slots.forget()  # also if this fails: they are saved
+        self.slots.forget()  # even if the sleep fails: they are saved
         slept = await self.sleeping.fall_asleep(actions, self.wanted.usage.cut_at)
         if slept.failure:
             return await self._failed(slept.failure, "falling back to Stop()")
@@ -188,7 +188,7 @@ class Life:
         return None
 
     async def _wake(self) -> Ending | None:
-        """Wake the model; return why it must be started afresh instead, or None."""
+        """Wake the model; return why it must be restarted instead, or None."""
         actions = self.actions()
         self.at.begin(Event.WAKE, summary(actions.model.recipe.wake, "wake"), actions.limits.wake)
         if failure := await race(
@@ -200,21 +200,21 @@ class Life:
         return None
 
     async def _hear_progress(self, actions: Actions) -> str | None:
-        """Hear how much of a wake is done, while that lasts."""
+        """Read how much of a wake is done, while it lasts."""
         try:
             await actions.contact.progress(actions.model, self.at.hear)
-        # Whatever goes wrong there: only an estimate needs it, and the wake goes on.
+        # Whatever goes wrong here: only an estimate needs it, and the wake goes on.
         except Exception as error:
-            self.at.tell("debug", f"The progress of its load cannot be heard: {error!r}")
-        self.at.hear(None)  # what was told last grows old
+            self.at.tell("debug", f"The progress of its load cannot be read: {error!r}")
+        self.at.hear(None)  # the last number is out of date
         return await trio.sleep_forever()
 
     async def _failed(self, failure: str, remedy: str) -> Ending:
-        """Count a sleep or a wake that failed, unless the process ends: then that was its cause."""
+        """Count a failed sleep or wake, unless the process ends: then that was the cause."""
         with trio.move_on_after(SEEN_WITHIN) as moment:
             await self.server.exited()
         if not moment.cancelled_caught:
-            await trio.sleep_forever()  # the other rival tells of the end
+            await trio.sleep_forever()  # the other task in the race reports the end
         ending = self._report(failure, remedy)
         self.sleeping.failed(self.actions(), failure)
         return ending
@@ -230,6 +230,6 @@ class Life:
 
 
 FOUND_ASLEEP = (
-    "The server was put to sleep by somebody else: its requests got no answer, and it says that it "
-    "sleeps. Waking it"
+    "Something else put the server to sleep: its requests got no answer, and it says that it "
+    "sleeps. llamadoze wakes it"
 )

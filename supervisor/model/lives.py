@@ -1,7 +1,7 @@
 """The task that owns a model's server and is the only writer of the model's state.
 
-Owns how a server comes and goes, what follows from its end, and what is remembered from one to the
-next. What happens while there is one is in `life`; what others may do is in `server`.
+Owns how a server comes and goes, what follows from its end, and what is remembered for the next.
+`life` is what happens while there is a server. `server` is what others may do.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
 @attrs.define(eq=False)
 class Lives:
-    """A model and its servers, of which there is one at a time.
+    """A model and its servers, one at a time.
 
     Attributes:
         model: what to run.
         limits: how long each step may take, in seconds.
-        contact: how it is reached.
+        contact: the ways to reach the server.
         places: where servers run.
-        log_file: what its process writes to, so that it can outlive the daemon; None is a pipe.
-        inherited: a server of an earlier daemon, to begin with, and how it stood.
-        journal: told what happens to it.
+        log_file: the file that its process writes to, so that it can outlive the daemon, or None.
+        inherited: a server of an earlier daemon to begin with, and its state.
+        journal: told what happens to the model.
         around: the other models, as far as they matter to this one.
-        output: what it and its commands wrote last.
-        wanted: what others want of it, and who uses it.
-        at: where it stands; written by its own task only.
+        output: the last output of the model and its commands.
+        wanted: what others want of the model, and who uses it.
+        at: the model's state; only its own task writes it.
         sleeping: how it sleeps, and how far that is trusted.
-        backoff: when it may start again after it has failed.
+        backoff: when it may start again after a failure.
         known: the memory that it takes, and where.
     """
 
@@ -108,7 +108,7 @@ class Lives:
         return self.wanted.usage
 
     def snapshot(self) -> Snapshot:
-        """Return how it stands now."""
+        """Return its present snapshot."""
         return Snapshot(
             model=self.model.id,
             state=self.at.state,
@@ -136,7 +136,7 @@ class Lives:
 
     @property
     def can_sleep(self) -> bool:
-        """Whether it makes room by sleeping: it knows how, and that is trusted."""
+        """Whether it makes room by sleeping: it has a way to, and that is trusted."""
         return self.model.can_sleep and self.sleeping.trust.holds
 
     def recall(self, learned: Learned) -> None:
@@ -176,12 +176,12 @@ class Lives:
         self.wanted.begin_life()
         self.sleeping.begin_life()
         self.at.served = None
-        self.output.clear()  # what its predecessor said explains nothing of this one
+        self.output.clear()  # the output of the last process explains nothing of this one
         ending, is_over = Ending(), False
         try:
             try:
                 ending = await self._live(birth)
-            except* Exception as errors:  # a fault of ours ends this model, not the daemon
+            except* Exception as errors:  # an internal error ends this model, not the daemon
                 log.exception(f"<{self.model.id}> Internal error", model=self.model.id)
                 ending = Ending(f"internal error: {innermost(errors)!r}", failed=True)
             await guarded(self.model.id, self._until_nothing_is_left)
@@ -215,7 +215,7 @@ class Lives:
         self.at.has(server.pid, server.handle)
 
     async def _own(self, server: RunningServer) -> Ending:
-        """Let a server live until it ends, or is to end."""
+        """Let a server live until it ends, or is told to end."""
         try:
             checkup = Checkup(self.usage, lambda: self.model.is_elsewhere or self.around.watched())
             actions = partial(self._actions, server)
@@ -225,7 +225,7 @@ class Lives:
                 self.at.begin_end()
 
     async def _until_nothing_is_left(self) -> None:
-        """Stay where we are while something holds the memory, unless that is given up."""
+        """Wait while something of it holds memory, unless an operator gives that up."""
         if self._server and self._server.left and not self.around.ignores_leftovers():
             self._given_up = trio.Event()
             await until_gone(self._server, self.at, self.usage.stir, self._is_given_up)
@@ -234,7 +234,7 @@ class Lives:
         return self._given_up.is_set() or self.around.ignores_leftovers()
 
     def _finish(self, ending: Ending) -> None:
-        """The server is gone: say why, keep the reason, and step to where this leaves us."""
+        """The server is gone: log why, keep the reason, and step to the state that follows."""
         self.at.begin_end()
         if self._server and self._server.was_killed:
             grace = seconds(self.limits.unload)
@@ -248,7 +248,7 @@ class Lives:
         if self.at.served is not None:
             self._crowding.was_good()
         self.known.footprint = self.known.footprint.rested()
-        self.known.gpus = ()  # before others hear of it, who may give it some
+        self.known.gpus = ()  # before other models hear of it, which may get these GPUs
         if ending.failed:
             self._fail(ending)
         else:
@@ -264,7 +264,7 @@ class Lives:
         if self.at.served is None and not is_short:
             self._crowding.room.start_was_broken_off()
         if self.around.are_placed_by_memory() and self.wanted.wish is Wish.SERVE:
-            self.wanted.wish = Wish.STOP  # where it starts, and who leaves for it, is decided anew
+            self.wanted.wish = Wish.STOP  # its place, and who makes room, is decided again
         self.at.step(Event.ENDED, "Process stopped in")
 
     def _fail(self, ending: Ending) -> None:
@@ -276,7 +276,7 @@ class Lives:
         if ending.crashed:
             self.backoff = self.backoff.failed(now, served or 0.0, self.limits.backoff)
         message = failure_told(reason, self.backoff, now)
-        if not tries:  # else it goes on, as was said
+        if not tries:  # otherwise another try follows, which was logged
             self.at.tell("error", message, reason=reason, failures=self.backoff.failures)
         self.at.failure = reason
         was_wanted = self.wanted.wish is Wish.SERVE
@@ -289,7 +289,7 @@ class Lives:
             self.around.crashed()
 
     def _tries_again(self, ending: Ending, reason: str) -> bool:
-        """Whether a start that failed is tried once more, or a wake for which there was no room."""
+        """Whether a failed start is tried once more, or a wake for which there was no room."""
         if self._server is None or self.wanted.wish is not Wish.SERVE:
             return False
         if self.at.served is None:
@@ -297,7 +297,7 @@ class Lives:
         return ending.retried and self._crowding.fell_short(reason, self.output)
 
     def _move(self, model: Model) -> None:
-        """Take on where the server runs; what else the model says may be another by now."""
+        """Take on where the server runs; the rest of this model may be out of date by now."""
         if self.model.on_port and model.port and self.model.port != model.port:
             self.model = self.model.on_port(model.port)
         written = self.model.as_written

@@ -1,6 +1,6 @@
 """Why a process's life is over, and what the log says of a model that failed. Pure.
 
-Owns the words. What follows for the model is the model server's.
+Owns the words. The model server decides what follows for the model.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ class Ending:
     """Why a process's life is over.
 
     Attributes:
-        reason: in an operator's words, if there is one.
+        reason: the reason in an operator's words, if there is one.
         failed: whether the model has failed.
-        crashed: whether its next start has to wait for that: a death asleep is no crash of a start.
-        retried: whether who waits for it goes on to wait for that start, instead of being told.
+        crashed: whether its next start must wait for the backoff; a death while asleep does not
+        count.
+        retried: whether those that wait for it go on to wait for the next start, without an error.
     """
 
     reason: str | None = None
@@ -33,17 +34,17 @@ class Ending:
     crashed: bool = True
 
     def seen_in(self, server: RunningServer) -> Ending:
-        """Return it, or that something has outlived its end."""
+        """Return this, or a failure if something has outlived the server's end."""
         if server.left is None:
             return self
         return Ending(f"{server.left} could not be ended: {server.left.remedy}", failed=True)
 
     def with_output(self, lines: Sequence[str]) -> str:
-        """Return the reason, with what the process has said last."""
+        """Return the reason with the last output of the process."""
         last = " | ".join(lines)
         return f"{self.reason}; last output: {last}" if last else f"{self.reason}"
 
 
 def failure_told(reason: str, backoff: Backoff, now: float) -> str:
-    """Return what the log says of a model that failed: why, and when it starts again."""
+    """Return the log's text for a model that failed: why, and when it starts again."""
     return f"Model failed: {reason}. {backoff.next_start(now)}"

@@ -1,8 +1,8 @@
 """When a model server rests or ends: by the latest wish, or when its idle times are over.
 
-Owns the wish, the word to end that is never taken back, and the waiting: for the last request to
-end, for ``ttl`` and ``sleepTtl``, for a drain that takes too long. The steps that follow are the
-model server's.
+Owns the wish, the order to end that is never taken back, and the waits: for the last request to
+end, for ``ttl`` and ``sleepTtl``, for a drain that takes too long. The model server takes the steps
+that follow.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Wanted:
 
     Attributes:
         limits: the idle times and the longest drain, in seconds.
-        tell: says what follows from an idle time that is over.
+        tell: logs what follows from an idle time that is over.
         is_leased: whether somebody has a lease on the model: then its idle times do not run.
-        wish: the latest.
-        found_asleep: whether somebody else has put the model to sleep; its life takes that back.
+        wish: the latest wish.
+        found_asleep: whether something else has put the model to sleep; its life resets this.
         told_to_end: set once the present process must end.
-        stir: told of every change.
+        stir: called at every change.
         usage: the leases, and since when there are none.
     """
 
@@ -63,12 +63,12 @@ class Wanted:
         self.found_asleep = False
 
     def find_asleep(self) -> None:
-        """Note that somebody else has put the model to sleep."""
+        """Note that something else has put the model to sleep."""
         self.found_asleep = True
         self.stir()
 
     def change(self, limits: Limits) -> None:
-        """Let other limits hold from now on."""
+        """Apply other limits from now on."""
         self.limits = limits
         self.stir()
 
@@ -103,12 +103,12 @@ class Wanted:
             self._rest_if_idle()
 
     async def until_told_to_end(self) -> str | None:
-        """Return, with nothing to say, when the present process must end."""
+        """Return None when the present process must end."""
         await self.told_to_end.wait()
         return None
 
     async def until_given_up(self) -> None:
-        """Return when nobody waits any more for a process that is not there yet; then it stops."""
+        """Return when nothing waits any more for a process that is not there yet; then stop it."""
         await self.stir.when(lambda: self.told_to_end.is_set() or not self.usage.waiting)
         self.ask(Wish.STOP)
 
@@ -117,7 +117,7 @@ class Wanted:
         await self.stir.when(lambda: self.wish is Wish.SERVE)
 
     async def _idle_for(self, limit: float) -> None:
-        """Return when nobody has used the model for so long, nor has had a lease on it."""
+        """Return when nobody has used the model or had a lease on it for this long."""
         while True:
             await self.stir.when(lambda: not self.is_leased())
             await self.usage.idle_for(limit)
@@ -137,7 +137,7 @@ class Wanted:
         return self.wish in RESTING and self.usage.in_flight > 0
 
     def _rest_if_idle(self) -> None:
-        """Let the model sleep or its process end, if nobody has used it for the time of either."""
+        """Let the model sleep or its process end, if it was idle for the time of either."""
         sleep, stop = self.limits.sleep_ttl, self.limits.stop_ttl
         if self.is_leased():
             return
@@ -149,7 +149,7 @@ class Wanted:
             self.ask(Wish.SLEEP)
 
     async def _drain_too_long(self) -> str:
-        """Return what to say of requests that hold up a rest for longer than they may."""
+        """Return what to log of requests that delay a rest for longer than they may."""
         while True:
             await self.stir.when(lambda: bool(self.limits.drain) and self._is_draining())
             limit = self.limits.drain

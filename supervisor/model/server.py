@@ -1,7 +1,7 @@
-"""One model server, as others see it: how it stands, what is wished of it, who uses it.
+"""One model server as others see it: its state, what is wanted of it, who uses it.
 
-Owns what others may do. The task behind it, which is the only writer of its state, is in `service`;
-who should run is decided elsewhere and arrives as a wish.
+Owns what others may do. The task behind it, which is the only writer of its state, is in `service`.
+Who should run is decided elsewhere and arrives as a wish.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ModelServer(Service):
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether it neither holds memory nor is about to."""
+        """Whether it holds no memory and is not about to."""
         return self.at.state in AT_REST and self.wanted.wish is not Wish.SERVE
 
     @property
@@ -44,11 +44,11 @@ class ModelServer(Service):
         ready = self.at.state is State.READY and wanted.wish is Wish.SERVE
         return ready and not wanted.told_to_end.is_set()
 
-    # What others may do: look, wish, hold a lease, wait.
+    # What others may do: look, wish, take a lease, wait.
 
     @property
     def held_back(self) -> float:
-        """The seconds that it may not start yet, because it has failed."""
+        """The seconds for which it may not start yet, because it has failed."""
         failed = self.at.state is State.FAILED
         return max(0.0, self.backoff.until - trio.current_time()) if failed else 0.0
 
@@ -57,15 +57,15 @@ class ModelServer(Service):
         self.sleeping.trust, self.backoff = FULL_TRUST, NO_BACKOFF
 
     def start_at_once(self) -> None:
-        """Let its next start not wait, whatever has failed before."""
+        """Let its next start happen without a wait, whatever has failed before."""
         self.backoff = NO_BACKOFF
 
     def wish(self, wish: Wish, cause: Cause) -> None:
         """Say what is wanted of it now.
 
-        SLEEP and DRAIN wait for the leases to end. STOP does not, and ends the present process
-        whatever is wished after it; a later SERVE starts a new one. Where the process has to end
-        for a change, it does so after its leases, whatever else is wished.
+        SLEEP and DRAIN wait for the leases to end. STOP does not wait. It ends the present process
+        whatever wish follows; a later SERVE starts a new process. If the process has to end for a
+        change, it ends after its leases, whatever else is wished.
 
         Args:
             wish: what is wanted.
@@ -79,7 +79,7 @@ class ModelServer(Service):
     def change(
         self, model: Model, limits: Limits, why_replaced: str | None, why: Why = Why.RELOAD
     ) -> None:
-        """Let other settings hold: now, or after the present process if that must be replaced."""
+        """Apply other settings: now, or after the present process if that must be replaced."""
         if (why_replaced or self._next) and self.at.state not in ENDED:
             self._next = model, limits
             if why_replaced:
@@ -99,30 +99,30 @@ class ModelServer(Service):
         self.change(self.model, self.limits, reason)
 
     def dismiss(self) -> None:
-        """End its task; there must be no process any more."""
+        """End its task; it must have no process any more."""
         self._employment.cancel()
 
     async def reached(self, states: frozenset[State]) -> Snapshot:
-        """Wait for one of these states; return how it stood in it, even if it has moved on."""
+        """Wait for one of these states; return the snapshot taken then, even if it moved on."""
         return await self.at.reached(states)
 
     @property
     def life(self) -> object:
-        """What stands for its present server, and for where that serves; None without one."""
+        """What identifies its present server and the place where that serves; None without one."""
         at = self.at
         return None if at.state in ENDED else (at.handle, at.pid, at.ready_since)
 
     async def root(self) -> int | None:
-        """Return the process of this machine whose descendants hold its memory, if it is seen."""
+        """Return the process here whose descendants hold its memory, if that is visible."""
         return None if self._server is None else await self._server.root()
 
     async def weigh(self) -> Held:
-        """Return what its server holds, of the host, too; nothing of it where that is not seen."""
+        """Return what its server holds, host memory included; None in place of what is unseen."""
         return Held() if self._server is None else await self._server.weigh(host=True)
 
     @property
     def devices(self) -> Sequence[Reading]:
-        """The GPUs of its place that were seen then; none of this machine's."""
+        """The GPUs of its place that were seen then; empty for this machine."""
         return () if self._server is None else self._server.devices
 
     def let_go(self) -> bool:
@@ -134,12 +134,12 @@ class ModelServer(Service):
         return True
 
     def cut(self) -> None:
-        """Let its server have no grace when it ends."""
+        """End its server without a grace."""
         if self._server is not None:
             self._server.cut()
 
     def give_up(self) -> None:
-        """Wait no longer for what could not be ended."""
+        """Stop waiting for what could not be ended."""
         self._given_up.set()
 
     async def until_stuck(self) -> Snapshot:

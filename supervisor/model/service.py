@@ -1,7 +1,7 @@
 """The task of one model server: it begins with what is there, and goes on from life to life.
 
 Owns where a model's first server comes from, and what other settings change. One life is in
-`lives`; what others may do is in `server`.
+`lives`. What others may do is in `server`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Service(Lives):
                 await self._live_once(self._start())
 
     async def _take_what_is_there(self) -> None:
-        """Begin with a server that runs already: of an earlier daemon, or nobody's."""
+        """Begin with a server that runs already, of an earlier daemon or of nobody."""
         place = self.places.of(self.model)
         if self.inherited:
             handle, state = self.inherited
@@ -43,7 +43,7 @@ class Service(Lives):
                 return
             is_elsewhere = isinstance(handle, ElsewhereHandle)
             whose = THERE_ALREADY if is_elsewhere else "process of an earlier llamadoze"
-            # What runs on another machine could not be asked before it was taken over.
+            # A server on another machine could not be asked before it was taken over.
             is_asked = isinstance(handle, StepHandle) and self.model.recipe.asleep
             asleep = None if is_asked else state is State.ASLEEP
             adoption = self._adoption(handle, asleep, whose)
@@ -54,7 +54,7 @@ class Service(Lives):
             await self._live_once(self._adoption(found, None, THERE_ALREADY))
 
     async def _wait_for_what_was_left(self, handle: Handle) -> None:
-        """Be stuck with what an earlier daemon could not end."""
+        """Wait for what an earlier daemon could not end."""
         env = environment_of(self.model)
         order = Order(model=self.model, limits=self.limits, env=env, hear=self.output.write)
         self._server = self.places.left_over(order, handle)

@@ -1,6 +1,6 @@
-"""What a model server has to do with the other models: what it tells of, and what it asks for.
+"""A model server's view of the other models: what it tells them, and what it asks of them.
 
-Owns the form. Who answers is the fleet.
+Owns the form. The fleet answers.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from supervisor.states.learned import NOTHING_LEARNED, Learned
 
 
 class Surroundings:
-    """The others; of what is not overridden, nothing is known and nothing done."""
+    """The other models; a method that is not overridden knows nothing and does nothing."""
 
     def changed(self) -> None:
         """Take note that the model's state has changed."""
 
     def failed(self, reason: str) -> None:
-        """Take note that it has failed while it was wanted."""
+        """Take note that the model has failed while it was wanted."""
 
     def crashed(self) -> None:
-        """Take note that it has died while it served."""
+        """Take note that the model has died while it served."""
 
     def watched(self) -> bool:
-        """Return whether it is looked after while nobody asks for it."""
+        """Return whether the model is checked even without requests."""
         return False
 
     def ignores_leftovers(self) -> bool:
@@ -34,15 +34,15 @@ class Surroundings:
         return False
 
     def taken_ports(self) -> set[int]:
-        """Return the ports that others have."""
+        """Return the ports of other models."""
         return set()
 
     def sleepers(self) -> Sequence[str]:
-        """Return those that sleep where it runs, the least valuable first."""
+        """Return the models that sleep where this one runs, the least valuable first."""
         return ()
 
     def are_placed_by_memory(self) -> bool:
-        """Return whether who runs beside whom follows from what each holds."""
+        """Return whether memory decides which models run together."""
         return False
 
     def learned_of(self, model: Model) -> Learned:
@@ -50,11 +50,11 @@ class Surroundings:
         return NOTHING_LEARNED
 
     def environment(self) -> Mapping[str, str]:
-        """Return what its process is told of the GPUs that it may use."""
+        """Return the variables that tell its process which GPUs it may use."""
         return {}
 
     async def clear(self) -> str | None:
-        """Stop those, and wait for their end; return why that did not come, or None."""
+        """Stop these sleepers, and wait for their end; return why that failed, or None."""
         await trio.lowlevel.checkpoint()
         return None
 

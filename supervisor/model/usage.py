@@ -1,7 +1,7 @@
 """Who uses a model now, and since when nobody does.
 
-Owns the leases, the count of those who wait for one, and the idle time, and the way to wait for a
-condition that others bring about. What follows from any of it is the model server's business.
+Owns the leases, the count of those that wait for a lease, the idle time, and the way to wait for a
+condition that others bring about. The model server decides what follows.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from supervisor.states.habits import NO_HABITS, Habits
 
 @attrs.define(eq=False)
 class Stir:
-    """Something has changed that several tasks wait for: each whose condition holds goes on."""
+    """A change that several tasks wait for: each task whose condition is true goes on."""
 
     _waiting: dict[trio.Event, Callable[[], bool]] = attrs.field(factory=dict, init=False)
 
     def __call__(self) -> None:
-        """Let those go on whose condition holds now."""
+        """Wake the tasks whose condition is true now."""
         for event, condition in self._waiting.items():
             if condition():
                 event.set()
 
     async def when(self, condition: Callable[[], bool]) -> None:
-        """Return in a step in which the condition holds. Behind a race, look again."""
+        """Return in a step in which the condition is true. After a race, check again."""
         while not condition():
             event = trio.Event()
             self._waiting[event] = condition
@@ -42,16 +42,16 @@ class Usage:
     """The use of one model, from one process to the next.
 
     Attributes:
-        stir: told of every change.
+        stir: called at every change.
         in_flight: leases on the present process, given and not yet returned.
-        waiting: how many wait for a lease.
+        waiting: how many requests wait for a lease.
         idle_since: when it was last used.
-        cut_at: when a request of the present process was last cut, since it was last known to do
-            nothing; None if none was.
+        cut_at: when a request of the present process was last cut off, since the process was last
+        known to be idle; None if none was.
         heard: how often something came from the present process.
-        suspicion: set when it has left a request without an answer.
+        suspicion: set when the process has left a request without an answer.
         habits: how long it was idle between its uses.
-        has_let_in: whether somebody was given a lease since it began to serve.
+        has_let_in: whether a lease was given since it began to serve.
     """
 
     stir: Stir
@@ -71,23 +71,23 @@ class Usage:
         self.idle_since = trio.current_time()
 
     def begin_service(self) -> None:
-        """The model serves from now on: nobody has used it since."""
+        """Begin to serve: nobody has used the model since."""
         self.has_let_in = False
         self.restart_idle_time()
 
     def end_life(self) -> None:
-        """The process is gone: leases that are still out are leases on nothing."""
+        """The process is gone: leases that are still out have no effect any more."""
         self._life += 1
         self.in_flight = 0
         self.cut_at, self.suspicion = None, trio.Event()
         self.stir()
 
     def suspect(self) -> None:
-        """Let the process be asked whether it is well."""
+        """Ask for a check of the process."""
         self.suspicion.set()
 
     def note_wanted(self) -> None:
-        """Count how long nobody used the model, before somebody does or waits for it."""
+        """Note how long the model was unused, before it is used or waited for again."""
         if self._unused_since is not None and not self._in_use():
             self.habits = self.habits.then(trio.current_time() - self._unused_since)
             self._unused_since = None
@@ -99,32 +99,32 @@ class Usage:
         return Lease(self, self._life)
 
     def give_back(self, life: int, *, cut: bool) -> None:
-        """Count one user less, if it was one of the present process."""
+        """Count one user less, if it was a user of the present process."""
         if life == self._life:
             self.in_flight -= 1
             if cut:
                 self.cut_at = trio.current_time()
             self.restart_idle_time()
             self._unused_since = self.idle_since
-            if not self.in_flight:  # nobody waits for one of several to end
+            if not self.in_flight:  # no task waits for one lease of several to end
                 self.stir()
 
     def add_waiter(self) -> None:
-        """Count one more who waits: a model that is waited for is not idle."""
+        """Count one more that waits: a model that is waited for is not idle."""
         self.waiting += 1
 
     def remove_waiter(self) -> None:
-        """Count one less, whether it was served or left."""
+        """Count one less that waits, whether it was served or gave up."""
         self.waiting -= 1
         self.restart_idle_time()
         self.stir()
 
     def is_idle_for(self, seconds: float) -> bool:
-        """Whether nobody has used the model for so long; a long request is use. 0 is never."""
+        """Whether the model was unused for this long; a long request is use. 0 is never."""
         return bool(seconds) and not self._in_use() and self._left(seconds) <= 0
 
     async def idle_for(self, seconds: float) -> None:
-        """Return when that was so. Behind a race, look again."""
+        """Return when the model was unused for this long. After a race, check again."""
         if not seconds:
             await trio.sleep_forever()
         while not self.is_idle_for(seconds):
@@ -132,7 +132,7 @@ class Usage:
             await trio.sleep(max(0, self._left(seconds)))
 
     def idle_seconds(self) -> float:
-        """Return for how long nobody has used it."""
+        """Return for how long the model was unused."""
         return 0.0 if self._in_use() else trio.current_time() - self.idle_since
 
     def _left(self, seconds: float) -> float:

@@ -1,7 +1,7 @@
-"""Where on this machine a model's server listens, and who answers there.
+"""Where on this machine a model's server listens, and which program answers there.
 
-Owns the way from a model's `proxy` to sockets, and whose they are. What a stranger means is decided
-by the place.
+Owns the way from a model's `proxy` to sockets and their holders. The place decides what a stranger
+means.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from supervisor.processes.listeners import (
 
 @attrs.frozen
 class Answering:
-    """Who listens where a model's server should.
+    """Which programs listen at the address of a model's server.
 
     Attributes:
-        sockets: all of them.
-        foreign: those that no process of the model holds.
+        sockets: all listening sockets.
+        foreign: the sockets that no process of the model holds.
         is_outside: whether the server is no process of the model that could be weighed.
-        is_ours: whether it is the model's own all the same, and has to end with it.
+        is_ours: whether it belongs to the model anyway, and has to end with it.
     """
 
     sockets: frozenset[int] = frozenset()
@@ -42,10 +42,10 @@ class Answering:
 
 
 async def who_answers(model: Model, members: Sequence[int]) -> Answering:
-    """Look who listens at a model's address.
+    """Find out which programs listen at a model's address.
 
     Args:
-        model: whose address.
+        model: the model.
         members: the processes of its life.
     """
     found = await listening_for(model) or []
@@ -53,7 +53,7 @@ async def who_answers(model: Model, members: Sequence[int]) -> Answering:
     foreign = tuple(one for one in found if one.inode not in held)
     sockets = frozenset(one.inode for one in found)
     is_outside = bool(foreign) or not found
-    if is_placeholder(model.cmd.argv):  # whose server is somebody else's, and stays
+    if is_placeholder(model.cmd.argv):  # the server is somebody else's, and stays
         return Answering(is_outside=is_outside)
     if leaves_the_tree(model.cmd.argv) or any(names_an_outsider(argv_of(pid)) for pid in members):
         return Answering(sockets, is_outside=is_outside, is_ours=True)
@@ -61,22 +61,22 @@ async def who_answers(model: Model, members: Sequence[int]) -> Answering:
 
 
 async def listening_for(model: Model) -> list[Listener] | None:
-    """Return who listens where a model's proxy leads to; None if that is another machine."""
+    """Return the listeners where a model's proxy leads to; None if that is another machine."""
     addresses = await addresses_of(model)
     while True:
         try:
             return listeners_on(port_of(model), addresses) if addresses else None
-        except OSError:  # there is no descriptor left to look with
+        except OSError:  # no file descriptor is left to look with
             await trio.sleep(BETWEEN_ATTEMPTS)
 
 
 async def addresses_of(model: Model) -> list[IPAddress]:
-    """Return the addresses of this machine that a model's proxy leads to; none for another."""
+    """Return the addresses of this machine that a model's proxy leads to; empty for another one."""
     return await addresses_here(host_of(model)) if is_reachable(model.proxy) else []
 
 
 def shown_address(model: Model) -> str:
-    """Return a model's proxy as anybody may read it: without a password."""
+    """Return a model's proxy without a password, so that anybody may read it."""
     return model.shown.get("proxy", "its address")
 
 
@@ -86,6 +86,6 @@ def host_of(model: Model) -> str:
 
 
 def port_of(model: Model) -> int:
-    """Return its port."""
+    """Return the port that a model's server listens on."""
     parts = urlsplit(model.proxy)
     return parts.port or (443 if parts.scheme == "https" else 80)

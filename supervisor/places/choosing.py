@@ -1,6 +1,6 @@
 """Which place a model's server runs in: on this machine, or wherever its address leads to.
 
-Owns the choice. A place more is one more name here.
+Owns the choice. A new place is one more name here.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Places:
     """All places of one daemon.
 
     Attributes:
-        owner: who the tokens of its processes begin with.
+        owner: the beginning of its processes' tokens.
         probe: asks a server whether it is ready.
-        scales: weigh a process with its kin.
-        keeper: of what is held of clusters; None where nothing may be.
+        scales: weighs a process with its kin.
+        keeper: the keeper of allocations in clusters; None without clusters.
     """
 
     owner: str
@@ -46,7 +46,7 @@ class Places:
         return Here(self.owner, self.probe, self.scales)
 
     def left_over(self, order: Order, handle: Handle) -> RunningServer:
-        """Return a server that could not be ended: it answers yet, or a process of it lives."""
+        """Return a server that could not be ended: it still answers, or a process of it lives."""
         server: RunningServer
         if isinstance(handle, HereHandle):
             child = Child(GONE, NO_OUTPUT, 0, handle.kin)

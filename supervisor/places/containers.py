@@ -1,6 +1,6 @@
-"""Model servers in containers, whose processes are an engine's: how they are stopped and weighed.
+"""Model servers in containers, whose processes belong to an engine: how they stop and are weighed.
 
-Owns what an engine is asked. What its command says of a container is `configschema`'s to read.
+Owns what an engine is asked. `configschema` reads what the command says of a container.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from supervisor.processes.output import LogRing
 from supervisor.processes.plainfiles import text_of
 
 ENGINES_OWN_TIME = 10.0  # seconds for an engine beyond the grace that it gives to a container
-LONGEST_INSPECTION = 2.0  # seconds for an engine to tell of a container
+LONGEST_INSPECTION = 2.0  # seconds for an engine to describe a container
 LONGEST_ID = 64
 LONGEST_SCRIPT = 20_000  # characters
 _SHELL = re.compile(r"#!\s*\S*(?:/|\s)(?:ba|da|z|k)?sh\b")
@@ -30,11 +30,11 @@ _SHELL = re.compile(r"#!\s*\S*(?:/|\s)(?:ba|da|z|k)?sh\b")
 
 @attrs.frozen
 class StopCommand:
-    """What ends a model's server from outside.
+    """A command that ends a model's server from outside.
 
     Attributes:
         argv: the command.
-        name: how the log calls it.
+        name: its name in the log.
         limit: seconds it may run.
     """
 
@@ -44,16 +44,16 @@ class StopCommand:
 
 
 def stop_command(model: Model, limits: Limits, pid: int | None = None) -> StopCommand | None:
-    """Return what ends a model's server; None if its place does that.
+    """Return the command that ends a model's server; None if its place does that.
 
     Args:
-        model: whose.
-        limits: the time of the command, and the grace that an engine gives to a container.
-        pid: of its process, for ``${PID}``.
+        model: the model.
+        limits: the timeout of the command, and the grace that an engine gives to a container.
+        pid: the id of its process, for ``${PID}``.
     """
     if model.cmd_stop:
         argv = model.cmd_stop.for_process(pid)
-        if not any("${PID}" in word for word in argv):  # else there is no process
+        if not any("${PID}" in word for word in argv):  # otherwise there is no process
             return StopCommand(argv, "cmdStop", limits.stop)
     container = container_in(model)
     stop = container and container.stop_argv(limits.unload, _id_in(container.cidfile))
@@ -64,20 +64,20 @@ def stop_command(model: Model, limits: Limits, pid: int | None = None) -> StopCo
 
 
 def is_outside(model: Model) -> bool:
-    """Whether a model's server is no descendant of its command, as far as that tells."""
+    """Whether a model's server is not a descendant of its command, as far as that tells."""
     return leaves_the_tree(model.cmd.argv) or container_in(model) is not None
 
 
 def container_in(model: Model) -> Container | None:
-    """Return what a model's command says of a container, also where it is a script in a file."""
+    """Return the container in a model's command, even if the command is a script in a file."""
     argv = model.cmd.argv
-    if leaves_the_tree(argv):  # then its words say what it does, also if it is a script
+    if leaves_the_tree(argv):  # then the command's own words count, even if it is a script
         return container_of(argv)
     return container_of(("sh", "-c", _script_of(argv[:1])))
 
 
 def _script_of(program: Sequence[str]) -> str:
-    """Return the text of a program that is a shell's script; nothing if it is none."""
+    """Return the text of a program that is a shell script; empty for any other program."""
     path = shutil.which(program[0]) if program else None
     with contextlib.suppress(OSError, ValueError):
         text = text_of(Path(path), LONGEST_SCRIPT) if path else ""
@@ -86,7 +86,7 @@ def _script_of(program: Sequence[str]) -> str:
 
 
 async def pid_of_container(model: Model, env: Mapping[str, str]) -> int | None:
-    """Return the first process of a model's container, if this machine has it and may see it."""
+    """Return the first process of a model's container, if it is visible on this machine."""
     container = container_in(model)
     argv = container and container.inspect_argv(_id_in(container.cidfile))
     if not argv:
@@ -99,14 +99,14 @@ async def pid_of_container(model: Model, env: Mapping[str, str]) -> int | None:
 
 
 def _id_in(cidfile: str) -> str:
-    """Return the id that an engine has written into a file for it."""
+    """Return the id that an engine has written to this file."""
     with contextlib.suppress(OSError, ValueError):
         return text_of(Path(cidfile), LONGEST_ID).strip() if cidfile else ""
     return ""
 
 
 def _pid_in(said: bytes) -> int | None:
-    """Read a pid and an id; the engine may have the process on a machine of its own."""
+    """Read a pid and an id; the engine may run the process on a machine of its own."""
     pid, _, container = said.decode(errors="replace").strip().partition(" ")
     with contextlib.suppress(OSError, ValueError):
         groups = Path(f"/proc/{int(pid)}/cgroup").read_text()

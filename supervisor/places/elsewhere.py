@@ -1,4 +1,4 @@
-"""Model servers that live without us: a command only starts them, or somebody else runs them.
+"""Model servers that live without llamadoze: a command only starts them, or somebody else does.
 
 Owns how such a server is found, started and seen gone: it lives while it answers its check. Without
 a command that stops it, it is left alone.
@@ -21,7 +21,7 @@ from supervisor.processes.child import HASTE, AskToStop, CannotStart, Child, ope
 from supervisor.processes.commands import describe_exit
 from supervisor.processes.memory import Held, processes_below, weigh
 
-LONGEST_LOOK = 2.0  # seconds for a server that is there to answer its check
+LONGEST_LOOK = 2.0  # seconds for a running server to answer its check
 BETWEEN_LOOKS = 0.1
 ANSWERS = "it was asked to stop and did not; end it by hand"
 
@@ -32,19 +32,19 @@ class Elsewhere:
 
     Attributes:
         probe: asks a server whether it is ready.
-        scales: weigh a process with its kin.
+        scales: weighs a process with its kin.
     """
 
     probe: Probe
     scales: Weigh = weigh
 
     async def fitted(self, model: Model, taken: Callable[[], set[int]]) -> Model:
-        """Leave the model as it is: its port is its server's."""
+        """Leave the model as it is: its server owns the port."""
         await trio.lowlevel.checkpoint()
         return model
 
     async def obstacle(self, model: Model) -> str | None:
-        """Say what is missing."""
+        """Return what is missing, or None."""
         await trio.lowlevel.checkpoint()
         if not is_reachable(model.proxy):
             return "proxy leads nowhere: it must be an address such as http://127.0.0.1:8000"
@@ -52,7 +52,7 @@ class Elsewhere:
 
     @asynccontextmanager
     async def start(self, order: Order) -> AsyncIterator[RunningServer]:
-        """Take the server that is there; else run the command that starts one."""
+        """Take the server that runs already; otherwise run the command that starts one."""
         if await self.find(order.model) or not order.model.cmd:
             async with self.take_over(order, ElsewhereHandle()) as server:
                 yield server
@@ -73,13 +73,13 @@ class Elsewhere:
 
     @asynccontextmanager
     async def take_over(self, order: Order, _: Handle) -> AsyncIterator[RunningServer]:
-        """Take the server that is there."""
+        """Take the server that runs already."""
         server = ServerElsewhere(order, self.probe, self.scales, was_there=True)
         async with _ended(server):
             yield server
 
     async def find(self, model: Model) -> Handle | None:
-        """Ask the model's address."""
+        """Ask at the model's address."""
         if not is_reachable(model.proxy) or model.check_endpoint == "none":
             return None
         with trio.move_on_after(LONGEST_LOOK):
@@ -93,7 +93,7 @@ async def _ended(server: ServerElsewhere) -> AsyncIterator[None]:
         yield
     finally:
         if not server.is_let_go:
-            # Shielded: what was started must be gone before its owner is. Bounded by its limits.
+            # Shielded: the server must be gone before its owner is. Its limits bound this.
             with trio.CancelScope(shield=True):
                 await server.finish()
         server.spare_what_was_started()
@@ -101,17 +101,17 @@ async def _ended(server: ServerElsewhere) -> AsyncIterator[None]:
 
 @attrs.define(eq=False)
 class ServerElsewhere:
-    """A server that lives without us.
+    """A server that lives without llamadoze.
 
     Attributes:
-        order: what was wanted of its place.
+        order: what its place was asked for.
         probe: asks a server whether it is ready.
-        scales: weigh a process with its kin.
-        was_there: whether it had run before this daemon looked.
-        ask: how it is asked to end; None leaves it alone.
+        scales: weighs a process with its kin.
+        was_there: whether it ran before this daemon looked.
+        ask: asks it to end; None leaves it alone.
         is_let_go: whether it goes on when its owner ends.
         left: what its end has left.
-        command_process: what was started for it, while its block lasts.
+        command_process: the command that was started for it, while its block lasts.
     """
 
     order: Order
@@ -134,22 +134,22 @@ class ServerElsewhere:
 
     @property
     def handle(self) -> Handle:
-        """Its model's address will do; but the command must be found if it stays."""
+        """Its model's address is enough, but the command must be found if it stays."""
         kin = self.command_process.kin if self.command_process else None
         return ElsewhereHandle(kin.leader, kin.started) if kin else ElsewhereHandle()
 
     @property
     def env(self) -> Mapping[str, str]:
-        """Nothing: its commands are no part of it."""
+        """Empty: its commands are not part of it."""
         return {}
 
     @property
     def landing(self) -> None:
-        """Its model's address says where it is."""
+        """None: its model's address says where it is."""
 
     @property
     def was_displaced(self) -> bool:
-        """Its place does not end."""
+        """False: its place does not end."""
         return False
 
     def end_told(self, status: int | None) -> str:
@@ -157,87 +157,87 @@ class ServerElsewhere:
         return f"process {describe_exit(status)}"
 
     async def exited(self) -> int | None:
-        """Wait for the command to fail, before the server answers; else only a check can tell."""
+        """Wait for the command to fail before the server answers; later only a check can tell."""
         if self.command_process is not None:
             status = await self.command_process.exited()
-            # Who listens there was there before, and loads yet.
+            # A program that listens there was there before, and still loads.
             if status and not self._has_landed.is_set() and not await self._is_listening():
                 return status
         await trio.sleep_forever()
         raise AssertionError("nothing wakes it")  # for the type checker
 
     async def is_gone(self) -> bool:
-        """Whether nobody listens at its address any more, if it could be seen that somebody did.
+        """Whether nothing listens at its address any more, if a listener was visible before.
 
-        An engine may lead to its containers without listening itself.
+        A container engine may lead to its containers without listening itself.
         """
         return bool(self._was_listening) and await self._is_listening() is False
 
     async def _is_listening(self) -> bool | None:
-        """Whether somebody listens at its address; None if that is on another machine."""
+        """Whether something listens at its address; None if that is on another machine."""
         found = await listening_for(self.order.model)
         return None if found is None else bool(found)
 
     async def landed(self) -> str | None:
-        """Take note that it answers: whoever answers there is the one that is meant."""
+        """Take note that it answers: whatever answers there is the server."""
         self._has_landed.set()
         self._was_listening = await self._is_listening()
         return None
 
     @property
     def devices(self) -> tuple[()]:
-        """Those of this machine are seen without it."""
+        """Empty: this machine's GPUs are seen without it."""
         return ()
 
     async def weigh(self, *, host: bool) -> Held:
-        """Weigh its container, if an engine of this machine tells its first process."""
+        """Weigh its container, if an engine of this machine names the first process."""
         root = await self.root()
         return Held() if root is None else await self.scales(root, host)
 
     async def root(self) -> int | None:
-        """Return the first process of its container, if an engine of this machine tells it."""
+        """Return the first process of its container, if an engine of this machine names it."""
         return await pid_of_container(self.order.model, self.order.env)
 
     async def processes(self) -> list[int]:
-        """Return those of its container."""
+        """Return the processes of its container."""
         root = await self.root()
         return [] if root is None else await processes_below(root)
 
     def command(self, argv: Sequence[str]) -> Sequence[str]:
-        """Run it on this machine."""
+        """Return it as it is: it runs on this machine."""
         return argv
 
     def cut(self) -> None:
-        """Give up waiting for its end."""
+        """Stop waiting for its end."""
         self._patience.cancel()
         if self.command_process is not None:
             self.command_process.cut()
 
     @property
     def can_be_let_go(self) -> bool:
-        """It needs nobody."""
+        """True: it does not need the daemon."""
         return True
 
     def let_go(self) -> None:
-        """Let it live on; what was started for it ends, as it is not the server."""
+        """Let it live on; the command that started it ends, as it is not the server."""
         self.is_let_go = True
 
     @property
     def last_resort(self) -> str:
-        """Nobody has said how it ends."""
+        """Leave it: no command says how to end it."""
         return "leaving the server as it is"
 
     @property
     def has_ended(self) -> bool:
-        """It has no command to stand for it."""
+        """False: no command stands for it."""
         return False
 
     async def end(self) -> None:
-        """Leave it alone: nobody has said how it ends."""
+        """Leave it alone: no command says how to end it."""
         await trio.lowlevel.checkpoint()
 
     async def finish(self) -> None:
-        """Ask it to end, if somebody said how, and wait until it does not answer."""
+        """Ask it to end, if there is a command for that, and wait until it does not answer."""
         if self.ask is None:
             return
         is_asked = False
@@ -251,12 +251,12 @@ class ServerElsewhere:
                 await self.ask()
 
     def spare_what_was_started(self) -> None:
-        """Let what a command that has ended left behind live on: it is the server."""
+        """Let the children of a command that has ended live on: they are the server."""
         if self.command_process is not None and self.command_process.has_ended:
             self.command_process.let_go()
 
     async def is_still_left(self) -> bool:
-        """Whether it answers yet."""
+        """Whether it still answers."""
         return await self._answers()
 
     async def _falls_silent(self) -> bool:

@@ -1,7 +1,7 @@
-"""What a model server is found by, whoever has started it: kept in the state file, read with care.
+"""What a model server is found by, whichever daemon started it: read with care from the state file.
 
-Owns the forms. Each says in which place the server is; a handle of this machine means nothing after
-a boot of it, one of another place may.
+Owns the forms. Each handle says in which place the server is. A handle of this machine means
+nothing after a boot; a handle of another place may.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from configschema import Entrance, Landing
 from configschema.keys.fields import Secret
 from supervisor.processes.kin import Kin
 
-HIGHEST_PID = 1 << 22  # as proc_sys_kernel(5) has it
-LATER = frozenset({"members"})  # parts that older files have not
+HIGHEST_PID = 1 << 22  # see proc_sys_kernel(5)
+LATER = frozenset({"members"})  # fields that older files lack
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot() -> str:
-    """Return what stands for the time since the machine was started: pids mean nothing beyond."""
+    """Return the id of the machine's present boot: pids mean nothing beyond it."""
     try:
         return BOOT_ID.read_text().strip()
     except OSError:
@@ -30,7 +30,7 @@ def boot() -> str:
 
 
 def _pairs(data: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
-    """Return pairs as they are kept, also if they were read from JSON; else what was given."""
+    """Return pairs as tuples, also if they were read from JSON; anything else as it is."""
     if isinstance(data, list) and all(isinstance(one, list | tuple) for one in data):
         return tuple(tuple(one) for one in data)
     return data
@@ -41,11 +41,12 @@ class HereHandle:
     """A process of this machine.
 
     Attributes:
-        pid: of the leader of its session.
-        started: when, in clock ticks since the boot: what tells it from another of the same pid.
-        token: what its kin carry in their environment; nothing if they do not.
-        boot: since which start of the machine it has run.
-        members: its kin, as far as it was seen: the pid of each, and when it was started.
+        pid: the pid of its session's leader.
+        started: the leader's start time in clock ticks since the boot; it tells apart processes
+        with the same pid.
+        token: the token that its kin carry in their environment; empty if there is none.
+        boot: the boot in which it was started.
+        members: its kin that were seen: the pid and the start time of each.
     """
 
     pid: int
@@ -56,19 +57,19 @@ class HereHandle:
 
     @classmethod
     def of(cls, kin: Kin) -> HereHandle:
-        """Return what finds a life."""
+        """Return the handle of a life."""
         members = sorted([pid, started] for pid, started in kin.seen.items())
         return cls(kin.leader, kin.started, kin.token, members=members)
 
     @property
     def kin(self) -> Kin:
-        """Who belongs to it."""
+        """The processes that belong to it."""
         seen = [(pid, started) for pid, started in self.members]
         return Kin(self.pid, self.started, self.token, seen=dict(seen))
 
     @property
     def is_valid(self) -> bool:
-        """Whether it can stand for a process: nothing else may reach a signal."""
+        """Whether it can stand for a process: a signal must not reach anything else."""
         numbers = (self.pid, self.started)
         return (
             all(type(number) is int for number in numbers)
@@ -90,12 +91,12 @@ def _is_member(data: object) -> bool:
 
 @attrs.frozen
 class ElsewhereHandle:
-    """A server that lives without us: its model's address is all that is needed.
+    """A server that lives without llamadoze: its model's address is all that is needed.
 
     Attributes:
-        pid: of the command that has started it, which may live as well; 0 is none.
-        started: when, in clock ticks since the boot.
-        boot: of which start of the machine that was.
+        pid: the command that has started it, which may still live; 0 for none.
+        started: the command's start time, in clock ticks since the boot.
+        boot: the boot in which that was.
     """
 
     pid: int = 0
@@ -109,26 +110,26 @@ class ElsewhereHandle:
 
     @property
     def command(self) -> HereHandle | None:
-        """The process of the command, if it can be there yet."""
+        """The process of the command, if it can still be there."""
         handle = HereHandle(self.pid, self.started, "", self.boot)
         return handle if handle.is_valid else None
 
 
 @attrs.frozen
 class StepHandle:
-    """A step of a job in a cluster; it may outlive any machine of ours.
+    """A step of a job in a cluster; it may outlive llamadoze's machine.
 
     Attributes:
         cluster: the name of the cluster.
         job: the number of the job.
-        step: its own, as in ``12.0``.
+        step: the job's number and its own, as in ``12.0``.
         token: its name there.
-        node: where it runs.
-        host: that the server listens on there.
-        port: the same.
-        address: of the node.
+        node: the node that it runs on.
+        host: the host that the server listens on there.
+        port: the port that the server listens on there.
+        address: the address of the node.
         entrance: the port of its launcher.
-        key: that is shown there.
+        key: the key to the launcher.
     """
 
     cluster: str
@@ -173,7 +174,7 @@ def as_data(handle: Handle) -> dict[str, Any]:
 
 
 def handle_in(data: object) -> Handle | None:
-    """Return the handle that plain data holds; None if it is none, or means nothing any more."""
+    """Return the handle in plain data; None if there is none, or it means nothing any more."""
     if not isinstance(data, dict):
         return None
     kind = PLACES.get(str(data.get("place")))

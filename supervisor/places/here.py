@@ -1,7 +1,7 @@
-"""This machine, as a place for model servers: which port is free, and what is in the way.
+"""This machine as a place for model servers: which port is free, and what prevents a start.
 
-Owns what keeps a server from starting, and how one comes to be owned. What it is while it runs is
-in `localserver`.
+Owns what keeps a server from starting, and how a server comes to have an owner. `localserver` is
+the server while it runs.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from supervisor.processes.output import NO_OUTPUT, LogFile
 from supervisor.processes.ports import is_free, suits_any_server
 
 PORTS_LOOKED_AT = 100
-"""How many ports above its own a model may be given."""
+"""How many ports above its own are tried for a model."""
 
 
 def new_token(owner: str, model: str) -> str:
-    """Return what the processes of a new life are known by: whose they are, and of which model."""
+    """Return the token of a new life's processes: it names their owner and their model."""
     return f"{owner}.{name_in_tokens(model)}.{secrets.token_hex(8)}"
 
 
 def name_in_tokens(model: str) -> str:
-    """Return what stands for a model's id in tokens."""
+    """Return the form of a model's id in tokens."""
     return hashlib.sha256(model.encode(errors="surrogatepass")).hexdigest()[:12]
 
 
@@ -47,9 +47,9 @@ class Here:
     """This machine.
 
     Attributes:
-        owner: who all tokens begin with, whichever daemon gives them.
+        owner: the beginning of all tokens, the same for every daemon with this state.
         probe: asks a server whether it is ready.
-        scales: weigh a process with its kin.
+        scales: weighs a process with its kin.
     """
 
     owner: str
@@ -57,7 +57,7 @@ class Here:
     scales: Weigh = weigh
 
     async def fitted(self, model: Model, taken: Callable[[], set[int]]) -> Model:
-        """Give a model another port if its own, which it need not have, is not free."""
+        """Give a model another port if its own is not free and need not be kept."""
         addresses = await addresses_of(model)
         if model.port is None or model.on_port is None or not addresses:
             return model
@@ -70,7 +70,7 @@ class Here:
         return model
 
     async def obstacle(self, model: Model) -> str | None:
-        """Say what is missing, or who is in the way."""
+        """Return what is missing or in the way, or None."""
         if not model.cmd:
             return "cmd is empty"
         if not is_reachable(model.proxy):
@@ -120,7 +120,7 @@ class Here:
             raise CannotRun("the process of the earlier llamadoze cannot be taken over")
         with recognised(handle.pid, handle.started) as leader:
             if leader is None:
-                # Shielded: nobody would look for the rest of it again. Bounded by the grace.
+                # Shielded: nothing else would look for the rest of it. The grace bounds this.
                 with trio.CancelScope(shield=True):
                     await self.end(handle, order.limits.unload, None)
                 raise CannotRun("the process of the earlier llamadoze has ended meanwhile")
@@ -135,12 +135,13 @@ class Here:
                 await server.prove_its_end()
 
     async def end(self, handle: HereHandle, grace: float, ask: AskToStop | None) -> Child:
-        """End what an earlier daemon has left of a process and its kin; return how that went.
+        """End what an earlier daemon has left of a process and its kin; return the ended child.
 
         Args:
-            handle: of the process.
-            grace: seconds between being asked and SIGKILL.
-            ask: how it is asked, within a limit of its own; None sends SIGTERM to all of it.
+            handle: the process.
+            grace: seconds between the request to end and SIGKILL.
+            ask: asks it to end, within a limit of its own; None sends SIGTERM to all of its
+            processes.
         """
         with recognised(handle.pid, handle.started) as leader:
             left_over = Child(leader or GONE, NO_OUTPUT, grace, handle.kin, ask)
@@ -148,6 +149,6 @@ class Here:
         return left_over
 
     async def find(self, model: Model) -> Handle | None:
-        """Find nothing: each of its servers has been started by somebody."""
+        """Find nothing: each server of this machine has a daemon that started it."""
         await trio.lowlevel.checkpoint()
         return None

@@ -1,7 +1,7 @@
-"""Jobs of a cluster, as a place for model servers: an allocation is waited for, a step is started.
+"""Jobs of a cluster as a place for model servers: wait for an allocation, then start a step.
 
-Owns the way from a model to its step, and what is done where it ends half way. What the step is
-while it runs is in `stepserver`; who holds the allocation is its keeper.
+Owns the way from a model to its step, and what happens if that ends half way. `stepserver` is the
+step while it runs. The keeper holds the allocation.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from supervisor.processes.output import LogFile
 from supervisor.states.durations import seconds
 from supervisor.states.racing import race
 
-LONGEST_LAUNCH = 60.0  # seconds for a step to begin in a job that runs
-AFTER_ITS_END = 0.5  # seconds for what srun has written last to be read
-LAST_WORDS = 2.0  # seconds for srun to end when its step has
+LONGEST_LAUNCH = 60.0  # seconds for a step to begin in a running job
+AFTER_ITS_END = 0.5  # seconds to read the last output of srun
+LAST_WORDS = 2.0  # seconds for srun to end after its step
 
 
 @attrs.frozen
@@ -45,7 +45,7 @@ class InCluster:
     """The clusters of a configuration.
 
     Attributes:
-        keeper: of their allocations.
+        keeper: the keeper of their allocations.
     """
 
     keeper: Keeper
@@ -56,19 +56,19 @@ class InCluster:
         return model
 
     async def obstacle(self, model: Model) -> str | None:
-        """Say what is missing."""
+        """Return what is missing, or None."""
         await trio.lowlevel.checkpoint()
         return None if model.cmd else "cmd is empty"
 
     async def find(self, model: Model) -> Handle | None:
-        """Find nothing: each of its servers has been started by somebody."""
+        """Find nothing: each server in a cluster has a daemon that started it."""
         await trio.lowlevel.checkpoint()
         return None
 
     def _of(self, model: Model) -> tuple[Holding, Keeper]:
         if model.holding is None:
             raise CannotRun("its cluster is not in the configuration any more")
-        return self.keeper.claim(model.holding).holding, self.keeper  # as it is told to be now
+        return self.keeper.claim(model.holding).holding, self.keeper  # as configured now
 
     @asynccontextmanager
     async def start(self, order: Order) -> AsyncIterator[RunningServer]:
@@ -106,14 +106,14 @@ class InCluster:
                 if is_there:
                     yield server
         if server.has_ended and not is_there:
-            raise NotWanted  # it has ended with the daemon that had it
+            raise NotWanted  # it has ended with its daemon
         if not is_there:
-            raise CannotRun(f"step {handle.step} of the earlier llamadoze is not reached")
+            raise CannotRun(f"step {handle.step} of the earlier llamadoze cannot be reached")
 
 
 @asynccontextmanager
 async def _named(keeper: Keeper, token: str) -> AsyncIterator[str]:
-    """Let a step have an owner for as long as the block lasts."""
+    """Give a step an owner for as long as the block lasts."""
     keeper.tokens.add(token)
     try:
         yield token
@@ -146,7 +146,7 @@ async def _watched(server: StepServer) -> AsyncIterator[None]:
             yield
         finally:
             if not server.is_let_go:
-                # Shielded: what was started must be gone before its owner is. Bounded by its grace.
+                # Shielded: the server must be gone before its owner is. Its grace bounds this.
                 with trio.CancelScope(shield=True):
                     await server.finish()
             server.leave()
@@ -183,7 +183,7 @@ async def _launched(
                 failure = f"the address of its node is not known: {error}"
             finally:
                 if server is None:
-                    # Shielded: the step may have begun all the same. Bounded by Slurm's answers.
+                    # Shielded: the step may have begun anyway. Slurm's answers bound this.
                     with trio.CancelScope(shield=True):
                         await _end_by_name(token)
     except CannotStart as error:
@@ -195,12 +195,12 @@ async def _launched(
 
 
 async def _report(reader: ReportReader, srun: Child, order: Order) -> Report | str:
-    """Return what the launcher says; else why there is none."""
+    """Return the launcher's report; if there is none, the reason."""
     status: list[int | None] = []
 
     async def ended() -> None:
         status.append(await srun.exited())
-        await trio.sleep(AFTER_ITS_END)  # what it wrote last may not be read yet
+        await trio.sleep(AFTER_ITS_END)  # its last output may not be read yet
 
     async def in_file() -> None:
         if order.log_file is None:
@@ -236,7 +236,7 @@ async def _handle(
 
 
 async def _end_by_name(token: str) -> None:
-    """End a step of which nothing but its name is known; the next look for orphans has the rest."""
+    """End a step that is known only by name; the next look for orphaned steps finds the rest."""
     try:
         found = [one.id for one in await slurm.steps() if one.name == token]
         await slurm.cancel(found, "KILL")

@@ -1,7 +1,7 @@
-"""A model server that is a process of this machine, or that such a process has brought up.
+"""A model server that is a process of this machine, or that such a process has started.
 
 Owns whether the server that answers is the model's own, where its memory is, and the proof that
-nothing of it is left. How processes end is `child`'s.
+nothing of it is left. `child` ends processes.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from supervisor.processes.commands import describe_exit
 from supervisor.processes.listeners import holder_anywhere
 from supervisor.processes.memory import Held, processes_below
 
-LONGEST_GOODBYE = 5.0  # seconds for an address to be silent when its processes are gone
+LONGEST_GOODBYE = 5.0  # seconds for an address to fall silent once its processes are gone
 BETWEEN_LOOKS = 0.05
 
 
 @attrs.define(eq=False)
 class LocalServer:
-    """A process, and the server that it is or has brought up.
+    """A process, and the server that it is or has started.
 
     Attributes:
         child: the process.
-        order: what was wanted of its place.
+        order: what its place was asked for.
         probe: asks a server whether it is ready.
-        scales: weigh a process with its kin.
+        scales: weighs a process with its kin.
         left: what its end has left.
     """
 
@@ -52,27 +52,27 @@ class LocalServer:
 
     @property
     def pid(self) -> int | None:
-        """The process."""
+        """The id of the process."""
         return self.child.pid
 
     @property
     def handle(self) -> Handle:
-        """The process, and when it was started."""
+        """The process with its start time."""
         return HereHandle.of(self.child.kin)
 
     @property
     def env(self) -> Mapping[str, str]:
-        """The token."""
+        """The token, if it has one."""
         return {TOKEN: self.child.kin.token} if self.child.kin.token else {}
 
     @property
     def was_there(self) -> bool:
-        """It was started for the model, so it begins awake."""
+        """False: it was started for the model, so it begins awake."""
         return False
 
     @property
     def ask(self) -> AskToStop | None:
-        """How it is asked to end."""
+        """Asks it to end."""
         return self.child.ask
 
     @ask.setter
@@ -81,20 +81,20 @@ class LocalServer:
 
     @property
     def was_killed(self) -> bool:
-        """Whether its grace passed without its end."""
+        """Whether it outlived its grace."""
         return self.child.was_killed
 
     @property
     def landing(self) -> None:
-        """Its model's address says where it is."""
+        """None: its model's address says where it is."""
 
     async def exited(self) -> int | None:
-        """Wait for the process."""
+        """Wait for the process to end."""
         return await self.child.exited()
 
     @property
     def was_displaced(self) -> bool:
-        """Its place does not end."""
+        """False: its place does not end."""
         return False
 
     def end_told(self, status: int | None) -> str:
@@ -102,18 +102,18 @@ class LocalServer:
         return f"process {describe_exit(status)}"
 
     async def is_gone(self) -> bool:
-        """Its process tells of its end."""
+        """Return False: the end of its process tells."""
         await trio.lowlevel.checkpoint()
         return False
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process has."""
+        """Whether the process has ended."""
         return self.child.has_ended
 
     @property
     def last_resort(self) -> str:
-        """It is a process."""
+        """What `end` does."""
         return "sending SIGTERM"
 
     async def end(self) -> None:
@@ -121,11 +121,11 @@ class LocalServer:
         await self.child.terminate()
 
     def command(self, argv: Sequence[str]) -> Sequence[str]:
-        """Run it on this machine, too."""
+        """Return it as it is: it runs on this machine, too."""
         return argv
 
     def cut(self) -> None:
-        """Give up the grace."""
+        """Cut the grace short."""
         self.child.cut()
 
     @property
@@ -135,7 +135,7 @@ class LocalServer:
 
     @property
     def is_let_go(self) -> bool:
-        """Whether it goes on."""
+        """Whether it goes on when its owner ends."""
         return self.child.is_let_go
 
     def let_go(self) -> None:
@@ -143,54 +143,57 @@ class LocalServer:
         self.child.let_go()
 
     async def landed(self) -> str | None:
-        """Look who listens where the check was answered: the model's own processes, or others."""
+        """Check which process listens where the check was answered: the model's, or another."""
         self._answering = found = await who_answers(
             self.order.model, await self.child.kin.members()
         )
         who = await holder_anywhere(found.foreign) if found.foreign else ""
-        if not who:  # it may not be looked at, so nothing is known against it
+        if not who:  # the holder is not visible, so nothing speaks against it
             return None
         port = port_of(self.order.model)
-        return f"port {port} is answered by {who}, which is no process of the model; end that one"
+        return (
+            f"port {port} is answered by {who}, which is not a process of the model; "
+            "end that process"
+        )
 
     @property
     def devices(self) -> tuple[()]:
-        """Those of this machine are seen without it."""
+        """Empty: this machine's GPUs are seen without it."""
         return ()
 
     async def weigh(self, *, host: bool) -> Held:
-        """Weigh the process with its kin, if the server is one of them; else a container."""
+        """Weigh the process with its kin, if the server is one of them; else the container."""
         root = await self.root()
         return Held() if root is None else await self.scales(root, host)
 
     async def processes(self) -> list[int]:
-        """Return the process with its kin, or those of a container."""
+        """Return the process with its kin, or the processes of the container."""
         return await processes_below(await self.root() or self.child.pid)
 
     async def root(self) -> int | None:
-        """Return its own process, or the first of a container."""
+        """Return its own process, or the first process of the container."""
         if self._answering is None or not self._answering.is_outside:
             return self.child.pid
         return await pid_of_container(self.order.model, self.order.env)
 
     async def prove_its_end(self) -> None:
-        """Look for what is left of it; bounded, and shielded: nobody would look again."""
+        """Look for what is left of it; bounded, and shielded, as nothing else would look again."""
         if self.child.is_let_go:
             return
         with trio.CancelScope(shield=True):
             if self._answering is None and is_outside(self.order.model):
-                # It was not ready yet; its port was nobody's when it was started.
+                # It was not ready yet; its port was free when it was started.
                 self._answering = await who_answers(self.order.model, [])
             address = await self._goodbye()
             if self.child.left or address:
                 self.left = Left(self.child.left, address, ANSWERS if address else STUCK)
 
     async def is_still_left(self) -> bool:
-        """Whether what its end has left is there yet."""
+        """Whether what its end has left is still there."""
         return bool(await self.child.kin.members()) or await self._answers()
 
     async def _goodbye(self) -> str:
-        """Return where it answers though its processes are gone; nothing if it does not."""
+        """Return where it answers though its processes are gone; empty if it does not answer."""
         with trio.move_on_after(LONGEST_GOODBYE):
             while await self._answers():  # noqa: ASYNC110 -- nothing tells of another's end
                 await trio.sleep(BETWEEN_LOOKS)
@@ -198,7 +201,7 @@ class LocalServer:
         return shown_address(self.order.model)
 
     async def _answers(self) -> bool:
-        """Whether a server outside of the process is there: its socket is, or it answers."""
+        """Whether a server outside of the process is there: its socket exists, or it answers."""
         found = self._answering
         if found is None or not (found.is_outside and found.is_ours):
             return False

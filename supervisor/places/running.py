@@ -1,7 +1,7 @@
-"""What a model server is to everybody but its place: something that runs, ends, and can be weighed.
+"""What a model server is to everything but its place: it runs, ends, and can be weighed.
 
-Owns the two protocols. A *place* starts servers, finds those it has, and takes one over; a
-*running server* is one of them, for as long as its block lasts.
+Owns the two protocols. A *place* starts servers, finds those it has, and takes one over. A *running
+server* is one of them, for as long as its block lasts.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from supervisor.states.snapshot import Queue
 
 Hear = Callable[[bytes], None]
 Weigh = Callable[[int, bool], Awaitable[Held]]
-"""Return what the process tree of a pid holds; the flag says whether of host memory, too."""
+"""Returns what the process tree of a pid holds; the flag says whether to include host memory."""
 Probe = Callable[[Model], Awaitable[str | None]]
-"""Ask a model server once; return None if it is ready, else what it said instead."""
+"""Asks a model server once; returns None if it is ready, else what it said instead."""
 
 
 class CannotRun(Exception):
@@ -33,20 +33,20 @@ class CannotRun(Exception):
 
 
 class NotWanted(CannotRun):
-    """There is no server, as nobody wants it any more."""
+    """There is no server, because it is not wanted any more."""
 
 
 class PlaceLost(CannotRun):
-    """There is no server, as where it was to run has ended; that is no fault of the model."""
+    """There is no server, because its place has ended; that is no fault of the model."""
 
 
 @attrs.frozen
 class Left:
-    """What is left of a life, and could not be ended.
+    """What is left of a life and could not be ended.
 
     Attributes:
-        pids: of processes.
-        address: where it still answers; nothing if it does not.
+        pids: the pids of processes.
+        address: where it still answers; empty if it does not.
         remedy: what an operator can do.
     """
 
@@ -66,8 +66,8 @@ class RunningServer(Protocol):
     """A model server that runs.
 
     Attributes:
-        ask: how it is asked to end; None is its place's way.
-        left: what its end has left; None if nothing, or before.
+        ask: asks it to end; None uses its place's way.
+        left: what its end has left; None if nothing is left, or before its end.
     """
 
     ask: AskToStop | None
@@ -83,26 +83,26 @@ class RunningServer(Protocol):
 
     @property
     def env(self) -> Mapping[str, str]:
-        """What marks the commands that belong to it, in their environment."""
+        """The variables that mark its commands, in their environment."""
 
     @property
     def was_there(self) -> bool:
-        """Whether it had run before this daemon looked: then it may be asleep."""
+        """Whether it ran before this daemon looked: then it may be asleep."""
 
     @property
     def was_killed(self) -> bool:
-        """Whether its grace passed without its end."""
+        """Whether it outlived its grace."""
 
     @property
     def landing(self) -> Landing | None:
-        """Where it has come to run, if its model's address does not say that."""
+        """Where it runs, if its model's address does not say that."""
 
     async def exited(self) -> int | None:
-        """Wait for its end; return its exit status, negative for a signal, if it is known."""
+        """Wait for its end; return its exit status, negative for a signal, if that is known."""
 
     @property
     def was_displaced(self) -> bool:
-        """Whether it has ended because its place did, which is no fault of the model's."""
+        """Whether it has ended because its place did, which is no fault of the model."""
 
     def end_told(self, status: int | None) -> str:
         """Say how it has ended, in an operator's words.
@@ -115,7 +115,7 @@ class RunningServer(Protocol):
         """Whether it is certain that there is no server any more, though no process has ended."""
 
     async def landed(self) -> str | None:
-        """Take note that it answers its check; return why that is not its own answer, or None."""
+        """Take note that it answers its check; return why it must not count as ready, or None."""
 
     @property
     def last_resort(self) -> str:
@@ -123,36 +123,36 @@ class RunningServer(Protocol):
 
     @property
     def has_ended(self) -> bool:
-        """Whether the command that stands for it has ended; what that has started may live."""
+        """Whether the command that stands for it has ended; that command's children may live."""
 
     async def end(self) -> None:
-        """Ask its place's way, without its `ask`."""
+        """Ask it to end in its place's way, without its `ask`."""
 
     async def is_still_left(self) -> bool:
-        """Whether what its end has left is there yet."""
+        """Whether what its end has left is still there."""
 
     @property
     def devices(self) -> Sequence[Reading]:
-        """The GPUs of its place that were seen when it was weighed; none of this machine's."""
+        """The GPUs of its place that were seen when it was weighed; empty for this machine."""
 
     async def weigh(self, *, host: bool) -> Held:
-        """Return the memory that it holds; nothing of it where that cannot be seen.
+        """Return the memory that it holds; None in place of what cannot be seen.
 
         Args:
-            host: whether host memory is wanted, too.
+            host: whether to measure host memory, too.
         """
 
     async def root(self) -> int | None:
-        """Return the process of this machine whose descendants hold its memory, if it is seen."""
+        """Return the process here whose descendants hold its memory, if that is visible."""
 
     async def processes(self) -> list[int]:
-        """Return its processes on this machine, as far as they can be seen."""
+        """Return its processes on this machine, as far as they are visible."""
 
     def command(self, argv: Sequence[str]) -> Sequence[str]:
-        """Return the command that runs a command beside it."""
+        """Return the command that runs this command beside it."""
 
     def cut(self) -> None:
-        """Give up the grace, now or when the end comes."""
+        """Cut the grace short, now or when the end begins."""
 
     @property
     def can_be_let_go(self) -> bool:
@@ -168,17 +168,17 @@ class RunningServer(Protocol):
 
 @attrs.frozen(kw_only=True)
 class Order:
-    """What a place needs to have a model's server.
+    """What a place needs to start a model's server.
 
     Attributes:
         model: what to run.
-        limits: its grace at the end, among others.
+        limits: its limits, such as its grace at the end.
         env: its whole environment.
         hear: called with its output.
-        log_file: what it writes to, so that it can outlive the daemon; None is a pipe.
-        waits: told why the place cannot start it yet, if it must wait for that.
-        begins: called when it can, where it had to wait.
-        unwanted: returns when nobody wants the server any more.
+        log_file: the file that it writes to, so that it can outlive the daemon; None uses a pipe.
+        waits: called with the reason, if the place cannot start it yet.
+        begins: called when the place can start it, if it had to wait.
+        unwanted: returns when the server is not wanted any more.
     """
 
     model: Model
@@ -199,25 +199,25 @@ class Place(Protocol):
 
         Args:
             model: what is to run.
-            taken: returns the ports that others have.
+            taken: returns the ports of other models.
         """
 
     async def obstacle(self, model: Model) -> str | None:
-        """Return why a start would be for nothing, or None."""
+        """Return why a start would be pointless, or None."""
 
     def start(self, order: Order) -> AbstractAsyncContextManager[RunningServer]:
         """Start a server; leaving the block ends it, or lets it go.
 
         Raises:
-            CannotRun: and why.
+            CannotRun: it cannot run; the text says why.
         """
 
     def take_over(self, order: Order, handle: Handle) -> AbstractAsyncContextManager[RunningServer]:
-        """Own a server that an earlier daemon had; else as `start`.
+        """Own a server that an earlier daemon had; otherwise like `start`.
 
         Raises:
             CannotRun: it is not there any more.
         """
 
     async def find(self, model: Model) -> Handle | None:
-        """Return a server of the model that runs already and needs nobody to start it."""
+        """Return a server of the model that runs already, without a start by llamadoze."""

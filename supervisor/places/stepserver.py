@@ -1,7 +1,7 @@
-"""A model server that is a step of a job in a cluster, led to by its launcher on the node.
+"""A model server that is a step of a job in a cluster, reached through its launcher on the node.
 
-Owns how its end is asked for, seen and proved. That an engine does not answer is no end; that
-nothing is heard from the node for long is one.
+Owns how its end is requested, seen and proved. If Slurm does not answer, that is no end. If nothing
+is heard from the node for long, that is one.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from supervisor.states.racing import race
 BETWEEN_ATTEMPTS = 0.5  # seconds
 ATTEMPTS_TO_END = 3
 LONGEST_ABSENCE = 20.0  # seconds without a launcher, though Slurm does not say that it is gone
-FAREWELL = 3.0  # seconds beyond its grace that a launcher has to say that it is over
-LONGEST_DEATH = 60.0  # seconds for Slurm to end a step that was told to end by SIGKILL
+FAREWELL = 3.0  # seconds beyond the grace for a launcher to report the end
+LONGEST_DEATH = 60.0  # seconds for Slurm to end a step after SIGKILL
 REMEDY = "Slurm was told to end it: look at its node (scontrol show node), or run scancel"
 
 
@@ -40,13 +40,13 @@ class StepServer:
     """A step, and the server in it.
 
     Attributes:
-        order: what was wanted of its place.
+        order: what its place was asked for.
         known: what it is found by.
-        holding: what its job is of.
-        keeper: of its cluster.
+        holding: the holding of its job.
+        keeper: the keeper of its cluster.
         control: the connection to its launcher.
-        srun: the process that has started it, where that lives.
-        ask: how it is asked to end; None is the launcher's way.
+        srun: the process that has started it, if that lives.
+        ask: asks it to end; None uses the launcher's way.
         left: what its end has left.
         devices: the GPUs of its job, as they were seen when it was weighed.
     """
@@ -82,29 +82,29 @@ class StepServer:
 
     @property
     def handle(self) -> Handle:
-        """The step."""
+        """The step's handle."""
         return self.known
 
     @property
     def landing(self) -> Landing:
-        """Where it is on its node, and the way there."""
+        """Where it listens on its node, and the way there."""
         return self.known.landing
 
     @property
     def env(self) -> Mapping[str, str]:
-        """Nothing: its commands run on its node."""
+        """Empty: its commands run on its node."""
         return {}
 
     @property
     def was_there(self) -> bool:
-        """It was started for the model, so it begins awake."""
+        """False: it was started for the model, so it begins awake."""
         return False
 
-    # Its end, as it is seen.
+    # How its end is seen.
 
     async def watch(self) -> None:
-        """Stay in touch with its launcher until the server has ended, or `finish` has."""
-        # Shielded: its end is asked for and seen this way, whoever is cancelled.
+        """Stay in touch with its launcher until the server has ended, or `finish` returns."""
+        # Shielded: its end is requested and seen this way, whatever is cancelled.
         with self._touch:
             await self._stay_in_touch()
 
@@ -124,7 +124,7 @@ class StepServer:
             await trio.sleep(BETWEEN_ATTEMPTS)
 
     async def _connected(self) -> bool:
-        """Be connected for as long as that lasts; return whether it came to be."""
+        """Stay connected for as long as that lasts; return whether a connection was made."""
         try:
             await self.control.run()
         except (OSError, trio.TooSlowError):
@@ -133,13 +133,13 @@ class StepServer:
         return True
 
     async def _is_gone(self) -> bool:
-        """Whether Slurm says that there is no such step any more; what it does not say is no."""
+        """Whether Slurm says that the step is gone; without an answer, it is not."""
         try:
             is_there = any(one.name == self.known.token for one in await slurm.steps())
         except NotAnswered:
             return False
         if not is_there:
-            await self.keeper.looked()  # how its job ended, if it did
+            await self.keeper.looked()  # learns how its job ended, if it did
         return not is_there
 
     def _note_end(self, why: str) -> None:
@@ -151,7 +151,10 @@ class StepServer:
 
     def _unheard(self) -> str:
         node, limit = self.known.node, f"{LONGEST_ABSENCE:g}s"
-        return f"nothing was heard from its node {node} for {limit}; job {self.known.job} is left"
+        return (
+            f"nothing was heard from its node {node} for {limit}; "
+            f"llamadoze leaves job {self.known.job}"
+        )
 
     def _hear_notice(self) -> None:
         self._is_told = True
@@ -168,31 +171,31 @@ class StepServer:
         return self._is_told or self.keeper.has_displaced(self.known.job)
 
     def end_told(self, status: int | None) -> str:
-        """Say how it ended, in Slurm's words where that has ended it."""
+        """Say how it ended, in Slurm's words if Slurm has ended it."""
         if self._is_told and not self._why:
             return f"Slurm told its job {self.known.job} to end, and the server did"
         return self._why or f"process {describe_exit(status)}"
 
     async def is_gone(self) -> bool:
-        """Its launcher tells of its end."""
+        """Return False: its launcher reports its end."""
         await trio.lowlevel.checkpoint()
         return False
 
     @property
     def has_ended(self) -> bool:
-        """Whether the server has."""
+        """Whether the server has ended."""
         return self._has_ended.is_set()
 
-    # Its end, as it is asked for.
+    # How its end is requested.
 
     @property
     def last_resort(self) -> str:
-        """Its launcher can do that."""
+        """What `end` does."""
         return "sending SIGTERM"
 
     async def end(self) -> None:
-        """Let the launcher send SIGTERM, or Slurm where it is not reached."""
-        for _ in range(ATTEMPTS_TO_END):  # the connection may be made anew
+        """Let the launcher send SIGTERM, or Slurm if the launcher is not reached."""
+        for _ in range(ATTEMPTS_TO_END):  # the connection may be restored
             try:
                 await self.control.ask("end", grace=self.order.limits.unload)
             except NotReached:
@@ -209,16 +212,16 @@ class StepServer:
             self.order.hear(text.encode())
 
     def leave(self) -> None:
-        """Stay in touch no longer."""
+        """Stop staying in touch."""
         self.keeper.tokens.discard(f"{self.known.token}.command")
         self._touch.cancel()
 
     async def finish(self) -> None:
-        """End it, and see that it has; do not cancel."""
+        """End it, and wait until it has ended; do not cancel."""
         if not self._has_ended.is_set():
             with self._patience:
                 await (self.ask() if self.ask else self.end())
-                more = 0 if self.ask else FAREWELL  # in which the launcher kills
+                more = 0 if self.ask else FAREWELL  # time in which the launcher kills
                 with trio.move_on_after(self.order.limits.unload + more) as grace:
                     await self._has_ended.wait()
                 self.was_killed = grace.cancelled_caught
@@ -226,7 +229,7 @@ class StepServer:
             return
         await self._cancel("KILL")
         if self._is_lost:
-            return  # its job is given back, and nobody else can be on its GPU
+            return  # its job is given back, and nothing else can be on its GPU
         with trio.move_on_after(LONGEST_DEATH) as death:
             while not await self._is_gone():  # noqa: ASYNC110 -- nothing tells of that
                 await trio.sleep(BETWEEN_ATTEMPTS)
@@ -235,12 +238,12 @@ class StepServer:
             self.left = Left((), where, REMEDY)
 
     def cut(self) -> None:
-        """Give up the grace."""
+        """Cut the grace short."""
         self._patience.cancel()
 
     @property
     def can_be_let_go(self) -> bool:
-        """Whether what it writes goes to a file; through a pipe it would end with the daemon."""
+        """Whether its output goes to a file; with a pipe it would end with the daemon."""
         return self.srun is None or self.srun.can_be_let_go
 
     def let_go(self) -> None:
@@ -251,21 +254,24 @@ class StepServer:
             self.srun.let_go()
 
     async def is_still_left(self) -> bool:
-        """Whether its step is there yet."""
+        """Whether its step is still there."""
         return not await self._is_gone()
 
-    # What is asked meanwhile.
+    # Questions meanwhile.
 
     async def landed(self) -> str | None:
-        """Ask the launcher whether it is the model's own server that listens there."""
+        """Ask the launcher whether the model's own server listens there."""
         try:
             is_own = await self.control.ask("own")
         except NotReached:
-            return None  # nothing is known against it
+            return None  # nothing speaks against it
         if is_own is not False:
             return None
         port, node = self.known.port, self.known.node
-        return f"port {port} of {node} is answered by another process than the model's; end that"
+        return (
+            f"port {port} of {node} is answered by a process that is not the model's; "
+            "end that process"
+        )
 
     async def weigh(self, *, host: bool) -> Held:
         """Let the launcher weigh its processes."""
@@ -282,23 +288,23 @@ class StepServer:
         return Held(gpu=gpu, by_gpu=by_gpu, **own)
 
     async def root(self) -> int | None:
-        """Return nothing: its processes are of another machine."""
+        """Return None: its processes are on another machine."""
         await trio.lowlevel.checkpoint()
         return None
 
     async def processes(self) -> list[int]:
-        """Return nothing, for the same reason."""
+        """Return nothing: its processes are on another machine."""
         await trio.lowlevel.checkpoint()
         return []
 
     def command(self, argv: Sequence[str]) -> Sequence[str]:
-        """Run it on the node, in the job."""
-        name = f"{self.known.token}.command"  # one that outlives its time is found by that
+        """Return the command that runs it on the node, in the job."""
+        name = f"{self.known.token}.command"  # finds a command that outlives its timeout
         self.keeper.tokens.add(name)
         return beside_command(self.holding, self.known.job, self.known.node, name, argv)
 
 
 def _reading(number: int, told: Mapping[str, Any]) -> Reading:
-    """Return a GPU as a launcher tells of it."""
+    """Return a GPU as a launcher reports it."""
     device = device_named(told["uuid"], number, told["name"], told["total"])
     return Reading(device=device, used=told["used"], held={})

@@ -1,7 +1,8 @@
-"""Many allocations of a cluster in virtual time: each a play of its own, in jobs that come and end.
+"""Many allocations of a cluster in virtual time: each is a play of its own, in successive jobs.
 
-Owns how long a job is waited for, its end, its loss with a node, and when it is given back. What
-happens within one is `simulation`'s. Jobs do not compete with each other: the queue is a draw.
+Owns how long a job is waited for, its end, its loss with a node, and when it is given back.
+`simulation` plays what happens within one allocation. Jobs do not compete with each other: each
+wait is drawn.
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ from supervisor.playing.simulation import Simulation
 from supervisor.states.table import ENDED, HOLDS_MEMORY, State
 from supervisor.upkeep.sleepbudget import LEFT_THERE, Budget, Sleeper, too_many
 
-MARGIN = 60.0  # seconds before its end that a job takes no more; as in the daemon
+MARGIN = 60.0  # seconds before its end in which a job takes no more models; as in the daemon
 LONGEST_LEAD, PART_OF_ITS_TIME = 900.0, 0.1
-ENGINE = 0.7  # seconds from a job that runs to a step in it, as measured with Slurm
-Z90 = 1.2815515655446004  # of the standard normal distribution
+ENGINE = 0.7  # seconds from a running job to a step in it, as measured with Slurm
+Z90 = 1.2815515655446004  # 90 % quantile of the standard normal distribution
 YEAR = 365 * 86400.0
 
 
 @attrs.frozen
 class QueueWait:
-    """How long a job waits in the queue: log-normal, as queues mostly are.
+    """How long a job waits in the queue: log-normal, as most queues are.
 
     Attributes:
         median: seconds.
-        most: seconds of which nine in ten stay below.
+        most: seconds that nine in ten jobs stay below.
     """
 
     median: float = 0.0
     most: float = 0.0
 
     def drawn(self, chance: Random) -> float:
-        """Return the seconds of one job."""
+        """Return the wait of one job in seconds."""
         if not self.median or self.most <= self.median:
             return self.median
         return self.median * chance.lognormvariate(0, log(self.most / self.median) / Z90)
@@ -46,15 +47,15 @@ class QueueWait:
 
 @attrs.frozen(kw_only=True)
 class Terms:
-    """On which terms one allocation is had.
+    """The terms of one allocation.
 
     Attributes:
         queue: how long its jobs wait.
         time: seconds that a job lasts; infinity without a limit.
         idle: seconds that it is kept while no model is in it.
-        ttl: by model, seconds without use after which it leaves; 0 is never.
-        failures: of its nodes, in a year.
-        is_held: whether it needs no job: it is llamadoze's own machine.
+        ttl: by model, seconds without use after which the model leaves; 0 is never.
+        failures: how often its nodes fail in a year.
+        is_held: whether it needs no job, because it is llamadoze's own machine.
         memory: bytes of host memory that its models may hold; 0 is no limit, or the play has one.
     """
 
@@ -73,13 +74,13 @@ class PlayedAllocation:
 
     Attributes:
         play: the models in it.
-        terms: on which it is had.
-        chance: what is drawn from.
-        held: seconds that jobs of it were held.
-        jobs: how many there were.
-        queued: seconds that each waited.
+        terms: its terms.
+        chance: the source of random numbers.
+        held: seconds for which its jobs were held.
+        jobs: the number of its jobs.
+        queued: seconds that each job waited.
         cut: requests that were lost with a job.
-        most_asleep: how many slept in it at a time, at most.
+        most_asleep: the most models that slept in it at a time.
     """
 
     play: Simulation
@@ -91,8 +92,8 @@ class PlayedAllocation:
     cut: int = 0
     most_asleep: int = 0
     _backlog: list[Arrival] = attrs.field(factory=list)
-    _granted_at: float = inf  # of the job that is waited for
-    _began: float = inf  # of the job that is held; infinity without one
+    _granted_at: float = inf  # when the requested job begins
+    _began: float = inf  # when the present job began; infinity without a job
     _fails_at: float = inf
     _leaves: bool = False  # whether the job's models end
     _used_at: float = 0.0
@@ -105,7 +106,7 @@ class PlayedAllocation:
 
     @property
     def is_busy(self) -> bool:
-        """Whether somebody is served or waits."""
+        """Whether a request is served or waits."""
         return bool(self._backlog) or self.play.is_busy
 
     @property
@@ -115,7 +116,7 @@ class PlayedAllocation:
 
     @property
     def next_at(self) -> float:
-        """When something happens by itself."""
+        """When something happens without a new request."""
         times = [self._granted_at, self._fails_at]
         if self.has_job:
             times += [self._leaves_at, self._ends_at, self._renews_at, self._idle_at()]
@@ -135,7 +136,7 @@ class PlayedAllocation:
         return self._ends_at - min(LONGEST_LEAD, PART_OF_ITS_TIME * self.terms.time)
 
     def _idle_at(self) -> float:
-        """Return when a model has been unused for its time, or the whole for its own."""
+        """Return when a model's idle time is over, or the allocation's own."""
         if self.is_busy:
             return inf
         present = [one for one in self.play.servers.values() if one.state not in ENDED]
@@ -156,7 +157,7 @@ class PlayedAllocation:
         self.play.advance(now)
 
     def arrive(self, arrival: Arrival) -> None:
-        """Let a request come."""
+        """Add a request."""
         if self.has_job and not self._leaves:
             self.play.arrive(arrival)
             return
@@ -164,7 +165,7 @@ class PlayedAllocation:
         self._ask()
 
     def go_on(self) -> None:
-        """Let happen what is due."""
+        """Carry out what is due."""
         self.play.go_on()
         if self.is_busy:
             self._used_at = self._now
@@ -196,7 +197,7 @@ class PlayedAllocation:
                     self._ask()
 
     def _ask(self) -> None:
-        """Ask for a job, unless one is waited for."""
+        """Request a job, unless one is requested already."""
         if self._granted_at < inf:
             return
         wait = self.terms.queue.drawn(self.chance)
@@ -220,7 +221,7 @@ class PlayedAllocation:
         self._leaves = False
 
     def _fail(self) -> None:
-        """Lose the node with all that runs on it."""
+        """Lose the node with everything that runs on it."""
         self._backlog += self.play.take_back()
         self.cut += self.play.lose_all()
         self._give_back()
@@ -239,7 +240,7 @@ class PlayedAllocation:
             self._give_back()
 
     def _let_sleepers_go(self) -> None:
-        """Stop sleepers for which there is no memory, as the daemon does."""
+        """Stop sleepers that lack memory, as the daemon does."""
         if not self.terms.memory:
             return
         awake, sleepers = 0, []
@@ -259,6 +260,6 @@ class PlayedAllocation:
         return Sleeper(model=server.name, idle=idle, costs=server.snapshot().costs, memory=memory)
 
     def end(self) -> None:
-        """Count what is held at the end of the play."""
+        """Count the job that is held at the end of the play."""
         if self.has_job and not self.terms.is_held:
             self._give_back()

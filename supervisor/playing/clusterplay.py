@@ -1,7 +1,7 @@
-"""A play of the clusters that a configuration has: all their allocations, by one clock.
+"""A play of the clusters that a configuration has: all their allocations, with one clock.
 
-Owns the way from the file to these, and of each request to one of them. One allocation is played by
-`allocations`.
+Owns the way from the file to these allocations, and from each request to one of them. `allocations`
+plays one allocation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from supervisor.scheduling.placement import MakeRoom
 from supervisor.states.table import ENDED, State
 
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
-WITHOUT_END = 1 << 60  # bytes of host memory that nobody has named
+WITHOUT_END = 1 << 60  # bytes of memory whose size is not given
 
 
 @attrs.define(eq=False)
@@ -36,7 +36,7 @@ class ClusterPlay:
     Attributes:
         allocations: by name.
         homes: the allocation of each model.
-        route: returns the model that a request goes to, by its name; most names are models.
+        route: returns the model for a request's name; most names are models.
     """
 
     allocations: Mapping[str, PlayedAllocation]
@@ -46,7 +46,7 @@ class ClusterPlay:
     _due: dict[str, float] = attrs.field(factory=dict, init=False)
 
     def state_of(self, model: str) -> State:
-        """Return where a model stands; one in an allocation that is waited for is queued."""
+        """Return a model's state; it is queued if its allocation is waited for."""
         allocation = self.allocations[self.homes[model]]
         server = allocation.play.servers[model]
         is_waited_for = not allocation.has_job and allocation.is_busy
@@ -78,10 +78,10 @@ class ClusterPlay:
         return _together([one.play.outcome() for one in self.allocations.values()], now)
 
     def _until(self, when: float) -> None:
-        """Let happen what is due before a moment, and at it."""
+        """Carry out what is due up to a moment."""
         while self._agenda and self._agenda[0][0] <= when:
             at, home = heappop(self._agenda)
-            if at == self._due.get(home):  # else something has come in between
+            if at == self._due.get(home):  # otherwise the entry is out of date
                 self.allocations[home].advance(at)
                 self._go_on(home)
 
@@ -94,7 +94,7 @@ class ClusterPlay:
 
 
 def _together(outcomes: list[Outcome], end: float) -> Outcome:
-    """Return what came of all of them; times in which somebody serves are those of all together."""
+    """Return the outcome of all of them; the serving and changing times are averages."""
     waits: dict[str, list[float]] = {}
     for one in outcomes:
         waits |= one.waits
@@ -112,13 +112,13 @@ def _together(outcomes: list[Outcome], end: float) -> Outcome:
 
 @attrs.frozen(kw_only=True)
 class Weather:
-    """What a cluster does of itself.
+    """What a cluster does by itself.
 
     Attributes:
-        queues: how long jobs wait, by the allocation; "" is any other.
-        failures: of a node, in a year.
-        gpu: bytes of each GPU, where memory says who runs; 0 is not known.
-        seed: of all that is drawn.
+        queues: how long jobs wait, by the allocation; "" stands for any other.
+        failures: how often a node fails in a year.
+        gpu: bytes of each GPU, if memory decides who runs; 0 if not known.
+        seed: the seed of all random numbers.
     """
 
     queues: Mapping[str, QueueWait] = attrs.field(factory=dict)
@@ -137,16 +137,16 @@ def cluster_play(
     *,
     first_come: bool = False,
 ) -> ClusterPlay:
-    """Return a play of all models of a configuration, each where it runs.
+    """Return a play of all models of a configuration, each in its own place.
 
     Args:
-        config: says where.
-        durations: of its models.
-        room: who must leave for whom, or the memory of llamadoze's own machine.
-        patience: how long one waits for another.
-        weather: what the clusters do of themselves.
+        config: says where each model runs.
+        durations: the durations of its models.
+        room: who must make room for whom, or the memory of llamadoze's own machine.
+        patience: how long requests wait for others.
+        weather: what the clusters do by themselves.
         route: returns the model that a request goes to.
-        first_come: whether all are served strictly in the order of coming.
+        first_come: whether all requests are served strictly in the order of arrival.
     """
     homes = {name: model.allocation for name, model in config.models.items()}
     members: dict[str, dict[str, Durations]] = {}
@@ -171,7 +171,7 @@ def terms_of(
     *,
     has_memory: bool,
 ) -> Terms:
-    """Return on which terms the allocation of a model is had."""
+    """Return the terms of a model's allocation."""
     limits = {name: resolve_limits(config, config.models[name]) for name in members}
     if model.holding is None:
         return Terms(is_held=True)
@@ -188,7 +188,7 @@ def terms_of(
 
 
 def space_of(model: Model, weather: Weather) -> Space:
-    """Return the memory of the allocation of a model."""
+    """Return the memory of a model's allocation."""
     held = model.holding
     if held is None:
         return Space(whole={HOST: WITHOUT_END})
@@ -197,7 +197,7 @@ def space_of(model: Model, weather: Weather) -> Space:
 
 
 def seconds_of(text: str) -> float:
-    """Return the seconds of a time as sbatch has it; 0 for none.
+    """Return the seconds of a time in sbatch's form; 0 for none.
 
     ``minutes``, ``minutes:seconds``, ``hours:minutes:seconds``, ``days-hours``,
     ``days-hours:minutes`` and ``days-hours:minutes:seconds`` (sbatch(1)).

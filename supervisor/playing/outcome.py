@@ -1,4 +1,4 @@
-"""What is played, and what came of it: requests, times of models, and what is counted. Pure facts.
+"""What is played, and the result: requests, spans of models, and what is counted. Pure facts.
 
 Owns the form of these.
 """
@@ -14,7 +14,7 @@ from supervisor.states.table import State
 
 @attrs.frozen
 class Arrival:
-    """One request of a trace: when it comes, and the seconds it takes once it is served."""
+    """One request of a trace: when it comes, and the seconds that it takes once it is served."""
 
     at: float
     model: str
@@ -23,7 +23,7 @@ class Arrival:
 
 @attrs.frozen
 class Span:
-    """A time in which a model was awake or moved: what it did, from when to when, on which GPUs."""
+    """A time in which a model was awake or changed its state, on which GPUs."""
 
     model: str
     state: State
@@ -34,16 +34,16 @@ class Span:
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """What came of a trace.
+    """The result of a trace.
 
     Attributes:
-        waits: seconds each request waited, by model, in the order of their service.
+        waits: seconds that each request waited, by model, in the order of service.
         activations: starts and wakes.
-        spans: who held memory, and when.
+        spans: which models held memory, and when.
         end: when the last request had ended.
         serving: seconds in which some model had a request.
-        changing: seconds in which none had, and some model started, stopped, slept or woke.
-        refused: requests that nothing could make room for, beside what may not be moved.
+        changing: seconds without a request in which some model started, stopped, slept or woke.
+        refused: requests that nothing could make room for, beside models that may not be moved.
     """
 
     waits: Mapping[str, list[float]]

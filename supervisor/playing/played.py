@@ -1,7 +1,7 @@
-"""Model servers of a play: nothing but states, durations, and the memory that they would hold.
+"""Model servers of a play: only states, durations, and the memory that they would hold.
 
-Owns what a server does next when its wish or its state has changed. When that is, and what is
-wished, is `simulation`'s.
+Owns what a server does next when its wish or its state has changed. `simulation` decides when that
+happens, and makes the wishes.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Durations:
         start: until it serves.
         stop: until it has ended.
         sleep: until it sleeps.
-        wake: from there until it serves.
+        wake: from sleep until it serves.
         can_sleep: whether it makes room by sleeping.
         priority: higher goes first.
-        need: its memory, where that says who runs beside whom.
-        pin: why it may not be asked to leave, if it may not.
+        need: its memory, if memory decides which models run together.
+        pin: why it may not be asked to make room, if that is so.
     """
 
     start: float = 30
@@ -55,17 +55,17 @@ class PlayedServer:
     """A model server.
 
     Attributes:
-        name: of its model.
-        durations: what is played of it.
-        state: where it stands.
+        name: the name of its model.
+        durations: the times and the need that are played.
+        state: its state.
         wish: what is wanted of it.
         in_flight: requests that it serves.
         waiting: requests that wait for it.
-        gpus: those that it was given; none when it has ended.
+        gpus: the GPUs that it was given; empty when it has ended.
         since: when it came into its state, in seconds of the play.
         ready_since: when it last began to serve.
-        idle_since: when its last request ended, or it began to serve.
-        life: steps taken; what was planned for an earlier one is void.
+        idle_since: when its last request ended, or when it began to serve.
+        life: counts its steps; a plan for an earlier number is void.
     """
 
     name: str
@@ -97,7 +97,7 @@ class PlayedServer:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether it neither runs nor is about to."""
+        """Whether it holds no memory and is not about to."""
         return self.state in AT_REST
 
     @property
@@ -106,7 +106,7 @@ class PlayedServer:
         return self.state is State.READY and self.wish is Wish.SERVE
 
     def snapshot(self) -> Snapshot:
-        """Return how it stands; the same one until something has changed."""
+        """Return its snapshot, which stays the same object until something has changed."""
         if self._seen is None:
             self._seen = Snapshot(
                 model=self.name,
@@ -126,13 +126,13 @@ class PlayedServer:
         return self._seen
 
     def ask(self, wish: Wish, gpus: tuple[str, ...] | None) -> None:
-        """Say what is wanted of it, and where it is to start, if that is chosen."""
+        """Say what is wanted of it, and on which GPUs it is to start, if these are chosen."""
         self.wish, self._seen = wish, None
         if gpus is not None and self.state in ENDED:
             self.gpus = gpus
 
     def wait(self, count: int, now: float) -> None:
-        """Count who waits; the first ends a time in which nobody used it, as in the daemon."""
+        """Set the number that waits; the first ends an unused time, as in the daemon."""
         self._seen = None
         if count and not self.waiting and self._unused_since is not None and not self.in_flight:
             self._habits = self._habits.then(now - self._unused_since)
@@ -140,24 +140,24 @@ class PlayedServer:
         self.waiting = count
 
     def serve(self) -> None:
-        """Begin with a request."""
+        """Begin a request."""
         self._seen = None
         self.in_flight += 1
 
     def finish(self, now: float) -> None:
-        """End with a request."""
+        """End a request."""
         self._seen = None
         self.in_flight -= 1
         self.idle_since = self._unused_since = now
 
     def lose(self) -> None:
-        """Be gone, with all that it did."""
+        """Lose the server with everything that it did."""
         self._seen = None
         self.state, self.wish, self.in_flight = State.STOPPED, Wish.STOP, 0
         self.gpus, self.life = (), self.life + 1
 
     def step(self, event: Event, now: float) -> None:
-        """Come into the state that follows."""
+        """Step to the state that follows."""
         self._seen = None
         self.state, self.since, self.life = step(self.state, event), now, self.life + 1
         if self.state is State.READY:

@@ -1,7 +1,7 @@
 """A day of requests in virtual time, decided by the same functions as in the daemon.
 
-Owns the time, who waits, and what is counted; the model servers are `played`'s. Failures, idle
-times, limits of the queue and strangers' memory are not played.
+Owns the time, who waits, and what is counted; `played` has the model servers. Failures, idle times,
+limits of the queue and strangers' memory are not played.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _came(arrival: Arrival) -> float:
 
 
 class _Servers(dict[str, Snapshot]):
-    """How models stand: those that a decision goes through, and any other that it asks for."""
+    """Snapshots of the models that a decision goes through, and of any other that it asks for."""
 
     def __init__(self, servers: Mapping[str, PlayedServer], names: Iterable[str]) -> None:
         super().__init__((name, servers[name].snapshot()) for name in names)
@@ -44,13 +44,13 @@ class _Servers(dict[str, Snapshot]):
 
 @attrs.define(eq=False)
 class Simulation:
-    """Play requests against the decisions.
+    """Plays requests against the decisions.
 
     Attributes:
         durations: of every model, by id.
-        room: who must leave for whom; or the memory there is, which says that.
-        patience: how long one waits for another.
-        first_come: serve strictly in the order of coming instead, for comparison.
+        room: who must make room for whom; or the memory, which then decides that.
+        patience: how long requests wait for others.
+        first_come: serve strictly in the order of arrival instead, for comparison.
         moves: how often a model's state has changed.
     """
 
@@ -95,44 +95,44 @@ class Simulation:
             self.go_on()
         return self.outcome()
 
-    # The same, for who plays several at once.
+    # The same in steps, for a caller that plays several at once.
 
     @property
     def is_busy(self) -> bool:
-        """Whether somebody is served or waits."""
+        """Whether a request is served or waits."""
         return bool(self._in_flight or self._queues)
 
     @property
     def in_flight(self) -> int:
-        """How many are served."""
+        """How many requests are served."""
         return self._in_flight
 
     @property
     def next_at(self) -> float:
-        """When something happens by itself."""
+        """When something happens without a new request."""
         planned = self._agenda[0][0] if self._agenda else inf
         return min(planned, self._alarm)
 
     @property
     def servers(self) -> Mapping[str, PlayedServer]:
-        """How the models stand."""
+        """All model servers."""
         return self._servers
 
     def go_on(self) -> None:
-        """Let happen what is due, and decide what follows."""
+        """Carry out what is due, and decide what follows."""
         while self._agenda and self._agenda[0][0] <= self._now:
             self._happen(*heappop(self._agenda)[2:])
         if self._is_stirred or self._alarm <= self._now:
             self._is_stirred, self._alarm = False, self._settle()
 
     def stop(self, name: str) -> None:
-        """Stop a model that nobody uses."""
+        """Stop a model without requests."""
         server = self._servers[name]
         server.ask(Wish.STOP, None)
         self._move(server)
 
     def take_back(self) -> list[Arrival]:
-        """Let nobody wait any more; return who did."""
+        """Take all waiting requests out of the queues, and return them."""
         waiting = sorted((one for queue in self._queues.values() for one in queue), key=_came)
         for name in list(self._queues):
             self._servers[name].wait(0, self._now)
@@ -141,7 +141,7 @@ class Simulation:
         return waiting
 
     def lose_all(self) -> int:
-        """Let all models be gone at once; return how many requests were cut by that."""
+        """Lose all models at once; return how many requests were cut off by that."""
         cut = self._in_flight
         for server in self._servers.values():
             if server.state in HOLDS_MEMORY and self._now > server.since:
@@ -154,7 +154,7 @@ class Simulation:
         return cut
 
     def outcome(self) -> Outcome:
-        """Return what came of it so far."""
+        """Return the outcome so far."""
         return Outcome(
             waits=self._waits,
             activations=self._activations,
@@ -183,7 +183,7 @@ class Simulation:
         self._now = now
 
     def arrive(self, arrival: Arrival) -> None:
-        """Let a request come; its wait counts from when it came first."""
+        """Add a request; its wait counts from when it first came."""
         server = self._servers[arrival.model]
         if self._is_let_in_at_once(server):
             self._serve(arrival)
@@ -196,7 +196,7 @@ class Simulation:
             self._order.append(arrival)
 
     def _is_let_in_at_once(self, server: PlayedServer) -> bool:
-        """Whether one more request at a model in use is let in, and changes nothing for others."""
+        """Whether a request to a model in use is let in at once and changes nothing for others."""
         is_in_use = server.in_flight and server.is_serving and server.name not in self._closed
         return bool(is_in_use) and not (self._is_stirred or self._order or self._alarm <= self._now)
 
@@ -204,7 +204,7 @@ class Simulation:
         heappush(self._agenda, (self._now + after, next(self._numbers), model, life))
 
     def _happen(self, model: str, life: int) -> None:
-        """A request has ended (life 0), or a step of that life is done."""
+        """Handle the end of a request (life 0), or of a step of that life."""
         server = self._servers[model]
         if not life:
             server.finish(self._now)
@@ -244,7 +244,7 @@ class Simulation:
             self._ledger.sleeps_no_more(server.name)
 
     def _settle(self) -> float:
-        """Do what is decided; return when to decide again, even if nothing has happened by then."""
+        """Carry out decisions; return when to decide again, even if nothing happens before."""
         while self._queues:
             decision = self._decide()
             for name, wish in decision.wishes.items():
@@ -253,7 +253,7 @@ class Simulation:
             for name in decision.admit:
                 while self._is_next(name):
                     self._serve(self._take(name))
-            if not (decision.admit and self.first_come):  # then the next of them is first
+            if not (decision.admit and self.first_come):  # otherwise the next request is first
                 self._closed = decision.closed
                 return decision.until
         self._closed = frozenset()
@@ -268,7 +268,7 @@ class Simulation:
         return decide(demands, models, rivals, patience, self._now)
 
     def _next(self) -> Iterable[str]:
-        """Return who may be next: of those who come first the first."""
+        """Return who may be next; with `first_come`, only the first."""
         return [one.model for one in islice(self._order, 1)] if self.first_come else self._queues
 
     def _outlook(self, patience: Patience) -> tuple[Mapping[str, Snapshot], Rivals]:
@@ -279,7 +279,7 @@ class Simulation:
         return models, room
 
     def _refuse_blocked(self, models: Mapping[str, Snapshot], rivals: Rivals) -> None:
-        """Send away for whom nothing can make room, as the daemon does."""
+        """Refuse requests for which nothing can make room, as the daemon does."""
         for name in list(self._next()):
             if not models[name].serving and self._is_blocked(name, models, rivals):
                 while self._is_next(name):

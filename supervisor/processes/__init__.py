@@ -1,4 +1,4 @@
-"""Processes of this machine: started, listened to, measured, and ended with all they started.
+"""Processes of this machine: started, read, measured, and ended with everything they started.
 
 Owns process groups, pipes, ports and memory. Knows nothing of models' states.
 """

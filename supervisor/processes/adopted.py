@@ -1,7 +1,7 @@
-"""A process that an earlier daemon has started: to be owned again, or to be ended.
+"""A process that an earlier daemon started: this daemon takes it over or ends it.
 
-Owns how such a process is recognised and waited for. Its exit status is not known: it is no child
-of ours.
+Owns how such a process is recognised and waited for. Its exit status is unknown, as it is no child
+of this daemon.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class AdoptedLeader:
 
     Attributes:
         pid: its process id.
-        handle: a pidfd, which stands for this process even when its pid is given to another.
+        handle: a pidfd, which stands for this process even if its pid is given to another process.
     """
 
     pid: int
@@ -33,23 +33,23 @@ class AdoptedLeader:
 
     @property
     def returncode(self) -> int | None:
-        """Something once it has ended; None while it lives."""
+        """0 once it has ended; None while it lives."""
         look = select.poll()  # select(2) takes no number above 1023
         look.register(self.handle, select.POLLIN)
         return 0 if look.poll(0) else None
 
     async def wait(self) -> int | None:
-        """Wait for its end; how it ended only its parent is told."""
+        """Wait for its end; only its parent is told how it ended."""
         while self.returncode is None:
             try:
                 await trio.lowlevel.wait_readable(self.handle)
-            except trio.BusyResourceError:  # somebody else waits here, and they are told alone
+            except trio.BusyResourceError:  # another task waits here, and only that one is woken
                 await trio.sleep(BETWEEN_LOOKS)
         return None
 
 
 class _Gone:
-    """A leader that has ended; what it has started may live."""
+    """A leader that has ended; the processes that it started may live."""
 
     pid = 0
     returncode = 0
@@ -65,7 +65,7 @@ GONE = _Gone()
 
 @contextmanager
 def recognised(pid: int, started: int) -> Iterator[AdoptedLeader | None]:
-    """Hold on to a process if it is the one that was started then; else there is None."""
+    """Hold on to a process if it was started at that time; else yield None."""
     try:
         handle = os.pidfd_open(pid)
     except OSError:
@@ -78,5 +78,5 @@ def recognised(pid: int, started: int) -> Iterator[AdoptedLeader | None]:
 
 
 def started_at(pid: int, started: int) -> bool:
-    """Whether a process lives that was started then."""
+    """Whether a process with this pid and this start time lives."""
     return start_of(pid) == started and is_alive(pid)

@@ -1,7 +1,6 @@
-"""The children of this process: those it has started, and those that are handed to it as orphans.
+"""The children of this process: those it has started, and orphans that the kernel hands to it.
 
-Owns the count of both, and that orphans come here and are reaped. Which life an orphan belongs to
-is `kin`'s to say.
+Owns the list of both, and the collecting of orphans. `kin` decides which life an orphan belongs to.
 """
 
 from __future__ import annotations
@@ -29,13 +28,14 @@ class Brood:
     """The children of this process.
 
     Attributes:
-        started: those that it has started itself, by pid, until they have ended.
-        starting: how many are being started now, whose pids nobody knows yet.
-        spared: tokens of what was let go, and is not to be ended.
-        outputs: what lives write to, as the kernel names it, of those let go, too.
+        started: the children that it has started itself, by pid, until they have ended.
+        starting: how many children are being started now, whose pids are not known yet.
+        spared: tokens of processes that were let go and must not be ended.
+        outputs: the pipes and files that lives write to, as the kernel names them; includes the
+        lives that were let go.
         gathers: whether orphans among its descendants are handed to it.
         before: children that it had before it was the daemon, as a shell's ``exec`` leaves them,
-            with all that had descended from them.
+        with all their descendants at that time.
     """
 
     started: set[int] = attrs.field(factory=set, init=False)
@@ -68,35 +68,35 @@ class Brood:
         return not self.starting
 
     def orphans(self) -> list[int]:
-        """Return the children that this process has not started, as far as that is settled."""
+        """Return the children that this process has not started, as far as that is known."""
         if not self.gathers:
             return []
         ours = self.started | self.before
         return [pid for pid in children_of(os.getpid()) if pid not in ours]
 
     def gather(self) -> None:
-        """Let orphans among the descendants come here, and not to PID 1 (Linux 3.4)."""
+        """Make orphaned descendants come to this process and not to PID 1 (Linux 3.4)."""
         self.before = frozenset(below(children_of(os.getpid())))
         with contextlib.suppress(OSError, AttributeError):
             done = ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             self.gathers = done == 0 and has_lists_of_children()
 
     async def reap(self) -> None:
-        """Take note of the end of orphans, for as long as the daemon runs: nobody else does."""
+        """Reap orphans that have ended, for as long as the daemon runs: no other task does."""
         with trio.open_signal_receiver(signal.SIGCHLD) as ends:
             self.reap_orphans()
             async for _ in ends:
-                # What is being started may end before its pid is known: its status is its owner's.
+                # A new child may end before its pid is known. Its status belongs to its owner.
                 while not self.is_settled:  # noqa: ASYNC110 -- a matter of milliseconds
                     await trio.sleep(0.01)
                 self.reap_orphans()
 
     def reap_orphans(self) -> None:
-        """Let the kernel forget orphans that have ended."""
+        """Reap orphans that have ended."""
         if not self.is_settled:
             return
-        with contextlib.suppress(OSError):  # there is no descriptor left to look with
-            # A number of before may be that of a child of ours by now.
+        with contextlib.suppress(OSError):  # no file descriptor is left to look with
+            # A pid in `before` may by now be the pid of a child of ours.
             for pid in [*self.orphans(), *(self.before - self.started)]:
                 with contextlib.suppress(ChildProcessError):
                     ended, _ = os.waitpid(pid, os.WNOHANG)
@@ -104,10 +104,10 @@ class Brood:
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the pids of a process's children; nothing if it has ended (proc_pid_task(5)).
+    """Return the pids of a process's children; empty if it has ended (proc_pid_task(5)).
 
     Raises:
-        OSError: there is no descriptor left to look with.
+        OSError: no file descriptor is left to look with.
     """
     found: list[int] = []
     tasks = f"/proc/{pid}/task"
@@ -124,7 +124,7 @@ def children_of(pid: int) -> list[int]:
 
 @contextmanager
 def if_there() -> Iterator[None]:
-    """Do what is in the block as far as it is there; that nobody can look is no answer."""
+    """Ignore that a file or process is gone; a lack of file descriptors is still raised."""
     try:
         yield
     except OSError as error:
@@ -133,7 +133,7 @@ def if_there() -> Iterator[None]:
 
 
 def below(pids: list[int]) -> list[int]:
-    """Return processes and all that descend from them."""
+    """Return these processes and all their descendants."""
     found = dict.fromkeys(pids)
     for pid in pids:
         for child in children_of(pid):
@@ -144,7 +144,7 @@ def below(pids: list[int]) -> list[int]:
 
 @cache
 def has_lists_of_children() -> bool:
-    """Whether this kernel tells a process's children (CONFIG_PROC_CHILDREN)."""
+    """Whether this kernel lists a process's children (CONFIG_PROC_CHILDREN)."""
     return (TASKS / str(os.getpid()) / "children").exists()
 
 
@@ -156,4 +156,4 @@ def _all_of(descriptor: int) -> bytes:
 
 
 BROOD = Brood()
-"""Of this process there is one: who waits for any child takes the status of all."""
+"""There is one for this process: a wait for any child takes the exit status of all."""

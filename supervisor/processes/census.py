@@ -1,7 +1,7 @@
-"""The table of processes: who lives, whose child each is, and what each carries and writes to.
+"""The process table: which processes live, their parents, their tokens and their outputs.
 
-Owns the looks at /proc, one for all who look at the same time. Which of them belong together is
-`kin`'s to say.
+Owns the reading of /proc; callers at the same time share one look. `kin` decides which processes
+belong together.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import trio
 
 from supervisor.processes.brood import BROOD, if_there
 
-TOKEN = "LLAMADOZE_LIFE"  # noqa: S105 -- the name of a variable, and no secret
+TOKEN = "LLAMADOZE_LIFE"  # noqa: S105 -- the name of a variable, not a secret
 COMMAND = "LLAMADOZE_COMMAND"
 _BEGINNING = b"LLAMADOZE_"
-LONGEST_ENVIRONMENT = 1 << 20  # bytes that are looked through for the token
-LONGEST_COMMAND = 4096  # bytes of a command line that are looked at
+LONGEST_ENVIRONMENT = 1 << 20  # bytes of an environment that are searched for the token
+LONGEST_COMMAND = 4096  # bytes of a command line that are read
 KERNELS = 2  # the parent of the kernel's own threads
-HIDDEN = "hidden"  # the mark of those without an environment to be seen
-TO_BECOME_ANOTHER = 0.06  # seconds
+HIDDEN = "hidden"  # the mark of processes whose environment cannot be read
+TO_BECOME_ANOTHER = 0.06  # seconds that an exec may take
 BETWEEN_ATTEMPTS = 0.1  # seconds
 DEAD = b"ZX"
 
@@ -36,10 +36,10 @@ class Entry:
     """One process as the kernel lists it (proc_pid_stat(5)).
 
     Attributes:
-        pid: its number.
-        parent: whose child it is.
-        session: its session.
-        started: when, in clock ticks since the boot.
+        pid: its process id.
+        parent: the pid of its parent.
+        session: the id of its session.
+        started: its start time, in clock ticks since the boot.
     """
 
     pid: int
@@ -50,13 +50,14 @@ class Entry:
 
 @attrs.frozen
 class Table:
-    """The processes that live, at one moment; what is only an entry for its parent is left out.
+    """The processes that live at one moment; zombies are left out.
 
     Attributes:
         entries: by pid.
-        children: the pids of each one's children.
-        marked: by number, the members of that session, and it itself; by variable and token, those
-            that carry it; and those that hide what they carry.
+        children: the pids of each process's children.
+        marked: processes by mark: by a number, the process with this pid and the members of this
+        session; by a variable and its token, the processes that carry it; by `HIDDEN`, the
+        processes whose environment cannot be read.
     """
 
     entries: Mapping[int, Entry]
@@ -65,7 +66,7 @@ class Table:
 
     @classmethod
     def now(cls) -> Table:
-        """Look at all processes: once for all lives, as there may be hundreds of both."""
+        """Read all processes, once for all lives, as there may be hundreds of both."""
         names = os.listdir("/proc")  # noqa: PTH208 -- Paths of all would take longer than the look
         found = [entry for name in names if name.isdecimal() and (entry := entry_of(int(name)))]
         children: dict[int, list[int]] = {}
@@ -81,7 +82,7 @@ class Table:
         return cls({entry.pid: entry for entry in found}, children, marked)
 
     def below(self, roots: Iterable[int]) -> list[int]:
-        """Return processes and all that descend from them."""
+        """Return these processes and all their descendants."""
         found: dict[int, None] = {}
         left = list(roots)
         while left:
@@ -97,10 +98,10 @@ class Orphan:
     """A process that was handed over to this one.
 
     Attributes:
-        entry: it.
-        tokens: the variables with tokens that it carries.
-        outputs: what it writes to.
-        hides: whether its environment cannot be seen.
+        entry: its entry.
+        tokens: the token variables that it carries.
+        outputs: where it writes to.
+        hides: whether its environment cannot be read.
     """
 
     entry: Entry
@@ -122,10 +123,11 @@ def _orphan(entry: Entry) -> Orphan:
 
 @attrs.define(eq=False)
 class Look(Generic[T]):
-    """A look at processes that all share who want one at the same time.
+    """A look at processes that is shared by all callers who want one at the same time.
 
     Attributes:
-        take: looks; in a thread, as a process that hangs can keep its looker waiting.
+        take: does the look, in a thread, as a process that hangs can block the thread that reads
+        it.
     """
 
     take: Callable[[], T]
@@ -133,7 +135,7 @@ class Look(Generic[T]):
     _next: _Pending[T] | None = attrs.field(default=None, init=False)
 
     async def now(self) -> T:
-        """Return what was seen by a look that began after the call."""
+        """Return the result of a look that began after the call."""
         while True:
             pending = self._next = self._next or _Pending()
             if pending.is_taken:
@@ -151,11 +153,11 @@ class Look(Generic[T]):
                 return pending.seen[0]
 
     async def _look(self) -> T:
-        """Look, and again where there is no descriptor left to look with."""
+        """Look; try again while no file descriptor is left to look with."""
         while True:
             try:
                 return await trio.to_thread.run_sync(self.take, abandon_on_cancel=True)
-            except RuntimeError:  # there is no thread left
+            except RuntimeError:  # no thread is left
                 return self.take()
             except OSError:
                 await trio.sleep(BETWEEN_ATTEMPTS)
@@ -172,12 +174,12 @@ _TABLE, _ORPHANS = Look(Table.now), Look(_orphans)
 
 
 async def table_now() -> Table:
-    """Return a look at all processes that began after the call."""
+    """Return the process table, read after the call."""
     return await _TABLE.now()
 
 
 async def orphans_now() -> list[Orphan]:
-    """Return those handed over to this process; where there are none, that is seen at once."""
+    """Return the processes handed over to this one; if there are none, that is quick."""
     with contextlib.suppress(OSError):
         if not BROOD.orphans():
             return []
@@ -185,7 +187,7 @@ async def orphans_now() -> list[Orphan]:
 
 
 def entry_of(pid: int) -> Entry | None:
-    """Return a process that lives; None for one that does not."""
+    """Return the entry of a process that lives; None if it does not."""
     fields = _fields_of(pid)
     if fields is None or fields[0] in DEAD:
         return None
@@ -193,38 +195,38 @@ def entry_of(pid: int) -> Entry | None:
 
 
 def start_of(pid: int) -> int | None:
-    """Return when a process was started, in clock ticks since the boot; None if there is none.
+    """Return a process's start time, in clock ticks since the boot; None if there is no process.
 
-    The kernel's own number (proc_pid_stat(5), field 22): no change of the clock touches it.
+    This is the kernel's own number (proc_pid_stat(5), field 22). No change of the clock affects it.
     """
     fields = _fields_of(pid)
     return int(fields[19]) if fields else None
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process is more than an entry that its parent will collect."""
+    """Whether a process lives and is not a zombie."""
     fields = _fields_of(pid)
     return fields is not None and fields[0] not in DEAD
 
 
 def _fields_of(pid: int) -> list[bytes] | None:
-    """Return what the kernel says of a process behind its name."""
+    """Return the fields that the kernel lists after a process's name."""
     text = _read(f"/proc/{pid}/stat", 4096)
     return text[text.rindex(b")") + 2 :].split() if b")" in text else None
 
 
 def token_of(pid: int, variable: str = TOKEN) -> str:
-    """Return the token that a process carries; nothing if it has none, or hides it."""
+    """Return the token that a process carries; empty if it has none, or hides it."""
     return dict(tokens_of(pid)).get(variable, "")
 
 
 def tokens_of(pid: int) -> list[tuple[str, str]]:
-    """Return the variables with tokens that a process carries."""
+    """Return the token variables that a process carries."""
     return _tokens_in(environment_of(pid))
 
 
 def environment_of(pid: int) -> bytes:
-    """Return a process's environment; nothing if it hides it, or is becoming another program."""
+    """Return a process's environment; empty if it is hidden, or during an exec."""
     return _read(f"/proc/{pid}/environ", LONGEST_ENVIRONMENT)
 
 
@@ -240,7 +242,7 @@ def _tokens_in(environment: bytes) -> list[tuple[str, str]]:
 
 
 def outputs_of(pid: int) -> set[str]:
-    """Return what a process's output goes to, as the kernel names it: ``pipe:[12]``, a path."""
+    """Return where a process's output goes, as the kernel names it: ``pipe:[12]``, a path."""
     found = set()
     for number in (1, 2):
         with contextlib.suppress(OSError):
@@ -249,7 +251,7 @@ def outputs_of(pid: int) -> set[str]:
 
 
 def argv_of(pid: int) -> list[str]:
-    """Return a process's command line, as far as it may be seen."""
+    """Return a process's command line, as far as it can be read."""
     text = _read(f"/proc/{pid}/cmdline", LONGEST_COMMAND)
     return [word.decode(errors="replace") for word in text.split(b"\0")]
 
@@ -261,16 +263,16 @@ def name_of(pid: int) -> str:
 
 
 def owned_by(owner: str, table: Table) -> set[str]:
-    """Return the tokens that an owner has given and that some process carries."""
+    """Return the tokens that an owner has given and that a living process carries."""
     pairs = (mark for mark in table.marked if isinstance(mark, tuple) and mark[0] == TOKEN)
     return {token for _, token in pairs if token.startswith(f"{owner}.")}
 
 
 def _read(path: str, most: int) -> bytes:
-    """Return what is in a file of /proc; nothing if its process has ended, or hides it.
+    """Return what is in a file of /proc; empty if its process has ended, or hides it.
 
     Raises:
-        OSError: there is no descriptor left to look with.
+        OSError: no file descriptor is left to look with.
     """
     parts: list[bytes] = []
     with if_there():

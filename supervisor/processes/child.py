@@ -1,7 +1,7 @@
-"""One process with all that it has started, owned by an ``async with`` block.
+"""One process with everything that it has started, owned by an ``async with`` block.
 
-Owns the way it ends: asked, given a grace, killed, and looked for until nothing of it is left. It
-was started here, or by an earlier daemon. Who belongs to it is `kin`'s to say.
+Owns the way it ends: it is asked to end, given a grace, killed, and watched until nothing of it is
+left. This daemon has started it, or an earlier one. `kin` decides which processes belong to it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from supervisor.processes.kin import Kin, kill_all, signal_all, signal_group
 from supervisor.processes.output import LogFile, Output, Pipe
 from supervisor.processes.plainfiles import new_file
 
-HASTE = 3.0  # seconds to ask what must be asked, when there is no time
-ESCAPEE_GRACE = 1.0  # seconds for a pipe to close after all that could hold it is gone
-LONGEST_DEATH = 60.0  # seconds for the kernel to take apart what was killed, memory and all
+HASTE = 3.0  # seconds for a request to stop that must be made even without a grace
+ESCAPEE_GRACE = 1.0  # seconds for a pipe to close once every known writer is gone
+LONGEST_DEATH = 60.0  # seconds for the kernel to take apart a killed process with its memory
 LONGEST_LOOK = 5.0  # seconds for a look at all processes
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05  # seconds between looks for what is left
 
@@ -47,10 +47,10 @@ class Leader(Protocol):
 
     @property
     def returncode(self) -> int | None:
-        """How it ended; None while it lives."""
+        """Its exit status; None while it lives."""
 
     async def wait(self) -> int | None:
-        """Wait for its end; return how it ended, if that can be known."""
+        """Wait for its end; return its exit status, if that can be known."""
 
 
 @attrs.define(eq=False)
@@ -60,14 +60,14 @@ class Child:
     Attributes:
         leader: its first process.
         output: what it writes.
-        grace: seconds between being asked to end and SIGKILL.
-        kin: who belongs to it.
-        ask: how it is asked to end, within a limit of its own; None sends SIGTERM to all of it.
-        must_be_asked: whether it is asked even when there is no time for its grace, as what it has
-            started is ended by nothing else.
-        was_killed: whether its grace passed without its end; a grace given up does not count.
+        grace: seconds between the request to end and SIGKILL.
+        kin: the processes that belong to it.
+        ask: asks it to end, within a limit of its own; None sends SIGTERM to all of its processes.
+        must_be_asked: whether it is asked even when there is no time for its grace, because nothing
+        else ends what it has started.
+        was_killed: whether it outlived its grace; a grace that was cut short does not count.
         is_let_go: whether it goes on when its owner ends.
-        left: the pids of what has outlived even SIGKILL, as what hangs in a driver does.
+        left: the pids of processes that outlived even SIGKILL, for example by hanging in a driver.
     """
 
     leader: Leader
@@ -89,20 +89,20 @@ class Child:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the leader has."""
+        """Whether the leader has ended."""
         return self.leader.returncode is not None
 
     async def exited(self) -> int | None:
-        """Wait for the leader; return its exit status, negative for a signal, if it is known."""
+        """Wait for the leader; return its exit status, negative for a signal, if that is known."""
         return await self.leader.wait()
 
     def cut(self) -> None:
-        """Give up the grace, now or when the end comes: SIGKILL follows at once."""
+        """Cut the grace short, now or when the end begins: SIGKILL follows at once."""
         self._patience.cancel()
 
     @property
     def can_be_let_go(self) -> bool:
-        """Whether it would survive its owner: a pipe would break under it."""
+        """Whether it would survive its owner: a pipe would break, a file does not."""
         return isinstance(self.output, LogFile)
 
     def let_go(self) -> None:
@@ -112,11 +112,11 @@ class Child:
         BROOD.outputs.add(self.kin.output)
 
     def spare_strays(self) -> None:
-        """Let what has left its session live on: a command that has done its work may do that."""
+        """Let processes that left the session live on: a command may leave some behind."""
         self.kin = attrs.evolve(self.kin, token="", seen={})
 
     async def end(self) -> None:
-        """Ask, wait for the grace, kill. Returns when nothing is left; do not cancel."""
+        """Ask it to end, wait for the grace, kill. Returns when nothing is left; do not cancel."""
         is_asked = False
         with self._patience:
             await self._request_end()
@@ -142,28 +142,28 @@ class Child:
             await self.terminate()
 
     async def terminate(self) -> None:
-        """Send SIGTERM to all of it, whatever groups it is in."""
-        members = await self._members()  # first: what loses its parent may be lost to us
+        """Send SIGTERM to all of its processes, in whatever process groups they are."""
+        members = await self._members()  # first, as a process that loses its parent may get lost
         in_group = self._signal_group(members, signal.SIGTERM)
         signal_all(set(members) - in_group, signal.SIGTERM)
         self._asked |= set(members)
 
     async def _members(self) -> list[int]:
-        """Return those that live; those last seen, if a process that hangs keeps us waiting."""
+        """Return the pids that live, or those last seen if a process that hangs blocks the look."""
         known = list(self.kin.seen)
         with trio.move_on_after(LONGEST_LOOK):
             return await self.kin.members()
         return known
 
     def _signal_group(self, members: Iterable[int], number: int) -> set[int]:
-        """Signal the leader's group, while it is that; return the members in it."""
+        """Signal the leader's group if it still is that; return the members in it."""
         in_group = {pid for pid in members if _group_of(pid) == self.pid}
         if in_group or not self.has_ended:
             signal_group(self.pid, number)
         return in_group
 
     async def _until_gone(self) -> None:
-        """Wait for the end of the leader, then ask what it has left, and wait for that."""
+        """Wait for the leader to end, then ask the rest to end, and wait for that."""
         await self.leader.wait()
         pause = FIRST_PAUSE
         while left := set(await self._members()):
@@ -175,7 +175,7 @@ class Child:
     async def _kill(self) -> None:
         pause = FIRST_PAUSE
         while True:
-            left = await self._members()  # first: what loses its parent may be lost to us
+            left = await self._members()  # first, as a process that loses its parent may get lost
             self._signal_group(left, signal.SIGKILL)
             kill_all(left)
             if not left and self.has_ended:
@@ -208,11 +208,11 @@ async def open_child(
         env: its whole environment.
         on_output: called with what it writes to stdout and stderr.
         grace: seconds between SIGTERM and SIGKILL when the block is left.
-        log_file: what it writes to, to outlive the daemon; None is a pipe.
-        token: by which its descendants are known; without one it is a command of a life.
+        log_file: the file that it writes to, so that it can outlive the daemon; None uses a pipe.
+        token: marks its descendants; without a token, the process is a command of a life.
 
     Raises:
-        CannotStart: there is no such program, or the system has no room for it.
+        CannotStart: there is no such program, or the system has no resources for it.
     """
     variable, token = (TOKEN, token) if token else (COMMAND, secrets.token_hex(8))
     with contextlib.ExitStack() as closing:
@@ -231,7 +231,7 @@ async def open_child(
         except OSError as error:
             what = f"{error.strerror}: {error.filename!r}" if error.filename else str(error)
             raise CannotStart(what) from error
-        # A NUL in an argument; no argument at all; no thread to start it in.
+        # A NUL in an argument, no argument at all, or no thread to start it in.
         except (ValueError, IndexError, RuntimeError) as error:
             raise CannotStart(str(error)) from error
     goes_to = f"{log_file}" if log_file else _pipe_of(process)
@@ -256,7 +256,7 @@ async def own(child: Child, on_output: Callable[[bytes], None]) -> AsyncIterator
         try:
             yield child
         finally:
-            # Shielded: what was started must be gone before its owner is. Bounded by the grace.
+            # Shielded: the process must be gone before its owner is. The grace bounds this.
             with trio.CancelScope(shield=True):
                 try:
                     if not child.is_let_go:
@@ -266,14 +266,14 @@ async def own(child: Child, on_output: Callable[[bytes], None]) -> AsyncIterator
 
 
 def _start_of(pid: int) -> int:
-    """Return when a process was started; 0 if nobody can look."""
+    """Return a process's start time; 0 if that cannot be read."""
     with contextlib.suppress(OSError):
         return start_of(pid) or 0
     return 0
 
 
 def _pipe_of(process: trio.Process) -> str:
-    """Return how the kernel names the pipe that a process writes to."""
+    """Return the kernel's name of the pipe that a process writes to."""
     stdout = process.stdout
     number = stdout.fileno() if isinstance(stdout, trio.lowlevel.FdStream) else None
     return "" if number is None else f"pipe:[{os.fstat(number).st_ino}]"

@@ -1,7 +1,7 @@
 """Short commands around a model: putting it to sleep, waking it, asking it to stop.
 
-Owns how the end of a command reads. A command's process group is gone when it has ended. When its
-caller is cancelled, which is how its time runs out, all that it has started is gone.
+Owns how a command's end is described. When a command has ended, its process group is gone. If its
+caller is cancelled, which is how a timeout works, everything that it started is gone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from supervisor.processes.child import CannotStart, open_child
 from supervisor.processes.output import LogRing
 
-SAID = 2048  # bytes of a command's output that are looked at for its last line
+SAID = 2048  # bytes of a command's output that are searched for its last line
 
 
 async def run_told(
@@ -46,7 +46,7 @@ async def run_command(
 def describe_exit(status: int | None) -> str:
     """Say how a process ended: ``exited with status 1``, ``was killed by SIGKILL``."""
     if status is None:
-        return "ended (how is not known: an earlier llamadoze had started it)"
+        return "ended (exit status unknown, as an earlier llamadoze started it)"
     if status >= 0:
         return f"exited with status {status}"
     try:

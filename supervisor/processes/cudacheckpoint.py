@@ -1,8 +1,8 @@
-"""Suspends processes that use CUDA, and resumes them: by NVIDIA's driver, or by NVIDIA's program.
+"""Suspends and resumes processes that use CUDA: with NVIDIA's driver, or NVIDIA's program.
 
-Owns the order of the calls, which are CUDA's driver API's ("Checkpointing"). Runs as a program of
-its own, ``python -I -S cudacheckpoint.py suspend PID ...``, so that a driver that hangs can be
-killed; it imports nothing of ours.
+Owns the order of the calls of CUDA's driver API ("Checkpointing"). Runs as a program of its own,
+``python -I -S cudacheckpoint.py suspend PID ...``, so that it can be killed if the driver hangs. It
+imports nothing of llamadoze.
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ from typing import Any, Protocol
 
 LIBRARY = "libcuda.so.1"
 PROGRAM = "cuda-checkpoint"
-LONGEST_LOCK = 10_000  # milliseconds for the work that a process has given to the GPU
+LONGEST_LOCK = 10_000  # milliseconds for the GPU to finish the work of a process
 RUNNING, LOCKED, CHECKPOINTED = STATES = ("running", "locked", "checkpointed")
 CALL = "cuCheckpointProcess"
 CALLS = [f"{CALL}{what}" for what in ("GetState", "Lock", "Checkpoint", "Restore", "Unlock")]
-NO_CUDA = "no process of the model uses CUDA, or none may be traced: {}"
+NO_CUDA = "no process of the model uses CUDA, or llamadoze may not trace the model: {}"
 SIZE_OF_ARGUMENTS = 128  # bytes; the driver's structures have 64 or 72, all 0 but for a time limit
 
 
 def command(action: str, pids: Sequence[int]) -> list[str]:
-    """Return the command that suspends processes or resumes them; those without CUDA are left out.
+    """Return the command that suspends or resumes processes; those without CUDA are left out.
 
     Args:
         action: ``suspend`` or ``resume``.
-        pids: of a model, all of them.
+        pids: all processes of a model.
     """
     return [sys.executable, "-I", "-S", __file__, action, *map(str, pids)]
 
 
 class Refused(Exception):
-    """What was asked for was not done; the text is the driver's."""
+    """The request was not carried out; the text is the driver's."""
 
 
 class Way(Protocol):
-    """A way to suspend and resume processes; those of them without CUDA are left alone."""
+    """A way to suspend and resume processes; processes without CUDA are left alone."""
 
     def suspend(self, pids: Sequence[int]) -> None:
-        """Give all GPU memory of these processes back; what it held waits in host memory.
+        """Free all GPU memory of these processes; its contents wait in host memory.
 
         Raises:
-            Refused: one of them could not be; the model is not to be trusted any more.
+            Refused: a process could not be suspended; the model cannot be trusted any more.
         """
 
     def resume(self, pids: Sequence[int]) -> None:
-        """Let these processes go on from where they were suspended.
+        """Let these processes continue from where they were suspended.
 
         Raises:
-            Refused: one of them could not be resumed, and never can.
+            Refused: a process could not be resumed, and never can be.
         """
 
 
 class Driver:
-    """The driver's own calls, from 570 on."""
+    """The driver's own calls, from driver 570 on."""
 
     def __init__(self, library: Any) -> None:  # noqa: ANN401 -- ctypes finds its functions by name
         self._library = library
@@ -69,7 +69,7 @@ class Driver:
         """Return the driver of this machine.
 
         Raises:
-            Refused: there is none, or it has not these calls.
+            Refused: there is no driver, or it lacks these calls.
         """
         try:
             library = ctypes.CDLL(LIBRARY)
@@ -80,7 +80,7 @@ class Driver:
         return cls(library)
 
     def suspend(self, pids: Sequence[int]) -> None:
-        """Lock all, then checkpoint all: none must wait for another that is gone."""
+        """Lock all, then checkpoint all, so that no process waits for one that is gone."""
         states = self._states(pids)
         locked = [pid for pid, state in states.items() if state == LOCKED]
         try:
@@ -91,13 +91,13 @@ class Driver:
                 self._take("Checkpoint", pid)
                 locked.remove(pid)
         except Refused:
-            for pid in locked:  # or it could not even end in good order
+            for pid in locked:  # otherwise it could not even end properly
                 with contextlib.suppress(Refused):
                     self._take("Unlock", pid)
             raise
 
     def resume(self, pids: Sequence[int]) -> None:
-        """Restore all, then let all go on."""
+        """Restore all processes, then let all continue."""
         states = self._states(pids)
         for pid in (pid for pid, state in states.items() if state == CHECKPOINTED):
             self._take("Restore", pid)
@@ -105,13 +105,13 @@ class Driver:
             self._take("Unlock", pid)
 
     def _states(self, pids: Sequence[int]) -> dict[int, str]:
-        """Return how those of the processes stand that use CUDA."""
+        """Return the states of the processes that use CUDA."""
         found, why = {}, ""
         for pid in pids:
             number = ctypes.c_int(-1)
             try:
                 self._call(f"{CALL}GetState", pid, ctypes.byref(number))
-            except Refused as error:  # it has none, or may not be traced by us
+            except Refused as error:  # it does not use CUDA, or llamadoze may not trace it
                 why = f"{error}"
             else:
                 found[pid] = _state(pid, number.value)
@@ -137,14 +137,15 @@ class Driver:
 
 def _state(pid: int, number: int) -> str:
     if number not in range(len(STATES)):
-        raise Refused(f"process {pid} is in state {number}, which cannot be mended")
+        raise Refused(f"process {pid} is in state {number}, from which it cannot recover")
     return STATES[number]
 
 
 class Program:
-    """NVIDIA's program ``cuda-checkpoint``, for drivers from 550 on that have not the calls.
+    """NVIDIA's program ``cuda-checkpoint``, for drivers from 550 on that lack the calls.
 
-    They know one action only, which suspends a process that runs and resumes one that does not.
+    These drivers know only one action. It suspends a process that runs and resumes a process that
+    is suspended.
     """
 
     def __init__(self, path: str) -> None:
@@ -152,7 +153,7 @@ class Program:
 
     @classmethod
     def find(cls) -> Program:
-        """Return the program that is on the PATH.
+        """Return the program found on PATH.
 
         Raises:
             Refused: there is none.
@@ -162,7 +163,7 @@ class Program:
         raise Refused(f"there is no {PROGRAM} on PATH")
 
     def suspend(self, pids: Sequence[int]) -> None:
-        """Toggle each; only those with CUDA can be, and it does not say why others cannot."""
+        """Toggle each process; the program refuses those without CUDA, and does not say why."""
         refused = [reason for pid in pids if (reason := self._toggle(pid)) is not None]
         if len(refused) == len(pids):
             raise Refused(NO_CUDA.format(refused[-1] if refused else ""))
@@ -170,7 +171,7 @@ class Program:
     resume = suspend
 
     def _toggle(self, pid: int) -> str | None:
-        """Return what the program has said if it failed, or None."""
+        """Return what the program wrote if it failed, or None."""
         command = [self._path, "--toggle", "--pid", str(pid)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
@@ -180,7 +181,7 @@ class Program:
 
 
 def way() -> Way:
-    """Return the driver's calls where it has them, else the program.
+    """Return the driver's calls if it has them, else the program.
 
     Raises:
         Refused: there is neither.
@@ -195,7 +196,7 @@ def way() -> Way:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what the arguments say and return the exit status."""
+    """Carry out the arguments and return the exit status."""
     action, *pids = arguments
     try:
         found = way()

@@ -1,7 +1,7 @@
-"""Who belongs to one life of a model: all processes that its first one has brought into the world.
+"""Which processes belong to one life of a model: its first process and all that came from it.
 
-Owns what makes a process belong: its descent, its session, its token, what it writes to; and
-signals to many. The looks at the table of processes are `census`'s.
+Owns what makes a process belong: its ancestry, its session, its token, and where it writes to. Also
+sends signals to many processes. `census` reads the process table.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ BETWEEN_LOOKS = 0.01
 
 @attrs.frozen
 class Kin:
-    """One life: its first process, and what tells the others.
+    """One life: its first process, and the marks of its other processes.
 
     Attributes:
-        leader: the pid of the first, which leads a session.
-        started: when that was started, in clock ticks since the boot.
-        token: what its processes carry in their environment; nothing is none.
-        variable: where they carry it.
-        output: what they write to, as the kernel names it; nothing if that is not known.
-        seen: those that were members at some time, by pid, and when each was started.
+        leader: the pid of the first process, which leads a session.
+        started: the leader's start time, in clock ticks since the boot.
+        token: the token that its processes carry in their environment; empty for no token.
+        variable: the variable that carries the token.
+        output: where they write to, as the kernel names it; empty if that is not known.
+        seen: processes that were members before, by pid, with the start time of each.
     """
 
     leader: int
@@ -57,9 +57,9 @@ class Kin:
     seen: dict[int, int] = attrs.field(factory=dict, eq=False)
 
     async def members(self) -> list[int]:
-        """Return the pids of those that live; from now on they are known, whatever they do.
+        """Return the pids of its living processes; from now on these are known, whatever they do.
 
-        A process that is about to become another program hides its environment for a moment.
+        During an exec, a process hides its environment for a moment.
         """
         found, is_certain = await self._look()
         if not found and not is_certain:
@@ -70,13 +70,13 @@ class Kin:
         return [entry.pid for entry in found]
 
     async def _look(self) -> tuple[list[Entry], bool]:
-        """Return those that live, and whether all others were seen well enough."""
+        """Return its living processes, and whether all other processes could be read."""
         while True:
             try:
                 if BROOD.gathers and self.leader in BROOD.started:
                     return self._look_below(await orphans_now())
                 return self._look_in(await table_now())
-            except OSError:  # there is no descriptor left to look with
+            except OSError:  # no file descriptor is left to look with
                 await trio.sleep(BETWEEN_ATTEMPTS)
 
     def _look_in(self, table: Table) -> tuple[list[Entry], bool]:
@@ -85,7 +85,7 @@ class Kin:
         return [table.entries[pid] for pid in self.among(table)], is_certain
 
     def _look_below(self, orphans: Sequence[Orphan]) -> tuple[list[Entry], bool]:
-        """Look where they can be: below the leader, and among the orphans that came to us."""
+        """Look only below the leader and among the orphans that came to this process."""
         known = (entry for pid in (self.leader, *self.seen) if (entry := entry_of(pid)))
         mine = [entry.pid for entry in known if self._owns(entry)]
         mine += [one.entry.pid for one in orphans if self._is_mine(one)]
@@ -94,7 +94,7 @@ class Kin:
         return list(found), all(entry.started < self.started for entry in hidden)
 
     def among(self, table: Table) -> list[int]:
-        """Return those of a table that belong to it."""
+        """Return the processes of a table that belong to this life."""
         marks = (self.leader, (self.variable, self.token), *self.seen)
         near = (entry for mark in marks for entry in table.marked.get(mark, ()))
         return table.below(entry.pid for entry in near if self._owns(entry))
@@ -110,27 +110,27 @@ class Kin:
         return bool(token) and token == self.token
 
     def _knows(self, entry: Entry) -> bool:
-        """Whether it is the leader, or one that was seen, and not another with its number."""
+        """Whether this is the leader or was seen before, and no other process with its pid."""
         if entry.pid == self.leader and self.started in (0, entry.started):
             return True
         return self.seen.get(entry.pid) == entry.started
 
     def _is_our_session(self, entry: Entry, token: str) -> bool:
-        """Whether a session that has the leader's number is the leader's."""
+        """Whether a session with the leader's number is the leader's session."""
         if self.leader in BROOD.started:
             return True
         start = start_of(self.leader)
         if start is not None or not self.token:
             return start in (None, self.started)
-        # The number may have been another's since; but that one's heirs do not carry our token.
+        # Another process may have had the number since, but its descendants lack our token.
         return token == self.token or not environment_of(entry.pid)
 
     def _is_mine(self, orphan: Orphan) -> bool:
-        """Whether an orphan that came to us belongs here.
+        """Whether an orphan that came to this process belongs to this life.
 
-        One that carries no token does if it writes where the life does; or if there is no other
-        life, and nothing is being started, that it could have come from. To PID 1, and to what was
-        a shell before, come the orphans of others.
+        An orphan without a token belongs here if it writes where the life does. It also belongs
+        here if no other life, and nothing that is being started, can be its origin. This does not
+        apply if this process is PID 1, or was a shell before: those get the orphans of others.
         """
         entry = orphan.entry
         if self._knows(entry) or entry.session == self.leader:
@@ -148,13 +148,13 @@ class Kin:
 
 
 def signal_group(pid: int, number: int) -> bool:
-    """Send a signal to a process group; return whether there still is one.
+    """Send a signal to a process group; return whether the group still exists.
 
-    0 is none: killpg(2) would take it for our own.
+    0 means no group: killpg(2) would take it for our own group.
     """
     if not pid:
         return False
-    with contextlib.suppress(PermissionError):  # of a setuid program, which is alive
+    with contextlib.suppress(PermissionError):  # a setuid program, which is alive
         try:
             os.killpg(pid, number)
         except ProcessLookupError:
@@ -163,28 +163,28 @@ def signal_group(pid: int, number: int) -> bool:
 
 
 def signal_all(pids: Iterable[int], number: int) -> None:
-    """Send a signal to each of some processes, as far as that is allowed."""
+    """Send a signal to each of these processes, as far as that is allowed."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
 
 
 def kill_all(pids: Iterable[int]) -> None:
-    """Kill processes."""
+    """Kill these processes."""
     signal_all(pids, signal.SIGKILL)
 
 
 async def end_alone(pid: int, started: int, grace: float) -> None:
-    """End a process, and nothing of what it has started.
+    """End one process, and none of the processes that it has started.
 
     Args:
-        pid: its number.
-        started: when it was started, in clock ticks since the boot.
+        pid: its process id.
+        started: its start time, in clock ticks since the boot.
         grace: seconds between SIGTERM and SIGKILL.
     """
     signal_all([pid], signal.SIGTERM)
     with trio.move_on_after(grace):
-        while start_of(pid) == started and is_alive(pid):  # noqa: ASYNC110 -- it is no child of ours
+        while start_of(pid) == started and is_alive(pid):  # noqa: ASYNC110 -- no child of ours
             await trio.sleep(BETWEEN_LOOKS)
         return
     if start_of(pid) == started:
@@ -192,7 +192,7 @@ async def end_alone(pid: int, started: int, grace: float) -> None:
 
 
 async def end_orphans() -> None:
-    """End what was handed over to this process, but for what was let go."""
+    """End the orphans that were handed over to this process, except those that were let go."""
     with trio.move_on_after(ORPHANS_GRACE):
         asked: set[int] = set()
         while left := await _orphans():
@@ -200,19 +200,19 @@ async def end_orphans() -> None:
             asked |= left
             await trio.sleep(BETWEEN_LOOKS)
     with trio.move_on_after(ORPHANS_GRACE):
-        while left := await _orphans():  # one may fork while it is killed
+        while left := await _orphans():  # a process may fork while it is killed
             kill_all(left)
             await trio.sleep(BETWEEN_LOOKS)
 
 
 async def _orphans() -> set[int]:
-    """Return orphans to be ended, with all below them.
+    """Return the orphans to end, with all their descendants.
 
-    Where something was let go, or others may have orphans here, only those with a token count.
+    If processes were let go, or others may have orphans here, only orphans with a token count.
     """
     is_shared = bool(BROOD.spared or BROOD.before)
     found = [one for one in await orphans_now() if one.tokens or not is_shared]
     mine = [one.entry.pid for one in found if BROOD.spared.isdisjoint(one.tokens.values())]
-    with contextlib.suppress(OSError):  # there is no descriptor left to look with
+    with contextlib.suppress(OSError):  # no file descriptor is left to look with
         return set(below(mine))
     return set(mine)

@@ -1,7 +1,7 @@
-"""Who listens on a port of this machine, as the kernel tells it.
+"""Which processes listen on a port of this machine, as the kernel tells it.
 
-Owns the lists of listening sockets, the addresses that lead to this machine, and which process
-holds a socket. What a listener that is a stranger means is decided by the places.
+Owns the lists of listening sockets, the addresses of this machine, and which process holds a
+socket. The places decide what a stranger's listener means.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from supervisor.processes.census import Table, name_of
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY = 4, 20
 ALL_THERE_ARE = 0x301  # NLM_F_REQUEST and NLM_F_DUMP
-LISTEN, TIME_WAIT = 1 << 10, 1 << 6  # of the states, TCP_LISTEN and TCP_TIME_WAIT
+LISTEN, TIME_WAIT = 1 << 10, 1 << 6  # the states TCP_LISTEN and TCP_TIME_WAIT
 LONGEST_ANSWER = 1.0  # seconds; the kernel answers at once
 V6_ONLY = 11  # INET_DIAG_SKV6ONLY
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr
@@ -37,10 +37,10 @@ class Listener:
     """A socket that listens.
 
     Attributes:
-        address: where.
-        port: where.
-        inode: its number, which no other socket has while it is open.
-        only_ipv6: whether one that listens on all of IPv6 takes nothing of IPv4.
+        address: the address that it listens on.
+        port: the port that it listens on.
+        inode: its number, which is unique while the socket is open.
+        only_ipv6: whether a socket that listens on all of IPv6 accepts no IPv4 connections.
     """
 
     address: IPAddress
@@ -49,7 +49,7 @@ class Listener:
     only_ipv6: bool = False
 
     def takes(self, address: IPAddress) -> bool:
-        """Whether it takes connections to an address."""
+        """Whether it accepts connections to an address."""
         if self.address.is_unspecified:
             return self.address.version == address.version or (
                 self.address.version == 6 and not self.only_ipv6
@@ -58,7 +58,7 @@ class Listener:
 
 
 def listeners_on(port: int, addresses: Iterable[IPAddress]) -> list[Listener]:
-    """Return the sockets that take connections to one of some addresses on a port."""
+    """Return the sockets that accept connections to one of these addresses on a port."""
     wanted = list(addresses)
     return [
         one for one in _sockets_on(port, LISTEN) if any(one.takes(address) for address in wanted)
@@ -66,7 +66,7 @@ def listeners_on(port: int, addresses: Iterable[IPAddress]) -> list[Listener]:
 
 
 def holders_of(inodes: Iterable[int], pids: Iterable[int]) -> dict[int, int]:
-    """Return which of some processes holds which socket, as far as they may be looked at."""
+    """Return which of these processes holds which socket, as far as they can be read."""
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     found: dict[int, int] = {}
     for pid in pids:
@@ -79,12 +79,12 @@ def holders_of(inodes: Iterable[int], pids: Iterable[int]) -> dict[int, int]:
 
 
 async def holder_anywhere(listeners: Iterable[Listener]) -> str:
-    """Return which process of this machine holds one of some sockets; nothing if none may be seen.
+    """Return which process of this machine holds one of these sockets; empty if that is hidden.
 
-    It is named as an operator looks for it: ``'llama-server' (pid 123)``.
+    The process is named the way an operator searches for it: ``'llama-server' (pid 123)``.
     """
     inodes = [one.inode for one in listeners]
-    with contextlib.suppress(RuntimeError):  # there is no thread left to look in
+    with contextlib.suppress(RuntimeError):  # no thread is left to look in
         return await trio.to_thread.run_sync(_holder, inodes, abandon_on_cancel=True)
     return ""
 
@@ -96,12 +96,12 @@ def _holder(inodes: list[int]) -> str:
 
 
 async def addresses_here(host: str) -> list[IPAddress]:
-    """Return the addresses of a host that are this machine's own; nothing for another machine."""
+    """Return a host's addresses that belong to this machine; empty for another machine."""
     return [address for address in await _addresses_of(host) if is_here(address)]
 
 
 def is_here(address: IPAddress) -> bool:
-    """Whether an address is this machine's own: then a socket can be bound to it."""
+    """Whether an address belongs to this machine, that is, a socket can be bound to it."""
     if address.is_loopback or address.is_unspecified:
         return True
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
@@ -124,10 +124,10 @@ async def _addresses_of(host: str) -> list[IPAddress]:
 
 
 def has_remains(port: int) -> bool:
-    """Whether connections that a server has ended keep its port for a minute yet.
+    """Whether closed connections of an earlier server still occupy the port, for up to a minute.
 
-    Such a port can be listened on only by a server that sets SO_REUSEADDR (TIME-WAIT, RFC 9293,
-    3.6.1). To look at all connections takes the kernel 6 ms and more.
+    Only a server that sets SO_REUSEADDR can listen on such a port (TIME-WAIT, RFC 9293, 3.6.1). To
+    look at all connections takes the kernel 6 ms and more.
     """
     return any(_sockets_on(port, TIME_WAIT))
 
@@ -135,7 +135,7 @@ def has_remains(port: int) -> bool:
 def _sockets_on(port: int, state: int) -> Iterator[Listener]:
     """Ask the kernel for the sockets in a state on a port (sock_diag(7)).
 
-    Its lists in /proc end with all connections, which may be many.
+    The lists in /proc also contain all connections, which may be many.
     """
     for family in (socket.AF_INET, socket.AF_INET6):
         request = _REQUEST.pack(family, socket.IPPROTO_TCP, state, port.to_bytes(2, "big"))
@@ -167,7 +167,7 @@ def _answers_of(asked: socket.socket, port: int) -> Iterator[Listener]:
 
 
 def _attribute(attributes: bytes, wanted: int) -> int:
-    """Return the first byte of an attribute of netlink; 0 if it is not there."""
+    """Return the first byte of a netlink attribute; 0 if the attribute is missing."""
     while len(attributes) > _ATTRIBUTE.size:
         length, kind = _ATTRIBUTE.unpack_from(attributes)
         if kind == wanted:
@@ -177,7 +177,7 @@ def _attribute(attributes: bytes, wanted: int) -> int:
 
 
 def _plain(address: IPAddress) -> IPAddress:
-    """Return an address, as IPv4 if it is that in the form of IPv6."""
+    """Return an address as IPv4 if it is an IPv4 address in IPv6 form."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
 

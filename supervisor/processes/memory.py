@@ -1,6 +1,6 @@
-"""How much memory a model server holds, with everything it has started: of the host, of the GPUs.
+"""How much memory a model server holds with everything it has started: host memory, GPU memory.
 
-Owns the measuring. What follows from too much of it is decided in `sleepbudget` and `proof`.
+Owns the measuring. `sleepbudget` and `proof` decide what follows from too much memory.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from supervisor.processes.census import Table, entry_of, token_of
 from supervisor.processes.kin import Kin
 from supervisor.room.devices import look_at_all
 
-if TYPE_CHECKING:  # 5 ms and 1 MiB of a daemon that may never measure: imported where it is used
+if TYPE_CHECKING:  # costs 5 ms and 1 MiB, and may never be needed: imported where it is used
     import psutil
 
 S = TypeVar("S")
 T = TypeVar("T")
 Measure = Callable[[int], Awaitable[int]]
-"""Return the bytes that the process tree of a pid holds."""
+"""Returns the bytes that the process tree of a pid holds."""
 
 
 @attrs.frozen(eq=False)
 class Threads:
-    """Threads of one kind of look; what one run of Trio has given up keeps none of the next.
+    """Threads for one kind of look; threads abandoned by one Trio run take none from the next.
 
     Attributes:
-        most: how many there are at a time.
+        most: how many threads there are at a time.
     """
 
     most: int
@@ -42,7 +42,7 @@ class Threads:
 
     @property
     def limiter(self) -> trio.CapacityLimiter:
-        """What counts them in the present run."""
+        """The limiter of the present Trio run."""
         try:
             return self._of_a_run.get()
         except LookupError:
@@ -50,9 +50,10 @@ class Threads:
             return self._of_a_run.get()
 
 
-# What hangs keeps its thread: a driver must keep neither those of the daemon nor those for /proc.
+# A look that hangs keeps its thread. A driver must not take the daemon's threads or those for
+# /proc.
 OF_DRIVER, _OF_PROC = Threads(2), Threads(4)
-# There is no thread left to look with, or no descriptor: for a file, or for the library itself.
+# No thread is left to look with, or no file descriptor for a file or for the library itself.
 NOTHING_LEFT = (RuntimeError, OSError, ImportError)
 _OWN = re.compile(rb"^(?:RssAnon|RssShmem):\s+(\d+) kB$", re.MULTILINE)
 _RESIDENT = re.compile(rb"^(?:VmRSS|VmSwap):\s+(\d+) kB$", re.MULTILINE)
@@ -63,12 +64,12 @@ class Held:
     """Bytes that a process tree holds.
 
     Attributes:
-        host: of host memory, swap included; pages that are shared count for each process. None
-            where that cannot be seen.
-        gpu: the same of GPU memory.
-        by_gpu: those of it on each GPU, by the name of the `Device`, as far as that is told.
-        own: of host memory what the kernel cannot drop: no files that are mapped, no swap. None
-            where that was not looked at.
+        host: host memory, swap included; shared pages count for each process. None if that cannot
+        be read.
+        gpu: GPU memory. None if that cannot be read.
+        by_gpu: the part of it on each GPU, by the name of the `Device`, as far as that is told.
+        own: host memory that the kernel cannot drop: no mapped files, no swap. None if that was not
+        measured.
     """
 
     host: int | None = None
@@ -80,12 +81,12 @@ class Held:
 async def held_by(pid: int) -> int:
     """Return the bytes of host memory, swap included, that a process and its descendants hold.
 
-    Pages that several processes share are counted in parts (PSS), so that nothing counts twice.
+    Pages that several processes share are divided among them (PSS), so that nothing counts twice.
     """
     try:
         # Walking the pages of a large process takes the kernel a tenth of a second.
         return await beside(_measure, pid)
-    except NOTHING_LEFT:  # the next look has it
+    except NOTHING_LEFT:  # the next look will have the number
         return 0
 
 
@@ -99,13 +100,13 @@ async def weigh(pid: int, host: bool) -> Held:
 
 
 async def beside(look: Callable[[S], T], at: S, threads: Threads = _OF_PROC) -> T:
-    """Look at a process, or at many, in a thread, which is given up if it takes too long."""
+    """Look at one or more processes in a thread, which is abandoned if it takes too long."""
     limiter = threads.limiter
     return await trio.to_thread.run_sync(look, at, abandon_on_cancel=True, limiter=limiter)
 
 
 async def processes_below(pid: int) -> list[int]:
-    """Return a process and all it has started; it alone where nobody can look."""
+    """Return a process and all it has started; only the process if that cannot be read."""
     try:
         return await beside(tree_of, pid)
     except NOTHING_LEFT:
@@ -113,7 +114,7 @@ async def processes_below(pid: int) -> list[int]:
 
 
 def tree_of(pid: int) -> list[int]:
-    """Return a process and all it has started, as far as it still belongs to its life."""
+    """Return a process and all it has started, as far as these still belong to its life."""
     leader = entry_of(pid)
     if leader is None:
         return [pid]
@@ -126,14 +127,14 @@ def _weigh_host(pid: int) -> int:
 
 
 def _weigh_gpus(pid: int) -> tuple[int | None, dict[str, int]]:
-    """Look at those that hold GPU memory alone: they are few, and processes may be thousands."""
+    """Look only at processes that hold GPU memory: these are few, and a tree may have thousands."""
     seen = look_at_all(_each_of_tree(pid))
     ours = [one for one in seen.pids if belongs_to(pid, one)]
     return seen.held_by(ours), seen.by_device(ours)
 
 
 def _each_of_tree(pid: int) -> Iterator[int]:
-    """Yield the processes of a tree, which is looked for when the first of them is wanted."""
+    """Yield the processes of a tree, which is read only when the first of them is wanted."""
     yield from tree_of(pid)
 
 
@@ -144,12 +145,12 @@ def belongs_to(leader: int, pid: int) -> bool:
         return True
     try:
         return os.getsid(pid) == leader or leader in _line_of(pid)
-    except OSError:  # it has just ended
+    except OSError:  # the process has just ended
         return False
 
 
 def _line_of(pid: int) -> list[int]:
-    """Return a process, its parent, and so on; nothing if it has ended."""
+    """Return a process, its parent, and so on; empty if it has ended."""
     import psutil
 
     try:
@@ -160,12 +161,12 @@ def _line_of(pid: int) -> list[int]:
 
 
 def own_of(pid: int) -> int:
-    """Return resident bytes of no mapped file (proc_pid_status(5)); 0 for one that has ended."""
+    """Return resident bytes outside mapped files (proc_pid_status(5)); 0 if it has ended."""
     return _told(pid, _OWN)
 
 
 def resident_of(pid: int) -> int:
-    """Return resident and swapped bytes (proc_pid_status(5)); 0 for one that has ended."""
+    """Return resident and swapped bytes (proc_pid_status(5)); 0 if it has ended."""
     return _told(pid, _RESIDENT)
 
 
@@ -196,7 +197,7 @@ def _bytes_of(process: psutil.Process) -> int:
             return measured(process)
         except psutil.NoSuchProcess:
             return 0
-        except (psutil.Error, AttributeError):  # of another user; or the kernel does not tell
+        except (psutil.Error, AttributeError):  # another user's, or the kernel does not tell
             continue
     return 0
 

@@ -1,6 +1,6 @@
-"""Files whose places others may have taken: to open a pipe would wait for its other end.
+"""Files at paths where something else may be: opening a named pipe would wait for its other end.
 
-Owns reading and opening without waiting. What is in them is their readers' business.
+Owns reading and opening without waiting. The readers know what is in the files.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ class NoPlainFile(OSError):
     """Something else is there."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(0, "it is no regular file", str(path))
+        super().__init__(0, "it is not a regular file", str(path))
 
 
 def text_of(path: Path, most: int) -> str:
-    """Return how a file begins.
+    """Return the beginning of a file.
 
     Args:
-        path: of the file.
-        most: characters that are read.
+        path: the path of the file.
+        most: characters to read at most.
 
     Raises:
-        OSError: it cannot be read, or is no file.
+        OSError: the file cannot be read, or is not a regular file.
     """
     descriptor = _opened(path, os.O_RDONLY)
     with os.fdopen(descriptor) as file:
@@ -34,10 +34,10 @@ def text_of(path: Path, most: int) -> str:
 
 
 def new_file(path: Path) -> BinaryIO:
-    """Open an empty file to append to, which only its owner may read: it may hold what was said.
+    """Open an empty file to append to; only its owner may read it, as it may hold prompts.
 
     Raises:
-        OSError: it cannot be written, or something else is there.
+        OSError: the file cannot be written, or something else is there.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     descriptor = _opened(path, flags)

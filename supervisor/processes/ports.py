@@ -1,6 +1,6 @@
-"""Ports of this machine: whether one is free, and keeping some free for servers of ours.
+"""Ports of this machine: whether one is free, and keeping some free for our model servers.
 
-Owns both questions to the system. Which port a model has is the configuration's.
+Owns both questions to the system. The configuration decides which port a model has.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether nobody listens on a port, on an address of this machine or on all of them."""
+    """Whether nothing listens on a port, on an address of this machine or on all of them."""
     with _socket_for(host) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -31,7 +31,8 @@ def is_free(host: str, port: int) -> bool:
 def suits_any_server(host: str, port: int) -> bool:
     """Whether a server can listen on a port even without SO_REUSEADDR.
 
-    A port that is bound and not listened on is kept for a server, by who gave it out.
+    A port that is bound but not listened on is kept free for a server, by the code that gave it
+    out.
     """
     with _socket_for(host) as trial:
         try:
@@ -54,10 +55,10 @@ def _socket_for(host: str) -> socket.socket:
 
 @contextlib.contextmanager
 def kept_free(count: int) -> Iterator[int]:
-    """Keep ports that follow each other free for our servers; yield the first.
+    """Keep consecutive ports free for our servers; yield the first.
 
-    The system gives a port that is bound to nobody else, but a server that sets SO_REUSEADDR, as
-    servers do, may listen on one that is only bound (socket(7), Linux).
+    The system gives a bound port to no other program. But a server that sets SO_REUSEADDR, as
+    servers do, may listen on a port that is only bound (socket(7), Linux).
 
     Args:
         count: how many ports.
@@ -71,13 +72,13 @@ def kept_free(count: int) -> Iterator[int]:
 
 
 def _bound(port: int, held: contextlib.ExitStack) -> int:
-    """Bind a port, or any for 0; return which, or 0 if it is taken."""
+    """Bind a port, or any port for 0; return its number, or 0 if it is taken."""
     holder = held.enter_context(socket.socket())
     try:
         holder.bind((HOST, port))
     except (OSError, OverflowError):
         return 0
-    # Only now, or another holder's port could be bound as well. llama.cpp sets the second.
+    # Set only now, or another holder's port could be bound as well. llama.cpp sets the second.
     for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
         holder.setsockopt(socket.SOL_SOCKET, option, 1)
     return int(holder.getsockname()[1])

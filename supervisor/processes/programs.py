@@ -1,7 +1,6 @@
-"""Which of some programs run on this machine, by the names that people know them by.
+"""Which of some programs run on this machine, by the names that people know.
 
-Owns what counts as a program's name. What follows from one that runs is decided in
-`scheduling.yielding`.
+Owns what counts as a program's name. `scheduling.yielding` decides what follows if one runs.
 """
 
 from __future__ import annotations
@@ -25,20 +24,21 @@ LONGEST_COMM = 15  # characters that the kernel keeps of a name (proc_pid_comm(5
 _INTERPRETER = re.compile(
     r"(?:python|perl|ruby|node|java|wine|proton)[\w.-]*|(?:ba|da|z|k|fi)?sh|busybox|env"
 )
-_FOLDER = re.compile(r"[/\\]")  # also of programs for Windows
+_FOLDER = re.compile(r"[/\\]")  # for programs of Windows, too
 
 
 async def programs_now(names: Collection[str]) -> tuple[str, ...]:
-    """Return which of some programs run now; looked at in a thread.
+    """Return which of these programs run now; a thread looks.
 
     Args:
-        names: as operators write them, such as ``steam`` or ``train.py``; of a path the last part.
+        names: as operators write them, such as ``steam`` or ``train.py``; only the last part of a
+        path counts.
     """
     return await Look(partial(programs_among, tuple(names))).now() if names else ()
 
 
 def programs_among(names: Sequence[str]) -> tuple[str, ...]:
-    """Return which of some programs run, in their order; what the daemon has started is none."""
+    """Return which of these programs run, in their order; the daemon's own do not count."""
     wanted, found = {_base_of(name) for name in names} - {""}, set[str]()
     for folder in os.listdir("/proc"):  # noqa: PTH208 -- Paths of all take longer than the look
         if folder.isdecimal() and not (wanted - found).isdisjoint(_names_of(int(folder), wanted)):
@@ -49,7 +49,7 @@ def programs_among(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _names_of(pid: int, wanted: Collection[str]) -> Iterator[str]:
-    """Yield the names that a process goes by, of those that are wanted or may be."""
+    """Yield the names that a process goes by, including wanted names that may be its name."""
     comm = name_of(pid)
     yield comm
     if len(comm) >= LONGEST_COMM:
@@ -66,5 +66,5 @@ def _base_of(path: str) -> str:
 
 
 def _is_ours(pid: int) -> bool:
-    """Whether it is the daemon, a model server, or a command of one."""
+    """Whether this is the daemon, a model server, or a model's command."""
     return pid == os.getpid() or any(name in (TOKEN, COMMAND) for name, _ in tokens_of(pid))

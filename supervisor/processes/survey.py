@@ -1,7 +1,7 @@
 """One look at the memory of the machine and of all models: who holds what, and what is left.
 
-Owns that all of it is seen at the same time, by one thread and one table of processes. What one
-model holds is `memory`'s, and what follows from it `room`'s.
+Owns that everything is read at the same time, by one thread and from one process table. `memory`
+measures one model. `room` decides what follows.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from supervisor.room.kernelfiles import number_in, text_in
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
 _KILOBYTES = re.compile(r"^(\w+):\s+(\d+) kB$", re.MULTILINE)
-_NO_LIMIT = 1 << 60  # bytes: what the first version of cgroups says for none is near 1 << 63
+_NO_LIMIT = 1 << 60  # bytes; the first version of cgroups writes nearly 1 << 63 for no limit
 
 
 @attrs.frozen(kw_only=True)
 class Survey:
-    """What was seen of memory at one moment.
+    """What was measured of memory at one moment.
 
     Attributes:
-        readings: of each device.
-        held: what each model's processes hold, by the key that was asked for.
-        host_total: bytes of host memory that the daemon's processes may have; None if not known.
-        host_free: those of it that can be taken without anybody's giving up any.
+        readings: one for each device.
+        held: what each model's processes hold, by the caller's key.
+        host_total: bytes of host memory that the daemon's processes may use; None if not known.
+        host_free: the part of it that is available without anything giving memory up.
     """
 
     readings: Sequence[Reading] = ()
@@ -55,17 +55,17 @@ class Host:
     """The kernel's files on host memory.
 
     Attributes:
-        proc: where processes are told of.
-        cgroups: where control groups are.
+        proc: the folder of processes.
+        cgroups: the folder of control groups.
     """
 
     proc: Path = Path("/proc")
     cgroups: Path = Path("/sys/fs/cgroup")
 
     def memory(self) -> tuple[int | None, int | None]:
-        """Return the bytes that there are, and those that are free, as the tightest limit has it.
+        """Return the total and the free bytes, by the tightest limit.
 
-        A cache of files is free: the kernel gives it up before it ends a process (proc_meminfo(5),
+        A file cache counts as free: the kernel drops it before it ends a process (proc_meminfo(5),
         and ``inactive_file`` of a control group).
         """
         figures = _kilobytes(self.proc / "meminfo")
@@ -85,20 +85,20 @@ class Host:
 
 
 async def survey(roots: Mapping[str, int]) -> Survey:
-    """Look at all memory at once; for as long as a driver takes, which may hang: bound it.
+    """Measure all memory at once. A driver may hang, and then so does this: bound it.
 
     Args:
         roots: the first process of each model's server, by any key.
 
     Returns:
-        What can be seen; what cannot is None, or is left out.
+        What can be read; the rest is None, or is left out.
     """
     try:
         return await beside(_take, dict(roots), OF_DRIVER)
-    except NOTHING_LEFT:  # no thread, say: what two files tell can be read without one
+    except NOTHING_LEFT:  # no thread, for example: two files can be read without one
         return _of_host()
-    except Exception:  # whatever a driver's library makes of what it finds: nothing was seen then
-        log.exception("Internal error in a look at memory")
+    except Exception:  # a driver's library may raise anything: then nothing was measured
+        log.exception("Internal error while measuring memory; llamadoze goes on without a reading")
         return Survey()
 
 
@@ -118,7 +118,7 @@ def _of_host() -> Survey:
 def _table() -> Table:
     try:
         return Table.now()
-    except OSError:  # there is no descriptor left to look with
+    except OSError:  # no file descriptor is left to look with
         return Table({}, {}, {})
 
 
@@ -130,7 +130,7 @@ def _tree(pid: int, table: Table) -> set[int]:
 
 
 def _held(leader: int, tree: set[int], seen: Look, table: Table) -> Held:
-    """Return what a tree holds; one that is younger than the table is asked whose it is."""
+    """Return what a tree holds; processes newer than the table are checked one by one."""
     young = (pid for pid in seen.pids if pid not in table.entries)
     ours = {*tree, *(pid for pid in young if pid not in tree and belongs_to(leader, pid))}
     sizes = _sum(resident_of, tree), seen.held_by(ours), seen.by_device(ours)
@@ -140,12 +140,12 @@ def _held(leader: int, tree: set[int], seen: Look, table: Table) -> Held:
 def _sum(size_of: Callable[[int], int], tree: set[int]) -> int | None:
     try:
         return sum(map(size_of, tree))
-    except OSError:  # there is no descriptor left to look with
+    except OSError:  # no file descriptor is left to look with
         return None
 
 
 def _upwards(root: Path, path: str) -> Iterator[Path]:
-    """Yield a control group's folder, and those above it; within a container some are not there."""
+    """Yield a control group's folder and those above it; in a container some are missing."""
     folder = root / path.lstrip("/")
     yield folder
     yield from (above for above in folder.parents if above.is_relative_to(root))
@@ -161,7 +161,7 @@ def _first(group: Path) -> tuple[int, int]:
 
 
 def _limit(group: Path, most: str, current: str, idle: str) -> tuple[int, int]:
-    """Return a group's limit, and what it leaves; a great number for either where there is none."""
+    """Return a group's limit and what it leaves; a huge number for either if there is no limit."""
     limit = number_in(group / most)
     if limit is None or limit >= _NO_LIMIT:
         return _NO_LIMIT, _NO_LIMIT

@@ -1,5 +1,5 @@
-"""Memory: which devices there are, what is held on each, and who gives up what for whom.
+"""Memory: which devices there are, what is held on each, and who makes room for whom.
 
-Owns the looks at drivers, and the pure choice of who leaves. Knows nothing of processes' families
-or of how a model sleeps.
+Owns the readings from drivers, and the pure choice of who makes room. Knows nothing of process
+trees or of how a model sleeps.
 """

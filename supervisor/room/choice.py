@@ -1,7 +1,7 @@
-"""Which GPUs a model's processes see: the environment that says so, and what its own file says.
+"""Which GPUs a model's processes see: the environment that limits them, and what the file says.
 
-Owns the variables of each vendor. Pure; which GPUs those should be is decided elsewhere. A program
-that draws on Vulkan heeds none of these variables.
+Owns the variables of each vendor. Pure; the choice of the GPUs is made elsewhere. A program that
+uses Vulkan ignores all of these variables.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ CHOICES = (
     "ROCR_VISIBLE_DEVICES",
     "ZE_AFFINITY_MASK",
 )
-"""Variables by which GPUs are chosen. What a container is given comes first: what is chosen within
-counts from that."""
+"""Variables that choose GPUs. A container's variable comes first: a choice within the container
+counts from the GPUs that the container was given."""
 _VARIABLES = {
     "nvidia": "CUDA_VISIBLE_DEVICES",
     "amd": "ROCR_VISIBLE_DEVICES",
     "intel": "ZE_AFFINITY_MASK",
 }
 _NONE, _ALL = ("", "none", "void", "-1"), "all"
-# A value that the shell has yet to put in, as "$N", says nothing that could be read here.
+# A value that the shell still has to fill in, such as "$N", tells nothing here.
 _VALUE = r"""(?P<quote>["']?)(?P<value>[\w,.:/-]*)(?P=quote)(?=["']?(?:[\s;&|)]|$))"""
 _ASSIGNED = re.compile(rf"\b(?P<name>{'|'.join(CHOICES)})={_VALUE}")
 _GIVEN = re.compile(r"--gpus[ =]\S*?device=([\w,.:-]+)")
 
 
 def environment_for(devices: Sequence[Device], vendors: Iterable[str] = ()) -> dict[str, str]:
-    """Return the variables by which a model's processes see some GPUs alone.
+    """Return the variables that let a model's processes see only some GPUs.
 
-    NVIDIA's are named by UUID, as CUDA's numbers are not the driver's; others by their index. The
-    variables of another vendor are left alone: HIP heeds CUDA's, too.
+    NVIDIA's GPUs are named by UUID, as CUDA's numbers are not the driver's. Others are named by
+    their index. The variables of another vendor are left alone: HIP obeys CUDA's variable, too.
 
     Args:
-        devices: the GPUs; none for a model that is to run on none.
-        vendors: for such a model: whose GPUs it is to be kept from. Intel's cannot be hidden: Level
-            Zero takes an empty mask for all.
+        devices: the GPUs; empty for a model that is to run on no GPU.
+        vendors: for a model without GPUs: the vendors whose GPUs are hidden from it. Intel's GPUs
+        cannot be hidden: Level Zero takes an empty mask for all GPUs.
     """
     if not devices:
         return {_VARIABLES[vendor]: "" for vendor in vendors if vendor in ("nvidia", "amd")}
     found: dict[str, list[str]] = {}
     for device in devices:
-        if device.vendor not in _VARIABLES:  # one that nobody has seen yet: who has it, chooses it
+        if device.vendor not in _VARIABLES:  # an unknown vendor: the operator must choose
             continue
         said = device.name if device.vendor == "nvidia" else str(device.index)
         found.setdefault(_VARIABLES[device.vendor], []).append(said)
@@ -63,7 +63,7 @@ def said_by(env: Sequence[str], command: str) -> str | None:
         command: the text of its command.
 
     Returns:
-        Names or indexes with commas between them; "" for no GPU at all; None if nothing is said.
+        Names or indexes with commas between them; "" for no GPU at all; None if none is named.
     """
     given = _GIVEN.search(command)
     if given:

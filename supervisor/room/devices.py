@@ -1,7 +1,7 @@
 """The GPUs of this machine: what each is called, how much memory it has, and who holds it.
 
-Owns the one shape in which all vendors' GPUs are seen. What a driver tells is read by `nvml` and
-`drm`; which process belongs to which model is not known here.
+Owns the one form in which all vendors' GPUs are seen. `nvml` and `drm` read what a driver tells.
+Which process belongs to which model is not known here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import attrs
 from supervisor.room import drm, nvml
 
 NVIDIA = "nvidia"
-_DOMAIN = "0000:"  # of PCI, which people leave out
+_DOMAIN = "0000:"  # of PCI, which people omit
 
 
 @attrs.frozen(kw_only=True)
@@ -21,12 +21,12 @@ class Device:
     """A GPU with memory of its own.
 
     Attributes:
-        name: how it is called for good: NVIDIA's UUID, else the address on the PCI bus.
+        name: its permanent name: NVIDIA's UUID, else the address on the PCI bus.
         vendor: "nvidia", "amd" or "intel".
-        index: which of its vendor's GPUs it is.
+        index: its number among its vendor's GPUs.
         title: what people call it.
-        total: bytes that it has.
-        known_as: what else an operator may write for it, in small letters.
+        total: its memory in bytes.
+        known_as: other names that an operator may write for it, in lower case.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Device:
 
 @attrs.frozen(kw_only=True)
 class Reading:
-    """What was seen of a device at one moment.
+    """What was measured on a device at one moment.
 
     Attributes:
-        device: it.
-        used: bytes that are taken, by everybody.
-        held: bytes by pid; None where the driver counts for no process alone.
-        uncounted: pids that hold or may hold some, and nobody says how much.
+        device: the device.
+        used: bytes in use, by all processes.
+        held: bytes by pid; None if the driver does not count by process.
+        uncounted: pids that hold or may hold memory, though the driver does not tell how much.
     """
 
     device: Device
@@ -59,9 +59,9 @@ class Look:
     """One look at all devices.
 
     Attributes:
-        readings: of those that could be seen.
-        sharing: the same of GPUs that have the host's memory and none of their own.
-        is_whole: whether there was something to look with, and no GPU failed to answer.
+        readings: one for each device that could be read.
+        sharing: the same for GPUs that use the host's memory and have none of their own.
+        is_whole: whether there was a driver to ask, and every GPU answered.
     """
 
     readings: Sequence[Reading] = ()
@@ -76,30 +76,30 @@ class Look:
         return sum(_sum_of(one, ours) for one in seen)
 
     def by_device(self, pids: Iterable[int]) -> dict[str, int]:
-        """Return the bytes that processes hold, by the name of each device where they hold any."""
+        """Return the bytes that processes hold, by the name of each device with any of them."""
         ours = set(pids)
         sums = {one.device.name: _sum_of(one, ours) for one in self.readings}
         return {name: found for name, found in sums.items() if found}
 
     @property
     def pids(self) -> set[int]:
-        """All that hold some, as far as the drivers name them."""
+        """All processes that hold memory, as far as the drivers name them."""
         seen = (*self.readings, *self.sharing)
         return {pid for one in seen for pid in (*(one.held or ()), *one.uncounted)}
 
 
 def look(pids: Iterable[int]) -> list[Reading]:
-    """Return what can be seen of all devices; a GPU that fails to answer is left out.
+    """Return a reading of each device; a GPU that fails to answer is left out.
 
     Args:
-        pids: the processes to look at where the kernel is asked for each one, as for AMD and Intel.
-            NVIDIA's driver tells of all.
+        pids: the processes to look at, for AMD and Intel: there the kernel is asked for each
+        process. NVIDIA's driver tells of all processes.
     """
     return list(look_at_all(pids).readings)
 
 
 def look_at_all(pids: Iterable[int]) -> Look:
-    """Return the same, and whether nothing is missing."""
+    """Return the same, and whether the look is complete."""
     by_driver, by_kernel = nvml.gpus(), drm.SYSTEM.cards(pids)
     seen = [gpu for gpu in by_driver or () if gpu is not None]
     has_all = len(seen) == len(by_driver) if by_driver is not None else not nvml.DRIVER.exists()
@@ -114,10 +114,10 @@ def look_at_all(pids: Iterable[int]) -> Look:
 
 
 def matching(devices: Sequence[Device], text: str) -> Device | None:
-    """Return the one device that an operator means; None if there is none, or more than one.
+    """Return the one device that an operator means; None if no device or several devices match.
 
     Args:
-        devices: those to choose from.
+        devices: the devices to choose from.
         text: an index, a UUID or its beginning, or an address on the PCI bus.
     """
     wanted = text.strip().lower()
@@ -142,7 +142,7 @@ def _of_nvidia(gpu: nvml.Gpu) -> Reading:
         known_as=_known_as(gpu.uuid, str(gpu.number), gpu.address),
     )
     held: dict[int, int] = {}
-    for pid, size in gpu.processes:  # one with parts of a GPU is there once for each
+    for pid, size in gpu.processes:  # a process with parts of a GPU is listed once for each part
         if size is not None:
             held[pid] = held.get(pid, 0) + size
     uncounted = frozenset(pid for pid, size in gpu.processes if size is None)

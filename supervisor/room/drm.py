@@ -1,8 +1,8 @@
-"""GPUs of AMD and Intel and what processes hold on them, as the kernel tells it, by no library.
+"""GPUs of AMD and Intel and what processes hold on them, read from the kernel without a library.
 
 Owns the figures of DRM (drm-usage-stats in the kernel's documentation) and of AMD's compute driver.
-A GPU without memory of its own is none here. All of it was tested on made-up trees alone, as the
-documentation describes them, and on no such GPU.
+A GPU without memory of its own does not count. All of this was tested only on made-up trees, built
+as the documentation describes them, and on no such GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from supervisor.room.kernelfiles import number_in, text_in
 AMD, INTEL = "amd", "intel"
 DRIVERS = {"amdgpu": AMD, "i915": INTEL, "xe": INTEL}
 TITLES = {AMD: "AMD GPU", INTEL: "Intel GPU"}
-LEAST = 2 << 30  # bytes: what has less is a part of a processor, and models use the host's memory
+LEAST = 2 << 30  # bytes: a GPU with less is part of a processor, and models use the host's memory
 _CARD = re.compile(r"card\d+")
 _FIGURE = re.compile(r"^(drm-[a-z0-9-]+):[ \t]*(\S+)(?: (KiB|MiB|GiB))?[ \t]*$", re.MULTILINE)
 _RESIDENT = re.compile(r"drm-resident-(?:vram|local)\d*")
@@ -30,17 +30,17 @@ _UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 @attrs.frozen(kw_only=True)
 class Card:
-    """One GPU, as the kernel tells of it.
+    """One GPU, as the kernel describes it.
 
     Attributes:
-        address: where it is on the PCI bus.
+        address: its address on the PCI bus.
         vendor: "amd" or "intel".
-        index: which of its vendor's GPUs it is, as ROCm or Level Zero counts.
+        index: its number among its vendor's GPUs, as ROCm or Level Zero counts.
         title: what it is called.
-        total: bytes that it has.
-        used: bytes that are taken. Intel's drivers do not tell: what is seen of processes.
-        held: bytes by pid, of those that were looked at.
-        hidden: the pids of those that may not be looked into, as another user's.
+        total: its memory in bytes.
+        used: bytes in use. Intel's drivers do not tell: then the sum of what processes hold.
+        held: bytes by pid, of the processes that were looked at.
+        hidden: the pids of processes that may not be read, such as another user's.
     """
 
     address: str
@@ -58,18 +58,18 @@ class Drm:
     """The kernel's files.
 
     Attributes:
-        proc: where processes are told of.
-        sys: where devices are.
+        proc: the folder of processes.
+        sys: the folder of devices.
     """
 
     proc: Path = Path("/proc")
     sys: Path = Path("/sys")
 
     def cards(self, pids: Iterable[int]) -> list[Card]:
-        """Return the GPUs that have memory of their own; nothing where the kernel tells nothing.
+        """Return the GPUs that have memory of their own; empty if the kernel tells nothing.
 
         Args:
-            pids: the processes to look at. If there is no such GPU they are not even listed.
+            pids: the processes to look at. Without such a GPU they are not even listed.
         """
         found = sorted(self._found(), key=lambda one: one.address)
         large = [one for one in found if one.is_large]
@@ -92,14 +92,14 @@ class Drm:
 
 @attrs.define(eq=False)
 class _Holders:
-    """Who holds memory, as it is found process by process.
+    """Which processes hold memory, found process by process.
 
     Attributes:
-        proc: where processes are told of.
-        rocm: those who use AMD's compute driver.
+        proc: the folder of processes.
+        rocm: the processes that use AMD's compute driver.
         held: bytes by the address of a GPU, and by pid.
-        hidden: the pids of those that may not be looked into.
-        clients: those that were counted, by the GPU's address and their number.
+        hidden: the pids of processes that may not be read.
+        clients: the clients that were counted, by the GPU's address and the client's number.
     """
 
     proc: Path
@@ -111,14 +111,15 @@ class _Holders:
     def add(self, pid: int) -> None:
         """Look at a process.
 
-        Some kernels count what ROCm holds for the client, too, and some do not: the more is true.
+        Some kernels count ROCm's memory for the client, too, and some do not: the larger number is
+        right.
         """
         by_rocm = self.rocm.held_by(pid)
         try:
             by_clients = self._of_clients(pid)
-        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+        except (FileNotFoundError, ProcessLookupError):  # the process has just ended
             by_clients = {}
-        except OSError:  # it is another user's, say
+        except OSError:  # the process belongs to another user, for example
             by_clients = {}
             self.hidden |= set() if by_rocm else {pid}
         for address, size in (*by_rocm.items(), *by_clients.items()):
@@ -128,7 +129,7 @@ class _Holders:
     def _of_clients(self, pid: int) -> dict[str, int]:
         """Return what a process holds, by the address of a GPU.
 
-        A client that several processes share, as after a fork, counts for the first of them.
+        A client that several processes share, as after a fork, counts for the first process.
         """
         found: dict[str, int] = {}
         for figures in self._figures_of(pid):
@@ -140,7 +141,7 @@ class _Holders:
         return {address: size for address, size in found.items() if size}
 
     def _figures_of(self, pid: int) -> Iterator[dict[str, str]]:
-        """Yield what the kernel tells of each descriptor that leads to a GPU."""
+        """Yield what the kernel tells of each file descriptor that leads to a GPU."""
         folder = f"{self.proc}/{pid}/fd"
         for name in os.listdir(folder):  # noqa: PTH208 -- as in `census`: there are thousands
             target = ""
@@ -153,12 +154,12 @@ class _Holders:
 
 @attrs.frozen
 class _Rocm:
-    """AMD's compute driver: the GPUs that it has, and who uses them by it.
+    """AMD's compute driver: its GPUs, and the processes that use them through it.
 
     Attributes:
-        folder: its files.
-        addresses: of its GPUs, by its own number of each, in its order.
-        pids: of those that use it.
+        folder: the driver's files.
+        addresses: the addresses of its GPUs, by the driver's own number, in the driver's order.
+        pids: the processes that use it.
     """
 
     folder: Path
@@ -190,7 +191,7 @@ class _Rocm:
 
 @attrs.frozen
 class _Found:
-    """A GPU by its folder, its address, its vendor and the bytes that it has."""
+    """A GPU: its folder, its address, its vendor and its memory in bytes."""
 
     folder: Path
     address: str
@@ -218,10 +219,10 @@ def _card(one: _Found, index: int, holders: _Holders) -> Card:
 
 
 def _index_of(one: _Found, found: list[_Found], order: list[str]) -> int:
-    """Return the place of a GPU among its vendor's.
+    """Return the position of a GPU among its vendor's GPUs.
 
-    ROCm counts all that its driver has, in the driver's order, those within a processor too. Level
-    Zero counts those with memory of their own first.
+    ROCm counts all GPUs that its driver has, in the driver's order, including those within a
+    processor. Level Zero counts the GPUs with memory of their own first.
     """
     if one.vendor == AMD and one.address in order:
         return order.index(one.address)
@@ -232,10 +233,10 @@ def _index_of(one: _Found, found: list[_Found], order: list[str]) -> int:
 
 
 def _total_of(folder: Path) -> int:
-    """Return the bytes that a GPU has; 0 where its driver does not tell.
+    """Return a GPU's memory in bytes; 0 if its driver does not tell.
 
-    amdgpu has one file, and xe one for each tile. i915 tells in Intel's own builds alone. Its size
-    on the bus would be a guess: that is a power of two.
+    amdgpu has one file, and xe one for each tile. i915 tells only in Intel's own builds. The GPU's
+    size on the bus would be a guess: that is a power of two.
     """
     tiles = (number_in(tile) or 0 for tile in folder.glob("device/tile*/physical_vram_size_bytes"))
     files = ("device/mem_info_vram_total", "lmem_total_bytes", "device/lmem_total_bytes")
@@ -243,7 +244,7 @@ def _total_of(folder: Path) -> int:
 
 
 def _resident(figures: Mapping[str, str]) -> int:
-    """Return the bytes of a client in its GPU's memory, by the newest figure that is there."""
+    """Return the bytes that a client holds in its GPU's memory, by the newest figure there is."""
     for figure in (_RESIDENT, _OLDER):
         found = [_bytes(value) for key, value in figures.items() if figure.fullmatch(key)]
         if found:
@@ -257,7 +258,7 @@ def _bytes(text: str) -> int:
 
 
 def _address_in(properties: str) -> str:
-    """Return a PCI address of ROCm's properties, which are a name and a number on each line."""
+    """Return the PCI address in ROCm's properties, which are a name and a number on each line."""
     pairs = (line.split() for line in properties.splitlines())
     values = {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
     place = values.get("location_id", 0)
@@ -266,7 +267,7 @@ def _address_in(properties: str) -> str:
 
 
 def _names_in(folder: Path | str) -> list[str]:
-    """Return the names in a folder; nothing if it cannot be read."""
+    """Return the names in a folder; empty if it cannot be read."""
     with suppress(OSError):
         return os.listdir(folder)  # noqa: PTH208 -- names alone, of thousands
     return []

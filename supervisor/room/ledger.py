@@ -1,7 +1,7 @@
-"""Who holds how much memory on which device, as far as that is the same in the next decision. Pure.
+"""Which model holds how much memory on which device, kept from one decision to the next. Pure.
 
-Owns what a model is taken to hold awake and asleep, and the sums of what sleepers have left. Who
-runs, and who leaves for whom, is decided in `scheduling.bymemory`.
+Owns the memory that a model is assumed to hold awake and asleep, and the sums of what sleepers have
+left. `scheduling.bymemory` decides who runs, and who makes room for whom.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from supervisor.room.victims import Wanted
 from supervisor.states.snapshot import Need, Snapshot
 from supervisor.states.table import State
 
-ABOUT_AS_EMPTY = 0.8  # of what strangers leave free of the emptiest GPU
-MOST_SETS = 40  # of GPUs that are tried for a model on several; of more those side by side
+ABOUT_AS_EMPTY = 0.8  # share of what strangers leave free on the emptiest GPU
+MOST_SETS = 40  # sets of GPUs that are tried for a model; beyond that, only GPUs side by side
 
 Who = tuple[str, bool]
 """A model, and whether it is awake."""
@@ -28,14 +28,14 @@ Who = tuple[str, bool]
 
 @attrs.define(eq=False, slots=False)
 class Entry:
-    """What one model is taken to hold on some GPUs.
+    """What one model is assumed to hold on some GPUs.
 
     Attributes:
-        need: from which this follows.
+        need: the model's need, from which the rest follows.
         gpus: the names of the devices.
-        holds: bytes on each device while it is awake.
-        alone: devices that it has for itself then.
-        rest: bytes that are left there if it sleeps.
+        holds: bytes on each device while the model is awake.
+        alone: devices that the model has to itself while it is awake.
+        rest: bytes that its sleep leaves on each device.
     """
 
     need: Need
@@ -46,37 +46,37 @@ class Entry:
 
     @cached_property
     def wanted(self) -> Wanted:
-        """What it wants to come up there."""
+        """What the model needs to start or wake there."""
         empty = self.alone if self.need.known.is_short else frozenset[str]()
         return Wanted(needs=self.holds, alone=self.alone, empty=empty)
 
     @cached_property
     def devices(self) -> frozenset[str]:
-        """Where it wants anything."""
+        """The devices where the model needs anything."""
         return self.wanted.devices
 
     @cached_property
     def used(self) -> frozenset[str]:
-        """Where it is while it is awake, alone or not."""
+        """The devices that the model uses while it is awake, alone or not."""
         return self.alone.union(device for device, amount in self.holds.items() if amount)
 
     @cached_property
     def most(self) -> Mapping[str, int]:
-        """The bytes that it may hold on each device on its way out, from either state."""
+        """The most bytes that it may hold on each device on its way out, awake or asleep."""
         devices = {**self.holds, **self.rest}
         return {d: max(self.holds.get(d, 0), self.rest.get(d, 0)) for d in devices}
 
 
 @attrs.frozen(eq=False)
 class Member:
-    """One of a crowd.
+    """One model of a crowd.
 
     Attributes:
-        model: as it stands.
-        entry: what it is taken to hold.
-        holds: of that what it holds now, in bytes on each device.
-        instead: what the ledger counts of it already, as of a sleeper.
-        is_awake: whether it is.
+        model: its snapshot.
+        entry: what it is assumed to hold.
+        holds: the part of it that it holds now, in bytes on each device.
+        instead: what the ledger already counts for it as a sleeper.
+        is_awake: whether it is awake.
         is_fixed: whether it cannot be moved.
     """
 
@@ -90,16 +90,16 @@ class Member:
 
 @attrs.define(eq=False)
 class Crowd:
-    """Some models together, changed from question to question by who comes and goes.
+    """Some models together, updated from question to question as models come and go.
 
     Attributes:
-        held: bytes that they hold on each device, beside what the ledger counts of sleepers.
-        on: who of them can be moved and holds any of a device.
-        alone: who of them can be moved and has a device for itself.
-        fixed: devices where somebody is awake who cannot be moved, and how many.
-        taken: those of them that one has for itself.
-        members: all of them.
-        stale: who has changed.
+        held: bytes that they hold on each device, beyond what the ledger counts for sleepers.
+        on: the models that can be moved and hold memory of a device.
+        alone: the models that can be moved and have a device to themselves.
+        fixed: devices with awake models that cannot be moved, and how many of these there are.
+        taken: of these, the devices that one model has to itself.
+        members: all models of the crowd.
+        stale: models that have changed.
     """
 
     held: defaultdict[str, int] = attrs.field(factory=lambda: defaultdict(int))
@@ -113,7 +113,7 @@ class Crowd:
     _unmoved: frozenset[str] = frozenset()
 
     def look_again(self, models: Mapping[str, Snapshot], moving: Iterable[str]) -> None:
-        """Note who has changed since it was put in."""
+        """Note which models have changed since they were put in."""
         self.stale.update(
             name
             for name, one in self.members.items()
@@ -122,7 +122,7 @@ class Crowd:
         self.stale.update(name for name in moving if name not in self.members)
 
     def differs(self, running: frozenset[str], fixed: frozenset[str]) -> set[str]:
-        """Return who has to be put in anew, or taken out, for these to run; take note of them."""
+        """Return the models to put in anew or take out so that these run; take note of them."""
         changed, self.stale = self.stale, set()
         if running != self._running:
             changed |= running ^ self._running
@@ -132,7 +132,7 @@ class Crowd:
         return changed
 
     def put(self, one: Member) -> None:
-        """Put one more in."""
+        """Put a model in."""
         self.members[one.model.model] = one
         self._count(one, 1)
         if one.is_fixed:
@@ -145,7 +145,7 @@ class Crowd:
             self.on[device][who] = self.alone[device][who] = None
 
     def take(self, name: str) -> None:
-        """Take one out, if it is in."""
+        """Take a model out, if it is in."""
         one = self.members.pop(name, None)
         if one is None:
             return
@@ -161,7 +161,7 @@ class Crowd:
         for device, amount in one.instead.items():
             self.held[device] -= sign * amount
         if one.is_fixed and one.is_awake:
-            if one.model.pin is None:  # beside who is pinned, others get what is left
+            if one.model.pin is None:  # others may use what a pinned model leaves
                 _add(self.fixed, one.entry.used, sign)
             _add(self.taken, one.entry.alone, sign)
 
@@ -178,12 +178,12 @@ class Ledger:
     """What models hold, kept from one decision to the next.
 
     Attributes:
-        space: of which only the sizes of the devices count.
+        space: only the sizes of its devices count here.
         held: bytes that sleepers have left on each device.
         asleep: the sleepers by device, each with what it has left there.
-        planned: who holds memory when a decision has come true.
-        present: who holds memory now.
-        homes: bytes on each GPU that its sleepers need beyond what they have there, to wake.
+        planned: the models that hold memory once a decision has been carried out.
+        present: the models that hold memory now.
+        homes: bytes on each GPU that its sleepers need to wake, beyond what they hold there.
     """
 
     space: Space
@@ -200,7 +200,7 @@ class Ledger:
 
     @classmethod
     def of(cls, space: Space, models: Iterable[Snapshot]) -> Ledger:
-        """Return the ledger of some models as they stand."""
+        """Return the ledger of some models in their present states."""
         ledger = cls(space)
         for model in models:
             if model.state is State.ASLEEP:
@@ -209,11 +209,11 @@ class Ledger:
 
     @property
     def crowds(self) -> tuple[Crowd, Crowd]:
-        """Both of them."""
+        """Both crowds."""
         return self.planned, self.present
 
     def entry(self, model: Snapshot, gpus: tuple[str, ...]) -> Entry:
-        """Return what a model is taken to hold on some GPUs."""
+        """Return what a model is assumed to hold on some GPUs."""
         key = model.model, gpus
         known = self._entries.get(key)
         if known is None or known.need is not model.need:
@@ -223,7 +223,7 @@ class Ledger:
         return known
 
     def sleeps(self, model: Snapshot) -> None:
-        """Note that a model sleeps where it is."""
+        """Note that a model sleeps on its GPUs."""
         self.sleeps_no_more(model.model)
         entry = self.entry(model, model.gpus)
         rest = self._rests[model.model] = entry.rest
@@ -238,7 +238,7 @@ class Ledger:
                 self.asleep[device][model.model] = amount
 
     def sleeps_no_more(self, name: str) -> None:
-        """Note that it does not."""
+        """Note that a model does not sleep any more."""
         self.homes.subtract(self._wakes.pop(name, {}))
         for device, amount in self._rests.pop(name, {}).items():
             if amount:
@@ -246,7 +246,7 @@ class Ledger:
                 del self.asleep[device][name]
 
     def rest(self, name: str) -> Mapping[str, int]:
-        """Return what a sleeper has left; nothing of who is none."""
+        """Return what a sleeper has left; empty for a model that does not sleep."""
         return self._rests.get(name, {})
 
 
@@ -256,7 +256,7 @@ def uses_gpus(need: Need) -> bool:
 
 
 def starts_of(need: Need, space: Space) -> Sequence[tuple[str, ...]]:
-    """Return the sets of GPUs that a model can start on: of those that are large enough, if any."""
+    """Return the sets of GPUs that a model can start on, preferring GPUs that are large enough."""
     gpus = space.gpus
     if need.only:
         return [tuple(gpu for gpu in need.only if gpu in gpus)]
@@ -265,7 +265,7 @@ def starts_of(need: Need, space: Space) -> Sequence[tuple[str, ...]]:
         return [()]
     most = max(need.known.gpus or (0,))
     large = [gpu for gpu in gpus if space.whole[gpu] >= most]
-    if not (need.known.is_known and need.known.gpus):  # of all it gets, strangers may have most
+    if not (need.known.is_known and need.known.gpus):  # it gets whole GPUs: the emptiest ones
         free = space.free_for_models
         emptiest = max(free[gpu] for gpu in gpus)
         large = [gpu for gpu in gpus if free[gpu] >= ABOUT_AS_EMPTY * emptiest]
@@ -282,9 +282,9 @@ def _sets_of(gpus: tuple[str, ...], count: int) -> Sequence[tuple[str, ...]]:
 def amounts_of(
     need: Need, gpus: Sequence[str], space: Space
 ) -> tuple[dict[str, int], frozenset[str]]:
-    """Return what a model is taken to hold awake on some GPUs, and which devices are all its own.
+    """Return what a model is assumed to hold awake on some GPUs, and its exclusive devices.
 
-    What was never measured, and is no guess, gets a whole device.
+    A model that was never measured and has no guess gets a whole device.
     """
     known = need.known
     amounts = {HOST: known.host or 0}
@@ -296,13 +296,13 @@ def amounts_of(
         alone = frozenset(gpus)
     elif not space.gpus and not (known.is_known and known.host is not None):
         alone = frozenset({HOST})
-    # A device of no size is too small for each of them, and not large enough for all.
+    # A device of size 0 is too small for any one of them, and not large enough for all.
     alone = alone.union(d for d, amount in amounts.items() if amount and space.whole.get(d) == 0)
     return {d: min(amount, space.whole.get(d, amount)) for d, amount in amounts.items()}, alone
 
 
 def rest_of(model: Snapshot, gpus: Sequence[str]) -> dict[str, int]:
-    """Return what a model's sleep leaves, as far as that was measured, with its growth."""
+    """Return what a model's sleep leaves, as far as that was measured, including its growth."""
     known = model.need.known
     left = known.gpus_asleep or ()
     amounts = {gpu: amount + known.growth for gpu, amount in zip(gpus, left, strict=False)}

@@ -1,6 +1,6 @@
-"""What it costs to move a model: seconds of who waits now, and of who wants it later. Pure.
+"""What it costs to move a model: seconds for those who wait now or want it later. Pure.
 
-Owns the price of a sleep and of an end. Who pays it is chosen in `victims`, for a decision of
+Owns the price of a sleep and of a stop. `victims` chooses who pays it, for a decision of
 `scheduling.bymemory`.
 """
 
@@ -9,23 +9,23 @@ from __future__ import annotations
 from supervisor.states.snapshot import Costs, Snapshot
 from supervisor.states.table import State, Wish
 
-SOMETHING = 0.001  # seconds; what costs nothing would be moved for nothing
-OF_ONE_IN_USE = 60.0  # seconds that are taken for the end of its requests where no limit is set
-OF_ONE_THAT_COMES = 1000.0  # seconds: who comes up for somebody is moved last
+SOMETHING = 0.001  # seconds; a model whose move costs nothing would be moved for nothing
+OF_ONE_IN_USE = 60.0  # seconds assumed until a model's requests end, where no limit is set
+OF_ONE_THAT_COMES = 1000.0  # seconds: a model that starts or wakes for a request is moved last
 USUAL = Costs(start=30.0, stop=1.0, sleep=1.0, wake=3.0)
 
 
 def losses_of(
     model: Snapshot, is_awake: bool, idle: float, max_wait: float, usual: Costs
 ) -> tuple[float, float]:
-    """Return the seconds that a model's sleep and its end are expected to cost.
+    """Return the seconds that a model's sleep and its stop are expected to cost.
 
     Args:
-        model: it.
-        is_awake: whether it is then; else it sleeps, and only its end costs anything.
+        model: the model.
+        is_awake: whether it is awake then; if it sleeps, only its stop costs anything.
         idle: seconds since it was last used.
-        max_wait: seconds that one in use keeps others waiting at most; 0 is without end.
-        usual: what a step takes that was never measured of a model.
+        max_wait: seconds that a model in use keeps others waiting at most; 0 is no limit.
+        usual: what a step usually takes, for steps that were never measured of this model.
     """
     start, stop, sleep, wake = _steps(model.costs, usual)
     soon = 1.0 if model.in_flight or model.waiting else model.habits.likely_soon(idle)
@@ -36,7 +36,7 @@ def losses_of(
 
 
 def _held_up(model: Snapshot, max_wait: float) -> float:
-    """Return the seconds that who comes waits until a model can be moved."""
+    """Return the seconds that a newcomer waits until a model can be moved."""
     if model.wish is Wish.SERVE and model.state is not State.READY and model.waiting:
         return OF_ONE_THAT_COMES
     if model.in_flight or model.waiting:
@@ -45,7 +45,7 @@ def _held_up(model: Snapshot, max_wait: float) -> float:
 
 
 def _steps(costs: Costs, usual: Costs) -> tuple[float, float, float, float]:
-    """Return what start, stop, sleep and wake take: of the model, of the fleet, as usual."""
+    """Return what start, stop, sleep and wake take: the model's, else the fleet's, else usual."""
     return (
         _first(costs.start, usual.start, USUAL.start),
         _first(costs.stop, usual.stop, USUAL.stop),

@@ -1,7 +1,7 @@
 """NVIDIA's GPUs and what processes hold on them, as the driver tells it (NVML).
 
-Owns the only use of NVML. Without the extra ``gpu``, a driver or a GPU nothing is known, and that
-is no failure.
+Owns the only use of NVML. Without the extra ``gpu``, a driver or a GPU, nothing is known. That is
+no failure.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 @attrs.frozen
 class Gpu:
-    """One GPU, as the driver tells of it.
+    """One GPU, as the driver describes it.
 
     Attributes:
-        uuid: its name for good, "GPU-...".
-        number: which of the driver's GPUs it is.
+        uuid: its permanent name, "GPU-...".
+        number: its number among the driver's GPUs.
         title: what NVIDIA calls such a GPU.
-        address: where it is on the PCI bus; nothing if that is not told.
-        total: bytes that it has; 0 if it has the host's memory and none of its own.
-        used: bytes that are taken.
-        processes: pids, and the bytes that each holds there; None where that is not counted.
+        address: its address on the PCI bus; empty if the driver does not tell it.
+        total: its memory in bytes; 0 if it uses the host's memory and has none of its own.
+        used: bytes in use.
+        processes: pids, and the bytes that each holds there; None if that is not counted.
     """
 
     uuid: str
@@ -41,7 +41,7 @@ class Gpu:
 
 
 def gpus() -> list[Gpu | None] | None:
-    """Return all GPUs; None in the place of one that is lost; None if nothing can be told."""
+    """Return all GPUs, with None for each lost GPU; None if nothing can be read."""
     nvml = _nvml()
     if nvml is None:
         return None
@@ -70,15 +70,15 @@ def _gpu(nvml: Any, number: int) -> Gpu | None:  # noqa: ANN401 -- it ships no t
 
 @attrs.frozen
 class Gauges:
-    """What else the driver tells of one GPU; -1 is what it does not tell.
+    """Other figures that the driver tells of one GPU; -1 if it does not tell a figure.
 
     Attributes:
-        uuid: of the GPU.
+        uuid: the GPU's UUID.
         temperature: degrees Celsius.
-        busy: per cent of the time in which something ran on it.
-        fan: per cent of its speed.
-        watts: that it draws.
-        most_watts: that it may draw.
+        busy: per cent of the time in which something ran on the GPU.
+        fan: per cent of the fan's speed.
+        watts: the power that the GPU draws.
+        most_watts: the power that the GPU may draw.
         driver: the driver's version.
     """
 
@@ -92,7 +92,7 @@ class Gauges:
 
 
 def gauges() -> list[Gauges]:
-    """Return what else is told of the GPUs that answer."""
+    """Return these figures for each GPU that answers."""
     nvml = _nvml()
     if nvml is None:
         return []
@@ -114,7 +114,7 @@ def _gauges(nvml: Any, number: int, driver: str) -> Gauges | None:  # noqa: ANN4
     def told(name: str, *more: int) -> Any:  # noqa: ANN401 -- it ships no types
         try:
             return getattr(nvml, f"nvmlDeviceGet{name}")(device, *more)
-        except nvml.NVMLError:  # a card without a fan, say
+        except nvml.NVMLError:  # for example a card without a fan
             return -1
 
     rates = told("UtilizationRates")
@@ -136,7 +136,7 @@ def _watts(milliwatts: float) -> float:
 def _memory(nvml: Any, device: Any) -> tuple[int, int]:  # noqa: ANN401 -- it ships no types
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(device)
-    except nvml.NVMLError_NotSupported:  # a GB10, say
+    except nvml.NVMLError_NotSupported:  # for example a GB10
         return 0, 0
     return memory.total, memory.used
 
@@ -145,7 +145,7 @@ def _address(nvml: Any, device: Any) -> str:  # noqa: ANN401 -- it ships no type
     """Return the PCI address as the kernel writes it, with four digits of the domain."""
     try:
         domain, _, rest = nvml.nvmlDeviceGetPciInfo(device).busId.lower().partition(":")
-    except nvml.NVMLError:  # a GPU that is handed through may hide it
+    except nvml.NVMLError:  # a GPU that is passed through may hide it
         return ""
     return f"{domain[-4:]}:{rest}"
 
@@ -160,7 +160,7 @@ def why_not_known() -> str | None:
 
 
 def _processes_on(nvml: Any, device: Any) -> Iterator[Any]:  # noqa: ANN401 -- it ships no types
-    """Yield the processes of a GPU; one that computes and draws is on both lists with all."""
+    """Yield the processes of a GPU; a process that computes and draws is on both lists, in full."""
     compute = nvml.nvmlDeviceGetComputeRunningProcesses(device)
     yield from compute
     known = {one.pid for one in compute}
@@ -175,7 +175,7 @@ def _drawing(nvml: Any, device: Any) -> Iterable[Any]:  # noqa: ANN401 -- it shi
 
 
 def _nvml() -> Any:  # noqa: ANN401 -- it ships no types
-    """Return NVML ready to use; None if it is not there, which may change."""
+    """Return NVML ready to use; None if it is missing, which may change."""
     try:
         import pynvml
     except ImportError:

@@ -1,7 +1,7 @@
 """The process of each model server whose descendants hold its memory.
 
-Owns when that is asked: once for each server, as an engine of containers may take its time. Which
-process it is, is the server's to say.
+Owns when this process is looked up: once for each server, as a container engine may take its time.
+The server knows which process it is.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from typing import Protocol
 import attrs
 import trio
 
-LONGEST_QUESTION = 2.0  # seconds; an engine is asked for a container's process
-ASKED_AGAIN = 10.0  # seconds until it is asked again where it does not know
+LONGEST_QUESTION = 2.0  # seconds; a container engine is asked for a container's process
+ASKED_AGAIN = 10.0  # seconds until the next question if the engine does not know
 
 
 class Server(Protocol):
-    """A model server, as far as it matters here."""
+    """A model server, as far as this module needs it."""
 
     @property
     def life(self) -> object:
-        """What stands for its present process, and for where that serves; None without one."""
+        """What identifies its process and the place where that serves; None without a process."""
 
     async def root(self) -> int | None:
-        """Return the process whose descendants hold its memory, if it is seen."""
+        """Return the process whose descendants hold its memory, if that is visible."""
 
 
 @attrs.frozen
 class _Root:
     life: object
     pid: int | None
-    until: float  # when to ask again where there is none, on Trio's clock
+    until: float  # when to ask again if no process is known, on Trio's clock
 
 
 @attrs.define(eq=False)
@@ -39,14 +39,14 @@ class Roots:
     """The roots of all model servers.
 
     Attributes:
-        servers: by the id of their model.
+        servers: the servers by the id of their model.
     """
 
     servers: Mapping[str, Server]
     _known: dict[str, _Root] = attrs.field(factory=dict, init=False)
 
     async def now(self) -> dict[str, int]:
-        """Return the roots that can be seen of the servers that run."""
+        """Return the roots of the running servers, as far as they are visible."""
         self._known = {
             name: one for name, one in self._known.items() if self._is_of_today(name, one)
         }
@@ -57,7 +57,7 @@ class Roots:
         return {name: one.pid for name, one in self._known.items() if one.pid is not None}
 
     def of(self, name: str) -> int | None:
-        """Return the root that was found last of a server."""
+        """Return the last known root of a server."""
         known = self._known.get(name)
         return known.pid if known else None
 

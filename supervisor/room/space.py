@@ -1,7 +1,7 @@
 """What memory there is for models, on each GPU and on the host. Pure facts.
 
-Owns what is taken off for others. Looking is `processes.survey`'s; who gets it is decided in
-`scheduling.bymemory`.
+Owns what is subtracted for others. `processes.survey` measures. `scheduling.bymemory` decides who
+gets the memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import attrs
 
 HOST = "host"
-"""The host's memory as a device; without a GPU it is the only one."""
+"""The host's memory as a device; without a GPU it is the only device."""
 
 
 @attrs.frozen(kw_only=True)
@@ -19,8 +19,8 @@ class Space:
     """The memory that all models together may hold.
 
     Attributes:
-        whole: bytes of each GPU without what is reserved, and of the host; by the device's name.
-        others: bytes of these that others hold, such as a desktop or a training run.
+        whole: bytes of each GPU without the reserve, and of the host; by the device's name.
+        others: bytes of these that other programs hold, such as a desktop or a training run.
         titles: what operators call the devices.
     """
 
@@ -35,7 +35,7 @@ class Space:
 
     @property
     def free_for_models(self) -> Mapping[str, int]:
-        """The bytes of each device that are there for models, whoever of them holds some now."""
+        """The bytes of each device that models may use, including what models hold now."""
         return {d: max(0, size - self.others.get(d, 0)) for d, size in self.whole.items()}
 
     def title(self, device: str) -> str:

@@ -1,7 +1,7 @@
-"""What strangers to the daemon hold of the GPUs, and whether they have taken them from models.
+"""What strangers to the daemon hold on the GPUs, and whether they have taken GPUs from models.
 
-Owns the rule for that. Looking is `processes.survey`'s; what follows for the models is decided in
-`scheduling.yielding`.
+Owns the rule for that. `processes.survey` measures. `scheduling.yielding` decides what follows for
+the models.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import attrs
 from supervisor.room.devices import Reading
 
 GIB = 1 << 30
-MUCH = GIB  # that strangers must have taken, before anybody yields to them
-MARGIN = GIB // 2  # by which that must have changed before it counts as over
+MUCH = GIB  # what strangers must have taken before any model yields to them
+MARGIN = GIB // 2  # the change after which that counts as over
 
 
 @attrs.frozen(kw_only=True)
 class GpuUse:
-    """Who has how much of one GPU, in bytes.
+    """Who holds how much of one GPU, in bytes.
 
-    Strangers have taken it once both is so: they hold 1 GiB more than the least that was seen of
-    them, and beside that there is no room for the models that are awake, or were before they
-    yielded. It is theirs until one of the two is not so by half a GiB. The models count as if
-    they were awake all the time, so that their sleep alone ends nothing.
+    Strangers have taken a GPU if two things are true. They hold 1 GiB more than the least that was
+    seen of them. And beside them there is no room for the models that are awake, or were awake
+    before they yielded. The GPU is theirs until one of the two is false by half a GiB. The models
+    count as if they were awake all the time, so that their sleep alone ends nothing.
 
     Attributes:
-        title: what operators call it.
-        whole: that it has, without what is reserved.
-        strangers: what others than models hold.
-        least: the least that was seen of that.
+        title: what operators call the GPU.
+        whole: the GPU's memory, without the reserve.
+        strangers: what strangers hold.
+        least: the least that strangers were seen to hold.
         models: what each model holds, or held before it yielded.
-        was_theirs: whether strangers had taken it at the last look.
+        was_theirs: whether strangers had taken the GPU at the last look.
     """
 
     title: str
@@ -44,7 +44,7 @@ class GpuUse:
 
     @property
     def is_theirs(self) -> bool:
-        """Whether strangers have taken it."""
+        """Whether strangers have taken the GPU."""
         less = MARGIN if self.was_theirs else 0
         grown = self.strangers - self.least
         lacks = sum(self.models.values()) + self.strangers - self.whole
@@ -53,12 +53,12 @@ class GpuUse:
 
 @attrs.define(eq=False)
 class Strangers:
-    """What is seen of them, from look to look; all by the names of devices.
+    """What is seen of strangers, from look to look; everything is by the names of devices.
 
     Attributes:
-        least: the bytes that they held when that was least.
+        least: the fewest bytes that they held.
         theirs: the GPUs that they have taken.
-        had: what each model held when it was last seen and had not yielded.
+        had: what each model held when it was last seen before it yielded.
     """
 
     least: dict[str, int] = attrs.field(factory=dict, init=False)
@@ -72,12 +72,12 @@ class Strangers:
         yielded: Collection[str],
         reserve: int = 0,
     ) -> tuple[GpuUse, ...]:
-        """Return who has what, as far as that can be told of each GPU.
+        """Return who holds what, for each GPU where that can be told.
 
         Args:
-            readings: what was seen of the GPUs.
-            held: what each model holds, by device; that is no stranger's.
-            yielded: the models that sleep for others.
+            readings: what was read of the GPUs.
+            held: what each model holds, by device; this is no stranger's memory.
+            yielded: the models that sleep for strangers.
             reserve: bytes that are left free on each GPU.
         """
         self.had |= {name: amounts for name, amounts in held.items() if name not in yielded}

@@ -1,7 +1,7 @@
-"""The cheapest way to make room: who sleeps, who ends. Pure, and knows nothing of models but sizes.
+"""The cheapest way to make room: who sleeps, who stops. Pure; of models it knows only sizes.
 
-Owns the choice. What each costs is `scheduling.bymemory`'s to say. The choice is exact while few
-hold memory where it is missing, and bounded in time where many do.
+Owns the choice. `scheduling.bymemory` says what each way costs. The choice is exact while few
+models hold the missing memory, and bounded in time if many do.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from math import inf
 
 import attrs
 
-MOST_STEPS = 400  # of the search; of more tenants the best that is known by then is taken
-MOST_SEARCHED = 40  # tenants; of more one after the other is taken, the most worth first
+MOST_STEPS = 400  # of the search; after that, the best choice known so far is taken
+MOST_SEARCHED = 40  # tenants; if there are more, one after the other is taken, best value first
 
 Cost = tuple[int, float]
-"""How many end who could sleep or do sleep, and seconds. The first counts before the second."""
+"""How many end that could sleep or do sleep, then seconds. The first counts before the second."""
 NO_WAY: Cost = (1 << 30, inf)
 
 
 class Way(Enum):
-    """What becomes of a tenant."""
+    """What happens to a tenant."""
 
     SLEEP = auto()
     END = auto()
@@ -30,17 +30,17 @@ class Way(Enum):
 
 @attrs.frozen(kw_only=True, slots=False)
 class Tenant:
-    """Somebody who holds memory, and can be moved.
+    """A model that holds memory and can be moved.
 
     Attributes:
         model: its name.
         holds: bytes on each device, at most.
-        rest: the bytes that are left there if it sleeps.
-        alone: devices that it has for itself while it is awake.
-        is_awake: whether it is; else it sleeps, and `holds` is what that has left.
-        can_sleep: whether it can.
+        rest: the bytes that its sleep leaves there.
+        alone: devices that it has to itself while it is awake.
+        is_awake: whether it is awake; if it sleeps, `holds` is what its sleep has left.
+        can_sleep: whether it can sleep.
         to_sleep: seconds that its sleep is expected to cost.
-        to_end: seconds that its end is expected to cost.
+        to_end: seconds that its stop is expected to cost.
     """
 
     model: str
@@ -54,7 +54,7 @@ class Tenant:
 
     @cached_property
     def grows(self) -> Mapping[str, int]:
-        """The bytes by which it would hold more of a device asleep than it does awake."""
+        """The bytes that it would hold on a device asleep beyond what it holds awake."""
         if not (self.is_awake and self.can_sleep):
             return {}
         more = {device: rest - self.holds.get(device, 0) for device, rest in self.rest.items()}
@@ -63,12 +63,12 @@ class Tenant:
 
 @attrs.frozen(kw_only=True)
 class Wanted:
-    """What somebody wants who comes.
+    """What a model needs that starts or wakes.
 
     Attributes:
         needs: bytes on each device.
-        alone: devices on which nobody may be awake beside it.
-        empty: those of them on which nobody may sleep, either.
+        alone: devices on which no other model may be awake.
+        empty: of these, the devices on which no other model may sleep, either.
     """
 
     needs: Mapping[str, int]
@@ -77,13 +77,13 @@ class Wanted:
 
     @property
     def devices(self) -> frozenset[str]:
-        """Where it wants anything."""
+        """The devices where it needs anything."""
         return self.alone.union(device for device, amount in self.needs.items() if amount > 0)
 
 
 @attrs.frozen(kw_only=True)
 class Eviction:
-    """Who makes room, and how; nobody, if there is room."""
+    """Which models make room, and how; empty if there is room already."""
 
     asleep: frozenset[str] = frozenset()
     ended: frozenset[str] = frozenset()
@@ -91,13 +91,13 @@ class Eviction:
 
     @property
     def all(self) -> frozenset[str]:
-        """Everybody of them."""
+        """All models that make room."""
         return self.asleep | self.ended
 
 
 @attrs.frozen
 class _Option:
-    """One way with one tenant: what it frees of each device that lacks room."""
+    """One way to move one tenant: what that frees of each device that lacks room."""
 
     tenant: str
     way: Way
@@ -108,20 +108,20 @@ class _Option:
 def cheapest(
     tenants: Sequence[Tenant], wanted: Wanted, lacks: Mapping[str, int], below: Cost = NO_WAY
 ) -> Eviction | None:
-    """Return the set of tenants that makes the room at least cost; None if there is none.
+    """Return the set of tenants that makes the room at least cost; None if no set does.
 
-    Nobody is in the set without whom the others would suffice.
+    The set has no tenant without whom the others would be enough.
 
     Args:
-        tenants: who can be moved and holds any of what is missing, or is in the way for another
-            reason; more do no harm.
-        wanted: what is to fit in.
-        lacks: bytes that are missing on each device as long as nobody leaves; of less than 0 there
-            is that much room.
+        tenants: the models that can be moved and hold any of the missing memory, or are in the way
+        for another reason; more tenants do no harm.
+        wanted: what has to fit in.
+        lacks: bytes that are missing on each device while no model leaves; a number below 0 is free
+        room.
         below: what the set must cost less than, to be of any use.
     """
     missing = {d: lacks[d] for d, need in wanted.needs.items() if need > 0 and lacks[d] > 0}
-    # Where room gets short only by their sleep, nobody has to leave as long as it does not.
+    # Where only the tenants' sleep makes room short, no one has to leave as long as it does not.
     missing |= {d: min(0, lacks.get(d, 0)) for d in tight(tenants, lacks) if d not in missing}
     short = tuple(missing)
     must = [tenant for tenant in tenants if _must_leave(tenant, wanted)]
@@ -170,7 +170,7 @@ def _eviction(chosen: Sequence[_Option], below: Cost) -> Eviction | None:
 def _needed(
     chosen: Sequence[_Option], must: Sequence[Tenant], lacks: tuple[int, ...]
 ) -> list[_Option]:
-    """Leave out whom the others can do without, the dearest first."""
+    """Leave out the tenants that the others can do without, the most expensive first."""
     forced, kept = {tenant.model for tenant in must}, list(chosen)
     for one in sorted(chosen, key=lambda option: option.cost, reverse=True):
         others = [other for other in kept if other is not one]
@@ -188,7 +188,7 @@ def _is_enough(chosen: Sequence[_Option], lacks: tuple[int, ...]) -> bool:
 def _one_by_one(
     choices: Sequence[list[_Option | None]], lacks: tuple[int, ...]
 ) -> list[_Option] | None:
-    """Take tenants in the order of their worth until it is enough; let them end if it is not."""
+    """Take tenants in order of value until there is enough room; stop them if there is not."""
     chosen: dict[str, _Option] = {}
     for last in (False, True):
         for choice in choices:
@@ -201,7 +201,7 @@ def _one_by_one(
 
 
 def _must_leave(tenant: Tenant, wanted: Wanted) -> bool:
-    """Whether a tenant and who comes cannot be awake on one device, whatever room there is."""
+    """Whether a tenant and the newcomer cannot share a device, whatever room there is."""
     if not tenant.is_awake:
         return any(tenant.holds.get(device) for device in wanted.empty)
     beside = wanted.devices & tenant.alone
@@ -209,7 +209,7 @@ def _must_leave(tenant: Tenant, wanted: Wanted) -> bool:
 
 
 def _options(tenant: Tenant, short: Sequence[str], wanted: Wanted) -> list[_Option | None]:
-    """Return the ways with a tenant, the cheapest first."""
+    """Return the ways to move a tenant, the cheapest first."""
     held = tuple(tenant.holds.get(device, 0) for device in short)
     end = _Option(
         tenant.model, Way.END, (int(tenant.can_sleep or not tenant.is_awake), tenant.to_end), held
@@ -223,12 +223,12 @@ def _options(tenant: Tenant, short: Sequence[str], wanted: Wanted) -> list[_Opti
 
 @attrs.define(eq=False)
 class _Search:
-    """Looks for the cheapest choice: tenant by tenant, and no further where it cannot be better.
+    """Looks for the cheapest choice, tenant by tenant; skips branches that cannot be better.
 
     Attributes:
-        choices: for each tenant what may become of it; None is that it stays.
-        cost: of the best so far, or what it must be below.
-        best: that is known so far.
+        choices: for each tenant, what can happen to it; None means that it stays.
+        cost: the cost of the best choice so far, or the bound that a choice must stay below.
+        best: the best choice so far.
     """
 
     choices: list[list[_Option | None]]
@@ -272,13 +272,13 @@ class _Search:
             chosen.pop()
 
     def _costs_more(self, place: int, lacks: tuple[int, ...], seconds: float) -> bool:
-        """Whether what is missing yet costs too much even at the best rate, if nobody more ends."""
+        """Whether the rest costs too much even at the best rate, if no more tenants end."""
         pairs = zip(lacks, self._rates[place], strict=True)
         return any(lack > 0 and seconds + lack * rate >= self.cost[1] for lack, rate in pairs)
 
 
 def _least_rates(rates: Sequence[float], options: Sequence[_Option]) -> list[float]:
-    """Return the least seconds for a byte of each device, of these options that end nobody."""
+    """Return the fewest seconds per byte of each device, of the options that end no tenant."""
     free = [option for option in options if option.cost[0] == 0]
     return [
         min([rate, *(one.cost[1] / one.freed[n] for one in free if one.freed[n] > 0)])
@@ -287,8 +287,8 @@ def _least_rates(rates: Sequence[float], options: Sequence[_Option]) -> list[flo
 
 
 def _worth(choice: list[_Option | None]) -> tuple[bool, int, float, str]:
-    """Order tenants: who must leave, then who frees most for what it costs."""
+    """Order tenants: first those that must leave, then those that free most for their cost."""
     first = choice[0]
-    assert first is not None  # noqa: S101 -- to stay is the last of the ways
+    assert first is not None  # noqa: S101 -- None, to stay, comes last
     count, seconds = first.cost
     return None in choice, count, seconds / (max(0, sum(first.freed)) + 1), first.tenant

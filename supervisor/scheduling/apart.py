@@ -1,7 +1,7 @@
-"""Models that never meet, as they run on different machines: rules and memory of each of these.
+"""Models that never meet, as they run on different machines: the rules and memory of each machine.
 
-Owns the division by allocations of clusters, with this machine as one more of them. What holds
-within one is the same as everywhere.
+Owns the division by allocations of clusters, with this machine as one more of them. Within one of
+them, everything works as usual.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Homes = Mapping[str, str]
 
 
 def homes_of(config: Config) -> Homes:
-    """Return in which allocations models run."""
+    """Return which models run in which allocations."""
     return {name: model.allocation for name, model in config.models.items() if model.holding}
 
 
 def rule_among(rule: MakeRoom, homes: Homes) -> MakeRoom:
-    """Return a rule that holds among those of one home alone."""
+    """Return a rule that applies only among the models of one home."""
     if not homes:
         return rule
 
@@ -41,18 +41,18 @@ def rule_among(rule: MakeRoom, homes: Homes) -> MakeRoom:
 
 
 def near(name: str, others: frozenset[str], homes: Homes) -> frozenset[str]:
-    """Return those that a model can meet."""
+    """Return the models that a model can meet."""
     home = homes.get(name, "")
     return frozenset(other for other in others if homes.get(other, "") == home)
 
 
 @attrs.define(eq=False)
 class Apart(Rivals):
-    """Rivals of several machines.
+    """Rivals on several machines.
 
     Attributes:
         homes: where models run.
-        make: returns who decides among those of one home.
+        make: returns the rivals of one home, which decide there.
     """
 
     homes: Homes
@@ -60,7 +60,7 @@ class Apart(Rivals):
     _made: dict[str, Rivals] = attrs.field(factory=dict, init=False)
 
     def at(self, name: str) -> Rivals:
-        """Return who decides where a model runs."""
+        """Return the rivals of a model's home, which decide there."""
         home = self.homes.get(name, "")
         if home not in self._made:
             self._made[home] = self.make(home)
@@ -74,27 +74,27 @@ class Apart(Rivals):
         )
 
     def of(self, name: str, plan: Plan) -> frozenset[str] | None:
-        """Return who must leave there."""
+        """Return which models must make room in its home."""
         return self.at(name).of(name, self._plan(name, plan))
 
     def claim(self, name: str) -> None:
-        """Take note there."""
+        """Take note of the claim in its home."""
         self.at(name).claim(name)
 
     def must_end(self, name: str, rival: str) -> bool:
-        """Whether a rival must end there."""
+        """Whether a rival in its home must end."""
         return self.at(name).must_end(name, rival)
 
     def must_move(self, name: str, plan: Plan) -> bool:
-        """Whether it could start elsewhere there."""
+        """Whether it must start elsewhere in its home."""
         return self.at(name).must_move(name, self._plan(name, plan))
 
     def is_in_the_way(self, name: str, holding: frozenset[str]) -> bool:
-        """Whether somebody holds memory there."""
+        """Whether a model in its home is in the way."""
         return self.at(name).is_in_the_way(name, near(name, holding, self.homes))
 
     def gpus(self, name: str) -> tuple[str, ...]:
-        """Return the GPUs there."""
+        """Return its GPUs in its home."""
         return self.at(name).gpus(name)
 
 
@@ -103,8 +103,8 @@ class Housemates(Mapping[str, ModelServer]):
     """The model servers of one home, as they come and go.
 
     Attributes:
-        servers: all there are, by the ids of their models.
-        home: the allocation; nothing for this machine.
+        servers: all model servers, by the ids of their models.
+        home: the allocation; empty for this machine.
     """
 
     servers: Mapping[str, ModelServer]
@@ -132,10 +132,10 @@ class Rooms:
 
     Attributes:
         servers: all model servers by id.
-        config: the one in effect.
-        here: of this machine.
-        there: of the allocations that the configuration has, by their names.
-        on_look: called after each look at any of it.
+        config: the configuration in effect.
+        here: the keeper of this machine's memory.
+        there: the keepers of the configured allocations, by their names.
+        on_look: called after each look at any of them.
     """
 
     servers: Mapping[str, ModelServer]
@@ -157,7 +157,7 @@ class Rooms:
         self.on_look()
 
     def change(self, config: Config) -> None:
-        """Heed what another configuration says of memory."""
+        """Apply what another configuration says of memory."""
         self.config = config
         self.here.change(rules_of(config).memory)
         self._change_there()
@@ -190,7 +190,7 @@ class Rooms:
             self._nursery.start_soon(kept_up, keeper.run)
 
     async def run(self) -> None:
-        """Look when that is wanted, for as long as the daemon runs."""
+        """Look whenever a look is wanted, for as long as the daemon runs."""
         try:
             async with trio.open_nursery() as self._nursery:
                 for keeper in (self.here, *self.there.values()):
@@ -199,23 +199,23 @@ class Rooms:
             self._nursery = None
 
     def of(self, server: ModelServer) -> RoomKeeper:
-        """Return who looks at the memory where a model runs."""
+        """Return the keeper of the memory where a model runs."""
         return self.there.get(server.model.allocation, self.here)
 
     def stale(self, names: Iterable[str]) -> set[str]:
-        """Return those of some models that must be looked at first, and let that be done."""
+        """Return the models whose memory must be measured first, and ask for that."""
         old = {name for name in names if not self.of(self.servers[name]).is_fresh}
         for name in old:
             self.of(self.servers[name]).refresh()
         return old
 
     def changed(self, server: ModelServer) -> None:
-        """Take note that a model has taken memory, or given it back."""
+        """Take note that a model has taken memory, or freed some."""
         self.of(server).changed(server)
 
 
 def rules_there(holding: Holding, rules: MemoryRules) -> MemoryRules:
-    """Return what models may have of an allocation: its GPUs, and the host memory that it has."""
+    """Return what models may use of an allocation: its GPUs, and its host memory."""
     size = holding.allocation.memory
     host = None if size is None else Gibibytes(size / GIB)
     return attrs.evolve(rules, gpus=(), host_memory=host)

@@ -1,7 +1,7 @@
-"""Whom nothing can make room for: who holds it, and what the one who asks is told. Pure.
+"""Models for which nothing can make room: who holds the memory, and what the client is told. Pure.
 
-Owns the words, and the difference between those who may not be moved and strangers. Who waits, and
-for how long, is the scheduler's.
+Owns the words, and the difference between models that may not be moved and strangers. The scheduler
+decides who waits, and for how long.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Blocked:
 
     Attributes:
         why: in an operator's words.
-        by_strangers: whether it is for memory that others than models hold, which may pass.
-        until: when the first of those who may not be moved may be, on Trio's clock.
+        by_strangers: whether other programs hold the memory, which may pass.
+        until: when the first of the models that may not be moved may be, on Trio's clock.
     """
 
     why: str
@@ -40,7 +40,7 @@ class Blocked:
 def blocked_by_rule(
     name: str, models: Mapping[str, Snapshot], make_room: MakeRoom, now: float
 ) -> Blocked | None:
-    """Return who may not be moved and would have to leave, as a rule has it."""
+    """Return the models that would have to leave by the rule, but may not be moved."""
     pins = {other: pin for other, model in models.items() if model.stays and (pin := model.pin)}
     held = make_room(name, frozenset(pins) - {name})
     found = {other: pins[other] for other in sorted(held)}
@@ -48,11 +48,11 @@ def blocked_by_rule(
         return None
     holders = "; ".join(_pinned(other, pin, now) for other, pin in found.items())
     until = min(pin.until for pin in found.values())
-    return Blocked(why=f"it cannot run beside what is kept: {holders}", until=until)
+    return Blocked(why=f"it cannot run beside models that are kept: {holders}", until=until)
 
 
 def blocked_by_memory(name: str, room: ByMemory) -> Blocked | None:
-    """Return why a model has no place, whoever leaves that may be moved."""
+    """Return why a model has no place, even if all models leave that may be moved."""
     others = {other: model for other, model in room.models.items() if other != name}
     stuck = frozenset(other for other, model in others.items() if model.left)
     if _has_place(name, stuck, room):
@@ -72,7 +72,7 @@ def blocked_by_memory(name: str, room: ByMemory) -> Blocked | None:
 
 
 def _has_place(name: str, stuck: Collection[str], room: ByMemory) -> bool:
-    """Whether there is a place for a model, whoever else leaves; be it after its own end."""
+    """Whether there is a place for a model if others leave, even if the model must end first."""
     staying = [
         _Staying(room.entry(other, model.gpus), is_awake)
         for other, model in room.models.items()
@@ -83,7 +83,7 @@ def _has_place(name: str, stuck: Collection[str], room: ByMemory) -> bool:
 
 @attrs.frozen
 class _Staying:
-    """One who cannot be moved."""
+    """A model that cannot be moved."""
 
     entry: Entry
     is_awake: bool
@@ -94,14 +94,14 @@ class _Staying:
 
 
 def _stays(model: Snapshot, stuck: Collection[str]) -> bool | None:
-    """Return whether one who cannot be moved is awake; None of others, and of who holds nothing."""
+    """Return whether a model that cannot be moved is awake; None if it can, or holds nothing."""
     if model.model in stuck or (model.pin and model.stays):
         return True
     return False if model.pin and model.state in SLEEPS else None
 
 
 def _could_be(entry: Entry, staying: Sequence[_Staying], room: ByMemory) -> bool:
-    """Whether there is a place on some GPUs beside those that cannot be moved."""
+    """Whether there is a place on some GPUs beside the models that cannot be moved."""
     if any(room.free(gpu) is None for gpu in entry.gpus):
         return False
     awake = [one.entry for one in staying if one.is_awake]
@@ -115,7 +115,7 @@ def _could_be(entry: Entry, staying: Sequence[_Staying], room: ByMemory) -> bool
 
 
 def _missing(name: str, room: ByMemory, held: Mapping[str, Snapshot]) -> str:
-    """Say what a model needs, and of each device who has it."""
+    """Say what a model needs, and for each device what holds it."""
     model, space = room.models[name], room.space
     gpus = (
         (model.gpus or tuple(space.gpus)) if model.need.gpus and model.need.known.gpus != () else ()
@@ -128,7 +128,7 @@ def _missing(name: str, room: ByMemory, held: Mapping[str, Snapshot]) -> str:
 
 
 def _device(device: str, room: ByMemory, held: Mapping[str, Snapshot]) -> str:
-    """Say of what size a device is, and who holds it that cannot be moved."""
+    """Say how large a device is, and which models hold it that cannot be moved."""
     space = room.space
     said = [f"of {size(space.whole.get(device, 0))} on {space.title(device)}"]
     for other, model in held.items():
@@ -140,7 +140,7 @@ def _device(device: str, room: ByMemory, held: Mapping[str, Snapshot]) -> str:
         elif amount:
             said.append(f"{_holder(other, model, room.now)} holds {size(amount)}")
     if others := space.others.get(device, 0):
-        said.append(f"{size(others)} are held by others than models")
+        said.append(f"{size(others)} are held by other programs")
     return ", ".join(said)
 
 

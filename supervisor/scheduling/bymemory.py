@@ -1,7 +1,7 @@
-"""Who must make room for whom by the memory there is: a pure function beside groups and matrix.
+"""Which models make room for which, by memory: a pure function, as groups and matrix are.
 
-Owns who runs beside whom, and on which GPU a model comes up. The cheapest set itself is
-`room.victims`'; what a model is taken to hold, `ledger`'s; what it costs to move it, `losses`'.
+Owns which models run together, and on which GPU a model runs. `room.victims` finds the cheapest
+set. `ledger` says what a model is assumed to hold, and `losses` what a move costs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HALF_ASLEEP = SLEEPS - {State.ASLEEP}
 
 @attrs.frozen
 class Seat:
-    """A place for a model: its GPUs, and who leaves for it there."""
+    """A place for a model: its GPUs, and the models that make room for it there."""
 
     gpus: tuple[str, ...]
     eviction: Eviction = attrs.field(factory=Eviction)
@@ -35,16 +35,16 @@ class Seat:
 
 @attrs.define(eq=False)
 class ByMemory(Rivals):
-    """What memory there is, for one decision.
+    """The memory that there is, for one decision.
 
     Attributes:
-        models: all that run, sleep, or are waited for.
-        space: that they may hold.
+        models: all models that run, sleep, or are waited for.
+        space: the memory that they may hold.
         now: on Trio's clock.
-        max_wait: seconds that one in use keeps others waiting at most; 0 is without end.
-        usual: what a step costs that was never measured of a model.
-        ledger: what models hold, of who keeps that from one decision to the next; then `models`
-            needs to tell only on demand of sleepers that nobody wants.
+        max_wait: seconds that a model in use keeps others waiting at most; 0 is no limit.
+        usual: the usual costs of steps, for steps that were never measured of a model.
+        ledger: what models hold, if the caller keeps that between decisions; then `models` needs
+        unwanted sleepers only on demand.
     """
 
     models: Mapping[str, Snapshot]
@@ -76,12 +76,12 @@ class ByMemory(Rivals):
         return seat.eviction.all if seat else None
 
     def claim(self, name: str) -> None:
-        """Keep the GPUs that were found for it."""
+        """Keep the GPUs that were found for the model."""
         if seat := self._found.get(name):
             self._sit(name, seat.gpus)
 
     def must_end(self, name: str, rival: str) -> bool:
-        """Whether its end is part of the cheapest set."""
+        """Whether the rival's end is part of the cheapest set."""
         seat = self._found.get(name)
         return seat is not None and rival in seat.eviction.ended
 
@@ -92,13 +92,13 @@ class ByMemory(Rivals):
         return self._could_move(name, plan.running, plan.claimed)
 
     def places(self, name: str) -> Sequence[tuple[str, ...]]:
-        """Return where a model could be, be it after its end."""
+        """Return where a model could be, including places that it can use only after its end."""
         model = self.models[name]
         more = starts_of(model.need, self.space) if self._sits_badly(name) else ()
         return [*self._places(model), *more]
 
     def entry(self, name: str, gpus: tuple[str, ...]) -> Entry:
-        """Return what a model is taken to hold on some GPUs."""
+        """Return what a model is assumed to hold on some GPUs."""
         return self._ledger.entry(self.models[name], gpus)
 
     def free(self, device: str) -> int | None:
@@ -112,14 +112,14 @@ class ByMemory(Rivals):
         return self._best(name, starts_of(model.need, self.space), running, fixed) is not None
 
     def _sits_badly(self, name: str) -> bool:
-        """Whether it is where it does not run, and could start elsewhere."""
+        """Whether it does not run where it is, and could start elsewhere."""
         model = self.models[name]
         return bool(model.gpus) and (model.state is State.ASLEEP or model.is_ending)
 
     def is_in_the_way(self, name: str, holding: frozenset[str]) -> bool:
-        """Whether it does not fit beside all that they hold now."""
+        """Whether it does not fit beside what all of these hold now."""
         model = self.models[name]
-        if model.is_ending:  # it starts anew after that, perhaps elsewhere
+        if model.is_ending:  # it starts again after that, perhaps elsewhere
             return True
         if model.wish is Wish.SERVE and model.state in IN_MOTION:  # it has its place
             return False
@@ -131,32 +131,32 @@ class ByMemory(Rivals):
         return True
 
     def gpus(self, name: str) -> tuple[str, ...]:
-        """Return where it was found to fit."""
+        """Return the GPUs on which it was found to fit."""
         return self._seats.get(name, ())
 
     def _sit(self, name: str, gpus: tuple[str, ...]) -> None:
         if gpus != (self._seats.get(name) or self.models[name].gpus):
-            for crowd in self._ledger.crowds:  # it may be in them, elsewhere
+            for crowd in self._ledger.crowds:  # it may be counted there in another place
                 crowd.stale.add(name)
             self._tenants.clear()
         self._seats[name] = gpus
 
-    # Where a model fits, and who leaves for it.
+    # Where a model fits, and which models make room for it.
 
     def seat(
         self, name: str, running: frozenset[str], fixed: frozenset[str] = frozenset()
     ) -> Seat | None:
-        """Return the best place for a model; None if there is none, whoever leaves.
+        """Return the best place for a model; None if there is none, whichever models leave.
 
         Args:
             name: the model.
-            running: who is awake then.
-            fixed: who of them cannot be moved.
+            running: the models that are awake then.
+            fixed: those of them that cannot be moved.
         """
         return self._best(name, self._places(self.models[name]), running, fixed)
 
     def _places(self, model: Snapshot) -> Sequence[tuple[str, ...]]:
-        """Return the sets of GPUs that a model can come up on; a server keeps its own."""
+        """Return the sets of GPUs that a model can use; a server keeps its own."""
         if model.state not in ENDED and model.gpus:
             return [model.gpus]
         return starts_of(model.need, self.space)
@@ -169,13 +169,13 @@ class ByMemory(Rivals):
         fixed: frozenset[str],
         crowd: Crowd | None = None,
     ) -> Seat | None:
-        """Return the place where least is lost; of those without loss the one that fits best."""
+        """Return the place with the least loss; among places without loss, the best fit."""
         beside = running - {name} if name in fixed or self.models[name].pin else running
         crowd = self._gathered(crowd or self._ledger.planned, beside, fixed)
         before = self._lacks_without(name, crowd)
         best: tuple[Rank, Seat] | None = None
         for gpus in places:
-            if not self._free.keys() >= set(gpus):  # one of them is gone
+            if not self._free.keys() >= set(gpus):  # one of the GPUs is gone
                 continue
             entry = self._ledger.entry(self.models[name], gpus)
             lacks = before.copy()
@@ -199,7 +199,7 @@ class ByMemory(Rivals):
         beside: frozenset[str],
         below: Cost,
     ) -> Eviction | None:
-        """Return who leaves for a model on some GPUs; None if that is not enough, or too dear."""
+        """Return who makes room on some GPUs; None if that is not enough, or too expensive."""
         if crowd.taken.keys() & entry.devices or crowd.fixed.keys() & entry.alone:
             return None
         if _fits(entry, lacks, crowd):
@@ -210,15 +210,15 @@ class ByMemory(Rivals):
         return cheapest(near, entry.wanted, lacks, below)
 
     def _spoils(self, entry: Entry, lacks: Mapping[str, int]) -> tuple[bool, float]:
-        """Return what a model spoils on its GPUs: sleepers' room to wake, and large holes."""
+        """Return what a model spoils on its GPUs: sleepers' room to wake, and large gaps."""
         homes = self._ledger.homes
         left = {gpu: 0 if entry.alone else -lacks[gpu] for gpu in entry.gpus}
         misses = any(homes[gpu] > max(0, room) for gpu, room in left.items())
-        free = sum(lacks[gpu] for gpu in entry.gpus)  # all of one: the emptiest
+        free = sum(lacks[gpu] for gpu in entry.gpus)  # for a whole GPU: the emptiest
         return misses, free if entry.alone else sum(left.values())
 
     def _gathered(self, crowd: Crowd, running: frozenset[str], fixed: frozenset[str]) -> Crowd:
-        """Let all be in a crowd who hold memory then."""
+        """Update a crowd so that all models that hold memory then are in it."""
         for name in crowd.differs(running, fixed):
             crowd.take(name)
             is_awake = name in running
@@ -231,7 +231,7 @@ class ByMemory(Rivals):
         return crowd
 
     def _lacks_without(self, name: str, crowd: Crowd) -> dict[str, int]:
-        """Return what each device lacks if the one who comes holds nothing; of room less than 0."""
+        """Return what each device lacks without the newcomer's memory; free room is below 0."""
         member, held, asleep = crowd.members.get(name), crowd.held, self._ledger.held
         lacks = {d: held[d] + asleep[d] - amount for d, amount in self._free.items()}
         own = self._ledger.rest(name) if member is None else member.holds
@@ -248,7 +248,7 @@ class ByMemory(Rivals):
         crowd: Crowd,
         running: frozenset[str],
     ) -> list[Tenant]:
-        """Return who can be moved and matters: who holds what is missing, or must be elsewhere."""
+        """Return the movable models that matter: they hold missing memory, or must be elsewhere."""
         short = {d for d, amount in entry.holds.items() if amount > 0 and lacks[d] > 0}
         near = self._holders(short | entry.alone, crowd, running)
         for device in entry.devices - short:
@@ -262,7 +262,7 @@ class ByMemory(Rivals):
     def _holders(
         self, devices: Iterable[str], crowd: Crowd, running: frozenset[str]
     ) -> dict[Who, None]:
-        """Return who can be moved and holds any of these devices."""
+        """Return the movable models that hold memory of these devices."""
         near = {who: None for device in devices for who in crowd.on[device]}
         near |= {
             (other, False): None
@@ -279,7 +279,7 @@ class ByMemory(Rivals):
             if other != name
         ]
 
-    # What a model is taken to hold, and what it costs to move it.
+    # What a model is assumed to hold, and what it costs to move it.
 
     def _entry(self, model: Snapshot) -> Entry:
         return self._ledger.entry(model, self._seats.get(model.model) or model.gpus)
@@ -312,7 +312,7 @@ class ByMemory(Rivals):
 
 
 def _fits(entry: Entry, lacks: Mapping[str, int], crowd: Crowd) -> bool:
-    """Whether a model fits as it is; where it wants all of a device, that is looked at closer."""
+    """Whether a model fits as things are; if it wants a whole device, a closer look is needed."""
     if entry.alone or any(lacks[d] > 0 for d, amount in entry.holds.items() if amount > 0):
         return False
     return not any(crowd.alone[device] for device in entry.devices)

@@ -1,6 +1,6 @@
-"""What a decision is made from, and what it says should happen: who waits, who comes, who leaves.
+"""What a decision is made from, and what it says should happen: who waits, runs, or makes room.
 
-Owns these facts. How they are found is `turns`'.
+Owns these facts. `turns` makes the decisions.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from supervisor.states.table import Wish
 
 @attrs.frozen(kw_only=True)
 class Demand:
-    """All who wait for one model.
+    """All requests that wait for one model.
 
     Attributes:
         model: its id.
-        since: when the first of them came, on Trio's clock.
-        count: how many they are.
-        priority: of the model; higher goes first.
-        turn: where it stands on the account of turns of API keys; lower goes first.
+        since: when the first request came, on Trio's clock.
+        count: how many requests wait.
+        priority: the model's priority; higher goes first.
+        turn: its position on the account of API keys' turns; lower goes first.
     """
 
     model: str
@@ -34,12 +34,12 @@ class Demand:
 
 @attrs.frozen(kw_only=True)
 class Patience:
-    """How long those who wait, and those who are served, bear with each other, in seconds.
+    """How long waiting requests and requests in flight tolerate each other, in seconds.
 
     Attributes:
-        max_wait: behind a model in use, until that is closed for newcomers; 0 is without end, as in
-            llama-swap.
-        min_active: that a model which came up is kept, even if it is idle and others wait.
+        max_wait: the wait behind a model in use, until that model is closed for newcomers; 0 is no
+        limit, as in llama-swap.
+        min_active: how long a model is kept after it became ready, even if idle while others wait.
     """
 
     max_wait: float = 10
@@ -51,14 +51,14 @@ class Decision:
     """What should happen now.
 
     Attributes:
-        admit: models whose waiters all get a lease.
+        admit: models whose waiting requests all get a lease.
         wishes: what to ask of which model server.
-        closed: models that serve, but let nobody in any more.
-        cut: models whose requests have held up others for longer than they may.
-        gpus: where models are to come up that are asked to serve, if that is chosen.
-        causes: for each model that is asked to rest or to end, the one that needs its room.
-        behind: for each model that is waited for, those that keep it from its turn.
-        closing: when these will be closed for newcomers at the latest, on Trio's clock.
+        closed: models that serve, but accept no newcomers.
+        cut: models whose requests have delayed others for longer than they may.
+        gpus: the GPUs for models that are asked to serve, if these are chosen.
+        causes: for each model that is asked to rest or to end, the model that needs its room.
+        behind: for each model that is waited for, the models that keep it from its turn.
+        closing: when these models are closed for newcomers at the latest, on Trio's clock.
         until: when to decide again, even if nothing has happened by then.
     """
 

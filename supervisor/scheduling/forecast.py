@@ -1,7 +1,7 @@
 """When a model will be ready, as far as is known: a pure function of learned times and the queue.
 
-Owns the estimate, and how sure it is. Who goes first is decided by `turns`; how long the steps of a
-model take is learned in `states/snapshot`.
+Owns the estimate, and how sure it is. `turns` decides who goes first. `states/snapshot` learns how
+long the steps of a model take.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from supervisor.states.table import (
 )
 
 LEAST_LEFT = 0.1
-"""Of a step's learned time: what is left of one that takes longer than that."""
+"""Share of a step's learned time that is assumed to be left if the step takes longer than that."""
 LEAST_TOLD = 0.02
-"""The same of a step whose server tells how much of it is done."""
-ENOUGH_DONE = 0.05  # of a step; less of it says little about the rest
+"""The same for a step whose server tells how much of it is done."""
+ENOUGH_DONE = 0.05  # share of a step; less says little about the rest
 
 _Step = Literal["start", "stop", "sleep", "wake"]
 NOTHING: Mapping[str, float] = {}
@@ -39,9 +39,9 @@ class Forecast:
     """When a model will be ready.
 
     Attributes:
-        seconds: until then; 0 where it serves.
-        measured: the number of measurements that the least known part stands on; 0 where it stands
-            on none, since the model serves, or its server tells how far it has come.
+        seconds: the time until then; 0 if the model serves.
+        measured: the number of measurements behind the least known part; 0 without measurements,
+        since the model serves, or its server tells how much is done.
     """
 
     seconds: float
@@ -74,23 +74,22 @@ def forecast(
     shares: Mapping[str, float] = NOTHING,
     closed: frozenset[str] = frozenset(),
 ) -> Forecast | None:
-    """Return when a model will be ready for who asks now; None where a part was never measured.
+    """Return when a model will be ready for a new request; None if a part was never measured.
 
-    The parts are: the steps of who must leave, the swaps of those who go first and cannot run
-    beside it, and its own way up. For how long requests use a model is not known, so what others
-    still use counts as if it were idle: the estimate is the least that it takes. Who comes later
-    and has priority is not foreseen either.
+    The parts are: the steps of the models that make room, the swaps of models that go first and
+    cannot run beside it, and its own start or wake. How long requests use a model is not known, so
+    models in use count as if they were idle: the estimate is the least time. Later requests with
+    priority are not foreseen either.
 
     Args:
-        model: whose; it is one of the snapshots.
-        snapshots: how it stands, all that are waited for, and all that hold memory.
-        order: the models that are waited for, the first first. One that is not among them would
-            come last.
-        make_room: who must leave for whom.
+        model: the model; it is one of the snapshots.
+        snapshots: the model, all models that are waited for, and all that hold memory.
+        order: the models that are waited for, in order. A model outside this list would come last.
+        make_room: says who must make room for whom.
         now: on Trio's clock.
-        held_back: seconds that models which have failed may not start yet.
-        shares: how much of its present step is done, of models whose server tells it; 0 to 1.
-        closed: models that serve and let nobody in any more, since it is others' turn.
+        held_back: seconds that failed models may not start yet.
+        shares: how much of its present step is done, 0 to 1, for models whose server tells.
+        closed: models that serve but accept no newcomers, since it is others' turn.
     """
     models = {
         name: attrs.evolve(one, wish=Wish.SLEEP) if name in closed else one
@@ -105,7 +104,7 @@ def forecast(
 
 
 def _before(one: Snapshot, snapshots: Mapping[str, Snapshot], order: Sequence[str]) -> list[str]:
-    """Return who goes first: who comes up already, then who came earlier."""
+    """Return the models that go first: those starting or waking, then those requested earlier."""
     if one.serving or _is_coming(one):
         return []
     model = one.model
@@ -124,7 +123,7 @@ class _Course:
     """What will happen, one model after the other.
 
     Attributes:
-        models: how they stand when that much time has passed.
+        models: their states after the time that has passed.
         passed: the time from now until then.
     """
 
@@ -136,7 +135,7 @@ class _Course:
     passed: Forecast = NOW
 
     def bring_up(self, name: str) -> None:
-        """Let all that takes pass until a model serves."""
+        """Add the time until a model serves."""
         one = self.models[name]
         if one.serving:
             return
@@ -151,7 +150,7 @@ class _Course:
         )
 
     def _in_motion(self, one: Snapshot) -> Forecast:
-        """Return what is left of the way up of one that is on it."""
+        """Return the rest of a start or wake that is under way."""
         if one.state is State.QUEUED:
             left = one.queue.until - self.now - self.passed.seconds
             return Forecast(max(0.0, left)).then(_whole(one, "start"))
@@ -161,7 +160,7 @@ class _Course:
         self.passed = self.passed.then(time)
 
     def _rivals(self, name: str) -> list[Snapshot]:
-        """Return who must leave for a model."""
+        """Return the models that must make room for a model."""
         holding = {one.model for one in self.models.values() if one.state in HOLDS_MEMORY}
         rivals = self.make_room(name, frozenset(holding - {name}))
         return [one for one in self.models.values() if one.model in rivals]
@@ -182,7 +181,7 @@ class _Course:
         return Forecast(max(0.0, rival.pin.until - self.now - self.passed.seconds))
 
     def _made_to_leave(self, rival: Snapshot) -> Forecast:
-        if rival.state is State.ASLEEP:  # what its sleep leaves is in the way
+        if rival.state is State.ASLEEP:  # what its sleep has left is in the way
             return _whole(rival, "stop")
         return self._way_out(rival)
 
@@ -201,7 +200,7 @@ class _Course:
         return awake.then(_whole(one, "sleep"))
 
     def _left(self, one: Snapshot, step: _Step) -> Forecast:
-        """Return what is left of a step that is under way, of which something is always left."""
+        """Return the rest of a step that is under way; some of it is always left."""
         whole, least = _whole(one, step), LEAST_LEFT
         ran, share = max(0.0, self.now - one.since), self.shares.get(one.model, 0.0)
         if share > ENOUGH_DONE and ran:
@@ -218,12 +217,12 @@ def _whole(one: Snapshot, step: _Step) -> Forecast:
 
 
 def _is_coming(one: Snapshot) -> bool:
-    """Whether it comes up: the room for it is made."""
+    """Whether it starts or wakes: the room for it is made."""
     return one.state in IN_MOTION and one.wish is Wish.SERVE and not one.leaving
 
 
 def _will_sleep(one: Snapshot) -> bool:
-    """Whether it sleeps, or will if it is to make room now; else it stops, or has no process."""
+    """Whether it sleeps, or would sleep to make room; otherwise it stops, or has no process."""
     if one.state in ENDED | BEFORE_READY | {State.STOPPING} or one.leaving:
         return False
     if one.state in (State.FALLING_ASLEEP, State.ASLEEP):

@@ -1,7 +1,7 @@
-"""Tells when models will be ready, from how everything stands.
+"""Tells when models will be ready, from the present state of everything.
 
-Owns for how long an answer is told again, and behind how many models nothing is foretold. The
-estimate is `forecast`'s.
+Owns how long an answer is reused, and behind how many models there is no forecast. `forecast` makes
+the estimate.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from supervisor.scheduling.apart import Rooms
 from supervisor.scheduling.forecast import NOW, Forecast, forecast
 from supervisor.scheduling.outlook import Outlook, Rules
 
-FORETOLD_FOR = 0.25  # seconds for which a forecast is told again
-MOST_BEFORE, MOST_BEFORE_BY_MEMORY = 20, 5  # models that go first; behind more nothing is foretold
+FORETOLD_FOR = 0.25  # seconds for which a forecast is reused
+MOST_BEFORE, MOST_BEFORE_BY_MEMORY = 20, 5  # models that go first; behind more there is no forecast
 
 
 @attrs.define(eq=False)
 class Foretelling:
-    """What was foretold a moment ago, and how to foretell more.
+    """The last forecasts, and how to make new ones.
 
     Attributes:
         servers: all model servers by id.
@@ -40,13 +40,13 @@ class Foretelling:
         closed: frozenset[str],
         rules: Rules,
     ) -> Forecast | None:
-        """Return when a model would be ready for who asks now; None if that is not known.
+        """Return when a model would be ready for a new request; None if that is not known.
 
         Args:
             model: its id.
-            demands: returns the models that are waited for, the first to come up first.
-            closed: models that serve, but let nobody in any more.
-            rules: what the operator says about who goes when.
+            demands: returns the models that are waited for, in order.
+            closed: models that serve, but accept no newcomers.
+            rules: the operator's rules about the order.
         """
         if self.servers[model].is_serving and model not in closed:
             return NOW

@@ -1,7 +1,7 @@
-"""How all models stand when something is decided, and by what rules it is.
+"""The state of all models when something is decided, and the rules of the decision.
 
-Owns what of a configuration decisions heed, the choice between fixed rules and memory, and what a
-decision is given of either. Nothing is decided here.
+Owns which parts of a configuration affect decisions, the choice between fixed rules and memory, and
+what a decision is given of either. Nothing is decided here.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ ONE_AT_A_TIME = "one at a time"
 
 @attrs.frozen(kw_only=True)
 class Rules:
-    """What an operator says about who goes when.
+    """The operator's rules about who goes when.
 
     Attributes:
-        make_room: who must leave for whom, where memory does not say that.
-        rule: the same, of models that run at one place.
-        patience: how long one waits for another.
-        priorities: by model id; 0 without.
+        make_room: says who must make room for whom, unless memory decides that.
+        rule: the same, for models that run in one place.
+        patience: how long requests wait for others.
+        priorities: by model id; 0 if a model is missing.
         max_queue: requests that may wait, for all models together; 0 is no limit.
-        memory: what models may have, where that says who must leave for whom.
-        word: for what says who must leave for whom.
-        shares: of turns, by the name of an API key; empty if no key has a name.
+        memory: what models may use, if memory decides who must make room for whom.
+        word: the name of what decides who must make room for whom.
+        shares: shares of turns, by the name of an API key; empty if no key has a name.
         homes: the allocation of each model that runs in a cluster.
     """
 
@@ -81,7 +81,7 @@ def rules_for(config: Config) -> Rules:
 
 
 def word_for(config: Config) -> str:
-    """Return what says who may run beside whom, in a word."""
+    """Return the name of what decides which models run together."""
     rules = rules_of(config)
     if rules.memory:
         return "memory"
@@ -93,10 +93,10 @@ class Outlook:
     """All models at one moment.
 
     Attributes:
-        models: how those stand that are wanted, run, or matter for the memory that they hold.
-        rivals: says who must leave for whom.
-        usual: what a step takes that was never measured of a model.
-        rules: what the operator says.
+        models: the models that are wanted, run, or hold memory that matters.
+        rivals: says who must make room for whom.
+        usual: the usual costs of steps, for steps that were never measured of a model.
+        rules: the operator's rules.
     """
 
     models: Mapping[str, Snapshot]
@@ -112,7 +112,7 @@ class Outlook:
         rules: Rules,
         rooms: Rooms,
     ) -> Outlook:
-        """Look at the models; those at rest that nobody wants matter only for what sleep leaves."""
+        """Take the models' snapshots; unwanted models at rest matter only for what sleep leaves."""
         by_memory, now = rules.memory is not None, trio.current_time()
         models = {
             name: server.snapshot()
@@ -137,7 +137,7 @@ class Outlook:
 
     @property
     def make_room(self) -> MakeRoom:
-        """Who must leave for whom, as a function of who runs."""
+        """Who must make room for whom, as a function of which models run."""
 
         def make_room(wanted: str, running: frozenset[str]) -> frozenset[str]:
             room = self._room_of(wanted)
@@ -149,7 +149,7 @@ class Outlook:
         return self.rules.make_room if self.rules.memory is None else make_room
 
     def _room_of(self, name: str) -> ByMemory | None:
-        """Return what memory there is for a model, if that says who makes room for it."""
+        """Return the memory for a model, if memory decides who makes room for it."""
         rivals = self.rivals.at(name) if isinstance(self.rivals, Apart) else self.rivals
         return rivals if isinstance(rivals, ByMemory) else None
 

@@ -1,8 +1,8 @@
 """Who must make room for whom, as a pure function of the configuration: groups, or a matrix.
 
 Owns these rules, whose results are llama-swap's, and the form in which a decision asks any rule.
-The answers of what memory there is are in `bymemory`. Whether room is made by sleeping or by
-stopping, and when, is decided elsewhere.
+`bymemory` answers by memory. Whether a model makes room by sleeping or by stopping, and when, is
+decided elsewhere.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from configschema.rules.routing import Rules
 from supervisor.states.snapshot import Snapshot
 
 MakeRoom = Callable[[str, frozenset[str]], frozenset[str]]
-"""Of the models that run, those that must leave before the wanted one may come up."""
-REMEMBERED = 4096  # answers; the same few questions are asked over and over
-MOST_WRITTEN_OUT = 200_000  # alternatives; of more, each question makes its own
+"""Returns those of the running models that must leave before the wanted one starts or wakes."""
+REMEMBERED = 4096  # answers; the same few questions are asked again and again
+MOST_WRITTEN_OUT = 200_000  # alternatives; if there are more, each question makes its own
 
 
 def one_at_a_time(wanted: str, running: frozenset[str]) -> frozenset[str]:
@@ -34,7 +34,7 @@ def placement_of(config: Config) -> MakeRoom:
 
 
 def placement_for(rules: Rules) -> MakeRoom:
-    """Return what some rules come down to, be they in effect or not."""
+    """Return the function that these rules define, whether they are in effect or not."""
     sets = sets_of(rules.matrix) if rules.matrix else None
     if rules.matrix and sets:
         rule: MakeRoom = _ByMatrix.of(sets, rules.matrix).leaving
@@ -48,16 +48,16 @@ def placement_for(rules: Rules) -> MakeRoom:
 
 @attrs.frozen
 class _ByGroups:
-    """The groups: `homes` is the group of each model that is in one."""
+    """The groups: `homes` is the group of each model that is in a group."""
 
     homes: Mapping[str, Group]
-    others: Group  # all models in no group are together in this one
+    others: Group  # the group of all models that are in no other group
 
     def leaving(self, wanted: str, running: frozenset[str]) -> frozenset[str]:
         """Return members of its own group that cannot stay, and those of others, if exclusive.
 
-        A group that is not exclusive stops no other, not even an exclusive one: as in llama-swap,
-        two such groups can meet in one order and not in the other.
+        A group that is not exclusive stops no other group, not even an exclusive one. As in
+        llama-swap, two such groups can run together in one order of requests and not in the other.
         """
         home = self.homes.get(wanted, self.others)
         return frozenset(
@@ -78,10 +78,10 @@ class _ByMatrix:
 
     Attributes:
         sets: what may run together.
-        costs: what it costs to make a model leave; 1 without.
+        costs: what it costs to make a model leave; 1 if a model is missing.
         models: all models that are in a set.
-        table: for each of them the alternatives that hold it, as bit masks over `models`; None
-            if there are too many of them to write out.
+        table: for each model the alternatives that contain it, as bit masks over `models`; None if
+        there are too many to write out.
     """
 
     sets: Sets
@@ -101,16 +101,16 @@ class _ByMatrix:
         return cls(sets, costs, models, table or None)
 
     def leaving(self, wanted: str, running: frozenset[str]) -> frozenset[str]:
-        """Return those outside of the set that holds the wanted model and costs least to reach.
+        """Return the models outside the set with the wanted model that costs least to reach.
 
-        Of sets that cost the same the first counts. A model in no set runs alone.
+        If several sets cost the same, the first counts. A model in no set runs alone.
         """
         others = running - {wanted}
         outside = self._outside_of_each(wanted, others)
         return min(outside, key=self._cost, default=others)
 
     def _outside_of_each(self, wanted: str, others: frozenset[str]) -> list[frozenset[str]]:
-        """Return who is outside of each alternative with the wanted model, each case once."""
+        """Return the models outside each alternative with the wanted model, each case once."""
         if self.table is None:
             relevant = (wanted, *sorted(others))
             found = (mask for _, masks in self.sets.alternatives(relevant) for mask in masks)
@@ -128,17 +128,17 @@ class _ByMatrix:
         return sum(self.costs.get(name, 1) for name in leaving)
 
 
-# What a decision asks, and how a fixed rule answers it.
+# What a decision asks, and how a fixed rule answers.
 
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What a decision has come to when the next one who waits has a turn.
+    """What a decision has so far when the next demand has its turn.
 
     Attributes:
-        running: who will run when all claims are fulfilled.
-        called: who is called already, and has not come up yet.
-        claimed: whose turn has come.
+        running: the models that will run when all claims are fulfilled.
+        called: the models that are called already, and are not ready yet.
+        claimed: the models whose turn has come.
     """
 
     running: frozenset[str]
@@ -147,28 +147,28 @@ class Plan:
 
 
 class Rivals(Protocol):
-    """Says who must leave for whom, for one decision."""
+    """Says who must make room for whom, for one decision."""
 
     def of(self, name: str, plan: Plan) -> frozenset[str] | None:
         """Return who must leave for a model; None if it cannot have its turn now, whoever leaves.
 
-        What was answered for a model holds for it until it is asked again.
+        The answer for a model is valid until the next question about it.
         """
 
     def claim(self, name: str) -> None:
-        """Take note that the room that `of` has found is given to this model."""
+        """Take note that the room found by `of` is given to this model."""
 
     def must_end(self, name: str, rival: str) -> bool:
         """Whether a rival must end for a model, as its sleep would not make the room."""
 
     def must_move(self, name: str, plan: Plan) -> bool:
-        """Whether a model that sleeps cannot wake where it is, and could start elsewhere."""
+        """Whether a sleeping model cannot wake where it is, and could start elsewhere."""
 
     def is_in_the_way(self, name: str, holding: frozenset[str]) -> bool:
-        """Whether somebody who holds memory yet must have left before a model comes up."""
+        """Whether a model that still holds memory must leave before this model starts or wakes."""
 
     def gpus(self, name: str) -> tuple[str, ...]:
-        """Return the GPUs that a model is to come up on; nothing where that is not chosen."""
+        """Return the GPUs that a model is to use; empty if these are not chosen."""
 
 
 @attrs.frozen
@@ -176,15 +176,15 @@ class ByRule(Rivals):
     """A fixed rule.
 
     Attributes:
-        make_room: of the models that run, those that must leave for another.
-        models: how all of them stand.
+        make_room: returns, of the models that run, those that must leave for another.
+        models: all models.
     """
 
     make_room: MakeRoom
     models: Mapping[str, Snapshot]
 
     def of(self, name: str, plan: Plan) -> frozenset[str] | None:
-        """Return whom the rule names, and who is called already and would make it leave."""
+        """Return the models that the rule names, and called models that would make it leave."""
         callers = (
             other
             for other in plan.called - {name}
@@ -196,7 +196,7 @@ class ByRule(Rivals):
         return None if any(self.models[rival].pin for rival in rivals) else rivals
 
     def _leaving(self, name: str, running: frozenset[str]) -> frozenset[str]:
-        """Return whom the rule names; of a matrix's sets one with all that are pinned, if any."""
+        """Return the models that the rule names; in a matrix, prefer a set with all pinned ones."""
         found = self.make_room(name, running)
         staying = {one for one in running if self.models[one].pin}
         if staying.isdisjoint(found) or self.make_room(name, frozenset(staying)):
@@ -207,19 +207,19 @@ class ByRule(Rivals):
         return running - staying
 
     def _disturbs_a_claim(self, name: str, plan: Plan) -> bool:
-        """Whether somebody whose turn it is would make this model leave."""
+        """Whether a model whose turn has come would make this model leave."""
         together = plan.running | {name}
         return any(name in self.make_room(claim, together - {claim}) for claim in plan.claimed)
 
     def claim(self, name: str) -> None:
-        """Need no note: a rule says the same again."""
+        """Do nothing: a rule gives the same answer again."""
 
     def must_end(self, name: str, rival: str) -> bool:
-        """Let all sleep that can."""
+        """Return False: every model that can sleep may sleep."""
         return False
 
     def must_move(self, name: str, plan: Plan) -> bool:
-        """Know no places."""
+        """Return False: a rule knows no places."""
         return False
 
     def is_in_the_way(self, name: str, holding: frozenset[str]) -> bool:

@@ -1,7 +1,7 @@
 """A place in the queue for a model, which becomes a lease; and the queue of all such places.
 
-Owns the ``async with`` of a caller, and the order of coming. Who is let in, and who is sent away,
-is the scheduler's.
+Owns the ``async with`` of a caller, and the order of arrival. The scheduler decides who is let in
+and who is refused.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from supervisor.states.refusals import SupervisorError
 
 
 class Queue(Protocol):
-    """Who gives leases, one after the other."""
+    """Gives leases, one after the other."""
 
     def join(self, turn: Turn) -> bool:
-        """Queue; return whether that is over already. Raises what refuses at once."""
+        """Queue; return whether the wait is over already. Raises an immediate refusal."""
 
     def leave(self, turn: Turn, *, cut: bool = False) -> None:
         """Give up the place or the lease, whichever it is."""
@@ -33,7 +33,7 @@ class Queue(Protocol):
 class Turn:
     """A place in the queue, then a lease: use it as ``async with``, once.
 
-    Entering waits until the model serves; it goes on serving for as long as the block lasts.
+    Entering waits until the model serves; the model goes on serving for as long as the block lasts.
     """
 
     _queue: Queue
@@ -41,7 +41,7 @@ class Turn:
     asker: Asking = AN_OPERATOR
     since: float = attrs.field(default=0.0, init=False)
     lease: Lease | None = attrs.field(default=None, init=False)
-    answered: trio.Event = attrs.field(init=False)  # there once it is queued
+    answered: trio.Event = attrs.field(init=False)  # set up once the turn is queued
     refusal: SupervisorError | None = attrs.field(default=None, init=False)
 
     async def __aenter__(self) -> ModelServer:
@@ -49,18 +49,18 @@ class Turn:
 
         Raises:
             TooManyRequests: the model's limit is reached; nothing was queued.
-            QueueFull: as many wait as may; nothing was queued.
-            Paused: nobody may wait now; nothing was queued.
-            BackingOff: it fails again and again; nothing was queued.
-            NoRoom: nothing can make room for it.
-            ModelFailed: it could not be brought up.
-            StillHeld: what could not be ended may hold its memory.
-            Unloaded, Removed: an operator stopped it, or took it away, meanwhile.
+            QueueFull: the queue is full; nothing was queued.
+            Paused: no request may wait now; nothing was queued.
+            BackingOff: the model keeps failing; nothing was queued.
+            NoRoom: nothing can make room for the model.
+            ModelFailed: the model could not start or wake.
+            StillHeld: something that could not be ended may hold the model's memory.
+            Unloaded, Removed: an operator stopped the model, or removed it, meanwhile.
         """
         if not self._queue.join(self):
             try:
                 await self.answered.wait()
-            except BaseException:  # cancelled: nobody waits here any more
+            except BaseException:  # cancelled: this turn waits no longer
                 self._queue.leave(self)
                 raise
         if self.refusal is not None:
@@ -72,22 +72,22 @@ class Turn:
         self._queue.leave(self, cut=error is not None)
 
     def leave(self, *, cut: bool = False) -> None:
-        """Give up the place or the lease, whichever it is; `cut` is before the answer's end."""
+        """Give up the place or the lease, whichever it is; `cut` means before the answer's end."""
         self._queue.leave(self, cut=cut)
 
 
 @attrs.frozen(kw_only=True)
 class Queued:
-    """Somebody who waits.
+    """A request that waits.
 
     Attributes:
-        model: that is waited for.
-        asker: who waits.
-        since: when that began, on Trio's clock.
-        place: of the model among those that are waited for; 1 is first.
-        behind: those that keep the model from its turn.
-        closing: when these are closed for newcomers at the latest, on Trio's clock; infinity is
-            not known.
+        model: the model that it waits for.
+        asker: the caller.
+        since: when the wait began, on Trio's clock.
+        place: the model's place among those that are waited for; 1 is first.
+        behind: the models that keep this model from its turn.
+        closing: when these are closed for newcomers at the latest, on Trio's clock; infinity if
+        that is not known.
     """
 
     model: str
@@ -104,10 +104,10 @@ def _at_once(_: Turn) -> float:
 
 @attrs.define(eq=False)
 class WaitingList:
-    """All who wait, for any model.
+    """All turns that wait, for any model.
 
     Attributes:
-        turns: in the order of their coming.
+        turns: in the order of arrival.
     """
 
     turns: list[Turn] = attrs.field(factory=list, init=False)
@@ -122,42 +122,42 @@ class WaitingList:
         return turn in self.turns
 
     def add(self, turn: Turn) -> None:
-        """Queue somebody, from now on."""
+        """Queue a turn, from now on."""
         turn.since, turn.answered = trio.current_time(), trio.Event()
         self.turns.append(turn)
         turn.server.usage.add_waiter()
 
     def remove(self, turn: Turn) -> None:
-        """Let somebody wait no longer."""
+        """Take a turn out of the queue."""
         self.turns.remove(turn)
         turn.server.usage.remove_waiter()
 
     def take(self, models: Container[str]) -> list[Turn]:
-        """Let nobody wait for these models any longer, and return who did."""
+        """Take all turns for these models out of the queue, and return them."""
         return self.let_go([turn for turn in self.turns if turn.server.model.id in models])
 
     def let_go(self, taken: list[Turn]) -> list[Turn]:
-        """Let these wait no longer, and return them."""
+        """Take these turns out of the queue, and return them."""
         for turn in taken:
             self.remove(turn)
         return taken
 
     def of(self, model: str) -> list[Turn]:
-        """Return who waits for a model, in the order of their coming."""
+        """Return the turns for a model, in the order of arrival."""
         return [turn for turn in self.turns if turn.server.model.id == model]
 
     def first(self, model: str) -> Turn | None:
-        """Return who has waited for a model the longest."""
+        """Return the turn that has waited for a model the longest."""
         return next((turn for turn in self.turns if turn.server.model.id == model), None)
 
     def demands(
         self, priorities: Mapping[str, int], start_of: Callable[[Turn], float] = _at_once
     ) -> dict[str, Demand]:
-        """Return what is waited for, in the order of coming.
+        """Return what is waited for, in the order of arrival.
 
         Args:
-            priorities: by model id; 0 without.
-            start_of: says when the turn of somebody begins.
+            priorities: by model id; 0 if a model is missing.
+            start_of: says when a turn begins on the account of API keys.
         """
         found: dict[str, Demand] = {}
         for turn in self.turns:

@@ -1,7 +1,7 @@
-"""Looks at the memory of the machine where that says who runs, and learns what models hold of it.
+"""Measures the machine's memory if memory decides who runs, and learns what models hold of it.
 
-Owns when it is looked at: after each step that changes it, before a decision if the last look is
-old, and now and then while models are used. What follows from a look is decided in `turns`.
+Owns when it is measured: after each step that changes it, before a decision if the last look is
+old, and at intervals while models are used. `turns` decides what follows.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from supervisor.states.table import ENDED, HOLDS_MEMORY, IN_MOTION, State
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
 GIB, MIB = 1 << 30, 1 << 20
-FRESH = 1.0  # seconds for which strangers are taken to hold what they held
+FRESH = 1.0  # seconds for which strangers are assumed to hold what they held
 LOOKS_EVERY = 2.0  # seconds between looks while models are used, which may grow
 LONGEST_LOOK = 5.0  # seconds; a driver may hang
 UNKNOWN_SIZE = 1 << 60  # bytes
 LITTLE = 64 * MIB  # on a GPU: less than a context of CUDA
-MOST_OF_A_DRIVER = 1 * GIB  # what it takes of a GPU itself, and more
-LEFT_TO_THE_HOST = 0.05  # of its memory, where no key says how much models may have
+MOST_OF_A_DRIVER = 1 * GIB  # more than what a driver itself takes of a GPU
+LEFT_TO_THE_HOST = 0.05  # share of host memory, if no key says how much models may use
 
 Take = Callable[[Mapping[str, int]], Awaitable[Survey]]
 
 
 @attrs.define(eq=False)
 class RoomKeeper:
-    """What memory there is, and what each model holds of it.
+    """The memory that there is, and what each model holds of it.
 
     Attributes:
         servers: all model servers by id.
-        rules: what models may have; None where another rule says who runs.
+        rules: what models may use; None if another rule decides who runs.
         on_look: called after each look.
-        take: looks.
-        space: as it was seen last.
+        take: takes a look.
+        space: the memory as it was last seen.
     """
 
     servers: Mapping[str, ModelServer]
@@ -75,9 +75,9 @@ class RoomKeeper:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the last look tells how it is now."""
+        """Whether the last look is still valid."""
         if self._is_stuck and self._has_seen:
-            return True  # a driver hangs: what was seen before it did must do
+            return True  # a driver hangs: the last measurements must do
         if self._began_at < self._changed_at or not self._has_seen:
             return False
         counts_strangers = self.space.gpus or (self.rules and self.rules.host_memory is None)
@@ -88,7 +88,7 @@ class RoomKeeper:
         return bool(self.space.whole)
 
     def refresh(self) -> None:
-        """Look again soon."""
+        """Ask for a look soon."""
         self._wanted.set()
 
     def used(self) -> None:
@@ -97,23 +97,23 @@ class RoomKeeper:
             self.refresh()
 
     def change(self, rules: MemoryRules | None) -> None:
-        """Let other rules hold; nothing is decided by them before the next look."""
+        """Apply other rules; no decision uses them before the next look."""
         self.rules, self._changed_at = rules, trio.current_time()
         self._unknown.clear()
         self.refresh()
 
     def changed(self, server: ModelServer) -> None:
-        """Take note that a model has taken memory, or given it back."""
+        """Take note that a model has taken memory, or freed some."""
         if self.rules is None or server.at.state not in (State.READY, State.ASLEEP, *ENDED):
             return
-        if server.at.state is State.READY:  # what it had was enough
+        if server.at.state is State.READY:  # the memory that it had was enough
             server.known.footprint = server.known.footprint.was_enough()
         self._changed_at = trio.current_time()
         self.refresh()
 
     async def run(self) -> None:
-        """Look when that is wanted, for as long as the daemon runs."""
-        self.refresh()  # somebody may wait for the look that has failed, if this is begun anew
+        """Look whenever a look is wanted, for as long as the daemon runs."""
+        self.refresh()  # after an internal error, requests may still wait for the failed look
         while True:
             with trio.move_on_after(self._pause()):
                 await self._wanted.wait()
@@ -135,16 +135,16 @@ class RoomKeeper:
             self._note(seen, rules)
         elif not self._is_stuck:
             log.warning(
-                "Memory could not be looked at: a driver does not answer. Going on with "
-                "what was seen before; look at dmesg and nvidia-smi"
+                "Memory cannot be measured: a driver does not answer. llamadoze goes on with the "
+                "last measurements; check dmesg and nvidia-smi"
             )
         if seen is None and not self._has_seen:
-            self.space = Space(whole={HOST: UNKNOWN_SIZE})  # so that somebody can run at all
+            self.space = Space(whole={HOST: UNKNOWN_SIZE})  # so that a model can run at all
         self._is_stuck = seen is None
         self._began_at, self._ended_at = began, trio.current_time()
 
     async def seen(self) -> Survey | None:
-        """Look; return None if that takes too long, or there is no GPU any more of those known."""
+        """Take a look; return None if it takes too long, or all known GPUs are gone."""
         roots = await self._roots.now()
         with trio.move_on_after(LONGEST_LOOK):
             seen = await self.take(roots)
@@ -166,7 +166,7 @@ class RoomKeeper:
         self.space = self._space(seen, readings, rules)
 
     def _allowed(self, seen: Survey, rules: MemoryRules) -> Sequence[Reading]:
-        """Return the GPUs that models may have; say once which of those named are not there."""
+        """Return the GPUs that models may use; log once which of the named GPUs are missing."""
         if not rules.gpus:
             return seen.readings
         everywhere = [one.device for one in seen.readings]
@@ -175,8 +175,8 @@ class RoomKeeper:
             if found is None and ("", text) not in self._unknown:
                 self._unknown.add(("", text))
                 log.warning(
-                    f"No GPU is called '{text}', which models may have; they get the others that "
-                    "settings.memory.gpus names, or none. nvidia-smi -L tells what they are called"
+                    f"No GPU is called '{text}' (settings.memory.gpus). Models get the other GPUs "
+                    "named there, or none; nvidia-smi -L lists the names"
                 )
         return [one for one in seen.readings if one.device in named.values()]
 
@@ -198,7 +198,7 @@ class RoomKeeper:
             known.footprint = known.footprint.rested().held_asleep(gpus, held.host, trend)
 
     def _told(self, server: ModelServer) -> tuple[str, ...]:
-        """Return the GPUs that a process was told of: one that was adopted may hold nothing now."""
+        """Return the GPUs that a process was told of: an adopted process may hold nothing now."""
         root = self._roots.of(server.model.id)
         told = environment_of(root) if root else b""
         env = told.decode(errors="replace").split("\0")
@@ -218,19 +218,19 @@ class RoomKeeper:
         return Space(whole=whole, others=others, titles=titles)
 
     def _strangers(self, one: Reading, seen: Survey, snapshots: Sequence[Snapshot]) -> int:
-        """Return what others than models hold on a GPU; models that are not told of are guessed."""
+        """Return what other programs hold on a GPU; unmeasured models are estimated."""
         told = {} if one.held is None else seen.held
         ours = 0
         for model in snapshots:
             held = told.get(model.model)
             amount = held.by_gpu.get(one.device.name, 0) if held else 0
-            if held is None or model.state in IN_MOTION:  # its processes may come yet, or be others
+            if held is None or model.state in IN_MOTION:  # its processes may not be there yet
                 amount = max(amount, self._taken(model, one.device.name, one.used))
             ours += amount
         return max(0, one.used - ours)
 
     def _taken(self, model: Snapshot, device: str, used: int) -> int:
-        """Return what a model is taken to hold; of a device that is all its own, what is used."""
+        """Return what a model is assumed to hold; on an exclusive device, everything in use."""
         if model.state not in HOLDS_MEMORY:
             return rest_of(model, model.gpus).get(device, 0) if model.state is State.ASLEEP else 0
         amounts, alone = amounts_of(model.need, model.gpus, self.space)
@@ -241,8 +241,8 @@ class RoomKeeper:
     ) -> tuple[int, int]:
         """Return the host's memory for models, and what others hold of it.
 
-        Of a model only what it cannot give back counts as held by it: the kernel counts as free
-        what it can drop, such as files that are mapped.
+        For a model, only memory that cannot be dropped counts: the kernel counts as free what it
+        can drop, such as mapped files.
         """
         if rules.host_memory is not None:
             return int(rules.host_memory * GIB), 0
@@ -256,10 +256,10 @@ class RoomKeeper:
             ours += own
         return int(total * (1 - LEFT_TO_THE_HOST)), max(0, used - ours)
 
-    # Which GPUs a model is given.
+    # Which GPUs a model gets.
 
     def seat(self, server: ModelServer, gpus: tuple[str, ...]) -> None:
-        """Give a model its GPUs, before it is asked to serve; say so, where it gets all of them."""
+        """Give a model its GPUs before it is asked to serve; log it if it gets whole devices."""
         server.known.gpus = gpus
         where = ", ".join(map(self.space.title, gpus or (HOST,)))
         _, alone = amounts_of(server.known.need(server.model), gpus, self.space)
@@ -267,12 +267,12 @@ class RoomKeeper:
             key = "gpu" if gpus else "host"
             server.at.tell(
                 "info",
-                f"Nobody runs beside it on {where} while it is awake for the first time: what it "
-                f"needs is not known yet. To let others run beside it, guess it: memory.{key}",
+                f"The model has {where} to itself while it is awake for the first time: its need "
+                f"is not known yet. To let others run beside it, set a guess: memory.{key}",
             )
 
     def environment(self, name: str) -> Mapping[str, str]:
-        """Return what a model's process is told of the GPUs that it may use."""
+        """Return the variables that tell a model's process which GPUs it may use."""
         server = self.servers[name]
         if self.rules is None or self._said(server.model) is not None:
             return {}
@@ -303,15 +303,15 @@ class RoomKeeper:
         found = matching(self._devices, name)
         if found is None and self._devices and (model.id, name) not in self._unknown:
             self._unknown.add((model.id, name))
-            text = f"<{model.id}> No GPU that models may have is called '{name}'; it may be on any"
+            text = f"<{model.id}> No GPU for models is called '{name}'; the model may run on any"
             log.warning(text, model=model.id)
         return found
 
 
 def _as_told(one: Reading, seen: Survey) -> Reading:
-    """Return a GPU without who holds it, where the driver cannot name the models' processes.
+    """Return a GPU without its holders if the driver cannot name the models' processes.
 
-    In a container it names those of the host, by pids that mean nothing here, or none at all.
+    In a container, the driver names the host's processes, by pids that mean nothing here, or none.
     """
     if one.held is None or any(held.by_gpu.get(one.device.name) for held in seen.held.values()):
         return one

@@ -1,7 +1,7 @@
-"""What is told of decisions: which model comes up for whom, and who leaves for it, and why now.
+"""What is reported of decisions: which model starts or wakes for whom, who makes room, and why now.
 
-Owns when a decision is a new one: the same is decided over and over until it is done. Deciding is
-`turns`', and doing it the scheduler's.
+Owns when a decision is new: the same decision is made again and again until it is carried out.
+`turns` decides, and the scheduler acts.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ JUST_NOW = 0.5  # seconds
 
 @attrs.define(eq=False)
 class Rulings:
-    """Tells the journal of each ruling once, and again when one more must leave for it.
+    """Tells the journal of each ruling once, and again when one more model must make room.
 
     Attributes:
         servers: all model servers by id.
-        waiting: who waits.
-        journal: is told.
+        waiting: the turns that wait.
+        journal: the journal that is told.
     """
 
     servers: Mapping[str, ModelServer]
@@ -43,7 +43,7 @@ class Rulings:
     _closed: dict[str, tuple[float, int]] = attrs.field(factory=dict, init=False)
 
     def note(self, decision: Decision) -> None:
-        """Note for whom nobody waits any more, and who is closed for newcomers since when."""
+        """Forget rulings that are over; note which models are closed for newcomers, since when."""
         for name in [one for one in self._open if self._is_over(one, decision)]:
             del self._open[name]
             self._firsts.pop(name, None)
@@ -65,13 +65,13 @@ class Rulings:
             self._tell(attrs.evolve(ruling, asker=Asker.of(first.asker), waited=waited))
 
     def why(self, server: ModelServer, wish: Wish, decision: Decision, rule: str) -> Cause:
-        """Return why a wish is decided, and tell of the ruling that it follows from.
+        """Return why a wish is decided, and report the ruling that it follows from.
 
         Args:
-            server: of whom something is wanted.
+            server: the server that the wish is for.
             wish: what is wanted.
-            decision: that says so.
-            rule: what says who may run beside whom, in a word.
+            decision: the decision with this wish.
+            rule: the name of what decides which models run together.
         """
         name = server.model.id
         wanted = decision.causes.get(name, "")
@@ -80,7 +80,7 @@ class Rulings:
         if wish is Wish.SERVE:
             return self._comes(name, server.known.gpus, rule)
         if name in decision.cut or not wanted:
-            text = f"its requests held up others for {seconds(server.limits.drain)} (drainTimeout)"
+            text = f"its requests delayed others for {seconds(server.limits.drain)} (drainTimeout)"
             return Cause(why=Why.DRAIN, text=text, model=wanted)
         return self._leaves(name, wanted, rule)
 
@@ -129,11 +129,11 @@ class Rulings:
     def _why_now(self, model: Snapshot, idle: float, now: float) -> str:
         if closed := self._closed.get(model.model):
             since, users = closed
-            those = "a request that has" if users == 1 else f"{users} requests that have"
+            those = "a request, which has" if users == 1 else f"{users} requests, which have"
             ago = seconds(round(now - since, 1))
             return f"closed for newcomers {ago} before; it had {those} ended since"
         if model.state is not State.READY:
-            return f"nobody waits for it ({model.state.value})"
+            return f"no request waits for it ({model.state.value})"
         if idle < JUST_NOW:
             return "its last request had just ended"
         return f"idle for {seconds(round(idle, 1))}"

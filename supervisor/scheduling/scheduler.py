@@ -1,7 +1,7 @@
 """Who waits for which model, and what is done about it.
 
-Owns the waiting list. `turns.decide` says everything that should happen now; `Scheduler.settle`
-does all of that, and is called after every change and when a time has come.
+Owns the waiting list. `turns.decide` says everything that should happen now. `Scheduler.settle`
+does all of that; it is called after every change and when a time has come.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ BETWEEN_LOOKS = 0.5
 
 @attrs.define(eq=False)
 class Scheduler:
-    """Give leases on model servers.
+    """Gives leases on model servers.
 
     Attributes:
         servers: all model servers by id.
-        rules: in which order, and who beside whom.
+        rules: the order, and which models run together.
         rooms: the memory that there is.
         journal: told of what is decided.
-        paused: whether nobody is let in.
-        waiting: who waits.
+        paused: whether no request is let in.
+        waiting: the turns that wait.
         rulings: what was decided, and why.
         shares: what each API key has had.
     """
@@ -89,7 +89,7 @@ class Scheduler:
         return Foretelling(self.servers, self.rooms)
 
     def change(self, rules: Rules) -> None:
-        """Go on by other rules."""
+        """Apply other rules from now on."""
         self.rules, self.shares.weights = rules, rules.shares
 
     async def run(self) -> None:
@@ -104,7 +104,7 @@ class Scheduler:
         return Turn(self, self.servers[model], asker)
 
     def join(self, turn: Turn) -> bool:
-        """Queue; return whether that is over already. Raises what refuses at once."""
+        """Queue; return whether the wait is over already. Raises an immediate refusal."""
         server = turn.server
         server.usage.note_wanted()
         self._refuse_beyond_limits(server, turn)
@@ -118,7 +118,7 @@ class Scheduler:
         return turn.answered.is_set()
 
     def _lets_in(self, server: ModelServer) -> bool:
-        """Whether a model that serves is open to newcomers; when it closes is known already."""
+        """Whether a serving model accepts newcomers; when it closes is known already."""
         usage, limit = server.usage, server.limits.concurrency
         is_free = usage.in_flight < limit and not usage.waiting
         return is_free and server.model.id not in self._decision.closed
@@ -139,15 +139,15 @@ class Scheduler:
                 raise QueueFull(model, most)
 
     def _is_open(self, server: ModelServer) -> bool:
-        """Whether it serves newcomers; who waits for it waits for a place."""
+        """Whether it serves newcomers; requests that wait for it wait for a place."""
         return server.is_serving and server.model.id not in self._decision.closed
 
     def place(self, model: str) -> int:
-        """Return the place of a model among those that are waited for, 1 is first; 0 is none."""
+        """Return a model's place among those that are waited for, 1 is first; 0 if it is not."""
         return next((n for n, name in enumerate(self._demands(), 1) if name == model), 0)
 
     def queue(self, most: int) -> list[Queued]:
-        """Return who waits, in the order of their coming, so many at most."""
+        """Return the requests that wait, in the order of arrival, up to this many."""
         places = {name: place for place, name in enumerate(self._demands(), 1)}
         behind, closing = self._decision.behind, self._decision.closing
         return [
@@ -164,8 +164,7 @@ class Scheduler:
         ]
 
     def ready_in(self, model: str) -> Forecast | None:
-        """Return when a model would be ready for who asks now; None if that is not known, as in a
-        pause."""
+        """Return when a model would be ready for a new request; None if not known, or paused."""
         if self.paused or model not in self.servers:
             return None
         closed = self._decision.closed
@@ -177,11 +176,11 @@ class Scheduler:
 
     def settle(self) -> None:
         """Do what should happen now. Call after every change."""
-        if self._decision is NOTHING and not self.waiting.turns:  # as it is mostly
+        if self._decision is NOTHING and not self.waiting.turns:  # the usual case
             return
         self._refuse_what_is_held()
         before, self._decision = self._decision, self._decide()
-        if self._decision.until != before.until:  # to move a deadline takes longer than to decide
+        if self._decision.until != before.until:  # moving a deadline takes longer than deciding
             self._pause.deadline = self._decision.until
         if self._decision.closed != before.closed:
             self._closed()
@@ -189,7 +188,7 @@ class Scheduler:
         for model in self._decision.cut:
             server = self.servers[model]
             limit = seconds(server.limits.drain)
-            after = f"requests held up others for {limit} (drainTimeout)"
+            after = f"requests delayed others for {limit} (drainTimeout)"
             log.error(f"<{model}> {after}, stopping it", model=model, reason=after)
         for model, wish in self._decision.wishes.items():
             self._ask(self.servers[model], wish)
@@ -198,20 +197,20 @@ class Scheduler:
             turn.answered.set()
 
     def _admitted(self) -> list[Turn]:
-        """Return who gets a lease: all who wait for a model, or as many as it has places."""
+        """Return the turns that get a lease: all for a model, or as many as it has places."""
         names = dict.fromkeys(turn.server.model.id for turn in self.waiting.turns)
         each = [self.waiting.of(name) for name in names if name in self._decision.admit]
         return [turn for turns in each for turn in self._with_places(turns)]
 
     def _with_places(self, turns: list[Turn]) -> list[Turn]:
         server = turns[0].server
-        if server.model.id in self._decision.closed:  # it came up for those who have waited
+        if server.model.id in self._decision.closed:  # it is for those that waited for its start
             turns = [turn for turn in turns if turn.since <= server.at.ready_since]
         places = max(0, server.limits.concurrency - server.usage.in_flight)
         return self.shares.next_of(server.model.id, turns, places)
 
     def _ask(self, server: ModelServer, wish: Wish) -> None:
-        """Tell a model server what is decided, and the log for whom one makes room."""
+        """Tell a model server what is decided, and log for which model it makes room."""
         model = server.model.id
         wanted = self._decision.causes.get(model)
         if wanted and server.wanted.wish is Wish.SERVE:
@@ -224,7 +223,7 @@ class Scheduler:
         server.wish(wish, self.rulings.why(server, wish, self._decision, self.rules.word))
 
     def _refuse_what_is_held(self) -> None:
-        """Send away who needs the room of what could not be ended."""
+        """Refuse requests that need the room of something that could not be ended."""
         left = {name: one.at.left for name, one in self.servers.items() if one.at.left}
         for name in self._demands() if left else ():
             others = frozenset() if self.rules.memory else frozenset(left)
@@ -255,15 +254,15 @@ class Scheduler:
         return attrs.evolve(decision, until=min([decision.until, *starts, *again]))
 
     def _until_memory_is_seen(self, demands: Iterable[str]) -> Decision:
-        """Let in where nothing has to move; the rest is decided when memory was looked at."""
+        """Let requests in that need no change; the rest is decided after the next look."""
         closed = self._decision.closed
         serving = {name for name in demands if self.servers[name].is_serving}
         return Decision(admit=frozenset(serving) - closed, closed=closed)
 
     def _refuse_blocked(self, demand: Demand, outlook: Outlook, now: float) -> float:
-        """Send away for whom nothing can make room; return when to look again at who may wait.
+        """Refuse requests for which nothing can make room; return when to check again if they wait.
 
-        What strangers hold may be on its way out, such as the memory of a process that has ended.
+        Strangers may be freeing their memory already, such as a process that has just ended.
         """
         blocked = outlook.blocked(demand.model)
         if blocked is None:
@@ -274,17 +273,17 @@ class Scheduler:
         return inf
 
     def _demands(self) -> dict[str, Demand]:
-        """Return what is waited for; the list is in the order of their coming."""
+        """Return what is waited for, in the order of arrival."""
         return self.waiting.demands(self.rules.priorities, self.shares.start_of)
 
     def pause(self, *, refuse: bool) -> None:
-        """Let nobody in; send everybody away, too, if that is wanted."""
+        """Let no request in; also refuse those that wait, if that is wanted."""
         self.paused, self._refuses = True, refuse
         for name in self._demands() if refuse else ():
             self.refuse(name, Paused(name))
 
     def resume(self) -> None:
-        """Let those in who wait."""
+        """Let waiting requests in again."""
         self.paused = False
         self._resumed.set()
         self._resumed = trio.Event()
@@ -295,11 +294,11 @@ class Scheduler:
         await self._resumed.wait()
 
     def fail(self, model: str, reason: str) -> None:
-        """Tell everybody who waits for a model why it failed."""
+        """Tell all requests that wait for a model why it failed."""
         self.refuse(model, ModelFailed(model, reason))
 
     def refuse(self, model: str, error: SupervisorError) -> None:
-        """Send everybody who waits for a model away."""
+        """Refuse all requests that wait for a model."""
         for turn in self.waiting.take({model}):
             turn.refusal = error
             turn.answered.set()
@@ -310,7 +309,7 @@ class Scheduler:
         if turn.lease is not None:
             turn.lease.give_back(cut=cut)
             usage = turn.server.usage
-            if usage.in_flight and not usage.waiting:  # nobody waits for one of several to end
+            if usage.in_flight and not usage.waiting:  # no one waits for one lease of several
                 return
         elif turn in self.waiting:
             self.waiting.remove(turn)

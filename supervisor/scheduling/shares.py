@@ -1,7 +1,7 @@
-"""What each API key has had, and what it may have where several compete: turns and places.
+"""What each API key has had, and what it may have if several compete: turns and places.
 
-Owns the account of turns and who is at which model. Turns are counted as in start-time fair
-queueing (Goyal, Vin, Cheng 1996). Without named keys nothing is counted.
+Owns the account of turns, and which callers are at which model. Turns are counted as in start-time
+fair queueing (Goyal, Vin, Cheng 1996). Without named keys nothing is counted.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def part_of(limit: int, key: str, present: Iterable[str], weights: Mapping[str, 
     """Return how many of some places a key may have while others are there; at least one.
 
     Args:
-        limit: the places.
-        key: the name of an API key; empty is all that have none.
+        limit: the number of places.
+        key: the name of an API key; empty for all keys without a name.
         present: the names of the keys that are there.
-        weights: the share of each key; 1 without.
+        weights: the share of each key; 1 if a key is missing.
     """
     together = sum(weights.get(name, 1) for name in {key, *present})
     return max(1, limit * weights.get(key, 1) // together)
@@ -37,10 +37,10 @@ def is_below_part(key: str, there: Iterable[str], limit: int, weights: Mapping[s
     """Whether a key has less than its part of some places, and other keys are there.
 
     Args:
-        key: the name of an API key; empty is all that have none.
-        there: the key of each that has a place or waits for one.
-        limit: the places.
-        weights: the share of each named key; without any, nobody has a part.
+        key: the name of an API key; empty for all keys without a name.
+        there: the key of each caller that has a place or waits for one.
+        limit: the number of places.
+        weights: the share of each named key; without any, no key has a part.
     """
     counted = Counter(there)
     has_rivals = bool(weights) and bool(counted.keys() - {key})
@@ -61,22 +61,22 @@ class Shares:
     _there: defaultdict[str, set[Turn]] = attrs.field(factory=lambda: defaultdict(set), init=False)
 
     def come(self, turn: Turn) -> None:
-        """Count somebody at a model, waiting or served."""
+        """Count a turn at a model, waiting or served."""
         if self.weights:
             self._there[turn.server.model.id].add(turn)
 
     def go(self, turn: Turn) -> None:
-        """Count somebody no more."""
+        """Stop counting a turn."""
         if self._there:
             self._there[turn.server.model.id].discard(turn)
 
     def may_come(self, turn: Turn, limit: int) -> bool:
-        """Whether somebody may wait for a place at a model whose places are taken."""
+        """Whether a turn may wait for a place at a model whose places are taken."""
         there = self._there.get(turn.server.model.id, ())
         return self._is_below(turn, there, limit)
 
     def may_wait(self, turn: Turn, waiting: Iterable[Turn], limit: int) -> bool:
-        """Whether somebody may wait although as many do as may."""
+        """Whether a turn may wait although the queue is full."""
         return self._is_below(turn, waiting, limit)
 
     def _is_below(self, turn: Turn, others: Iterable[Turn], limit: int) -> bool:
@@ -97,11 +97,11 @@ class Shares:
         return found
 
     def start_of(self, turn: Turn) -> float:
-        """Return when somebody's next turn begins on the account's clock; the least goes first."""
+        """Return when a turn begins on the account's clock; the lowest number goes first."""
         return max(self._clock, self._ends.get(turn.asker.key, 0.0)) if self.weights else 0.0
 
     def charge(self, waiting: Iterable[Turn]) -> None:
-        """Count a model that comes up as a turn, which the keys that wait for it share."""
+        """Count a model's start or wake as a turn, shared by the keys that wait for it."""
         starts = {one.asker.key: self.start_of(one) for one in waiting} if self.weights else {}
         if starts:
             self._clock = min(starts.values())

@@ -1,7 +1,7 @@
-"""Whose turn it is: who is let in, who makes room, who comes up. Pure functions of what is known.
+"""Whose turn it is: who is let in, who makes room, who starts or wakes. Pure.
 
-Owns the order among those who wait, and how long what is loaded may keep them waiting. Who must
-make room for whom is placement's; doing it is the scheduler's.
+Owns the order among those that wait, and how long loaded models may keep them waiting. `placement`
+says who must make room for whom, and the scheduler acts.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from supervisor.states.table import (
 )
 
 WORTH_OF_A_SWAP = 4
-"""What came up serves for this many times the cost of the swap that others press for, or for the
-longest wait, whichever is less."""
+"""A model that became ready serves for this many times the cost of the swap that others press for,
+or for the longest wait, whichever is less."""
 WORTH_OF_A_GAP = 0.05
-"""A model that has just become idle is kept for this part of that cost, if its users are used to
-ask again within it."""
+"""A model that has just become idle is kept for this part of that cost, if its users usually ask
+again within it."""
 
 
 def decide(
@@ -40,19 +40,20 @@ def decide(
     now: float,
     usual: Costs = UNKNOWN,
 ) -> Decision:
-    """Decide from who waits and how the models stand.
+    """Decide from the waiting demands and the models' states.
 
-    What serves goes on serving, also to newcomers, until somebody else has waited too long. A model
-    in use is never asked to rest. One that comes up for somebody is let come up. Models that can
-    run together come up side by side; of those that cannot, the one whose turn it is goes first.
+    A model that serves goes on serving, also for newcomers, until other requests have waited too
+    long. A model in use is never asked to rest. A model that starts or wakes for a request is not
+    interrupted. Models that can run together start or wake side by side. Of models that cannot, the
+    one whose turn it is goes first.
 
     Args:
-        demands: who waits; one for each model.
-        models: all that are waited for, and all that claim memory.
-        make_room: who must leave for whom.
+        demands: one for each model that is waited for.
+        models: all models that are waited for, and all that claim memory.
+        make_room: says who must make room for whom.
         patience: the operator's settings.
         now: on Trio's clock.
-        usual: what a step takes that was never measured of a model.
+        usual: the usual costs of steps, for steps that were never measured of a model.
     """
     waiting = {demand.model: demand for demand in demands}
     if all(models[name].serving for name in waiting):
@@ -66,10 +67,10 @@ def decide(
 
 @attrs.define(eq=False)
 class _Table:
-    """One decision in the making: each demand in turn takes what those before it have left.
+    """One decision in the making: each demand in turn takes what earlier demands have left.
 
-    A demand whose turn has come claims its place. From then on `plan` is who will run when all
-    claims are fulfilled, and `leaving` who must not come back before that.
+    A demand whose turn has come claims its place. From then on, `plan` has the models that will run
+    when all claims are fulfilled, and `leaving` those that must not come back before that.
     """
 
     waiting: Mapping[str, Demand]
@@ -120,10 +121,10 @@ class _Table:
         )
 
     def rank(self, demand: Demand) -> tuple[bool, float, bool, float, float, float]:
-        """Order those who have waited for long by age; before that, priority and cost count first.
+        """Order demands that have waited for long by age; before that, by priority and cost.
 
-        Long is what makes others leave for them: who left must not be the first to come back. Where
-        API keys compete, the one that has had fewer turns goes before age and cost.
+        Long means long enough to make others leave: a model that left must not be the first to come
+        back. If API keys compete, the key with fewer turns goes before age and cost.
         """
         turn, since = demand.turn, demand.since
         if self._overdue_at(demand) <= self.now:
@@ -134,7 +135,7 @@ class _Table:
         return True, -demand.priority, True, turn, cost, since
 
     def seat(self, demand: Demand) -> None:
-        """Give a demand its turn, as far as those before it allow."""
+        """Give a demand its turn, as far as earlier demands allow."""
         name = demand.model
         if name in self.admit or name in self.closed or name in self.leaving:
             return
@@ -150,12 +151,12 @@ class _Table:
         if closing <= self.now or self._overdue_at(demand) <= self.now:
             self._claim(name, names)
         if closing <= self.now:
-            cleared = [self._clear(demand, rival, closing) for rival in rivals]  # each, then asked
+            cleared = [self._clear(demand, rival, closing) for rival in rivals]  # all, then asked
             if all(cleared):
                 self._call(name)
 
     def _rivals(self, name: str) -> frozenset[str] | None:
-        """Return who must leave for a model; None if it cannot have its turn now."""
+        """Return who must make room for a model; None if it cannot have its turn now."""
         called = (self.coming | self.called_back) & self.staying
         plan = Plan(
             running=frozenset(self.plan),
@@ -174,7 +175,7 @@ class _Table:
         self.plan = (self.plan - rivals) | {name}
 
     def _call(self, name: str) -> None:
-        """Bring a model up as soon as the memory is free."""
+        """Ask a model to serve as soon as the memory is free."""
         self.staying.add(name)
         holding = frozenset(self.holding | self.staying)
         in_the_way = self.rivals.is_in_the_way(name, holding)
@@ -206,7 +207,7 @@ class _Table:
             self.wishes[rival.model] = Wish.STOP
 
     def _closing_time(self, demand: Demand, rival: Snapshot) -> float:
-        """Return when a rival may be closed for newcomers: minus infinity is at once."""
+        """Return when a rival may be closed for newcomers: minus infinity means at once."""
         if rival.model in self.waiting and rival.model in self.coming:
             return inf
         if not rival.serving:
@@ -215,16 +216,16 @@ class _Table:
         behind_it = max(demand.since, rival.ready_since)
         closing = behind_it + min(self.patience.max_wait or inf, WORTH_OF_A_SWAP * cost)
         if not rival.in_flight and rival.model not in self.admit:
-            # Who uses it one request after the other may be about to send the next.
+            # A user that sends one request after the other may be about to send the next.
             closing = min(closing, rival.idle_since + self._held_for(rival, cost))
         return max(closing, rival.ready_since + self.patience.min_active)
 
     def _held_for(self, rival: Snapshot, cost: float) -> float:
-        """Return the seconds that an idle model is kept: none, unless its users come back sooner.
+        """Return the seconds that an idle model is kept: 0, unless its users usually return sooner.
 
         Args:
             rival: the model.
-            cost: of the swap from it, in seconds.
+            cost: the cost of the swap from it, in seconds.
         """
         hold = 0 if cost == inf else WORTH_OF_A_GAP * cost
         return hold if rival.habits.mostly_within(hold) else 0
@@ -238,14 +239,14 @@ class _Table:
         return to_serve + to_rest
 
     def _is_coming(self, model: Snapshot) -> bool:
-        """Whether it comes up for somebody, or was called and has not moved yet."""
+        """Whether it starts or wakes for a request, or was called and has not moved yet."""
         moves = model.state in IN_MOTION and model.model in self.waiting
         return model.wish is Wish.SERVE and (moves or model.state in AT_REST)
 
     def _is_fresh(self, rival: Snapshot) -> bool:
-        """Whether it came up just now: who waited for that gets in, whoever else waits.
+        """Whether it became ready just now: its waiting requests get in, whatever else waits.
 
-        As many as it has places for: the others of them wait for its next turn.
+        As many get in as it has places; the rest wait for its next turn.
         """
         mine = self.waiting.get(rival.model)
         is_next = mine is not None and rival.model in self.admit and not rival.has_let_in
@@ -255,7 +256,7 @@ class _Table:
         return demand.since + (self.patience.max_wait or inf)
 
     def _pressing_at(self, demand: Demand) -> float:
-        """Return when a demand may have made the model leave that costs least to leave."""
+        """Return when a demand may have made the cheapest model leave."""
         to_serve = self.models[demand.model].cost_to_serve(self.usual)
         if not (to_serve and self.least_rest) or not self.patience.max_wait:
             return self._overdue_at(demand)
@@ -269,14 +270,14 @@ class _Table:
 
 
 def _rest(rival: Snapshot) -> Wish:
-    """Ask it to sleep if it can, else to stop; a start that nobody waits for is broken off."""
+    """Ask it to sleep if it can, else to stop; a start without waiting requests is cancelled."""
     if rival.can_sleep and rival.state not in BEFORE_READY | {State.STOPPED}:
         return Wish.STOP if rival.wish in (Wish.STOP, Wish.DRAIN) else Wish.SLEEP
     return Wish.STOP
 
 
 def _can_be_called(model: Snapshot) -> bool:
-    """Whether a wish to serve makes sense: not while it is on its way to a sleep asked for."""
+    """Whether a wish to serve makes sense: not while it goes to a sleep that was asked for."""
     return model.state in AT_REST | {State.STOPPING, State.FALLING_ASLEEP} or (
         model.wish is Wish.STOP
     )

@@ -1,7 +1,7 @@
 """What is done to a model server from outside: its commands, its HTTP steps and its checks.
 
-Owns how the configuration's steps are taken for one model, each within its limit. Each action
-returns how it failed, in an operator's words, or None. What follows is not decided here.
+Owns how the configured steps are taken for one model, each within its limit. Each action returns
+how it failed, in an operator's words, or None. What follows is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from supervisor.sleep.slots import Slots
 from supervisor.sleep.steps import StepLimits, Steps
 from supervisor.states.durations import seconds
 
-LONGEST_LOOK = 1.0  # seconds that it may take to see that there is nothing to do
+LONGEST_LOOK = 1.0  # seconds that a look may take that finds nothing to do
 OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN)
-SETTLES_IN = 0.5  # seconds for a server that cannot be asked to drop what was cut
+SETTLES_IN = 0.5  # seconds for a server that cannot be asked to drop requests that were cut off
 
 
 @attrs.frozen
@@ -38,12 +38,12 @@ class Actions:
     """The actions of one model.
 
     Attributes:
-        model: whose.
-        limits: how long each may take.
-        contact: how it is reached.
+        model: the model.
+        limits: how long each action may take.
+        contact: the ways to reach the server.
         output: takes what the commands write.
-        server: that they are done to.
-        done: told of each step that was taken, and of its seconds.
+        server: the server that they act on.
+        done: called after each step with its name and its seconds.
     """
 
     model: Model
@@ -54,11 +54,11 @@ class Actions:
     done: Callable[[str, float], None] = lambda _, __: None
 
     async def fall_idle(self, until: float, cut_at: float) -> str | None:
-        """Wait until nothing runs in a server of which requests were cut; return why it does.
+        """Wait until a server with requests that were cut off is idle; return why it is not.
 
         Args:
-            until: when that must be so, on Trio's clock.
-            cut_at: when the last request was cut.
+            until: when it must be idle, on Trio's clock.
+            cut_at: when the last request was cut off.
         """
         if self.model.recipe.idle:
             return await self._prove(
@@ -78,7 +78,7 @@ class Actions:
         return await self._prove(self.model.recipe.asleep, until)
 
     async def sleeps_already(self, limit: float = LONGEST_LOOK) -> bool:
-        """Ask once what proves a sleep, before there was one; no answer in time is no."""
+        """Ask once, before any sleep, what proves a sleep; no answer in time means awake."""
         once = [attrs.evolve(one, repeat=False) for one in self.model.recipe.asleep]
         with trio.move_on_after(limit):
             return bool(once) and await self._prove(once, inf) is None
@@ -120,29 +120,29 @@ class Actions:
         return None
 
     async def weigh_now(self) -> Held:
-        """Measure the memory that the model holds; nothing of it where that cannot be seen."""
+        """Measure the memory that the model holds; None in place of what cannot be seen."""
         return await self.server.weigh(host=needs_host(self.model.verify, self.model.recipe))
 
     async def one_token(self, route: str = "", most: float = inf) -> Token:
-        """Ask for one token, at a route if it is given, for so many seconds at most."""
+        """Ask for one token within a limit, at this route if it is given."""
         limit = min(self.limits.canary, most)
         with trio.move_on_after(limit):
             return await self.contact.one_token(self.model, route)
         return Token(failure=f"no token within {seconds(limit)}")
 
     async def save_slots(self, stem: str) -> None:
-        """Save llama.cpp's slots to files whose names begin so; what fails is only told."""
+        """Save llama.cpp's slots to files with this prefix; a failure is only logged."""
         await self._slots(stem).save()
 
     async def restore_slots(self, stem: str) -> None:
-        """Restore llama.cpp's slots from such files; what fails is only told."""
+        """Restore llama.cpp's slots from such files; a failure is only logged."""
         await self._slots(stem).restore()
 
     def _slots(self, stem: str) -> Slots:
         return Slots(self.model, self.contact.ask, stem, self.limits.sleep / 2)
 
     async def run_stop_command(self, command: StopCommand) -> str | None:
-        """Run what asks the model to stop, within a limit of its own."""
+        """Run the command that asks the model to stop, within its own limit."""
         argv = self.server.command(command.argv)
         with trio.move_on_after(command.limit):
             failure = await run_told(argv, env=self.environment(), on_output=self.output.write)
@@ -150,7 +150,7 @@ class Actions:
         return f"{command.name} timed out after {seconds(command.limit)}"
 
     async def become_ready(self) -> str | None:
-        """Wait until the model answers its check, and that is its own answer."""
+        """Wait until the model answers its check, and the answer is its own."""
         limit = self.limits.ready
         failure = await self._pass_check(trio.current_time() + limit)
         if failure is not None:
@@ -159,7 +159,7 @@ class Actions:
         return await self.server.landed()
 
     async def _pass_check(self, until: float) -> str | None:
-        """Wait until the check is passed; return the last answer if it is not in time."""
+        """Wait until the check is passed; if that is not in time, return the last answer."""
         check = ReadyCheck(self.contact.probe, self.model)
         with trio.CancelScope(deadline=until):
             await check.passed()
@@ -187,7 +187,7 @@ class Actions:
 
 
 def _is_ours(failure: str) -> bool:
-    """Whether a check failed for what the daemon lacks, which says nothing of the server."""
+    """Whether a check failed for the daemon's lack of resources, not the server's fault."""
     return any(os.strerror(number).lower() in failure.lower() for number in OURS)
 
 

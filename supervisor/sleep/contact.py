@@ -1,6 +1,6 @@
-"""How model servers are reached and measured: what the supervisor is given for it.
+"""How model servers are reached and measured: the ways that the supervisor is given.
 
-Owns the form of these ways. HTTP itself is the proxy's business.
+Owns the form of these ways. The proxy does HTTP itself.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from supervisor.sleep.steps import Caller
 
 @attrs.frozen
 class Token:
-    """What a model said when it was asked for one token.
+    """What a model answered when it was asked for one token.
 
     Attributes:
-        text: the token; nothing may be a token, too.
-        route: where it was asked.
-        failure: why there is none; None if there is one.
-        is_unsuited: whether the model is of another kind, and will never say anything.
+        text: the token; an empty text may be a token, too.
+        route: the route at which it was asked.
+        failure: why there is no token; None if there is one.
+        is_unsuited: whether the model is of a kind that never generates a token.
     """
 
     text: str = ""
@@ -34,26 +34,26 @@ class Token:
 
 
 OneToken = Callable[[Model, str], Awaitable[Token]]
-"""Ask a model for one token at a route, or at the first that answers if that is empty.
+"""Asks a model for one token at a route, or at the first route that answers if it is empty.
 
-It is always the same question. Cancel it when it takes too long.
+The question is always the same. Cancel it when it takes too long.
 """
 
 
 async def no_token(_: Model, __: str) -> Token:
-    """Have no way to ask."""
+    """Ask nothing."""
     return Token(failure="nobody asks", is_unsuited=True)
 
 
 Progress = Callable[[Model, Callable[[float], None]], Awaitable[None]]
-"""Hear from a model's server how much of a load is done, 0 to 1, for as long as that may be.
+"""Reports how much of a load is done, 0 to 1, for as long as the server tells.
 
-It returns where there is nothing to hear, and may fail in any way. Cancel it when the load is over.
+Returns if there is nothing to report, and may fail in any way. Cancel it when the load is over.
 """
 
 
 async def no_progress(_: Model, __: Callable[[float], None]) -> None:
-    """Hear nothing."""
+    """Report nothing."""
 
 
 @attrs.frozen
@@ -61,7 +61,7 @@ class Answer:
     """What a model server answered.
 
     Attributes:
-        data: its JSON; None if there is none.
+        data: its JSON; None without JSON.
         failure: what it did instead of a good answer; None if it gave one.
     """
 
@@ -70,11 +70,11 @@ class Answer:
 
 
 Ask = Callable[[Call], Awaitable[Answer]]
-"""Make one HTTP request and read its answer. Cancel it when it takes too long."""
+"""Makes one HTTP request and reads its answer. Cancel it when it takes too long."""
 
 
 async def no_answer(_: Call) -> Answer:
-    """Have no way to ask."""
+    """Ask nothing."""
     return Answer(failure="nobody asks")
 
 
@@ -87,8 +87,8 @@ class Contact:
         call: makes one HTTP step into sleep or out of it.
         one_token: asks for a token.
         ask: makes one HTTP request whose answer is read.
-        progress: hears how much of a load is done.
-        weigh: tells what memory a process tree holds.
+        progress: reports how much of a load is done.
+        weigh: measures the memory of a process tree.
     """
 
     probe: Probe

@@ -1,7 +1,7 @@
-"""Whether memory was freed by a sleep, and what is left of it from sleep to sleep. Pure.
+"""Whether a sleep has freed memory, and what is left from sleep to sleep. Pure.
 
-Owns which memory counts, how much is too much, and the trend. Measuring is `memory`'s, and what
-follows is decided in `sleeping`.
+Owns which memory counts, how much is too much, and the trend. `memory` measures. `sleeping` decides
+what follows.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Amount:
 
     Attributes:
         kind: the memory's name: ``GPU`` or ``host``.
-        awake: before a sleep.
-        asleep: after it; None if it cannot be measured any more.
+        awake: bytes before a sleep.
+        asleep: bytes after it; None if that cannot be measured any more.
     """
 
     kind: str
@@ -31,7 +31,7 @@ class Amount:
 
     @property
     def left(self) -> int:
-        """What the sleep has left; all, as far as nothing else is known."""
+        """What the sleep has left; everything, if nothing else is known."""
         return self.awake if self.asleep is None else self.asleep
 
     @property
@@ -45,15 +45,16 @@ class Amount:
 
 
 def needs_host(verify: Verify, recipe: Recipe) -> bool:
-    """Return whether host memory may count, and so must be measured."""
+    """Return whether host memory may count, so that it must be measured."""
     return recipe.host_memory if verify.host_memory is None else verify.host_memory
 
 
 def amounts(verify: Verify, recipe: Recipe, awake: Held, asleep: Held) -> list[Amount]:
     """Return the kinds of memory that a sleep must have freed.
 
-    GPU memory counts where some was held. Host memory counts where the operator asks for it, or a
-    preset does and there was no GPU memory: what a GPU sleeps on is the host's.
+    GPU memory counts if the model held some. Host memory counts if the operator asks for it. It
+    also counts if a preset asks for it and the model held no GPU memory: weights that leave a GPU
+    sleep in host memory.
     """
     of_host = needs_host(verify, recipe) and not (verify.host_memory is None and awake.gpu)
     pairs = {
@@ -71,10 +72,10 @@ def shortfall(verify: Verify, amount: Amount, *, told: bool = False) -> str | No
     """Return what is wrong with what a sleep has left, in an operator's words, or None.
 
     Args:
-        verify: what it must have freed.
+        verify: what the sleep must have freed.
         amount: what it has left.
-        told: whether the server itself says that it sleeps: then little proves nothing, unless the
-            operator asks for host memory.
+        told: whether the server itself says that it sleeps. Then a small amount proves nothing,
+        unless the operator asks for host memory.
     """
     of_host = amount.kind == "host" and verify.host_memory is None
     if told and of_host and amount.awake < LITTLE:
@@ -83,9 +84,9 @@ def shortfall(verify: Verify, amount: Amount, *, told: bool = False) -> str | No
         return f"the {amount.kind} memory that the model holds cannot be measured any more"
     held = f"still holds {size(amount.asleep)} of {size(amount.awake)} {amount.kind} memory"
     if verify.freed and amount.freed * 100 < verify.freed * amount.awake:
-        return f"the model {held}, and verify.freed is {verify.freed} %"
+        return f"the model {held}; a sleep must free {verify.freed} % (verify.freed)"
     if verify.max_residue and amount.asleep > verify.max_residue * MIB:
-        return f"the model {held}, and verify.maxResidue is {verify.max_residue} MiB"
+        return f"the model {held}; a sleep may leave {verify.max_residue} MiB (verify.maxResidue)"
     return None
 
 
@@ -94,10 +95,10 @@ class History:
     """What the sleeps of one process have left of one kind of memory.
 
     Attributes:
-        cycles: how many there were.
-        first: bytes left by the first.
-        least: by the one that left least.
-        last: by the last.
+        cycles: the number of sleeps.
+        first: bytes that the first sleep left.
+        least: the fewest bytes that a sleep left.
+        last: bytes that the last sleep left.
     """
 
     cycles: int = 0
@@ -106,19 +107,19 @@ class History:
     last: int = 0
 
     def then(self, left: int) -> History:
-        """Return what is known after one more sleep."""
+        """Return the history after one more sleep."""
         if not self.cycles:
             return History(1, left, left, left)
         return History(self.cycles + 1, self.first, min(self.least, left), left)
 
     @property
     def trend(self) -> float:
-        """Bytes that what is left has grown from one sleep to the next, on average."""
+        """Bytes by which the rest has grown from one sleep to the next, on average."""
         return (self.last - self.first) / (self.cycles - 1) if self.cycles > 1 else 0.0
 
     @property
     def growth(self) -> int:
-        """Bytes that were left by the last sleep beyond the least."""
+        """Bytes that the last sleep left beyond the least."""
         return self.last - self.least
 
 

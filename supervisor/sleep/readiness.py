@@ -1,7 +1,6 @@
 """When a model server that was started or woken answers its check.
 
-Owns how often it is asked. What asking means is a probe's business; how long to go on, the
-caller's cancel scope's.
+Owns how often it is asked. A probe knows how to ask. The caller's cancel scope sets the limit.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ import trio
 from configschema import Model
 
 Probe = Callable[[Model], Awaitable[str | None]]
-"""Ask a model server once; return None if it is ready, else what it said instead."""
+"""Asks a model server once; returns None if it is ready, else what it said instead."""
 
 FIRST_PAUSE = 0.005
 LONGEST_PAUSE = 0.1
-SLOWEST_ANSWER = 5.0  # seconds; a check that is accepted and never answered is asked again
+SLOWEST_ANSWER = 5.0  # seconds; after that, an unanswered check is asked again
 
 
 def pause_after(elapsed: float) -> float:
@@ -28,7 +27,7 @@ def pause_after(elapsed: float) -> float:
 
 @attrs.define(eq=False)
 class ReadyCheck:
-    """Ask until the answer is good; `last_answer` says what it was, for who gives up."""
+    """Asks until the answer is good; `last_answer` is the last other answer."""
 
     probe: Probe
     model: Model

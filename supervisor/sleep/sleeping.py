@@ -1,7 +1,7 @@
 """A model's sleep and wake with their proof: taken, verified, and trusted no further than that.
 
 Owns what is known of it: how far sleep is trusted, what memory it left, what the model said before.
-Nothing here stops the model; what a failure leads to is the model server's.
+Nothing here stops the model. The model server decides what follows from a failure.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from supervisor.sleep.proof import GIB, MIB, Amount, History, amounts, needs_hos
 from supervisor.sleep.readiness import pause_after
 from supervisor.sleep.trust import FULL_TRUST, Trust
 
-OF_THE_SLEEP = 60.0  # seconds in which a death while asleep is taken for the sleep's fault
+OF_THE_SLEEP = 60.0  # seconds in which a death while asleep counts as the sleep's fault
 
 
 class Tell(Protocol):
-    """Write an operator's line."""
+    """Writes an operator's line."""
 
     def __call__(self, level: str, message: str, **facts: object) -> None:
         """Write it."""
@@ -33,7 +33,7 @@ class Tell(Protocol):
 
 @attrs.frozen
 class Slept:
-    """What came of a sleep: why it failed, if it did; why the process should be replaced."""
+    """The result of a sleep: why it failed, if it did; why the process should be replaced."""
 
     failure: str | None = None
     worn: str | None = None
@@ -46,7 +46,7 @@ class Sleeping:
     Attributes:
         tell: writes an operator's line.
         trust: whether it may sleep.
-        last_failure: why a sleep or a wake failed last.
+        last_failure: why a sleep or a wake last failed.
         amounts: the memory that the last sleep has freed and left, by kind.
         histories: what the sleeps of the present process have left, by kind of memory.
         slept_at: when it last fell asleep, on Trio's clock.
@@ -71,7 +71,7 @@ class Sleeping:
 
         Args:
             actions: what can be done to the model.
-            cut_at: when a request was cut that the server may still work on; None if none was.
+            cut_at: when a request was cut off that the server may still work on; None without one.
         """
         until = trio.current_time() + actions.limits.sleep
         await self._ask_before(actions)
@@ -90,7 +90,7 @@ class Sleeping:
     async def wake(self, actions: Actions) -> str | None:
         """Wake the model and prove it within the limit of a wake; return how that failed, or None.
 
-        The token of the canary has a limit of its own.
+        The canary's token has a limit of its own.
         """
         until = trio.current_time() + actions.limits.wake
         failure = (
@@ -108,7 +108,7 @@ class Sleeping:
             self.failed(actions, reason)
 
     def failed(self, actions: Actions, reason: str) -> None:
-        """Count a failure; enough of them end the trust."""
+        """Count a failure; too many in a row end the trust."""
         held, self.trust = self.trust.holds, self.trust.failed(actions.limits.sleep_failures)
         self.last_failure = reason
         if held and not self.trust.holds:
@@ -116,9 +116,9 @@ class Sleeping:
             times = "a failure" if count == 1 else f"{count} failures in a row"
             self.tell(
                 "error",
-                f"Sleep is switched off after {times} (maxSleepFailures): the model is stopped to "
-                "make room. A reload lets it sleep again, and so does POST /api/models/sleep/"
-                f"{name} while it is loaded",
+                f"Sleep is switched off after {times} (maxSleepFailures): llamadoze stops the "
+                "model to make room. To let it sleep again, reload, or POST "
+                f"/api/models/sleep/{name} while it is loaded",
                 reason=reason,
                 failures=count,
             )
@@ -138,20 +138,18 @@ class Sleeping:
         if not needed:
             return held
         if held.host is None and (verify.host_memory or not actions.model.recipe.asleep):
-            self.tell("warning", "Host memory cannot be measured; it does not prove this sleep")
+            self.tell("warning", "Host memory cannot be measured, so it does not prove this sleep")
         return held
 
     async def _prove_freed(self, actions: Actions, awake: Held | None, until: float) -> str | None:
         """Measure until enough is freed; return why it is not, or None."""
         if awake is None:
-            self.tell("warning", "The memory could not be measured in time; it is not verified")
+            self.tell("warning", "The memory could not be measured in time and is not verified")
             return None
         found, failure = await self._until_freed(actions, awake, until)
         if not found and not actions.model.recipe.asleep and not self._said_unproved:
             self._said_unproved = True
-            text = (
-                "Nothing proves this sleep: no question (verify.asleep), no memory to be measured"
-            )
+            text = "Nothing proves this sleep: no question (verify.asleep), no memory to measure"
             self.tell("info", text)
         self.amounts = {one.kind: one for one in found if one.asleep is not None}
         if failure:
@@ -197,7 +195,7 @@ class Sleeping:
             if 0 < most < history.growth:
                 grown, limit = size(history.growth), size(most)
                 return (
-                    f"what sleep leaves of {kind} memory has grown by {grown}, more than {limit} "
+                    f"the {kind} memory that sleep leaves has grown by {grown}, more than {limit} "
                     "(verify.maxGrowth)"
                 )
         return None
@@ -205,35 +203,35 @@ class Sleeping:
     # The canary.
 
     async def _ask_before(self, actions: Actions) -> None:
-        """Hear what the model says while it is well, once for each process."""
+        """Ask the model for a token while it is well, once for each process."""
         if self._said_before is not None or not _has_canary(actions.model):
             return
         most = actions.limits.sleep / 2  # the rest is for the sleep itself
         if failure := self._hear_first(await actions.one_token(most=most)):
-            self.tell("warning", f"Before its sleep no token came: {failure}", reason=failure)
+            self.tell("warning", f"No token came before the sleep: {failure}", reason=failure)
 
     def _hear_first(self, token: Token) -> str | None:
-        """Take note of what the model says first; return why that is nothing, though it could."""
+        """Take note of the model's first token; return why none came, if the model could."""
         if token.failure is None or token.is_unsuited:
             self._said_before = token
         if token.is_unsuited:
-            text = f"No token is asked for after wakes of this process: {token.failure}"
+            text = f"The wakes of this process are not checked by a token: {token.failure}"
             self.tell("warning", text, reason=token.failure)
             return None
         return token.failure
 
     async def _ask_after(self, actions: Actions) -> str | None:
-        """Return what is wrong with what the model says after a wake, or None."""
+        """Return what is wrong with the model's token after a wake, or None."""
         before = self._said_before
         if not _has_canary(actions.model) or (before and before.failure):
             return None
         now = await actions.one_token(before.route if before else "")
-        # Nothing was heard if another daemon put it to sleep, or the canary was off then.
+        # There is no token before if another daemon put it to sleep, or the canary was off then.
         failure = self._hear_first(now) if before is None else now.failure
         if failure:
             return f"after the wake no token came: {failure}"
         if before and now.text != before.text:
-            return f"after the wake the model said {now.text!r}, and {before.text!r} before"
+            return f"after the wake the model said {now.text!r}, before the sleep {before.text!r}"
         return None
 
 

@@ -1,6 +1,6 @@
 """llama.cpp's slots, which are its prompt caches: saved to files and restored from them.
 
-Owns how they are asked for, and the names of the files. When that is done is the model's. A failure
+Owns the requests and the names of the files. The model decides when to save or restore. A failure
 fails nothing else: a prompt is only read once more. Source: llama.cpp's tools/server/README.md.
 """
 
@@ -27,7 +27,7 @@ from supervisor.sleep.proof import size
 from supervisor.states.durations import seconds
 
 MOST = 30.0  # seconds to save or to restore all slots of a model
-LISTED_WITHIN = 2.0  # seconds for a server to say which slots it has
+LISTED_WITHIN = 2.0  # seconds for a server to list its slots
 _TOKENS = {"save": "n_saved", "restore": "n_restored"}
 _BYTES = {"save": "n_written", "restore": "n_read"}
 _DONE = {"save": "Saved", "restore": "Restored"}
@@ -47,12 +47,13 @@ def are_kept(model: Model) -> bool:
 
 
 async def stem_of(model: Model) -> str:
-    """Return how the names of a model's files begin, while its command and its weights are these.
+    """Return the prefix of a model's file names, valid for this command and these weights.
 
-    The port is left out, as it may be another one each time. Weights that stand in the command as a
-    file of this machine are known by their size and their time.
+    The port is left out, as it may differ each time. Weights that the command names as a file of
+    this machine are identified by size and time.
     """
-    # It reads the disk, which may hang. The thread changes nothing, so nobody need wait for it.
+    # This reads the disk, which may hang. The thread changes nothing, so no task has to wait for
+    # it.
     return await trio.to_thread.run_sync(partial(_stem, model), abandon_on_cancel=True)
 
 
@@ -66,7 +67,7 @@ def _stem(model: Model) -> str:
 
 
 def _stamp(word: str) -> tuple[int, int] | None:
-    """Return the size and the time of weights; None where a word is no such file."""
+    """Return the size and the time of weights; None if a word names no such file."""
     path = word.rpartition("=")[2]
     try:
         found = Path(path).stat() if path.lower().endswith(".gguf") else None
@@ -80,9 +81,9 @@ class Slots:
     """The slots of one server, and the files that they are kept in.
 
     Attributes:
-        model: whose.
+        model: the model.
         ask: makes one request and reads its answer.
-        stem: how the names of the files begin.
+        stem: the prefix of the file names.
         limit: seconds for all slots together.
     """
 
@@ -92,11 +93,11 @@ class Slots:
     limit: float
 
     async def save(self) -> None:
-        """Save them, unless the server sleeps: they are empty, and to ask more would wake it."""
+        """Save them, unless the server sleeps: they are empty, and a question would wake it."""
         await self._within_limit("save")
 
     async def restore(self) -> None:
-        """Restore what was saved under the same name."""
+        """Restore what was saved under the same prefix."""
         await self._within_limit("restore")
 
     async def _within_limit(self, action: Action) -> None:
@@ -104,7 +105,7 @@ class Slots:
             await self._all(action)
         if scope.cancelled_caught:
             within = seconds(min(MOST, self.limit))
-            self._tell(f"The slots were not {_DONE[action].lower()} within {within}; going on")
+            self._tell(f"The slots were not {_DONE[action].lower()} within {within}; skipping them")
 
     async def _all(self, action: Action) -> None:
         began, done, tokens, length = trio.current_time(), 0, 0, 0
@@ -113,7 +114,7 @@ class Slots:
             answer = await self.ask(self._call(action, number))
             failure = failure or (answer.failure and f"{action} slot {number} {answer.failure}")
             if answer.failure and action == "save":
-                break  # the others have the same folder
+                break  # the others would go to the same folder
             if found := _number(answer.data, _TOKENS[action]):
                 done, tokens = done + 1, tokens + found
                 length += _number(answer.data, _BYTES[action])
@@ -125,9 +126,9 @@ class Slots:
             self._tell(f"{_NONE_DONE[action]}: {failure}", reason=failure)
 
     async def _idle_slots(self, action: Action) -> tuple[list[int], str | None]:
-        """Return the slots that are there to take, and why that is not known.
+        """Return the slots to save or restore, and why these are not known.
 
-        One that works would be saved when it is done, which may be much later.
+        A slot that is processing would be saved when it is done, which may be much later.
         """
         with trio.move_on_after(min(LISTED_WITHIN, self.limit)):
             if action == "save" and await self._sleeps():
@@ -171,7 +172,7 @@ class Slots:
 
 
 def _idle(data: object) -> list[int]:
-    """Return the numbers of the slots in a list that do not work."""
+    """Return the numbers of the slots in a list that are not processing."""
     each = [one for one in data if isinstance(one, Mapping)] if isinstance(data, list) else []
     numbers = [one.get("id") for one in each if not one.get("is_processing")]
     return [number for number in numbers if isinstance(number, int)]

@@ -1,7 +1,7 @@
 """The steps into sleep and out of it, and the questions that prove either: how each is taken.
 
-Owns the limits of a step and of all of them together, and repetition. Which steps there are is the
-configuration's; what follows from a failure is decided by the model server.
+Owns the limits of a step and of all steps together, and repetition. The configuration says which
+steps there are. The model server decides what follows from a failure.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from supervisor.sleep.readiness import SLOWEST_ANSWER, pause_after
 from supervisor.states.durations import seconds
 
 Caller = Callable[[Call], Awaitable[str | None]]
-"""Make one HTTP step; return None if it succeeded, else what the server did instead."""
+"""Makes one HTTP step; returns None if it succeeded, else what the server did instead."""
 
-BARELY = 0.1  # of the time of some steps, taken by what came before them
+BARELY = 0.1  # share of the time of some steps that earlier steps may take
 LONGEST_OPTIONAL = 10.0  # seconds for a step that may fail and has no limit of its own
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
@@ -35,10 +35,10 @@ class StepLimits:
     """Seconds that steps may take.
 
     Attributes:
-        whole: all together.
-        call: an HTTP step without a limit of its own.
-        run: a command without one.
-        until: when the whole sleep or wake that they are part of must be over, on Trio's clock.
+        whole: for all steps together.
+        call: for an HTTP step without a limit of its own.
+        run: for a command without a limit of its own.
+        until: when the whole sleep or wake must be over, on Trio's clock.
         optional: how many steps may fail, and must leave the others their time.
     """
 
@@ -55,11 +55,11 @@ class Steps:
 
     Attributes:
         model: its id.
-        server: that they are taken for.
+        server: the server that they are taken for.
         call: makes one HTTP request.
-        env: of the commands.
+        env: the environment of the commands.
         hear: takes what the commands write.
-        done: told of each step that was taken, and of its seconds.
+        done: called after each step with its name and its seconds.
     """
 
     model: str
@@ -83,12 +83,12 @@ class Steps:
                 if failure and not under_way.step.optional:
                     return failure
                 if failure:
-                    text = f"<{self.model}> {failure}; going on, as this step is optional"
+                    text = f"<{self.model}> {failure}; llamadoze skips this optional step"
                     log.info(text, model=self.model, reason=failure)
             return None
         if under_way and limits.until < over - limits.whole * BARELY:
             return under_way.cut_off()
-        together = "" if len(steps) == 1 else ", the time of all steps"
+        together = "" if len(steps) == 1 else ", the limit of all steps"
         return f"{under_way.timed_out(limits.whole)}{together}" if under_way else None
 
     async def _once(self, step: Step) -> str | None:
@@ -106,7 +106,7 @@ class Steps:
 
 @attrs.define(eq=False)
 class _Trial:
-    """A step that is tried, once or again and again; `last` is how it failed last."""
+    """A step that is tried, once or again and again; `last` is its last failure."""
 
     step: Step
     attempt: Callable[[], Awaitable[str | None]]
@@ -128,14 +128,14 @@ class _Trial:
 
     def cut_off(self) -> str:
         last = f" ({self.last})" if self.last else ""
-        return f"{self.step.name} had not succeeded when the time for all of it was over{last}"
+        return f"{self.step.name} had not succeeded when the whole sleep or wake timed out{last}"
 
     async def _once(self) -> None:
         self.last = await self.attempt()
 
     async def _until_right(self, limit: float) -> None:
         # A question that is accepted and never answered is asked again, unless its operator gave it
-        # a time; to do a thing may take that, too.
+        # a time limit. A step that does something may take its whole limit.
         asks = isinstance(self.step, Call) and self.step.method == "GET"
         longest = SLOWEST_ANSWER if asks and self.step.limit is None else limit
         began = trio.current_time()

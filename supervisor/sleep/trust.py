@@ -1,6 +1,6 @@
 """How far the sleep of one model is trusted. Pure.
 
-Owns the counting of failures. What a failure is, and what is done about it, is the model server's.
+Owns the count of failures. The model server decides what a failure is, and what follows.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ class Trust:
 
     Attributes:
         failures: sleeps and wakes that have failed in a row.
-        holds: whether it may; once lost, only the operator gives it back.
+        holds: whether the model may sleep; once lost, only the operator gives this back.
     """
 
     failures: int = 0
     holds: bool = True
 
     def failed(self, most: int) -> Trust:
-        """Return what is left of it after a failure; `most` in a row end it, 0 is no limit."""
+        """Return the trust after a failure; `most` in a row end it, 0 is no limit."""
         failures = self.failures + 1
         return Trust(failures, self.holds and not 0 < most <= failures)
 
     def proved(self) -> Trust:
-        """Return it after a sleep and the wake from it, both of them good."""
+        """Return the trust after a sleep and the wake from it that were both good."""
         return Trust(0, self.holds)
 
 

@@ -1,6 +1,6 @@
-"""Why a model changes its state, and for whom: what is kept beside what was done.
+"""Why a model changes its state, and for which model: the reasons that are kept with each change.
 
-Owns these facts, for the journal. Who decides, and by what rule, is `scheduling`'s.
+Owns these facts, for the journal. `scheduling` decides who makes room, and by which rule.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import attrs
 
 
 class Why(Enum):
-    """What makes a model change its state; the value is what pages and tools are told."""
+    """What makes a model change its state; pages and tools show the value."""
 
     REQUEST = "request"
     OPERATOR = "operator"
@@ -34,13 +34,13 @@ class Why(Enum):
 
 @attrs.frozen(kw_only=True)
 class Asker:
-    """Who asks for a model.
+    """The caller that asks for a model.
 
     Attributes:
-        why: what kind of asker it is.
-        request: the id of the request, if it is one.
-        client: the address that it came from.
-        key: the name of the API key that it showed.
+        why: what kind of caller it is.
+        request: the id of the request, if a request asks.
+        client: the address that the request came from.
+        key: the name of the client's API key.
     """
 
     why: Why
@@ -50,34 +50,34 @@ class Asker:
 
     @classmethod
     def of(cls, one: Asking) -> Asker:
-        """Return who that is."""
+        """Return the caller that this names."""
         return cls(why=one.why, request=one.request, client=one.client, key=one.key)
 
     @property
     def facts(self) -> dict[str, str]:
-        """What the log says of who asks."""
+        """What the log says of the caller."""
         known = {"client": self.client, "key": self.key}
         return {name: text for name, text in known.items() if text}
 
 
 class Asking(Protocol):
-    """Whatever can say who asks: an `Asker`, or a request itself."""
+    """Anything that can name the caller: an `Asker`, or a request itself."""
 
     @property
     def why(self) -> Why:
-        """What kind of asker it is."""
+        """What kind of caller it is."""
 
     @property
     def request(self) -> str:
-        """The id of the request, if it is one."""
+        """The id of the request, if a request asks."""
 
     @property
     def client(self) -> str:
-        """The address that it came from."""
+        """The address that the request came from."""
 
     @property
     def key(self) -> str:
-        """The name of the API key that it showed."""
+        """The name of the client's API key."""
 
 
 AN_OPERATOR = Asker(why=Why.OPERATOR)
@@ -89,11 +89,11 @@ class Cause:
 
     Attributes:
         why: what kind of cause it is.
-        text: more of it, in an operator's words.
-        model: that needs the room, where one makes room.
-        ruling: the number of the ruling that it follows from; 0 without one.
-        client: the address of who asked for it, where somebody did.
-        key: the name of the API key that was shown.
+        text: details, in an operator's words.
+        model: the model that needs the room, if this model makes room.
+        ruling: the number of the ruling behind the change; 0 without a ruling.
+        client: the address of the caller, if there was a caller.
+        key: the name of the caller's API key.
     """
 
     why: Why
@@ -105,21 +105,21 @@ class Cause:
 
     @classmethod
     def by(cls, asker: Asker) -> Cause:
-        """Return that somebody asks for it."""
+        """Return the cause of a change that a caller asks for."""
         return cls(why=asker.why, client=asker.client, key=asker.key)
 
 
 @attrs.frozen(kw_only=True)
 class Victim:
-    """A model that must leave for another.
+    """A model that must make room for another model.
 
     Attributes:
         model: its id.
-        state: where it stood when it was asked; the value of a `State`.
+        state: its state when it was asked to make room; the value of a `State`.
         because: why it may be asked now, in an operator's words.
         to_rest: seconds until it has made room, as far as is known.
-        to_return: seconds until it would serve again after that, as far as is known.
-        idle: seconds for which nobody had used it.
+        to_return: seconds until it could serve again after that, as far as is known.
+        idle: seconds for which the model had no request.
     """
 
     model: str
@@ -132,17 +132,17 @@ class Victim:
 
 @attrs.frozen(kw_only=True)
 class Ruling:
-    """That one model comes up, and who leaves for it.
+    """The decision that one model starts or wakes, and which models make room for it.
 
     Attributes:
-        number: in the order in which they were made.
-        model: that comes up.
-        asker: the first of those who wait for it.
-        waited: seconds that the first has waited.
-        waiting: how many wait.
-        rule: what says who may run beside whom.
-        victims: those that leave for it, so far.
-        gpus: that it was given; the names of devices.
+        number: counts up in the order in which rulings are made.
+        model: the model that starts or wakes.
+        asker: the first caller that waits for the model.
+        waited: seconds that the first caller has waited.
+        waiting: how many callers wait.
+        rule: the rule that says which models may run together.
+        victims: the models that make room for it, so far.
+        gpus: the GPUs that it was given; the names of devices.
     """
 
     number: int

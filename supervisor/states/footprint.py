@@ -1,7 +1,7 @@
-"""What is known of the memory of one model, awake and asleep, and how it came to be known. Pure.
+"""What is known of one model's memory, awake and asleep, and how it is learned. Pure.
 
-Owns how a measurement is added to what was known. Measuring is `processes.survey`'s; who runs
-beside whom by it is decided in `scheduling`.
+Owns how a measurement is added to what was known. `processes.survey` measures. `scheduling` decides
+by these numbers which models run together.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from itertools import zip_longest
 import attrs
 
 MIB = 1 << 20
-RAISED_BY = 1.25  # what a model is taken to need whose start or wake failed for memory
+RAISED_BY = 1.25  # factor for the need of a model whose start or wake failed for lack of memory
 RAISED_AT_LEAST = 256 * MIB
-KEPT_OF_IT = 0.9  # of what is known, after a life that needed less
+KEPT_OF_IT = 0.9  # of the known need, after a life that needed less
 
 Amounts = tuple[int, ...]
-"""Bytes on each GPU of a model, in the order in which it was given them; none, if it uses none."""
+"""Bytes on each GPU of a model, in the order in which it was given its GPUs; empty without GPUs."""
 
 
 @attrs.frozen(kw_only=True)
@@ -25,15 +25,16 @@ class Footprint:
     """The memory of one model.
 
     Attributes:
-        gpus: what it takes while it is awake; None if nothing is known.
-        host: the same of the host's memory, in bytes.
-        gpus_asleep: what its last sleep has left; None if that was never measured.
-        host_asleep: the same of the host's memory.
-        growth: bytes that what is left has grown with each sleep of its last process.
-        lives: how often it was awake and is measured; of 0 what is known is a guess.
-        peak_gpus: the most that was seen of it since it is awake.
-        peak_host: the same of the host's memory.
-        is_short: whether its last start or wake failed for memory: the next gets all there is.
+        gpus: bytes that it takes while it is awake; None if nothing is known.
+        host: host memory that it takes while it is awake, in bytes.
+        gpus_asleep: bytes that its last sleep has left; None if that was never measured.
+        host_asleep: host memory that its last sleep has left.
+        growth: bytes by which the rest has grown with each sleep of its last process.
+        lives: how many of its awake times were measured; with 0, the numbers are a guess.
+        peak_gpus: the most that was seen since the model is awake.
+        peak_host: the most host memory that was seen since the model is awake.
+        is_short: whether its last start or wake failed for lack of memory: the next start or wake
+        gets all memory there is.
     """
 
     gpus: Amounts | None = None
@@ -48,25 +49,25 @@ class Footprint:
 
     @property
     def is_known(self) -> bool:
-        """Whether it is known what it takes, be it from a guess."""
+        """Whether the model's need is known, from measurements or from a guess."""
         return not self.is_short and (self.gpus is not None or self.host is not None)
 
     @property
     def so_far(self) -> Footprint:
-        """What was seen, as if that were all; nothing is known where nothing was seen."""
+        """What was seen so far, taken as the whole need; unchanged if nothing was seen."""
         if self.is_short or (self.peak_gpus is None and self.peak_host is None):
             return self
         return attrs.evolve(self, gpus=self.peak_gpus, host=self.peak_host)
 
     def held_awake(self, gpus: Sequence[int] | None, host: int | None) -> Footprint:
-        """Return it after a look at the model awake.
+        """Return the footprint after a measurement of the model awake.
 
-        A model that is awake for the first time may grow yet: until that is over, it is taken to
-        need what was guessed, or everything.
+        A model that is awake for the first time may still grow. Until that time is over, llamadoze
+        assumes that the model needs what was guessed, or everything.
 
         Args:
-            gpus: bytes on each GPU; None if that cannot be seen.
-            host: bytes of the host's memory; None as before.
+            gpus: bytes on each GPU; None if that cannot be measured.
+            host: bytes of host memory; None if that cannot be measured.
         """
         seen = attrs.evolve(
             self, peak_gpus=_most(self.peak_gpus, gpus), peak_host=_more(self.peak_host, host)
@@ -80,9 +81,10 @@ class Footprint:
         )
 
     def rested(self) -> Footprint:
-        """Return it when the model is not awake any more.
+        """Return the footprint when the model is no longer awake.
 
-        What was seen the first time ends a guess. Later, what was too much is forgotten by and by.
+        The first measurements replace a guess. Later, a number that was too high shrinks step by
+        step.
         """
         if self.peak_gpus is None and self.peak_host is None:
             return self
@@ -99,18 +101,18 @@ class Footprint:
     def held_asleep(
         self, gpus: Sequence[int] | None, host: int | None, growth: int = 0
     ) -> Footprint:
-        """Return it after a look at the model asleep; the newest counts."""
+        """Return the footprint after a measurement of the model asleep; the newest counts."""
         left = None if gpus is None else _shortened(gpus)
         return attrs.evolve(self, gpus_asleep=left, host_asleep=host, growth=max(0, growth))
 
     def was_too_little(self) -> Footprint:
-        """Return it after a start or a wake that failed for memory."""
+        """Return the footprint after a start or a wake that failed for lack of memory."""
         gpus = None if self.gpus is None else tuple(map(_raised, self.gpus))
         host = self.host if self.host is None or gpus else _raised(self.host)
         return attrs.evolve(self, gpus=gpus, host=host, is_short=True)
 
     def was_enough(self) -> Footprint:
-        """Return it after a start or a wake that was good, or that more room did not help."""
+        """Return the footprint after a good start or wake, or one that more room did not help."""
         return attrs.evolve(self, is_short=False)
 
 

@@ -1,6 +1,6 @@
-"""What is told of the models as it happens, for those who count or show it.
+"""What is reported of the models as it happens, for those who count it or show it.
 
-Owns the form. The log is not written from here; it has its own words.
+Owns the form. The log is written elsewhere, in its own words.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from supervisor.states.table import Event, State, Wish
 
 
 class Journal:
-    """Somebody who is told; of what is not overridden, nothing is done.
+    """A listener to what happens to the models. A method that is not overridden does nothing.
 
-    Called from the model's own task: return at once, raise nothing.
+    The model's own task calls these methods: return at once, raise nothing.
     """
 
     def stepped(self, model: str, event: Event, state: State, took: float) -> None:
@@ -23,29 +23,29 @@ class Journal:
         Args:
             model: its id.
             event: what happened.
-            state: where it stands since.
-            took: seconds that it stood where it was before.
+            state: the state that the model is in now.
+            took: seconds that the model spent in the state before.
         """
 
     def failed(self, model: str, state: State, reason: str) -> None:
-        """Take note that a model, or a way to put it to sleep or to wake it, failed in a state."""
+        """Take note that a model, or its way to sleep or to wake, failed in this state."""
 
     def asked(self, model: str, wish: Wish, cause: Cause) -> None:
-        """Take note of why a model is asked for something; the step to it follows, or none."""
+        """Take note of why a model is asked for something; a step may or may not follow."""
 
     def ruled(self, ruling: Ruling) -> None:
-        """Take note that a model comes up, and who leaves for it; one that is known grows."""
+        """Take note that a model starts or wakes, and which make room for it; a ruling may grow."""
 
     def wrote(self, model: str, output: bytes) -> None:
-        """Take note of what a model's process, or a command that belongs to it, wrote."""
+        """Take note of output of a model's process, or of a command that belongs to the model."""
 
 
 @attrs.define(eq=False)
 class Journals(Journal):
-    """Tells several; nobody, if there are none.
+    """Passes everything on to several journals, or to none.
 
     Attributes:
-        all: who is told.
+        all: the journals that are told.
     """
 
     all: tuple[Journal, ...] = ()
@@ -66,7 +66,7 @@ class Journals(Journal):
             journal.asked(model, wish, cause)
 
     def ruled(self, ruling: Ruling) -> None:
-        """Tell that a model comes up, and who leaves for it."""
+        """Tell that a model starts or wakes, and which models make room for it."""
         for journal in self.all:
             journal.ruled(ruling)
 

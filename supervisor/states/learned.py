@@ -1,6 +1,6 @@
 """What is learned of one model over all its lives, and the plain data that it is kept as. Pure.
 
-Owns the form. Where it is kept is for `succession.knowledge`.
+Owns the form. `succession.knowledge` keeps the data.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Learned:
 
     Attributes:
         footprint: its memory.
-        costs: what its steps take.
-        habits: when it is wanted again.
+        costs: how long its steps take.
+        habits: when it is likely wanted again.
     """
 
     footprint: Footprint = UNMEASURED
@@ -35,7 +35,7 @@ class Learned:
     habits: Habits = NO_HABITS
 
     def as_data(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
+        """Return what was learned as data that JSON can hold."""
         return {
             "footprint": attrs.asdict(self.footprint),
             "costs": attrs.asdict(self.costs),
@@ -47,7 +47,7 @@ NOTHING_LEARNED = Learned()
 
 
 def learned_in(data: object) -> Learned:
-    """Return what plain data says; what is none of it is left out."""
+    """Return what plain data says; anything else in it is left out."""
     if not isinstance(data, dict):
         return NOTHING_LEARNED
     gaps = data.get("gaps")
@@ -94,4 +94,4 @@ def _is_amount(value: object) -> bool:
 def _is_seconds(value: object) -> bool:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
-    return 0 <= value < MOST_SECONDS  # of what is no number neither is so
+    return 0 <= value < MOST_SECONDS  # False for NaN, too

@@ -1,6 +1,6 @@
-"""Why a model may not be asked to leave for another: its own setting, or a lease with an end. Pure.
+"""Why a model may not be asked to make room: its own setting, or a lease with an end. Pure.
 
-Owns what is said of it. Who gives and ends leases is the supervisor's.
+Owns what is said of it. The supervisor gives and ends leases.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ class Pin:
     """A model stays where it is.
 
     Attributes:
-        holder: who wants that; nothing where the file does.
-        until: when it ends, on Trio's clock.
-        reason: why, in the holder's words.
+        holder: the holder of the lease; empty if the configuration pins the model.
+        until: when the pin ends, on Trio's clock.
+        reason: why the model stays, in the holder's words.
     """
 
     holder: str = ""

@@ -17,7 +17,7 @@ T = TypeVar("T")
 async def race(*rivals: Callable[[], Awaitable[T]]) -> T:
     """Run all of them and return the result of the first to end; the others are cancelled.
 
-    The result may be stale when it arrives: what a rival saw can have changed since.
+    The result may be stale when it arrives: what that task saw can have changed since.
     """
     results: list[T] = []
 
@@ -32,17 +32,17 @@ async def race(*rivals: Callable[[], Awaitable[T]]) -> T:
 
 
 async def kept_up(run: Callable[[], Awaitable[None]]) -> None:
-    """Run what goes on beside the models; a fault of ours in it is told, and ends nothing else."""
+    """Run what works beside the models; an internal error is logged and ends nothing else."""
     while True:
         try:
             await run()
-        except* Exception:  # whatever it is, the models serve on
-            log.exception("Internal error; this part of llamadoze is begun anew")
+        except* Exception:  # whatever it is, the models go on serving
+            log.exception("Internal error; llamadoze restarts this part of itself")
         await trio.sleep(BEFORE_IT_IS_BEGUN_ANEW)
 
 
 def innermost(error: BaseException) -> BaseException:
-    """Return the first cause in the groups that nurseries wrap around it."""
+    """Return the first cause inside the groups that nurseries wrap around it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -6,11 +6,11 @@ from math import inf
 
 from supervisor.states.durations import seconds
 
-LONGEST_SHOWN = 200  # characters of a name that anybody may have made up
+LONGEST_SHOWN = 200  # characters of a name that a client may have made up
 
 
 class SupervisorError(Exception):
-    """The base of all; `model` is the id or, for an unknown model, the name asked for."""
+    """The base of all; `model` is the model's id or, for an unknown model, the requested name."""
 
     def __init__(self, model: str, message: str) -> None:
         self.model = model
@@ -18,7 +18,7 @@ class SupervisorError(Exception):
 
 
 class UnknownModel(SupervisorError):
-    """No model has this id or alias: ask for another."""
+    """No model has this id or alias: ask for another model."""
 
     def __init__(self, name: str, like: str | None = None) -> None:
         meant = f"; did you mean '{like}'?" if like else ""
@@ -27,7 +27,7 @@ class UnknownModel(SupervisorError):
 
 
 class TooManyRequests(SupervisorError):
-    """The model's ``concurrencyLimit`` is reached: come back later."""
+    """The model's ``concurrencyLimit`` is reached: try again later."""
 
     def __init__(self, model: str, limit: int) -> None:
         self.limit = limit
@@ -37,17 +37,17 @@ class TooManyRequests(SupervisorError):
 
 
 class QueueFull(SupervisorError):
-    """As many requests wait as ``maxQueue`` allows: come back later."""
+    """As many requests wait as ``maxQueue`` allows: try again later."""
 
     def __init__(self, model: str, limit: int) -> None:
         self.limit = limit
         super().__init__(
-            model, f"{limit} requests wait for their models, which is maxQueue; try again later"
+            model, f"{limit} requests wait for models already (limit: maxQueue); try again later"
         )
 
 
 class ModelFailed(SupervisorError):
-    """The model could not be brought up, or died: the next request tries again."""
+    """The model could not start or wake, or died: the next request tries again."""
 
     def __init__(self, model: str, reason: str) -> None:
         self.reason = reason
@@ -55,15 +55,15 @@ class ModelFailed(SupervisorError):
 
 
 class BackingOff(SupervisorError):
-    """The model fails again and again, and is not started yet: come back then."""
+    """The model keeps failing and is not started yet: try again after the wait."""
 
     def __init__(self, model: str, wait: float, failures: int, reason: str) -> None:
         self.wait = wait
         times = f"{failures} times in a row" if failures > 1 else "once"
         super().__init__(
             model,
-            f"model '{model}' failed {times} and is started again in {seconds(wait)} at the "
-            f"earliest; last: {reason}",
+            f"model '{model}' failed {times} and starts again in {seconds(wait)} at the "
+            f"earliest; last failure: {reason}",
         )
 
 
@@ -82,7 +82,7 @@ class Removed(SupervisorError):
 
 
 class Paused(SupervisorError):
-    """An operator has yielded the memory to something else: come back later."""
+    """An operator has paused llamadoze to free the memory for something else: try again later."""
 
     def __init__(self, model: str) -> None:
         super().__init__(model, f"model '{model}' cannot be used now: llamadoze is paused")
@@ -93,16 +93,16 @@ class StillHeld(SupervisorError):
 
     def __init__(self, model: str, holder: str, left: str) -> None:
         self.holder = holder
-        what = "has not ended whole" if model == holder else "is not started"
+        what = "has not ended completely" if model == holder else "is not started"
         super().__init__(
             model,
-            f"model '{model}' {what}: {left} of model '{holder}' could not be ended and may hold "
-            f"its memory. End it, or unload '{holder}' to start models all the same",
+            f"model '{model}' {what}: {left} of model '{holder}' could not be ended and may still "
+            f"hold memory. End it, or unload '{holder}' to start models anyway",
         )
 
 
 class NoRoom(SupervisorError):
-    """Nothing can make room for the model: ask for it again later, or end what holds the memory."""
+    """Nothing can make room for the model: ask again later, or end what holds the memory."""
 
     def __init__(self, model: str, why: str, wait: float) -> None:
         self.wait = wait
@@ -111,18 +111,18 @@ class NoRoom(SupervisorError):
 
 
 class TooManyLeases(SupervisorError):
-    """There are as many leases as may be: end one, or come back later."""
+    """There are as many leases as are allowed: end one, or try again later."""
 
     def __init__(self, model: str, limit: int) -> None:
         self.limit = limit
-        super().__init__(model, f"there are {limit} leases, which is the most; end one of them")
+        super().__init__(model, f"there are {limit} leases, which is the limit; end one of them")
 
 
 class CannotSleep(SupervisorError):
     """The model has no way to sleep: configure one, or unload it."""
 
     def __init__(self, model: str) -> None:
-        remedy = "give it sleep, cmdSleep and cmdWake, or endpoints"
+        remedy = "configure sleep, cmdSleep and cmdWake, or endpoints"
         super().__init__(model, f"model '{model}' cannot sleep: {remedy}")
 
 

@@ -1,7 +1,7 @@
-"""How a model server stands at one moment, as everybody but its own task sees it.
+"""How a model server stands at one moment, as everything but its own task sees it.
 
-Owns the facts that decisions are made from. The states themselves, and what follows which, are in
-`table`.
+Owns the facts that decisions are made from. The states themselves, and the steps between them, are
+in `table`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from supervisor.states.habits import NO_HABITS, Habits
 from supervisor.states.pins import Pin
 from supervisor.states.table import ENDED, HOLDS_MEMORY, ON_THE_WAY_OUT, Event, State, Wish
 
-WEIGHT_OF_THE_NEWEST = 0.3  # of measured times: one slow moment of a disk fades
+WEIGHT_OF_THE_NEWEST = 0.3  # of measured times, so that one slow moment of a disk fades
 MEASURED = {
     Event.BECAME_READY: "start",
     Event.ENDED: "stop",
@@ -27,11 +27,11 @@ MEASURED = {
 
 @attrs.frozen(kw_only=True)
 class Costs:
-    """Seconds that the steps of one model take; None where none was measured yet.
+    """Seconds that the steps of one model take; None for a step that was not measured yet.
 
     Attributes:
-        counts: how often each was measured, by its name.
-        saved: seconds that all wakes together took less than starts would have.
+        counts: how often each step was measured, by its name.
+        saved: seconds that all wakes together took less than starts would have taken.
     """
 
     start: float | None = None
@@ -42,7 +42,7 @@ class Costs:
     saved: float = 0.0
 
     def learn(self, done: Event, took: float) -> Costs:
-        """Return what is known after one more step, which this event completed."""
+        """Return the costs after one more step, which this event completed."""
         name = MEASURED.get(done)
         if name is None:
             return self
@@ -57,7 +57,7 @@ UNKNOWN = Costs()
 
 
 def usual_costs(known: Iterable[Costs]) -> Costs:
-    """Return the medians of what the steps of several models take."""
+    """Return the medians of the times that several models take for their steps."""
     both = list(known)
     return Costs(
         start=_median(one.start for one in both),
@@ -79,9 +79,9 @@ class Need:
     """What a model needs to run.
 
     Attributes:
-        gpus: on how many it runs.
-        only: which they must be, if that is said; the names of devices.
-        known: its memory, as far as is known.
+        gpus: the number of GPUs that it runs on.
+        only: the GPUs that it must run on, if the configuration names them; the names of devices.
+        known: what is known of its memory.
     """
 
     gpus: int = 1
@@ -94,11 +94,11 @@ ANY_GPU = Need()
 
 @attrs.frozen
 class Queue:
-    """Why a server is not started yet: there is no place for it.
+    """Why a server is not started yet: its place has no room for it.
 
     Attributes:
-        why: in an operator's words; nothing if it does not wait.
-        until: when that is expected to end, on Trio's clock; infinity if that is not known.
+        why: in an operator's words; empty if the server does not wait.
+        until: when the wait is expected to end, on Trio's clock; infinity if that is not known.
     """
 
     why: str = ""
@@ -114,26 +114,26 @@ class Snapshot:
 
     Attributes:
         model: its id.
-        state: where it stands.
+        state: its state.
         wish: what is wanted of it.
         in_flight: leases given and not yet returned.
         can_sleep: whether it makes room by sleeping.
-        pid: of its process, if there is one.
-        handle: what its server is found by, if there is one; see `places`.
-        left: what could not be ended of its last server; nothing if all could.
+        pid: the id of its process, if it has a process.
+        handle: what its server is found by, if it has a server; see `places`.
+        left: what is left of its last server and could not be ended; empty if all has ended.
         failure: why it last failed; None once it was ready again.
         leaving: whether its process was told to end; that is never taken back.
         since: when it came into its state, on Trio's clock.
         ready_since: when it last began to serve, on Trio's clock.
-        has_let_in: whether somebody was given a lease since then.
-        idle_since: when its last request ended, or it began to serve.
+        has_let_in: whether a lease was given since then.
+        idle_since: when its last request ended, or when it began to serve.
         costs: how long its steps take, as far as is known.
-        drain_limit: seconds its requests may hold up others that waited too long; 0 is no limit.
-        habits: when it is wanted again, as a rule.
-        waiting: how many wait for it.
+        drain_limit: seconds that its requests may delay others that waited too long; 0 is no limit.
+        habits: when it is likely wanted again.
+        waiting: how many requests wait for it.
         need: the memory that it takes.
-        gpus: those that it was given, or is seen on; the names of devices.
-        pin: why it may not be asked to leave, if it may not.
+        gpus: the GPUs that it was given, or is seen on; the names of devices.
+        pin: why it may not be asked to make room, if that is so.
         queue: why its place does not start it yet.
     """
 
@@ -167,25 +167,26 @@ class Snapshot:
 
     @property
     def claims_memory(self) -> bool:
-        """Whether it holds memory, or is about to."""
+        """Whether it holds memory, or will soon."""
         return self.state in HOLDS_MEMORY or self.wish is Wish.SERVE
 
     @property
     def stays(self) -> bool:
-        """Whether it claims memory and is not about to give it back."""
+        """Whether it claims memory and is not about to free it."""
         return self.claims_memory and (self.state not in ON_THE_WAY_OUT or self.wish is Wish.SERVE)
 
     @property
     def is_ending(self) -> bool:
-        """Whether it has a server that is on its way to its end."""
+        """Whether it has a server that is ending."""
         return self.state is State.STOPPING or (self.leaving and self.state not in ENDED)
 
     def cost_to_serve(self, usual: Costs = UNKNOWN) -> float:
         """Return the seconds until it would serve, as far as is known.
 
         Args:
-            usual: what others' wakes take, for a model that was never woken; where nobody was, a
-                wake is taken to cost what a start does. What that takes only a start tells.
+            usual: what other models' wakes take, for a model that was never woken. If no model was
+            ever woken, a wake is assumed to cost what a start does. Only a start tells what a start
+            costs.
         """
         if self.state in ENDED | {State.QUEUED, State.STARTING, State.STOPPING}:
             return self.costs.start or 0.0
@@ -197,7 +198,7 @@ class Snapshot:
         """Return the seconds until it would have made room, as far as is known.
 
         Args:
-            usual: what others' steps take, for a model that never made room.
+            usual: what other models' steps take, for a model that never made room.
         """
         if self.can_sleep:
             return self.costs.sleep or usual.sleep or 0.0

@@ -1,7 +1,7 @@
-"""Where one model server stands: the one place where its state is written, and what is said of it.
+"""The state of one model server: the one place where it is written, and what is logged of it.
 
-Owns the state, since when it holds, what is known of the steps' durations, and who waits for a
-state. Which step is taken, and why, is the model server's.
+Owns the state, the time of its last change, what is known of the steps' durations, and the list of
+those who wait for a state. The model server decides which step is taken, and why.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ class Standing:
 
     Attributes:
         model: its id.
-        snapshot: returns all that is known of it.
+        snapshot: returns all that is known of the model server.
         on_change: called after every step.
         journal: told of every step and every failure.
-        state: where it stands.
-        pid: of its process, if there is one.
-        handle: what its server is found by, if there is one.
-        left: what could not be ended of its last server, in an operator's words.
+        state: its present state.
+        pid: the id of its process, if it has a process.
+        handle: what its server is found by, if it has a server.
+        left: what is left of its last server and could not be ended, in an operator's words.
         failure: why it last failed; None once it was ready again.
         ready_since: when it last began to serve, on Trio's clock.
-        served: seconds that its present process has; None if that did not come to it.
+        served: seconds that its present process has served; None if it was never ready.
         costs: how long its steps take.
         taken: what was done to its server in its present state, and the seconds of each.
         share: how much of the present step is done, 0 to 1; None if its server does not tell.
@@ -67,11 +67,11 @@ class Standing:
         return self._since
 
     def hear(self, share: float | None) -> None:
-        """Note how much of the present step is done, if that is known; the next step forgets it."""
+        """Note how much of the present step is done, if that is known; the next step clears it."""
         self.share = share
 
     def note_queue(self, queue: Queue) -> None:
-        """Note why it waits for its place, and say so."""
+        """Note why it waits for its place, and log the reason."""
         if queue.why != self.queue.why:
             self.tell("info", f"Queued: {queue.why}", reason=queue.why)
         self.queue = queue
@@ -83,7 +83,7 @@ class Standing:
         self.taken.append((name, took))
 
     def step(self, event: Event, done: str | None = None) -> None:
-        """Apply an event; `done` says what was completed by it, for the log."""
+        """Apply an event; `done` names what the event completed, for the log."""
         took = trio.current_time() - self._since
         if self.state is State.READY:
             self.served = (self.served or 0.0) + took
@@ -100,17 +100,17 @@ class Standing:
         self.on_change()
 
     def has(self, pid: int | None, handle: object) -> None:
-        """Note the server, before anything else happens: it must be known if the daemon dies."""
+        """Note the server before anything else happens: it must be known if the daemon dies."""
         self.pid, self.handle = pid, handle
-        if self.state not in ENDED:  # of one that is taken over the state file tells already
+        if self.state not in ENDED:  # the state file already has a server that is taken over
             self.on_change()
 
     def knows(self, handle: object) -> None:
-        """Note what else is known of the server by now; the next step tells of it."""
+        """Note what else is known of the server by now; the next step reports it."""
         self.handle = handle
 
     def has_nothing(self) -> None:
-        """Note that there is no server any more; the next step tells of it."""
+        """Note that there is no server any more; the next step reports it."""
         self.pid = self.handle = None
 
     def note_left(self, left: str) -> None:
@@ -120,7 +120,7 @@ class Standing:
         self.on_change()
 
     def begin(self, event: Event, steps: str, limit: float) -> None:
-        """Step to where something is done, and say so."""
+        """Step to a state in which something is done, and log it."""
         self.step(event)
         self.tell("info", f"Executing {steps} (timeout: {seconds(limit)})", timeout_s=limit)
 
@@ -132,14 +132,14 @@ class Standing:
         self.step(event, done)
 
     def begin_end(self) -> None:
-        """Step to STOPPING, once, whatever way the end came."""
+        """Step to STOPPING, once, however the end came."""
         if self.state in ENDED:  # it failed before its first step
             self.step(Event.START)
         if self.state is not State.STOPPING:
             self.step(Event.STOP)
 
     async def reached(self, states: frozenset[State]) -> Snapshot:
-        """Wait for one of these states; return how it stood in it, even if it has moved on."""
+        """Wait for one of these states; return the snapshot taken then, even if it moved on."""
         if self.state in states:
             return self.snapshot()
         return await self._watchers.reached(states)
@@ -151,7 +151,7 @@ class Standing:
         getattr(log, level)(f"<{self.model}> {message}", **known)
 
     def report_failure(self, failure: str, remedy: str) -> None:
-        """Say what failed in the present state, and what is done next."""
+        """Log what failed in the present state, and what llamadoze does next."""
         took = round(trio.current_time() - self._since, 3)
         self.journal.failed(self.model, self.state, failure)
         self.tell("error", f"{failure}, {remedy}", reason=failure, duration_s=took)

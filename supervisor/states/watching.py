@@ -1,6 +1,6 @@
 """Waiting for a model server to reach a state, however briefly it stays there.
 
-Owns the list of who waits. The state itself belongs to the model server.
+Owns the list of those who wait. The state itself belongs to the model server.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from supervisor.states.table import State
 
 @attrs.define(eq=False)
 class _Watcher:
-    """Somebody waits for one of these states; `seen` is how the server stood in it."""
+    """A task that waits for one of these states; `seen` is the snapshot taken in it."""
 
     states: frozenset[State]
     reached: trio.Event = attrs.field(factory=trio.Event)
@@ -23,19 +23,19 @@ class _Watcher:
 
 @attrs.define(eq=False)
 class Watchers:
-    """All who wait for a state of one model server."""
+    """All tasks that wait for a state of one model server."""
 
     _waiting: list[_Watcher] = attrs.field(factory=list, init=False)
 
     def tell(self, snapshot: Snapshot) -> None:
-        """Let those go on who wait for this state; the first they see is what they return."""
+        """Wake the tasks that wait for this state; each returns the first snapshot it sees."""
         for watcher in self._waiting:
             if snapshot.state in watcher.states and watcher.seen is None:
                 watcher.seen = snapshot
                 watcher.reached.set()
 
     async def reached(self, states: frozenset[State]) -> Snapshot:
-        """Return how the server stood in one of these states, even if it has moved on."""
+        """Return the snapshot taken in one of these states, even if the server moved on."""
         watcher = _Watcher(states)
         self._waiting.append(watcher)
         try:

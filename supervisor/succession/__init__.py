@@ -1,5 +1,5 @@
-"""From one daemon to the next, and from one configuration: what is left, and what becomes of it.
+"""From one daemon to the next, and from one configuration to the next: what is left, what changes.
 
-Owns the state file, what was learned, and what proves that a process is still the one it tells of.
+Owns the state file, what was learned, and the proof that a process is still the one in its record.
 Knows nothing of who runs when.
 """

@@ -1,6 +1,6 @@
 """What a new configuration changes, model by model. Pure.
 
-Owns which differences need a new process. How the models get there is the supervisor's.
+Owns which differences need a new process. The supervisor applies the changes to the models.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from configschema import Config, Model, fields_of, resolve_limits
 
 @attrs.frozen(kw_only=True)
 class Changes:
-    """The models of two configurations, by what becomes of them; ids, sorted.
+    """The models of two configurations, by what happens to them; ids, sorted.
 
     Attributes:
-        kept: nothing of them has changed.
-        adjusted: something has that a running process need not know, such as a time limit.
-        replaced: they need another process.
-        removed: there are none of them any more.
-        added: there were none of them before.
+        kept: models without any change.
+        adjusted: models with a change that a running process need not know, such as a timeout.
+        replaced: models that need another process.
+        removed: models that the new configuration lacks.
+        added: models that the old configuration lacks.
         settings: keys of the whole file whose value has changed.
     """
 
@@ -64,7 +64,7 @@ def changes(old: Config, new: Config) -> Changes:
 
 
 def _effective(config: Config, name: str) -> object:
-    """Return all that is in effect for a model, whichever place of the file it comes from."""
+    """Return everything that is in effect for a model, wherever the file says it."""
     return config.models[name], resolve_limits(config, config.models[name])
 
 

@@ -1,7 +1,7 @@
 """What a daemon has learned of its models, kept for the next one: a small file beside the state.
 
-Owns the file, and which model a part of it is of: the one that is started in the same way, whatever
-its port. What is learned is the models' own.
+Owns the file, and which model each part belongs to: the model that is started in the same way,
+whatever its port. The models decide what is learned.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 BETWEEN_WRITES = 5.0  # seconds
 LARGEST_FILE = 10_000_000  # characters
 ANY_PORT = 1
-MOST_KEPT = 500  # models; those that were learned of longest ago are forgotten
+MOST_KEPT = 500  # models; beyond that, what was learned longest ago is forgotten
 
 
 @attrs.define(eq=False)
@@ -32,7 +32,7 @@ class Knowledge:
     """What is known of all models, of this configuration and of earlier ones.
 
     Attributes:
-        file: where it is kept; None keeps it for as long as the daemon runs.
+        file: where it is kept; with None it is kept only as long as the daemon runs.
     """
 
     file: Path | None = None
@@ -47,7 +47,7 @@ class Knowledge:
 
     def recall(self, model: Model) -> Learned:
         """Return what is known of a model."""
-        if not self._known:  # as at the first start: no need to tell models apart
+        if not self._known:  # for example at the first start: no need for a fingerprint
             return NOTHING_LEARNED
         return self._known.get(self._fingerprint(model), NOTHING_LEARNED)
 
@@ -56,20 +56,20 @@ class Knowledge:
         key = self._fingerprint(model)
         if self._known.get(key, NOTHING_LEARNED) != learned:
             self._known.pop(key, None)
-            self._known[key] = learned  # at the end, as the newest
+            self._known[key] = learned  # last, as the newest
             while len(self._known) > MOST_KEPT:
                 del self._known[next(iter(self._known))]
             self._changed.set()
 
     async def run(self) -> None:
-        """Write what has changed, now and then; what is learned after the last time is not."""
+        """Write what has changed, at intervals; changes after the last write are not written."""
         while True:
             await self._changed.wait()
             await trio.sleep(BETWEEN_WRITES)
             self.write()
 
     def write(self) -> None:
-        """Write what has changed since that was done last."""
+        """Write what has changed since the last write."""
         if self.file is None or not self._changed.is_set():
             return
         self._changed = trio.Event()
@@ -90,12 +90,12 @@ class Knowledge:
 
 
 def _fingerprint_of(model: Model) -> str:
-    """Return what stands for the way in which a model is started, its port apart."""
+    """Return a fingerprint of the way in which a model is started, without its port."""
     model = model.as_written
-    if model.on_port:  # the port is ours to choose, and changes with the models beside it
+    if model.on_port:  # llamadoze chooses the port, which changes with the models beside it
         model = model.on_port(ANY_PORT)
     facts = [model.id, model.cmd.argv, model.env, model.detached, model.gpus, model.recipe.way]
-    if not model.cmd:  # nothing else tells it from others
+    if not model.cmd:  # nothing else distinguishes it
         facts.append(model.proxy)
     return hashlib.sha256(repr(facts).encode(errors="surrogatepass")).hexdigest()[:32]
 
@@ -107,5 +107,5 @@ def _read(file: Path) -> dict[str, Learned]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        log.warning(f"Cannot read {file}: {error!r}; the models are measured anew")
+        log.warning(f"Cannot read {file}: {error!r}; llamadoze measures the models again")
         return {}

@@ -1,7 +1,7 @@
-"""What becomes of the servers of an earlier daemon: taken over, or ended before anything starts.
+"""What happens to the servers of an earlier daemon: taken over, or ended before anything starts.
 
-Owns the proof that a server is what its record says and still well. Nothing here may leave an
-orphan on the memory that others need, whether the state file names it or not.
+Owns the proof that a server is the one in its record and still well. Nothing here may leave an
+orphan on memory that others need, whether the state file names the orphan or not.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from supervisor.states.durations import seconds
 from supervisor.states.table import BETWEEN_SLEEP_AND_WAKE, State
 from supervisor.succession.records import Record, fingerprint
 
-HEALTHY_WITHIN = 5.0  # seconds for a server to prove that it is ready, or asleep, as it was
+HEALTHY_WITHIN = 5.0  # seconds for a server to prove that it is ready or asleep, as it was before
 ADOPTABLE = frozenset({State.READY, State.ASLEEP})
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
@@ -44,13 +44,13 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 async def settle_leftovers(
     records: Iterable[Record], config: Config, contact: Contact, owner: str = ""
 ) -> dict[str, Record]:
-    """Return those servers that may be taken over, by model; when that is done, no other lives.
+    """Return the servers that may be taken over, by model; no other server lives after that.
 
     Args:
-        records: of the earlier daemon.
-        config: of this one; `adopt` says whether anything is taken over.
+        records: the records of the earlier daemon.
+        config: the configuration of this daemon; `adopt` says whether processes are taken over.
         contact: the ways to model servers.
-        owner: what the tokens of that daemon's processes begin with.
+        owner: the beginning of the tokens of that daemon's processes.
     """
     settling = _Settling(config, contact, Here(owner, contact.probe))
     async with trio.open_nursery() as nursery:
@@ -67,13 +67,13 @@ async def settle_leftovers(
 
 @attrs.define(eq=False)
 class _Settling:
-    """The settling of all records.
+    """Settles all records.
 
     Attributes:
-        config: of this daemon.
+        config: the configuration of this daemon.
         contact: the ways to model servers.
-        here: where processes are ended.
-        adopted: what may be taken over, by model.
+        here: the place where processes are ended.
+        adopted: the servers that may be taken over, by model.
     """
 
     config: Config
@@ -87,7 +87,7 @@ class _Settling:
         if isinstance(record.handle, ElsewhereHandle):
             if model is None or model.is_elsewhere:
                 await self._settle_elsewhere(record, record.handle, model)
-            else:  # it was left of a process
+            else:  # it was the rest of a process
                 await self._end_what_it_led_to(record, model)
             return
         if isinstance(record.handle, StepHandle):
@@ -108,10 +108,10 @@ class _Settling:
             await self._end(record.model, handle, reason or "", ask)
 
     def _settle_step(self, record: Record, model: Model | None) -> None:
-        """Let a step be taken over if it may be; the rounds of its cluster end all others.
+        """Let a step be taken over if that is allowed; its cluster's rounds end all other steps.
 
-        It is asked how it is only then: a cluster that is slow to answer holds up nobody else. One
-        that cannot be asked whether it sleeps must have been at rest, or ready.
+        The step is asked for its state only later, so that a slow cluster delays no other model. If
+        a model has no question that proves a sleep, its step must have been ready or asleep.
         """
         if model is None or model.holding is None or fingerprint(model) != record.fingerprint:
             return
@@ -120,7 +120,7 @@ class _Settling:
             self.adopted[record.model] = record
 
     async def _as_it_is(self, record: Record, model: Model, server: RunningServer) -> Record:
-        """Return the record of a server, which may have been put to sleep by somebody else."""
+        """Return the record of a server, which something else may have put to sleep."""
         actions = self._actions(model, server)
         if record.state == State.READY.value and await actions.sleeps_already(HEALTHY_WITHIN):
             return attrs.evolve(record, state=State.ASLEEP.value)
@@ -136,7 +136,7 @@ class _Settling:
 
     @contextmanager
     def _server(self, handle: HereHandle, model: Model) -> Iterator[RunningServer]:
-        """Have a process of the earlier daemon to ask; it is not owned by that."""
+        """Have a process of the earlier daemon to ask, without owning it."""
         with recognised(handle.pid, handle.started) as leader:
             child = Child(leader or GONE, NO_OUTPUT, 0, handle.kin)
             yield LocalServer(child, self._order(model), self.contact.probe, self.contact.weigh)
@@ -161,7 +161,7 @@ class _Settling:
         return self.config.adopt and known and State(record.state) in ADOPTABLE
 
     async def find(self, model: Model) -> None:
-        """Take a server that lives without us, if it is there: as it is, awake or asleep."""
+        """Take a server that lives without llamadoze, if it is there: awake or asleep, as it is."""
         if not await Elsewhere(self.contact.probe).find(model):
             return
         record = Record(
@@ -211,7 +211,7 @@ class _Settling:
         return await self._not_asleep(handle, model)
 
     async def _not_asleep(self, handle: HereHandle, model: Model) -> str | None:
-        """Ask what proves a sleep; the process may have been woken by somebody else."""
+        """Ask what proves a sleep; something else may have woken the process."""
         with self._server(handle, model) as server:
             actions = self._actions(model, server)
             return await actions.prove_asleep(trio.current_time() + HEALTHY_WITHIN)
@@ -225,7 +225,7 @@ class _Settling:
         return None
 
     def _stop_of(self, record: Record, model: Model | None) -> Callable[[], Awaitable[None]] | None:
-        """Return the model's cmdStop, if it is meant for this process."""
+        """Return the model's stop command, if it is meant for this process."""
         if model is None or fingerprint(model) != record.fingerprint:
             return None
         pid = record.handle.pid if isinstance(record.handle, HereHandle) else None
@@ -246,7 +246,7 @@ class _Settling:
         return ask
 
     async def end_all_others(self) -> None:
-        """End every process that carries a token of the earlier daemon and is not taken over."""
+        """End every process with a token of the earlier daemon that is not taken over."""
         kept = {
             one.handle.token for one in self.adopted.values() if isinstance(one.handle, HereHandle)
         }
@@ -261,7 +261,7 @@ class _Settling:
                 nursery.start_soon(self._end, name or "(unknown)", handle, reason, ask)
 
     def _keep_out(self, name: str, handle: HereHandle) -> None:
-        """Let a model be stuck with what could not be ended."""
+        """Make a model wait for what could not be ended."""
         if model := self.config.models.get(name):
             self.adopted.setdefault(
                 name,
@@ -285,7 +285,7 @@ class _Settling:
         reason: str,
         ask: Callable[[], Awaitable[None]] | None,
     ) -> None:
-        """End a process with its kin, and say so."""
+        """End a process with its kin, and log it."""
         grace = self._grace_of(self.config.models.get(name))
         what = f"process {handle.pid}" if handle.pid else "processes"
         facts = {"model": name, "pid": handle.pid or None, "reason": reason}

@@ -1,7 +1,7 @@
-"""What a daemon leaves to the next one: a small file of the processes it has, and their logs.
+"""What a daemon leaves to the next one: a small file of its processes, and their logs.
 
 Owns the folder, the file's form, and the lock that tells a living daemon's file from a dead one's.
-What is done with a record is decided in `leftovers`.
+`leftovers` decides what is done with a record.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Record:
     Attributes:
         model: the id of its model.
         handle: what it is found by.
-        port: that it was given, if any.
-        state: where it stood; the value of a `State`.
-        fingerprint: of what it was started with.
-        logs: whether it writes to its log file, and so can do without its daemon.
+        port: the port that it was given, if any.
+        state: its state; the value of a `State`.
+        fingerprint: the fingerprint of what it was started with.
+        logs: whether it writes to its log file, so that it can live without its daemon.
     """
 
     model: str
@@ -64,8 +64,8 @@ class Records:
     """The folder of one daemon.
 
     Attributes:
-        folder: where it is.
-        found: what the daemon before this one has left.
+        folder: the path of the folder.
+        found: what the earlier daemon has left.
     """
 
     folder: Path
@@ -82,53 +82,53 @@ class Records:
 
     @property
     def knowledge_file(self) -> Path:
-        """What was learned of the models."""
+        """The file of what was learned of the models."""
         return self.folder / "learned.json"
 
     def log_file(self, model: str) -> Path:
-        """Return where a model's process writes to, if it may outlive the daemon."""
+        """Return the file that a model's process writes to, if it may outlive the daemon."""
         return self.folder / f"{hashlib.sha256(model.encode()).hexdigest()[:16]}.log"
 
     @property
     def owner(self) -> str:
-        """What the tokens of all daemons with this folder begin with, and of no others.
+        """The beginning of the tokens of all daemons with this folder, and of no others.
 
-        It must be known although the folder was emptied. Two containers may have the same path.
+        It must stay the same even if the folder was emptied. Two containers may have the same path.
         """
         return _owner(self.folder)
 
     @property
     def owner_in_clusters(self) -> str:
-        """The same for what is asked of clusters, on whichever machine the daemon runs next.
+        """The same for clusters, whichever machine the daemon runs on next.
 
-        A folder may be shared by login nodes, and machines of one image may each have their own.
+        Login nodes may share a folder, and machines of one image may each have their own.
         """
         file = self.folder / "clusters"
         try:
             with file.open("x") as opened:
                 opened.write(secrets.token_hex(8))
         except OSError:
-            pass  # it is there already, or cannot be
+            pass  # it exists already, or cannot be written
         try:
             return file.read_text().strip() or self.owner
         except (OSError, ValueError):
             return self.owner
 
     def keep(self, record: Record) -> None:
-        """Leave word of a server that is not taken over yet, until its model is noted."""
+        """Keep the record of a server that is not taken over yet, until its model is noted."""
         self._noted[record.model] = _text(record)
 
     def note(self, model: Model, snapshot: Snapshot, *, logs: bool) -> bool:
-        """Write down how a server stands, if that has changed; return whether all is written.
+        """Write down a server's state, if that has changed; return whether everything is written.
 
-        A disk that is full is told of once; the models are served all the same.
+        A full disk is logged once; the models are served anyway.
 
         Args:
-            model: whose server it is.
-            snapshot: how it stands.
-            logs: whether it could outlive its daemon.
+            model: the server's model.
+            snapshot: its present state.
+            logs: whether the server could outlive its daemon.
         """
-        if snapshot.state is State.QUEUED and not snapshot.handle:  # an earlier daemon's stays
+        if snapshot.state is State.QUEUED and not snapshot.handle:  # keeps the earlier record
             return self._is_written
         record = self._record(model, snapshot, logs) if snapshot.state in HAS_PROCESS else None
         text = _text(record) if record else None
@@ -146,7 +146,7 @@ class Records:
         except OSError as error:
             if not self._has_told:
                 log.warning(
-                    f"Cannot write {self.file}: {error.strerror}; until that is mended, adopt "
+                    f"Cannot write {self.file}: {error.strerror}; until that is fixed, adopt "
                     "keeps no model processes"
                 )
             self._has_told = True
@@ -186,7 +186,7 @@ def _owner(folder: Path) -> str:
 
 
 def fingerprint(model: Model) -> str:
-    """Return what stands for all that a process was started with, and how it sleeps and wakes."""
+    """Return a fingerprint of what a process was started with, and how it sleeps and wakes."""
     model = model.as_written
     facts = attrs.asdict(model, recurse=True)
     known: list[object] = [model.holding.asked] if model.holding else []
@@ -197,9 +197,9 @@ def fingerprint(model: Model) -> str:
 
 @contextmanager
 def open_records(folder: Path | None) -> Iterator[Records | None]:
-    """Use a folder alone; there is None where that cannot be, and the log says why."""
+    """Lock a folder and use it; yield None if that is impossible, and log why."""
     if folder is None:
-        log.warning("There is no home for the state; give a folder with --state-dir")
+        log.warning("There is no folder for the state; give a folder with --state-dir")
         yield None
         return
     try:
@@ -207,8 +207,8 @@ def open_records(folder: Path | None) -> Iterator[Records | None]:
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         log.warning(
-            f"Cannot use {folder}: {error.strerror}; leftovers of a crash will not be found. "
-            "Give another folder with --state-dir"
+            f"Cannot use {folder}: {error.strerror}; after a crash, model processes will not be "
+            "found. Give another folder with --state-dir"
         )
         yield None
         return
@@ -216,25 +216,25 @@ def open_records(folder: Path | None) -> Iterator[Records | None]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         log.warning(
-            f"Another llamadoze has the state folder {folder}. This one serves without: it takes "
-            "no models over, and after a crash its own are not found. If the other one is ending, "
-            "start this one again after that; else give it another --state-dir"
+            f"Another llamadoze has the state folder {folder}. This one serves without it: it "
+            "takes no models over, and after a crash its models are not found. If the other one "
+            "is ending, restart this one after that; otherwise give it another --state-dir"
         )
         yield None
     else:
         yield Records(folder.absolute(), read_records(folder / STATE))
     finally:
-        os.close(lock)  # which gives the lock back
+        os.close(lock)  # this releases the lock
 
 
 def write_anew(file: Path, text: str) -> None:
-    """Put a file in the place of another, at once.
+    """Replace a file with a new one, at once.
 
-    What is written first is a file that nobody else has put there: to open a pipe would wait for
-    its reader.
+    The text is first written to a new file that nothing else has put there: opening a named pipe
+    would wait for its reader.
 
     Raises:
-        OSError: it cannot be written; the other stays.
+        OSError: the file cannot be written; the old one stays.
     """
     beside = file.with_suffix(".new")
     beside.unlink(missing_ok=True)
@@ -245,23 +245,23 @@ def write_anew(file: Path, text: str) -> None:
 
 
 def read_records(file: Path) -> tuple[Record, ...]:
-    """Return what a state file holds, without what it cannot read, or means nothing any more."""
+    """Return the records in a state file, without unreadable ones and those without meaning now."""
     try:
         data = json.loads(text_of(file, LARGEST_FILE))
         found = [_of_today(one, data) for one in data["models"]]
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        log.warning(f"Cannot read {file}: {error!r}; model processes are looked for without it")
+        log.warning(f"Cannot read {file}: {error!r}; llamadoze finds model processes without it")
         return ()
     records = [_checked(one) for one in found]
     if None in records:
-        log.warning(f"{file} holds what is no server of this boot; it is left out")
+        log.warning(f"{file} contains entries that are no servers of this boot; they are ignored")
     return tuple(record for record in records if record)
 
 
 def may_tell_of_life(file: Path) -> bool:
-    """Whether a state file may name a process that lives; of one that cannot be read it may."""
+    """Whether a state file may name a process that lives; an unreadable file may."""
     try:
         models = json.loads(text_of(file, LARGEST_FILE))["models"]
         return not all(_is_of_an_earlier_boot(one["handle"]) for one in models)
@@ -287,7 +287,7 @@ def _of_today(record: object, data: Mapping[str, object]) -> object:
 
 
 def _checked(data: object) -> Record | None:
-    """Return a record if it is one; whatever else stands there must not reach a signal."""
+    """Return a record if it is valid; anything else must not reach a signal."""
     fields = attrs.fields_dict(Record)
     if not isinstance(data, dict) or data.keys() != fields.keys():
         return None
@@ -304,5 +304,5 @@ def _checked(data: object) -> Record | None:
 
 
 def ports_of(records: Iterable[Record]) -> Mapping[str, int]:
-    """Return the ports that models have, for the configuration to keep."""
+    """Return the ports of models, so that the configuration keeps them."""
     return {record.model: record.port for record in records if record.port}

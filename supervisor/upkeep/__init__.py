@@ -1,5 +1,5 @@
-"""What is done to models that no request asks for.
+"""What is done to models without a request for them.
 
 Owns pauses, making way for other programs, the limits of what sleeps, and restarts of watched
-models. Who runs for whom is `scheduling`'s.
+models. `scheduling` decides who runs for whom.
 """

@@ -1,7 +1,7 @@
-"""What one model has to do with the others: whom it tells, whom it looks after, who leaves for it.
+"""One model's dealings with the others: what it tells them, who is watched, who makes room for it.
 
-Owns which models share a GPU, as far as the file says so, and who of the sleepers is worth least.
-When room is made for a request is the scheduler's.
+Owns which models share a GPU, as far as the file says so, and which sleeper is worth least. The
+scheduler decides when a model makes room for a request.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
 
 class Others(Protocol):
-    """All models, as the fleet has them."""
+    """All models, as the fleet keeps them."""
 
     config: Config
     servers: dict[str, ModelServer]
@@ -43,15 +43,15 @@ class Others(Protocol):
     knowledge: Knowledge
 
     def note_soon(self, name: str) -> None:
-        """Leave the next daemon word of a server."""
+        """Write a record of a server for the next daemon, soon."""
 
 
 @attrs.define(eq=False)
 class Neighbours(Surroundings):
-    """The others of one model.
+    """One model's view of the other models.
 
     Attributes:
-        name: its id.
+        name: the model's id.
         others: all models.
     """
 
@@ -59,21 +59,21 @@ class Neighbours(Surroundings):
     others: Others
 
     def changed(self) -> None:
-        """Let the scheduler decide, and the next daemon know."""
+        """Let the scheduler decide, and update the record for the next daemon."""
         self.others.on_change(self.others.servers[self.name])
         self.others.note_soon(self.name)
 
     def failed(self, reason: str) -> None:
-        """Send away who waits for it."""
+        """Refuse the requests that wait for the model."""
         self.others.on_failure(self.name, reason)
 
     def crashed(self) -> None:
-        """Let it be started again, if it is watched."""
+        """Start the model again, if it is watched."""
         if self.watched():
             self.others.on_crash(self.name)
 
     def watched(self) -> bool:
-        """Return what the file says; else whether it is persistent, or preloaded."""
+        """Return what the file says; without that, whether it is persistent or preloaded."""
         model = self.others.config.models.get(self.name)
         if model is None:
             return False
@@ -84,7 +84,7 @@ class Neighbours(Surroundings):
         return self.others.config.ignore_leftovers
 
     def taken_ports(self) -> set[int]:
-        """Return the ports of all others, whether they run or not."""
+        """Return the ports of all other models, whether they run or not."""
         config = self.others.config
         given = {model.port for name, model in config.models.items() if name != self.name}
         present = {one.model.port for name, one in self.others.servers.items() if name != self.name}
@@ -104,7 +104,7 @@ class Neighbours(Surroundings):
         return self.others.rooms.of(server).environment(self.name)
 
     def sleepers(self) -> Sequence[str]:
-        """Return those that sleep on its GPU, the least valuable first."""
+        """Return the models that sleep on its GPU, the least valuable first."""
         own = self.others.servers[self.name].model
         beside = [
             server
@@ -118,13 +118,13 @@ class Neighbours(Surroundings):
         return [one.model for one in by_value(found)]
 
     async def clear(self) -> str | None:
-        """Stop those that sleep on its GPU, and wait for their end; say why that did not come."""
+        """Stop the models that sleep on its GPU, and wait for their end; say why that failed."""
         leaving = [self.others.servers[name] for name in self.sleepers()]
         for server in leaving:
             name = server.model.id
             text = f"<{name}> Stopping sleeping model: '{self.name}' needs its room"
             log.info(text, model=name, needed_by=self.name)
-            why = "its memory was not enough beside those that sleep"
+            why = "its memory was not enough beside the sleeping models"
             cause = Cause(why=Why.ROOM, text=why, model=self.name)
             server.wish(Wish.STOP, cause)
         async with trio.open_nursery() as nursery:
@@ -137,7 +137,7 @@ class Neighbours(Surroundings):
 
 
 def is_watched(config: Config, model: Model) -> bool:
-    """Whether a model is looked after while nobody asks for it."""
+    """Whether a model is checked even without requests."""
     if model.watch is not None:
         return model.watch
     groups = rules_of(config).groups.values()
@@ -147,13 +147,13 @@ def is_watched(config: Config, model: Model) -> bool:
 
 
 def gpus_of(model: Model) -> frozenset[str] | None:
-    """Return the GPUs that a model's environment or command names; None if it may be on any."""
+    """Return the GPUs that a model's environment or command names; None if it may use any."""
     said = said_by(model.env, model.cmd.text)
     return frozenset(said.split(",")) if said else None
 
 
 def _may_be_stopped(server: ModelServer) -> bool:
-    """Whether a model sleeps, may hold memory of a GPU by that, and is not kept."""
+    """Whether a model sleeps, may still hold GPU memory, and is not pinned."""
     if server.known.pin(server.model):
         return False
     amount = server.sleeping.amounts.get("GPU")

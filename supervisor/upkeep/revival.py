@@ -1,7 +1,7 @@
-"""A model that is watched and has died while it served: started again before anybody asks.
+"""A watched model that died while it served: llamadoze starts it again without a request.
 
-Owns how often that is tried. When the next start may come is the backoff's, and whose turn it is
-the scheduler's.
+Owns how often that is tried. The backoff says when the next start may come, and the scheduler
+decides whose turn it is.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from supervisor.states.table import State
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
-BETWEEN_TRIALS = 1.0  # seconds, where the backoff is shorter
+BETWEEN_TRIALS = 1.0  # seconds, if the backoff is shorter
 LONGEST_PAUSE = 30.0
-LONG_ENOUGH = 0.01  # seconds beyond a backoff, so that it is over for certain
+LONG_ENOUGH = 0.01  # seconds beyond a backoff, so that it is certainly over
 
 
 async def revive(server: ModelServer, load: Callable[[str], Awaitable[Snapshot]]) -> None:
-    """Bring a model up again, as often as it fails; an operator who unloads it ends that.
+    """Start a model again, as often as it fails; an operator who unloads it ends that.
 
     Args:
-        server: the model's.
-        load: brings it up, as a request would.
+        server: the model's server.
+        load: loads the model, as a request would.
     """
     name = server.model.id
     await server.reached(frozenset({State.FAILED, State.STOPPED}))
@@ -54,5 +54,5 @@ async def revive(server: ModelServer, load: Callable[[str], Awaitable[Snapshot]]
                 is_told = True
                 log.warning(f"<{name}> Not started again yet: {error}", model=name)
         else:
-            log.info(f"<{name}> Was started again after its failure (watch)", model=name)
+            log.info(f"<{name}> Started again after its failure (watch)", model=name)
             return

@@ -1,7 +1,7 @@
-"""How many may sleep, and in how much host memory; who is stopped when there are too many.
+"""How many models may sleep, and in how much host memory; which are stopped if there are too many.
 
-`too_many` is pure. The keeper's task measures and acts when a model has fallen asleep: on this
-machine by the operator's limits, in an allocation of a cluster by the memory that it has.
+`too_many` is pure. The keeper's task measures and acts when a model has fallen asleep. On this
+machine, the operator's limits apply. In an allocation of a cluster, its memory is the limit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from supervisor.states.table import HOLDS_MEMORY, State, Wish
 log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
 GIB = 1 << 30
-LEFT_THERE = 0.05  # of an allocation's memory: its limit ends whoever asks for more
+LEFT_THERE = 0.05  # share of an allocation's memory; beyond its limit, processes are ended
 
 
 @attrs.frozen(kw_only=True)
@@ -30,7 +30,7 @@ class Budget:
     """What all sleeping models may take together; 0 is no limit.
 
     Attributes:
-        sleepers: how many there may be.
+        sleepers: the number of sleeping models.
         memory: bytes of host memory.
     """
 
@@ -50,9 +50,9 @@ class Sleeper:
     Attributes:
         model: its id.
         idle: seconds since it was last used.
-        costs: what is known of its steps; a wake saves the difference to a start.
+        costs: what its steps take; a wake saves the difference to a start.
         memory: bytes that it holds.
-        is_pinned: whether it counts, and is not stopped.
+        is_pinned: whether it counts but is not stopped.
     """
 
     model: str
@@ -63,9 +63,9 @@ class Sleeper:
 
 
 def too_many(sleepers: Sequence[Sleeper], budget: Budget) -> list[str]:
-    """Return who must be stopped, the least valuable first, until the rest fits.
+    """Return the models to stop, the least valuable first, until the rest fits.
 
-    Those that are pinned stay, even where they alone are too many.
+    Pinned models stay, even if they alone are too many.
     """
     left = by_value(sleepers, by_memory=_takes(sleepers) > budget.memory > 0)
     stopped: list[str] = []
@@ -91,9 +91,10 @@ def _takes(sleepers: Iterable[Sleeper]) -> int:
 
 
 def _value(sleeper: Sleeper, *, by_memory: bool) -> float:
-    """Return the seconds that its sleep is likely to save, for each byte if those are scarce.
+    """Return the seconds that its sleep is likely to save, for each byte if memory is scarce.
 
-    What was used lately is used again soon; what was never measured counts as a second.
+    A model that was used recently is used again soon. A saving that was never measured counts as a
+    second.
     """
     start, wake = sleeper.costs.start, sleeper.costs.wake
     saved = max(start - (wake or 0), 0.001) if start else 1.0
@@ -103,12 +104,12 @@ def _value(sleeper: Sleeper, *, by_memory: bool) -> float:
 
 @attrs.define(eq=False)
 class BudgetKeeper:
-    """Stop sleepers that are too many.
+    """Stops sleepers if there are too many.
 
     Attributes:
         servers: all model servers by id.
-        budget: what they may take.
-        measure: how much memory a process tree holds.
+        budget: what the sleepers may take.
+        measure: measures the memory of a process tree.
     """
 
     servers: Mapping[str, ModelServer]
@@ -117,7 +118,7 @@ class BudgetKeeper:
     _look: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def look(self) -> None:
-        """Look again: a model has fallen asleep, or the budget has changed."""
+        """Ask for a look: a model has fallen asleep, or the budget has changed."""
         self._look.set()
 
     async def run(self) -> None:
@@ -131,13 +132,13 @@ class BudgetKeeper:
                 await self._keep_there(name, size)
 
     def _sizes_there(self) -> dict[str, int]:
-        """Return the host memory of each allocation in which somebody sleeps, where it is said."""
+        """Return the host memory of each allocation with sleepers, if the file says its size."""
         held = [server.model.holding for server in self._asleep(None)]
         sizes = {one.name: one.allocation.memory for one in held if one}
         return {name: size for name, size in sizes.items() if size}
 
     async def _keep_there(self, home: str, size: int) -> None:
-        """Let the sleepers of an allocation have what those who are awake leave of its memory."""
+        """Limit an allocation's sleepers to the memory that its awake models leave."""
         awake = 0
         for server in self._in(home):
             if server.at.state in HOLDS_MEMORY:
@@ -149,7 +150,7 @@ class BudgetKeeper:
         sleepers = [await self._weigh(server, budget) for server in self._asleep(home)]
         for model in too_many(sleepers, budget):
             server = self.servers.get(model)
-            # It may have been called, or pinned, while others were measured.
+            # It may have been requested, or pinned, while others were measured.
             if server in self._asleep(home) and server.snapshot().pin is None:
                 self._stop(server, sleepers, limit)
 
@@ -157,7 +158,7 @@ class BudgetKeeper:
         return [server for server in self.servers.values() if server.model.allocation == home]
 
     def _asleep(self, home: str | None) -> list[ModelServer]:
-        """Return the sleepers that nobody wants awake, of one home or of all."""
+        """Return the sleepers that no request waits for, of one home or of all."""
         return [
             server
             for server in (self.servers.values() if home is None else self._in(home))

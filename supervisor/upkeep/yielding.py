@@ -1,8 +1,8 @@
 """Idle models sleep while others need the GPUs: strangers, or programs that the file names.
 
-Owns when that begins and ends, and what becomes of the models. Requests are served meanwhile as
-ever. When strangers have taken a GPU is told by `room.strangers`; which programs run, by
-`processes.programs`.
+Owns when that begins and ends, and what happens to the models. Requests are served meanwhile as
+usual. `room.strangers` tells when strangers have taken a GPU, and `processes.programs` which
+programs run.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("supervisor")
 
 MIB = 1 << 20
 LOOKS_EVERY = 2.0  # seconds
-LOOKS_TO_BEGIN = 2  # in a row; what a process leaves as it ends is a stranger's for a moment
-IDLE_FOR = 5.0  # seconds without a request, before a model yields
-CALM_FOR = 10.0  # seconds with nothing to yield to, before that is over
+LOOKS_TO_BEGIN = 2  # in a row; the memory of an ending process is a stranger's for a moment
+IDLE_FOR = 5.0  # seconds without a request before a model yields
+CALM_FOR = 10.0  # seconds without a reason to yield before yielding is over
 
 
 @attrs.frozen(kw_only=True)
@@ -36,8 +36,8 @@ class Sight:
     """What was seen at one moment that models may yield to.
 
     Attributes:
-        programs: that run, of those that the file names.
-        gpus: who has what.
+        programs: the programs that run, of those that the file names.
+        gpus: who holds what on each GPU.
     """
 
     programs: tuple[str, ...] = ()
@@ -45,15 +45,15 @@ class Sight:
 
     @property
     def why(self) -> str:
-        """What models yield to, in an operator's words; nothing if there is nothing."""
+        """What models yield to, in an operator's words; empty if there is no reason."""
         if self.programs:
             return f"'{self.programs[0]}' runs (yieldTo)"
         taken = [gpu.title for gpu in self.gpus if gpu.is_theirs]
-        return f"others take the memory of {taken[0]} (yield)" if taken else ""
+        return f"other programs take the memory of {taken[0]} (yield)" if taken else ""
 
 
 def is_over(sight: Sight) -> bool:
-    """Whether there is nothing that models yield to."""
+    """Whether there is nothing to yield to."""
     return not sight.why
 
 
@@ -63,7 +63,7 @@ def who_yields(
     """Return the idle models that make room: all for a program, those on its GPU for a stranger.
 
     Args:
-        snapshots: how the models stand.
+        snapshots: all models.
         sight: what was seen.
         now: on Trio's clock.
         idle_for: seconds that a model must be idle already.
@@ -85,9 +85,9 @@ class Yielding:
 
     Attributes:
         servers: all model servers by id.
-        config: tells what is to be yielded to.
-        survey: looks at the memory; returns None if that cannot be seen now.
-        bring_back: brings a model up, whoever leaves meanwhile.
+        config: returns the configuration, which says what to yield to.
+        survey: measures the memory; returns None if that is impossible now.
+        bring_back: starts or wakes a model, whichever models make room for it.
         programs: returns which of some programs run.
     """
 
@@ -109,7 +109,7 @@ class Yielding:
         self._stirred.set()
 
     async def run(self) -> None:
-        """Look now and then, while somebody is awake, or has yielded."""
+        """Look at intervals, while a model is awake or has yielded."""
         if self.config().yield_:
             await self._look_first()
         while True:
@@ -121,14 +121,14 @@ class Yielding:
             await trio.sleep(LOOKS_EVERY)
 
     async def _look_first(self) -> None:
-        """See what strangers hold before any model runs: as a rule, they hold no less later."""
+        """See what strangers hold before any model runs: usually they hold no less later."""
         seen = await self.survey()
         if seen is not None and any(one.held is not None for one in seen.readings):
             self._uses(seen)
         else:
             log.warning(
-                "No GPU tells who holds its memory, so models yield to no strangers (yield). Name "
-                "the programs that they are to yield to: yieldTo"
+                "No GPU tells which processes hold its memory, so models cannot yield to strangers "
+                "(yield). Name the programs that they are to yield to with yieldTo"
             )
 
     def _must_look(self) -> bool:
@@ -154,7 +154,7 @@ class Yielding:
         return self._strangers.note(seen.readings, held, self._yielded, reserve)
 
     def _hides_a_model(self, seen: Survey) -> bool:
-        """Whether what a model of this machine holds is not told: it would be a stranger's."""
+        """Whether some memory of this machine's models is not visible: it would seem strangers'."""
         running = [one for one in self.servers.values() if one.at.state in HAS_PROCESS]
         hidden = (one.model for one in running if one.model.id not in seen.held)
         told = (held.gpu for held in seen.held.values())
@@ -180,7 +180,7 @@ class Yielding:
         log.info(f"Yielding: {why}. Idle models sleep until that is over", reason=why)
 
     def _let_rest(self, sight: Sight, now: float) -> None:
-        """Put to sleep who is idle, or stop it if it cannot sleep."""
+        """Put idle models to sleep; stop those that cannot sleep."""
         snapshots = [one.snapshot() for one in self.servers.values()]
         for name in who_yields(snapshots, sight, now, IDLE_FOR):
             server = self.servers[name]
@@ -191,10 +191,10 @@ class Yielding:
             server.wish(Wish.SLEEP if server.can_sleep else Wish.DRAIN, cause)
 
     def _end(self) -> None:
-        """Bring back who was awake before, unless another has its room now."""
+        """Bring back the models that were awake before, unless another model has their room now."""
         newcomers = sorted(self._awake() - self._before)
         names = sorted(name for name in self._yielded if self._comes_back(name))
-        what = f"bringing up: {', '.join(names) or 'nothing'}"
+        what = f"starting or waking: {', '.join(names) or 'nothing'}"
         if newcomers and names:
             what = f"'{newcomers[0]}' was loaded meanwhile, so these models wait for a request: "
             what += ", ".join(names)
@@ -204,7 +204,7 @@ class Yielding:
             self.bring_back(name, Why.YIELD)
 
     def _comes_back(self, name: str) -> bool:
-        """Whether a model that has yielded was awake before, and nobody has unloaded it since."""
+        """Whether a model that has yielded was awake before, and was not unloaded since."""
         server = self.servers.get(name)
         if server is None or name not in self._before or name not in self.config().models:
             return False

@@ -9,17 +9,19 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.bench import decisions, forwarding, instructions, machine, starts, swaps
+from tests.bench.figures import Figure
 from tests.bench.peers import HELP, Peer, peers_in
 from tests.bench.report import Report
 
-PARTS = {
+SWAPS = "swaps"
+PARTS: dict[str, Callable[..., list[Figure]]] = {
     "instructions": instructions.measure,
     "starts": starts.measure,
-    "swaps": swaps.measure,
+    SWAPS: swaps.measure,
     "decisions": decisions.measure,
 }
 FORWARDING = "forwarding"
@@ -57,7 +59,8 @@ def measured(options: argparse.Namespace) -> Report:
         if part == FORWARDING:
             report.forwarding = forward(options)
         else:
-            report.parts[part] = PARTS[part](options.quick)
+            more = {"peers": options.peer} if part == SWAPS else {}
+            report.parts[part] = PARTS[part](options.quick, **more)
         report.seconds[part] = time.monotonic() - began
     return report
 

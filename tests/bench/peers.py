@@ -12,7 +12,7 @@ import os
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from tests.bench.traffic_client import SMALL
 from tests.bench.traffic_exchange import KEY
 from tests.bench.traffic_results import DIRECT, HAPROXY, OURS
 from tests.bench.traffic_targets import MODEL_SERVER, OTHERS, Target, listens, pin, server_command
+from tests.conftest import stub_command
 from tests.ports import free_port
 from tests.system.daemon import wait_for
 
@@ -87,11 +88,51 @@ def configuration(server_port: int) -> str:
     return json.dumps({"apiKeys": [KEY], "models": {"m": model}}, indent=1)
 
 
+def taking_turns(ready: float, ports: Sequence[int]) -> str:
+    """Return a file for llama-swap with two models, `a` and `b`, that take turns.
+
+    Args:
+        ready: seconds from a model's start until it answers its check.
+        ports: of the two models.
+    """
+    models = {
+        name: {
+            "cmd": stub_command("--port", str(port), "--ready-after", str(ready)),
+            "proxy": f"http://127.0.0.1:{port}",
+            "checkEndpoint": "/health",
+            "concurrencyLimit": 50,
+        }
+        for name, port in zip("ab", ports, strict=True)
+    }
+    return json.dumps({"models": models}, indent=1)
+
+
+@contextmanager
+def swapping(peer: Peer, ready: float) -> Iterator[int]:
+    """Start a peer with two models that take turns; yield its port when it listens."""
+    port, first = free_port(1), free_port(2)
+    ports = (first, first + 1)
+    with tempfile.TemporaryDirectory() as folder:
+        one = _begun(peer, folder, port, taking_turns(ready, ports))
+        try:
+            with suppress(AssertionError):
+                wait_for(lambda: one.poll() is not None or listens(port), PATIENCE)
+            if one.poll() is not None or not listens(port):
+                raise SystemExit(f"{peer.name} does not listen:\n{Path(folder, 'log').read_text()}")
+            yield port
+        finally:
+            for model in ports:
+                _end(one, model)
+
+
 @contextmanager
 def running(peer: Peer) -> Iterator[Target]:
     """Start a peer and wait until it answers."""
     port, server_port = free_port(1), free_port(1)
-    with tempfile.TemporaryDirectory() as folder, _started(peer, folder, port, server_port) as one:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _begun(peer, folder, port, configuration(server_port)) as one,
+    ):
         try:
             with suppress(AssertionError):
                 wait_for(lambda: one.poll() is not None or _serves(port, server_port), PATIENCE)
@@ -105,9 +146,9 @@ def running(peer: Peer) -> Iterator[Target]:
             _end(one, server_port)
 
 
-def _started(peer: Peer, folder: str, port: int, server_port: int) -> subprocess.Popen[bytes]:
+def _begun(peer: Peer, folder: str, port: int, text: str) -> subprocess.Popen[bytes]:
     file = Path(folder, "config.yaml")
-    file.write_text(configuration(server_port))
+    file.write_text(text)
     environment = {**os.environ, "XDG_STATE_HOME": folder}
     command = peer.arguments(str(file), f"127.0.0.1:{port}")
     with Path(folder, "log").open("wb") as log:

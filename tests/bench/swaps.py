@@ -10,7 +10,7 @@ import http.client
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import cycle
@@ -22,11 +22,13 @@ import trio
 
 from tests.bench.figures import Figure
 from tests.bench.load import alternating, one_beside_a_stream
+from tests.bench.peers import Peer, swapping
 from tests.bench.traffic_results import MILLI
 from tests.proxy.daemon import stub
 from tests.system.daemon import Process, started, write
 
 BODY = {"messages": [{"role": "user", "content": "hi"}]}
+IDEAL = 5 * 0.55  # seconds of 20 clients that ask for two models in turns, start 0.5 s
 PAUSE = 0.05  # seconds of a client that thinks before it asks for the other model
 
 
@@ -67,17 +69,15 @@ def _cold(daemon: Process) -> float:
     return took
 
 
-def swapped(daemon: Process, rounds: int, pause: float = 0) -> float:
+def swapped(port: int, rounds: int, pause: float = 0) -> float:
     """Let one client ask for `a` and `b` in turns; return the median of its waits.
 
     Both have served and slept once before, since a swap whose cost is not known yet is another.
     """
     names = cycle("ab")
     for _ in range(4):
-        first_byte(daemon.port, next(names))
-    return median(
-        _after(pause, lambda: first_byte(daemon.port, next(names))) for _ in range(rounds)
-    )
+        first_byte(port, next(names))
+    return median(_after(pause, lambda: first_byte(port, next(names))) for _ in range(rounds))
 
 
 def _after(pause: float, measure: Callable[[], float]) -> float:
@@ -89,15 +89,15 @@ def swaps(rounds: int) -> Iterator[Figure]:
     """Measure swaps by one client that asks for the other model at once, or pauses first."""
     for ready, count in ((0.3, rounds), (1.0, rounds), (3.0, 4)):
         with serving(a=_ready_after(ready), b=_ready_after(ready)) as daemon:
-            beyond = (swapped(daemon, count) - ready) * MILLI
+            beyond = (swapped(daemon.port, count) - ready) * MILLI
         yield Figure(
             f"swap by stop and start, ready {ready} s after it: beyond that", beyond, "ms", "<= 20"
         )
     for step, count in ((0.2, rounds), (1.5, 4)):
         keys: dict[str, Any] = {"cmdSleep": f"sleep {step}", "cmdWake": f"sleep {step}"}
         with serving(a=stub(**keys), b=stub(**keys)) as daemon:
-            at_once = swapped(daemon, count)
-            paused = swapped(daemon, count, PAUSE) if step < 1 else 0
+            at_once = swapped(daemon.port, count)
+            paused = swapped(daemon.port, count, PAUSE) if step < 1 else 0
         what = f"swap, sleep {step} s and wake {step} s"
         yield Figure(
             f"{what}, asked for at once: beyond both",
@@ -123,7 +123,7 @@ def verification(rounds: int) -> Figure:
     took = []
     for keys in (steps, {"sleep": "vllm", "verify": {"hostMemory": True}}):
         with serving(a=stub("--hold", "64", **keys), b=stub("--hold", "64", **keys)) as daemon:
-            took.append(swapped(daemon, rounds))
+            took.append(swapped(daemon.port, rounds))
     added = (took[1] - took[0]) * MILLI
     return Figure(
         "what proves a sleep and a wake, without a canary: added to a swap", added, "ms", "< 20"
@@ -135,7 +135,7 @@ def queue() -> Iterator[Figure]:
     quick: dict[str, Any] = {"cmdSleep": "sleep 0.2", "cmdWake": "sleep 0.2"}
     sleepers = {name: stub(**quick, concurrencyLimit=50) for name in "ab"}
     kinds: dict[str, tuple[dict[str, Any], float]] = {
-        "start 0.5 s": ({"a": _slow(), "b": _slow()}, 5 * 0.55),
+        "start 0.5 s": ({"a": _slow(), "b": _slow()}, IDEAL),
         "sleep and wake 0.2 s": (sleepers, 5 * (0.2 + 0.05) + 4 * 0.2),
     }
     for what, (models, ideal) in kinds.items():
@@ -175,12 +175,26 @@ def _activations(daemon: Process) -> int:
     return sum("Starting process" in line or "Executing cmdWake" in line for line in said)
 
 
-def measure(quick: bool = False) -> list[Figure]:
-    """Measure all of it; quick is a look whether it works."""
+def of_peer(peer: Peer, rounds: int) -> Iterator[Figure]:
+    """Measure what another proxy adds to a swap by stop and start, and to a crowd's work."""
+    for ready, count in ((0.3, rounds), (1.0, rounds), (3.0, 4)):
+        with swapping(peer, ready) as port:
+            beyond = (swapped(port, count) - ready) * MILLI
+        what = f"{peer.name}: swap by stop and start, ready {ready} s after it: beyond that"
+        yield Figure(what, beyond, "ms")
+    with swapping(peer, 0.5) as port:
+        took = trio.run(partial(alternating, port, 20, 4, 0.05))
+    what = f"{peer.name}: 20 clients that ask 4 times in turns, start 0.5 s"
+    yield Figure(f"{what}: until the last answer, ideal {IDEAL:.2f} s", took / IDEAL, "x")
+
+
+def measure(quick: bool = False, peers: Sequence[Peer] = ()) -> list[Figure]:
+    """Measure all of it; quick is a look whether it works. Peers are other proxies."""
     rounds = 2 if quick else 7
     return [
         *cold_starts(rounds),
         *swaps(2 * rounds),
         verification(2 if quick else 40),
         *queue(),
+        *(figure for peer in peers for figure in of_peer(peer, 2 * rounds)),
     ]

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from configschema import parse
-from tests.bench.peers import Peer, configuration, listener, peers_in, running
+from tests.bench.peers import Peer, configuration, listener, peers_in, running, taking_turns
 from tests.bench.traffic_exchange import KEY
 
 COMMAND = "a/proxy --config {config} --listen {listen}"
@@ -58,6 +58,9 @@ def test_the_file_of_a_peer_is_one_that_we_read() -> None:
     assert list(loaded.warnings) == []
     assert loaded.config.models["m"].proxy == "http://127.0.0.1:8123"
     assert KEY in configuration(8123)
+    loaded = parse(taking_turns(0.5, (8123, 8124)))
+    assert list(loaded.warnings) == []
+    assert list(loaded.config.models) == ["a", "b"]
 
 
 def test_a_peer_is_ended_with_its_model_server() -> None:

@@ -87,4 +87,4 @@ def test_a_watched_model_that_is_killed_comes_back_by_itself(tmp_path: Path) -> 
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: running.running().get("a", {}).get("pid") not in (None, pid), 5)
         wait_for(lambda: running.running()["a"]["state"] == "ready", 5)
-        assert running.said("Was started again after its failure (watch)")
+        assert running.said("Started again after its failure (watch)")

@@ -105,7 +105,7 @@ ROWS = {
         deadline=0.3,
     ),
     "wake is good and the model talks garbage": awake(
-        f"after the wake the model said '!!!!', and 'four' before{AGAIN}", garbage="!!!!"
+        f"after the wake the model said '!!!!', before the sleep 'four'{AGAIN}", garbage="!!!!"
     ),
     "wake is good and completions answer 500": awake(
         "after the wake no token came: /v1/chat/completions answered 500",

@@ -51,7 +51,7 @@ async def test_nobody_takes_the_room_until_a_lease_ends(
         await supervisor.load("b")
         assert state(supervisor) is State.ASLEEP
     assert said(log_lines) == [
-        "<a> Lease of ci begins, for 600s: it stays so long",
+        "<a> Lease of ci begins: the model stays for 600s",
         "<a> Lease of ci has ended; others may take its room",
     ]
 
@@ -107,7 +107,7 @@ async def test_the_lease_that_ends_last_counts(
         await supervisor.load("b")
     ends = [line for line in said(log_lines) if "ended" in line]
     assert ends == [
-        "<a> Lease of ci has ended; it is still kept",
+        "<a> Lease of ci has ended; the model is still kept",
         "<a> Lease of me has ended; others may take its room",
     ]
 

@@ -14,7 +14,7 @@ from tests.fakes import FakePrograms
 from tests.supervisor.helpers import model, supervise
 from tests.supervisor.sleep.test_sleep_and_wake import LogLines, events, state, use
 
-SAID = "Internal error; this part of llamadoze is begun anew"
+SAID = "Internal error; llamadoze restarts this part of itself"
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), ExceptionGroup("", [KeyError("x")])])

@@ -42,7 +42,7 @@ async def test_a_model_that_dies_is_started_again_if_it_is_watched(
         assert state(supervisor, "a") is (State.READY if watch else State.FAILED)
         assert starts(programs) == 1 + watch
         assert supervisor.servers["a"].usage.in_flight == 0
-    told = "<a> Was started again after its failure (watch)"
+    told = "<a> Started again after its failure (watch)"
     assert (told in events(log_lines)) == watch
 
 

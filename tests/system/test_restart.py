@@ -419,7 +419,7 @@ def test_a_restart_that_is_called_off_forgets_nothing(tmp_path: Path) -> None:
         with started("--config", file) as daemon:
             assert daemon.running()["b"]["pid"] == pids[0]
             os.kill(pids[0], signal.SIGKILL)
-            wait_for(lambda: daemon.said("process ended (how is not known"))
+            wait_for(lambda: daemon.said("process ended (exit status unknown"))
             daemon.end(signal.SIGINT)
     finally:
         end(pids)

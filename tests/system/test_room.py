@@ -241,7 +241,7 @@ def test_a_stranger_keeps_a_model_from_a_gpu(tmp_path: Path, gpus: Path) -> None
         assert daemon.ask("POST", "/api/models/unload/b")[0] == 200
         status, said = daemon.chat("b")
         assert status == 503
-        assert "are held by others than models" in str(said)
+        assert "are held by other programs" in str(said)
         stranger(gpus, 0, 2)
         assert daemon.chat("b")[0] == 200
         assert gpus_of(gpus, daemon)["b"] == [0]
@@ -271,7 +271,9 @@ def test_a_guess_that_was_too_small_costs_one_start(tmp_path: Path, gpus: Path) 
     with started("--config", file, "--state-dir", str(tmp_path / "state")) as daemon:
         assert daemon.chat("a")[0] == 200
         assert daemon.chat("b")[0] == 200
-        assert daemon.said("<b> There was too little memory for the model; trying once more")
+        assert daemon.said(
+            "<b> There was too little memory for the model; llamadoze tries once more"
+        )
         for name in "abab":
             assert daemon.chat(name)[0] == 200
         assert len([line for line in daemon.events() if "too little memory" in line]) == 1

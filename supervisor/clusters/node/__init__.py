@@ -1,4 +1,4 @@
 """The program that runs beside a model server on a node of a cluster, sent there as text.
 
-Owns what must be done on the node itself. It imports nothing of ours but its own modules.
+Owns what must be done on the node itself. It imports only its own modules.
 """

@@ -1,7 +1,7 @@
-"""The entrance to a model server on a node: who shows the key of its life gets through.
+"""The entrance to a model server on a node: only visitors with the key of its life get through.
 
-Owns the greeting, and the way of the bytes from there on. What is asked of the launcher itself is
-answered by its owner. It runs there as text: Python 3.8 and nothing else.
+Owns the greeting, and the forwarding of bytes after it. The launcher answers questions about the
+server. The module runs there as text: Python 3.8 and nothing else.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 NONCE, PROOF = 16, 32  # bytes
-TRAFFIC, CONTROL = b"T", b"C"  # what a visitor comes for
+TRAFFIC, CONTROL = b"T", b"C"  # the purpose of a visit
 OPEN, REFUSED = b"K", b"R"
-LONGEST_HELLO = 5.0  # seconds for who connects to show the key
-MOST_STRANGERS = 256  # who may be about to show it at a time
+LONGEST_HELLO = 5.0  # seconds for a visitor to show the key
+MOST_STRANGERS = 256  # visitors at a time that have not shown the key yet
 LONGEST_LINE = 1 << 20  # bytes of a question
 
 
 def proof_of(key: bytes, who: bytes, *nonces: bytes) -> bytes:
-    """Return what shows that one has the key, for this conversation and this side of it alone."""
+    """Return a proof of the key that is valid only for this conversation and this side of it."""
     return hmac.new(key, who + b"".join(nonces), hashlib.sha256).digest()
 
 
@@ -33,31 +33,31 @@ class Entrance:
     """Where visitors come in.
 
     Attributes:
-        key: what they show.
-        host: where the server listens on this node.
-        port: on which port.
-        answer: answers a question of who owns the server.
-        strangers: who has not shown the key yet.
-        controls: who owns the server, and asks.
-        has_been_owned: whether somebody has come who does.
+        key: the key that they must show.
+        host: the host that the server listens on, on this node.
+        port: the port that the server listens on.
+        answer: answers a question of the server's owner.
+        strangers: the visitors that have not shown the key yet.
+        controls: the connections of the server's owner, which asks.
+        has_been_owned: whether an owner has ever connected.
     """
 
     def __init__(
         self, key: bytes, host: str, port: int, answer: Callable[[dict[str, Any]], Awaitable[Any]]
     ) -> None:
         self.key, self.host, self.port, self.answer = key, host, port, answer
-        self.strangers: dict[Visitor, None] = {}  # in the order of their coming
+        self.strangers: dict[Visitor, None] = {}  # in the order in which they came
         self.has_been_owned = False
         self.controls: set[Visitor] = set()
         self._tasks: set[asyncio.Future[None]] = set()
 
     def tell(self, **facts: Any) -> None:
-        """Tell whoever owns the server."""
+        """Send a message to the server's owner."""
         for one in self.controls:
             one.tell(facts)
 
     def keep(self, work: Awaitable[None]) -> None:
-        """Do some work beside the rest."""
+        """Do some work in the background."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -76,10 +76,10 @@ class Visitor(asyncio.Protocol):
         self.timer: Any = None
 
     def connection_made(self, transport: Any) -> None:
-        """Ask for a proof; of too many who are asked the first must go."""
+        """Ask for a proof; if too many visitors are being asked, the first of them must go."""
         self.transport = transport
         strangers = self.entrance.strangers
-        if len(strangers) >= MOST_STRANGERS:  # who has the key shows it at once
+        if len(strangers) >= MOST_STRANGERS:  # a visitor with the key shows it at once
             next(iter(strangers)).transport.abort()
             del strangers[next(iter(strangers))]
         strangers[self] = None
@@ -88,11 +88,11 @@ class Visitor(asyncio.Protocol):
         transport.write(self.nonce)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
+        """Take what arrived."""
         self.take(data)
 
     def _hello(self, data: bytes) -> None:
-        """Look at what is shown: what one comes for, a nonce, and the proof of the key."""
+        """Check the hello: the purpose of the visit, a nonce, and the proof of the key."""
         self.begun += data
         length = 1 + NONCE + PROOF
         if len(self.begun) < length:
@@ -117,16 +117,16 @@ class Visitor(asyncio.Protocol):
             self.entrance.keep(self._connect(theirs))
 
     def _early(self, data: bytes) -> None:
-        """Keep what comes before the server was reached."""
+        """Keep what arrives before the server was reached."""
         self.begun += data
 
     def _welcome(self, word: bytes, theirs: bytes) -> None:
-        """Say whether it goes on, and show that this is no stranger either."""
+        """Say whether the visit goes on, and prove that the launcher has the key, too."""
         proof = proof_of(self.entrance.key, b"launcher" + word, self.nonce, theirs)
         self.transport.write(word + proof)
 
     async def _connect(self, theirs: bytes) -> None:
-        """Reach the server, and lead there."""
+        """Connect to the server, and forward to it."""
         loop, to = asyncio.get_running_loop(), self.entrance
         try:
             _, far = await loop.create_connection(lambda: Far(self), to.host, to.port)
@@ -145,7 +145,7 @@ class Visitor(asyncio.Protocol):
         self.transport.resume_reading()
 
     def _question(self, data: bytes) -> None:
-        """Take questions, one in each line."""
+        """Take questions, one on each line."""
         *lines, self.begun = (self.begun + data).split(b"\n")
         if len(self.begun) > LONGEST_LINE:
             self.transport.abort()
@@ -167,7 +167,7 @@ class Visitor(asyncio.Protocol):
             self.transport.write(json.dumps(said).encode() + b"\n")
 
     def eof_received(self) -> bool:
-        """Pass the end on; what comes back is still passed on."""
+        """Pass the end of the stream on; the answer is still passed back."""
         if self.far is None:
             return False
         with contextlib.suppress(OSError, RuntimeError):
@@ -175,17 +175,17 @@ class Visitor(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
-        """Let the server wait for who reads."""
+        """Make the server wait for a slow reader."""
         if self.far is not None:
             self.far.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Let the server go on."""
         if self.far is not None:
             self.far.transport.resume_reading()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Forget it, and end what it led to."""
+        """Forget the visitor, and end its connection to the server."""
         self.entrance.strangers.pop(self, None)
         self.entrance.controls.discard(self)
         if self.timer is not None:
@@ -195,14 +195,14 @@ class Visitor(asyncio.Protocol):
 
 
 class Far(asyncio.Protocol):
-    """The connection to the server that a visitor is led to."""
+    """The connection to the server for one visitor."""
 
     def __init__(self, near: Visitor) -> None:
         self.near = near
         self.transport: Any = None
 
     def connection_made(self, transport: Any) -> None:
-        """Be there."""
+        """Keep the transport."""
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -210,21 +210,21 @@ class Far(asyncio.Protocol):
         self.near.transport.write(data)
 
     def eof_received(self) -> bool:
-        """Pass the end on."""
+        """Pass the end of the stream on."""
         with contextlib.suppress(OSError, RuntimeError):
             self.near.transport.write_eof()
         return True
 
     def pause_writing(self) -> None:
-        """Let the client wait for the server."""
+        """Make the client wait for a slow server."""
         self.near.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Let the client go on."""
         self.near.transport.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """End the visit, as the server has ended it."""
+        """End the visit the way the server has ended it."""
         if error is None:
             self.near.transport.close()
         else:
@@ -232,7 +232,7 @@ class Far(asyncio.Protocol):
 
 
 def _keep_alive(transport: Any) -> None:
-    """Let a connection end whose other side is gone without a word."""
+    """Make a connection end if its other side is gone."""
     connection = transport.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)

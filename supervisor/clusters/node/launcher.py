@@ -1,7 +1,7 @@
 """The program that stands for a model server on a node: it starts the server and leads to it.
 
-Owns the server's port there, what its owner is told, and how the step ends. It runs there as text:
-Python 3.8 and nothing else.
+Owns the server's port there, what its owner is told, and how the step ends. The module runs there
+as text: Python 3.8 and nothing else.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from supervisor.clusters.node.measuring import gpu_memory, host_memory, is_liste
 from supervisor.clusters.node.members import BETWEEN_LOOKS, CANNOT_START, Server
 
 ORDER = "LLAMADOZE_ORDER"  # the variable that says what to run
-REPORT = "llamadoze-step "  # how the line begins that tells where the server is
+REPORT = "llamadoze-step "  # the beginning of the line that says where the server is
 LOWEST, HIGHEST, USUAL_FIRST = 10_000, 65_535, 32_768  # ports
 MOST_TRIED = 500
-LONGEST_FAREWELL = 0.5  # seconds for the news of the end to be taken
-LONGEST_GREETING = 3.0  # seconds for who owns the server to come for it, if it ends at once
+LONGEST_FAREWELL = 0.5  # seconds for the owner to take the news of the end
+LONGEST_GREETING = 3.0  # seconds for the owner to come for it, if the server ends at once
 
 
 class CannotLaunch(Exception):
@@ -36,9 +36,9 @@ class Launcher:
     """A server and its entrance.
 
     Attributes:
-        server: its processes.
-        entrance: the way to it.
-        notice: the signal by which Slurm has told that the step must end; nothing before.
+        server: the server's processes.
+        entrance: the way to the server.
+        notice: the signal by which Slurm has told the step to end; empty before that.
     """
 
     def __init__(self, server: Server, key: bytes, host: str, port: int) -> None:
@@ -47,7 +47,7 @@ class Launcher:
         self.notice = ""
 
     def hear(self, number: int) -> None:
-        """Hear that the step must end: who owns the server decides how, if it is there."""
+        """Take Slurm's notice that the step must end: the owner decides how, if it is connected."""
         self.notice = signal.Signals(number).name
         if self.entrance.controls:
             self.entrance.tell(notice=self.notice)
@@ -55,7 +55,7 @@ class Launcher:
             self.entrance.keep(self.server.end())
 
     async def answer(self, asked: dict[str, Any]) -> Any:
-        """Answer one question of who owns the server."""
+        """Answer one question of the server's owner."""
         server, what = self.server, asked.get("what")
         if what == "state":
             return {"status": server.exit_status(), "pid": server.pid, "notice": self.notice}
@@ -75,7 +75,7 @@ class Launcher:
         return {**host_memory(pids), **gpus}
 
     async def run(self) -> int:
-        """Wait for the end of the server, say so, and return how it ended."""
+        """Wait for the server to end, report it, and return its exit status."""
         await self.server.has_ended.wait()
         await self.server.end()
         status = self.server.exit_status() or 0
@@ -88,7 +88,7 @@ class Launcher:
 
 
 def listening_on(host: str, ports: Iterable[int]) -> socket.socket | None:
-    """Listen on the first of some ports that is free; None if none is."""
+    """Listen on the first of these ports that is free; None if none is."""
     for port in ports:
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -103,10 +103,10 @@ def listening_on(host: str, ports: Iterable[int]) -> socket.socket | None:
 
 
 def usual_ports() -> list[int]:
-    """Return some ports below those that the system gives to who connects.
+    """Return some ports below the range that the system gives to outgoing connections.
 
-    One of the latter may be given to who tries to reach a server there that does not listen yet:
-    then it reaches itself, and the server cannot listen any more.
+    A port of that range may be given to a client that tries to reach a server there before it
+    listens. Then the client reaches itself, and the server cannot listen any more.
     """
     try:
         with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
@@ -118,7 +118,7 @@ def usual_ports() -> list[int]:
 
 
 def free_port(host: str, wanted: int) -> int:
-    """Return a port that nobody has, or the one that is wanted."""
+    """Return a free port, or the wanted port if it is free."""
     found = listening_on(host, [wanted] if wanted else usual_ports())
     if found is None:
         where = f"{host}:{wanted}" if wanted else host
@@ -129,9 +129,9 @@ def free_port(host: str, wanted: int) -> int:
 
 
 def entrance_on(ports: tuple[int, int]) -> socket.socket:
-    """Listen for visitors on the node's network, on one of some ports, or on any."""
+    """Listen for visitors on the node's network, on one of these ports, or on any."""
     first, last = ports
-    every = "0.0.0.0"  # noqa: S104 -- the key is what keeps others out
+    every = "0.0.0.0"  # noqa: S104 -- the key keeps others out
     found = listening_on(every, range(first, last + 1) if last else usual_ports())
     if found is None:
         raise CannotLaunch(f"no port from {first} to {last} is free for the entrance (ports)")
@@ -139,12 +139,12 @@ def entrance_on(ports: tuple[int, int]) -> socket.socket:
 
 
 def put(text: str, host: str, port: int) -> str:
-    """Put the address in where a text has it."""
+    """Fill the address into a text."""
     return text.replace("${HOST}", host).replace("${PORT}", str(port))
 
 
 def say(**facts: Any) -> None:
-    """Tell whoever reads the output of the step."""
+    """Write a line for the reader of the step's output."""
     sys.stdout.write("\n" + REPORT + json.dumps(facts) + "\n")  # the server may be in mid-line
     sys.stdout.flush()
 
@@ -163,7 +163,7 @@ def made(order: dict[str, Any]) -> Launcher:
 
 
 async def launch(order: dict[str, Any]) -> int:
-    """Have a server, from its start to its end; return its exit status."""
+    """Run a server from its start to its end; return its exit status."""
     loop = asyncio.get_running_loop()
     launcher = made(order)
     listening = entrance_on((order["ports"][0], order["ports"][1]))

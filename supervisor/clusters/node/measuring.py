@@ -1,6 +1,6 @@
 """What processes of a node hold of its memory, and whether one of them listens on a port.
 
-Owns how that is looked up there. It runs there as text: Python 3.8 and nothing else.
+Owns how that is looked up there. The module runs there as text: Python 3.8 and nothing else.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import subprocess
 from typing import Any
 
 LONGEST_SMI = 5.0  # seconds for nvidia-smi to answer
-LISTENS = "0A"  # a state of sockets, as proc_net_tcp has it
+LISTENS = "0A"  # the state of a listening socket in proc_net_tcp
 
 
 def host_memory(pids: list[int]) -> dict[str, int]:
-    """Return the bytes of host memory that processes hold, and those that cannot be dropped."""
+    """Return the bytes of host memory that processes hold, and the part that cannot be dropped."""
     total = own = 0
     for pid in pids:
         with contextlib.suppress(OSError, ValueError):
@@ -30,7 +30,7 @@ def host_memory(pids: list[int]) -> dict[str, int]:
 
 
 def _smi(*query: str) -> list[list[str]]:
-    """Return the rows that nvidia-smi tells."""
+    """Return the rows that nvidia-smi prints."""
     said = subprocess.run(
         ("nvidia-smi", *query, "--format=csv,noheader,nounits"),
         stdout=subprocess.PIPE,
@@ -43,7 +43,7 @@ def _smi(*query: str) -> list[list[str]]:
 
 
 def gpu_memory(pids: list[int]) -> dict[str, Any]:
-    """Return the GPUs of the step, in bytes, and what processes hold on them; nothing if unseen."""
+    """Return the step's GPUs, in bytes, and what processes hold on them; empty if unknown."""
     try:
         devices = [
             {"uuid": uuid, "name": name, "total": int(total) << 20, "used": int(used) << 20}
@@ -60,7 +60,7 @@ def gpu_memory(pids: list[int]) -> dict[str, Any]:
 
 
 def is_listening(pids: list[int], port: int) -> bool | None:
-    """Whether one of some processes listens on a port; None if nobody is seen to."""
+    """Whether one of these processes listens on a port; None if no listener is visible."""
     inodes = {f"socket:[{inode}]" for inode in _listening_on(port)}
     if not inodes:
         return None
@@ -82,7 +82,7 @@ def _port_in(address: str) -> int:
 
 
 def _sockets_of(pid: int) -> set[str]:
-    """Return what the descriptors of a process stand for."""
+    """Return what the file descriptors of a process lead to."""
     folder, found = f"/proc/{pid}/fd/", set()
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):

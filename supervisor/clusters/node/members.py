@@ -1,6 +1,7 @@
 """A model server's processes on a node: how they are started, counted and ended.
 
-Owns that none of them outlives the launcher. It runs there as text: Python 3.8 and nothing else.
+Owns that none of them outlives the launcher. The module runs there as text: Python 3.8 and nothing
+else.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 
 BETWEEN_LOOKS = 0.05  # seconds
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-CANNOT_START = 127  # as a shell has it
+CANNOT_START = 127  # as in a shell
 
 
 class Server:
@@ -24,19 +25,19 @@ class Server:
         argv: its command.
         env: its environment.
         grace: seconds between SIGTERM and SIGKILL.
-        status: how it ended, as `waitpid` has it; None while it lives.
+        status: how it ended, as `waitpid` returns it; None while it lives.
     """
 
     def __init__(self, argv: list[str], env: dict[str, str], grace: float) -> None:
         self.argv, self.env, self.grace = argv, env, grace
         self.pid = 0
-        self.process: subprocess.Popen[bytes] | None = None  # or its end is reaped unseen
+        self.process: subprocess.Popen[bytes] | None = None  # kept, or its end is reaped unseen
         self.status: int | None = None
         self.has_ended = asyncio.Event()
         self.is_ending = False
 
     def start(self) -> str | None:
-        """Start it; return why it cannot be."""
+        """Start it; return why it cannot start, or None."""
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         launcher = os.getpid()
@@ -60,7 +61,7 @@ class Server:
         return None
 
     def reap(self) -> None:
-        """Take note of who has ended: the server, or what it has left to us."""
+        """Take note of ended processes: the server, or orphans that it has left to the launcher."""
         with contextlib.suppress(ChildProcessError):
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -71,7 +72,7 @@ class Server:
                     self.has_ended.set()
 
     def members(self) -> list[int]:
-        """Return its processes: all that descend from this one."""
+        """Return its processes: all descendants of the launcher."""
         parents = {}
         for name in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
@@ -87,7 +88,7 @@ class Server:
         return sorted(ours - {os.getpid()})
 
     def signal(self, number: int) -> None:
-        """Send a signal to all of it."""
+        """Send a signal to all of its processes."""
         for pid in self.members():
             with contextlib.suppress(OSError):
                 os.kill(pid, number)

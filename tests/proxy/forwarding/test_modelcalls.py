@@ -59,8 +59,8 @@ async def test_a_model_with_llmsnaps_endpoints_sleeps_and_wakes() -> None:
     ("status", "body", "data", "failure"),
     [
         (200, b'{"n": [1]}', {"n": [1]}, None),
-        (200, b"", None, "answered , which is no JSON"),
-        (200, b"[" * 100_000, None, f"answered {'[' * 200}..., which is no JSON"),
+        (200, b"", None, "answered , which is not JSON"),
+        (200, b"[" * 100_000, None, f"answered {'[' * 200}..., which is not JSON"),
         (400, b"no slot", None, "answered 400 (no slot)"),
     ],
 )
@@ -192,7 +192,7 @@ async def test_what_must_hold_of_an_answer_is_true_and_nothing_else(
     async with answering(answer_of(body)) as (address, _):
         said = await make_call(Call(name="s", method="GET", url=address, holds=holds))
     assert (said is None) is good
-    assert said is None or (len(said) < 400 and f"does not hold: {holds}" in said)
+    assert said is None or (len(said) < 400 and f"this is not true: {holds}" in said)
 
 
 @pytest.mark.parametrize(("status", "good"), [(200, False), (202, True), (404, True), (500, False)])
@@ -203,7 +203,7 @@ async def test_the_statuses_that_are_expected_are_good(status: int, good: bool) 
         assert (await make_call(call) is None) is good
 
 
-LOCKED = "the model server wants a key; give it in controlHeaders"
+LOCKED = "the model server requires a key: set it in controlHeaders"
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -231,11 +231,11 @@ async def test_a_key_that_is_missing_is_named(status: int) -> None:
         ("running x\n", None),
         ("running\n", None),
         ("running{\n", None),
-        ("running 2\n", "answered that 2 requests run"),
-        ("# TYPE running gauge\r\nrunning 2.0\r\n", "answered that 2 requests run"),
-        ("broken { line\nrunning 2", "answered that 2 requests run"),
-        ('running{a="b c",d="} 0 # \\" \\\\ "} 1.5e1 1700\n', "answered that 15 requests run"),
-        ('running{a="1"} 1\nrunning{a="2"} 2\n', "answered that 3 requests run"),
+        ("running 2\n", "reported requests in flight: 2"),
+        ("# TYPE running gauge\r\nrunning 2.0\r\n", "reported requests in flight: 2"),
+        ("broken { line\nrunning 2", "reported requests in flight: 2"),
+        ('running{a="b c",d="} 0 # \\" \\\\ "} 1.5e1 1700\n', "reported requests in flight: 15"),
+        ('running{a="1"} 1\nrunning{a="2"} 2\n', "reported requests in flight: 3"),
     ],
 )
 async def test_a_step_waits_until_no_request_runs(text: str, failure: str | None) -> None:
@@ -251,7 +251,7 @@ async def test_a_metric_with_a_colon_in_its_name_is_found() -> None:
     async with answering(answer_of(text)) as (address, _):
         name = "vllm:num_requests_running"
         said = await make_call(Call(name="s", method="GET", url=address, idle_metric=name))
-        assert said == "answered that 1 requests run"
+        assert said == "reported requests in flight: 1"
 
 
 async def test_a_call_has_its_own_headers() -> None:

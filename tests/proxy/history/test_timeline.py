@@ -78,7 +78,7 @@ async def test_who_is_closed_for_newcomers_leaves_for_that() -> None:
         told = await timeline(running)
     (victim,) = told["decisions"][-1]["victims"]
     assert victim["because"].startswith("closed for newcomers ")
-    assert victim["because"].endswith("before; it had a request that has ended since")
+    assert victim["because"].endswith("before; it had a request, which has ended since")
     assert told["decisions"][-1]["waited"] > 1
 
 

@@ -256,7 +256,7 @@ async def test_modules_that_have_gone_since_the_start_are_told_of(
         upload = await ask(running.port, "POST", "/v1/audio/transcriptions", b"x", form)
         for reply in (page, upload):
             assert reply.status == 503
-            assert b"until llamadoze is started again" in reply.body
+            assert b"until you restart llamadoze" in reply.body
         assert (await ask(running.port, "POST", CHAT, b'{"model": "a"}')).status == 200
 
 
@@ -269,6 +269,6 @@ async def test_a_reload_that_lacks_a_module_changes_nothing() -> None:
     async with open_supervisor(parse("models: {}").config, CONTACT) as supervisor:
         reloader = Reloader(Files(list, read, lambda _: None), supervisor)
         await reloader.try_reload()
-        with pytest.raises(BadRequest, match="until llamadoze is started again") as caught:
+        with pytest.raises(BadRequest, match="until you restart llamadoze") as caught:
             await reloader.reload()
     assert caught.value.status == 422

@@ -305,7 +305,7 @@ async def test_a_request_that_was_worked_on_is_not_sent_again() -> None:
         (OK + b"content-length: 5\r\n\r\nhi", "in mid-answer"),
         (OK + b"transfer-encoding: chunked\r\n\r\n5\r\nhi", "in mid-answer"),
         (OK + b"transfer-encoding: chunked\r\n\r\nzz\r\nhi", "not HTTP"),
-        (OK + b"x: " + b"y" * (LONGEST_HEAD + 1), "too long a head"),
+        (OK + b"x: " + b"y" * (LONGEST_HEAD + 1), "head of the model server's answer is too long"),
     ],
 )
 async def test_a_broken_answer_is_an_error_with_its_reason(answer: bytes, reason: str) -> None:

@@ -49,7 +49,8 @@ async def test_no_minute_has_more_requests_than_allowed(autojump_clock: MockCloc
         {"Retry-After": "30"},
     )
     assert str(error) == (
-        "the API key 'x' has asked 3 times within a minute, its requestsPerMinute; try again in 30s"
+        "the API key 'x' sent 3 requests within a minute, the limit set by requestsPerMinute: "
+        "retry in 30s"
     )
     await trio.sleep(30)
     quotas.begin(one)

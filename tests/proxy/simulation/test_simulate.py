@@ -101,7 +101,7 @@ def test_other_settings_than_the_files(folder: Path, capsys: pytest.CaptureFixtu
         ("1,chat\n2,chat,-3\n", "trace.csv:2: expected seconds, found -3"),
         ("1,chat\n2\n", "trace.csv:2: expected seconds,model or seconds,model,serve"),
         ("1,chat\n2,chat,3,4\n", "trace.csv:2: expected seconds,model or seconds,model,serve"),
-        ("seconds,model\n", "trace.csv holds no request"),
+        ("seconds,model\n", "trace.csv contains no request"),
     ],
 )
 def test_a_trace_that_cannot_be_read_is_refused_with_its_line(
@@ -189,7 +189,7 @@ def test_sizes_say_who_runs_beside_whom(
     (by_memory / "trace.csv").write_text("0,chat,4\n10,code,4\n300,chat,4\n")
     found = play(by_memory, capsys, "--trace", str(by_memory / "trace.csv"), *options)
     assert found["* memory"][:2] == ["3", swaps]
-    assert ("Nobody knows" in "".join(found["head"])) == (not options)
+    assert ("is unknown" in "".join(found["head"])) == (not options)
 
 
 def test_sizes_and_times_may_be_what_a_daemon_has_learned(
@@ -235,8 +235,8 @@ def test_a_trace_may_be_the_daemons_own_log(
     arrivals, said = read_log(folder / "log", load(folder / "config.yaml").config)
     assert arrivals == [Arrival(0, "chat", 4.5), Arrival(55, "chat", 3)]
     assert said.endswith(
-        "2 requests; left out: 2 other lines, 1 broken ones, 1 requests that were refused or "
-        "failed, 1 requests of models that the file lacks: 'old'"
+        "2 requests; left out: 2 other lines, 1 broken lines, 1 requests that were refused or "
+        "failed, 1 requests for models not in the configuration: 'old'"
     )
     found = play(folder, capsys, "--log", str(folder / "log"))
     assert found["* one at a time"][:2] == ["2", "1"]
@@ -281,7 +281,7 @@ def test_without_any_memory_to_play_with_it_is_asked_for(
     config = by_memory / "config.yaml"
     config.write_text(config.read_text().replace("memory: {hostMemory: 30}", "memory: {}"))
     assert simulate(by_memory) == 1
-    assert "how much memory is there? give --gpu GIB" in capsys.readouterr().err
+    assert "the amount of memory is unknown: give --gpu GIB" in capsys.readouterr().err
 
 
 def test_a_log_without_requests_is_refused(
@@ -290,4 +290,4 @@ def test_a_log_without_requests_is_refused(
     """A log as text has none that could be read."""
     (folder / "log").write_text("12:00:00 [info] <chat> POST /v1/chat/completions 200\n")
     assert main(["simulate", "--config", str(folder / "config.yaml"), "--log", str(folder / "log")])
-    assert "holds no request" in capsys.readouterr().err
+    assert "contains no request" in capsys.readouterr().err

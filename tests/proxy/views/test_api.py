@@ -66,7 +66,7 @@ async def test_models_are_loaded_put_to_sleep_woken_and_unloaded() -> None:
         assert running.state("org/a") == "stopped"
 
 
-NO_WAY = "model 'b' cannot sleep: give it sleep, cmdSleep and cmdWake, or endpoints"
+NO_WAY = "model 'b' cannot sleep: configure sleep, cmdSleep and cmdWake, or endpoints"
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ async def test_who_waits_is_told_why_and_until_when(
         pass
     assert told[:2] == [
         Queue("Slurm has not answered yet"),
-        Queue("an allocation is asked of Slurm"),
+        Queue("llamadoze asks Slurm for an allocation"),
     ]
     assert "job 1 waits in Slurm's queue (Resources)" in told[-1].why
     assert told[-1].until == pytest.approx(50, abs=2)
@@ -388,7 +388,7 @@ async def test_a_step_that_does_not_end_holds_up_its_own_job_alone(
             assert job.id not in ("1", "2")
         assert "what an earlier llamadoze left" in " ".join(queue.why for queue in told)
     assert [line["event"] for line in log_lines].count(
-        "Step 1.0 on n1 has no owner; ending it"
+        "Step 1.0 on n1 has no owner; llamadoze ends it"
     ) == 1
 
 

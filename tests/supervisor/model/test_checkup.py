@@ -59,9 +59,9 @@ async def test_a_server_that_somebody_else_puts_to_sleep_is_woken_for_its_reques
             snapshot = supervisor.servers["a"].snapshot()
             assert (snapshot.state, snapshot.pid, snapshot.in_flight) == (State.READY, pid, 1)
             assert not calls.sleeps
-    warned = "<a> The server was put to sleep by somebody else"
+    warned = "<a> Something else put the server to sleep"
     assert [line for line in events(log_lines) if line.startswith(warned)] == [
-        f"{warned}: its requests got no answer, and it says that it sleeps. Waking it"
+        f"{warned}: its requests got no answer, and it says that it sleeps. llamadoze wakes it"
     ]
     assert programs.history.count("+ serve a") == 1
 

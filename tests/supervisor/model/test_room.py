@@ -87,7 +87,7 @@ async def test_a_start_that_fails_beside_sleepers_is_made_again_without_them(
         assert programs.history.count("+ serve a") == 3
         assert programs.history[-2:] == ["- serve b", "+ serve a"]
     said = events(log_lines)
-    again = "<a> The start failed while others slept; starting again without them: "
+    again = "<a> The start failed while others slept; llamadoze tries again without them: "
     assert [line for line in said if line.startswith(again)] == [f"{again}b, c"]
     assert said.count("<b> Stopping sleeping model: 'a' needs its room") == 2
 
@@ -122,7 +122,7 @@ async def test_a_start_that_fails_without_them_too_is_told_and_costs_no_more_sle
             await use(supervisor, "a")
         assert programs.history.count("+ serve a") == 3
         assert state(supervisor, "b") is State.ASLEEP
-    assert len([line for line in events(log_lines) if "starting again without them" in line]) == 1
+    assert len([line for line in events(log_lines) if "tries again without them" in line]) == 1
 
 
 async def test_a_start_that_nobody_waits_for_any_more_is_not_made_again(

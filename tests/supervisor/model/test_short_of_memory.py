@@ -24,7 +24,9 @@ from tests.supervisor.sleep.test_sleep_and_wake import LogLines, events, state, 
 
 __all__ = ["room"]  # a fixture
 
-AGAIN = "<a> There was too little memory for the model; trying once more, with all there is"
+AGAIN = (
+    "<a> There was too little memory for the model; llamadoze tries once more, with all there is"
+)
 
 
 def footprint(supervisor: Supervisor, name: str) -> Footprint:
@@ -99,7 +101,7 @@ async def test_a_start_that_lacks_memory_with_all_there_is_fails_for_good(
             await use(supervisor, "a")
     said = events(log_lines)
     assert said.count(AGAIN) == 1
-    assert len([line for line in said if "lacked memory with all there is" in line]) == 1
+    assert len([line for line in said if "lacked memory even with all there is" in line]) == 1
     assert len([line for line in said if "<a> Model failed" in line]) == 2
 
 

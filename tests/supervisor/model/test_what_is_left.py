@@ -58,7 +58,7 @@ async def test_who_needs_the_room_is_sent_away_and_others_are_served(
     async with supervise(ALL) as supervisor:
         await stuck(supervisor, programs)
         began = trio.current_time()
-        with pytest.raises(StillHeld, match="to start models all the same"):
+        with pytest.raises(StillHeld, match="to start models anyway"):
             await use(supervisor, name)
         await use(supervisor, "c")
         assert trio.current_time() == began

@@ -175,7 +175,7 @@ async def test_a_stranger_that_answers_is_not_the_model() -> None:
             with trio.fail_after(5):
                 while not said:
                     await trio.sleep(0.01)
-            assert f"(pid {pid}), which is no process of the model; end that one" in said[0]
+            assert f"(pid {pid}), which is not a process of the model; end that process" in said[0]
             assert answers(port)
 
 

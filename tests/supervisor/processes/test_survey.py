@@ -261,4 +261,7 @@ async def test_whatever_a_driver_does_nothing_is_seen_then_and_that_is_told(
 
     monkeypatch.setattr("supervisor.processes.survey.look_at_all", raises)
     assert await survey({"a": 1}) == Survey()
-    assert log_lines[-1]["event"] == "Internal error in a look at memory"
+    assert (
+        log_lines[-1]["event"]
+        == "Internal error while measuring memory; llamadoze goes on without a reading"
+    )

@@ -78,8 +78,8 @@ def test_strangers_block_and_may_pass() -> None:
     assert found is not None
     assert (found.by_strangers, found.until) == (True, inf)
     assert found.why == (
-        "it needs 10.0 GiB, and of 24.0 GiB on g0, 20.0 GiB are held by others than models; "
-        "of 24.0 GiB on g1, 21.0 GiB are held by others than models"
+        "it needs 10.0 GiB, and of 24.0 GiB on g0, 20.0 GiB are held by other programs; "
+        "of 24.0 GiB on g1, 21.0 GiB are held by other programs"
     )
 
 
@@ -134,7 +134,7 @@ def test_a_rule_is_blocked_by_pinned_ones_alone() -> None:
     models = by_name([kept, standing("b")])
     found = blocked_by_rule("b", models, one_at_a_time, 1000)
     assert found is not None
-    assert found.why == "it cannot run beside what is kept: 'a' (keep: true)"
+    assert found.why == "it cannot run beside models that are kept: 'a' (keep: true)"
     free = by_name([ready("a"), standing("b")])
     assert blocked_by_rule("b", free, one_at_a_time, 1000) is None
     stopped = by_name([standing("a", pin=KEPT), standing("b")])

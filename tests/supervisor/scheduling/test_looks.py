@@ -44,7 +44,7 @@ from tests.supervisor.sleep.test_sleep_and_wake import LogLines, events, state, 
 
 __all__ = ["room"]  # a fixture
 
-BEGUN_ANEW = "Internal error; this part of llamadoze is begun anew"
+BEGUN_ANEW = "Internal error; llamadoze restarts this part of itself"
 HANGS = "a driver does not answer"
 
 
@@ -174,7 +174,7 @@ async def test_a_model_that_comes_up_is_not_refused_for_strangers_that_grow_mean
             assert state(supervisor, "a") is State.STARTING
         assert state(supervisor, "a") is State.READY
         await supervisor.unload("a")
-        with pytest.raises(NoRoom, match=r"3\.7 GiB are held by others than models"):
+        with pytest.raises(NoRoom, match=r"3\.7 GiB are held by other programs"):
             await use(supervisor, "a")
 
 

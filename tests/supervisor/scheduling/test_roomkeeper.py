@@ -125,7 +125,7 @@ async def test_a_request_waits_some_seconds_for_what_strangers_hold_and_looks_se
     models = many(room, Takes(gpu=20), "a", memory={"gpu": 20})
     async with opened(room, written(models, {})) as supervisor:
         began = trio.current_time()
-        with pytest.raises(NoRoom, match=r"20\.0 GiB are held by others than models"):
+        with pytest.raises(NoRoom, match=r"20\.0 GiB are held by other programs"):
             await use(supervisor, "a")
         assert trio.current_time() - began == pytest.approx(5, abs=0.1)
         assert 2 <= len(room.looks) <= 11
@@ -356,7 +356,7 @@ async def test_a_gpu_of_a_model_that_is_not_there_is_told_of_once(
         await supervisor.unload("a")
         await use(supervisor, "a", 10)
     said = [line for line in events(log_lines) if "is called '9'" in line]
-    assert said == ["<a> No GPU that models may have is called '9'; it may be on any"]
+    assert said == ["<a> No GPU for models is called '9'; the model may run on any"]
 
 
 @pytest.mark.parametrize(

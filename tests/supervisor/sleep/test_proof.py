@@ -43,12 +43,16 @@ def test_which_memory_a_sleep_must_free(
     ("verify", "asleep", "words"),
     [
         (Verify(), 5, None),
-        (Verify(), 6, "still holds 6.0 GiB of 10.0 GiB GPU memory, and verify.freed is 50 %"),
+        (
+            Verify(),
+            6,
+            "still holds 6.0 GiB of 10.0 GiB GPU memory; a sleep must free 50 % (verify.freed)",
+        ),
         (Verify(freed=Percent(0)), 10, None),
         (Verify(freed=Percent(100)), 0, None),
         (Verify(freed=Percent(0)), 11, None),
         (Verify(max_residue=Count(2048)), 2, None),
-        (Verify(max_residue=Count(2048)), 3, "and verify.maxResidue is 2048 MiB"),
+        (Verify(max_residue=Count(2048)), 3, "a sleep may leave 2048 MiB (verify.maxResidue)"),
     ],
 )
 def test_how_much_may_be_left(verify: Verify, asleep: int, words: str | None) -> None:

@@ -308,7 +308,7 @@ async def test_sleeping_what_cannot_sleep_or_does_not_run_is_refused(
             await supervisor.sleep("a")
         with pytest.raises(NotRunning):
             await supervisor.wake("a")
-        with pytest.raises(CannotSleep, match="give it sleep, cmdSleep and cmdWake"):
+        with pytest.raises(CannotSleep, match="configure sleep, cmdSleep and cmdWake"):
             await supervisor.sleep("b")
         await supervisor.load("a")
         assert (await supervisor.sleep("a")).state is State.ASLEEP

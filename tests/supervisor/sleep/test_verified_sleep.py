@@ -129,8 +129,8 @@ async def test_memory_that_is_not_freed_is_a_failed_sleep(
         await use(supervisor, "b")
         assert trio.current_time() - began == pytest.approx(10, abs=0.3)
         assert state(supervisor, "a") is State.STOPPED
-    said = "the model still holds 30.0 GiB of 40.0 GiB GPU memory, and verify.freed is 50 %"
-    assert f"<a> {said}, falling back to Stop()" in events(log_lines)
+    said = "the model still holds 30.0 GiB of 40.0 GiB GPU memory; a sleep must free 50 %"
+    assert f"<a> {said} (verify.freed), falling back to Stop()" in events(log_lines)
 
 
 async def test_memory_that_is_freed_a_little_later_is_good(
@@ -191,7 +191,7 @@ async def test_a_wake_that_is_not_proved_restarts_the_model(
 @pytest.mark.parametrize(
     ("after", "words"),
     [
-        (Token("!!!!"), "after the wake the model said '!!!!', and 'four' before"),
+        (Token("!!!!"), "after the wake the model said '!!!!', before the sleep 'four'"),
         (Token(failure="answered 500"), "after the wake no token came: answered 500"),
     ],
 )
@@ -222,7 +222,9 @@ async def test_a_model_that_says_nothing_before_is_not_asked_after(
         await use(supervisor, "b")
         assert await use(supervisor, "a") == first
     assert server.made.count("token") == 1
-    warning = "<a> No token is asked for after wakes of this process: /v1/completions answered 404"
+    warning = (
+        "<a> The wakes of this process are not checked by a token: /v1/completions answered 404"
+    )
     assert warning in events(log_lines)
 
 
@@ -246,9 +248,9 @@ async def test_sleep_is_switched_off_after_failures_in_a_row(
         assert not supervisor.servers["a"].can_sleep
     off = [line for line in events(log_lines) if "Sleep is switched off" in line]
     assert off == [
-        "<a> Sleep is switched off after 3 failures in a row (maxSleepFailures): the model is "
-        "stopped to make room. A reload lets it sleep again, and so does POST /api/models/sleep/a "
-        "while it is loaded"
+        "<a> Sleep is switched off after 3 failures in a row (maxSleepFailures): llamadoze stops "
+        "the model to make room. To let it sleep again, reload, or POST /api/models/sleep/a while "
+        "it is loaded"
     ]
 
 
@@ -319,7 +321,7 @@ async def test_what_sleep_leaves_may_not_grow_without_end(
     left = "<a> Sleep freed 38.0 GiB, left 2.0 GiB of 40.0 GiB GPU memory"
     assert f"{left}; 1.0 GiB more with each sleep" in events(log_lines)
     assert (
-        "<a> Stopping process, as nobody uses it now: what sleep leaves of GPU memory has grown "
+        "<a> Stopping process, as nobody uses it now: the GPU memory that sleep leaves has grown "
         "by 2.0 GiB, more than 1.0 GiB (verify.maxGrowth)" in events(log_lines)
     )
 
@@ -373,7 +375,7 @@ async def test_a_model_that_could_say_something_and_does_not_after_its_wake_is_r
         assert await use(supervisor, "a") != first
     said = "<a> after the wake no token came: answered 500, restarting process"
     assert said in events(log_lines)
-    assert ("<a> Before its sleep no token came: answered 500" in events(log_lines)) is (words == 2)
+    assert ("<a> No token came before the sleep: answered 500" in events(log_lines)) is (words == 2)
 
 
 async def test_optional_steps_together_leave_the_others_half_of_the_time(
@@ -429,7 +431,7 @@ async def test_host_memory_that_cannot_be_measured_before_a_sleep_is_told(
         await use(supervisor, "a")
         await use(supervisor, "b")
         assert state(supervisor, "a") is State.ASLEEP
-    said = "<a> Host memory cannot be measured; it does not prove this sleep"
+    said = "<a> Host memory cannot be measured, so it does not prove this sleep"
     assert said in events(log_lines)
 
 
@@ -473,8 +475,8 @@ async def test_an_optional_step_that_hangs_leaves_the_others_their_time(
         first = await use(supervisor, "a")
         await use(supervisor, "b")
         assert await use(supervisor, "a") == first
-    said = "<a> reset cache (POST /reset_prefix_cache) timed out after 10s; going on, as this step"
-    assert f"{said} is optional" in events(log_lines)
+    said = "<a> reset cache (POST /reset_prefix_cache) timed out after 10s"
+    assert f"{said}; llamadoze skips this optional step" in events(log_lines)
 
 
 async def test_a_question_that_hangs_once_is_asked_again(
@@ -511,7 +513,7 @@ async def test_all_steps_together_have_one_limit(
         began = trio.current_time()
         assert await use(supervisor, "a") != first
         assert trio.current_time() - began == pytest.approx(7, abs=0.3)
-    said = "reload weights (POST /collective_rpc) timed out after 7s, the time of all steps"
+    said = "reload weights (POST /collective_rpc) timed out after 7s, the limit of all steps"
     assert f"<a> {said}, restarting process" in events(log_lines)
 
 
@@ -524,8 +526,8 @@ async def test_a_step_that_is_optional_may_fail(
         first = await use(supervisor, "a")
         await use(supervisor, "b")
         assert await use(supervisor, "a") == first
-    said = "<a> reset cache (POST /reset_prefix_cache) answered 404; going on, as this step is"
-    assert f"{said} optional" in events(log_lines)
+    said = "<a> reset cache (POST /reset_prefix_cache) answered 404"
+    assert f"{said}; llamadoze skips this optional step" in events(log_lines)
 
 
 async def test_a_model_that_fails_again_and_again_is_started_ever_later(
@@ -542,7 +544,7 @@ async def test_a_model_that_fails_again_and_again_is_started_ever_later(
                 await use(supervisor, "a")
             waits.append(round(trio.current_time() - began))
         assert waits == [0, 1, 2, 4]
-        with pytest.raises(BackingOff, match=r"failed 4 times in a row and is started again in"):
+        with pytest.raises(BackingOff, match=r"failed 4 times in a row and starts again in"):
             await use(supervisor, "a")
         await use(supervisor, "b")
         await trio.sleep(8)

@@ -150,7 +150,7 @@ def test_a_file_that_cannot_be_read_is_no_reason_not_to_start(
         assert Knowledge(file).recall(model()) == NOTHING_LEARNED
     said = [line for line in events(log_lines) if line.startswith("Cannot read")]
     assert len(said) == 4
-    assert all(line.endswith("the models are measured anew") for line in said)
+    assert all(line.endswith("llamadoze measures the models again") for line in said)
 
 
 def test_no_file_yet_is_nothing_to_speak_of(tmp_path: Path, log_lines: LogLines) -> None:

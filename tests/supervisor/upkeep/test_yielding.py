@@ -61,7 +61,7 @@ def test_those_yield_to_strangers_that_are_on_their_gpu() -> None:
     free = GpuUse(title="1", whole=4 * GIB, strangers=2 * GIB, models={"a": 9})
     sight = Sight(gpus=(free, taken))
     assert who_yields(both, sight, now=9.0) == ["b"]
-    assert (sight.why, is_over(sight)) == ("others take the memory of 0 (yield)", False)
+    assert (sight.why, is_over(sight)) == ("other programs take the memory of 0 (yield)", False)
     assert who_yields(both, attrs.evolve(sight, programs=("x",)), now=9.0) == ["a", "b"]
     assert (Sight(gpus=(free,)).why, is_over(Sight(gpus=(free,)))) == ("", True)
 
@@ -156,7 +156,7 @@ async def test_idle_models_rest_while_a_program_runs(
         "Yielding: 'game' runs (yieldTo). Idle models sleep until that is over",
         "<a> Sleeping model: 'game' runs (yieldTo)",
         "<b> Stopping model, as it cannot sleep: 'game' runs (yieldTo)",
-        "Yielding is over (the reason was: 'game' runs (yieldTo)); bringing up: a, b",
+        "Yielding is over (the reason was: 'game' runs (yieldTo)); starting or waking: a, b",
     ]
 
 
@@ -265,8 +265,8 @@ async def test_idle_models_sleep_while_strangers_take_their_memory(
         await trio.sleep(20)
         assert states(supervisor) == "RRS"
     assert said(log_lines)[0] == (
-        "Yielding: others take the memory of GPU 0 (Fake) (yield). Idle models sleep until that is "
-        "over"
+        "Yielding: other programs take the memory of GPU 0 (Fake) (yield). Idle models sleep until "
+        "that is over"
     )
 
 
