@@ -1,0 +1,138 @@
+"""The commands of a page of the documentation, and a shell script that runs them as printed.
+
+Owns which part of a page is a command: each line of an indented block. A fenced block is output,
+or a file. A block of YAML that begins with ``models:`` is ``config.yaml`` from there on.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+ROOT = Path(__file__).parents[2]
+DOCS = sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/**/*.md"))
+PAGES = ("README.md", "CONTRIBUTING.md", *DOCS)
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+STAYS = re.compile(r"(\w+=\S+ )*llamadoze (serve|demo|--config|--tls)")
+ASKS = re.compile(
+    r"curl .*127\.0\.0\.1|llamadoze "
+    "(ps|top|run|load|wake|sleep|unload|pin|unpin|status|logs|pause|resume|reload)"
+)
+LISTENS = re.compile(r"--listen \S*?:(\d+)")
+INSTALLS = r"uv |pipx |pip |python3 -m venv|\S*/bin/pip |\. venv/bin/activate"
+NOT_RUN = {
+    r"sudo |systemctl |apt |ssh |git clone": "changes the machine, or needs another one",
+    INSTALLS: "`make test-release` installs",
+    r"make |promtool ": "a target of its own, see test_prometheus",
+    r"docker |podman |nerdctl |buildah ": "needs an engine",
+    r"ollama |python3? -m tests|\.venv/bin/": "needs Ollama, or takes minutes",
+    r"srun |squeue |sbatch |scancel |sinfo ": "needs a cluster, see tests/slurm",
+}
+"""What is not run here, and why."""
+
+
+@attrs.frozen
+class Step:
+    """A command, or a file that is written.
+
+    Attributes:
+        text: of the command or the file.
+        line: of the page, from 1.
+        is_file: whether it is ``config.yaml``.
+    """
+
+    text: str
+    line: int
+    is_file: bool = False
+
+
+def steps_of(page: str) -> Iterator[Step]:
+    """Yield what a reader of a page runs and writes, in its order."""
+    text = (ROOT / page).read_text()
+    found = [*_files(text), *_commands(text)]
+    yield from sorted(found, key=lambda step: step.line)
+
+
+def _files(text: str) -> Iterator[Step]:
+    for block in FENCED.finditer(text):
+        if block[1] == "yaml" and block[2].startswith("models:"):
+            yield Step(block[2], _line(text, block.start()), is_file=True)
+
+
+def _commands(text: str) -> Iterator[Step]:
+    without = FENCED.sub(lambda block: re.sub("[^\n]", "", block[0]), text)
+    for block in re.finditer(r"(?<=\n\n)((?:    .*\n|\n(?=    ))+)", without):
+        lines = block[1].replace("\\\n", " " * 2).split("\n")
+        whole, began = "", 0
+        for number, line in enumerate(lines):
+            whole, began = (whole + "\n" + line[4:], began) if whole else (line[4:], number)
+            if _is_whole(whole):
+                if whole.strip():
+                    yield Step(whole.strip(), _line(text, block.start()) + began)
+                whole = ""
+
+
+def _is_whole(command: str) -> bool:
+    """Whether a command ends here: not in the middle of quotes or of a text for its input."""
+    here = re.search(r"<<'?(\w+)'?", command)
+    if here:
+        return command.endswith(f"\n{here[1]}")
+    try:
+        shlex.split(command, comments=True)
+    except ValueError:
+        return False
+    return True
+
+
+def _line(text: str, place: int) -> int:
+    return text.count("\n", 0, place) + 1
+
+
+def why_not_run(command: str) -> str:
+    """Return why a command is not run here; nothing if it is."""
+    return next((why for start, why in NOT_RUN.items() if re.match(start, command)), "")
+
+
+def script_of(page: str) -> str:
+    """Return a script for bash that runs a page's commands; each tells ``@@ LINE STATUS``."""
+    lines = [PRELUDE]
+    for step in steps_of(page):
+        if step.is_file:
+            lines.append(f"configure <<'END_OF_FILE'\n{step.text}END_OF_FILE")
+        elif not why_not_run(step.text):
+            lines += [_run(step.text), f'echo "@@ {step.line} $?"']
+    return "\n".join([*lines, "end", ""])
+
+
+def _run(command: str) -> str:
+    if STAYS.match(command):
+        port = LISTENS.search(command)
+        return f"begin {port[1] if port else 8080} {shlex.quote(command)}"
+    if ASKS.match(command):
+        return f"be_there; {command}"
+    if command.startswith("llamadoze init"):
+        return f"rm -f config.yaml; {command}"
+    return command
+
+
+PRELUDE = r"""
+CHILD=
+end() { if [ -n "$CHILD" ]; then kill -INT "$CHILD"; wait "$CHILD"; CHILD=; fi; true; }
+begin() {
+    end
+    (trap - INT; eval "exec $2") >daemon.log 2>&1 & CHILD=$!
+    for _ in $(seq 300); do
+        curl -skf "http://127.0.0.1:$1/health" >/dev/null && return
+        curl -skf "https://127.0.0.1:$1/health" >/dev/null && return
+        kill -0 "$CHILD" 2>/dev/null || break
+        sleep 0.1
+    done
+    cat daemon.log; return 1
+}
+be_there() { [ -n "$CHILD" ] || begin 8080 "llamadoze serve"; }
+configure() { cat >config.yaml; end; }
+"""
