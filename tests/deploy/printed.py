@@ -12,10 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
+import yaml
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/**/*.md"))
 PAGES = ("README.md", "CONTRIBUTING.md", *DOCS)
+PROGRAMS = {
+    *("llamadoze", "make", "git", "curl", "promtool", "sudo", "systemctl", "docker", "ollama"),
+    *("uv", "pipx", "pip", "python", "python3", "pytest"),
+    *(".", "cat", "cd", "cp", "echo", "kill", "ln", "mkdir", "openssl", "sha256sum", "sleep"),
+}
+"""What may begin a line of an indented block: anything else belongs into a fenced one."""
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STAYS = re.compile(r"(\w+=\S+ )*llamadoze (serve|demo|--config|--tls)")
 ASKS = re.compile(
@@ -29,7 +36,9 @@ NOT_RUN = {
     INSTALLS: "`make test-release` installs",
     r"make |promtool ": "a target of its own, see test_prometheus",
     r"docker |podman |nerdctl |buildah ": "needs an engine",
-    r"ollama |python3? -m tests|\.venv/bin/": "needs Ollama, or takes minutes",
+    r"ollama |python -m tests|\.venv/bin/": "needs Ollama, or takes minutes",
+    r"llamadoze simulate --config plan/": "needs the plan, which takes minutes to make",
+    r"git |sha256sum |PIP_CONSTRAINT|cd llamadoze-": "publishes a release",
     r"srun |squeue |sbatch |scancel |sinfo ": "needs a cluster, see tests/slurm",
 }
 """What is not run here, and why."""
@@ -103,9 +112,17 @@ def script_of(page: str) -> str:
     for step in steps_of(page):
         if step.is_file:
             lines.append(f"configure <<'END_OF_FILE'\n{step.text}END_OF_FILE")
+            lines.append(f"cat >trace.csv <<'END_OF_FILE'\n{trace_of(step.text)}END_OF_FILE")
         elif not why_not_run(step.text):
-            lines += [_run(step.text), f'echo "@@ {step.line} $?"']
+            lines += [_run(step.text), f'printf "\\n@@ %s %s\\n" {step.line} $?']
     return "\n".join([*lines, "end", ""])
+
+
+def trace_of(config: str) -> str:
+    """Return a trace of requests for all models of a configuration."""
+    models = list(yaml.safe_load(config)["models"])
+    rows = [f"{5 * n},{model},2\n" for n, model in enumerate(models * 3)]
+    return "".join(["at,model,took\n", *rows])
 
 
 def _run(command: str) -> str:
@@ -124,7 +141,7 @@ CHILD=
 end() { if [ -n "$CHILD" ]; then kill -INT "$CHILD"; wait "$CHILD"; CHILD=; fi; true; }
 begin() {
     end
-    (trap - INT; eval "exec $2") >daemon.log 2>&1 & CHILD=$!
+    (trap - INT; eval "exec env $2") >daemon.log 2>&1 & CHILD=$!
     for _ in $(seq 300); do
         curl -skf "http://127.0.0.1:$1/health" >/dev/null && return
         curl -skf "https://127.0.0.1:$1/health" >/dev/null && return

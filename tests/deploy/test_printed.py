@@ -13,9 +13,20 @@ import pytest
 
 from proxy.demo.weights import write_model
 from tests.conftest import STUB
-from tests.deploy.printed import NOT_RUN, PAGES, ROOT, script_of, steps_of, why_not_run
+from tests.deploy.printed import (
+    NOT_RUN,
+    PAGES,
+    PROGRAMS,
+    ROOT,
+    Step,
+    script_of,
+    steps_of,
+    trace_of,
+    why_not_run,
+)
+from tests.proxy.certificates import make_certificate
 
-PROGRAMS = ("vllm", "llama-server")
+SERVERS = ("vllm", "llama-server")
 CONFIG = """\
 models:
   chat:
@@ -24,8 +35,9 @@ models:
     verify: {gpuMemory: false}
   code:
     cmd: llama-server --port ${PORT} -m models/tiny.gguf
+  small:
+    cmd: llama-server --port ${PORT} -m models/tiny.gguf
 """
-TRACE = "at,model,took\n0,chat,2\n5,code,1\n9,chat,2\n"
 STAND_IN = f"""\
 #!/bin/sh
 while [ $# -gt 0 ]; do [ "$1" = --port ] && port=$2; shift; done
@@ -39,6 +51,10 @@ LOOPBACK = (
 )
 
 
+def run_here(page: str) -> list[Step]:
+    return [one for one in steps_of(page) if not one.is_file and not why_not_run(one.text)]
+
+
 def sandbox(folder: Path) -> dict[str, str]:
     """Make a clone to stand in, a home, and programs that stand for model servers."""
     clone, home, programs = (folder / name for name in ("clone", "home", "bin"))
@@ -47,7 +63,7 @@ def sandbox(folder: Path) -> dict[str, str]:
     for entry in ROOT.iterdir():
         if not entry.name.startswith(".") and entry.name not in ("models", "config.yaml"):
             (clone / entry.name).symlink_to(entry)
-    for name in PROGRAMS:
+    for name in SERVERS:
         program = programs / name
         program.write_text(STAND_IN)
         program.chmod(0o755)
@@ -56,8 +72,9 @@ def sandbox(folder: Path) -> dict[str, str]:
     for models in (clone / "models", home / "models"):
         models.mkdir()
         write_model(models / "tiny.gguf", name="tiny", seed=1)
+    make_certificate(clone)
     (clone / "config.yaml").write_text(CONFIG)
-    (clone / "trace.csv").write_text(TRACE)
+    (clone / "trace.csv").write_text(trace_of(CONFIG))
     path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     kept = {name: os.environ[name] for name in ("LANG", "TERM") if name in os.environ}
     return {**kept, "PATH": path, "HOME": str(home), "PYTHONUNBUFFERED": "1"}
@@ -71,22 +88,25 @@ def test_every_command_is_run_or_named_with_why_not() -> None:
         assert any(re.match(start, command) for command in commands), start
 
 
+def test_an_indented_block_holds_commands_alone() -> None:
+    """Output and files are fenced: a reader copies a block whole."""
+    for page in PAGES:
+        for step in steps_of(page):
+            words = re.sub(r"^(\w+=\S+ )*", "", step.text).split()
+            assert step.is_file or Path(words[0]).name in PROGRAMS, f"{page}:{step.line}"
+
+
 @pytest.mark.deploy
 @pytest.mark.skipif(not all(NEEDS), reason="unshare, curl or bash is missing")
-@pytest.mark.parametrize(
-    "page",
-    [
-        page
-        for page in PAGES
-        if any(not s.is_file and not why_not_run(s.text) for s in steps_of(page))
-    ],
-)
+@pytest.mark.parametrize("page", [page for page in PAGES if run_here(page)])
 def test_the_commands_of_a_page_do_what_the_page_says(page: str, tmp_path: Path) -> None:
     """Each ends well, in the order of the page, on the port that it names."""
+    env, script = sandbox(tmp_path), tmp_path / "script"
+    script.write_text(script_of(page))
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-c", LOOPBACK, "bash"],
-        input=script_of(page),
-        env=sandbox(tmp_path),
+        ["unshare", "-n", sys.executable, "-c", LOOPBACK, "bash", str(script)],
+        stdin=subprocess.DEVNULL,
+        env=env,
         cwd=tmp_path / "clone",
         capture_output=True,
         text=True,
@@ -94,7 +114,7 @@ def test_the_commands_of_a_page_do_what_the_page_says(page: str, tmp_path: Path)
         check=False,
     )
     told = re.findall(r"^@@ (\d+) (\d+)$", done.stdout, re.MULTILINE)
-    run = [s for s in steps_of(page) if not s.is_file and not why_not_run(s.text)]
+    run = run_here(page)
     assert [int(line) for line, _ in told] == [step.line for step in run], done.stdout + done.stderr
     failed = [step.text for step, (_, status) in zip(run, told, strict=True) if status != "0"]
     assert failed == [], done.stdout + done.stderr
