@@ -18,7 +18,20 @@ ROOT = Path(__file__).parents[2]
 DOCS = sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/**/*.md"))
 PAGES = ("README.md", "CONTRIBUTING.md", *DOCS)
 PROGRAMS = {
-    *("llamadoze", "make", "git", "curl", "promtool", "sudo", "systemctl", "docker", "ollama"),
+    *(
+        "llamadoze",
+        "make",
+        "git",
+        "curl",
+        "promtool",
+        "sudo",
+        "systemctl",
+        "docker",
+        "ollama",
+        "nginx",
+        "caddy",
+        "haproxy",
+    ),
     *("uv", "pipx", "pip", "python", "python3", "pytest"),
     *(".", "cat", "cd", "cp", "echo", "kill", "ln", "mkdir", "openssl", "sha256sum", "sleep"),
 }
@@ -39,7 +52,7 @@ NOT_RUN = {
     r"ollama |python -m tests|\.venv/bin/": "needs Ollama, or takes minutes",
     r"llamadoze simulate --config plan/": "needs the plan, which takes minutes to make",
     r"git |sha256sum |PIP_CONSTRAINT|cd llamadoze-": "publishes a release",
-    r"srun |squeue |sbatch |scancel |sinfo ": "needs a cluster, see tests/slurm",
+    r"nginx |caddy |haproxy ": "a front of its own, see test_reverse_proxies",
 }
 """What is not run here, and why."""
 

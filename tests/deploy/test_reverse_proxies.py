@@ -25,6 +25,7 @@ from tests.proxy.certificates import make_certificate
 from tests.proxy.daemon import stub
 from tests.system.daemon import Process, started, wait_for, write
 
+pytestmark = pytest.mark.deploy
 PAGE = Path(__file__).parents[2] / "docs/how-to/reverse-proxies.md"
 NAME = "llm.home.example"
 BLOCKS = {"nginx": "nginx", "caddy": "caddyfile", "haproxy": "haproxy"}
