@@ -86,7 +86,7 @@ def test_a_request_that_runs_is_cancelled(serve: Serve, opened: Open) -> None:
     daemon = serve({"chat": model(), "code": model()})
     page = opened(daemon, "requests").page
     with streams(daemon, "chat", "code"):
-        expect(page.get_by_role("region", name="Queue")).to_contain_text("it waits for 1 request")
+        expect(page.get_by_role("region", name="Queue")).to_contain_text("waits for 1 request")
         flight = page.get_by_role("region", name="In flight").get_by_role("row").nth(1)
         flight.get_by_role("button", name=re.compile("Cancel request")).click()
         page.get_by_role("dialog").get_by_role("button", name="Cancel it").click()
@@ -109,7 +109,7 @@ def test_a_model_has_a_page_of_its_own(serve: Serve, opened: Open) -> None:
     assert "sk-secret" not in page.content()
     page.get_by_role("button", name="Pin team/chat for an hour").click()
     expect(page.get_by_text(re.compile("Leases: the page"))).to_be_visible()
-    page.get_by_role("button", name="Let team/chat leave again").click()
+    page.get_by_role("button", name="Unpin team/chat").click()
     expect(page.get_by_text(re.compile("Leases: the page"))).to_have_count(0)
     expect(page.get_by_role("region", name="Finished").get_by_role("row")).to_have_count(2)
 
@@ -142,17 +142,17 @@ def test_what_a_reload_would_change_is_told_before(
     whole = yaml.safe_load(text)
     whole["models"]["new"] = {"cmd": "x --port ${PORT}"}
     file.write_text(yaml.safe_dump({**whole, "maxWait": 3}))
-    page.get_by_role("button", name="Look again").click()
+    page.get_by_role("button", name="Check again").click()
     changes = page.get_by_role("region", name="What a reload would change")
     expect(changes).to_contain_text("new")
     expect(changes.get_by_role("row").filter(has_text="maxWait")).to_contain_text("3")
-    page.get_by_role("button", name="Put the files into effect").click()
+    page.get_by_role("button", name="Reload the files").click()
     expect(page.get_by_text("a reload would change nothing")).to_be_visible()
     file.write_text(text + "maxWait: soon\n")
-    page.get_by_role("button", name="Look again").click()
+    page.get_by_role("button", name="Check again").click()
     problems = page.get_by_role("region", name="Problems")
     expect(problems).to_contain_text("maxWait")
-    expect(page.get_by_role("button", name="Put the files into effect")).to_be_disabled()
+    expect(page.get_by_role("button", name="Reload the files")).to_be_disabled()
     expect(page.locator(".marked")).to_contain_text("maxWait: soon")
 
 
