@@ -192,7 +192,7 @@ class Ended:
         if self.call.cancelled:
             return "an operator cancelled it"
         if not self.is_whole:
-            return "the client left, or was cut off"
+            return "the client disconnected or was cut off"
         return self.first[:LONGEST_ERROR].decode("utf-8", "replace")
 
 
