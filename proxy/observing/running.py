@@ -113,7 +113,7 @@ def _room(known: Footprint) -> Row:
 
 
 def _pin(pin: Pin | None) -> Row | None:
-    """Return why a model may not be made to make room for another; None if it may."""
+    """Return why a model need not make room for another; None if it must."""
     if pin is None:
         return None
     left = None if pin.until == inf else round(max(0.0, pin.until - trio.current_time()), 1)
