@@ -50,7 +50,7 @@ def harmless(note: Callable[Given, None]) -> Callable[Given, None]:
         try:
             note(*arguments, **more)
         except Exception:  # the task of a model calls this, and must go on
-            log.exception("Internal error: a part of the timeline is missing")
+            log.exception("Internal error; a part of the timeline is missing")
 
     return noted
 
