@@ -102,7 +102,7 @@ def test_a_model_has_a_page_of_its_own(serve: Serve, opened: Open) -> None:
     daemon = serve({"team/chat": chat, "bad": model("--exit", "3", sleeps=False)})
     daemon.chat("best")
     page = opened(daemon, "models").page
-    page.get_by_role("link", name="team/chat").click()
+    page.get_by_role("link", name="team/chat", exact=True).click()
     expect(page.get_by_role("heading", name="team/chat")).to_be_visible()
     page.get_by_text("Settings in effect").click()
     expect(page.locator("pre").first).to_contain_text("sleepEndpoints")
@@ -173,9 +173,9 @@ def test_the_machine_is_drawn_and_described(serve: Serve, opened: Open) -> None:
     daemon.chat("chat")
     page = opened(daemon, "machine").page
     expect(page.get_by_role("group", name=re.compile("Processors"))).to_be_visible()
-    expect(page.get_by_role("group", name=re.compile("GPU 0: heat and power"))).to_be_visible(
-        timeout=15_000
-    )
+    expect(
+        page.get_by_role("group", name=re.compile("GPU 0: temperature and power"))
+    ).to_be_visible(timeout=15_000)
     expect(page.locator(".uplot canvas").first).to_be_attached()
     expect(page.get_by_role("region", name="Hardware")).to_contain_text("driver 0.0 (made up)")
 
@@ -184,6 +184,6 @@ def test_a_machine_that_is_not_sampled_says_so(serve: Serve, opened: Open) -> No
     """With the key that says it."""
     daemon = serve({"chat": model()}, performance={"disabled": True})
     found = opened(daemon, "machine")
-    expect(found.page.get_by_text("Nothing is sampled")).to_be_visible()
+    expect(found.page.get_by_text("does not sample the machine")).to_be_visible()
     assert all("503" in error for error in found.errors)
     found.errors.clear()

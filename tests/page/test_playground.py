@@ -44,7 +44,7 @@ def test_two_models_answer_side_by_side_and_are_stopped(serve: Serve, opened: Op
     slow = model("--talk", "2")
     daemon = serve({"chat": slow, "code": slow}, groups=beside)
     page = opened(daemon, "playground").page
-    page.get_by_role("combobox", name="Second model").select_option("code")
+    page.get_by_role("combobox", name="Compare with").select_option("code")
     page.get_by_role("textbox", name="Message").fill("Hello")
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_role("region", name="Chat with chat")).to_contain_text("A heading")

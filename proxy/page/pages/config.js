@@ -21,7 +21,7 @@ const CHANGES = /** @type {[string, string][]} */ ([
 
 /** @param {{told: any}} props */
 function Changes({ told }) {
-  if (!told.changes) return html`<p class="bad">llamadoze cannot use these files. The configuration in effect stays in effect.</p>`;
+  if (!told.changes) return html`<p class="bad">llamadoze cannot use these files. The current configuration stays in effect.</p>`;
   const list = CHANGES.filter(([name]) => told.changes[name].length);
   if (!list.length) return html`<p class="quiet">The files match the configuration in effect: a reload would change nothing.</p>`;
   return html`<dl>${list.map(([name, text]) => html`<dt>${counted(told.changes[name].length, name === "settings" ? "key" : "model")}</dt><dd><b>${listed(told.changes[name])}</b> <small>${text}</small></dd>`)}</dl>`;

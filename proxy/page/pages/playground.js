@@ -204,7 +204,7 @@ function Chat() {
     }
   };
   return html`<div class="row filters"><${Choice} label="Model" value=${id} onChange=${(/** @type {string} */ value) => { left.value = value; }}/>
-      <${Choice} label="Second model" none="none" value=${right.value} onChange=${(/** @type {string} */ value) => { right.value = value; }}/>
+      <${Choice} label="Compare with" none="none" value=${right.value} onChange=${(/** @type {string} */ value) => { right.value = value; }}/>
       <label>Temperature <input type="number" min="0" max="2" step="0.1" placeholder="default" value=${temperature.value} onInput=${(/** @type {any} */ event) => { temperature.value = event.target.value; }}/></label>
       <label class="wide">System prompt <input value=${system.value} onInput=${(/** @type {any} */ event) => { system.value = event.target.value; }}/></label>
       <button type="button" onClick=${() => { for (const side of ["left", "right"]) chats[side].value = []; }}>New chat</button></div>
