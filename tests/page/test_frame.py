@@ -59,12 +59,12 @@ def test_the_page_comes_back_when_the_daemon_does(
     daemon.chat("chat")
     expect(page.get_by_role("region", name="Who has the GPU")).to_contain_text("chat")
     daemon.end(signal.SIGTERM)
-    expect(page.get_by_text("What is shown is old")).to_be_visible()
+    expect(page.get_by_text("This page shows old data")).to_be_visible()
     file = f"{tmp_path}/config.yaml"
     with started("--config", file, port=daemon.port):
         expect(page.get_by_text("Live", exact=True)).to_be_visible()
         who = page.get_by_role("region", name="Who has the GPU")
-        expect(who).to_contain_text("Nobody has the GPU")
+        expect(who).to_contain_text("No model has the GPU")
     found.errors.clear()  # the browser says that nobody answered
 
 
@@ -154,7 +154,7 @@ def test_colours_follow_the_system_and_can_be_chosen(serve: Serve, opened: Open)
     daemon = serve({"chat": model()})
     page = opened(daemon, color_scheme="dark").page
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    page.get_by_role("button", name="Colours: as the system").click()
+    page.get_by_role("button", name="Colours: system default").click()
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert dark != light
     page.reload()
@@ -170,7 +170,7 @@ def test_odd_addresses_and_ids_do_no_harm(serve: Serve, opened: Open) -> None:
     expect(page.get_by_role("link", name="All models")).to_be_visible()
     page.goto(f"http://127.0.0.1:{daemon.port}/ui/#models")
     page.get_by_role("button", name="Load x/../chat").click()
-    expect(page.get_by_text("cannot be named in an address")).to_be_visible()
+    expect(page.get_by_text("cannot be part of an address")).to_be_visible()
     page.get_by_role("button", name="Load a b#c%d/é").click()
     expect(page.get_by_role("status").filter(has_text="a b#c%d/é is ready")).to_be_visible()
 

@@ -29,7 +29,7 @@ def test_lines_come_as_they_are_written_and_are_searched(serve: Serve, opened: O
     page.get_by_role("searchbox", name="Search").fill("listening")
     expect(log.locator("p")).to_have_count(1)
     page.get_by_role("searchbox", name="Search").fill("")
-    page.get_by_role("combobox", name="Of").select_option("bad")
+    page.get_by_role("combobox", name="Source").select_option("bad")
     expect(log).to_contain_text("the stub gives up")
     expect(log).not_to_contain_text("Listening on")
 
@@ -44,7 +44,7 @@ def test_a_pause_holds_what_is_shown(serve: Serve, opened: Open) -> None:
     daemon.chat("chat")
     page.wait_for_timeout(700)
     expect(log).not_to_contain_text("Model ready")
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Continue").click()
     expect(log).to_contain_text("Model ready")
 
 
@@ -53,7 +53,7 @@ def test_a_flood_is_cut_counted_and_costs_no_memory(serve: Serve, opened: Open) 
     daemon = serve({"loud": model("--flood", str(FLOOD + 5), sleeps=False)})
     page = opened(daemon, "logs").page
     daemon.chat("loud")
-    expect(page.get_by_text("left out, as they came too fast")).to_be_visible()
+    expect(page.get_by_text("left out because they came too fast")).to_be_visible()
     page.wait_for_timeout(3000)
     before = heap(page)
     until = time.monotonic() + FLOOD

@@ -18,10 +18,10 @@ def test_who_has_the_gpu_is_read_at_a_glance(serve: Serve, opened: Open) -> None
     daemon = serve({"chat": model(), "code": model()})
     page = opened(daemon).page
     who = page.get_by_role("region", name="Who has the GPU")
-    expect(who).to_contain_text("Nobody has the GPU")
+    expect(who).to_contain_text("No model has the GPU")
     daemon.chat("chat")
     expect(who).to_contain_text(re.compile("chat\\s+awake"))
-    expect(who).to_contain_text("came up for 127.0.0.1")
+    expect(who).to_contain_text("requested by 127.0.0.1")
     daemon.chat("code")
     expect(who).to_contain_text(re.compile("code\\s+awake"))
     tiles = page.get_by_role("region", name="Models", exact=True).get_by_role("listitem")
@@ -35,9 +35,9 @@ def test_a_queue_of_five_is_told_with_its_reasons(serve: Serve, opened: Open) ->
     daemon = serve({name: model() for name in names}, maxWait=600)
     page = opened(daemon).page
     with streams(daemon, *names):
-        queue = page.get_by_role("list", name="Who waits").get_by_role("listitem")
+        queue = page.get_by_role("list", name="Waiting models").get_by_role("listitem")
         expect(queue).to_have_count(5)
-        expect(queue.first).to_contain_text("it waits for 1 request of a to end")
+        expect(queue.first).to_contain_text("waits for 1 request of a to end")
         expect(page.get_by_role("region", name="Who has the GPU")).to_contain_text("1 request")
 
 
@@ -46,8 +46,8 @@ def test_who_is_served_waits_no_longer(serve: Serve, opened: Open) -> None:
     daemon = serve({"chat": model("--ready-after", "1.5")})
     with streams(daemon, "chat"):
         page = opened(daemon).page
-        expect(page.get_by_role("list", name="Who waits")).to_contain_text("chat")
-        expect(page.get_by_text("Nobody waits")).to_be_visible()
+        expect(page.get_by_role("list", name="Waiting models")).to_contain_text("chat")
+        expect(page.get_by_text("Nothing waits")).to_be_visible()
 
 
 def test_a_failing_model_is_told_of_with_a_way_out(serve: Serve, opened: Open) -> None:
@@ -76,7 +76,7 @@ def test_sleep_that_is_not_trusted_is_told_of(serve: Serve, opened: Open) -> Non
     daemon.chat("a")
     daemon.chat("b")
     strip = page.get_by_role("list", name="What is wrong")
-    expect(strip).to_contain_text("a does not sleep any more")
+    expect(strip).to_contain_text("a no longer sleeps")
 
 
 def test_a_model_is_loaded_put_to_sleep_woken_and_unloaded(serve: Serve, opened: Open) -> None:

@@ -86,7 +86,7 @@ def test_a_request_that_runs_is_cancelled(serve: Serve, opened: Open) -> None:
     daemon = serve({"chat": model(), "code": model()})
     page = opened(daemon, "requests").page
     with streams(daemon, "chat", "code"):
-        expect(page.get_by_role("region", name="Queue")).to_contain_text("it waits for 1 request")
+        expect(page.get_by_role("region", name="Queue")).to_contain_text("waits for 1 request")
         flight = page.get_by_role("region", name="In flight").get_by_role("row").nth(1)
         flight.get_by_role("button", name=re.compile("Cancel request")).click()
         page.get_by_role("dialog").get_by_role("button", name="Cancel it").click()
@@ -102,14 +102,14 @@ def test_a_model_has_a_page_of_its_own(serve: Serve, opened: Open) -> None:
     daemon = serve({"team/chat": chat, "bad": model("--exit", "3", sleeps=False)})
     daemon.chat("best")
     page = opened(daemon, "models").page
-    page.get_by_role("link", name="team/chat").click()
+    page.get_by_role("link", name="team/chat", exact=True).click()
     expect(page.get_by_role("heading", name="team/chat")).to_be_visible()
     page.get_by_text("Settings in effect").click()
     expect(page.locator("pre").first).to_contain_text("sleepEndpoints")
     assert "sk-secret" not in page.content()
     page.get_by_role("button", name="Pin team/chat for an hour").click()
     expect(page.get_by_text(re.compile("Leases: the page"))).to_be_visible()
-    page.get_by_role("button", name="Let team/chat leave again").click()
+    page.get_by_role("button", name="Unpin team/chat").click()
     expect(page.get_by_text(re.compile("Leases: the page"))).to_have_count(0)
     expect(page.get_by_role("region", name="Finished").get_by_role("row")).to_have_count(2)
 
@@ -142,17 +142,17 @@ def test_what_a_reload_would_change_is_told_before(
     whole = yaml.safe_load(text)
     whole["models"]["new"] = {"cmd": "x --port ${PORT}"}
     file.write_text(yaml.safe_dump({**whole, "maxWait": 3}))
-    page.get_by_role("button", name="Look again").click()
+    page.get_by_role("button", name="Check again").click()
     changes = page.get_by_role("region", name="What a reload would change")
     expect(changes).to_contain_text("new")
     expect(changes.get_by_role("row").filter(has_text="maxWait")).to_contain_text("3")
-    page.get_by_role("button", name="Put the files into effect").click()
+    page.get_by_role("button", name="Reload the files").click()
     expect(page.get_by_text("a reload would change nothing")).to_be_visible()
     file.write_text(text + "maxWait: soon\n")
-    page.get_by_role("button", name="Look again").click()
+    page.get_by_role("button", name="Check again").click()
     problems = page.get_by_role("region", name="Problems")
     expect(problems).to_contain_text("maxWait")
-    expect(page.get_by_role("button", name="Put the files into effect")).to_be_disabled()
+    expect(page.get_by_role("button", name="Reload the files")).to_be_disabled()
     expect(page.locator(".marked")).to_contain_text("maxWait: soon")
 
 
@@ -173,9 +173,9 @@ def test_the_machine_is_drawn_and_described(serve: Serve, opened: Open) -> None:
     daemon.chat("chat")
     page = opened(daemon, "machine").page
     expect(page.get_by_role("group", name=re.compile("Processors"))).to_be_visible()
-    expect(page.get_by_role("group", name=re.compile("GPU 0: heat and power"))).to_be_visible(
-        timeout=15_000
-    )
+    expect(
+        page.get_by_role("group", name=re.compile("GPU 0: temperature and power"))
+    ).to_be_visible(timeout=15_000)
     expect(page.locator(".uplot canvas").first).to_be_attached()
     expect(page.get_by_role("region", name="Hardware")).to_contain_text("driver 0.0 (made up)")
 
@@ -184,6 +184,6 @@ def test_a_machine_that_is_not_sampled_says_so(serve: Serve, opened: Open) -> No
     """With the key that says it."""
     daemon = serve({"chat": model()}, performance={"disabled": True})
     found = opened(daemon, "machine")
-    expect(found.page.get_by_text("Nothing is sampled")).to_be_visible()
+    expect(found.page.get_by_text("does not sample the machine")).to_be_visible()
     assert all("503" in error for error in found.errors)
     found.errors.clear()

@@ -44,7 +44,7 @@ def test_two_models_answer_side_by_side_and_are_stopped(serve: Serve, opened: Op
     slow = model("--talk", "2")
     daemon = serve({"chat": slow, "code": slow}, groups=beside)
     page = opened(daemon, "playground").page
-    page.get_by_role("combobox", name="Beside it").select_option("code")
+    page.get_by_role("combobox", name="Compare with").select_option("code")
     page.get_by_role("textbox", name="Message").fill("Hello")
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_role("region", name="Chat with chat")).to_contain_text("A heading")
@@ -60,7 +60,7 @@ def test_an_image_goes_along(serve: Serve, opened: Open, tmp_path: Path) -> None
     daemon = serve({"chat": model("--talk", "0")})
     page = opened(daemon, "playground").page
     page.locator("input[type=file]").set_input_files(picture)
-    expect(page.get_by_role("button", name="Leave image 1 out")).to_be_visible()
+    expect(page.get_by_role("button", name="Remove image 1")).to_be_visible()
     page.get_by_role("textbox", name="Message").fill("What is it?")
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_role("img", name="An image that you sent")).to_be_visible()

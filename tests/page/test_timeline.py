@@ -14,7 +14,7 @@ pytestmark = pytest.mark.page
 
 
 def drawing(page: Page) -> Locator:
-    return page.get_by_role("application", name=re.compile("Who held the memory"))
+    return page.get_by_role("application", name=re.compile("Models and memory over time"))
 
 
 def test_bands_are_drawn_as_it_happens(serve: Serve, opened: Open) -> None:

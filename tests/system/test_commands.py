@@ -246,7 +246,7 @@ def test_logs_are_shown_and_followed(daemon: Process, folder: Path) -> None:
     asked(folder, "run", "code", "hello")
     output = asked(folder, "logs", "code", "--json").stdout.splitlines()
     assert all(json.loads(line).keys() == {"line"} for line in output)
-    assert asked(folder, "logs", "nobody").stderr.startswith("llamadoze: no log is called 'nobody'")
+    assert asked(folder, "logs", "nobody").stderr.startswith("llamadoze: there is no log 'nobody'")
     following = subprocess.Popen(
         [LLAMADOZE, "logs", "-f", "proxy", "-n", "0"],
         stdout=subprocess.PIPE,

@@ -126,7 +126,8 @@ def test_what_was_dropped_is_counted_and_said(tmp_path: Path) -> None:
         daemon.process.send_signal(signal.SIGTERM)
         events = said(first + daemon.process.stdout.read())
     found = [
-        re.fullmatch(r"(\d+) lines dropped: the log is read too slowly", one) for one in events
+        re.fullmatch(r"(\d+) lines dropped: the reader of the log is too slow", one)
+        for one in events
     ]
     counts = [int(one[1]) for one in found if one]
     assert sum(counts) > 1000

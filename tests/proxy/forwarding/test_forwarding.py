@@ -284,7 +284,7 @@ async def test_the_log_tells_how_each_request_ended(log_lines: list[dict[str, ob
         f"<nope> {what} 404: no model is called 'nope'",
         f"<a> {what} 502: model 'a' failed: process exited with status 1 while ready",
         f"<a> {what} 200",
-        f"<a> {what} ended early: the client left, or was cut off",
+        f"<a> {what} ended early: the client disconnected or was cut off",
     ]
 
 

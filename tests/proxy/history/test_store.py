@@ -172,7 +172,7 @@ async def test_a_file_that_cannot_be_read_at_the_start_is_not_written(
     with database.opened(path) as file:
         assert database.last_requests(file, 9) == [finished(1)]
     said = [str(line["event"]) for line in log_lines]
-    assert any("Nothing is written there until" in line for line in said)
+    assert any("llamadoze writes nothing to this store until" in line for line in said)
 
 
 async def test_another_file_gets_only_what_comes_after_it_was_named(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ REPORTED: dict[str, tuple[Call, Said, str, str, dict[str, Any]]] = {
     "left": (
         *(call(), Said(200, False)),
         "info",
-        "<a> POST /v1/completions ended early after 0.500s: the client left, or was cut off",
+        "<a> POST /v1/completions ended early after 0.500s: the client disconnected or was cut off",
         {"status": 200},
     ),
     "cancelled": (
