@@ -1,7 +1,8 @@
 """The commands of a page of the documentation, and a shell script that runs them as printed.
 
-Owns which part of a page is a command: each line of an indented block. A fenced block is output,
-or a file. A block of YAML that begins with ``models:`` is ``config.yaml`` from there on.
+Owns which part of a page is a command: each line of an indented block, or of one that is fenced
+as ``sh``. Any other fenced block is output, or a file. A block of YAML with ``models:`` at its top
+is ``config.yaml`` from there on.
 """
 
 from __future__ import annotations
@@ -33,7 +34,21 @@ PROGRAMS = {
         "haproxy",
     ),
     *("uv", "pipx", "pip", "python", "python3", "pytest"),
-    *(".", "cat", "cd", "cp", "echo", "kill", "ln", "mkdir", "openssl", "sha256sum", "sleep"),
+    *("open-webui", "litellm", "aider", "codex", "claude"),
+    *(
+        ".",
+        "cat",
+        "cd",
+        "cp",
+        "echo",
+        "export",
+        "kill",
+        "ln",
+        "mkdir",
+        "openssl",
+        "sha256sum",
+        "sleep",
+    ),
 }
 """What may begin a line of an indented block: anything else belongs into a fenced one."""
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -52,6 +67,7 @@ NOT_RUN = {
     r"ollama |python -m tests|\.venv/bin/": "needs Ollama, or takes minutes",
     r"llamadoze simulate --config plan/": "needs the plan, which takes minutes to make",
     r"git |sha256sum |PIP_CONSTRAINT|cd llamadoze-": "publishes a release",
+    r"open-webui |litellm |aider |codex |claude ": "a client that was tried by hand",
     r"nginx |caddy |haproxy ": "a front of its own, see test_reverse_proxies",
 }
 """What is not run here, and why."""
@@ -81,12 +97,12 @@ def steps_of(page: str) -> Iterator[Step]:
 
 def _files(text: str) -> Iterator[Step]:
     for block in FENCED.finditer(text):
-        if block[1] == "yaml" and block[2].startswith("models:"):
+        if block[1] == "yaml" and re.search("^models:", block[2], re.MULTILINE):
             yield Step(block[2], _line(text, block.start()), is_file=True)
 
 
 def _commands(text: str) -> Iterator[Step]:
-    without = FENCED.sub(lambda block: re.sub("[^\n]", "", block[0]), text)
+    without = FENCED.sub(_indented, text)
     for block in re.finditer(r"(?<=\n\n)((?:    .*\n|\n(?=    ))+)", without):
         lines = block[1].replace("\\\n", " " * 2).split("\n")
         whole, began = "", 0
@@ -96,6 +112,14 @@ def _commands(text: str) -> Iterator[Step]:
                 if whole.strip():
                     yield Step(whole.strip(), _line(text, block.start()) + began)
                 whole = ""
+
+
+def _indented(block: re.Match[str]) -> str:
+    """Return a fenced block for the shell as an indented one, and nothing of any other."""
+    if block[1] != "sh":
+        return re.sub("[^\n]", "", block[0])
+    lines = ["    " + line if line else line for line in block[2].split("\n")]
+    return "\n" + "\n".join(lines)
 
 
 def _is_whole(command: str) -> bool:
