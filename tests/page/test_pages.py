@@ -181,7 +181,7 @@ def test_the_machine_is_drawn_and_described(serve: Serve, opened: Open) -> None:
 
 
 def test_a_machine_that_is_not_sampled_says_so(serve: Serve, opened: Open) -> None:
-    """The page explains that the configuration turns sampling off."""
+    """The page names the configuration key that turns sampling off."""
     daemon = serve({"chat": model()}, performance={"disabled": True})
     found = opened(daemon, "machine")
     expect(found.page.get_by_text("does not sample the machine")).to_be_visible()
