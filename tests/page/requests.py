@@ -15,7 +15,7 @@ APART = 0.15  # seconds between two requests, so that they arrive in this order
 
 @contextmanager
 def streams(daemon: Process, *names: str, **more: object) -> Iterator[None]:
-    """Keep a request for each model running or waiting in this block; cut all of them at its end."""
+    """Keep a request for each model running or waiting in this block; cut them all at its end."""
     threads = [threading.Thread(target=_ask, args=(daemon, name, more)) for name in names]
     for thread in threads:
         thread.start()

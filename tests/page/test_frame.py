@@ -69,7 +69,7 @@ def test_the_page_comes_back_when_the_daemon_does(
 
 
 def test_the_page_works_below_a_path(serve: Serve, opened: Open) -> None:
-    """All addresses of the page are relative, so a reverse proxy can serve the page below a path."""
+    """All addresses of the page are relative, so a reverse proxy can serve it below a path."""
     daemon = serve({"chat": model()})
     with below_a_path("/llm", daemon.port) as port:
         page = opened(daemon, "").page
@@ -101,7 +101,7 @@ def test_the_wall_has_nothing_to_press(serve: Serve, opened: Open) -> None:
 
 
 def test_a_key_is_asked_for_where_keys_are_set(serve: Serve, browser: Browser) -> None:
-    """The browser's own dialog asks for the key, which covers the page, its stream and its actions."""
+    """The browser's own dialog asks for the key; it covers the page, its stream and its actions."""
     file_keys = ["sk-a-key"]
     daemon = serve({"chat": model()}, apiKeys=file_keys)
     options = {"http_credentials": {"username": "me", "password": "sk-a-key"}}
@@ -163,7 +163,7 @@ def test_colours_follow_the_system_and_can_be_chosen(serve: Serve, opened: Open)
 
 
 def test_odd_addresses_and_ids_do_no_harm(serve: Serve, opened: Open) -> None:
-    """An unknown address leads to the page; an id that would form another model's path is refused."""
+    """An unknown address leads to the page; an id that would form another path is refused."""
     daemon = serve({"chat": model(), "x/../chat": model(), "a b#c%d/é": model()})
     daemon.chat("chat")
     page = opened(daemon, "models/50%").page

@@ -103,7 +103,7 @@ def graves(page: Page) -> list[str]:
 
 
 def test_little_is_loaded_before_the_first_page(serve: Serve, opened: Open) -> None:
-    """The first page needs at most 30 kB of libraries and 150 kB of our code; the rest loads later."""
+    """At most 30 kB of libraries and 150 kB of our code; the rest loads when it is opened."""
     found = opened(serve({"chat": model()}), "")
     sizes: dict[str, int] = {}
     found.page.on(

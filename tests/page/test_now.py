@@ -30,7 +30,7 @@ def test_who_has_the_gpu_is_read_at_a_glance(serve: Serve, opened: Open) -> None
 
 
 def test_a_queue_of_five_is_told_with_its_reasons(serve: Serve, opened: Open) -> None:
-    """The queue shows each model's place, what the model waits for, and which model runs meanwhile."""
+    """The queue shows each model's place and what it waits for, and which model runs meanwhile."""
     names = ["a", "b", "c", "d", "e", "f"]
     daemon = serve({name: model() for name in names}, maxWait=600)
     page = opened(daemon).page
@@ -137,7 +137,7 @@ def test_a_pause_is_begun_and_ended_from_the_frame(serve: Serve, opened: Open) -
 
 
 def test_the_focus_comes_back_after_an_action_and_a_question(serve: Serve, opened: Open) -> None:
-    """The focus returns to the button that opened the question, so keyboard users can go on there."""
+    """The focus returns to the button that opened the question, for people who use the keyboard."""
     daemon = serve({"chat": model()})
     page = opened(daemon).page
     pause = page.get_by_role("button", name="Pause")

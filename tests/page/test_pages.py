@@ -18,7 +18,7 @@ pytestmark = pytest.mark.page
 
 
 def test_sleep_says_what_it_freed_and_saved(serve: Serve, opened: Open) -> None:
-    """The page shows each cycle, the time of each step, and the time saved by waking, not starting."""
+    """The page shows each cycle, the time of each step, and what wakes saved against starts."""
     slow = model("--gpu", "4096", "--gpu-rest", "256", "--ready-after", "1")
     daemon = serve({"chat": slow, "code": slow, "old": model(sleeps=False)}, gpus="24")
     for name in ("chat", "code", "chat", "code"):
@@ -32,7 +32,7 @@ def test_sleep_says_what_it_freed_and_saved(serve: Serve, opened: Open) -> None:
 
 
 def test_requests_are_found_sorted_and_looked_into(serve: Serve, opened: Open) -> None:
-    """The page lists ended requests with tokens, failures with reasons, and one request's bodies."""
+    """The page lists ended requests with tokens, failures with reasons, and a request's bodies."""
     daemon = serve({"chat": model("--talk", "0"), "bad": model("--exit", "3", sleeps=False)})
     daemon.chat("chat", stream=True)
     daemon.chat("bad")

@@ -50,7 +50,7 @@ def plain(text: str) -> str:
 
 
 def take(entry: dict[str, Any]) -> list[str]:
-    """Write a package's files, store their hashes in the entry, and return the package's licence."""
+    """Write a package's files, store their hashes in the entry, and return its licence."""
     data = tarball(entry["package"], entry["version"])
     found = integrity(data)
     if entry.setdefault("integrity", found) != found:
