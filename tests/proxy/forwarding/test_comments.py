@@ -84,7 +84,7 @@ def relaying(*pieces: tuple[float, bytes], head: float = 0, **more: Any) -> Any:
 async def test_a_comment_goes_out_each_while_until_the_first_byte(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Comments go out before and after the answer's head, but never after the model's first byte."""
+    """Comments go out before and after the answer's head, but not after the model's first byte."""
     began, exchange = trio.current_time(), FakeExchange()
     first, second = (b"data: 1\n\n", b"data: 2\n\n")
     await answered(exchange, relaying((40, first), (100, second), head=40))
@@ -154,7 +154,7 @@ async def test_a_client_that_leaves_ends_the_comments(
 async def test_a_narrated_stream_is_not_silent_while_its_prompt_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Comments fill the gap after the narration; a stream without narration passes byte for byte."""
+    """Comments follow the narration; a stream without narration passes byte for byte."""
     monkeypatch.setattr("proxy.forwarding.answer.BETWEEN_COMMENTS", 0.1)
     body = {"model": "a", "stream": True, "chunks": 2, "delay": 0.55, "pause": 0.3}
     async with daemon({"a": stub("--ready-after", "0.2")}, sendLoadingState=True) as running:

@@ -65,7 +65,7 @@ def test_parameters_are_set_by_path(path: str, value: object, there: dict[str, A
 
 
 def test_what_is_set_for_a_name_comes_last() -> None:
-    """A setting for the requested name overrides the others; settings for other names are ignored."""
+    """A setting for the requested name overrides the others; other names' settings are ignored."""
     filters = Filters(
         strip_params="effort",
         set_params={"effort": "low", "top_k": 1},
