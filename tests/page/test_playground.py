@@ -39,7 +39,7 @@ def test_a_chat_shows_markdown_and_how_fast_it_came(serve: Serve, opened: Open) 
 
 
 def test_two_models_answer_side_by_side_and_are_stopped(serve: Serve, opened: Open) -> None:
-    """Stop ends both requests at once."""
+    """One click on Stop ends both requests at once."""
     beside = {"g": {"swap": False, "members": ["chat", "code"]}}
     slow = model("--talk", "2")
     daemon = serve({"chat": slow, "code": slow}, groups=beside)

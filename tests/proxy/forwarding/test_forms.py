@@ -1,4 +1,4 @@
-"""Forms on their way to a model server."""
+"""Multipart forms on their way to a model server."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def upstream_port(running: object, model: str = "a") -> int:
 
 @pytest.mark.parametrize("route", ROUTES)
 async def test_every_route_is_forwarded_with_its_query(route: str) -> None:
-    """The model server sees path and query as they were sent."""
+    """The model server gets the path and the query as they were sent."""
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, "POST", route + "?x=%2F&y=1", {"model": "a"})
         assert reply.json()["target"] == route + "?x=%2F&y=1"

@@ -102,7 +102,7 @@ async def test_a_forms_model_is_found_wherever_it_stands() -> None:
 
 
 async def test_a_refusal_is_json_that_can_be_read() -> None:
-    """This is true for any body."""
+    """The content of the body does not matter."""
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, "POST", PATH, b"\x00" * 100)
         assert json.loads(reply.body)["error"]["message"]

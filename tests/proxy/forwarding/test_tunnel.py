@@ -92,7 +92,7 @@ async def opened(running: Daemon) -> trio.SocketStream:
 
 
 async def test_a_silent_websocket_makes_room_for_another_model() -> None:
-    """It is closed with a reason (RFC 6455, 5.5.1), and the other model is served."""
+    """The websocket is closed with a reason (RFC 6455, 5.5.1), and the other model is served."""
     async with (
         daemon({"a": stub(), "b": stub()}, maxWait=1) as running,
         await opened(running) as stream,

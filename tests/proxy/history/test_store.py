@@ -92,8 +92,7 @@ def test_the_oldest_go_when_it_is_too_old_or_too_large(tmp_path: Path) -> None:
 
 
 async def test_a_daemon_goes_on_from_what_the_last_one_kept(tmp_path: Path) -> None:
-    """The numbers, rows and last day continue; the earlier daemon wrote its last rows at its
-    end."""
+    """The numbers and the last day continue; the earlier daemon wrote its last rows as it ended."""
     kept = {"path": str(tmp_path / "h.db")}
     async with daemon({"a": stub()}, store=kept) as running:
         await chat(running.port, "a")

@@ -132,8 +132,7 @@ def test_what_is_only_asked_stays_open() -> None:
 
 @pytest.mark.parametrize("preset", ["ollama", "tabbyapi", "sglang", "vllm", "llama.cpp-router"])
 def test_every_presets_own_steps_are_closed(preset: str) -> None:
-    """Ollama is the exception, because its route for sleep is also its route for generating
-    text."""
+    """Ollama is the exception: its route for sleep is also its route for generating text."""
     text = f"models: {{m: {{cmd: x, proxy: 'http://h:1', sleep: {preset}}}}}"
     config = parse(text).config
     steps = [*config.models["m"].recipe.sleep, *config.models["m"].recipe.wake]

@@ -219,7 +219,7 @@ async def test_of_two_keys_in_one_place_the_first_counts(
 @pytest.mark.parametrize("path", ["/", "/health", "/wol-health", "/ready", "/favicon.ico"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_what_tells_nothing_of_anybody_needs_no_key(method: str, path: str) -> None:
-    """Ollama's clients begin with HEAD /."""
+    """These routes reveal nothing, and Ollama's clients begin with HEAD / without a key."""
     async with daemon({"a": stub()}, **ALL) as running:
         reply = await asked(running, method, path)
         assert reply.status == (204 if path == "/favicon.ico" else 200)

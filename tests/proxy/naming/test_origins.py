@@ -312,8 +312,7 @@ async def test_any_page_may_ask_before_it_uses_the_model_apis(path: str) -> None
 
 @pytest.mark.parametrize("path", ["/models/load", "/models/unload", "/v1/models/", "/models"])
 async def test_what_changes_models_is_no_model_api(path: str) -> None:
-    """The path begins like that of the list, and an HTML form could post there without
-    preflight."""
+    """The path begins like the list's, and an HTML form could post there without a preflight."""
     async with daemon({"a": stub()}) as running:
         fields = {"origin": OTHER, "content-type": "text/plain"}
         reply = await ask(running.port, "POST", path, {"model": "a"}, fields)

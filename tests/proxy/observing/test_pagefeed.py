@@ -111,7 +111,7 @@ async def test_who_waits_is_told_with_place_and_reason() -> None:
 
 
 async def test_spans_and_decisions_are_told_as_they_change() -> None:
-    """Several changes within a moment make one event with the newest state."""
+    """Several changes within a moment are one event with the newest state."""
     async with (
         daemon({"a": stub(**SLEEPS), "b": stub()}) as running,
         reading(running.port, "/api/events?kinds=timeline") as client,
@@ -136,7 +136,7 @@ async def test_spans_and_decisions_are_told_as_they_change() -> None:
 
 
 async def test_a_flood_of_log_is_cut_and_counted() -> None:
-    """The event has the newest whole lines and the number of omitted ones."""
+    """The event has the newest whole lines and the number of omitted bytes."""
     loud = stub("--flood", "1")
     async with (
         daemon({"a": loud}) as running,

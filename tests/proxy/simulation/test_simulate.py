@@ -185,7 +185,7 @@ def test_all_rules_of_a_file_are_compared(
 def test_sizes_say_who_runs_beside_whom(
     by_memory: Path, options: list[str], swaps: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Sizes apply to all models or to one; a model without a size needs a device for itself."""
+    """Sizes are for all models or one, on GPUs or the host; without a size, a model runs alone."""
     (by_memory / "trace.csv").write_text("0,chat,4\n10,code,4\n300,chat,4\n")
     found = play(by_memory, capsys, "--trace", str(by_memory / "trace.csv"), *options)
     assert found["* memory"][:2] == ["3", swaps]

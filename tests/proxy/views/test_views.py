@@ -17,7 +17,7 @@ from tests.proxy.daemon import daemon, stub
 
 @asynccontextmanager
 async def reading(port: int, path: str) -> AsyncIterator[Client]:
-    """Read an endless answer."""
+    """Yield a client that has read the head of an endless answer."""
     client = await Client.connect(port)
     async with client.stream:
         await client.send("GET", path)
