@@ -79,7 +79,7 @@ EVIL = """<img src="/unload"> ![x](/unload) <video src="/unload"></video>
 
 
 def test_what_a_model_says_cannot_act(serve: Serve, opened: Open) -> None:
-    """Markup in an answer cannot fetch, press or run anything, nor imitate a part of the page."""
+    """Markup in an answer cannot fetch, press or run anything, and cannot imitate the page."""
     events = [{"choices": [{"delta": {"content": EVIL}}]}]
     stream = "".join(f"data: {json.dumps(one)}\n\n" for one in events)
     found = opened(serve({"chat": model()}), "playground")

@@ -370,7 +370,7 @@ LEFT = {
     "half a head": asking("/half", b"")[:20],
     "a head": asking("/now", b"body")[:-4],
     "half a body": asking("/now", b"body")[:-2],
-    # More than is buffered. The system's buffers have room for the rest, and so for the end.
+    # More than the daemon buffers. The system's buffers have room for the rest, and so for the end.
     "a body that is not read": asking("/slow", b"x" * 330_000)[:-2],
     "served": asking("/slow", b"body"),
     "served, with a blank line": asking("/slow", b"body") + BLANK,

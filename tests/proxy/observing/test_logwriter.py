@@ -99,7 +99,7 @@ def test_a_terminal_that_stands_still_holds_up_nobody() -> None:
         for _ in range(1000):
             writer.write(b"x" * 300 + b"\n")
         assert writer._unwritten
-        all_of(main, writer)  # otherwise the thread writes on, to the number's next file
+        all_of(main, writer)  # otherwise its thread may write to the number's next file
     os.close(main)
 
 
