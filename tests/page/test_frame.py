@@ -80,7 +80,7 @@ def test_the_page_works_below_a_path(serve: Serve, opened: Open) -> None:
 
 
 def test_without_script_the_state_is_plain_html(serve: Serve, browser: Browser) -> None:
-    """The daemon renders the models, their states and the queue as HTML."""
+    """The daemon renders the models and their states as HTML."""
     daemon = serve({"chat": model()})
     daemon.chat("chat")
     with browser.new_context(java_script_enabled=False) as context:
@@ -101,7 +101,7 @@ def test_the_wall_has_nothing_to_press(serve: Serve, opened: Open) -> None:
 
 
 def test_a_key_is_asked_for_where_keys_are_set(serve: Serve, browser: Browser) -> None:
-    """The browser's own dialog asks for the key; it covers the page, its stream and its actions."""
+    """The browser's own dialog asks for the key, and the page works after it."""
     file_keys = ["sk-a-key"]
     daemon = serve({"chat": model()}, apiKeys=file_keys)
     options = {"http_credentials": {"username": "me", "password": "sk-a-key"}}
