@@ -1,8 +1,8 @@
 """A plan for a cluster: ``python -m tests.bench.clusterplan FOLDER [ALLOCATIONS]``.
 
-Writes a configuration of 5,000 models in some allocations and a day of requests, for ``llamadoze
-simulate``. A few models get most requests, and most models get few (Zipf's law). The popular
-models are spread over the allocations.
+Writes a configuration of 5,000 models in some allocations and a day of requests, for
+``llamadoze simulate``. A few models get most requests, and most models get few (Zipf's law). The
+popular models are spread over the allocations.
 """
 
 from __future__ import annotations

@@ -70,7 +70,9 @@ def contents(wheel: Path, when: float) -> str:
         _run(*listing, "--pyproject", str(ROOT / "pyproject.toml"), str(python))
         found = READER.from_json(json.loads(file.read_text()))
     libraries = of_the_page()
-    others = {one for one in found.components if one.name != PROJECT["name"]}  # the root component
+    others = {
+        one for one in found.components if one.name != PROJECT["name"]
+    }  # llamadoze is the root
     found.components = others | libraries
     assert found.metadata.component
     found.register_dependency(found.metadata.component, libraries)

@@ -166,10 +166,7 @@ def test_a_daemon_with_a_folder_of_its_own_is_found(tmp_path: Path) -> None:
         for words in ((), ("--state-dir", own), ("--config", file)):
             told = json.loads(asked(tmp_path, "status", "--json", *words).stdout)
             assert told["url"] == url
-        for words in (
-            ("--state-dir", own),
-            ("--config", file),
-        ):  # options win
+        for words in (("--state-dir", own), ("--config", file)):  # options win
             assert asked(tmp_path, "ps", *words, **elsewhere).returncode == 0
         assert asked(tmp_path, "ps", **elsewhere).returncode == 3
     gone = asked(tmp_path, "ps", "--config", file)

@@ -109,7 +109,7 @@ def shown(port: int) -> str:
 
 
 def test_a_renewed_certificate_is_taken_at_sighup(tmp_path: Path) -> None:
-    """New connections use it; an unusable one changes nothing, and commands accept a good one."""
+    """New connections use it; an unusable one changes nothing, and commands trust the new one."""
     make_certificate(tmp_path)
     first = (tmp_path / "cert.pem").read_text()
     file, env = write(tmp_path, models={"a": stub()}), {"XDG_STATE_HOME": str(tmp_path / "state")}

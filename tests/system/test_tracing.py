@@ -151,7 +151,7 @@ def test_a_wake_is_told_and_a_request_without_a_wait_has_none(tmp_path: Path) ->
 
 
 def test_a_failure_and_a_client_that_leaves_are_told(tmp_path: Path) -> None:
-    """Neither request has reached a model server."""
+    """None of the three requests has reached a model server."""
     models = {"bad": stub("--exit", "3"), "slow": stub("--ready-after", "20")}
     with (
         collecting() as collector,

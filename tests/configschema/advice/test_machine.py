@@ -44,7 +44,7 @@ def model(command: str, *more: str) -> str:
     ],
 )
 def test_a_program_that_is_not_there_is_warned_of(file: Path, program: str, where: str) -> None:
-    """Starting it would fail first; a file that cannot be executed is no program either."""
+    """The start would fail at once; a file that cannot be executed counts as missing, too."""
     said = warnings(file, model(f"{program} --port 9"))
     assert said == f"models.m.cmd: program '{program.strip(chr(39))}' {where}"
 

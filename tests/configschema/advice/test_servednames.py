@@ -66,7 +66,7 @@ def test_a_served_name_that_is_the_id_is_enough(served: str) -> None:
 
 @pytest.mark.parametrize("served", ["other", "other another", "M", "m2", "org/m"])
 def test_a_served_name_that_is_another_is_warned_of(served: str) -> None:
-    """A served name must match the id exactly, with upper and lower case."""
+    """A served name must match the id exactly, including upper and lower case."""
     said = advised(f"vllm serve org/x --served-model-name {served}")
     assert said == unknown(served.split()[0], "m")
 

@@ -167,7 +167,7 @@ def test_a_model_may_have_its_own_limit_to_become_ready() -> None:
 
 @pytest.mark.parametrize("preset", ["vllm", "vllm-level2", "sglang"])
 def test_a_preset_that_loads_long_has_more_time_to_become_ready(preset: str) -> None:
-    """The longer time needs that no key sets one; a written value wins, even the usual default."""
+    """The longer time applies if no key sets one; a written value wins, even the usual default."""
 
     def ready(everyones: str = "", own: str = "") -> float:
         keys = f"cmd: serve, proxy: 'http://localhost:1', sleep: {preset}{own}"
