@@ -1,4 +1,4 @@
-"""Every command that the documentation prints, run as printed, or named with why not."""
+"""Each command that the documentation prints is run as printed, or has a reason why not."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run_here(page: str) -> list[Step]:
 
 
 def sandbox(folder: Path) -> dict[str, str]:
-    """Make a clone to stand in, a home, and programs that stand for model servers."""
+    """Make a folder that stands for a clone, a home, and programs that stand for model servers."""
     clone, home, programs = (folder / name for name in ("clone", "home", "bin"))
     for made in (clone, home, programs):
         made.mkdir()
@@ -81,7 +81,7 @@ def sandbox(folder: Path) -> dict[str, str]:
 
 
 def test_every_command_is_run_or_named_with_why_not() -> None:
-    """Also what was added to a page later; and no reason is left over."""
+    """This includes commands that are added later, and each reason applies to a command."""
     commands = [step.text for page in PAGES for step in steps_of(page) if not step.is_file]
     assert len(commands) > 80
     for start in NOT_RUN:
@@ -89,7 +89,7 @@ def test_every_command_is_run_or_named_with_why_not() -> None:
 
 
 def test_an_indented_block_holds_commands_alone() -> None:
-    """Output and files are fenced: a reader copies a block whole."""
+    """Output and files are in fenced blocks, because a reader copies a block as a whole."""
     for page in PAGES:
         for step in steps_of(page):
             words = re.sub(r"^(\w+=\S+ )*", "", step.text).split()
@@ -100,7 +100,7 @@ def test_an_indented_block_holds_commands_alone() -> None:
 @pytest.mark.skipif(not all(NEEDS), reason="unshare, curl or bash is missing")
 @pytest.mark.parametrize("page", [page for page in PAGES if run_here(page)])
 def test_the_commands_of_a_page_do_what_the_page_says(page: str, tmp_path: Path) -> None:
-    """Each ends well, in the order of the page, on the port that it names."""
+    """Each command succeeds, in the order of the page and on the port that the page names."""
     env, script = sandbox(tmp_path), tmp_path / "script"
     script.write_text(script_of(page))
     done = subprocess.run(
