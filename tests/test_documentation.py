@@ -114,7 +114,7 @@ def test_the_example_is_good_and_only_warns_of_what_has_no_effect_yet() -> None:
 
 
 def test_every_key_is_in_the_example() -> None:
-    """The example shows every key with its default, or says the default in a comment."""
+    """Readers copy keys from there."""
     text = (ROOT / "config.example.yaml").read_text()
     for key in all_keys():
         assert re.search(rf"(^|[\s{{]){re.escape(key)}:", text, re.MULTILINE), key
