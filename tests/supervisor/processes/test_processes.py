@@ -31,7 +31,7 @@ async def started(output: list[bytes], word: bytes) -> None:
 
 
 async def end_of(script: str, mark: str, grace: float) -> tuple[float, bytes]:
-    """Run a script until it says "up", then end it; return the seconds of the end and the output."""
+    """Run a script until it says "up", end it; return the seconds of its end and its output."""
     output: list[bytes] = []
     argv = ["sh", "-c", script, mark]
     async with open_child(argv, env=dict(os.environ), on_output=output.append, grace=grace):
