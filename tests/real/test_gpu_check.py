@@ -89,7 +89,7 @@ def test_what_fails_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_check_whose_time_is_over_tells_what_it_has(tmp_path: Path) -> None:
-    """The check ends with what it has, and leaves no process."""
+    """The check reports what it has when its time is over, and leaves no process."""
     endless = ("--gigabytes", "0.02", "--cycles", "1000000", "--limit", "9")
     result = check(tmp_path, "--engine", "stand-in", *endless)
     assert result.returncode == 1

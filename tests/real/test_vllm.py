@@ -131,7 +131,7 @@ def test_a_swap_puts_vllm_to_sleep_and_wakes_the_same_process(daemon: Process) -
 def test_levels_and_repetition_are_answered_as_the_preset_expects(
     daemon: Process, level: int
 ) -> None:
-    """To ask for a sleep twice, or for a wake twice, is no error at any level."""
+    """A second sleep or a second wake in a row is no error, at any level."""
     served(daemon, "level1")
     for _ in range(2):
         assert ask(daemon, "POST", f"/sleep?level={level}")[0] == 200
@@ -142,7 +142,7 @@ def test_levels_and_repetition_are_answered_as_the_preset_expects(
 
 
 def test_it_sleeps_until_all_tags_are_awake(daemon: Process) -> None:
-    """So the preset's question after a wake tells a wake of some tags from a whole wake."""
+    """Until then vLLM says that it sleeps, so the preset's question detects a half wake."""
     served(daemon, "level1")
     ask(daemon, "POST", "/sleep?level=2")
     ask(daemon, "POST", "/wake_up?tags=weights")
@@ -152,7 +152,7 @@ def test_it_sleeps_until_all_tags_are_awake(daemon: Process) -> None:
 
 
 def test_a_request_past_the_daemon_hangs_while_it_sleeps(daemon: Process) -> None:
-    """So the daemon must hold requests back; a health check does not show that vLLM sleeps."""
+    """The daemon must hold requests back, because a health check does not show that vLLM sleeps."""
     served(daemon, "level1")
     ask(daemon, "POST", "/sleep?level=1")
     answers: list[int] = []
