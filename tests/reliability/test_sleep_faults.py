@@ -187,7 +187,7 @@ async def test_a_sleep_that_frees_nothing_is_found_by_its_memory(log_lines: Line
 
 
 async def test_a_sleep_that_frees_its_memory_says_how_much(log_lines: Lines) -> None:
-    """The log, the metrics and /running all say how much."""
+    """The log, the metrics and /running all say how much memory the sleep freed."""
     async with daemon({"a": sleeper(), "b": stub()}, limits={"a": LIMITS}) as running:
         await chat(running.port, "a")
         await chat(running.port, "b")
