@@ -74,7 +74,7 @@ def test_all_of_it_is_given_back_when_the_daemon_ends(daemon: Daemon, cluster: C
 
 
 def test_who_waits_in_the_queue_is_told_why(daemon: Daemon, cluster: Cluster) -> None:
-    """The stream and /running say why; when the client disconnects, llamadoze cancels the job."""
+    """The stream and /running give Slurm's reason; when the client disconnects, the job ends."""
     cluster.run("sbatch", "-N3", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 60")
     until(lambda: cluster.jobs("R"))
     with daemon({"a": stub()}, sendLoadingState=True) as process:
@@ -182,7 +182,7 @@ def test_models_share_a_gpu_as_long_as_they_fit(
 
 
 def test_sleepers_have_the_memory_of_their_allocation(daemon: Daemon, cluster: Cluster) -> None:
-    """If sleepers need more, llamadoze stops the least valuable; Slurm would end all of them."""
+    """If sleepers need more, llamadoze stops the least valuable; Slurm would end the whole job."""
     kept = [{"endpoint": "/keeps-it-all"}]
     keys = {"sleepEndpoints": kept, "wakeEndpoints": kept, "verify": {}}
     models = {name: stub(options="--hold 120", **keys) for name in ("a", "b", "c")}

@@ -44,7 +44,7 @@ def model(file: Path) -> dict[str, Any]:
 def test_real_servers_share_an_allocation_and_outlive_their_daemon(
     daemon: Daemon, cluster: Cluster, weights: list[Path]
 ) -> None:
-    """They stream, sleep and wake; after a kill, the next daemon finds them as they were."""
+    """The servers stream, sleep and wake; after a kill, the next daemon finds them as they were."""
     models = {file.stem: model(file) for file in weights}
     allocation = {"mem": "3G"}
     with daemon(models, allocation=allocation, adopt=True) as process:

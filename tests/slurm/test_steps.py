@@ -44,7 +44,7 @@ def test_a_server_that_does_not_end_is_killed(daemon: Daemon, cluster: Cluster) 
 
 
 def test_a_server_that_dies_is_seen_at_once(daemon: Daemon) -> None:
-    """/running gives its exit status and last output, and the next request starts a new one."""
+    """/running gives the exit status and last output, and the next request starts a new server."""
     with daemon({"a": stub()}) as process:
         assert process.chat("a")[0] == 200
         assert process.chat("a", die=7)[0] == 502
@@ -171,7 +171,7 @@ def test_a_controller_that_does_not_answer_stops_no_request(
 def test_a_node_that_is_gone_is_given_up_on(
     daemon: Daemon, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """llamadoze gives it up within a time limit, and the model starts on another node."""
+    """llamadoze gives the node up within a time limit, and the model starts on another node."""
     with daemon({"a": stub(timeouts={"silence": 3})}) as process:
         assert process.chat("a")[0] == 200
         node = process.running()["a"]["cluster"]["node"]
