@@ -79,7 +79,7 @@ async def test_a_kept_model_comes_up_as_any_other_does(
 async def test_a_kept_model_obeys_its_own_idle_times_and_an_operator(
     autojump_clock: MockClock, programs: FakePrograms, rule: str
 ) -> None:
-    """When it sleeps by its own idle time, others may run; it wakes when it is wanted."""
+    """When a kept model sleeps by its own idle time, others may run; a request wakes it."""
     async with supervising(rule, sleepTtl=60) as supervisor:
         await supervisor.load("a")
         await trio.sleep(62)
@@ -100,7 +100,7 @@ async def test_a_kept_model_obeys_its_own_idle_times_and_an_operator(
 async def test_a_kept_model_sleeps_for_a_pause(
     autojump_clock: MockClock, programs: FakePrograms, rule: str
 ) -> None:
-    """A pause is an operator's wish."""
+    """A pause is an operator's wish, which also applies to a kept model."""
     async with supervising(rule) as supervisor:
         await supervisor.load("a")
         await supervisor.pause()
@@ -139,7 +139,7 @@ async def test_a_matrix_keeps_what_is_kept_where_another_set_allows_it(
 async def test_a_kept_sleeper_is_not_stopped_for_the_budget(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """It counts as a sleeper, so that others are stopped."""
+    """The kept model counts as a sleeper, so that others are stopped."""
     models = [one("a", keep="true", **SLEEPS), *(one(name, **SLEEPS) for name in "bc")]
     text = f"models: {{{', '.join(models)}}}\nmaxSleepers: 1"
     async with supervise(text) as supervisor:

@@ -77,7 +77,7 @@ async def test_a_lease_counts_from_when_the_model_serves(
 async def test_idle_times_count_from_the_end_of_a_lease(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """This is so for the sleep and for the stop, and for a model that an operator put to sleep."""
+    """Both sleepTtl and ttl begin then, even if an operator put the model to sleep."""
     keys = {"cmdSleep": "sleep 1", "cmdWake": "sleep 1", "sleepTtl": 60, "ttl": 600}
     async with supervise(two(model("serve a", **keys), B)) as supervisor:
         await supervisor.keep_for("a", 1000, "ci")

@@ -34,7 +34,7 @@ from tests.supervisor.sleep.test_sleep_and_wake import state, use
     ],
 )
 def test_the_gpus_that_a_file_names(keys: dict[str, object], gpus: set[str] | None) -> None:
-    """The environment or the command names them; if neither does, it may be any GPU."""
+    """The environment or the command names the GPUs; without a name, it may be any GPU."""
     config = parse_models(a={"cmd": "serve", **keys})
     assert gpus_of(config.models["a"]) == gpus
 
@@ -55,7 +55,7 @@ def test_the_gpus_that_a_file_names(keys: dict[str, object], gpus: set[str] | No
 def test_a_model_is_watched_where_the_file_wants_it_to_be_there(
     text: dict[str, object], watched: bool, says: bool | None
 ) -> None:
-    """It is persistent or preloaded; but the model's own setting counts first."""
+    """Persistent and preloaded models are watched; but the model's own setting counts first."""
     own = {} if says is None else {"watch": says}
     models = {
         "a": {"cmd": "serve a", "proxy": "http://model.test:9", "aliases": ["alias"], **own},
@@ -97,7 +97,7 @@ async def test_only_those_leave_that_sleep_on_the_same_gpu(
 async def test_ports_of_all_others_are_taken(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """This is so whether they run or not; the model's own port is not taken."""
+    """The others' ports are taken whether they run or not; the model's own port is not."""
     ported = {"cmd": "serve ${PORT}", "proxy": "http://model.test:${PORT}"}
     text = yaml.safe_dump({"startPort": 5800, "models": {"a": ported, "b": ported, "c": ported}})
     async with supervise(text) as supervisor:

@@ -21,7 +21,7 @@ SAID = "Internal error; llamadoze restarts this part of itself"
 async def test_a_part_that_fails_is_begun_anew_after_a_second(
     autojump_clock: MockClock, log_lines: LogLines, error: Exception
 ) -> None:
-    """The log has the error."""
+    """The log has the error of the part."""
     begun: list[float] = []
 
     async def part() -> None:
@@ -72,7 +72,7 @@ async def test_models_serve_on_while_a_part_fails_again_and_again(
     log_lines: LogLines,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Here it is the look for programs that models yield to."""
+    """The part that fails here is the look for programs that models yield to."""
 
     async def fails(_: Any) -> tuple[str, ...]:
         raise ValueError("a file that nobody foresaw")

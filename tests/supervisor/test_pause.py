@@ -85,7 +85,7 @@ async def test_requests_are_refused_where_that_is_wanted(
 async def test_a_model_that_comes_up_is_stopped(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """It starts again afterwards for the request that waits."""
+    """The model starts again afterwards for the request that waits."""
     slow = MODELS.replace("groups", "healthCheckTimeout: 600\ngroups")
     probe = FakeProbe({"c"})
     async with supervise(slow, probe) as supervisor:
@@ -133,7 +133,7 @@ async def test_a_pause_that_is_called_off_is_answered(
 async def test_a_model_that_is_unloaded_meanwhile_stays_so(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The unload was the operator's last word."""
+    """The unload was the operator's last word, so the resume does not start the model."""
     async with supervise(MODELS) as supervisor:
         await supervisor.load("a")
         await supervisor.pause()

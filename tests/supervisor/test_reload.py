@@ -52,7 +52,7 @@ def test_only_what_a_process_knows_replaces_it() -> None:
 async def test_what_has_not_changed_keeps_its_process(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The model may be awake or asleep."""
+    """This is so for a model that is awake and for one that sleeps."""
     async with open_supervisor(
         parse_models(a=SLEEPER, b=B), Contact(probe=FakeProbe(), call=FakeCalls())
     ) as supervisor:
@@ -70,7 +70,7 @@ async def test_what_has_not_changed_keeps_its_process(
 async def test_other_idle_times_hold_at_once(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """They also apply to a model that is idle already."""
+    """New idle times also apply to a model that is idle already."""
     async with open_supervisor(
         parse_models(a=A), Contact(probe=FakeProbe(), call=FakeCalls())
     ) as supervisor:
@@ -149,7 +149,7 @@ async def test_a_removed_model_ends_after_its_requests(
 async def test_a_model_that_comes_back_while_it_leaves_is_started_anew(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Its old process ends first."""
+    """The old process of the model ends first."""
     async with open_supervisor(
         parse_models(a=A), Contact(probe=FakeProbe(), call=FakeCalls())
     ) as supervisor:
@@ -166,7 +166,7 @@ async def test_a_model_that_comes_back_while_it_leaves_is_started_anew(
 async def test_a_drain_for_a_change_is_bounded_by_drain_timeout(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """This is so if the operator has set drainTimeout."""
+    """If the operator has set drainTimeout, the old process ends after that time."""
     bounded = {**A, "drainTimeout": 30}
     async with (
         open_supervisor(
@@ -230,7 +230,7 @@ async def put_to_sleep(supervisor: Supervisor, name: str) -> None:
 async def test_quick_changes_of_mind_do_no_harm(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Here a model goes, comes and goes again before anything has moved."""
+    """Here a model is removed, added and removed again before anything has moved."""
     async with open_supervisor(
         parse_models(a=A, b=B), Contact(probe=FakeProbe(), call=FakeCalls())
     ) as supervisor:
@@ -245,7 +245,7 @@ async def test_quick_changes_of_mind_do_no_harm(
 async def test_a_command_to_stop_that_is_taken_away_is_not_missed(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """A signal asks the process to end then."""
+    """Without cmdStop, a signal asks the process to end."""
     async with open_supervisor(
         parse_models(a={**A, "cmdStop": "sleep 1"}), Contact(probe=FakeProbe(), call=FakeCalls())
     ) as supervisor:

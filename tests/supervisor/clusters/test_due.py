@@ -89,7 +89,7 @@ def test_a_job_that_slurm_tells_to_end_takes_nobody() -> None:
 
 
 def test_a_job_without_a_limit_is_never_renewed() -> None:
-    """A job without an end needs no successor."""
+    """A job without a time limit never ends, so it needs no next job."""
     used = Facts(jobs=(runs(),), in_use=frozenset({"1"}))
     assert not plan(used, NOW + 1e9).submits
     assert next_change(used, NOW) == float("inf")
@@ -104,7 +104,7 @@ def test_what_the_configuration_has_no_more_is_let_go() -> None:
 
 
 def test_one_job_is_enough() -> None:
-    """If several jobs wait, as after a slow controller, llamadoze keeps the first."""
+    """If several jobs are queued, as after a slow controller, llamadoze keeps only the first."""
     facts = Facts(jobs=(queued("1"), queued("2")), wanted=True)
     assert plan(facts, NOW).cancelled == {"2"}
 
@@ -142,7 +142,7 @@ def test_nothing_that_is_used_is_cancelled_and_nothing_is_asked_for_twice(
 
 @pytest.mark.parametrize("ends_in", [30, 90, 600, 7200])
 def test_the_next_look_comes_in_time(ends_in: float) -> None:
-    """It comes in time for the renewal and for the end of the job."""
+    """The next look comes in time for the renewal and for the end of the job."""
     facts = Facts(jobs=(runs(since=HOUR, ends_in=ends_in),), in_use=frozenset({"1"}))
     now = NOW
     while not plan(facts, now).left:
@@ -152,7 +152,7 @@ def test_the_next_look_comes_in_time(ends_in: float) -> None:
 
 
 def test_a_job_that_was_lost_is_asked_for_again_only_if_somebody_waits() -> None:
-    """A model in the lost job sleeps or finishes its requests, and needs no new job for that."""
+    """Models of the lost job sleep or finish their requests, and need no new job for that."""
     lost = Facts(in_use=frozenset({"1"}), idle=300)
     assert not plan(lost, NOW).submits
     assert plan(Facts(in_use=frozenset({"1"}), wanted=True), NOW).submits

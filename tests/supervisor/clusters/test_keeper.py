@@ -41,7 +41,7 @@ async def held(
 async def test_one_job_is_asked_for_whoever_waits(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """When the job runs, both models are let in."""
+    """The keeper submits one job for both models, and lets both in when the job runs."""
     config, numbers = config_of(), []
 
     async with keeping(config) as (keeper, _), trio.open_nursery() as nursery:
@@ -90,7 +90,7 @@ async def test_a_wait_has_a_limit_and_nothing_stays_in_the_queue(
 async def test_a_wait_that_nobody_wants_any_more_ends_at_once(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """The error has no text then."""
+    """NoAllocation then has no text, because nobody is left to read it."""
     fake.starts_in = None
     config = config_of()
 
@@ -107,7 +107,7 @@ async def test_a_wait_that_nobody_wants_any_more_ends_at_once(
 async def test_who_asks_again_at_once_keeps_the_place_in_the_queue(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """llamadoze does not give a job up in the moment between two models that want it."""
+    """The keeper does not give the job up in the moment between two models that want it."""
     fake.starts_in = 20
     config = config_of()
     async with keeping(config) as (keeper, _):
@@ -255,7 +255,7 @@ async def test_what_an_earlier_daemon_left_is_ended_before_anybody_starts(
 async def test_what_outlives_the_daemon_is_not_given_back(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """llamadoze gives every other job back."""
+    """llamadoze keeps the job that a model lives on in, and gives every other job back."""
     config = config_of()
     async with (
         keeping(config) as (keeper, _),
@@ -319,7 +319,7 @@ async def test_nothing_is_asked_while_nothing_is_held(
 async def test_how_a_job_ended_is_known_for_a_while(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """So the job's models can give the reason; a lost node, for example, is not their fault."""
+    """The job's models can give the reason; a lost node, for example, is not their fault."""
     config = config_of()
     async with keeping(config) as (keeper, _):
         async with held(keeper, config) as job:
@@ -361,7 +361,7 @@ async def test_what_was_held_is_given_back_though_no_cluster_is_left(
 async def test_a_cancel_that_slurm_does_not_hear_is_asked_again(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """llamadoze repeats it even if it holds nothing, because no later request would."""
+    """llamadoze repeats the cancel even if it holds nothing, because no later request would."""
     fake.jobs["7"] = Job(id="7", state="RUNNING", node="n1", comment="llamadoze.us.0123")
     fake.deaf = 2
     async with open_clusters("us") as clusters:
@@ -424,7 +424,7 @@ async def test_a_reload_says_how_long_an_allocation_is_kept(
 async def test_an_allocation_that_is_gone_from_the_file_is_forgotten(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """So a daemon that is reloaded for years does not grow."""
+    """llamadoze forgets it, so a daemon that is reloaded for years does not grow."""
     async with keeping(config_of()) as (keeper, clusters):
         for idle in range(5):
             clusters.change(config_of(idle=idle, mem=f"{idle + 1}G"))

@@ -154,7 +154,7 @@ async def test_a_listener_that_has_not_the_key_is_a_stranger() -> None:
 
 
 async def test_a_server_that_does_not_listen_yet_refuses() -> None:
-    """The answer is the same as without a launcher."""
+    """The text is the same as without a launcher: connection refused."""
     with launched(model_of("sleep 60")) as one:
         assert "connection refused" in (await ask_if_ready(one.landed) or "").lower()
 
@@ -217,7 +217,7 @@ async def test_the_owner_learns_what_the_server_holds_and_that_it_listens() -> N
 
 
 async def test_the_server_is_told_nothing_that_is_not_its_business() -> None:
-    """Its environment has no key and no mark of the daemon's machine."""
+    """The server's environment has no key and no mark of the daemon's machine."""
     with launched(model_of("env")) as one:
         out = one.process.stdout
         assert out is not None
@@ -269,7 +269,7 @@ def test_the_launcher_runs_on_an_older_python(name: str) -> None:
 
 
 def test_the_launcher_is_small_enough_for_an_environment() -> None:
-    """Linux allows 128 KiB in one variable."""
+    """Linux allows 128 KiB in one environment variable, which holds the launcher's program."""
     assert len(program()) < 64 << 10
     assert json.loads(program())
 
@@ -302,7 +302,7 @@ async def test_a_report_is_found_in_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["true", "false"])
 async def test_an_end_right_after_the_start_is_never_missed(command: str) -> None:
-    """The launcher may reap other processes at that moment; here it gets the server's status."""
+    """The launcher may reap other processes at that moment, but keeps the server's exit status."""
     for _ in range(10):
         with launched(model_of(command)) as one:
             control = Control(one.entrance)
@@ -331,7 +331,7 @@ async def test_many_may_come_at_once_and_silent_strangers_keep_nobody_out() -> N
 
 
 def test_a_choice_of_gpus_goes_along_if_the_job_has_them() -> None:
-    """The next job may have other GPUs; an operator's numbers count within the job."""
+    """The next job may have other GPUs, so names are dropped; an operator's numbers stay."""
     env = {"CUDA_VISIBLE_DEVICES": "GPU-1,GPU-2", "PATH": "p", "HIP_VISIBLE_DEVICES": "0"}
     assert without_gpus_of_others(env, {"GPU-1", "GPU-2"}) == env
     kept = {"PATH": "p", "HIP_VISIBLE_DEVICES": "0"}
@@ -347,7 +347,7 @@ def test_what_slurm_says_of_each_end_is_no_output_of_the_model() -> None:
 def test_commands_beside_a_server_know_nothing_of_the_daemons_own_job(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The daemon may run in a job itself; only what leads to the site's Slurm stays."""
+    """The daemon may run in a job itself; of that job's variables, only SLURM_CONF stays."""
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
     holding = model_of("true").holding

@@ -67,7 +67,7 @@ async def test_steps_are_those_of_ours(commands: Path) -> None:
 
 
 async def test_a_failure_is_no_answer(commands: Path) -> None:
-    """To know nothing is not the same as to know that there is nothing."""
+    """An unanswered question must not be read as an empty list."""
     say(commands, "squeue", "slurm_load_jobs error: Unable to contact slurm controller", 1)
     with pytest.raises(NotAnswered, match="Unable to contact"):
         await slurm.jobs()
@@ -150,7 +150,7 @@ async def test_a_nodes_address_is_the_one_that_slurm_uses(commands: Path) -> Non
     [("n1", "n1"), ("n[3-5],n7", "n3"), ("a1,b[2-3]", "a1"), ("gpu[007,9]", "gpu007"), ("", "")],
 )
 def test_the_first_node_is_read_from_a_list(nodes: str, first: str) -> None:
-    """Slurm shortens such lists."""
+    """Slurm shortens lists of nodes, as in `n[3-5],n7`."""
     assert slurm.first_node(nodes) == first
 
 

@@ -148,7 +148,7 @@ async def test_a_good_answer_between_failures_makes_up_for_them(
 async def test_a_check_that_gets_no_answer_is_one_that_failed(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """A process that SIGSTOP has stopped behaves like this."""
+    """A process that was stopped by SIGSTOP behaves like this."""
     hangs = trio.Event()
 
     async def probe(_: object) -> str | None:

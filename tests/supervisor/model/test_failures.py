@@ -75,7 +75,7 @@ async def test_a_hanging_check_does_not_outlast_its_limit(
 async def test_check_endpoint_none_is_ready_at_once(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """llamadoze asks no check then, as llama-swap does not."""
+    """As in llama-swap, the model is ready without a check."""
     text = two(model("serve a", checkEndpoint="none"), B)
     async with supervise(text, FakeProbe({"a"})) as supervisor:
         await use(supervisor, "a")
@@ -210,7 +210,7 @@ async def test_the_limit_of_requests_counts_those_that_wait(
 async def test_an_unknown_name_is_refused(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """An alias is a known name."""
+    """An alias is a known name; a request for any other name is refused."""
     async with supervise(two(model("serve a", aliases="[gpt]"), B)) as supervisor:
         await use(supervisor, "gpt")
         with pytest.raises(UnknownModel, match="no model is called 'nope'"):
@@ -236,7 +236,7 @@ async def test_a_waiter_that_leaves_while_the_model_loads_leaves_no_lease(
 async def test_leaving_the_supervisor_ends_every_process(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """A process may be awake, asleep or in the middle of a command."""
+    """Awake, asleep or in the middle of a command, every process is ended."""
     async with supervise(two(A, B)) as supervisor, trio.open_nursery() as nursery:
         await use(supervisor, "a")
         nursery.start_soon(use, supervisor, "b")
@@ -281,7 +281,7 @@ async def test_two_requests_in_the_moment_after_a_failure_both_get_a_new_try(
 async def test_two_models_called_in_the_same_moment_after_a_failure_take_turns(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """A failed model that is called again has its turn even before its task has moved."""
+    """A failed model that is called again keeps its turn even before its task has moved."""
     probe = FakeProbe({"a"})
     async with supervise("healthCheckTimeout: 15\n" + two(A, B), probe) as supervisor:
         with pytest.raises(ModelFailed):
@@ -300,7 +300,7 @@ async def test_two_models_called_in_the_same_moment_after_a_failure_take_turns(
 async def test_an_unload_and_a_request_in_the_same_moment_both_end(
     autojump_clock: MockClock, programs: FakePrograms, first: str
 ) -> None:
-    """The old process or a new one serves the request, or it is refused; nothing hangs."""
+    """The request is served by the old process or a new one, or it is refused; nothing hangs."""
     async with supervise(two(A, B)) as supervisor:
         pid = await use(supervisor, "a")
 

@@ -56,7 +56,7 @@ async def test_an_idle_model_sleeps_and_then_stops(
 async def test_a_request_begins_the_ladder_anew(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Both idle times begin again, whether the model was asleep or stopped."""
+    """A request begins both idle times again, whether the model was asleep or stopped."""
     async with supervise(two(sleeper(sleepTtl=60, ttl=600), B)) as supervisor:
         await use(supervisor, "a")
         await trio.sleep(500)
@@ -94,7 +94,7 @@ async def test_a_ttl_of_commands_alone_is_a_sleep_without_end(
 async def test_a_request_and_the_end_of_the_ttl_in_one_moment_lose_nothing(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Whichever comes first, the request is served."""
+    """Whether the request or the end of the ttl comes first, the request is served."""
     async with supervise(two(sleeper(sleepTtl=60, ttl=120), B)) as supervisor:
         await use(supervisor, "a")
         for pause in (60, 61, 62, 120, 121, 59.999, 60.001):
@@ -119,7 +119,7 @@ async def test_a_request_while_the_model_falls_asleep_is_not_overtaken_by_the_tt
 async def test_a_sleeper_that_is_waited_for_is_not_idle(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The model before it may be in use for longer than the sleeper's ttl."""
+    """The model that it waits for may be in use for longer than the sleeper's ttl."""
     async with supervise(two(sleeper(sleepTtl=0, ttl=600), B)) as supervisor:
         await use(supervisor, "a")
         async with trio.open_nursery() as nursery:
@@ -133,7 +133,7 @@ async def test_a_sleeper_that_is_waited_for_is_not_idle(
 async def test_a_sleeper_whose_waiter_left_is_not_woken_beside_another(
     autojump_clock: MockClock, programs: FakePrograms, ticks: int
 ) -> None:
-    """It does not matter how many steps lie between the call and its withdrawal."""
+    """The number of steps between the call and its withdrawal does not matter."""
     b = model("serve b", cmdSleep="sleep 5", cmdWake="sleep 1")
     up: list[set[str]] = []
     async with supervise(two(sleeper(), b)) as supervisor:

@@ -42,7 +42,7 @@ def test_a_need_that_is_the_same_is_the_same_object() -> None:
 
 
 def test_a_server_of_another_machine_takes_nothing_of_this_one() -> None:
-    """Nobody can measure it, so it would otherwise have a GPU to itself forever."""
+    """Nobody can measure that server, so it would otherwise have a GPU to itself forever."""
     known = Known()
     remote = json.dumps({"models": {"a": {"proxy": "http://10.9.8.7:8000"}}})
     known.begin(parse(remote).config.models["a"], Footprint())

@@ -108,7 +108,7 @@ async def test_a_start_that_lacks_memory_with_all_there_is_fails_for_good(
 async def test_a_start_that_fails_for_another_reason_is_not_made_again(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """With other rules it would be, because they know nothing of memory."""
+    """Other rules, which know nothing of memory, would start it again without the sleepers."""
     room.broken.add("serve a")
     async with opened(room, pair(room, guessed=10, taken=5)) as supervisor:
         await use(supervisor, "b")
@@ -141,7 +141,7 @@ async def test_a_wake_that_lacks_memory_becomes_a_start_with_all_there_is(
 async def test_a_server_that_dies_of_a_wake_without_memory_is_started_with_all_there_is(
     autojump_clock: MockClock, room: FakeRoom, log_lines: LogLines
 ) -> None:
-    """Most servers die in such a wake."""
+    """Most servers die when a wake lacks memory."""
     async with opened(room, pair(room, guessed=12, taken=12)) as supervisor:
         await use(supervisor, "a", 3)
         await supervisor.sleep("a")

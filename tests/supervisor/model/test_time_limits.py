@@ -116,7 +116,7 @@ async def test_vllm_is_asked_whether_it_is_idle_only_after_a_cut(
 async def test_a_server_that_does_not_get_idle_is_not_put_to_sleep(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Within the time of a sleep it must become idle; otherwise a sleep would make it crash."""
+    """A server that is not idle within the time of a sleep is stopped; a sleep would crash it."""
     calls = FakeCalls("metrics")
     a = model("serve a", sleep="vllm", cmdSleepTimeout=20)
     async with supervise(two(a, B), calls=calls) as supervisor:
@@ -173,7 +173,7 @@ async def test_a_start_that_took_too_long_says_which_key_gives_it_more_time(
 async def test_a_death_around_a_sleep_holds_up_no_start(
     autojump_clock: MockClock, programs: FakePrograms, moment: str
 ) -> None:
-    """It says nothing of the next start, so a request gets a new process at once."""
+    """The death says nothing of the next start, so a request gets a new process at once."""
     a = model("serve a", cmdSleep="sleep 5", cmdWake="sleep 5")
     async with supervise(two(a, B)) as supervisor, trio.open_nursery() as nursery:
         first = await use(supervisor, "a")

@@ -124,7 +124,7 @@ async def test_who_waits_because_of_a_change_waits_for_the_next(autojump_clock: 
 async def test_only_the_last_of_several_leases_wakes_those_who_wait_for_the_end(
     autojump_clock: MockClock,
 ) -> None:
-    """The requests of a busy model end by the hundred."""
+    """Requests of a busy model end by the hundred, and only the last must wake the waiters."""
     usage, steps, ended = Usage(Stir()), Steps(), []
 
     async def wait() -> None:

@@ -75,7 +75,7 @@ def test_an_id_that_an_engine_has_written_is_used(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(10)
 def test_a_pipe_in_the_place_of_an_id_holds_nobody_up(tmp_path: Path) -> None:
-    """The pipe may never get a writer."""
+    """A pipe may never get a writer, so llamadoze does not wait for one."""
     file = tmp_path / "cid"
     os.mkfifo(file)
     model = model_of(cmd=f"docker run --cidfile {file} image", proxy="http://127.0.0.1:9")

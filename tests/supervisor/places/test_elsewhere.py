@@ -45,7 +45,7 @@ async def later(seconds: float, act: Callable[[], object]) -> None:
 async def test_a_server_that_is_there_at_the_start_is_taken_as_it_is(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """It serves, and llamadoze runs no command for it."""
+    """The server serves, and llamadoze runs no command for it."""
     async with supervise(two(elsewhere("serve a"), B), FakeProbe()) as supervisor:
         await trio.testing.wait_all_tasks_blocked()
         assert state(supervisor, "a") is State.READY
@@ -127,7 +127,7 @@ async def test_a_command_that_fails_is_a_start_that_failed(
 async def test_a_command_that_fails_after_its_server_answers_ends_nothing(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Only the server counts."""
+    """Once the server answers, its command no longer matters."""
     probe = FakeProbe({"a"})
     async with supervise(two(elsewhere("crash 5"), B), probe) as supervisor:
         async with trio.open_nursery() as nursery:
@@ -206,7 +206,7 @@ async def test_what_answers_after_its_cmd_stop_is_left_and_told(
 async def test_a_server_that_falls_silent_has_failed_and_is_taken_again(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Only its check shows this, and the check must fail three times."""
+    """Only its check shows that the server is silent, and the check must fail three times."""
     probe = FakeProbe()
     async with supervise(two(elsewhere(), B), probe) as supervisor:
         await use(supervisor, "a")
@@ -270,7 +270,7 @@ async def test_a_server_with_no_check_is_never_found_and_never_left(
 
 
 async def test_an_answer_that_hangs_holds_nobody_up(autojump_clock: MockClock) -> None:
-    """Such an answer counts as none."""
+    """An answer that does not come in time counts as none."""
 
     async def silent(_: object) -> str | None:
         await trio.sleep_forever()
@@ -281,7 +281,7 @@ async def test_an_answer_that_hangs_holds_nobody_up(autojump_clock: MockClock) -
 
 
 async def test_a_command_that_cannot_be_started_is_named() -> None:
-    """The error is the same as for any other model."""
+    """The error names the command, as for any other model."""
     place = Elsewhere(FakeProbe({"a"}), scales)
     order = order_for(model_of(cmd="/no/such", detached=True, proxy=PROXY))
     with pytest.raises(CannotRun, match="cmd cannot be started: No such file"):
@@ -291,7 +291,7 @@ async def test_a_command_that_cannot_be_started_is_named() -> None:
 
 @pytest.mark.parametrize(("adopt", "up"), [(True, True), (True, False), (False, True)])
 async def test_what_an_earlier_daemon_ran_to_start_a_server_ends(adopt: bool, up: bool) -> None:
-    """The server is no process of llamadoze, which takes it over wherever it answers."""
+    """llamadoze ends that command, but not the server, and takes the server over if it answers."""
     config = attrs.evolve(parse(f"models: {{a: {elsewhere('sleep 60')}}}").config, adopt=adopt)
     with running("sleep 60 & echo $!") as (process, pids):
         record = Record(

@@ -24,7 +24,7 @@ HERE: dict[str, Any] = {
     "handle", [HereHandle(5, 7, "t.a.1"), ElsewhereHandle(), ElsewhereHandle(5, 7)]
 )
 def test_a_handle_is_read_as_it_was_written(handle: Handle) -> None:
-    """The handle passes through JSON."""
+    """The handle is the same after it was written as JSON and read."""
     assert handle_in(json.loads(json.dumps(as_data(handle)))) == handle
 
 
@@ -65,7 +65,7 @@ def test_a_handle_with_a_part_missing_is_refused(missing: str) -> None:
 
 @pytest.mark.parametrize("data", [None, 5, "here", [], [HERE], {}, {"place": "here"}])
 def test_what_is_no_handle_at_all_is_refused(data: object) -> None:
-    """It may be any value of JSON."""
+    """The value may be anything that JSON allows."""
     assert handle_in(data) is None
 
 
@@ -87,7 +87,7 @@ def test_a_process_means_nothing_after_a_boot_and_a_server_elsewhere_still_does(
 
 @pytest.mark.parametrize("wrong", [{"pid": "5"}, {"started": None}, {"boot": 1}, {"pid": True}])
 def test_an_odd_server_elsewhere_is_refused(wrong: dict[str, object]) -> None:
-    """Its values are checked, although llamadoze needs few of them."""
+    """The values of its command are checked, although llamadoze needs little of the handle."""
     assert handle_in({**as_data(ElsewhereHandle(5, 7)), **wrong}) is None
 
 

@@ -67,7 +67,7 @@ async def test_a_port_with_remains_of_connections_is_left() -> None:
 
 
 async def test_one_that_listens_on_all_addresses_is_in_the_way_too() -> None:
-    """The model's own address is one of those addresses."""
+    """A socket on all addresses also takes the model's own address."""
     first = free_port(2)
     with socket.create_server(("0.0.0.0", first)):
         assert (await HERE.fitted(with_port(first, **MOVABLE), none_taken)).port == first + 1
@@ -100,7 +100,7 @@ async def test_what_is_missing_is_said_before_anything_starts(
 
 
 async def test_a_port_that_is_taken_is_said_with_who_has_it() -> None:
-    """The reason also says what an operator can do."""
+    """The reason names the process that has the port, and says what an operator can do."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         found = await HERE.obstacle(model_of(cmd="serve", proxy=f"http://127.0.0.1:{port}"))
@@ -180,7 +180,7 @@ async def test_a_stranger_that_answers_is_not_the_model() -> None:
 
 
 async def test_a_placeholders_server_is_taken_and_left_alone() -> None:
-    """Its owner goes on running it."""
+    """Whoever runs the placeholder's server goes on running it."""
     port = free_port(1)
     model = {"cmd": "sleep infinity", "proxy": f"http://127.0.0.1:{port}"}
     with stub_on(port) as pid:
@@ -226,7 +226,7 @@ async def test_a_server_that_leaves_its_session_is_the_models_own() -> None:
 
 
 async def test_a_model_moves_when_it_is_started_and_keeps_that_port() -> None:
-    """It keeps the port until it is started again and that port is taken, too."""
+    """The model keeps the new port until it is started again and that port is taken, too."""
     async with daemon({"a": stub(), "b": stub()}) as running:
         first = running.supervisor.config.models["a"].port or 0
         with socket.create_server(("127.0.0.1", first)):

@@ -66,7 +66,7 @@ async def test_a_servers_memory_is_its_process_with_its_kin() -> None:
 
 
 async def test_before_it_has_answered_its_process_stands_for_it() -> None:
-    """Nothing else is known before the first answer."""
+    """Before the first answer, nothing else is known."""
     model = model_of(cmd="sleep 60", proxy=f"http://127.0.0.1:{free_port(1)}")
     async with HERE.start(order_for(model)) as server:
         assert await server.weigh(host=True) == Held(server.pid, server.pid)
@@ -136,7 +136,7 @@ async def test_another_server_on_the_same_port_is_not_what_is_left(tmp_path: Pat
 
 
 async def test_what_is_let_go_is_not_looked_for(tmp_path: Path) -> None:
-    """Such a server is not meant to end."""
+    """A server that llamadoze lets go is not meant to end."""
     port = free_port(1)
     model = model_of(cmd=stub_command("--port", f"{port}"), proxy=f"http://127.0.0.1:{port}")
     async with HERE.start(order_for(model, tmp_path / "log")) as server:

@@ -162,7 +162,7 @@ GOOD = {
 def test_one_that_is_no_record_is_left_out_and_the_others_stay(
     tmp_path: Path, wrong: dict[str, object], log_lines: list[dict[str, object]]
 ) -> None:
-    """The log says so."""
+    """The log says that a record was left out."""
     write(tmp_path, {"models": [{**GOOD, **wrong}, {**GOOD, "model": "b"}]})
     assert read(tmp_path).keys() == {"b"}
     assert len(log_lines) == 1
@@ -194,7 +194,7 @@ def test_what_is_no_state_file_is_none(
 
 @pytest.mark.parametrize("odd", [None, 5, "a", [], {}, {"pid": 5}, {"pid": 5, "started": 1}])
 def test_odd_records_are_left_out(tmp_path: Path, odd: object) -> None:
-    """This covers anything in the place of a record, however old it looks."""
+    """Anything may stand in the place of a record, however old it looks."""
     write(tmp_path, {"boot": boot(), "models": [odd, GOOD]})
     assert read(tmp_path).keys() == {"a"}
 

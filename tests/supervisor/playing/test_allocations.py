@@ -65,7 +65,7 @@ def test_a_job_that_nobody_uses_is_given_back() -> None:
 
 
 def test_a_sleeper_without_an_idle_time_keeps_its_job() -> None:
-    """The daemon does the same."""
+    """The daemon does the same: without a ttl, a sleeper keeps its job."""
     one = allocation(Terms(idle=100))
     played(one, Arrival(0, "a", 10), Arrival(HOUR, "a", 10))
     assert one.jobs == 1
@@ -73,7 +73,7 @@ def test_a_sleeper_without_an_idle_time_keeps_its_job() -> None:
 
 
 def test_the_next_job_is_asked_for_before_the_first_ends() -> None:
-    """After that a request waits for a start, not for the queue, and no request is cut."""
+    """After the move a request waits for a start, not for the queue, and no request is cut."""
     one = allocation(Terms(queue=QueueWait(300), time=2 * HOUR), "a")
     times = [Arrival(60.0 * minute, "a", 1) for minute in range(240)]
     outcome = played(one, *times)
@@ -134,7 +134,7 @@ def test_the_waits_of_a_queue_are_as_they_were_told() -> None:
 def test_everybody_is_served_or_counted(
     times: list[tuple[float, str]], time: float, failures: float, idle: float, ttl: float
 ) -> None:
-    """It does not matter what happens to the jobs."""
+    """Whatever happens to the jobs, each request is served or counted as cut."""
     terms = Terms(
         queue=QueueWait(20, 90),
         time=time,

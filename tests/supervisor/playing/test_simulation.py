@@ -86,7 +86,7 @@ def test_first_come_first_served_keeps_the_order(trace: list[Arrival]) -> None:
 
 
 def test_one_request_beside_an_endless_stream() -> None:
-    """It waits for the longest wait, the last request of the stream, and the swap."""
+    """The request waits for the longest wait, the last request of the stream, and the swap."""
     stream = [Arrival(second / 2, "a", 1) for second in range(200)]
     times = {"a": Durations(start=1, sleep=2, wake=2), "b": Durations(start=3)}
     outcome = Simulation(times, one_at_a_time, Patience(max_wait=10)).play(
@@ -151,7 +151,7 @@ def zipf(requests: int, models: int, rate: float) -> list[Arrival]:
 
 
 def test_fewer_swaps_and_shorter_waits_than_in_the_order_of_coming() -> None:
-    """There are ten models, and one request a second."""
+    """The trace has ten models, and one request a second."""
     trace = zipf(2000, 10, 1)
     times = {arrival.model: Durations(start=10) for arrival in trace}
     fair = Simulation(times, one_at_a_time, Patience()).play(trace)

@@ -106,7 +106,7 @@ def left_by(need: Need, span: Span) -> dict[str, int]:
 def test_no_more_is_held_than_there_is(
     trace: list[Arrival], fleet: dict[str, Durations], space: Space, max_wait: int
 ) -> None:
-    """This is checked at each moment and on each device; and all requests are served."""
+    """At no moment do models hold more of a device than there is; and all requests are served."""
     outcome = Simulation(fleet, space, Patience(max_wait=max_wait)).play(trace)
     assert sum(map(len, outcome.waits.values())) == len(trace)
     spans = list(held(outcome, fleet, space))

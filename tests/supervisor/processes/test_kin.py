@@ -114,7 +114,7 @@ async def test_a_token_alone_finds_a_life_whose_leader_nobody_knows() -> None:
 
 
 async def test_a_name_that_looks_like_the_kernels_words_misleads_nobody(tmp_path: Path) -> None:
-    """A program may have any name."""
+    """A program may have any name, also one that looks like part of the kernel's line."""
     program = shutil.copy("/bin/sleep", tmp_path / "x) Z 1 1 (y")
     with subprocess.Popen([program, "60"], start_new_session=True) as process:  # noqa: ASYNC220
         try:
@@ -129,7 +129,7 @@ async def test_a_name_that_looks_like_the_kernels_words_misleads_nobody(tmp_path
 
 
 async def test_tokens_of_one_owner_are_found() -> None:
-    """An owner whose name only begins alike does not count, and commands do not count."""
+    """An owner whose name only begins alike does not count, and a command's token does not."""
     with (
         running("true", **{TOKEN: f"{OWNER}.a.1"}),
         running("true", **{TOKEN: f"{OWNER}x.a.1"}),
@@ -197,7 +197,7 @@ async def test_those_who_ask_at_once_share_one_look(looks: SlowLooks) -> None:
 
 @pytest.mark.parametrize("which", ["first", "0", "1"])
 async def test_one_who_asks_and_leaves_strands_nobody(looks: SlowLooks, which: str) -> None:
-    """The others are served, even if the task that leaves was looking for them."""
+    """The other tasks get an answer, even if the task that leaves was looking for them."""
     found: dict[str, int] = {}
     scopes = {name: trio.CancelScope() for name in ("first", "0", "1", "2")}
 

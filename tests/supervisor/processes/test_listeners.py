@@ -180,7 +180,7 @@ def test_a_port_that_is_listened_on_suits_nobody(address: str) -> None:
 
 @pytest.mark.parametrize(("taken", "asked"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")])
 def test_one_on_all_addresses_is_in_the_way_of_one_on_a_single_one(taken: str, asked: str) -> None:
-    """It does not matter which of the two listens already."""
+    """The two are in each other's way, whichever of them listens first."""
     with listening(taken) as server:
         assert not is_free(asked, port_of(server))
 

@@ -93,7 +93,7 @@ def test_without_a_driver_nothing_is_known(nvml: FakeNvml) -> None:
 
 
 def test_without_the_library_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The extra `gpu` is not installed."""
+    """Without the extra `gpu` there is no library, and nothing is known."""
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert held_on_gpus(1) is None
 
@@ -167,7 +167,7 @@ async def test_a_process_that_is_gone_holds_nothing() -> None:
 
 
 def test_what_measures_is_loaded_when_it_is_needed() -> None:
-    """A daemon that may never measure starts without it."""
+    """A daemon that may never measure starts without psutil."""
     code = "import sys, supervisor; sys.exit('psutil' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

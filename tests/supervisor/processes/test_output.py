@@ -34,7 +34,7 @@ async def test_a_file_is_followed_and_emptied_when_it_is_large(
 
 
 async def test_a_file_that_is_gone_says_nothing(tmp_path: Path) -> None:
-    """It ends no task either."""
+    """A missing file is no error, and ends nothing."""
     heard: list[bytes] = []
     followed = LogFile(tmp_path / "log")
     async with trio.open_nursery() as nursery:

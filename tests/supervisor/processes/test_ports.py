@@ -42,7 +42,7 @@ def test_a_server_listens_on_a_port_that_is_kept(options: list[int], address: st
 
 
 def test_ports_follow_each_other_and_are_given_back() -> None:
-    """The ports of a file's models follow each other like this."""
+    """A file's models have ports that follow each other."""
     with kept_free(5) as first:
         assert all(is_free(HOST, first + more) for more in range(5))
     with contextlib.ExitStack() as stack:

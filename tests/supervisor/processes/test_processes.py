@@ -99,7 +99,7 @@ async def test_much_output_holds_nobody_up(mark: str) -> None:
 
 
 async def test_a_cut_forgoes_the_grace(mark: str) -> None:
-    """This is for an operator who cannot wait."""
+    """An operator who cannot wait may skip the grace."""
     script = "trap '' TERM; echo up; while :; do sleep 60; done"
     output: list[bytes] = []
     argv = ["sh", "-c", script, mark]

@@ -145,7 +145,7 @@ async def test_without_a_thread_the_hosts_memory_is_known_alone(
 async def test_without_a_descriptor_there_is_what_can_be_seen(
     monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml
 ) -> None:
-    """Here that is the GPUs, because the driver has its own descriptor."""
+    """The driver has its own descriptor, so the GPUs can still be seen."""
 
     def fails(*_: object) -> NoReturn:
         raise OSError(24, "too many open files")
@@ -159,13 +159,13 @@ async def test_without_a_descriptor_there_is_what_can_be_seen(
 
 
 def test_nothing_is_known_where_the_kernel_tells_nothing(tmp_path: Path) -> None:
-    """This is no failure."""
+    """Missing files of the kernel are no failure."""
     assert Host(tmp_path, tmp_path).memory() == (None, None)
     assert (Survey().host_total, Survey().host_free) == (None, None)
 
 
 def test_without_a_limit_the_machines_memory_is_there(host: Host) -> None:
-    """The version of control groups does not matter."""
+    """This is so with either version of control groups."""
     assert host.memory() == (8 * GIB, 4 * GIB)
     write(host.proc / "self/cgroup", "4:cpu,memory:/a\n0::/a")
     write(host.cgroups / "a/memory.max", "max")
@@ -254,7 +254,7 @@ async def test_a_made_up_server_finds_no_more_room_than_there_is(gpus: Path) -> 
 async def test_whatever_a_driver_does_nothing_is_seen_then_and_that_is_told(
     monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, object]]
 ) -> None:
-    """The decision goes on with what was seen before."""
+    """The log has the internal error, and a decision goes on with what was seen before."""
 
     def raises(_: object) -> NoReturn:
         raise ZeroDivisionError

@@ -204,7 +204,7 @@ async def test_what_a_command_leaves_running_lives_on(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("script", [LEFT_BOTH, LEFT_THE_SESSION, f"{DEAF} &"])
 async def test_what_a_command_has_started_is_gone_when_its_time_is_up(script: str) -> None:
-    """The session does not matter, because the command did not finish."""
+    """A command that timed out did not finish, so what it has started ends in any session."""
     output: list[bytes] = []
     argv = ["sh", "-c", f"{script}\nexec sleep 60"]
     began = time.monotonic()

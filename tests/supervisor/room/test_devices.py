@@ -99,7 +99,7 @@ def test_without_a_driver_there_is_no_gpu(fake: FakeNvml) -> None:
 
 
 def test_without_the_library_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This is about NVIDIA's GPUs."""
+    """Without NVIDIA's library, no GPU of NVIDIA is seen."""
     without_library(monkeypatch)
     assert (look([]), look_at_all([]).is_whole) == ([], False)
 

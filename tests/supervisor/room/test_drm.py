@@ -67,7 +67,7 @@ def test_a_client_that_a_child_has_too_counts_for_the_first(drm: Drm) -> None:
 
 
 def test_an_older_kernel_without_clients_counts_each_process(drm: Drm) -> None:
-    """Such a kernel has another figure, which is used."""
+    """An older kernel has another figure for each process, which is used."""
     amd(drm)
     for pid in (10, 11):
         open_gpu(drm.proc, pid, 4, FIRST, memory_vram="100 MiB", memory_gtt="9 GiB")
@@ -113,7 +113,7 @@ def test_indexes_are_those_of_rocm(drm: Drm) -> None:
 def test_of_an_intel_gpu_is_used_what_is_seen_of_processes(
     drm: Drm, figures: dict[str, str]
 ) -> None:
-    """Intel's drivers tell only the total."""
+    """Intel's drivers tell only the total, so the used memory is the sum over processes."""
     device = plug_in(drm.sys, "card1", "xe", FIRST)
     for tile in (0, 1):
         write(device / f"tile{tile}/physical_vram_size_bytes", 8 * GIB)

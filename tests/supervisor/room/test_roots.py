@@ -73,7 +73,7 @@ async def test_an_engine_that_hangs_delays_a_look_by_two_seconds(
 
 
 async def test_a_server_may_come_or_go_while_another_is_asked(autojump_clock: MockClock) -> None:
-    """A reload may do this; the next answer has the servers that are there then."""
+    """A reload may add or remove a server; the next answer has the servers that are there then."""
     servers = {"a": FakeServer(takes=1), "b": FakeServer(pid=8)}
     roots = Roots(servers)
     found: list[dict[str, int]] = []

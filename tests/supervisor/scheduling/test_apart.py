@@ -23,7 +23,7 @@ def server(text: str, name: str, state: State) -> Any:
 
 
 def test_only_models_of_one_home_make_room_for_each_other() -> None:
-    """This machine is a home, too."""
+    """This machine counts as a home, too."""
     rules = rules_for(parse(TEXT % "").config)
     assert rules.make_room("n", frozenset({"m", "o"})) == {"m"}
     assert rules.make_room("o", frozenset({"m", "n"})) == frozenset()

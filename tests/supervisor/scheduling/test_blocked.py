@@ -84,7 +84,7 @@ def test_strangers_block_and_may_pass() -> None:
 
 
 def test_strangers_beside_pinned_ones_that_block_alone_are_no_reason_to_wait() -> None:
-    """The end of the strangers would not help."""
+    """If the strangers ended, there would still be no room."""
     taken = machine(24, others={"g0": 2})
     found = blocked(taken, ready("a", known(10), pin=KEPT), standing("b", known(20)))
     assert found is not None
@@ -100,7 +100,7 @@ def test_a_sleeper_that_can_start_on_another_gpu_is_not_blocked() -> None:
 
 
 def test_a_sleeper_on_a_gpu_that_is_gone_is_not_blocked() -> None:
-    """It starts on a GPU that is there."""
+    """The sleeper starts on a GPU that is there."""
     assert blocked(ONE, asleep("b", known(20, rest=1), on="g7")) is None
 
 

@@ -168,7 +168,7 @@ def test_a_sleeper_is_stopped_only_where_the_sleep_of_others_does_not_suffice() 
 
 
 def test_who_is_in_use_is_moved_last() -> None:
-    """This is so however much the sleep of another model costs, and no request is cut."""
+    """An idle model sleeps first, however much its sleep costs; and no request is cut."""
     slow = Costs(sleep=5, wake=4)
     used = ready("u", known(10), in_flight=1)
     idle = ready("i", known(10), costs=slow, habits=Habits((5, 5)))
@@ -190,7 +190,7 @@ def test_who_comes_up_for_somebody_is_not_turned_back_while_others_could_leave()
 
 
 def test_nobody_who_is_pinned_is_moved() -> None:
-    """It may be awake or asleep; the model that is wanted has no turn then."""
+    """A pinned model stays awake or asleep, and the wanted model gets no turn."""
     pinned = ready("a", known(10), pin=KEPT)
     assert decided(ONE, pinned, standing("b", known(15)), wanted="b").wishes == {}
     sleeping = asleep("a", known(10, rest=4), pin=KEPT)
@@ -237,7 +237,7 @@ def test_nobody_joins_a_model_while_it_is_awake_for_the_first_time() -> None:
 
 
 def test_two_that_are_not_known_get_a_device_each() -> None:
-    """One decision may call both."""
+    """One decision may call both, each on its own GPU."""
     decision = decided(TWO, standing("a"), standing("b"), wanted="ab")
     assert decision.wishes == {"a": Wish.SERVE, "b": Wish.SERVE}
     assert sorted(decision.gpus.values()) == [("g0",), ("g1",)]
@@ -294,21 +294,21 @@ def test_the_gpu_is_taken_that_fits_best() -> None:
 
 
 def test_a_gpu_where_nobody_has_to_leave_goes_before_one_that_fits_better() -> None:
-    """It does not matter how much room that wastes."""
+    """A GPU without a model that must leave is taken, however much room that wastes."""
     there = (ready("a", known(20), on="g0"),)
     decision = decided(machine(24, 80), *there, standing("b", known(10)), wanted="b")
     assert (decision.wishes, decision.gpus) == ({"b": Wish.SERVE}, {"b": ("g1",)})
 
 
 def test_a_gpu_is_left_to_its_sleepers_where_another_is_free() -> None:
-    """Otherwise the two would make each other leave forever; a model may also need a whole GPU."""
+    """Otherwise the two would make each other leave forever; this includes unknown models."""
     sleeper = asleep("s", known(20, rest=1), on="g0")
     for one in (standing("b", known(20)), standing("b")):
         assert decided(TWO, sleeper, one, wanted="b").gpus == {"b": ("g1",)}
 
 
 def test_the_gpu_is_taken_where_least_is_lost() -> None:
-    """The model there is idle, and the model on the other GPU is in use."""
+    """The model on the chosen GPU is idle, and the model on the other GPU is in use."""
     there = ready("a", known(20), on="g0", in_flight=1), ready("c", known(20), on="g1")
     decision = decided(TWO, *there, standing("b", known(10)), wanted="b")
     assert decision.wishes == {"c": Wish.SLEEP}
@@ -367,7 +367,7 @@ def test_a_model_comes_up_on_the_gpus_that_its_file_names_alone() -> None:
 
 
 def test_the_order_of_gpus_is_kept_in_what_is_known() -> None:
-    """The first of its GPUs holds what the first was seen to hold."""
+    """The first of its GPUs is assumed to hold what the first was seen to hold."""
     uneven = standing("b", known(4, 20), only="g0 g1", count=2)
     beside = decided(TWO, ready("a", known(10), on="g0"), uneven, wanted="b")
     assert beside.wishes == {"b": Wish.SERVE}
@@ -415,7 +415,7 @@ def test_who_has_waited_longest_is_not_overtaken_for_its_room() -> None:
 
 
 def test_a_higher_priority_goes_first_to_what_both_want() -> None:
-    """This is so before either has waited too long."""
+    """Before either has waited too long, the model with the higher priority goes first."""
     used = ready("u", known(20))
     models = used, standing("l", known(20)), standing("h", known(20))
     decision = decided(ONE, *models, wanted="lh", since=999, h=1)

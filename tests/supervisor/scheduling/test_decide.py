@@ -76,14 +76,14 @@ def test_a_model_in_use_is_left_alone() -> None:
 
 
 def test_a_model_that_comes_up_for_somebody_is_let_come_up() -> None:
-    """This is so even if a request for another model is older than those that wait for it now."""
+    """A request for another model does not turn it back, even if that request is older."""
     for state in (State.STARTING, State.WAKING):
         coming = stand("b", state, Wish.SERVE, can_sleep=True)
         assert decided("ab", stand("a"), coming) == Decision()
 
 
 def test_a_start_that_nobody_waits_for_is_broken_off() -> None:
-    """A wake may end, which takes a moment, and is followed by a sleep."""
+    """A wake takes only a moment, so it is allowed to end, and the model is put back to sleep."""
     starting = stand("b", State.STARTING, Wish.SERVE, can_sleep=True)
     assert decided("a", stand("a"), starting).wishes == {"b": Wish.STOP}
     waking = stand("b", State.WAKING, Wish.SERVE, can_sleep=True)

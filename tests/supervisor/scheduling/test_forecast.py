@@ -71,7 +71,7 @@ def test_each_state_has_its_way_up(
 
 
 def test_a_failed_model_is_held_back_first() -> None:
-    """Its start follows the pause."""
+    """The start of a failed model comes after its backoff."""
     assert told(stand("a", State.FAILED), held_back={"a": 7.0}) == Forecast(47.0, 5)
 
 
@@ -103,7 +103,7 @@ def test_who_may_not_be_moved_is_waited_for_until_that_ends() -> None:
 
 
 def test_a_sleeper_whose_room_is_needed_is_stopped() -> None:
-    """This is so if memory decides which models run."""
+    """If memory decides which models run, the sleeper's stop counts."""
     models = {one.model: one for one in (stand("a", State.STOPPED), stand("b", State.ASLEEP))}
 
     def all_others(wanted: str, _: frozenset[str]) -> frozenset[str]:
@@ -146,7 +146,7 @@ def test_who_can_run_beside_it_is_not_waited_for() -> None:
 
 
 def test_a_model_that_is_closed_for_newcomers_comes_back_after_the_others() -> None:
-    """It serves, but it is the turn of the others."""
+    """The model still serves, but it is the turn of the others."""
     models = (stand("a", State.READY), stand("b", State.STOPPED))
     found = told(*models, order="ba", closed=frozenset("a"))
     assert found == Forecast(6.0 + 40.0 + 6.0 + 8.0, 2)
@@ -159,7 +159,7 @@ def test_a_step_that_takes_longer_than_ever_is_never_about_to_end() -> None:
 
 
 def test_what_was_never_measured_is_not_guessed() -> None:
-    """This covers its own steps, those of others, and the end of what could not be ended."""
+    """Its own steps, the steps of others and the end of a leftover may all be unknown."""
     unknown = attrs.evolve(COSTS, sleep=None)
     assert told(stand("a", State.STARTING, costs=UNKNOWN)) is None
     assert told(stand("a", State.QUEUED)) is None, "how long the queue is, nobody knows"
@@ -216,7 +216,7 @@ def test_it_is_zero_only_where_the_model_serves(
     shares: dict[str, float],
     held_back: dict[str, float],
 ) -> None:
-    """It is never negative or infinite, and never zero for a model that is not ready yet."""
+    """The forecast is never negative or infinite, and never zero for a model that is not ready."""
     line = [name for name in order if name in models]
     for name in models:
         found = forecast(
@@ -257,7 +257,7 @@ def test_who_waits_behind_more_others_is_not_ready_earlier(
 def test_it_falls_no_faster_than_time_passes(
     models: dict[str, Snapshot], order: Sequence[str], passed: float
 ) -> None:
-    """It also does not grow while nothing else happens."""
+    """The forecast also does not grow while nothing else happens."""
     line = [name for name in order if name in models]
     for name in models:
         first = forecast(name, models, line, one_at_a_time, NOW)
@@ -287,7 +287,7 @@ def test_the_more_is_done_the_less_is_left(
 async def test_a_supervisor_foretells_from_what_it_has_learned(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It must have seen each step first; then it knows how long they take and what is left."""
+    """The supervisor must have seen each step first; then it knows the times and what is left."""
     FakePrograms().install(monkeypatch)
     slow = {"cmdSleep": "'sleep 3'", "cmdWake": "'sleep 2'"}
     text = two(written("serve a", **slow), written("serve b", **slow))

@@ -303,7 +303,7 @@ async def test_models_start_although_the_driver_hangs_when_the_daemon_starts(
 async def test_a_model_that_is_used_is_looked_after_every_two_seconds(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """This is so even if no model was in use when the last look ended."""
+    """The looks begin even if no model was in use when the last look ended."""
     room.takes["a"] = Takes(gpu=10)
     async with opened(room, written({"a": served("a")}, {})) as supervisor:
         await use(supervisor, "a")
@@ -362,7 +362,7 @@ async def test_models_that_cannot_be_seen_are_no_strangers_on_the_host(
 async def test_who_finds_no_room_beside_a_lease_may_come_back_when_that_ends(
     autojump_clock: MockClock, one_gpu: FakeRoom
 ) -> None:
-    """The forecast of the model's wake does not matter."""
+    """The refusal names the end of the lease, whatever the forecast of the model's wake is."""
     models = pair(one_gpu, Takes(gpu=20))
     async with opened(one_gpu, written(models, {})) as supervisor:
         for name in "aba":

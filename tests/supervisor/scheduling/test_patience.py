@@ -47,12 +47,12 @@ def test_a_closed_model_makes_room_when_its_last_request_has_ended() -> None:
 
 
 def test_a_closed_model_opens_again_when_the_others_have_left() -> None:
-    """Nothing was done that must be undone."""
+    """If the others disconnect, nothing must be undone."""
     assert decided(BUSY, STOPPED, a=105, now=110).admit == {"a"}
 
 
 def test_without_a_longest_wait_a_busy_model_is_never_closed() -> None:
-    """This is as in llama-swap."""
+    """With `maxWait: 0` a busy model stays open, as in llama-swap."""
     decision = decided(BUSY, STOPPED, b=100, a=105, now=9999, patience=Patience(max_wait=0))
     assert decision == Decision(admit=frozenset("a"))
 
@@ -132,7 +132,7 @@ def test_a_wake_that_was_never_measured_costs_what_others_cost() -> None:
 
 
 def test_the_higher_priority_goes_first() -> None:
-    """This is so until another has waited too long."""
+    """Once another has waited too long, priority no longer counts."""
     c = attrs.evolve(STOPPED, model="c")
     first = Demand(model="c", since=105, priority=1)
     assert decided(STOPPED, c, b=100, c=first, now=106).wishes == {"c": Wish.SERVE}
@@ -149,7 +149,7 @@ def test_what_comes_up_sooner_goes_first() -> None:
 
 
 def test_requests_of_a_closed_model_are_cut_when_they_may_hold_up_no_longer() -> None:
-    """This is so if the operator has set drainTimeout."""
+    """If the operator has set drainTimeout, it limits how long they delay the others."""
     bounded = attrs.evolve(BUSY, drain_limit=30)
     assert decided(bounded, STOPPED, b=100, now=120).until == 140
     decision = decided(bounded, STOPPED, b=100, now=140)

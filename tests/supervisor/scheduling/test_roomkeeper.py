@@ -91,7 +91,7 @@ async def test_a_decision_waits_for_a_look_after_a_step(
 async def test_what_a_model_leaves_asleep_is_learned(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """It counts where the model sleeps: the next model has less room there."""
+    """What the sleeper leaves counts on its GPU, so the next model has less room there."""
     models = many(room, Takes(gpu=20, host=2, gpu_asleep=3, host_asleep=5), "ab")
     async with opened(room, written(models, {"gpus": ["0"]})) as supervisor:
         await use(supervisor, "a")
@@ -241,7 +241,7 @@ async def test_a_driver_that_names_no_processes_leaves_guesses(
 async def test_a_driver_that_hangs_delays_a_decision_by_five_seconds_and_no_more(
     autojump_clock: MockClock, room: FakeRoom, log_lines: LogLines
 ) -> None:
-    """What was seen before counts then; the log says so once, until the driver answers again."""
+    """After the delay, what was seen before counts; the log says so once per silence."""
     models = many(room, Takes(gpu=20, gpu_asleep=1), "ab", memory={"gpu": 20})
     async with opened(room, written(models, {"gpus": ["0"]})) as supervisor:
         await use(supervisor, "a")
@@ -349,7 +349,7 @@ async def test_models_have_only_the_gpus_that_the_settings_name(
 async def test_a_gpu_of_a_model_that_is_not_there_is_told_of_once(
     autojump_clock: MockClock, room: FakeRoom, log_lines: LogLines
 ) -> None:
-    """The model may then run on any GPU."""
+    """The log says so once, and the model may run on any GPU."""
     models = many(room, Takes(gpu=5), "a", gpus=["9"])
     async with opened(room, written(models, {})) as supervisor:
         await use(supervisor, "a", 10)
@@ -437,7 +437,7 @@ async def test_a_model_is_counted_where_it_is_seen(
 async def test_memory_is_switched_on_and_off_while_models_run(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """This alone moves no model, and llamadoze sees where each model runs."""
+    """The change alone moves no model, and llamadoze sees where each model runs."""
     models = many(room, Takes(gpu=10, gpu_asleep=1), "abc")
     by_rule = "models: " + written(models, {}).partition("models:")[2].partition("routing:")[0]
     async with opened(room, by_rule) as supervisor:
@@ -468,7 +468,7 @@ async def test_memory_is_switched_on_and_off_while_models_run(
 async def test_a_smaller_host_memory_holds_for_the_next_decision(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """No look has shown a change meanwhile."""
+    """The smaller limit counts although no look has shown a change."""
     room.gpus = {}
     models = many(room, Takes(host=4), "ab", memory={"host": 4})
     async with opened(room, written(models, {"hostMemory": 8})) as supervisor:
@@ -528,7 +528,7 @@ async def test_a_model_that_is_called_back_while_it_ends_is_told_of_its_gpu(
 async def test_a_guess_that_a_reload_corrects_holds_for_a_model_that_was_never_seen(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """Of a model that was seen, more is known than the guess says."""
+    """Of a model that was seen, the measurement is better than the guess."""
     room.takes = {"a": Takes(gpu=5), "b": Takes(gpu=6)}
     before = {name: served(name, memory={"gpu": 20}) for name in "ab"}
     after = {name: served(name, memory={"gpu": 8}) for name in "ab"}

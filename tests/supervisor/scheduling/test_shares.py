@@ -65,7 +65,7 @@ async def press(
 def test_a_part_is_by_share_and_at_least_one(
     limit: int, weights: dict[str, int], part: int
 ) -> None:
-    """This is the part of key a while key b uses the model, too."""
+    """Each case gives the part of key a while key b uses the model, too."""
     assert part_of(limit, "a", ["b", "b"], weights) == part
 
 

@@ -32,7 +32,7 @@ def events(log_lines: LogLines) -> list[str]:
 async def test_the_steps_are_taken_in_their_order(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """The process stays the same."""
+    """All steps go to the same process, which also serves after the wake."""
     calls = FakeCalls()
     async with supervise(two(sleeper(), B), calls=calls) as supervisor:
         first = await use(supervisor, "a")
@@ -101,7 +101,7 @@ async def test_each_step_has_its_own_limit(
 async def test_an_idle_model_with_endpoints_stops_at_its_ttl(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """In llmsnap, too, `ttl` never puts such a model to sleep."""
+    """As in llmsnap, `ttl` never puts a model with endpoints to sleep."""
     async with supervise("globalTTL: 60\n" + two(sleeper(), B)) as supervisor:
         await use(supervisor, "a")
         await trio.sleep(62)

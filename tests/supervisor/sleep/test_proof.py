@@ -56,7 +56,7 @@ def test_which_memory_a_sleep_must_free(
     ],
 )
 def test_how_much_may_be_left(verify: Verify, asleep: int, words: str | None) -> None:
-    """It is a share of what was held, and no more than a size if one is given."""
+    """A sleep may leave a share of what was held, and no more than a size if one is given."""
     found = shortfall(verify, Amount("GPU", 10 * GIB, asleep * GIB))
     assert (found is None) if words is None else (found and words in found)
 
@@ -73,7 +73,7 @@ def test_memory_that_cannot_be_measured_any_more_is_not_taken_for_freed() -> Non
 
 @given(st.lists(st.integers(0, 1 << 40), min_size=1))
 def test_a_history_knows_the_first_the_least_and_the_trend(left: list[int]) -> None:
-    """They cover all sleeps of a process."""
+    """A history covers all sleeps of a process."""
     history = History()
     for amount in left:
         history = history.then(amount)
@@ -93,7 +93,7 @@ def test_a_history_knows_the_first_the_least_and_the_trend(left: list[int]) -> N
     ],
 )
 def test_bytes_are_written_as_operators_read_them(count: int, text: str) -> None:
-    """They have one decimal place if that says something."""
+    """A size has one decimal place if that says something."""
     assert size(count) == text
 
 

@@ -38,7 +38,7 @@ def models(sleep: str = "true", wake: str = "true") -> Any:
 async def test_a_sleep_of_half_a_second_against_less_and_more(
     log_lines: LogLines, limit: float, expected: State
 ) -> None:
-    """If its time has passed, the model is stopped; if it ends in time, the model sleeps."""
+    """If the sleep times out, the model is stopped; if it ends in time, the model sleeps."""
     config = models(sleep="sleep 0.5")
     async with open_supervisor(
         config, Contact(probe=FakeProbe(), call=FakeCalls()), limits(sleep=limit)
@@ -54,7 +54,7 @@ async def test_a_sleep_of_half_a_second_against_less_and_more(
 async def test_a_wake_of_half_a_second_against_less_and_more(
     log_lines: LogLines, limit: float, same: bool
 ) -> None:
-    """If its time has passed, the model is restarted; if it ends in time, the process stays."""
+    """If the wake times out, the model is restarted; if it ends in time, the process stays."""
     config = models(wake="sleep 0.5")
     async with open_supervisor(
         config, Contact(probe=FakeProbe(), call=FakeCalls()), limits(wake=limit)
@@ -155,7 +155,7 @@ async def test_a_port_that_a_stranger_holds_is_a_failure_and_never_ready() -> No
 
 
 async def test_what_a_failing_command_said_is_part_of_the_reason(log_lines: LogLines) -> None:
-    """It is the first thing that an operator would ask."""
+    """The command's output is the first thing that an operator would ask for."""
     config = models(sleep="sh -c 'echo trying; echo no such route >&2; exit 22'")
     async with open_supervisor(
         config, Contact(probe=FakeProbe(), call=FakeCalls()), limits()

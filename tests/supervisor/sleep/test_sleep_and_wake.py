@@ -119,7 +119,7 @@ async def test_a_sleep_that_fails_stops_the_model(
     command: str,
     reason: str,
 ) -> None:
-    """Its memory must be free before the next model starts."""
+    """The failed sleeper's memory must be free before the next model starts."""
     a = model("serve a", cmdSleep=f"'{command}'", cmdWake="sleep 1")
     async with supervise(two(a, B)) as supervisor:
         await use(supervisor, "a")
@@ -253,7 +253,7 @@ async def test_at_its_ttl_a_model_sleeps_if_it_can(
 async def test_at_its_ttl_a_model_without_sleep_stops(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The next request starts it again."""
+    """After that, the next request starts the model again."""
     async with supervise("globalTTL: 30\n" + two(model("serve a"), B)) as supervisor:
         await use(supervisor, "a")
         await trio.sleep(31)
@@ -278,7 +278,7 @@ async def test_an_operators_sleep_waits_for_the_requests_in_flight(
     autojump_clock: MockClock,
     programs: FakePrograms,
 ) -> None:
-    """From then on new requests wait, so a steady load cannot delay the sleep."""
+    """As soon as a sleep is wished, new requests wait, so a steady load cannot delay the sleep."""
     a = model("serve a", cmdSleep="sleep 1", cmdWake="sleep 1")
     async with supervise(two(a, B)) as supervisor, trio.open_nursery() as nursery:
         nursery.start_soon(use, supervisor, "a", 10)

@@ -148,7 +148,7 @@ async def test_a_server_that_does_not_answer_holds_up_nobody_for_long(
     took: float,
     said: str,
 ) -> None:
-    """It has 2 s to list its slots, and at most half the time of a sleep to save them."""
+    """The server has 2 s to list its slots, and at most half the time of a sleep to save them."""
     began = trio.current_time()
     await Slots(only(NAPPER), FakeSlots(wrong), "s", limit).save()
     assert trio.current_time() - began == pytest.approx(took)
@@ -210,7 +210,7 @@ async def test_slots_are_saved_before_a_stop_and_restored_after_the_next_start()
 async def test_slots_are_saved_before_a_sleep_and_restored_after_the_wake(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The process stays the same."""
+    """The process stays the same, and its slots are restored."""
     server = FakeSlots()
     a = model("serve a", sleep="llama.cpp", slots="keep")
     contact = Contact(probe=FakeProbe(), call=FakeCalls(), ask=server)
@@ -291,7 +291,7 @@ async def test_the_slots_of_a_server_that_was_there_already_are_saved_before_its
 
 
 async def test_nothing_is_saved_of_a_server_that_is_ill(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others wait for its end, and it would not answer."""
+    """Others wait for the end of the server, which would not answer."""
     for time in ("LOOKS_EVERY", "WATCHED_EVERY"):
         monkeypatch.setattr(checkup, time, 0.05)
     server, probe = FakeSlots(), FakeProbe()
@@ -305,7 +305,7 @@ async def test_nothing_is_saved_of_a_server_that_is_ill(monkeypatch: pytest.Monk
 
 
 async def test_an_end_that_is_hurried_waits_for_no_slots() -> None:
-    """llamadoze kills the server at once, even if it is saving."""
+    """llamadoze kills the server at once, even if the server is saving its slots."""
     server = FakeSlots({"/slots/1?action=save": None})
     with trio.fail_after(5):
         async with supervised(server) as supervisor, trio.open_nursery() as nursery:
@@ -318,7 +318,7 @@ async def test_an_end_that_is_hurried_waits_for_no_slots() -> None:
 
 
 async def test_a_second_request_to_end_has_no_time_for_slots() -> None:
-    """A server is asked a second time only if there is no time left."""
+    """llamadoze asks a server a second time only if there is no time left."""
     asked: list[str] = []
 
     @attrs.define

@@ -63,7 +63,7 @@ def supervise(
 async def test_a_preset_sleeps_and_wakes_by_its_steps_and_questions(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """They are taken in order, and the pid stays the same."""
+    """Steps and questions come in order, and the pid stays the same."""
     server = FakeServer()
     async with supervise(server, AWAKE, ASLEEP, sleep="vllm-level2") as supervisor:
         first = await use(supervisor, "a")
@@ -122,7 +122,7 @@ async def test_a_question_that_is_never_answered_right_is_a_failed_sleep(
 async def test_memory_that_is_not_freed_is_a_failed_sleep(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """It fails after its time, during which llamadoze measures the memory again."""
+    """The sleep fails after its time, during which llamadoze measures the memory again."""
     async with supervise(FakeServer(), AWAKE, Held(0, 30 * GIB)) as supervisor:
         await use(supervisor, "a")
         began = trio.current_time()
@@ -136,7 +136,7 @@ async def test_memory_that_is_not_freed_is_a_failed_sleep(
 async def test_memory_that_is_freed_a_little_later_is_good(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """A driver may need a moment to free it."""
+    """A driver may need a moment to free memory."""
     held = [AWAKE, AWAKE, AWAKE, ASLEEP]
     async with supervise(FakeServer(), *held) as supervisor:
         await use(supervisor, "a")
@@ -295,7 +295,7 @@ async def test_wakes_that_fail_count_and_sleeps_that_work_do_not_make_up_for_the
 async def test_an_idle_model_whose_sleep_is_switched_off_is_stopped(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Its memory is still wanted back."""
+    """The memory of an idle model is wanted back even if it cannot sleep."""
     async with supervise(FakeServer(SLEEPS_BADLY), sleepTtl=30) as supervisor:
         await fail_to_sleep(supervisor, 3)
         await use(supervisor, "a")
@@ -339,7 +339,7 @@ async def test_a_reading_of_memory_that_fails_once_is_taken_again(
 async def test_a_router_that_has_loaded_nothing_has_nothing_to_free(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Such a router sleeps already."""
+    """A router that has loaded nothing sleeps already."""
     server, small = FakeServer(), Held(60 << 20)
     async with supervise(server, small, sleep="llama.cpp-router") as supervisor:
         await use(supervisor, "a")
@@ -364,7 +364,7 @@ async def test_a_canary_that_is_switched_on_while_the_model_sleeps_begins_with_t
 async def test_a_model_that_could_say_something_and_does_not_after_its_wake_is_restarted(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines, words: int
 ) -> None:
-    """This is so even if there is no earlier token to compare with."""
+    """The model is restarted even if there is no earlier token to compare with."""
     server = FakeServer(words=[Token(failure="answered 500")] * words + [Token("four")])
     canary = "{canary: true}" if words == 2 else "{}"
     async with supervise(server, verify=canary) as supervisor:
@@ -381,7 +381,7 @@ async def test_a_model_that_could_say_something_and_does_not_after_its_wake_is_r
 async def test_optional_steps_together_leave_the_others_half_of_the_time(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Here two of them hang, and the sleep still succeeds."""
+    """Two optional steps hang here, and the sleep still succeeds."""
     steps = "[{endpoint: /x, optional: true}, {endpoint: /x, optional: true}, {endpoint: /s}]"
     keys = {"sleepMode": "enable", "sleepEndpoints": steps, "wakeEndpoints": "[{endpoint: /w}]"}
     server = FakeServer({"/x": ["hangs"]})
@@ -505,7 +505,7 @@ async def test_deaths_asleep_are_no_crashes_of_a_start(
 async def test_all_steps_together_have_one_limit(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """Here the second of four steps hangs."""
+    """The second of four steps hangs here, until the limit of all steps has passed."""
     server = FakeServer({"/collective_rpc": ["hangs"]})
     async with supervise(server, sleep="vllm-level2", cmdWakeTimeout=7) as supervisor:
         first = await use(supervisor, "a")
@@ -577,7 +577,7 @@ async def test_a_backoff_keeps_nobody_else_waiting(
 
 
 async def test_an_unload_ends_a_backoff(autojump_clock: MockClock, programs: FakePrograms) -> None:
-    """The operator knows of the failures."""
+    """The operator who unloads the model knows of the failures, so the next start need not wait."""
     text = two(model("fail 3"), B)
     contact = Contact(probe=FakeProbe({"a"}), call=FakeServer())
     async with open_supervisor(parse(text).config, contact) as supervisor:

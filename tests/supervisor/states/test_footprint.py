@@ -62,7 +62,7 @@ def test_what_could_not_be_seen_in_the_first_life_is_learned_in_a_later_one() ->
 
 
 def test_a_model_that_was_seen_to_use_no_gpu_uses_none_until_it_does() -> None:
-    """That is known, unlike a figure that nobody could see."""
+    """To use no GPU is knowledge, unlike a figure that nobody could see."""
     cpu = UNMEASURED.held_awake([0], 3).rested()
     assert cpu.gpus == ()
     assert cpu.held_awake([5], 3).gpus == (5,)
@@ -70,7 +70,7 @@ def test_a_model_that_was_seen_to_use_no_gpu_uses_none_until_it_does() -> None:
 
 
 def test_the_end_of_a_life_in_which_nothing_was_seen_teaches_nothing() -> None:
-    """Such a life does not count."""
+    """A life in which nothing was seen does not count."""
     for known in (UNMEASURED, GUESSED, LEARNED):
         assert known.rested() == known
 
@@ -92,7 +92,7 @@ def test_gpus_keep_their_order() -> None:
 
 
 def test_too_little_memory_raises_what_is_known_and_asks_for_all() -> None:
-    """It rises by a quarter, at least 256 MiB; without a GPU, the host's figure rises."""
+    """What is known rises by a quarter, at least 256 MiB; without a GPU, the host's rises."""
     raised = LEARNED.was_too_little()
     assert (raised.gpus, raised.host) == ((10 * GIB,), GIB)
     assert raised.is_short
@@ -121,7 +121,7 @@ amounts = st.lists(st.integers(0, 1 << 40), max_size=3)
 def test_no_look_makes_less_of_what_was_learned_and_no_life_much_less(
     looks: list[tuple[list[int] | None, int | None]],
 ) -> None:
-    """It does not matter in which order the looks come, awake and at rest."""
+    """This is so in whatever order the looks come, awake and at rest."""
     known = attrs.evolve(LEARNED, host=3)
     for gpus, host in looks:
         after = known.held_awake(gpus, host)

@@ -24,7 +24,7 @@ def test_the_last_gaps_are_remembered() -> None:
     [((), 10, False), ((1,), 10, True), ((1, 20), 10, True), ((1, 20, 20), 10, False)],
 )
 def test_mostly_is_at_least_half(known: tuple[float, ...], within: float, expected: bool) -> None:
-    """If nothing is known, the answer is no."""
+    """If no gaps are known, the answer is no."""
     assert Habits(known).mostly_within(within) is expected
 
 
@@ -43,12 +43,12 @@ def test_what_is_idle_for_longer_than_ever_is_wanted_later_and_later() -> None:
 
 
 def test_a_gap_that_is_nearly_over_makes_it_likelier() -> None:
-    """Only the rest of the gap is left."""
+    """Only the rest of the gap is left to wait."""
     hourly = Habits((3600.0,))
     assert hourly.likely_soon(3590) > hourly.likely_soon(10)
 
 
 @given(known=gaps, idle=st.floats(0, 1e9))
 def test_a_likelihood_is_one(known: list[float], idle: float) -> None:
-    """It is more than 0 and at most 1."""
+    """A likelihood is more than 0 and at most 1."""
     assert 0 < Habits(tuple(known)).likely_soon(idle) <= 1

@@ -46,7 +46,7 @@ plain = st.recursive(
 
 @pytest.mark.parametrize("learned", [WHOLE, NOTHING_LEARNED])
 def test_what_is_written_is_read_again(learned: Learned) -> None:
-    """It passes through the text of a file."""
+    """What was learned passes through the text of a file unchanged."""
     assert learned_in(json.loads(json.dumps(learned.as_data()))) == learned
 
 
@@ -62,7 +62,7 @@ def test_a_start_that_lacked_memory_is_forgotten() -> None:
     "nonsense", [None, 3, "x", [], [1], {"footprint": 3, "costs": [], "gaps": 1}]
 )
 def test_nonsense_teaches_nothing(nonsense: object) -> None:
-    """It does not matter what it is."""
+    """Data that is no record, whatever it is, leaves nothing learned."""
     assert learned_in(nonsense) == NOTHING_LEARNED
 
 
@@ -80,7 +80,7 @@ def test_what_is_wrong_in_a_part_leaves_the_rest() -> None:
 
 
 def test_no_more_is_read_than_would_be_kept() -> None:
-    """A file that somebody made long does not stay in memory."""
+    """An overlong file does not stay in memory."""
     data = {"gaps": list(range(1000)), "footprint": {"gpus": [1] * 1000}}
     found = learned_in(data)
     assert len(found.habits.gaps) == REMEMBERED

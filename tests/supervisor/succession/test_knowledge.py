@@ -96,7 +96,7 @@ def test_a_model_that_is_started_in_another_way_is_measured_anew(
 
 @pytest.mark.parametrize("key", ["ttl", "memory", "keep", "description"])
 def test_what_does_not_change_its_start_is_no_other_model(tmp_path: Path, key: str) -> None:
-    """For example, a guess may have been corrected."""
+    """For example, only the guess of its memory may have been corrected."""
     file = tmp_path / "learned.json"
     kept(file, a=SOME)
     values: dict[str, Any] = {"ttl": 5, "memory": {"gpu": 3}, "keep": True, "description": "x"}
@@ -139,7 +139,7 @@ def test_a_broken_file_is_no_reason_not_to_start(
 def test_a_file_that_cannot_be_read_is_no_reason_not_to_start(
     tmp_path: Path, log_lines: LogLines
 ) -> None:
-    """It may be a folder, a pipe without a writer, too large, or a loop of links."""
+    """The path may be a folder, a pipe without a writer, too large a file, or a loop of links."""
     folder, pipe, large, loop = (tmp_path / name for name in ("folder", "pipe", "large", "loop"))
     folder.mkdir()
     os.mkfifo(pipe)
@@ -154,7 +154,7 @@ def test_a_file_that_cannot_be_read_is_no_reason_not_to_start(
 
 
 def test_no_file_yet_is_nothing_to_speak_of(tmp_path: Path, log_lines: LogLines) -> None:
-    """The first daemon has none."""
+    """The first daemon has no file, so nothing is logged."""
     Knowledge(tmp_path / "learned.json")
     Knowledge(tmp_path / "no/such/folder/learned.json")
     assert events(log_lines) == []
@@ -180,7 +180,7 @@ def test_a_write_that_fails_is_told_once_and_ends_nothing(
 def test_the_models_of_longest_ago_are_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So the file does not grow forever."""
+    """Only a limited number of models is kept, so the file does not grow forever."""
     monkeypatch.setattr(module, "MOST_KEPT", 2)
     file = tmp_path / "learned.json"
     knowledge = Knowledge(file)

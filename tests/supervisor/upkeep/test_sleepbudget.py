@@ -75,7 +75,7 @@ async def use_in_turn(supervisor: Supervisor, names: str) -> None:
 async def test_at_most_so_many_models_sleep(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The model that was used longest ago is stopped."""
+    """If more fall asleep, the model that was used longest ago is stopped."""
     config = parse(configuration(maxSleepers=2)).config
     async with open_supervisor(config, Contact(probe=FakeProbe(), call=FakeCalls())) as supervisor:
         await use_in_turn(supervisor, "abcd")
@@ -152,7 +152,7 @@ child = subprocess.Popen([sys.executable, "-c", {holder!r}], stdin=subprocess.PI
 
 
 def test_a_process_that_cannot_be_measured_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has ended, or nobody may look at it; the rest still counts."""
+    """A process that has ended or may not be read counts as nothing; the rest still counts."""
 
     class Gone(psutil.Process):
         def memory_full_info(self) -> None:  # type: ignore[override]

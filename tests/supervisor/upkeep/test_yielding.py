@@ -49,7 +49,7 @@ GAME = Sight(programs=("game",))
     ],
 )
 def test_who_yields_is_awake_idle_and_not_pinned(keys: dict[str, Any], yields: bool) -> None:
-    """It has been idle for some seconds, so that a steady client does not wait each time."""
+    """A few idle seconds are required, so that a steady client does not wait each time."""
     one = Snapshot(model="a", **{**READY, **keys})
     assert who_yields([one], GAME, now=100.0) == (["a"] if yields else [])
 
@@ -82,7 +82,7 @@ def test_those_yield_to_strangers_that_are_on_their_gpu() -> None:
 def test_a_gpu_is_taken_and_given_back_by_half_a_gib(
     strangers: float, least: float, models: float, was_theirs: bool, is_theirs: bool
 ) -> None:
-    """So it does not go back and forth."""
+    """The margin keeps the GPU from going back and forth."""
     held = {"a": int(models * GIB)} if models else {}
     use = GpuUse(
         title="0",
@@ -137,7 +137,7 @@ async def test_idle_models_rest_while_a_program_runs(
     processes: FakeProcesses,
     log_lines: LogLines,
 ) -> None:
-    """They sleep or stop; what was awake comes back, and the log says why."""
+    """Idle models sleep or stop; what was awake comes back, and the log says why."""
     async with supervise(beside("serve a", rest="yieldTo: [game]")) as supervisor:
         for name in "ab":
             await supervisor.load(name)
@@ -243,7 +243,7 @@ async def test_nobody_looks_while_nothing_is_awake(
 async def test_idle_models_sleep_while_strangers_take_their_memory(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines, rule: str
 ) -> None:
-    """This is so under each rule; what a desktop held before does not count."""
+    """Models yield under each rule; what a desktop held before does not count."""
     text = beside("serve a", rest="yield: true")
     if rule == "memory":
         text = text.replace("{cmd", "{memory: {gpu: 10}, cmd")
@@ -271,7 +271,7 @@ async def test_idle_models_sleep_while_strangers_take_their_memory(
 
 
 async def test_a_moment_is_not_enough(autojump_clock: MockClock, programs: FakePrograms) -> None:
-    """What an ending process leaves for a moment moves no model; a silent driver does not either."""
+    """What an ending process leaves for a moment moves no model, and a silent driver moves none."""
     async with supervise(beside("serve a", rest="yield: true")) as supervisor:
         gpu = FakeGpu(supervisor, {"a": 20}, strangers=1)
         gpu.install()
@@ -289,7 +289,7 @@ async def test_a_moment_is_not_enough(autojump_clock: MockClock, programs: FakeP
 
 
 def test_the_least_that_strangers_held_is_theirs_for_good() -> None:
-    """If they never held less, it is what they held at the first look."""
+    """If strangers never held less, the least is what they held at the first look."""
     strangers = Strangers()
     least = []
     for used in (6, 3, 9):
@@ -319,7 +319,7 @@ def stub(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("name", ["a-game-with-a-long-name", "train-stub.py", "Deep Game.exe"])
 async def test_programs_are_known_by_their_names(tmp_path: Path, stub: str, name: str) -> None:
-    """It may be the kernel's name, which is cut, the command's, or the script's."""
+    """The name may be the kernel's, which is cut, the command's, or the script's."""
     script = tmp_path / "train-stub.py"
     script.write_text("import time\ntime.sleep(60)")
     assert await programs_now([name]) == ()
@@ -333,7 +333,7 @@ async def test_programs_are_known_by_their_names(tmp_path: Path, stub: str, name
 
 
 async def test_what_the_daemon_has_started_is_no_program(stub: str) -> None:
-    """It carries the token of its life."""
+    """A process with the token of a life does not count as a program."""
     with running(stub, "60", env={TOKEN: "owner.1"}) as process:
         with trio.fail_after(5):
             while name_of(process.pid) != Path(stub).name[:15]:
@@ -351,7 +351,7 @@ async def awake(text: str) -> AsyncIterator[Supervisor]:
 async def test_a_real_program_is_yielded_to(
     monkeypatch: pytest.MonkeyPatch, stub: str, tmp_path: Path
 ) -> None:
-    """What slept for the program comes back."""
+    """The model that slept for the program comes back when the program has ended."""
     for name, seconds in (("LOOKS_EVERY", 0.1), ("CALM_FOR", 0.3)):
         monkeypatch.setattr(f"supervisor.upkeep.yielding.{name}", seconds)
     monkeypatch.setattr("supervisor.upkeep.yielding.IDLE_FOR", 0.1)
