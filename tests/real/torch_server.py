@@ -38,7 +38,7 @@ class Sleeper:
         return self._awake != TAGS
 
     def sleep(self, level: int) -> None:
-        """Level 1 keeps the weights in host memory, level 2 drops them; a liar does neither."""
+        """Level 1 keeps the weights in host memory, level 2 drops them; a liar only claims to."""
         with self._timed("sleep"):
             if not self._lies and not self.is_sleeping:
                 self.engine.drop_cache()
