@@ -1,4 +1,4 @@
-"""A process that could not be ended holds its memory: nothing starts there until that changes."""
+"""What could not be ended holds its memory: no model starts there unless an operator allows it."""
 
 from __future__ import annotations
 
