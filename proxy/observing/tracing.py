@@ -44,6 +44,7 @@ STEPS = {
 }
 """The states that are spans of their own, and what these are called."""
 COMING_UP = ("queued", "starting", "waking")
+LOST = "Internal error; a request is missing in the traces"
 LOOKED_AT = 500  # of the newest steps; a swap has few
 LEAST_WAIT = 0.001  # seconds; a shorter wait has no span
 LAST_SPANS = 3.0  # seconds that the collector has at the daemon's end
@@ -97,6 +98,13 @@ class Tracing:
             origin: the server that is asked.
             headers: of the upstream request.
         """
+        try:
+            return self._begin_upstream(call, origin, headers)
+        except Exception:  # a bug here, or in the SDK, must not fail a request
+            log.exception(LOST)
+            return headers
+
+    def _begin_upstream(self, call: Call, origin: Origin, headers: list[Header]) -> list[Header]:
         request = self._begin(call)
         upstream = self._tracer.start_span(
             "upstream",
@@ -113,6 +121,12 @@ class Tracing:
 
     def finished(self, call: Call, answer: Answer, tokens: Tokens, now: float) -> None:
         """End the span of a request, and those of what it waited for."""
+        try:
+            self._end(call, answer, tokens, now)
+        except Exception:  # as above
+            log.exception(LOST)
+
+    def _end(self, call: Call, answer: Answer, tokens: Tokens, now: float) -> None:
         begun = self._begun.pop(call, None)
         request = begun.request if begun else self._begin(call)
         if request.is_recording():
