@@ -44,6 +44,8 @@ STAND_IN = f"""\
 while [ $# -gt 0 ]; do [ "$1" = --port ] && port=$2; shift; done
 exec {sys.executable} -I -S {STUB} --port "$port"
 """
+REFUSED = {"curl -s http://127.0.0.1:8080/api/tags"}
+"""What the page says gets an error."""
 PATIENCE = 300  # seconds; the tutorial takes a minute on two cores that have other work, too
 APART = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 """Namespaces of the network and of processes: all that a page starts ends with its script."""
@@ -76,6 +78,7 @@ def sandbox(folder: Path) -> dict[str, str]:
     for models in (clone / "models", home / "models"):
         models.mkdir()
         write_model(models / "tiny.gguf", name="tiny", seed=1)
+    (home / ".curlrc").write_text("fail\n")  # an answer with an error's status is a failure
     make_certificate(clone)
     (clone / "config.yaml").write_text(CONFIG)
     (clone / "trace.csv").write_text(trace_of(CONFIG))
@@ -133,8 +136,9 @@ def test_the_commands_of_a_page_do_what_the_page_says(page: str, tmp_path: Path)
     told = re.findall(r"^@@ (\d+) (\d+)$", done.stdout, re.MULTILINE)
     run = run_here(page)
     assert [int(line) for line, _ in told] == [step.line for step in run], done.stdout + done.stderr
-    failed = [step.text for step, (_, status) in zip(run, told, strict=True) if status != "0"]
-    assert failed == [], done.stdout + done.stderr
+    failed = {step.text for step, (_, status) in zip(run, told, strict=True) if status != "0"}
+    refused = {step.text for step in run} & REFUSED
+    assert failed == refused, done.stdout + done.stderr
 
 
 @pytest.mark.deploy
