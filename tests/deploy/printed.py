@@ -64,6 +64,7 @@ NOT_RUN = {
     INSTALLS: "`make test-release` installs",
     r"make |promtool ": "a target of its own, see test_prometheus",
     r"docker |podman |nerdctl |buildah ": "needs an engine",
+    r"curl \S* \S*/upstream/gemma3-4b/": "needs Ollama",
     r"ollama |python -m tests|\.venv/bin/": "needs Ollama, or takes minutes",
     r"llamadoze simulate --config plan/": "needs the plan, which takes minutes to make",
     r"git |sha256sum |PIP_CONSTRAINT|cd llamadoze-": "publishes a release",

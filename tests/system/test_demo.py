@@ -157,6 +157,8 @@ def test_the_last_line_compares_a_start_with_a_wake(tmp_path: Path) -> None:
     knowledge.keep(a, Learned(costs=Costs(start=2.0, wake=0.02)))
     knowledge.write()
     assert told_by(file, tmp_path) == "A start of a model took 2.5s, and a wake took 0.020s.\n"
+    file.unlink()
+    assert told_by(file, tmp_path) == ""
 
 
 def test_a_second_start_uses_what_the_first_wrote(folder: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -150,6 +151,41 @@ def test_a_wake_is_told_and_a_request_without_a_wait_has_none(tmp_path: Path) ->
     assert steps == [["start a"], ["sleep a", "start b"], ["sleep b", "wake a"]]
 
 
+def test_a_request_to_a_peer_has_no_wait(tmp_path: Path) -> None:
+    """Its server is asked at once; what it waits for there is the peer's to tell."""
+    for name in ("far", "near"):
+        (tmp_path / name).mkdir()
+    with (
+        started("--config", write(tmp_path / "far", models={"a": stub()})) as far,
+        collecting() as collector,
+    ):
+        peers = {"far": {"proxy": f"http://127.0.0.1:{far.port}", "models": ["a"]}}
+        file = write(tmp_path / "near", models={}, peers=peers)
+        with started("--config", file, env=collector.env) as daemon:
+            ask(daemon, "a")
+            request = collector.one(CHAT)
+    assert collector.inside(request) == ["upstream"]
+
+
+def test_a_trace_state_in_several_lines_goes_on_whole(tmp_path: Path) -> None:
+    """W3C Trace Context, 3.3.1: they are one list."""
+    with (
+        collecting() as collector,
+        started("--config", write(tmp_path, models={"a": stub()}), env=collector.env) as daemon,
+        closing(HTTPConnection("127.0.0.1", daemon.port, timeout=30)) as client,
+    ):
+        body = b'{"model": "a"}'
+        client.putrequest("POST", "/v1/chat/completions")
+        for name, value in (
+            *(("traceparent", SAMPLED), ("tracestate", "a=1"), ("tracestate", "b=2")),
+            *(("content-type", "application/json"), ("content-length", str(len(body)))),
+        ):
+            client.putheader(name, value)
+        client.endheaders(body)
+        echoed = json.loads(client.getresponse().read())["headers"]
+    assert [one for one in echoed if one.startswith("tracestate")] == ["tracestate: a=1,b=2"]
+
+
 def test_a_failure_and_a_client_that_leaves_are_told(tmp_path: Path) -> None:
     """None of the three requests has reached a model server."""
     models = {"bad": stub("--exit", "3"), "slow": stub("--ready-after", "20")}
@@ -234,3 +270,11 @@ def test_what_the_environment_forbids_is_not_done(
     assert not collector.spans
     assert daemon.said("Requests are not traced") == bool(words)
     assert daemon.said(words)
+
+
+def test_settings_that_the_sdk_refuses_end_no_daemon(tmp_path: Path) -> None:
+    """Models are served without traces."""
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_BSP_SCHEDULE_DELAY": "0"}
+    with started("--config", write(tmp_path, models={"a": stub()}), env=env) as daemon:
+        assert daemon.chat("a")[0] == 200
+    assert daemon.said("Requests are not traced: OpenTelemetry does not begin: schedule_delay")

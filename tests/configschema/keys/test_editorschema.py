@@ -80,6 +80,7 @@ def test_defaults_are_those_of_the_classes() -> None:
         ({"models": {"m": {"cmd": "x", "cmdWake": "y"}}}, "models.m"),
         ({"performance": {"every": "soon"}}, "performance"),
         ({"performance": {"every": "5"}}, "performance"),
+        ({"performance": {"every": "5.1.s"}}, "performance"),
         ({"macros": {"a b": 1}}, "macros"),
         ({"macros": {"a": [1]}}, "macros.a"),
         (
@@ -96,6 +97,9 @@ def test_what_the_daemon_refuses_of_one_key_does_not_fit(data: object, path: str
 
 def test_macros_may_stand_for_numbers() -> None:
     """An editor that underlines valid macros would be switched off."""
+    every = {"macros": {"T": "6s"}, "performance": {"every": "${T}"}}
+    assert faults(every) == []
+    assert parse(yaml.safe_dump(every)).config.performance.every == "6s"
     model = {"cmd": "x", "ttl": "${T}", "unlisted": "${U}", "capabilities": {"context": "${C}"}}
     assert faults({"models": {"m": model}, "startPort": "${env.P}"}) == []
 
@@ -105,7 +109,9 @@ def test_keys_of_other_programs_do_not_disturb() -> None:
     assert faults({"x-anchors": {"a": 1}, "models": {"m": {"recommended_use": "x"}}}) == []
 
 
-@pytest.mark.parametrize("every", ["5s", "1m30s", "1.5h", "60000ms", "1h30m10s"])
+@pytest.mark.parametrize(
+    "every", ["5s", "1m30s", "1.5h", "60000ms", "1h30m10s", "9.s", "+9s", "0", "9000000μs"]
+)
 def test_times_fit_as_the_daemon_reads_them(every: str) -> None:
     """The schema accepts times in Go's notation."""
     assert faults({"performance": {"every": every}}) == []
