@@ -6,10 +6,9 @@ commands. The daemon's modules are imported only when they are needed.
 
 from __future__ import annotations
 
-import difflib
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +67,7 @@ class Commands(click.Group):
 def _meant_by(name: str, known: Mapping[str, click.Command]) -> str:
     if Path(name).is_file():
         return f"; did you mean 'llamadoze serve --config {name}'?"
-    near = difflib.get_close_matches(name, known, 1, LIKENESS)
-    meant = SYNONYMS.get(name) or next(iter(near), "")
+    meant = SYNONYMS.get(name) or _nearest(name, known, LIKENESS)
     return f"; did you mean '{meant}'?" if meant else "; 'llamadoze --help' lists them"
 
 
@@ -160,8 +158,14 @@ def _is(option: str, word: str) -> bool:
 def _option_meant(name: str, error: click.NoSuchOption) -> str:
     known = [one for each in (error.ctx.command.params if error.ctx else ()) for one in each.opts]
     meant = f"--{MEANT.get(name.lstrip('-'), '')}"
-    near = [meant] if meant in known else difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {near[0]}?" if near else ""
+    near = meant if meant in known else _nearest(name, known)
+    return f"; did you mean {near}?" if near else ""
+
+
+def _nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    from configschema.text.likeness import nearest  # only for errors
+
+    return nearest(name, known, likeness)
 
 
 def _say_problems(error: Exception) -> bool:

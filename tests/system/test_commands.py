@@ -334,6 +334,7 @@ def test_a_daemon_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
         ("serve --confg x", "llamadoze serve: --confg: unknown option; did you mean --config?"),
         ("ps --server x", "llamadoze ps: --server: unknown option; did you mean --url?"),
         ("pss", "llamadoze: pss: unknown command; did you mean 'ps'?"),
+        ("sp", "llamadoze: sp: unknown command; did you mean 'ps'?"),
         ("start", "llamadoze: start: unknown command; did you mean 'serve'?"),
         ("ls", "llamadoze: ls: unknown command; did you mean 'ps --all'?"),
         ("xyzzy", "llamadoze: xyzzy: unknown command; 'llamadoze --help' lists them"),
