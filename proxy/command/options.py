@@ -20,11 +20,6 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Decorator = Callable[[Decorated], Decorated]
 
 
-def option(*names: str, **more: Any) -> Decorator[Any]:  # noqa: ANN401 -- as click.option
-    """Return an option, as click.option does."""
-    return click.option(*names, **more)
-
-
 def _all(*options: Decorator[Any]) -> Decorator[Any]:
     def decorate(command: Any) -> Any:  # noqa: ANN401 -- as click's own
         for one in reversed(options):
