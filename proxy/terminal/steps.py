@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from proxy.terminal.asking import Daemon, Refused, in_path
+from proxy.terminal.asking import Daemon, in_path
 from proxy.terminal.tables import STOPPED, WORDS, Row, console, ready_in
 from proxy.terminal.words import span
 
@@ -52,7 +52,11 @@ def pin(daemon: Daemon, model: str, seconds: float, holder: str, reason: str) ->
 
 
 def unpin(daemon: Daemon, model: str) -> list[Row]:
-    """End all leases of a model, and return them."""
+    """End all leases of a model, and return them.
+
+    Raises:
+        Refused: there is no such model.
+    """
     name = id_of(daemon, model)
     leases = daemon.told("/api/leases", "leases")["leases"]
     found = [one for one in leases if one["model"] == name]
@@ -95,9 +99,11 @@ def narrated(daemon: Daemon, model: str) -> Iterator[Callable[[], None]]:
     with screen.status(model) as status:
 
         def look() -> None:
-            name = id_of(daemon, model)
+            # If the daemon cannot be reached, the block itself fails and reports that.
+            name = model
+            with contextlib.suppress(Exception):
+                name = id_of(daemon, model)
             while not over.wait(BETWEEN_LOOKS):
-                # If the daemon cannot be reached, the block itself fails and reports that.
                 with contextlib.suppress(Exception):
                     status.update(said(model, name, daemon.status()))
 
@@ -116,11 +122,10 @@ def narrated(daemon: Daemon, model: str) -> Iterator[Callable[[], None]]:
 def id_of(daemon: Daemon, model: str) -> str:
     """Return the id of a model, given any of its names.
 
-    Return the name itself if no model of the configuration has it.
+    Raises:
+        Refused: no model of the configuration has this name.
     """
-    with contextlib.suppress(Refused):
-        return str(daemon.told(f"/api/config/models/{in_path(model)}", "model")["model"])
-    return model
+    return str(daemon.told(f"/api/config/models/{in_path(model)}", "model")["model"])
 
 
 def said(model: str, name: str, told: Row) -> str:

@@ -96,6 +96,22 @@ def test_a_step_is_taken_and_said(
         asked(folder, "load", "chat")
 
 
+@pytest.mark.parametrize(
+    "words", ["load", "wake", "sleep", "unload", "pin", "unpin", "run", "logs", "logs -f", "ps"]
+)
+@pytest.mark.parametrize(
+    ("name", "meant"), [("chta", "did you mean 'chat'?"), ("kode", "did you mean 'code'?")]
+)
+def test_an_unknown_model_is_told_what_may_be_meant(
+    daemon: Process, folder: Path, words: str, name: str, meant: str
+) -> None:
+    """By every command that takes a model."""
+    result = asked(folder, *words.split(), name, *["hello"][: words == "run"])
+    what = "log" if words.startswith("logs") else "model"
+    said = f"llamadoze: no {what} is called '{name}'; {meant}\n"
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", said)
+
+
 def test_every_command_prints_json(daemon: Process, folder: Path) -> None:
     """For programs."""
     (folder / "trace.csv").write_text("1,chat\n2,code\n")
