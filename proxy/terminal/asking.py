@@ -126,7 +126,7 @@ class Daemon:
     def lines(self, path: str, method: str = "GET", body: object = None) -> Iterator[bytes]:
         """Yield an answer's lines as they arrive, until it ends. Raises as `ask` does."""
         with self.opened(path, method, body, None) as response, _named(self._cut):
-            yield from response
+            yield from _lines_of(response)
 
     @contextmanager
     def opened(
@@ -233,6 +233,16 @@ class Daemon:
         if response.status == 401:
             said = f"{said}. Set LLAMADOZE_API_KEY to a valid key"
         return Refused(str(said), response.status)
+
+
+def _lines_of(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Yield the lines. Unlike iteration over a response, `read1` tells a break from an end."""
+    rest = b""
+    while piece := response.read1():
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
 
 
 def _parts(url: str) -> SplitResult:

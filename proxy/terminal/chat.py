@@ -47,6 +47,7 @@ class Chat:
 
         Raises:
             Refused: the request is refused, or its model fails.
+            CannotRun: the answer broke off.
         """
         self._said.append({"role": "user", "content": text})
         answer = ""
@@ -56,10 +57,16 @@ class Chat:
                     answer += piece
                     _write(piece)
         finally:
-            if answer:
-                self._said.append({"role": "assistant", "content": answer})
-            else:
-                self._said.pop()
+            self._keep(answer)
+        if not answer:
+            _write("\n")
+
+    def _keep(self, answer: str) -> None:
+        """Keep an answer, or the first part of one, and end its last line."""
+        if not answer:
+            self._said.pop()
+            return
+        self._said.append({"role": "assistant", "content": answer})
         if not answer.endswith("\n"):
             _write("\n")
 
@@ -68,11 +75,19 @@ class Chat:
 
         Raises:
             Refused: the request is refused, or its model fails.
+            CannotRun: the answer broke off.
         """
         self._said.append({"role": "user", "content": text})
         with narrated(self.daemon, self.model):
             body = self._body(stream=False)
-            return self.daemon.ask("/v1/chat/completions", "POST", body, limit=None)
+            found = self.daemon.ask("/v1/chat/completions", "POST", body, limit=None)
+        if not isinstance(found, dict):  # the model server ended, and its answer had no length
+            raise self._broken()
+        return found
+
+    def _broken(self) -> CannotRun:
+        why = f"'llamadoze logs {self.model}' may say why"
+        return CannotRun(f"the answer broke off before its end; {why}")
 
     def clear(self) -> None:
         """Forget the conversation so far."""
@@ -87,8 +102,10 @@ class Chat:
         is_thinking = False
         body = self._body(stream=True)
         for line in self.daemon.lines("/v1/chat/completions", "POST", body):
-            if not line.startswith(DATA) or (data := line.removeprefix(DATA).strip()) == DONE:
+            if not line.startswith(DATA):
                 continue
+            if (data := line.removeprefix(DATA).strip()) == DONE:
+                return
             thought, words = _delta(data)
             if thought and sys.stdout.isatty():
                 begun()
@@ -98,6 +115,7 @@ class Chat:
                 begun()
                 yield f"\n\n{words}" if is_thinking else words
                 is_thinking = False
+        raise self._broken()
 
 
 def converse(chat: Chat) -> None:

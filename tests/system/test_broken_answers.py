@@ -29,14 +29,14 @@ def daemon(tmp_path: Path) -> Iterator[Process]:
 
 
 @contextmanager
-def begun(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+def begun(folder: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     """Begin a command of the same user."""
     process = subprocess.Popen(
         [LLAMADOZE, *words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        bufsize=0,
         env={**os.environ, **home(folder)},
     )
     try:
@@ -58,12 +58,13 @@ def test_the_end_of_the_daemon_is_told_to_a_command_that_waits(
         said = command.communicate(timeout=20)
     url = f"http://127.0.0.1:{daemon.port}"
     line = f"llamadoze: {url} closed the connection before it answered; {ENDED}\n"
-    assert (command.returncode, *said) == (3, "", line)
+    assert (command.returncode, *said) == (3, b"", line.encode())
 
 
 @contextmanager
-def answering(answer: bytes) -> Iterator[str]:
-    """Serve the beginning of an answer to everybody, then close; yield the address."""
+def answering(*answers: bytes) -> Iterator[str]:
+    """Serve these bytes, one after the other and the last to the rest; yield the address."""
+    left = list(answers)
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
 
         def serve() -> None:
@@ -74,7 +75,7 @@ def answering(answer: bytes) -> Iterator[str]:
                     return
                 with closing(connection):
                     connection.recv(65536)
-                    connection.sendall(answer)
+                    connection.sendall(left.pop(0) if len(left) > 1 else left[0])
 
         threading.Thread(target=serve, daemon=True).start()
         yield f"127.0.0.1:{listener.getsockname()[1]}"
@@ -82,7 +83,7 @@ def answering(answer: bytes) -> Iterator[str]:
 
 
 CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{"
-CUT_CHUNK = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+CUT_CHUNK = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello\n\r\n"
 
 
 @pytest.mark.parametrize("answer", [CUT, CUT_CHUNK], ids=["length", "chunks"])
@@ -103,3 +104,58 @@ def test_a_log_that_is_followed_ends_with_the_daemon() -> None:
         result = run("logs", "-f", "--url", url)
     line = f"llamadoze: {url} closed the connection before it answered; {ENDED}\n"
     assert (result.returncode, result.stdout, result.stderr) == (3, "", line)
+
+
+def ended_by(daemon: Process, how: str) -> None:
+    """End a model in the middle of its answer, or the whole daemon."""
+    if how == "unload":
+        daemon.ask("POST", "/api/models/unload/code")
+    elif how == "kill":
+        os.kill(daemon.running()["code"]["pid"], signal.SIGKILL)
+    else:
+        daemon.end(signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "line"),
+    [
+        ("unload", 1, "the answer broke off before its end; 'llamadoze logs code' may say why"),
+        ("kill", 1, "the answer broke off before its end; 'llamadoze logs code' may say why"),
+        ("daemon", 3, f"the answer of {{url}} broke off; {ENDED}"),
+    ],
+)
+def test_a_streamed_answer_that_breaks_off_is_told(
+    daemon: Process, tmp_path: Path, how: str, status: int, line: str
+) -> None:
+    """After what has arrived of it, on a line of its own."""
+    with begun(tmp_path, "run", "code", "hello") as command:
+        assert command.stdout is not None
+        first = command.stdout.read(3)
+        ended_by(daemon, how)
+        rest, said = command.communicate(timeout=20)
+    assert (first + rest)[-1:] == b"\n"
+    assert b"- two" not in rest
+    line = line.format(url=f"http://127.0.0.1:{daemon.port}")
+    assert (command.returncode, said.decode()) == (status, f"llamadoze: {line}\n")
+
+
+WHOLE = b'data: {"choices": [{"delta": {"content": "Yes"}}]}\n\ndata: [DONE]\n\n'
+HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+STATUS = b'{"models": [], "paused": false}'
+
+
+@pytest.mark.parametrize(
+    ("body", "words", "status"),
+    [
+        (WHOLE, "", 0),
+        (WHOLE.partition(b"data: [")[0], "", 1),
+        (b"", "", 1),
+        (b'data: {"error": {"message": "gone"}}\n\n', "", 1),
+        (b'{"choices": []}', "--json", 0),
+        (b'{"choices": [', "--json", 1),
+    ],
+)
+def test_an_answer_is_whole_if_it_says_so(body: bytes, words: str, status: int) -> None:
+    """A model server that ends closes the connection, too."""
+    with answering(HEAD + STATUS, HEAD + body) as url:
+        assert run("run", "m", "hello", "--url", url, *words.split()).returncode == status
