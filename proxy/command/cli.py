@@ -146,7 +146,8 @@ def _say_usage(error: click.UsageError, words: Sequence[str]) -> int:
         name = name.partition("=")[0]
         text = f"{name}: unknown option{_option_meant(name, error)}"
     where = error.ctx.command_path if error.ctx else "llamadoze"
-    complain(f"{where}: {text[:1].lower()}{text[1:]}", f"Try '{where} --help'.")
+    first = text[:1] if text[:2].isupper() else text[:1].lower()  # HTTPS stays so
+    complain(f"{where}: {first}{text[1:]}", f"Try '{where} --help'.")
     return WRONG
 
 

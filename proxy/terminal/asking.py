@@ -160,15 +160,8 @@ class Daemon:
         if self.url.startswith(UNIX):
             path = self.url.removeprefix(UNIX).removeprefix("//")
             return _UnixConnection(path, CONNECTING), ""
-        try:
-            parts = _parts(self.url)
-            host, port = parts.hostname or "", parts.port
-        except ValueError:
-            host, port = "", None
-        if not host or parts.scheme not in ("http", "https"):
-            raise CannotRun(
-                f"--url {self.url}: expected http://HOST:PORT, https://... or unix:PATH"
-            )
+        parts = _parts(self.url)
+        host, port = parts.hostname or "", parts.port
         prefix = parts.path.rstrip("/").removesuffix("/v1").removesuffix("/ui")
         if parts.scheme == "http":
             return http.client.HTTPConnection(host, port, timeout=CONNECTING), prefix
@@ -247,6 +240,17 @@ def _lines_of(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 def _parts(url: str) -> SplitResult:
     return urlsplit(url if "://" in url else f"http://{url}")
+
+
+def is_address(url: str) -> bool:
+    """Whether a text is the address of a daemon, in one of the forms that `Daemon` knows."""
+    if url.startswith(UNIX):
+        return bool(url.removeprefix(UNIX).removeprefix("//"))
+    try:
+        parts = _parts(url)
+        return bool(parts.hostname) and parts.port != 0 and parts.scheme in ("http", "https")
+    except ValueError:
+        return False
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from tests.proxy.daemon import stub
 from tests.system.daemon import LLAMADOZE, Process, run, started, wait_for, write
 
 KEY = "sk-of-an-operator"
+EXPECTED = "expected http://HOST:PORT, https://... or unix:PATH"
+TO_LISTEN = "expected HOST:PORT, such as 127.0.0.1:8080, or unix:PATH"
 
 
 @pytest.fixture(scope="module")
@@ -353,6 +355,13 @@ def test_a_daemon_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
         ("sp", "llamadoze: sp: unknown command; did you mean 'ps'?"),
         ("start", "llamadoze: start: unknown command; did you mean 'serve'?"),
         ("ls", "llamadoze: ls: unknown command; did you mean 'ps --all'?"),
+        ("ps --url ftp://x", f"llamadoze ps: --url ftp://x: {EXPECTED}"),
+        ("load x --url http://", f"llamadoze load: --url http://: {EXPECTED}"),
+        ("ps --url http://x:port", f"llamadoze ps: --url http://x:port: {EXPECTED}"),
+        ("ps --url unix:", f"llamadoze ps: --url unix:: {EXPECTED}"),
+        ("serve --config x --listen 80", f"llamadoze serve: --listen 80: {TO_LISTEN}"),
+        ("demo --listen x:y", f"llamadoze demo: --listen x:y: {TO_LISTEN}"),
+        ("--config none.yaml --listen 80", f"llamadoze: --listen 80: {TO_LISTEN}"),
         ("xyzzy", "llamadoze: xyzzy: unknown command; 'llamadoze --help' lists them"),
         ("unload", "llamadoze unload: nothing to unload: give either a MODEL or --all"),
     ],
@@ -360,6 +369,21 @@ def test_a_daemon_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
 def test_a_wrong_command_line_is_told_what_may_be_meant(words: str, line: str) -> None:
     """With exit status 2."""
     result = run(*words.split())
+    assert (result.returncode, result.stderr.splitlines()[0]) == (2, line)
+
+
+def test_a_malformed_variable_is_told_as_an_option_is(tmp_path: Path) -> None:
+    """With the name of the variable."""
+    result = asked(tmp_path, "ps", LLAMADOZE_URL="localhost:x")
+    line = f"llamadoze ps: LLAMADOZE_URL localhost:x: {EXPECTED}"
+    assert (result.returncode, result.stderr.splitlines()[0]) == (2, line)
+
+
+def test_half_of_a_certificate_is_a_wrong_command_line(tmp_path: Path) -> None:
+    """As another wrong option."""
+    file = write(tmp_path, models={"a": stub()})
+    result = run("serve", "--config", file, "--tls-key-file", "key.pem")
+    line = "llamadoze serve: HTTPS needs both --tls-cert-file and --tls-key-file"
     assert (result.returncode, result.stderr.splitlines()[0]) == (2, line)
 
 
