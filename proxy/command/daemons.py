@@ -29,10 +29,12 @@ def asking(command: Command) -> Command:
         **more: Any,  # noqa: ANN401 -- click's
     ) -> Any:  # noqa: ANN401 -- click's
         from proxy.terminal.finding import find
+        from proxy.terminal.interrupts import tidied
 
         with refusing_malformed():
             found = find(**meant({"url": url, "state_dir": state_dir, "config": config}))
-        return command(found, **more)
+        with tidied():
+            return command(found, **more)
 
     return connecting(with_daemon)  # type: ignore[no-any-return] # click's decorators are not typed
 

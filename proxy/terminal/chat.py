@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 
 from proxy.lifecycle.startup import CannotRun
+from proxy.terminal import interrupts
 from proxy.terminal.asking import Daemon
 from proxy.terminal.steps import narrated
 from proxy.terminal.tables import console
@@ -21,7 +22,7 @@ from proxy.terminal.tables import console
 DATA = b"data:"
 DONE = b"[DONE]"
 PROMPT = ">>> "
-HELP = 'Ctrl-D ends the chat; /clear clears it; """ begins and ends a text of several lines'
+HELP = 'Ctrl-C ends an answer, Ctrl-D the chat; /clear clears it; """ begins and ends several lines'
 QUOTES = '"""'
 
 
@@ -119,7 +120,7 @@ class Chat:
 
 
 def converse(chat: Chat) -> None:
-    """Let the user chat until Ctrl-D."""
+    """Let the user chat until Ctrl-D, or Ctrl-C at the prompt."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 -- input() then uses it to edit lines
     console(errors=True).print(HELP, style="dim")
@@ -129,6 +130,9 @@ def converse(chat: Chat) -> None:
         except EOFError:
             _write("\n")
             return
+        except KeyboardInterrupt:
+            _write("\n")
+            raise
         if text.strip() == "/clear":
             chat.clear()
         elif text.strip():
@@ -141,6 +145,7 @@ def _answered(chat: Chat, text: str) -> None:
         chat.say(text)
     except KeyboardInterrupt:
         _write("\n")
+        interrupts.listen()
     except CannotRun as error:
         console(errors=True).print(str(error), style="red")
 
