@@ -18,7 +18,7 @@ from click.core import ParameterSource
 from proxy.command import acting, checking, looking, serving, shells
 from proxy.command.options import configured, examples
 from proxy.command.options import serving as serving_options
-from proxy.command.printing import as_warnings, complain
+from proxy.command.printing import as_warnings, complain, quiet_if_unread
 from proxy.lifecycle.startup import CannotRun, refuse_strangers
 
 WRONG = 2  # exit status of a command line that is wrong
@@ -62,6 +62,16 @@ class Commands(click.Group):
                 f"{name}: unknown command{_meant_by(name, self.commands)}", context
             )
         return super().resolve_command(context, arguments)
+
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:  # noqa: ANN401 -- click's
+        """Read the command line. ``--help`` prints here."""
+        with quiet_if_unread():
+            return super().make_context(*arguments, **more)
+
+    def invoke(self, context: click.Context) -> Any:  # noqa: ANN401 -- click's
+        """Run the command, and end quietly if the reader of the output has gone."""
+        with quiet_if_unread():
+            return super().invoke(context)
 
 
 def _meant_by(name: str, known: Mapping[str, click.Command]) -> str:

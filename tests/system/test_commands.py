@@ -284,6 +284,38 @@ def test_logs_are_shown_and_followed(daemon: Process, folder: Path) -> None:
             following.stdout.close()
 
 
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        *((words, 0) for words in ("ps --all", "ps --all --json", "top --once", "status", "logs")),
+        *((words, 0) for words in ("logs -f", "run code hi", "load chat", "--help", "ps --help")),
+        *((words, 0) for words in ("version", "schema", "completion bash", "check config.yaml")),
+        ("check bad.yaml", 1),
+        ("load nobody", 1),
+        ("pss", 2),
+    ],
+)
+def test_a_reader_that_has_gone_is_no_fault(
+    daemon: Process, folder: Path, words: str, status: int
+) -> None:
+    """The status says what the command has done, as far as it got."""
+    (folder / "bad.yaml").write_text("maxWait: soon\n")
+    ours, theirs = os.pipe()
+    os.close(ours)
+    result = subprocess.run(
+        [LLAMADOZE, *words.split()],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **home(folder)},
+        cwd=folder,
+        timeout=20,
+        check=False,
+    )
+    os.close(theirs)
+    assert (result.returncode, bool(result.stderr)) == (status, words in ("load nobody", "pss"))
+
+
 def test_a_reload_says_what_has_changed(daemon: Process, folder: Path) -> None:
     """Before and after; a file with a fault is told of, and changes nothing."""
     file = folder / "config.yaml"
