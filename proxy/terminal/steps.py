@@ -17,15 +17,16 @@ from proxy.terminal.words import span
 
 BETWEEN_LOOKS = 0.3  # seconds
 UP = ("load", "wake")
+FAILED = "failed"
 HOLDER = "llamadoze pin"
 
 
 def step(daemon: Daemon, name: str, model: str) -> Row:
-    """Load, wake, put to sleep or unload a model, and return its state after that.
+    """Load or wake a model, or put it to sleep, and return its state after that.
 
     Args:
         daemon: the daemon.
-        name: the step: load, wake, sleep or unload.
+        name: the step: load, wake or sleep.
         model: the model's id or another name of it.
 
     Raises:
@@ -34,13 +35,33 @@ def step(daemon: Daemon, name: str, model: str) -> Row:
     if name in UP:
         say_of_pause(daemon)
     with narrated(daemon, model):
-        found = daemon.ask(f"/api/models/{name}/{in_path(model)}", "POST", limit=None)
-    return found if isinstance(found, dict) else {"model": model, "state": "stopped"}
+        path = f"/api/models/{name}/{in_path(model)}"
+        return daemon.told(path, "state", method="POST", limit=None)
 
 
-def unload_all(daemon: Daemon) -> None:
-    """Stop all models."""
+def unload(daemon: Daemon, model: str) -> Row:
+    """Stop a model, and return its state after that."""
+    with narrated(daemon, model):
+        daemon.ask(f"/api/models/unload/{in_path(model)}", "POST", limit=None)
+    found = (one for one in _failed(daemon) if model in (one["id"], *one["aliases"]))
+    return _ended(model, next(found, None))
+
+
+def unload_all(daemon: Daemon) -> list[Row]:
+    """Stop all models, and return the states of those that are not stopped after that."""
     daemon.ask("/api/models/unload", "POST", limit=None)
+    return [_ended(one["id"], one) for one in _failed(daemon)]
+
+
+def _failed(daemon: Daemon) -> list[Row]:
+    """Return the models that have failed: an end that fails, or an earlier start, stays so."""
+    return [one for one in daemon.status()["models"] if one["state"] == FAILED]
+
+
+def _ended(model: str, failed: Row | None) -> Row:
+    if failed is None:
+        return {"model": model, "state": STOPPED}
+    return {"model": model, "state": FAILED, "failure": failed["failure"]}
 
 
 def pin(daemon: Daemon, model: str, seconds: float, holder: str, reason: str) -> Row:

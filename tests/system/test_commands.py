@@ -160,6 +160,37 @@ def test_why_a_model_has_failed_is_below_the_table(tmp_path: Path) -> None:
         assert "see 'llamadoze logs bad'" in shown
 
 
+def test_a_model_that_could_not_be_ended_is_not_said_to_be_stopped(tmp_path: Path) -> None:
+    """The second unload gives up what is left of it; the model has failed then."""
+    port = free_port(1)
+    elsewhere = {"cmd": "true", "detached": True, "cmdStop": "false", "unloadTimeout": 1}
+    models = {
+        "a": {**elsewhere, "proxy": f"http://127.0.0.1:{port}", "aliases": ["x"]},
+        "b": stub(),
+    }
+    why = f"a server that answers at http://127.0.0.1:{port} could not be ended: it was asked to"
+    with (
+        subprocess.Popen(shlex.split(stub_command("--port", str(port)))) as server,
+        started("--config", write(tmp_path, models=models), env=home(tmp_path)),
+    ):
+        asked(tmp_path, "load", "a")
+        first = asked(tmp_path, "unload", "x")
+        assert (first.returncode, first.stdout) == (1, "")
+        second = asked(tmp_path, "unload", "x")
+        assert (second.returncode, second.stderr) == (0, "")
+        assert second.stdout.startswith(f"x: failed: {why}")
+        told = json.loads(asked(tmp_path, "unload", "a", "--json").stdout)
+        assert (told["state"], told["failure"][: len(why)]) == ("failed", why)
+        lines = asked(tmp_path, "unload", "--all").stdout.splitlines()
+        assert (lines[0][: len(why) + 11], lines[1:]) == (
+            f"a: failed: {why}",
+            ["all other models: stopped"],
+        )
+        told = json.loads(asked(tmp_path, "unload", "--all", "--json").stdout)
+        assert [one["model"] for one in told["failed"]] == ["a"]
+        server.kill()
+
+
 @pytest.mark.parametrize("words", ["ps", "top --once", "status", "unpin x", "reload", "load x"])
 def test_what_is_not_llamadoze_is_told_in_a_line(words: str) -> None:
     """Whatever answers at an address."""
