@@ -19,7 +19,7 @@ import attrs
 import pytest
 
 from tests.proxy.daemon import stub
-from tests.system.daemon import LLAMADOZE, Process, started, write
+from tests.system.daemon import LLAMADOZE, Process, started, wait_for, write
 from tests.system.test_commands import home
 
 CTRL_C = b"\x03"
@@ -55,6 +55,11 @@ class Terminal:
         while self.seen.count(words) < count:
             assert select.select([self.screen], [], [], 20)[0], self.seen
             self.seen += os.read(self.screen, 65536)
+
+    def until_it_waits(self) -> None:
+        """Wait until the command does: a signal just before a wait for a key is noticed late."""
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S")
 
     def press(self, keys: bytes) -> None:
         os.write(self.screen, keys)
@@ -133,6 +138,7 @@ def test_the_terminal_is_as_before_the_command(
     """A shell sees that the signal has ended it."""
     with terminal(folder, *words) as command:
         command.until(shown)
+        command.until_it_waits()
         if keys:
             command.press(keys)
         else:
@@ -152,6 +158,7 @@ def test_ctrl_c_in_a_chat_ends_the_answer_only(daemon: Process, folder: Path) ->
             command.press(CTRL_C)
             command.until(b">>> ", count)
             assert b"- one" not in command.seen
+        command.until_it_waits()
         command.press(CTRL_C)
         assert command.end() == -signal.SIGINT
         assert command.is_as_before, command.seen
@@ -167,6 +174,7 @@ def test_ctrl_c_ends_a_chat_whose_model_starts_at_the_second_time(
         command.until(b"starting")
         command.press(CTRL_C)
         command.until(b">>> ", 2)
+        command.until_it_waits()
         command.press(CTRL_C)
         assert command.end() == -signal.SIGINT
         assert command.is_as_before, command.seen
