@@ -25,7 +25,7 @@ VERSIONED := python3 python3.11 python3.12 python3.13
 CANDIDATES := $(VERSIONED) $(addprefix /usr/bin/,$(VERSIONED))
 CHOSEN = for one in $(CANDIDATES); do $$one -c "$$OPTIMISED" 2>/dev/null && echo $$one && exit; done; echo $(PYTHON)
 
-.PHONY: demo docs test release test-release test-deploy test-page test-slurm vendor-page dev-page test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench performance-page log-page format clean
+.PHONY: demo docs test release test-release test-deploy test-page test-slurm pictures vendor-page dev-page test-slow test-vllm test-gpu wheels gpu-check attack soak kills lint types check schema bench performance-page log-page format clean
 
 # LISTEN=127.0.0.1:9000 chooses another address.
 demo: $(DEMO_READY)
@@ -48,6 +48,12 @@ test-page: $(DEV_READY)
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 		echo "There is no chromium, and only root can install it: the page is not tested"
 	$(BIN)/pytest -m page -n 2 --dist loadfile tests/page
+
+# The pictures of the documentation, taken by the tests of the page.
+pictures: $(DEV_READY)
+	PAGE_BUSY_SECONDS=60 $(BIN)/pytest -m page tests/page/test_looks.py -k 'accessible and light' --timeout 300
+	cp .page-pictures/now-1280-light.png docs/pictures/now.png
+	cp .page-pictures/timeline-1280-light.png docs/pictures/timeline.png
 
 # A real Slurm with three nodes in namespaces of this machine, and llama.cpp's own servers on them.
 SLURM := slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge

@@ -45,7 +45,8 @@ In another terminal, run these commands in turn, and watch the log here:
   curl -s http://{listen}/running
 
 The first starts doze-a. The second puts doze-a to sleep and starts doze-b. Run the first again:
-doze-a wakes, with the same process id. Ctrl-C ends the demo.
+doze-a wakes, with the same process id. The page http://{listen}/ui/ shows what happened.
+Ctrl-C ends the demo.
 
 """  # noqa: E501 -- lines to copy whole
 
@@ -101,8 +102,8 @@ def _require() -> None:
     missing = [m for m in ("xllamacpp", "gguf", "numpy") if importlib.util.find_spec(m) is None]
     if missing:
         raise CannotRun(
-            f"the demo needs {', '.join(missing)}: install llamadoze with its extra 'demo', "
-            "for example with: pip install '.[demo]'"
+            f"the demo needs {', '.join(missing)}: install llamadoze with its extra 'demo'. In a "
+            "clone: uv tool install --reinstall '.[gpu,demo]', or pip install '.[demo]'"
         )
 
 

@@ -1,5 +1,5 @@
-"""What has happened: who held the memory when and why, which requests there were, what was sampled.
+"""The past: which model used the memory when and why, finished requests, and samples.
 
-Owns what is kept of it, how long, and where. Telling it to pages and tools as it happens is
-`observing`'s, and the routes are the views'.
+Owns what is kept, for how long, and where. `observing` sends it to pages and tools as it happens.
+The views own the routes.
 """

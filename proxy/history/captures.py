@@ -1,6 +1,6 @@
-"""What the newest requests asked and were answered, whole: kept in memory, bounded in bytes.
+"""The newest requests with their whole bodies and answers: kept in memory, limited in bytes.
 
-Owns the bound and llama-swap's form. What lets somebody in is left out of the headers.
+Owns the limit and llama-swap's format. Headers with credentials are left out.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from proxy.forwarding.answer import Answer
 from proxy.forwarding.inflight import Call, InFlight, without_secrets
 
 MB = 1_000_000
-PART_OF_ONE = 4  # a single request may take a fourth of all
+PART_OF_ONE = 4  # a single request may use a quarter of the limit
 OF_ITS_HEADERS = 2000  # bytes
 
 
 @attrs.define(eq=False)
 class Captures:
-    """The newest requests with their bodies, which are taken from those that must go.
+    """The newest requests with their bodies. Above the limit, the oldest lose theirs.
 
     Attributes:
-        most: bytes of all together; 0 keeps none.
+        most: bytes of all requests together; 0 keeps none.
     """
 
     most: int = 0
@@ -32,13 +32,13 @@ class Captures:
     _size: int = attrs.field(default=0, init=False)
 
     def change(self, megabytes: int, in_flight: InFlight) -> None:
-        """Let another bound hold, for all that is kept and all that comes."""
+        """Set another limit, for kept requests and for later ones."""
         self.most = max(0, megabytes) * MB
         in_flight.room = self.most // PART_OF_ONE
         self._shrink()
 
     def add(self, call: Call, answer: Answer) -> None:
-        """Keep a request that has ended, if there was room for its answer."""
+        """Keep a finished request, if there was room for its answer."""
         if call.room:
             call.pieces = answer.pieces if call.is_whole else ()
             self._kept.append(call)
@@ -57,7 +57,7 @@ class Captures:
         return frozenset(call.number for call in self._kept)
 
     def find(self, number: int) -> dict[str, Any] | None:
-        """Return a request as llama-swap tells of it; None if it is not kept, or not any more."""
+        """Return a request in llama-swap's format; None if it is not kept, or no longer kept."""
         call = next((call for call in self._kept if call.number == number), None)
         if call is None:
             return None

@@ -1,7 +1,7 @@
-"""The tables of the store, as SQLite has them: rows in, rows out, the oldest forgotten.
+"""The tables of the store in SQLite: writes rows, reads rows, deletes the oldest.
 
-Owns the SQL of what is kept. It is loaded with the first row that is to be written: most daemons
-have no store. When that is, and what a failure means, is `store`'s.
+Owns the SQL of the tables. The first use of a store loads this module, as most daemons have none.
+`store` decides when to write, and handles failures.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from proxy.forwarding.tokens import Tokens
 from proxy.history.finished import Finished
 from proxy.history.spans import DAY, KINDS, MOST_OF_A_KIND, Bounds, Kind, Row
 
-PART_THAT_GOES = 0.1  # of the rows, where the file is too large
+PART_THAT_GOES = 0.1  # of the rows, if the file is too large
 LEAST_KEPT = 100  # rows of a table, however large the file is
-BUSY = 5.0  # seconds that another program may hold the file
+BUSY = 5.0  # seconds that another program may lock the file
 MB = 1_000_000
 
 _COLUMNS = [one.name for one in attrs.fields(Finished) if one.name != "tokens"]
@@ -45,10 +45,10 @@ _INSERT_ROW = "INSERT OR REPLACE INTO llamadoze_timeline VALUES (?, ?, ?, ?)"
 
 @contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the file for as long as the block lasts; make its tables if they are not there.
+    """Open the file for the block, and create its tables if they are missing.
 
     Raises:
-        sqlite3.Error, OSError: it is none, or cannot be used.
+        sqlite3.Error, OSError: the file is no database, or cannot be used.
     """
     with closing(sqlite3.connect(str(path), timeout=BUSY)) as file:
         file.executescript(_TABLES)
@@ -61,14 +61,14 @@ def write(
     requests: Iterable[Finished],
     rows: Iterable[tuple[int, Kind, float, str]],
 ) -> None:
-    """Write requests and rows of the timeline down: their number, kind, moment and JSON."""
+    """Write requests, and rows of the timeline: their number, kind, moment and JSON."""
     file.executemany(_INSERT, [_values(one) for one in requests])
     file.executemany(_INSERT_ROW, rows)
     file.commit()
 
 
 def forget_old(file: sqlite3.Connection, bounds: Bounds) -> None:
-    """Forget what is beyond the bounds, and give its place back to the disk."""
+    """Delete what is beyond the limits, and give the space back to the disk."""
     if bounds.days:
         oldest = time.time() - bounds.days * DAY
         for table in _NAMES:
@@ -77,11 +77,11 @@ def forget_old(file: sqlite3.Connection, bounds: Bounds) -> None:
         if not _forget_a_part(file):
             break
     file.commit()
-    file.executescript("PRAGMA incremental_vacuum")  # as a statement it gives back one page
+    file.executescript("PRAGMA incremental_vacuum")  # `execute` would give back only one page
 
 
 def _size(file: sqlite3.Connection) -> int:
-    """Return the bytes that the rows take; pages that are free are given back later."""
+    """Return the bytes that the rows use. Free pages do not count: they are given back later."""
     pages, free, size = (
         file.execute(f"PRAGMA {name}").fetchone()[0]
         for name in ("page_count", "freelist_count", "page_size")
@@ -94,7 +94,7 @@ def _forget_a_part(file: sqlite3.Connection) -> int:
     gone = 0
     for table in _NAMES:
         count = file.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 -- ours
-        if count < LEAST_KEPT:  # what takes the place is not ours
+        if count < LEAST_KEPT:  # something else uses the space
             continue
         part = max(1, int(count * PART_THAT_GOES))
         text = f"""DELETE FROM {table} WHERE rowid IN
@@ -103,7 +103,7 @@ def _forget_a_part(file: sqlite3.Connection) -> int:
     return gone
 
 
-# What is read.
+# Reading.
 
 
 def last_requests(file: sqlite3.Connection, most: int) -> list[Finished]:
@@ -133,7 +133,7 @@ def last_numbers(file: sqlite3.Connection) -> tuple[int, int]:
 
 
 def request_in(values: Sequence[Any]) -> Finished:
-    """Return a request from its columns, in their order."""
+    """Return a request from the values of its columns."""
     known = dict(zip(_COLUMNS, values, strict=False))
     return Finished(**known, tokens=Tokens(*values[len(_COLUMNS) :]))
 

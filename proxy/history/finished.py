@@ -1,7 +1,7 @@
-"""The requests that have ended: what each asked, took and got; the newest are kept.
+"""Finished requests: the facts about each one, and the list of the newest.
 
-Owns the facts of one request, their form as llama-swap's row, and the list in memory. Which of them
-are asked for, and in what order, is `paging`'s.
+Owns the facts about a request, their format as llama-swap's row, and the list in memory. `paging`
+selects and sorts requests.
 """
 
 from __future__ import annotations
@@ -22,33 +22,34 @@ DEFAULT_KEPT = 1000
 LONGEST_ERROR = 500  # characters
 LONGEST_PATH = 500
 LONGEST_SESSION = 200
-UNKNOWN = -1  # llama-swap's word for a number that nobody knows
+UNKNOWN = -1  # llama-swap's value for an unknown number
 CANCELLED = 499
 FAILED = 400
 
 
 @attrs.frozen(kw_only=True)
 class Finished:
-    """One request.
+    """A finished request.
 
     Attributes:
-        id: its number among all.
-        at: when it came, in seconds since 1970.
-        model: that was asked.
+        id: its number among all requests.
+        at: when it arrived, in seconds since 1970.
+        model: the requested model.
         method: of the request.
         path: without the query.
-        status: of the answer; 499 if it was cancelled, 0 if the client left before there was one.
+        status: of the answer. It is 499 if an operator cancelled the request, and 0 if the client
+            disconnected before there was an answer.
         content_type: of the answer.
-        tokens: that it took.
+        tokens: the numbers of its tokens.
         seconds: from the request to the end of the answer.
-        waited: seconds until the model could be asked; None if that was never so.
-        first_byte: seconds until the answer began; None if it never did.
+        waited: seconds until its turn; None if it never had a turn.
+        first_byte: seconds to the first byte of the answer; None if there was none.
         size: bytes of the answer.
-        error: why it failed; nothing if it did not.
+        error: why it failed; empty if it did not.
         request: its id in the log.
-        client: the address that it came from.
-        key: the name of the API key that it showed.
-        session: what its client calls the session that it belongs to.
+        client: the address of the client.
+        key: the name of its API key.
+        session: the client's id of the session that it belongs to.
     """
 
     id: int
@@ -71,7 +72,7 @@ class Finished:
 
     @property
     def speed(self) -> float | None:
-        """Tokens a second in which the answer was made; as the server says, or as was seen."""
+        """Generated tokens a second: the model server's number, else llamadoze's measurement."""
         if self.tokens.speed is not None:
             return self.tokens.speed
         if self.first_byte is None or not self.tokens.generated:
@@ -80,7 +81,7 @@ class Finished:
         return self.tokens.generated / took if took > 0.001 else None
 
     def row(self, *, has_capture: bool) -> dict[str, Any]:
-        """Return it as llama-swap tells of it, with what it has no word for in the metadata."""
+        """Return llama-swap's row. Facts that llama-swap does not have are in its metadata."""
         tokens = self.tokens
         row: dict[str, Any] = {
             "id": self.id,
@@ -122,16 +123,16 @@ class Finished:
 
 @attrs.define(eq=False, slots=True)
 class Ended:
-    """A request that has just ended: all that a finished one is made of when somebody looks.
+    """A request that has just ended. It becomes a `Finished` only when somebody looks at it.
 
     Attributes:
         call: the request.
-        tokens: that it took.
+        tokens: the numbers of its tokens.
         now: when it ended, on the system's monotonic clock.
-        status: as the client would have to see it; 0 if it left before there was one.
-        problem: what it was told of.
-        is_whole: whether the client has all there is.
-        first: the beginning of an answer that tells of a failure.
+        status: of the answer, or of the problem; 0 if the client disconnected before there was one.
+        problem: the problem that the client was told, if any.
+        is_whole: whether the client has the whole answer.
+        first: the beginning of an answer with an error status.
     """
 
     call: Call
@@ -144,16 +145,16 @@ class Ended:
 
     @classmethod
     def of(cls, call: Call, answer: Answer, tokens: Tokens, now: float) -> Ended:
-        """Take what is needed; this is done for every request, so it does as little as can be."""
+        """Take what is needed. Every request does this, so it does as little as possible."""
         status = answer.outcome
         first = answer.first if status >= FAILED else b""
         return cls(call, tokens, now, status, answer.problem, answer.said_all, first)
 
     def finished(self, sessions: Sequence[str]) -> Finished:
-        """Return it as it is looked at.
+        """Return the finished request.
 
         Args:
-            sessions: headers that name a session, the first that says something counts.
+            sessions: headers that may name a session; the first one with a value counts.
         """
         call = self.call
         kind = first_values(call.response_headers).get(b"content-type", b"").decode("latin-1")
@@ -180,7 +181,7 @@ class Ended:
 
     @property
     def _waited(self) -> float | None:
-        """The seconds until it could be asked, or until it was sent away."""
+        """The seconds until its turn, or until it was refused."""
         if self.call.waited is None and self.problem is not None:
             return self.now - self.call.began
         return self.call.waited
@@ -192,16 +193,16 @@ class Ended:
         if self.call.cancelled:
             return "an operator cancelled it"
         if not self.is_whole:
-            return "the client left, or was cut off"
+            return "the client disconnected or was cut off"
         return self.first[:LONGEST_ERROR].decode("utf-8", "replace")
 
 
 @attrs.define(eq=False)
 class Activity:
-    """The newest requests, in memory.
+    """The newest finished requests, in memory.
 
     Attributes:
-        sessions: headers that name a session.
+        sessions: headers that may name a session.
     """
 
     sessions: Sequence[str] = ()
@@ -210,13 +211,13 @@ class Activity:
     )
 
     def bound(self, most: int) -> None:
-        """Keep so many from now on; the oldest go."""
+        """Keep at most this many from now on, and drop the oldest."""
         if most != self._requests.maxlen:
             self._requests = deque(self._requests, maxlen=most)
 
     @property
     def most(self) -> int:
-        """How many are kept."""
+        """The number of requests that are kept at most."""
         return self._requests.maxlen or 0
 
     def __iter__(self) -> Iterator[Finished]:
@@ -224,7 +225,7 @@ class Activity:
             yield one.finished(self.sessions) if isinstance(one, Ended) else one
 
     def add(self, request: Ended | Finished) -> None:
-        """Keep one more."""
+        """Keep a request."""
         self._requests.append(request)
 
 

@@ -1,6 +1,6 @@
-"""The same questions as `paging`'s, asked of the store: as SQL, since it may hold a year.
+"""The queries of `paging`, on the store: in SQL, because the store may contain a year.
 
-Owns the SQL. The form of the answers is `paging`'s.
+Owns the SQL. `paging` owns the format of the answers.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ SORTED_BY = {
     "duration": "seconds",
 }
 MOST_PLAYED = 200_000  # requests
-MOST_SPEEDS = 100_000  # the newest, of which the spread is told
+MOST_SPEEDS = 100_000  # the newest ones, which the spread describes
 
 
 def page_in(
     file: sqlite3.Connection, asked: Asked, has_capture: Callable[[int], bool]
 ) -> dict[str, Any]:
-    """Return a page of those requests that are asked for, as llama-swap tells of it."""
+    """Return a page of the matching requests, in llama-swap's format."""
     where, values = _where(asked)
-    total = file.execute(f"SELECT count(*) FROM llamadoze_requests{where}", values).fetchone()[0]  # noqa: S608 -- made of names of ours; what clients say are values
+    total = file.execute(f"SELECT count(*) FROM llamadoze_requests{where}", values).fetchone()[0]  # noqa: S608 -- made of names of ours; clients' words are values
     order = f"{SORTED_BY[asked.sort]} {'DESC' if asked.descending else 'ASC'}, id DESC"
     found = file.execute(
         f"SELECT {', '.join(ALL)} FROM llamadoze_requests{where} ORDER BY {order} LIMIT ? OFFSET ?",  # noqa: S608 -- as above
@@ -57,7 +57,7 @@ def page_in(
 
 
 def requests_in(file: sqlite3.Connection, asked: Asked) -> list[Finished]:
-    """Return all requests that are asked for, the newest last; of very many the newest."""
+    """Return the matching requests, the newest last; at most the `MOST_PLAYED` newest."""
     where, values = _where(asked)
     text = f"SELECT {', '.join(ALL)} FROM llamadoze_requests{where} ORDER BY id DESC LIMIT ?"  # noqa: S608 -- as above
     found = file.execute(text, (*values, MOST_PLAYED)).fetchall()
@@ -65,7 +65,7 @@ def requests_in(file: sqlite3.Connection, asked: Asked) -> list[Finished]:
 
 
 def stats_in(file: sqlite3.Connection, models: Collection[str]) -> dict[str, Any]:
-    """Return what the requests of some models, or of all, come to."""
+    """Return the totals of the requests of some models, or of all."""
     where, values = _where(Asked(models=frozenset(models)))
     sums = "count(*), total(prompt), total(generated), total(cached)"
     totals = file.execute(f"SELECT {sums} FROM llamadoze_requests{where}", values).fetchone()  # noqa: S608 -- as above
@@ -90,7 +90,7 @@ def _seconds(file: sqlite3.Connection, what: str, where: str, values: list[Any])
 
 
 def _where(asked: Asked) -> tuple[str, list[Any]]:
-    """Return the condition, and the values in it."""
+    """Return the condition and its values."""
     bounds = {
         "id >= ?": asked.min_id,
         "id <= ?": asked.max_id,

@@ -1,7 +1,7 @@
-"""All that is kept of what happens: put together, begun with what an earlier daemon kept, sampled.
+"""The history as a whole: its parts, the rows of an earlier daemon, and the samples.
 
-Owns which settings bound what, and when the machine is looked at: now and then while a model has a
-process, and more often while somebody watches.
+Owns which settings limit which part, and when the machine and its memory are sampled: now and then
+while a model has a process, and more often while somebody watches.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ from supervisor.states.table import HAS_PROCESS
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
-if TYPE_CHECKING:  # most daemons have no store, and need not wait for it
+if TYPE_CHECKING:  # most daemons have no store, and need not load it
     from sqlite3 import Connection
 
-LATER = 4.0  # seconds of the time between samples that have passed when the daemon begins
+LATER = 4.0  # seconds by which the first sample comes earlier
 HOUR = 3600
 Recalled = tuple[int, int, list[Finished], dict[Kind, list[Row]]]
-SOON = 0.5  # seconds; a step is often followed by another
-WHILE_NOTHING_MOVES = 60.0  # seconds between looks at memory
-WHILE_WATCHED = 2.0  # seconds between looks at memory
+SOON = 0.5  # seconds; one step often follows another
+WHILE_NOTHING_MOVES = 60.0  # seconds between samples of memory
+WHILE_WATCHED = 2.0  # seconds between samples of memory
 
 
 @attrs.define(eq=False)
 class History:
-    """What is kept.
+    """The history.
 
     Attributes:
-        supervisor: whose models.
-        in_flight: lists the requests that run.
-        on_memory: told of each look at memory.
-        watches: whether somebody wants to see memory as it changes.
+        supervisor: the owner of the models.
+        in_flight: lists the requests in flight.
+        on_memory: called with each sample of memory.
+        watches: whether somebody watches memory as it changes.
     """
 
     supervisor: Supervisor
@@ -91,7 +91,7 @@ class History:
         return self.supervisor.config
 
     def apply(self) -> None:
-        """Heed the settings that are in effect now."""
+        """Apply the settings that are in effect now."""
         config = self.config
         most = config.metrics_max_in_memory
         self.activity.bound(most if most > 0 else DEFAULT_KEPT)
@@ -105,9 +105,9 @@ class History:
         self.stir()
 
     def _go_on_from_the_file(self) -> None:
-        """Let numbers go on from those in the file; at the start, take what it holds of a day.
+        """Continue the numbers in the file. At the start, also take its rows of the last day.
 
-        Nothing is served before that, at the start: else two would have the same number.
+        At the start, no request is served before this. Else two requests could get one number.
         """
         if self.store.path is None:
             return
@@ -124,7 +124,7 @@ class History:
         found = self.store.read_now(recall)
         if found is None:
             self.store.close()
-            log.error("Nothing is written there until llamadoze is reloaded with another store")
+            log.error("llamadoze writes nothing to this store until you reload with another one")
             return
         number, row_number, requests, rows = found
         self.in_flight.begin_after(number)
@@ -133,22 +133,20 @@ class History:
         self.timeline.recall(rows, row_number)
 
     def stir(self) -> None:
-        """Take note that the settings have changed, or who watches."""
+        """Note that the settings have changed, or that a watcher came or went."""
         self._stirred.set()
 
     def moved(self) -> None:
-        """Take note that a model has taken memory, or given it back: who watches sees it soon."""
+        """Note that a model has taken or freed memory. Watchers soon see the change."""
         if self.watches():
             self._has_moved = True
             self.stir()
-        elif (
-            not self._is_sampling
-        ):  # which begins with the first process: what it needs takes 4 MiB
+        elif not self._is_sampling:  # begins with the first process, as it needs 4 MiB
             self.stir()
 
     def finished(self, call: Call, answer: Answer, tokens: Tokens, now: float) -> None:
-        """Keep a request that has ended."""
-        if not call.number:  # it was refused before it was known what it wants
+        """Keep a finished request."""
+        if not call.number:  # it was refused before it was read
             return
         ended = Ended.of(call, answer, tokens, now)
         self.activity.add(ended)
@@ -158,7 +156,7 @@ class History:
         if call.known:
             self.recorder.used(call, now)
 
-    # What is asked for.
+    # Queries.
 
     async def page(self, asked: paging.Asked) -> Any:  # noqa: ANN401 -- JSON
         """Return finished requests, from the store if there is one."""
@@ -171,7 +169,7 @@ class History:
         return stored or paging.page_of(self.activity, asked, has_capture)
 
     async def stats(self, models: frozenset[str]) -> Any:  # noqa: ANN401 -- JSON
-        """Return what finished requests come to, from the store if there is one."""
+        """Return the totals of finished requests, from the store if there is one."""
         stored = None
         if self.store.path is not None:
             from proxy.history import inquiry
@@ -181,7 +179,7 @@ class History:
         return stored or paging.stats_of(kept)
 
     def happened(self, since: float, until: float) -> Row:
-        """Return what happened within these times, as pages are told of it."""
+        """Return what happened within these times, in the format for pages."""
         self.recorder.end_forgotten()
         rows: Row = {"now": time.time(), "since": since, "until": until}
         return (
@@ -191,7 +189,7 @@ class History:
         )
 
     async def requests_between(self, since: float, until: float) -> list[Finished]:
-        """Return the requests that came within these times, in their order."""
+        """Return the requests that arrived within these times, in that order."""
         asked = paging.Asked(since=since, until=until)
         stored = None
         if self.store.path is not None:
@@ -201,14 +199,14 @@ class History:
         return stored or [one for one in self.activity if asked.fits(one)]
 
     async def memory_now(self) -> Row | None:
-        """Return who holds what; of several that ask within half a second the first looks."""
+        """Return the use of memory. A sample of the last half second is used again."""
         latest, now = self.memory.latest, time.time()
         if latest is not None and now - latest["at"] < SOON:
             return latest
         return await self._look_at_memory(now)
 
     def samples_after(self, after: float) -> Row:
-        """Return what the machine did since a moment, as llama-swap tells of it."""
+        """Return the samples of the machine since a moment, in llama-swap's format."""
         self._is_sampling = True
         self.stir()
         kinds = {"sys_stats": self.system, "gpu_stats": self.gpus}
@@ -218,19 +216,19 @@ class History:
         }
 
     async def hardware(self) -> Row:
-        """Return what the machine is."""
+        """Return the description of the machine."""
         return await beside(_describe, None, OF_DRIVER)
 
-    # What goes on.
+    # What runs all the time.
 
     async def run(self) -> None:
-        """Write, sample and look, for as long as the daemon runs."""
+        """Write the store and take samples, for as long as the daemon runs."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.store.run)
             nursery.start_soon(self._sample_now_and_then)
 
     async def end(self) -> None:
-        """Keep what goes on at the daemon's end as ended then."""
+        """At the daemon's end, end what has not ended, and write it."""
         self.recorder.close()
         await self.store.write_last()
 
@@ -242,7 +240,7 @@ class History:
             await self._look()
 
     def _pause(self) -> float:
-        """Return the seconds until the machine, or memory, is looked at."""
+        """Return the seconds until the next sample of the machine or of memory."""
         now, due = trio.current_time(), inf
         if self.every and self._is_sampling:
             due = self._sampled_at + self.every
@@ -252,7 +250,7 @@ class History:
 
     @property
     def every(self) -> float:
-        """The seconds between samples; 0 is no sampling."""
+        """The seconds between samples of the machine; 0 means no samples."""
         settings = self.config.performance
         return 0 if settings.disabled else duration_in(settings.every) or SHORTEST_SAMPLE
 
@@ -276,7 +274,7 @@ class History:
         return row
 
     def _wants_memory(self, now: float, *, is_due: bool) -> bool:
-        """Whether to look who holds what: a look at all processes holds up streams for 20 ms."""
+        """Whether to sample memory. This looks at all processes, and delays streams by 20 ms."""
         since = now - self._looked_at
         if self.watches():
             return since >= (SOON if self._has_moved else WHILE_WATCHED)
@@ -290,8 +288,8 @@ class History:
         most = int(HOUR / self.every)
         try:
             system, gpus = await beside(_sample, at, OF_DRIVER)
-        except Exception as error:  # whatever a kernel or a driver hides: only a sample is missing
-            log.debug(f"The machine could not be sampled: {error!r}")
+        except Exception as error:  # a kernel or a driver hides it: one sample is missing
+            log.debug(f"Sampling the machine failed: {error!r}")
             return
         self.system.append(system)
         self.gpus.extend(gpus)
@@ -302,7 +300,7 @@ class History:
 
 
 def _sample(at: float) -> tuple[Row, list[Row]]:
-    """Look at the machine; what that needs is loaded here, in a thread."""
+    """Sample the machine. The modules for that are imported here, in a thread."""
     from proxy.history.machine import sample, sample_gpus
 
     readings = look(())

@@ -1,6 +1,6 @@
-"""What the machine does: processors, memory, network and GPUs, sampled and described.
+"""Samples and the description of the machine: processors, memory, network and GPUs.
 
-Owns llama-swap's form of both. How often it is looked at is `keeping`'s.
+Owns llama-swap's format of both. `keeping` decides how often samples are taken.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Row = dict[str, Any]
 
 
 def sample(at: float) -> Row:
-    """Return what the machine does now, apart from its GPUs."""
+    """Return a sample of the machine without its GPUs."""
     memory, swap = psutil.virtual_memory(), psutil.swap_memory()
     load = os.getloadavg()
     return {
@@ -48,7 +48,7 @@ def sample(at: float) -> Row:
 
 
 def sample_gpus(at: float, readings: Sequence[Reading]) -> list[Row]:
-    """Return what the GPUs do now; what a driver does not tell is -1."""
+    """Return a sample of the GPUs. Values that a driver does not provide are -1."""
     found = {one.uuid: one for one in gauges()}
     return [_gpu(at, one, found.get(one.device.name, Gauges(one.device.name))) for one in readings]
 
@@ -72,7 +72,7 @@ def _gpu(at: float, reading: Reading, told: Gauges) -> Row:
 
 
 def describe(readings: Sequence[Reading]) -> Row:
-    """Return what the machine is, for a report of a fault; nothing of it names who uses it."""
+    """Describe the machine for a bug report. Nothing in it identifies its users."""
     found = {one.uuid: one for one in gauges()}
     return {
         "schema_version": 1,

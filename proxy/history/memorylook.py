@@ -1,6 +1,6 @@
-"""Who holds which memory: awake models, sleepers, strangers, on each GPU and on the host.
+"""The use of memory on each GPU and on the host: by awake models, sleepers and strangers.
 
-Owns the form in which pages are told of it, and the samples of a day. Looking is the supervisor's.
+Owns its format for pages, and the samples of a day. The supervisor measures the memory.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from supervisor.room.space import HOST
 from supervisor.states.table import HAS_PROCESS
 
 MOST_HOLDERS, MOST_STRANGERS = 16, 4
-LITTLE = 64 << 20  # bytes; less is not worth a name
-BETWEEN_SAMPLES = 15.0  # seconds between two that are kept
+LITTLE = 64 << 20  # bytes; smaller strangers are not named
+BETWEEN_SAMPLES = 15.0  # seconds between two kept samples
 MOST_SAMPLES = int(DAY / BETWEEN_SAMPLES)
 
 Row = dict[str, Any]
 
 
 def memory_of(supervisor: Supervisor, seen: Survey, at: float) -> Row:
-    """Return who holds what, as pages are told of it; bytes.
+    """Return the use of memory in bytes, in the format for pages.
 
-    Of the host what belongs to no model is others'. A file that is mapped, and that the kernel can
-    drop, counts for its model and as free; so the parts may be more than the whole.
+    Used host memory that belongs to no model counts as others'. A mapped file that the kernel can
+    drop counts for its model and also as free, so the parts can sum up to more than the whole.
     """
     roots = [one.at.pid for one in supervisor.servers.values() if one.at.pid]
     asleep = {name for name, one in supervisor.servers.items() if one.at.state is State.ASLEEP}
@@ -55,11 +55,11 @@ def memory_of(supervisor: Supervisor, seen: Survey, at: float) -> Row:
 
 
 def strangers_on(reading: Reading, roots: Iterable[int]) -> list[Row]:
-    """Return the processes that hold most of a GPU and belong to no model, by name.
+    """Return the processes that use most of a GPU's memory and belong to no model.
 
     Args:
-        reading: of the GPU.
-        roots: the first process of each model's server.
+        reading: the GPU's memory and its users.
+        roots: the pid of the first process of each model server.
     """
     held = sorted((reading.held or {}).items(), key=lambda pair: -pair[1])
     found = [
@@ -104,17 +104,17 @@ def _models(supervisor: Supervisor, held: Mapping[str, Held]) -> list[Row]:
 
 @attrs.define(eq=False)
 class MemorySamples:
-    """The devices of a day, a sample every few seconds.
+    """The samples of a day, some seconds apart.
 
     Attributes:
-        latest: the whole of the last look.
+        latest: the whole latest sample.
     """
 
     latest: Row | None = attrs.field(default=None, init=False)
     _samples: deque[Row] = attrs.field(factory=lambda: deque(maxlen=MOST_SAMPLES), init=False)
 
     def add(self, row: Row) -> None:
-        """Keep the devices of a look, unless the last that is kept is young."""
+        """Keep the devices of a sample, unless the last kept one is too recent."""
         self.latest = row
         last = self._samples[-1]["at"] if self._samples else 0.0
         if row["at"] - last >= BETWEEN_SAMPLES:

@@ -1,7 +1,7 @@
-"""Which finished requests are asked for, in what order, and what all of them come to.
+"""Selects and sorts finished requests, and computes their totals.
 
-Owns llama-swap's parameters of ``/api/metrics/activity`` and its form of ``/api/metrics/stats``.
-Pure functions of requests that somebody else keeps.
+Owns llama-swap's parameters of ``/api/metrics/activity`` and its format of ``/api/metrics/stats``.
+Pure functions: other modules keep the requests.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import attrs
 from proxy.history.finished import Finished
 from proxy.http.errors import BadRequest
 
-LATEST = 1e11  # seconds since 1970; beyond that calendars end
-MOST_MODELS = 200  # that are asked for at once
+LATEST = 1e11  # seconds since 1970; later moments do not fit into a calendar
+MOST_MODELS = 200  # models in one query
 MOST_ROWS = 999
 USUAL_ROWS = 25
 BINS = 20
-LOWEST: float = -1  # of what is not known, before all that is
+LOWEST: float = -1  # stands for unknown numbers, and sorts before known ones
 SORTS: Mapping[str, Callable[[Finished], Any]] = {
     "id": lambda one: one.id,
     "time": lambda one: one.at,
@@ -41,20 +41,20 @@ SORTS: Mapping[str, Callable[[Finished], Any]] = {
 
 @attrs.frozen(kw_only=True)
 class Asked:
-    """What is asked for.
+    """A query for finished requests.
 
     Attributes:
         page: from 1.
         limit: rows of a page.
-        sort: by what; a key of `SORTS`.
-        descending: whether the greatest is first.
-        models: ids; none is all.
+        sort: a key of `SORTS`.
+        descending: whether the greatest value is first.
+        models: ids; an empty set means all.
         since: seconds since 1970.
-        until: the same.
-        min_id: the least number.
-        max_id: the greatest.
-        text: that must be in the model, the path, the client, the key or the error.
-        failed: whether only those that failed are asked for.
+        until: seconds since 1970.
+        min_id: the least number of a request.
+        max_id: the greatest number of a request.
+        text: must be in the model, the path, the client, the key, the request's id or the error.
+        failed: whether only failed requests match.
     """
 
     page: int = 1
@@ -70,7 +70,7 @@ class Asked:
     failed: bool = False
 
     def fits(self, one: Finished) -> bool:
-        """Whether a request is asked for."""
+        """Whether a request matches."""
         return (
             self.min_id <= one.id <= self.max_id
             and self.since <= one.at <= self.until
@@ -81,10 +81,10 @@ class Asked:
 
 
 def asked_in(query: Mapping[str, Sequence[str]]) -> Asked:
-    """Read what a query asks for.
+    """Parse the parameters of a query.
 
     Raises:
-        BadRequest: a parameter cannot be read.
+        BadRequest: a parameter is not valid.
     """
     sort, order = _one(query, "sort") or "id", _one(query, "order") or "desc"
     if sort not in SORTS:
@@ -107,7 +107,7 @@ def asked_in(query: Mapping[str, Sequence[str]]) -> Asked:
 
 
 def page_of(requests: Iterable[Finished], asked: Asked, has_capture: Callable[[int], bool]) -> Any:  # noqa: ANN401 -- JSON
-    """Return a page of those requests that are asked for, as llama-swap tells of it."""
+    """Return a page of the matching requests, in llama-swap's format."""
     found = sorted(filter(asked.fits, requests), key=SORTS[asked.sort], reverse=asked.descending)
     first = (asked.page - 1) * asked.limit
     rows = found[first : first + asked.limit]
@@ -121,7 +121,7 @@ def page_of(requests: Iterable[Finished], asked: Asked, has_capture: Callable[[i
 
 
 def stats_of(requests: Iterable[Finished]) -> dict[str, Any]:
-    """Return what requests come to, as llama-swap tells of it."""
+    """Return the totals of requests, in llama-swap's format."""
     counted = list(requests)
     prompt = [one.tokens.prompt_speed for one in counted]
     made = [one.speed for one in counted]
@@ -138,7 +138,7 @@ def stats_of(requests: Iterable[Finished]) -> dict[str, Any]:
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float] | None:
-    """Return how long something took for half of all, for most, for nearly all, and at most."""
+    """Return the median, the 95th and 99th percentile and the maximum, in seconds."""
     if not seconds:
         return None
     ordered = sorted(seconds)
@@ -150,7 +150,7 @@ def spread(seconds: Sequence[float]) -> dict[str, float] | None:
 
 
 def histogram(values: Sequence[float]) -> dict[str, Any] | None:
-    """Return how values are spread; None if there are none."""
+    """Return the histogram of values; None if there are none."""
     if not values:
         return None
     ordered = sorted(values)
@@ -169,10 +169,10 @@ def histogram(values: Sequence[float]) -> dict[str, Any] | None:
 
 
 def models_in(query: Mapping[str, Sequence[str]]) -> frozenset[str]:
-    """Return the models that a query asks for; none is all.
+    """Return the models that a query names; an empty set means all.
 
     Raises:
-        BadRequest: they are too many.
+        BadRequest: the query names too many models.
     """
     names = frozenset(query.get("model", ()))
     if len(names) > MOST_MODELS:
@@ -181,10 +181,10 @@ def models_in(query: Mapping[str, Sequence[str]]) -> frozenset[str]:
 
 
 def moment_in(query: Mapping[str, Sequence[str]], name: str, usual: float) -> float:
-    """Return a moment in seconds since 1970, be it written so or by the calendar (RFC 3339).
+    """Return a moment in seconds since 1970. The query has such a number, or an RFC 3339 time.
 
     Raises:
-        BadRequest: it is neither.
+        BadRequest: the parameter is neither.
     """
     text = _one(query, name)
     if not text:
@@ -211,7 +211,7 @@ def _one(query: Mapping[str, Sequence[str]], name: str) -> str | None:
 
 def _whole(
     query: Mapping[str, Sequence[str]], name: str, usual: float, least: int, most: int
-) -> Any:  # noqa: ANN401 -- an int, or what is usual
+) -> Any:  # noqa: ANN401 -- an int, or the default
     text = _one(query, name)
     if text is None:
         return usual

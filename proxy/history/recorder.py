@@ -1,7 +1,7 @@
-"""Makes spans and decisions of what the journal is told of the models.
+"""Makes spans and decisions from the supervisor's journal.
 
-Owns what is noted of each step: why it was taken, which steps were, what was proved. What is kept
-of it, and how long, is `spans`'.
+Owns what is noted about each change of state: its cause, its steps, and what was proved. `spans`
+owns what is kept, and for how long.
 """
 
 from __future__ import annotations
@@ -33,35 +33,35 @@ BY_WISH = {
     Event.SLEEP: {Wish.SLEEP, Wish.DRAIN},
     Event.STOP: {Wish.STOP, Wish.DRAIN},
 }
-"""The steps that follow from a wish: the cause of the one is the cause of the other."""
+"""The events that can follow from a wish. Their cause is the cause of that wish."""
 OF_ITSELF = Cause(why=Why.ITSELF)
 OVER = (Event.WOKE, Event.BECAME_READY, Event.STOP)
-"""The steps by which a model that was to come up serves, or does not."""
+"""The events that end a start or wake: the model serves, or it does not."""
 TOLD = ("text", "model", "client", "key")
-MOST_OPEN = 1000  # decisions of which nothing has come yet
-LEAST_WAIT = 0.001  # seconds; less is none
+MOST_OPEN = 1000  # decisions without an outcome yet
+LEAST_WAIT = 0.001  # seconds; a shorter wait does not count
 
 
 def harmless(note: Callable[Given, None]) -> Callable[Given, None]:
-    """Let a fault of ours in what is noted end nothing: it is told of, and a row is missing."""
+    """Log an internal error of a method instead of raising it. Then only a row is missing."""
 
     @wraps(note)
     def noted(*arguments: Given.args, **more: Given.kwargs) -> None:
         try:
             note(*arguments, **more)
-        except Exception:  # it is called from the task of a model, which must go on
-            log.exception("Internal error; something is missing in the timeline")
+        except Exception:  # the task of a model calls this, and must go on
+            log.exception("Internal error; a part of the timeline is missing")
 
     return noted
 
 
 @attrs.define(eq=False)
 class Recorder(Journal):
-    """Writes down what happens to the models; the supervisor's journal.
+    """Records what happens to the models. The supervisor uses it as a journal.
 
     Attributes:
-        supervisor: whose models.
-        timeline: what is kept.
+        supervisor: the owner of the models.
+        timeline: gets the rows.
     """
 
     supervisor: Supervisor
@@ -73,7 +73,7 @@ class Recorder(Journal):
     _askers: dict[str, Row] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Begin with how the models stand: some may have been taken over already."""
+        """Begin with the states of the models: some may already have been taken over."""
         for server in self.supervisor.servers.values():
             if server.at.state is not State.STOPPED:
                 began = self._told(Cause(why=Why.ITSELF, text=THERE_ALREADY))
@@ -81,17 +81,17 @@ class Recorder(Journal):
 
     @harmless
     def asked(self, model: str, wish: Wish, cause: Cause) -> None:
-        """Remember why something is wanted, until the step to it is taken."""
+        """Remember the cause of a wish until the model takes the step."""
         self._asked[model] = wish, cause
 
     @harmless
     def failed(self, model: str, state: State, reason: str) -> None:
-        """Remember why a step failed: another follows from it."""
+        """Remember why a step failed, because another step follows from it."""
         self._failures[model] = reason
 
     @harmless
     def ruled(self, ruling: Ruling) -> None:
-        """Note a decision, or that one more must leave for it."""
+        """Note a decision, or that one more model must make room for it."""
         decision = self._rulings.get(ruling.number)
         asker = ruling.asker
         self._askers[ruling.model] = {
@@ -101,7 +101,7 @@ class Recorder(Journal):
         if decision is None:
             decision = self.timeline.add("decisions", {"at": time.time(), **_ruled(ruling)})
             self._rulings[ruling.number] = decision
-            while len(self._rulings) > MOST_OPEN:  # those for whom nobody waited to the end
+            while len(self._rulings) > MOST_OPEN:  # for some, nobody waited until their end
                 self._rulings.pop(next(iter(self._rulings)))
             return
         known = {one["model"]: one for one in decision["victims"] if "took" in one}
@@ -126,7 +126,7 @@ class Recorder(Journal):
         self._failures.pop(model, None)
 
     def _cause(self, event: Event, state: State, server: ModelServer, before: Row | None) -> Row:
-        """Return why a step is taken: as was asked, for a failure, or as the one before it."""
+        """Return the cause of a step: its wish, a failure, or the cause of the step before."""
         failure = self._failures.get(server.model.id)
         if state is State.FAILED:
             return self._told(Cause(why=Why.FAILURE, text=server.at.failure or failure or ""))
@@ -171,7 +171,7 @@ class Recorder(Journal):
         self._note_outcome(server.model.id, span, event, took)
 
     def _note_outcome(self, model: str, span: Row, event: Event, took: float) -> None:
-        """Note in the decision that a step follows from what came of it."""
+        """Note the outcome of a step in the decision that caused it."""
         made = span["cause"].get("decision")
         found = ((n, one) for n, one in self._rulings.items() if made and one["id"] == made)
         number, decision = next(found, (0, None))
@@ -188,13 +188,13 @@ class Recorder(Journal):
         self.timeline.changed("decisions", decision)
 
     def brought_up_for(self, model: str) -> Row | None:
-        """Return who has asked that a model is awake, or comes up; None if nobody has."""
+        """Return who asked for the model that is awake, starts or wakes; None if nobody did."""
         span = self._open.get(model)
         made = span["cause"].get("decision") if span else None
         return self._askers.get(model) if made else None
 
     def end_forgotten(self) -> None:
-        """End the spans of models that are gone: those that had failed take no step any more."""
+        """End the spans of removed models: a failed one takes no more steps."""
         for name in self._open.keys() - self.supervisor.servers.keys():
             span = self._open.pop(name)
             span["end"] = max(time.time(), span["begin"])
@@ -202,7 +202,7 @@ class Recorder(Journal):
             self.timeline.keep("spans", span)
 
     def close(self) -> None:
-        """End all spans: what happens after the end of the daemon is not known."""
+        """End all spans: nothing is known of the time after the daemon's end."""
         for span in self._open.values():
             span["end"] = max(time.time(), span["begin"])
             self.timeline.keep("spans", span)
@@ -210,7 +210,7 @@ class Recorder(Journal):
             self.timeline.keep(kind, row)
 
     def used(self, call: Call, now: float) -> None:
-        """Note when a request waited for its model, and when that worked on it."""
+        """Note when a request waited for its model, and when the model served it."""
         ended = call.timestamp + now - call.began
         if call.waited is None:
             if ended - call.timestamp >= LEAST_WAIT:
@@ -222,7 +222,7 @@ class Recorder(Journal):
         self.timeline.used("busy", call.model, served, ended)
 
 
-THERE_ALREADY = "it ran already when the daemon began"
+THERE_ALREADY = "it already ran when the daemon started"
 
 
 def _calendar(then: float) -> float:

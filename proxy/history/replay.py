@@ -1,7 +1,7 @@
-"""The requests of some hours once more, with other settings: played in a process of its own.
+"""Plays the requests of some hours again, with other settings, in a separate process.
 
-Owns what is played, and the form of what came of it. A play takes seconds of a processor, in which
-no request of the daemon must wait.
+Owns the input of a play and the format of its result. A play uses a processor for seconds. No
+request of the daemon may wait for that.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from supervisor.states.learned import Learned, learned_in
 from supervisor.states.pins import KEPT
 from supervisor.states.snapshot import Costs, Need
 
-LONGEST = 120.0  # seconds that a play may take
+LONGEST = 120.0  # seconds, the limit on a play
 MOST_SPANS = 20_000
 USUAL = Durations()
-_ONE = trio.CapacityLimiter(1)  # each takes a processor
+_ONE = trio.CapacityLimiter(1)  # each play uses a whole processor
 
 
 async def replayed(
     supervisor: Supervisor, files: Sequence[Path], requests: Sequence[Finished], asked: Row
 ) -> Row:
-    """Play requests with other settings, and return what came of it.
+    """Play requests with other settings, and return the result.
 
     Args:
-        supervisor: what is known of whose models.
-        files: its configuration's.
-        requests: that there were.
+        supervisor: the owner of the models; what it has learned of them is used.
+        files: of its configuration.
+        requests: the past requests.
         asked: ``since`` and ``until`` in seconds since 1970, ``maxWait`` and ``minActive``.
 
     Raises:
-        BadRequest: there is nothing to play, or it takes too long.
+        BadRequest: there is nothing to play, or the play fails or takes too long.
     """
     known = [
         one
@@ -55,7 +55,7 @@ async def replayed(
         if one.model in supervisor.servers and one.waited is not None and not one.error
     ]
     if not known:
-        raise BadRequest("no request of that time is known, so there is nothing to play")
+        raise BadRequest("no served request of that time is known, so there is nothing to play")
     async with _ONE:
         return await _played(_told(supervisor, files, known, asked), known, asked)
 
@@ -72,7 +72,7 @@ async def _played(told: Row, known: Sequence[Finished], asked: Row) -> Row:
             raise BadRequest(f"the play failed: {''.join(last)}", status=500)
         found: Row = json.loads(done.stdout)
         if not found:
-            raise BadRequest("no model of that time is in the configuration's files any more")
+            raise BadRequest("the configuration files no longer have any model of that time")
         return found | {"was": _as_it_was(known), "requests": len(known), "until": asked["until"]}
     raise BadRequest(f"the play took longer than {LONGEST:.0f} s; choose a shorter time")
 
@@ -105,11 +105,11 @@ def _as_it_was(requests: Sequence[Finished]) -> Row:
     return _waits(sorted(one.waited or 0.0 for one in requests))
 
 
-# In the process of its own.
+# What runs in the separate process.
 
 
 def play(data: Row) -> Row:
-    """Play what is told, and return what came of it."""
+    """Play the given requests, and return the result."""
     config = load(*data["files"]).config
     given = {key: data[name] for key, name in _SETTINGS.items() if data.get(name) is not None}
     config = attrs.evolve(config, **given)
@@ -177,7 +177,7 @@ def _waits(waits: Sequence[float]) -> Row:
 
 
 def main() -> None:
-    """Play what stands on the standard input, and write what came of it."""
+    """Read a play from standard input, and write its result to standard output."""
     found: Any = play(json.load(sys.stdin))
     json.dump(found, sys.stdout)
 

@@ -1,7 +1,7 @@
-"""What happened to the models: spans of one state, decisions, and when requests waited and ran.
+"""The past of the models: spans of one state, decisions, and when requests waited and ran.
 
-Owns the form of each, which is what pages are told, and what is kept of all: a day, bounded in
-number. How they come about is `recorder`'s.
+Owns the format of these rows, which pages get too, and how many are kept: those of a day, up to a
+limit. `recorder` makes the rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import attrs
 
 DAY = 86400.0  # seconds
 MOST_OF_A_KIND = 20_000
-BETWEEN_LOOKS = 256  # rows, after which old ones are looked for
+BETWEEN_LOOKS = 256  # rows, after which old ones are dropped
 LITTLE_APART = 0.25  # seconds between two uses that count as one
 
 Row = dict[str, Any]
@@ -24,11 +24,11 @@ KINDS: tuple[Kind, ...] = ("spans", "decisions", "busy", "waits")
 
 @attrs.frozen(kw_only=True)
 class Bounds:
-    """How much is kept beyond the daemon's end.
+    """The limits on what a store keeps.
 
     Attributes:
         megabytes: of the file; 0 is no limit.
-        days: that it goes back; 0 is no limit.
+        days: that the file goes back; 0 is no limit.
     """
 
     megabytes: int = 0
@@ -37,11 +37,11 @@ class Bounds:
 
 @attrs.define(eq=False)
 class Rows:
-    """Rows of one kind in the order of their coming; old ones are forgotten.
+    """Rows of one kind in the order in which they were added. Old rows are dropped.
 
     Attributes:
         begin: the key of a row's beginning, in seconds since 1970.
-        end: the key of its end; a row without one goes on.
+        end: the key of its end. A row without an end has not ended.
     """
 
     begin: str = "begin"
@@ -52,14 +52,14 @@ class Rows:
         return iter(self._rows)
 
     def add(self, row: Row) -> None:
-        """Keep one more; those beyond a day or the most of a kind go, some at a time."""
+        """Keep a row. Now and then, drop rows beyond a day or beyond `MOST_OF_A_KIND`."""
         self._rows.append(row)
         if len(self._rows) % BETWEEN_LOOKS == 0:
             oldest = row[self.begin] - DAY
             self._rows = [one for one in self._rows if self._ends(one) >= oldest][-MOST_OF_A_KIND:]
 
     def last(self, most: int) -> list[Row]:
-        """Return the newest, in the order of their coming."""
+        """Return the newest rows, the oldest of them first."""
         return self._rows[-most:]
 
     def begin_with(self, rows: Iterable[Row]) -> None:
@@ -67,7 +67,7 @@ class Rows:
         self._rows = [*rows, *self._rows][-MOST_OF_A_KIND:]
 
     def between(self, since: float, until: float) -> list[Row]:
-        """Return those that have something of themselves within these times."""
+        """Return the rows that overlap these times."""
         return [row for row in self._rows if row[self.begin] <= until and self._ends(row) >= since]
 
     def _ends(self, row: Row) -> float:
@@ -77,11 +77,11 @@ class Rows:
 
 @attrs.define(eq=False)
 class Timeline:
-    """All that is known of the last day.
+    """All rows of the last day.
 
     Attributes:
-        on_change: called with each row that is new or has changed, while anybody wants that.
-        on_kept: called with each row that changes no more, where it is kept for longer.
+        on_change: called with each row that is new or has changed, if given.
+        on_kept: called with each row that changes no more, if there is a store.
     """
 
     on_change: Callable[[Kind, Row], None] | None = None
@@ -99,18 +99,18 @@ class Timeline:
         return rows
 
     def next_number(self) -> int:
-        """Return a number that no row has."""
+        """Return a new number for a row."""
         self._number += 1
         return self._number
 
     def recall(self, rows: Mapping[Kind, list[Row]], number: int) -> None:
-        """Take rows that an earlier daemon has kept; the next number follows one that is given."""
+        """Take rows of an earlier daemon. New numbers begin after the given one."""
         for kind, found in rows.items():
             self.of(kind).begin_with(found)
         self._number = max(self._number, number)
 
     def add(self, kind: Kind, row: Row) -> Row:
-        """Keep a row, with a number of its own, and tell of it."""
+        """Keep a row under a new number, and tell that it is new."""
         row = {"id": self.next_number(), **row}
         self.of(kind).add(row)
         self.changed(kind, row)
@@ -122,12 +122,12 @@ class Timeline:
             self.on_change(kind, row)
 
     def keep(self, kind: Kind, row: Row) -> None:
-        """Keep a row for longer: it changes no more."""
+        """Give a row that changes no more to the store."""
         if self.on_kept is not None:
             self.on_kept(kind, row)
 
     def used(self, kind: Literal["busy", "waits"], model: str, begin: float, end: float) -> None:
-        """Note that a request waited for a model, or ran on it; what touches is one row."""
+        """Note when a request waited for a model or ran. Times that touch become one row."""
         last = self._last_use.get((kind, model))
         if last is not None and begin <= last["end"] + LITTLE_APART and end >= last["begin"]:
             last["begin"] = min(last["begin"], begin)
@@ -141,9 +141,9 @@ class Timeline:
         self._last_use[kind, model] = self.add(kind, row)
 
     def open_uses(self) -> Iterator[tuple[Kind, Row]]:
-        """Yield the rows of uses that may grow yet."""
+        """Yield the rows of uses that may still grow."""
         yield from ((kind, row) for (kind, _), row in self._last_use.items())
 
     def between(self, since: float, until: float) -> dict[Kind, list[Row]]:
-        """Return all rows that have something of themselves within these times, by kind."""
+        """Return all rows that overlap these times, by kind."""
         return {kind: self.of(kind).between(since, until) for kind in KINDS}

@@ -1,7 +1,7 @@
-"""What keeps requests and decisions beyond the daemon's end: written beside the event loop.
+"""Keeps requests and decisions beyond the daemon's end, in a file written beside the event loop.
 
-Owns what waits to be written, and what a failure means. A disk that is full, or a file that is
-broken, loses history and never a request. The file itself is `database`'s.
+Owns what waits to be written, and handles failures. A full disk or a broken file loses history,
+but never a request. `database` owns the contents of the file.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import trio
 from proxy.history.finished import Finished
 from proxy.history.spans import Bounds, Kind, Row
 
-if TYPE_CHECKING:  # most daemons have no store, and need not wait for it
+if TYPE_CHECKING:  # most daemons have no store, and need not load it
     from sqlite3 import Connection
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
-TOGETHER = 1.0  # seconds in which what is to be written is gathered
-LAST = 3.0  # seconds that the end waits for a disk
-MOST_WAITING = 20_000  # rows, while the disk does not take them
-BETWEEN_LOOKS = 300.0  # seconds, after which old rows are looked for
+TOGETHER = 1.0  # seconds in which rows are gathered before a write
+LAST = 3.0  # seconds that the daemon's end waits for the disk
+MOST_WAITING = 20_000  # rows that may wait for the disk
+BETWEEN_LOOKS = 300.0  # seconds between two checks for old rows
 
 T = TypeVar("T")
 _Batch = tuple[list[Finished], list[tuple[int, Kind, float, str]]]
@@ -35,12 +35,12 @@ _Batch = tuple[list[Finished], list[tuple[int, Kind, float, str]]]
 
 @attrs.define(eq=False)
 class Store:
-    """The file.
+    """The store.
 
     Attributes:
-        path: where it is; None keeps nothing.
-        bounds: how much is kept.
-        is_closed: whether nothing is written, since what it holds could not be read.
+        path: of the file; None keeps nothing.
+        bounds: the limits on what is kept.
+        is_closed: whether nothing is written, because the file could not be read.
     """
 
     path: Path | None = None
@@ -55,7 +55,7 @@ class Store:
     _fails: bool = attrs.field(default=False, init=False)
 
     def change(self, path: Path | None, bounds: Bounds) -> bool:
-        """Write to a file from now on, within bounds; return whether it is another one."""
+        """Use this file and these limits from now on; return whether the file is another one."""
         is_other = path != self.path
         if is_other:
             self.write_now()
@@ -64,20 +64,20 @@ class Store:
         return is_other
 
     def add(self, request: Finished) -> None:
-        """Write a request down, soon."""
+        """Write a request soon."""
         if self.path is not None and not self.is_closed and len(self._requests) < MOST_WAITING:
             self._requests.append(request)
             self._stirred.set()
 
     def keep(self, kind: Kind, row: Row) -> None:
-        """Write a row of the timeline down, soon."""
+        """Write a row of the timeline soon."""
         if self.path is not None and not self.is_closed and len(self._rows) < MOST_WAITING:
             at = row["at" if kind == "decisions" else "begin"]
-            self._rows[kind, row["id"]] = row["id"], kind, at, json.dumps(row)  # it may change yet
+            self._rows[kind, row["id"]] = row["id"], kind, at, json.dumps(row)  # it may change
             self._stirred.set()
 
     async def run(self) -> None:
-        """Write what has come, for as long as the daemon runs."""
+        """Write what waits, for as long as the daemon runs."""
         while True:
             await self._stirred.wait()
             await trio.sleep(TOGETHER)
@@ -86,18 +86,18 @@ class Store:
                 self._fails = False
 
     async def write_last(self) -> None:
-        """Write what has come, at the end, unless the disk keeps others waiting."""
-        with trio.move_on_after(LAST, shield=True):  # the end has come: nothing else would write it
+        """Write the rest at the daemon's end, unless the disk takes too long."""
+        with trio.move_on_after(LAST, shield=True):  # nothing would write it later
             await self._beside(self._write, self._waiting())
 
     async def read(self, what: Callable[[Connection], T]) -> T | None:
-        """Read from the file, beside the loop.
+        """Read from the file, beside the event loop.
 
-        None if there is none, if it cannot be read, or if what came last could not be written.
+        None if there is no file, if it cannot be read, or if the last write failed.
         """
         if self.path is None or self.is_closed or self._fails:
             return None
-        batch = self._waiting()  # it is asked for, too
+        batch = self._waiting()  # the query must see these rows too
 
         def read(path: Path, batch: _Batch) -> T | None:
             self._write(path, batch)
@@ -106,7 +106,7 @@ class Store:
         return await self._beside(read, batch)
 
     def read_now(self, what: Callable[[Connection], T]) -> T | None:
-        """Read from the file; None if there is none, or it cannot be read."""
+        """Read from the file at once; None if there is no file, or it cannot be read."""
         if self.path is None:
             return None
         try:
@@ -116,7 +116,7 @@ class Store:
             return None
 
     def write_now(self) -> None:
-        """Write what has come to the file that it came for, before that is another one."""
+        """Write what waits for this file, before another file replaces it."""
         if self.path is not None and not self.is_closed:
             try:
                 self._write(self.path, self._waiting())
@@ -124,7 +124,7 @@ class Store:
                 self._tell(error)
 
     async def _beside(self, work: Callable[[Path, _Batch], T], batch: _Batch) -> T | None:
-        """Work with the file in a thread; a fault of it is told of here, on the loop."""
+        """Use the file in a thread. A failure is logged here, on the event loop."""
         path = self.path
         if path is None or self.is_closed:
             return None
@@ -132,7 +132,7 @@ class Store:
         def guarded() -> tuple[T | None, Exception | None]:
             try:
                 return work(path, batch), None
-            except Exception as error:  # whatever is wrong with a file or a row costs history only
+            except Exception as error:  # a bad file or row must only cost history
                 return None, error
 
         try:
@@ -150,7 +150,7 @@ class Store:
         return batch
 
     def _write(self, path: Path, batch: _Batch) -> bool:
-        """Write; return whether there was anything."""
+        """Write a batch; return whether it had anything."""
         requests, rows = batch
         if not (requests or rows):
             return False
@@ -174,12 +174,12 @@ class Store:
     def _tell(self, error: Exception) -> None:
         if not self._fails:
             log.error(
-                f"Cannot use {self.path}: {error}. Requests are served; what happens meanwhile "
-                "is missing there. Make room, or choose another file with store.path",
+                f"Cannot use {self.path}: {error}. Requests are served, but what happens "
+                "meanwhile is not stored. Free disk space, or set another file with store.path",
                 reason=str(error),
             )
         self._fails = True
 
     def close(self) -> None:
-        """Write nothing more into a file of which it is not known what it holds."""
+        """Write nothing more: the contents of the file are not known."""
         self.is_closed = True

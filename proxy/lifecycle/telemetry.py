@@ -1,6 +1,6 @@
-"""Whether requests are traced: the environment names a collector, as OpenTelemetry has it.
+"""Whether the daemon traces requests: the environment names a collector, as for OpenTelemetry.
 
-Owns that decision, and what is said where it cannot be done. The spans are `observing.tracing`'s.
+Owns that decision, and the log lines if tracing is impossible. `observing.tracing` owns the spans.
 """
 
 from __future__ import annotations

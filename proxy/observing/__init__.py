@@ -1,4 +1,4 @@
-"""What is seen from outside: log, events, metrics, and the rows in which models are shown.
+"""What the daemon shows of itself: log, events, metrics, and the rows that describe models.
 
-Owns the forms. Knows nothing of the routes that ask for them.
+Owns their formats. Knows nothing of the routes that return them.
 """

@@ -1,4 +1,4 @@
-"""Counts of requests and of what the models did, for `prometheus`.
+"""Counters of requests and of model steps, for `prometheus`.
 
 Owns what is counted. Plain numbers will do: nobody else counts at the same time, and the counters
 of Prometheus' library take a lock for each.
@@ -46,29 +46,29 @@ TOKENS = ("prompt", "generated", "cached")
 
 @attrs.define(eq=False)
 class Distribution:
-    """How many seconds something took, by buckets."""
+    """A histogram of seconds."""
 
     _counts: list[int] = attrs.field(factory=lambda: [0] * (len(BUCKETS) + 1), init=False)
     _sum: float = attrs.field(default=0.0, init=False)
 
     def add(self, seconds: float) -> None:
-        """Count one more."""
+        """Add one value."""
         self._counts[bisect_left(BUCKETS, seconds)] += 1
         self._sum += seconds
 
     def buckets(self) -> list[tuple[str, int]]:
-        """Return the counts as Prometheus has them: each bucket holds all below it, too."""
+        """Return the counts in Prometheus' form: each bucket includes all lower buckets."""
         bounds = (*(str(float(bound)) for bound in BUCKETS), "+Inf")
         return list(zip(bounds, accumulate(self._counts), strict=True))
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was counted."""
+        """Whether the histogram has no value."""
         return not any(self._counts)
 
     @property
     def sum(self) -> float:
-        """Seconds of all of them together."""
+        """The sum of all values, in seconds."""
         return self._sum
 
 
@@ -77,7 +77,7 @@ Distributions = Mapping[Labels, Distribution]
 
 @attrs.define(eq=False)
 class _OfModel:
-    """What is counted of one model's requests: all in one place, as each adds to all of it."""
+    """The counters of one model's requests, in one place, because each request adds to all."""
 
     statuses: Counter[int] = attrs.field(factory=Counter, init=False)
     durations: Distribution = attrs.field(factory=Distribution, init=False)
@@ -90,7 +90,7 @@ class _OfModel:
 
 @attrs.define(eq=False)
 class Metrics(Journal):
-    """What has happened so far; also the supervisor's journal."""
+    """All counters of the daemon. It is a journal of the supervisor, too."""
 
     by_key: Counter[str] = attrs.field(factory=Counter, init=False)
     refused_by_key: Counter[str] = attrs.field(factory=Counter, init=False)
@@ -120,7 +120,7 @@ class Metrics(Journal):
         counted.cached += tokens.cached or 0
 
     def requests(self) -> dict[Labels, int]:
-        """Return how many requests there were, by model and status."""
+        """Return the number of requests, by model and status."""
         return {
             (name, str(status)): count
             for name, one in self._models.items()
@@ -128,7 +128,7 @@ class Metrics(Journal):
         }
 
     def tokens(self) -> dict[Labels, int]:
-        """Return how many tokens there were, by model and kind."""
+        """Return the number of tokens, by model and kind."""
         return {
             (name, kind): getattr(one, kind)
             for name, one in self._models.items()
@@ -136,12 +136,12 @@ class Metrics(Journal):
         }
 
     def times(self, of: Callable[[_OfModel], Distribution]) -> dict[Labels, Distribution]:
-        """Return how long something took, by model; `of` takes it from what is counted."""
+        """Return one histogram of each model. `of` chooses the histogram."""
         found = {(name,): of(one) for name, one in self._models.items()}
         return {labels: one for labels, one in found.items() if not one.is_empty}
 
     def stepped(self, model: str, event: Event, state: State, took: float) -> None:
-        """Count a model's step."""
+        """Count a step of a model, and how long it took."""
         before = self._states.get(model, State.STOPPED)
         self._states[model] = state
         if event is Event.STOP:
@@ -152,13 +152,13 @@ class Metrics(Journal):
             self.steps[model, STEPS[event]].add(took)
 
     def ruled(self, ruling: Ruling) -> None:
-        """Count a decision once; the same one is told again when more models must make room."""
+        """Count a decision once. It is reported again if more models must make room."""
         if ruling.number > self._last_ruling:
             self._last_ruling = ruling.number
             self.decisions[ruling.model, ruling.rule] += 1
 
     def failed(self, model: str, state: State, reason: str) -> None:
-        """Count a failure by where it happened."""
+        """Count a failure by the state in which it happened."""
         self._count_failure(model, state)
 
     def _count_failure(self, model: str, state: State) -> None:

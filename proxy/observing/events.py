@@ -1,7 +1,8 @@
-"""What pages and tools are told while it happens: ``/api/events``, in llama-swap's form.
+"""The stream of events for pages and tools: ``/api/events``, in llama-swap's format.
 
-Owns who listens, to which kinds, and the form of the messages. A listener that is too slow is let
-go; it comes again and is then told of everything. What pages of ours are told is `pagefeed`'s.
+Owns the listeners, the kinds of events that each one wants, and the format of the messages. If a
+listener is too slow, its stream ends. The client then connects again and gets the whole state.
+`pagefeed` owns the kinds of events that only llamadoze's own page uses.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from supervisor.model.leases import LeaseStep, NamedLease
 from supervisor.states.journal import Journal
 from supervisor.states.table import Event, State
 
-MOST_UNREAD = 2 << 20  # bytes that a listener may be behind
-BETWEEN_SIZES = 0.25  # seconds between two looks at how much was sent
+MOST_UNREAD = 2 << 20  # bytes that a listener may leave unread
+BETWEEN_SIZES = 0.25  # seconds between two checks of how much was sent
 LLAMA_SWAPS = ("logData", "modelStatus", "uiConfig", "profileChanged", "inflight", "activity")
 KINDS = (*LLAMA_SWAPS, "lease", *PAGE_KINDS)
 USUAL_KINDS = frozenset({*LLAMA_SWAPS, "lease", "timeline", "queue", "memory"})
 
 
 def kinds_in(text: str | None) -> frozenset[str]:
-    """Return the kinds that a query asks for, with commas between; all usual ones without it.
+    """Return the kinds that a query names, separated by commas; the usual ones without a query.
 
     Raises:
-        BadRequest: there is no such kind.
+        BadRequest: the query names an unknown kind.
     """
     if text is None:
         return USUAL_KINDS
@@ -49,10 +50,10 @@ def kinds_in(text: str | None) -> frozenset[str]:
 
 @attrs.define(eq=False)
 class Listener:
-    """Somebody who is told; one that is too slow is let go.
+    """The reader of one stream of events. If it is too slow, the stream ends.
 
     Attributes:
-        kinds: of what.
+        kinds: of the events that it gets.
     """
 
     kinds: frozenset[str]
@@ -64,14 +65,14 @@ class Listener:
             self.close()
 
     def close(self) -> None:
-        """Tell nothing more."""
+        """Queue no more messages."""
         self._unread.close()
 
     async def read(self) -> list[bytes]:
-        """Return the next messages; none if there are none for a while.
+        """Return the next messages, or an empty list if none come within `BETWEEN_SIZES`.
 
         Raises:
-            trio.EndOfChannel: there will be no more.
+            trio.EndOfChannel: no more messages will come.
         """
         with trio.move_on_after(BETWEEN_SIZES):
             return await self._unread.take()
@@ -80,14 +81,14 @@ class Listener:
 
 @attrs.define(eq=False)
 class Events(Journal):
-    """Tell listeners what happens; also the supervisor's journal.
+    """Tells listeners what happens. The supervisor uses it as a journal.
 
     Attributes:
         resolver: knows the models and their names.
-        in_flight: lists the requests that run.
+        in_flight: lists the requests in flight.
         book: the log.
-        feed: gathers what pages are told.
-        on_listeners: called when somebody begins or ends to listen.
+        feed: gathers the events for llamadoze's own page.
+        on_listeners: called when a listener comes or goes.
     """
 
     resolver: Resolver
@@ -102,13 +103,13 @@ class Events(Journal):
         self.feed.tell, self.feed.is_wanted = self._say, self.is_wanted
 
     def is_wanted(self, kind: str) -> bool:
-        """Whether anybody listens to a kind."""
+        """Whether any listener wants events of a kind."""
         return any(kind in listener.kinds for listener in self._listeners)
 
     async def stream(self, kinds: frozenset[str] = USUAL_KINDS) -> AsyncIterator[bytes]:
-        """Yield how everything stands, and then what happens."""
+        """Yield the state of everything, and then each event."""
         with self._listening(Listener(kinds)) as listener:
-            for message in self._snapshot(kinds):  # however much that is, it is sent at once
+            for message in self._snapshot(kinds):  # sent at once, whatever its size
                 yield message
             sizes: dict[int, int] = {}
             looked = trio.current_time()
@@ -153,7 +154,7 @@ class Events(Journal):
         return (make() for kind, make in self._firsts() if kind in kinds)
 
     def _firsts(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        """Yield what is said first of each kind, in llama-swap's order."""
+        """Yield the first message of each kind, in llama-swap's order."""
         yield "logData", lambda: _log(PROXY, self.book.proxy.text())
         yield "logData", lambda: _log("upstream", self.book.upstream.text())
         yield "modelStatus", self._statuses
@@ -174,16 +175,16 @@ class Events(Journal):
         return _message("profileChanged", {"active": self.resolver.profile})
 
     def _grown(self, sizes: dict[int, int]) -> list[Call]:
-        """Return the requests whose answers have grown since the last look."""
+        """Return the requests whose answers have grown since the last check."""
         return [call for call in self.in_flight if call.size > sizes.get(call.number, 0)]
 
     def close(self) -> None:
-        """Let all listeners go."""
+        """End all streams."""
         for listener in tuple(self._listeners):
             listener.close()
 
     def _say(self, kind: str, data: object) -> None:
-        """Tell those who listen to a kind; the message is made only for somebody."""
+        """Send an event to its listeners. Without listeners, no message is made."""
         if self.is_wanted(kind):
             self._tell(kind, _message(kind, data))
 
@@ -193,7 +194,7 @@ class Events(Journal):
                 listener.tell(message)
 
     def _call_changed(self, operation: str, call: Call) -> None:
-        """Tell of a request that has come or gone."""
+        """Tell of a request that has arrived or ended."""
         self.feed.touch(call.model)
         if self.is_wanted("inflight"):
             facts = {"id": str(call.number)} if operation == "remove" else {"request": call.entry()}
@@ -202,7 +203,7 @@ class Events(Journal):
             self._say("activity", {"id": call.number})
 
     def profile_changed(self) -> None:
-        """Tell of the profile, and of the models: names have changed."""
+        """Tell of the profile and of the models, because names have changed."""
         self.feed.stir()
         if self.is_wanted("profileChanged"):
             self._tell("profileChanged", self._profile())
@@ -210,25 +211,25 @@ class Events(Journal):
             self._tell("modelStatus", self._statuses())
 
     def reloaded(self) -> None:
-        """Tell of another configuration: of all models, and of those that are gone."""
+        """Tell of a new configuration: of all models, and of removed ones."""
         self.feed.reloaded()
         if self.is_wanted("modelStatus"):
             self._tell("modelStatus", self._statuses())
 
     def lease_stepped(self, step: LeaseStep, lease: NamedLease) -> None:
-        """Tell of a lease that was granted or renewed, or has ended."""
+        """Tell of a lease that was granted or renewed, or that has ended."""
         self.feed.touch(lease.model)
         self._say("lease", {"operation": step.value, "lease": leaserows.row(lease)})
 
     def stepped(self, model: str, event: Event, state: State, took: float) -> None:
-        """Tell of the models."""
+        """Tell of the models, because one has changed its state."""
         self.feed.touch(model)
         if self.is_wanted("modelStatus"):
             self._tell("modelStatus", self._statuses())
 
 
 def _message(kind: str, data: Any) -> bytes:  # noqa: ANN401 -- JSON
-    """Return one event; its data is JSON in a text in JSON, as llama-swap has it."""
+    """Return one event. As in llama-swap, its data is JSON in a JSON string."""
     text = json.dumps({"type": kind, "data": json.dumps(data)})
     return f"event:message\ndata:{text}\n\n".encode()
 

@@ -1,6 +1,6 @@
-"""The leases as clients see them: a row of ``/api/leases`` and of the events for pages.
+"""The leases for clients: rows of ``/api/leases`` and of the events for pages.
 
-Owns the form. Who has which is the supervisor's.
+Owns the format of the rows. The supervisor owns the leases.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from supervisor.model.leases import NamedLease
 
 
 def row(lease: NamedLease) -> dict[str, Any]:
-    """Return what is told of a lease; times are whole seconds, the calendar's are UTC."""
+    """Return the row of a lease. ``left`` is in whole seconds, ``expires`` is in UTC."""
     return {
         "id": lease.id,
         "model": lease.model,

@@ -1,7 +1,7 @@
-"""The models that clients may name: rows of ``/v1/models`` and of the events for pages.
+"""The models that clients can name: rows of ``/v1/models`` and of the events for pages.
 
-Owns the form of the rows, which is llama-swap's, with more where it has no word for it. How each
-model stands is told by `running`.
+Owns the format of the rows: llama-swap's, with additional keys for what llama-swap does not have.
+`running` describes the state of each model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STATUS: Mapping[State, str] = {
     State.FALLING_ASLEEP: "sleeping",
     State.ASLEEP: "sleeping",
 }
-"""llama.cpp's words for how a model stands; any other state is unloaded."""
+"""llama.cpp's words for the states of models. All other states are "unloaded"."""
 UNLOADED = "unloaded"
 COMING = {State.READY, *IN_MOTION}
 WITH_CAPABILITIES = ("architecture", "capabilities", "supported_parameters", "context_length")
@@ -34,15 +34,15 @@ Row = dict[str, Any]
 
 
 def models(resolver: Resolver) -> Row:
-    """Return what ``/v1/models`` answers: everything a request may name, but what is unlisted."""
+    """Return the answer to ``/v1/models``: all names for requests, except unlisted ones."""
     return {"object": "list", "data": sorted(_rows(resolver), key=lambda row: str(row["id"]))}
 
 
 def model(resolver: Resolver, name: str) -> Row:
-    """Return the row of one name; one that is unlisted, or an alias, has a row, too.
+    """Return the row of one name. Aliases and unlisted names have a row too.
 
     Raises:
-        UnknownModel: nobody has this name.
+        UnknownModel: no model has this name.
     """
     rows = {row["id"]: row for row in _rows(resolver, everything=True)}
     if name not in rows:
@@ -88,7 +88,7 @@ def _local(model: Model, supervisor: Supervisor, *, aliases: bool) -> Iterator[R
 
 
 def _metadata(model: Model) -> Row:
-    """Return a model's metadata, without what its capabilities say better."""
+    """Return a model's metadata, without the keys that its capabilities replace."""
     if model.capabilities == Capabilities():
         return dict(model.metadata)
     return {key: value for key, value in model.metadata.items() if key not in WITH_CAPABILITIES}
@@ -132,11 +132,11 @@ def _said(name: str, description: str) -> Row:
 
 
 def of_model(model: Model) -> Row:
-    """Return what is known of a model itself: its names, and what it can do."""
+    """Return the facts about a model itself: its name, and what it can do."""
     row = _said(model.name, model.description)
     if model.capabilities != Capabilities():
         row |= _capabilities(model.capabilities)
-    else:  # a file's own words, where it does not use the keys that are made for them
+    else:  # the file uses its own metadata instead of the keys for capabilities
         row |= {key: model.metadata[key] for key in WITH_CAPABILITIES if key in model.metadata}
     return row
 
@@ -167,7 +167,7 @@ def _capabilities(known: Capabilities) -> Row:
 
 
 def statuses(resolver: Resolver) -> list[Row]:
-    """Return all models as ``/api/events`` tells of them."""
+    """Return the rows of all models for ``/api/events``."""
     supervisor = resolver.supervisor
     rows: list[Row] = []
     for model in resolver.config.models.values():

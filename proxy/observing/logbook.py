@@ -1,7 +1,7 @@
-"""What was logged last, and what is being logged: for ``/logs``, ``/logs/stream`` and events.
+"""The latest lines of the log, and the lines to come: for ``/logs``, ``/logs/stream`` and events.
 
-Owns the histories of the daemon's own lines and of all models' output, and who listens. Writing
-the log is `logformat`'s; a model's own history is kept with the model.
+Owns the histories of the daemon's own lines and of all models' output, and their listeners.
+`logformat` writes the log. The history of a single model is kept with the model.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from supervisor.states.journal import Journal
 from supervisor.states.table import ENDED, Event, State
 
 PROXY, UPSTREAM = "proxy", "upstream"
-MOST_UNREAD = 1 << 20  # bytes that a slow reader may be behind
+MOST_UNREAD = 1 << 20  # bytes that a slow reader may leave unread
 
 Listener = Callable[[str, bytes], None]
 
 
 @attrs.define(eq=False)
 class Reader:
-    """Follows one log; what it was too slow for is counted and said."""
+    """Follows one log. It is told how many bytes it missed because it was too slow."""
 
     _source: str | None
     _unread: Unread = attrs.field(factory=lambda: Unread(MOST_UNREAD), init=False)
     _lost: int = attrs.field(default=0, init=False)
 
     def hear(self, source: str, data: bytes) -> None:
-        """Take what was logged, if it is of what is followed."""
+        """Take logged bytes, if they belong to the log that is followed."""
         if self._source is not None and not f"{source}/".startswith(f"{self._source}/"):
             return
         notice = b"\n[%d bytes dropped: this reader is too slow]\n" % self._lost
@@ -41,25 +41,25 @@ class Reader:
             self._lost += len(data)
 
     def close(self) -> None:
-        """Hear nothing more."""
+        """Take no more bytes."""
         self._unread.close()
 
     async def read(self) -> bytes:
-        """Return what was logged since.
+        """Return what was logged since the last call.
 
         Raises:
-            trio.EndOfChannel: nothing more comes.
+            trio.EndOfChannel: no more bytes will come.
         """
         return b"".join(await self._unread.take())
 
 
 @attrs.define(eq=False)
 class LogBook(Journal):
-    """The log of a daemon; also the supervisor's journal.
+    """The log of a daemon. The supervisor uses it as a journal.
 
     Attributes:
-        shown: whose lines are in the combined log: proxy, upstream, both or neither.
-        show: writes a model's output into it.
+        shown: the sources of the combined log: proxy, upstream, both or neither.
+        show: writes a model's output into the combined log.
         show_end: called when a process of a model has ended.
     """
 
@@ -74,23 +74,23 @@ class LogBook(Journal):
 
     @property
     def combined(self) -> LogRing:
-        """What is shown, in the order it came."""
+        """The combined log, in the order of its lines."""
         return self.proxy if self.shown == {PROXY} else self._mixed
 
     def keep(self, data: bytes) -> None:
-        """Take one of the daemon's own lines, with its end."""
+        """Take one of the daemon's own lines, with its newline."""
         self.proxy.keep(data)
         self._tell_all(PROXY, PROXY, data)
 
     def wrote(self, model: str, output: bytes) -> None:
-        """Take a model's output; show it, if that is wanted."""
+        """Take a model's output, and write it into the combined log if `shown` says so."""
         self.upstream.keep(output)
         self._tell_all(UPSTREAM, f"{UPSTREAM}/{model}", output)
         if UPSTREAM in self.shown:
             self.show(model, output)
 
     def stepped(self, model: str, event: Event, state: State, took: float) -> None:
-        """Show the last line of a process that has ended in its middle."""
+        """Show the last line of a process that ended without a newline."""
         if state in ENDED:
             self.show_end(model)
 
@@ -105,7 +105,7 @@ class LogBook(Journal):
         """Follow the log.
 
         Args:
-            source: ``proxy``, ``upstream``, ``upstream/MODEL``; None for what the combined log has.
+            source: ``proxy``, ``upstream``, ``upstream/MODEL``; None for the combined log.
         """
         reader = Reader(source)
         self._readers.add(reader)
@@ -116,7 +116,7 @@ class LogBook(Journal):
             self._readers.discard(reader)
 
     def close(self) -> None:
-        """Let all readers go."""
+        """End all readers."""
         for reader in tuple(self._readers):
             reader.close()
 
@@ -129,7 +129,7 @@ class LogBook(Journal):
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
-        """Tell somebody of all that is logged, and by whom: ``proxy`` or ``upstream/MODEL``."""
+        """Call a listener with each piece of log and its source, such as ``upstream/MODEL``."""
         self._listeners.add(listener)
         try:
             yield
@@ -138,6 +138,6 @@ class LogBook(Journal):
 
 
 def shown_in(setting: str) -> frozenset[str]:
-    """Return whose lines ``logToStdout`` shows; llama-swap's words, and several with commas."""
+    """Return the sources that ``logToStdout`` names: llama-swap's words, or several with commas."""
     words = {word.strip() for word in setting.split(",")}
     return frozenset({PROXY, UPSTREAM} if "both" in words else words & {PROXY, UPSTREAM})

@@ -1,6 +1,6 @@
-"""What operators read: one line per event, as JSON for machines or as text for a terminal.
+"""The log for operators: one line per event, as JSON for machines or as text for a terminal.
 
-Owns the form of the log. The events themselves are written where things happen.
+Owns the format of the log. The modules in which events happen write their words.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def configure(form: Format, level: str, book: LogBook | None = None) -> None:
 
     Args:
         form: ``auto`` writes text to a terminal and JSON to anything else.
-        level: the lowest level written; an unknown one counts as info, as in llama-swap.
-        book: keeps the last lines, and says whether they are shown at all.
+        level: the lowest level that is written; as in llama-swap, an unknown one counts as info.
+        book: keeps the last lines, and says whether the lines go to the combined log at all.
     """
     text = form == "text" or (form == "auto" and sys.stdout.isatty())
     writer = _writer_to(sys.stdout)
@@ -60,18 +60,18 @@ def configure(form: Format, level: str, book: LogBook | None = None) -> None:
     logging.basicConfig(handlers=[_ToOperators()], level=logging.WARNING, force=True)
 
 
-# What moves a terminal's cursor, ends a line, or turns the direction of what follows (CWE-117).
+# Characters that move a terminal's cursor, end a line, or turn the text's direction (CWE-117).
 UNPRINTABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
-LONGEST_LINE = 16 * 1024  # bytes of a model's line that has no end
-OUTPUT = "output"  # of a process, both streams: two pipes would lose the order of their lines
+LONGEST_LINE = 16 * 1024  # bytes of a model's line without a newline
+OUTPUT = "output"  # both streams of a process: two pipes would lose the order of their lines
 ENCODER = json.JSONEncoder(default=str, separators=(",", ":"))
 QUICK = msgspec.json.Encoder(enc_hook=str)
 
 
 def _text(*, colors: bool) -> list[structlog.typing.Processor]:
-    """Return the steps to a line of text."""
+    """Return the steps that make a line of text."""
     return [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
@@ -80,14 +80,14 @@ def _text(*, colors: bool) -> list[structlog.typing.Processor]:
         structlog.dev.ConsoleRenderer(
             colors=colors,
             pad_event_to=0,
-            # structlog's own, with rich, shows the values of variables: keys may be among them.
+            # With rich, structlog's own formatter shows the values of variables, such as keys.
             exception_formatter=structlog.dev.plain_traceback,
         ),
     ]
 
 
 def _as_json(log: object, method: str, event: structlog.typing.EventDict) -> str:
-    """Return a line of JSON; in one step, since there is one for every request."""
+    """Return a line of JSON, in one step, because every request writes one."""
     if "exc_info" in event:
         event = structlog.processors.format_exc_info(log, method, event)
     event["level"] = "error" if method == "exception" else method
@@ -96,7 +96,7 @@ def _as_json(log: object, method: str, event: structlog.typing.EventDict) -> str
 
 
 def _json_of(event: Mapping[str, Any]) -> bytes:
-    """Return ASCII; in a quarter of the time where all of it is that."""
+    """Return JSON in ASCII. If the values are ASCII, this takes a quarter of the time."""
     try:
         encoded = QUICK.encode(event)
     except (TypeError, UnicodeEncodeError):
@@ -116,20 +116,20 @@ def _whole(seconds: int) -> str:
 
 @attrs.define(eq=False)
 class RequestLines:
-    """The lines that come with every request, written past structlog where they are JSON.
+    """The log's line for each request. As JSON, it is written without structlog.
 
-    Its chain would be a tenth of what a small request costs. All other lines go through it.
+    structlog's chain would be a tenth of the cost of a small request. All other lines use it.
     """
 
     _lowest: int = attrs.field(default=logging.INFO, init=False)
     _lines: _Lines | None = attrs.field(default=None, init=False)
 
     def begin(self, lowest: int, lines: _Lines | None) -> None:
-        """Write from this level on, as JSON if `lines` is where that goes."""
+        """Write lines of this level and above, as JSON to `lines` if that is given."""
         self._lowest, self._lines = lowest, lines
 
     def write(self, level: str, text: str, facts: dict[str, Any]) -> None:
-        """Write a line; `facts` is not used again by its owner."""
+        """Write a line. The caller does not use `facts` again."""
         if LEVELS[level] < self._lowest:
             return
         if self._lines is None:
@@ -153,7 +153,7 @@ SAID_IN_THE_EVENT = (
 def _on_one_line(
     _log: object, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Show what would move a terminal's cursor, or look like another line, as a question mark."""
+    """Replace characters that could move the cursor or forge a line by question marks."""
     event["event"] = UNPRINTABLE.sub("?", str(event["event"]))
     return event
 
@@ -161,7 +161,7 @@ def _on_one_line(
 def _without_repetition(
     _log: object, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Drop what a line of text says in words anyway."""
+    """Drop the fields that a line of text repeats from its words."""
     return {key: value for key, value in event.items() if key not in SAID_IN_THE_EVENT}
 
 
@@ -170,12 +170,12 @@ TEXT = (_without_repetition, _on_one_line)
 
 @cache
 def _writer_to(file: TextIO) -> LogWriter:
-    """Return the one way to a file: what waits to be written has an order."""
+    """Return the only writer to a file, so that lines stay in their order."""
     return LogWriter(file)
 
 
 def flush() -> None:
-    """Write what has not been written yet, as far as its reader allows."""
+    """Write the lines that wait, as far as the reader takes them."""
     _writer_to(sys.stdout).flush()
 
 
@@ -186,7 +186,7 @@ def _notice_as_json(dropped: int) -> bytes:
 
 @attrs.define(eq=False)
 class _ModelLines:
-    """Write the output of models, each line with the name of its model."""
+    """Writes the output of models, each line with the name of its model."""
 
     _writer: LogWriter
     _form: Callable[[str, str], bytes]
@@ -199,12 +199,12 @@ class _ModelLines:
         if rest:
             self._begun[model] = rest
         for line in lines:
-            # Of a line that is drawn again and again, such as a bar, the last form counts.
+            # If a line is drawn several times, such as a progress bar, the last version counts.
             text = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
             self._writer.write(self._form(model, text) + b"\n")
 
     def end(self, model: str) -> None:
-        """Write the last line of a process that has not ended it."""
+        """Write the last line of a process, if that has no newline."""
         if model in self._begun:
             self.write(model, b"\n")
 
@@ -221,7 +221,7 @@ def _line_as_json(model: str, line: str) -> bytes:
 
 @attrs.frozen
 class _Lines:
-    """Write lines, and keep the last of them."""
+    """Writes lines, and keeps the latest ones."""
 
     writer: LogWriter
     book: LogBook | None
@@ -240,7 +240,7 @@ class _Lines:
 
 
 class _ToOperators(logging.Handler):
-    """Write what libraries log in the same form."""
+    """Writes what libraries log, in the same format."""
 
     def emit(self, record: logging.LogRecord) -> None:
         log: structlog.stdlib.BoundLogger = structlog.get_logger(record.name)

@@ -1,7 +1,7 @@
-"""The way of the log to whoever reads it, which may be slower than it is written: nobody waits.
+"""Writes the log to its reader, which may be slow. The event loop never waits for the reader.
 
-Owns what is not written yet, bounded, and the thread that writes it. What there is no room for is
-counted, and said when there is room again.
+Owns the lines that are not written yet, which are limited, and the thread that writes them. Lines
+above the limit are dropped. When there is room again, the log says how many were dropped.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from typing import TextIO
 import attrs
 
 MOST_UNWRITTEN = 1 << 20  # bytes
-NEVER_WAITS = 4096  # bytes that a pipe takes whole where it takes any (PIPE_BUF of Linux)
-LAST_WORDS = 1.0  # seconds for the rest of the log at the end
+NEVER_WAITS = 4096  # bytes that a writable pipe takes whole (PIPE_BUF of Linux)
+LAST_WORDS = 1.0  # seconds to write the rest of the log at the end
 
 
 def notice_as_text(dropped: int) -> bytes:
-    """Return what is said of lines that there was no room for."""
-    return f"{dropped} lines dropped: the log is read too slowly\n".encode()
+    """Return the line that says how many lines were dropped."""
+    return f"{dropped} lines dropped: the reader of the log is too slow\n".encode()
 
 
 @attrs.define(eq=False)
 class LogWriter:
-    """Write to a file, terminal or pipe without ever waiting for it.
+    """Writes to a file, terminal or pipe, and never waits for it.
 
     Attributes:
-        notice: makes a line of how many lines were dropped.
+        notice: makes the line that says how many lines were dropped.
     """
 
     _file: TextIO
@@ -41,8 +41,8 @@ class LogWriter:
     _descriptor: int = attrs.field(init=False)
     _kind: int = attrs.field(default=0, init=False)
     _unwritten: deque[bytes] = attrs.field(factory=deque, init=False)
-    _queued: int = attrs.field(default=0, init=False)  # bytes in all; written by the loop only
-    _written: int = attrs.field(default=0, init=False)  # the same; by the thread only
+    _queued: int = attrs.field(default=0, init=False)  # bytes in total; only the loop writes it
+    _written: int = attrs.field(default=0, init=False)  # bytes in total; only the thread writes it
     _dropped: int = attrs.field(default=0, init=False)
     _thread: threading.Thread | None = attrs.field(default=None, init=False)
     _wake: threading.Semaphore = attrs.field(factory=lambda: threading.Semaphore(0), init=False)
@@ -52,13 +52,13 @@ class LogWriter:
         try:
             self._descriptor = self._file.fileno()
             self._kind = os.fstat(self._descriptor).st_mode
-        except (OSError, ValueError):  # it is no file of the system
+        except (OSError, ValueError):  # it has no file descriptor
             self._descriptor = -1
 
     def write(self, data: bytes) -> None:
-        """Write at once if nobody has to wait for it, else soon, or never."""
+        """Write at once if that does not wait. Else the thread writes it soon, or it is dropped."""
         if self._descriptor < 0:
-            with contextlib.suppress(OSError, ValueError):  # nobody reads any more
+            with contextlib.suppress(OSError, ValueError):  # it has no reader any more
                 self._file.write(data.decode("utf-8", "replace"))
                 self._file.flush()
         elif self._unwritten or self._dropped or not self._takes(data):
@@ -70,19 +70,19 @@ class LogWriter:
         """Whether these bytes can be written without waiting."""
         if stat.S_ISREG(self._kind):
             return True
-        # Of a terminal, "writable" does not say how much it takes.
+        # A terminal that is "writable" may still take less than this.
         if os.isatty(self._descriptor) or len(data) > NEVER_WAITS:
             return False
         return self._poll(0)
 
     def _write_now(self, data: bytes) -> bytes:
-        """Write; return what would have to wait, where others have made the file not wait."""
+        """Write. Return the rest if the file is non-blocking and would have to wait."""
         try:
             while data:
                 data = data[os.write(self._descriptor, data) :]
         except BlockingIOError:
             return data
-        except OSError:  # the reader went away, or the disk is full
+        except OSError:  # the reader is gone, or the disk is full
             pass
         return b""
 
@@ -105,19 +105,19 @@ class LogWriter:
             data = rest = self._unwritten[0]
             while rest := self._write_now(rest):
                 self._poll(None)
-            # Taken out only now: as long as it is there, nothing overtakes it.
+            # Removed only now: while it is queued, no later line is written directly.
             self._unwritten.popleft()
             self._written += len(data)
             self._has_written.set()
 
     def _poll(self, limit: int | None) -> bool:
-        """Wait until something can be written, for so many milliseconds; return whether it can."""
+        """Wait up to `limit` milliseconds to write; return whether writing is possible."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         return bool(poll.poll(limit))
 
     def flush(self) -> None:
-        """Wait for the rest to be written, but not for long."""
+        """Wait up to `LAST_WORDS` until the rest is written."""
         if self._dropped:
             self._queue(b"")
         end = time.monotonic() + LAST_WORDS

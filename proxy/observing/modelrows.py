@@ -1,6 +1,6 @@
-"""The models and the queue as pages of ours see them: all that is known of each, in one row.
+"""The models and the queue for llamadoze's own page: one row with all facts about each.
 
-Owns the form of these rows. How a model stands is told by `running`, with llama-swap's keys.
+Owns the format of these rows. `running` describes the state of a model, with llama-swap's keys.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from supervisor.model.server import ModelServer
 from supervisor.scheduling.queueing import Queued
 from supervisor.states.snapshot import Costs
 
-MOST_QUEUED = 200  # rows; beyond that only the number is told
+MOST_QUEUED = 200  # rows; beyond that only the number is sent
 
 Row = dict[str, Any]
 
 
 def model_row(resolver: Resolver, name: str) -> Row:
-    """Return all that is known of a model of the configuration."""
+    """Return all facts about a model of the configuration."""
     supervisor = resolver.supervisor
     server = supervisor.servers[name]
     model, snapshot = server.model, server.snapshot()
@@ -51,7 +51,7 @@ def model_row(resolver: Resolver, name: str) -> Row:
 
 
 def queue_rows(resolver: Resolver) -> list[Row]:
-    """Return those who wait, in the order of their coming; the first ones, if they are many."""
+    """Return the rows of the queue in the order of arrival, at most `MOST_QUEUED`."""
     supervisor = resolver.supervisor
     return [_queued(resolver, one) for one in supervisor.queue(MOST_QUEUED)]
 
@@ -93,5 +93,5 @@ def _costs(known: Costs) -> Row:
 
 
 def calendar(moment: float) -> float:
-    """Return a moment of Trio's clock in seconds since 1970."""
+    """Convert a moment of Trio's clock to seconds since 1970."""
     return round(time.time() - trio.current_time() + moment, 3)

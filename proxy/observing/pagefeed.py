@@ -1,7 +1,7 @@
-"""What pages of ours are told while it happens: gathered, and told four times a second at most.
+"""Events for llamadoze's own page: gathered, and sent at most four times a second.
 
-Owns the kinds that llama-swap does not have, and what of a flood of log is left out. Who listens,
-and the form of a message, is `events`'.
+Owns the kinds of events that llama-swap does not have, and the limit on log output. `events` owns
+the listeners and the format of messages.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from proxy.observing.modelrows import model_row, queue_rows
 
 PAGE_KINDS = ("daemon", "models", "queue", "timeline", "memory", "log")
 BETWEEN = 0.25  # seconds
-MOST_LOGGED = 64 * 1024  # bytes of one source's log in that time; the newest are told
+MOST_LOGGED = 64 * 1024  # bytes of one source's log in that time; the newest are sent
 
 Row = dict[str, Any]
 
 
 @attrs.define(eq=False)
 class _Logged:
-    """What one source has logged since the last time."""
+    """What one source has logged since the last message."""
 
     data: bytearray = attrs.field(factory=bytearray, init=False)
     dropped: int = attrs.field(default=0, init=False)
@@ -48,10 +48,10 @@ class PageFeed:
 
     Attributes:
         resolver: knows the models and their names.
-        history: what is kept of what happens.
-        facts: returns what is to be said of the daemon as a whole.
-        tell: tells those who listen to a kind.
-        is_wanted: whether anybody does.
+        history: the past that is kept.
+        facts: returns the facts about the daemon as a whole.
+        tell: sends an event to the listeners of its kind.
+        is_wanted: whether a kind has listeners.
     """
 
     resolver: Resolver
@@ -67,7 +67,7 @@ class PageFeed:
     _stirred: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def firsts(self) -> Iterator[tuple[str, Callable[[], Row]]]:
-        """Yield what a page is told first of each kind."""
+        """Yield the first message of each kind."""
         yield "daemon", self._daemon
         yield "models", self._all_models
         yield "queue", self._whole_queue
@@ -76,7 +76,7 @@ class PageFeed:
 
     def _whole_queue(self) -> Row:
         self._queue = queue_rows(self.resolver)
-        self._stirred.set()  # that it empties must be told, too
+        self._stirred.set()  # the page must also hear when the queue empties
         return {"now": time.time(), "waiting": self._queue}
 
     def _daemon(self) -> Row:
@@ -97,29 +97,29 @@ class PageFeed:
     # What has changed.
 
     def touch(self, model: str) -> None:
-        """Take note that something of a model has changed."""
+        """Note that something about a model has changed."""
         if self.is_wanted("models") or self.is_wanted("queue"):
             self._touched.add(model)
             self._stirred.set()
 
     def happened(self, kind: Kind, row: Happened) -> None:
-        """Take note of a row of the timeline that is new, or has changed."""
+        """Note a row of the timeline that is new or has changed."""
         if self.is_wanted("timeline"):
             self._happened[kind, row["id"]] = row
             self._stirred.set()
 
     def hear(self, source: str, data: bytes) -> None:
-        """Take note of what was logged, and by whom."""
+        """Note what a source has logged."""
         self._logged.setdefault(source, _Logged()).add(data)
         self._stirred.set()
 
     def reloaded(self) -> None:
-        """Tell of all models anew."""
+        """Tell of all models again."""
         self.tell("models", self._all_models())
         self.stir()
 
     def stir(self) -> None:
-        """Take note that something of the daemon as a whole has changed."""
+        """Note that something about the daemon as a whole has changed."""
         self._stirred.set()
 
     async def run(self) -> None:
@@ -129,7 +129,7 @@ class PageFeed:
             self._stirred = trio.Event()
             self._flush()
             await trio.sleep(BETWEEN)
-            for row in self._queue:  # that it is let in is told by nobody
+            for row in self._queue:  # no event says when a request gets its turn
                 self.touch(row["model"])
 
     def _flush(self) -> None:

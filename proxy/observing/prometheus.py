@@ -1,4 +1,4 @@
-"""What Prometheus reads: what was counted, and how models and requests stand at that moment.
+"""The text that Prometheus reads: counters, and how models and requests stand at that moment.
 
 Owns the names and labels of all metrics. Imported when they are first asked for: Prometheus'
 library brings a web server of its own, which would make each start 20 ms longer.
@@ -45,27 +45,33 @@ def exposed(metrics: Metrics, supervisor: Supervisor, in_flight: InFlight) -> by
 
 @attrs.frozen
 class _Counted(Collector):
-    """What has happened."""
+    """The counters."""
 
     metrics: Metrics
 
     def collect(self) -> Iterator[Metric]:
         counted = self.metrics
-        yield _counter("requests", "Requests, by status.", counted.requests(), "status")
-        yield _by_key("requests", "Requests, by the name of their API key.", counted.by_key)
-        text = "Requests beyond the limits of their API key."
+        yield _counter(
+            "requests", "Requests that have ended, by status.", counted.requests(), "status"
+        )
+        yield _by_key("requests", "Requests with an API key that has a name.", counted.by_key)
+        text = "Requests refused because of the limits of their API key."
         yield _by_key("refused", text, counted.refused_by_key)
         yield _histogram(
-            "request_duration", "Until the answer's end.", counted.times(lambda one: one.durations)
+            "request_duration",
+            "Time until the end of the answer.",
+            counted.times(lambda one: one.durations),
         )
-        text = "Until the answer's first byte."
+        text = "Time to first byte of the answer."
         yield _histogram("time_to_first_byte", text, counted.times(lambda one: one.first_bytes))
-        text = "Until the model was up and its turn came."
+        text = "Time until the model was ready and the request had its turn."
         yield _histogram("queue_wait", text, counted.times(lambda one: one.waits))
-        yield _counter("tokens", "Tokens, as model servers count them.", counted.tokens(), "kind")
-        text = "Starts, stops, sleeps and wakes."
+        yield _counter(
+            "tokens", "Tokens, as the model servers report them.", counted.tokens(), "kind"
+        )
+        text = "Time that each start, stop, sleep and wake took."
         yield _histogram("model_step_duration", text, counted.steps, "step")
-        text = "What failed of a model."
+        text = "Failures of a model, by what failed."
         yield _counter("model_failures", text, counted.failures, "reason")
         text = "Decisions to start or wake a model, by the rule that says who runs beside whom."
         yield _counter("decisions", text, counted.decisions, "rule")
@@ -73,22 +79,27 @@ class _Counted(Collector):
 
 @attrs.frozen
 class _Standings(Collector):
-    """What is so now."""
+    """The gauges: how models and requests stand now."""
 
     supervisor: Supervisor
     in_flight: InFlight
 
     def collect(self) -> Iterator[Metric]:
-        states = _gauge("model_state", "1 for the state a model is in.", "model", "state")
-        running = _gauge("requests_in_flight", "Requests that are being answered.", "model")
-        waiting = _gauge("requests_waiting", "Requests that wait for a model.", "model")
+        states = _gauge(
+            "model_state",
+            "1 for the present state of the model, 0 for the others.",
+            "model",
+            "state",
+        )
+        running = _gauge("requests_in_flight", "Requests in flight.", "model")
+        waiting = _gauge("requests_waiting", "Requests that wait for the model.", "model")
         for name, server in sorted(self.supervisor.servers.items()):
             for state in State:
                 states.add_metric([name, state.value], state is server.at.state)
             running.add_metric([name], server.usage.in_flight)
             waiting.add_metric([name], server.usage.waiting)
         yield from _sleep(self.supervisor)
-        text = "1 while something of a model could not be ended."
+        text = "1 while something of the model could not be ended."
         left = _gauge("leftovers", text, "model")
         for name, server in sorted(self.supervisor.servers.items()):
             left.add_metric([name], bool(server.at.left))
@@ -99,22 +110,26 @@ class _Standings(Collector):
         about = _gauge("build_info", "1, with the versions as labels.", "version", "python")
         about.add_metric([version("llamadoze"), platform.python_version()], 1)
         yield about
-        paused = _gauge("paused", "Whether all models were told to make room for others.")
+        paused = _gauge("paused", "1 during a pause.")
         paused.add_metric([], self.supervisor.is_paused)
-        tasks = _gauge("tasks", "Tasks of the daemon: what it does and waits for at once.")
+        tasks = _gauge("tasks", "Tasks of the daemon.")
         tasks.add_metric([], trio.lowlevel.current_statistics().tasks_living)
         yield from (states, running, waiting, forwarded, paused, tasks)
 
 
 def _sleep(supervisor: Supervisor) -> Iterator[Metric]:
-    """Yield what is known of each model's sleep, and of the starts of those that fail."""
-    trusted = _gauge("sleep_trusted", "Whether a model that can sleep may, or has failed.", "model")
-    failed = _gauge("sleep_failures", "Sleeps and wakes that failed in a row.", "model")
+    """Yield the metrics of each model's sleep, and of failed starts."""
+    trusted = _gauge(
+        "sleep_trusted", "1 while a model that can sleep is allowed to sleep.", "model"
+    )
+    failed = _gauge("sleep_failures", "Failed sleeps and wakes in a row.", "model")
     freed = _gauge("sleep_freed_bytes", "Memory that the last sleep freed.", "model", "memory")
     left = _gauge("sleep_left_bytes", "Memory that the last sleep left.", "model", "memory")
-    text = "Memory that sleep leaves more each time, on average over a process."
+    text = "Memory that each sleep leaves in addition, on average over the process."
     trend = _gauge("sleep_trend_bytes", text, "model", "memory")
-    crashes = _gauge("start_failures", "Failures in a row; each doubles the backoff.", "model")
+    crashes = _gauge(
+        "start_failures", "Failures in a row. Each failure doubles the backoff.", "model"
+    )
     for name, server in sorted(supervisor.servers.items()):
         crashes.add_metric([name], server.backoff.failures)
         if not server.model.can_sleep:
@@ -131,7 +146,7 @@ def _sleep(supervisor: Supervisor) -> Iterator[Metric]:
 
 
 def _oldest(supervisor: Supervisor) -> Metric:
-    """Return for how long the oldest request of each model has waited."""
+    """Return how long the oldest request of each model has waited."""
     now, since = trio.current_time(), dict[str, float]()
     for one in supervisor.queue(MOST_LOOKED_AT):
         since[one.model] = min(one.since, since.get(one.model, one.since))

@@ -1,6 +1,6 @@
 """The log's line for each forwarded request, and the id that all lines of a request share.
 
-Owns the words. Where they go is `logformat`'s.
+Owns the words of the lines. `logformat` writes them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GOOD_ID = re.compile(rb"[!-~]{1,128}")
 
 
 def request_id_of(fields: Mapping[bytes, bytes]) -> str:
-    """Return the client's ``X-Request-Id``; a new one if there is none that a log can hold."""
+    """Return the client's ``X-Request-Id``, or a new id if that is missing or unfit for a log."""
     given = fields.get(REQUEST_ID)
     if given is not None and GOOD_ID.fullmatch(given):
         return given.decode()
@@ -37,7 +37,7 @@ def request_id_of(fields: Mapping[bytes, bytes]) -> str:
 def report_refusal(
     method: str, path: str, client: str, problem: Problem, request_id: str, key: str
 ) -> None:
-    """Write the line of a request that was refused before anything of it was looked at."""
+    """Write the line of a request that was refused before llamadoze read its contents."""
     what = f"{method} {path[:LONGEST]} {problem.status}: {problem.message}"
     known = {"key": key} if key else {}
     log.warning(
@@ -53,7 +53,7 @@ def report_refusal(
 
 
 def report(call: Call, answer: Answer, tokens: Tokens, now: float) -> None:
-    """Write a request's line: served, refused with a reason, or ended early."""
+    """Write the line of a request that was served, was refused, or ended early."""
     took, model = round(now - call.began, 3), call.model[:LONGEST]
     facts = {
         "model": model,
@@ -85,5 +85,6 @@ def report(call: Call, answer: Answer, tokens: Tokens, now: float) -> None:
     elif answer.said_all:
         OF_REQUESTS.write("info", f"{what} {answer.status} {after}", facts)
     else:
-        why = "an operator cancelled it" if call.cancelled else "the client left, or was cut off"
+        disconnected = "the client disconnected or was cut off"
+        why = "an operator cancelled it" if call.cancelled else disconnected
         OF_REQUESTS.write("info", f"{what} ended early {after}: {why}", facts)

@@ -1,6 +1,6 @@
-"""How the models stand: rows of ``/running``, and what is answered to a load, a wake or a sleep.
+"""The states of the models: rows of ``/running``, and the answers to a load, a wake or a sleep.
 
-Owns the form of the rows: llama-swap's keys, and what it has not.
+Owns the format of the rows: llama-swap's keys, and keys that llama-swap does not have.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 
 def facts_of(resolver: Resolver, stop: trio.Event) -> Row:
-    """Return what is to be said of the daemon as a whole."""
+    """Return the facts about the daemon as a whole."""
     supervisor = resolver.supervisor
     return {
         "paused": supervisor.is_paused,
@@ -42,7 +42,7 @@ def facts_of(resolver: Resolver, stop: trio.Event) -> Row:
 
 
 def standings(supervisor: Supervisor, snapshots: Iterable[Snapshot]) -> list[Row]:
-    """Return the models that are not stopped."""
+    """Return the rows of the models that are not stopped."""
     shown = [one for one in snapshots if one.state is not State.STOPPED]
     return [standing(supervisor, one) for one in shown if one.model in supervisor.servers]
 
@@ -80,7 +80,7 @@ def standing(supervisor: Supervisor, snapshot: Snapshot) -> Row:
 
 
 def _place(model: Model, handle: object) -> Row | None:
-    """Return where in a cluster a model runs, or is to run; None for one of this machine."""
+    """Return where in a cluster a model runs or will run; None for a model of this machine."""
     if model.holding is None:
         return None
     step = handle if isinstance(handle, StepHandle) else None
@@ -94,14 +94,16 @@ def _place(model: Model, handle: object) -> Row | None:
 
 
 def coming(supervisor: Supervisor, server: ModelServer) -> Forecast | None:
-    """Return when a model will be ready that comes up or is waited for; None where that is not
-    known, and for all other models."""
+    """Return when a model will be ready, if it starts or wakes or requests wait for it.
+
+    None if that is not known, and for all other models.
+    """
     comes = server.at.state in IN_MOTION or server.usage.waiting
     return supervisor.ready_in(server.model.id) if comes and not server.is_serving else None
 
 
 def _room(known: Footprint) -> Row:
-    """Return what is known of a model's memory, in bytes; null is not known."""
+    """Return the known sizes of a model's memory, in bytes; None is not known."""
     return {
         "awake": {"gpus": known.gpus, "host": known.host},
         "asleep": {"gpus": known.gpus_asleep, "host": known.host_asleep},
@@ -111,7 +113,7 @@ def _room(known: Footprint) -> Row:
 
 
 def _pin(pin: Pin | None) -> Row | None:
-    """Return why a model may not be asked to leave for another; None if it may."""
+    """Return why a model need not make room for another; None if it must."""
     if pin is None:
         return None
     left = None if pin.until == inf else round(max(0.0, pin.until - trio.current_time()), 1)
@@ -119,7 +121,7 @@ def _pin(pin: Pin | None) -> Row | None:
 
 
 def _sleep(server: ModelServer) -> Row | None:
-    """Return what is known of a model's sleep; None for one that has no way to sleep."""
+    """Return the facts about a model's sleep; None for a model that cannot sleep."""
     if not server.model.can_sleep:
         return None
     known = server.sleeping

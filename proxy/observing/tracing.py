@@ -1,7 +1,7 @@
 """Spans of requests for OpenTelemetry: what each request waited for, and how its model answered.
 
-Owns which spans there are and what they say. The SDK makes, samples and sends them. This module is
-imported only if a collector is named, because the SDK takes 0.2 s to load.
+Owns which spans there are and what they contain. The SDK makes, samples and sends them. This
+module is imported only if a collector is named, because the SDK takes 0.2 s to load.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ BETWEEN_FAILURES = 600.0  # seconds, in which the SDK's failures are told of onc
 
 @attrs.define(eq=False)
 class NowAndThen(logging.Filter):
-    """Let one line pass now and then: a collector that is away fails every batch."""
+    """Lets one line pass in ten minutes; without a collector, every batch fails."""
 
     _last: float = attrs.field(default=-BETWEEN_FAILURES, init=False)
 
@@ -67,7 +67,7 @@ class NowAndThen(logging.Filter):
 
 @attrs.frozen
 class Begun:
-    """The spans of a request whose model server is being asked."""
+    """The spans of a request that has been sent to its model server."""
 
     request: Span
     upstream: Span
@@ -77,11 +77,11 @@ class Begun:
 class Tracing:
     """Makes one span for each request to a model, with children for what the request waited for.
 
-    The span of a request ends with its answer. Most of its children are made then, too, from the
-    times that are known of the request and of the models' steps.
+    The span of a request ends with its answer. Most child spans are made then, too, from the known
+    times of the request and of the models' steps.
 
     Attributes:
-        timeline: what happened to the models.
+        timeline: the models' steps and decisions.
     """
 
     timeline: Timeline

@@ -1,6 +1,6 @@
-"""What a listener has not read yet, bounded in bytes: one that does not read costs little.
+"""Messages that a listener has not read yet, limited in bytes: a slow listener costs little.
 
-Owns the order and the bound. What becomes of a listener that is too slow is not decided here.
+Owns their order and their limit. The caller decides what happens to a listener that is too slow.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Unread:
     """Messages that wait for one reader.
 
     Attributes:
-        most: bytes that may wait.
+        most: bytes that may wait at once.
     """
 
     most: int
@@ -35,15 +35,15 @@ class Unread:
         return True
 
     def close(self) -> None:
-        """Let the reader have what waits, and nothing after it."""
+        """Accept no more messages. The reader still gets those that wait."""
         self._is_closed = True
         self._changed.set()
 
     async def take(self) -> list[bytes]:
-        """Return all that waits, once something does.
+        """Wait until there are messages, and return all of them.
 
         Raises:
-            trio.EndOfChannel: nothing more comes.
+            trio.EndOfChannel: no more messages will come.
         """
         while not self._waiting:
             if self._is_closed:

@@ -1,18 +1,18 @@
 // @ts-check
-// What the page asks of the daemon. All addresses are relative: a path before ours stays.
+// The page's requests to the daemon. All addresses are relative, so a path of a reverse proxy stays.
 
 /** @param {string} path @returns {string} */
 export const address = (path) => new URL(`../${path}`, document.baseURI).href;
 
-/** A model's id in a path: each part by itself, as ids may have slashes. @param {string} id @returns {string} */
+/** A model's id in a path. Each part is escaped by itself, because ids may contain slashes. @param {string} id @returns {string} */
 export function inPath(id) {
   const parts = id.split("/");
-  // Browsers take such parts out of an address, however they are written: it would be another model's.
-  if (parts.includes(".") || parts.includes("..")) throw new Refused(0, `${id} cannot be named in an address; give the model another id`);
+  // Browsers remove such parts from an address, even escaped. The address would name another model.
+  if (parts.includes(".") || parts.includes("..")) throw new Refused(0, `${id} cannot be part of an address; give the model another id`);
   return parts.map(encodeURIComponent).join("/");
 }
 
-/** What the daemon said instead of doing it. */
+/** The daemon has refused a request, failed, or not answered. */
 export class Refused extends Error {
   /** @param {number} status @param {string} text */
   constructor(status, text) {

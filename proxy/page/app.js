@@ -1,5 +1,5 @@
 // @ts-check
-// The frame: which page is open, what is said in the head of all of them.
+// The frame: it opens the pages, and shows the header that all of them share.
 import { render } from "./vendor/preact.mjs";
 import { useEffect, useState } from "./vendor/hooks.mjs";
 import { effect, signal } from "./vendor/signals.mjs";
@@ -12,7 +12,7 @@ import * as nowPage from "./pages/now.js";
 
 /** @typedef {{Page: any, kinds: string[], title: string}} PageModule */
 
-/** Pages by their names in the address; each is loaded when it is opened. @type {[string, string, () => Promise<PageModule>][]} */
+/** Pages by their names in the address. Each is loaded when the user opens it. @type {[string, string, () => Promise<PageModule>][]} */
 const PAGES = [
   ["now", "Now", async () => nowPage],
   ["timeline", "Timeline", () => import("./pages/timeline.js")],
@@ -31,7 +31,7 @@ function parsed() {
   try {
     return { name: name || "now", rest: rest.map(decodeURIComponent).join("/") };
   } catch {
-    return { name: name || "now", rest: rest.join("/") }; // not an address of ours
+    return { name: name || "now", rest: rest.join("/") }; // the page does not write such addresses
   }
 }
 
@@ -45,7 +45,7 @@ effect(() => {
   document.documentElement.style.colorScheme = scheme.value === "system" ? "light dark" : scheme.value;
 });
 
-// The tab says what matters most, for those who look at another one.
+// The title shows the most important state, for users who look at another tab.
 effect(() => {
   if (connection.value === "away") {
     document.title = "llamadoze";
@@ -54,19 +54,19 @@ effect(() => {
   const serving = awake.value.map((one) => one.id).join(", ");
   const failed = [...models.value.values()].filter((one) => one.state === "failed").length;
   const sign = connection.value !== "live" ? "○" : failed ? "▲" : queue.value.length ? "◐" : "●";
-  document.title = `${sign} ${serving || "nobody awake"}${queue.value.length ? `, ${queue.value.length} waiting` : ""} – llamadoze`;
+  document.title = `${sign} ${serving || "no model awake"}${queue.value.length ? `, ${queue.value.length} waiting` : ""} – llamadoze`;
 });
 
 function Connection() {
   const live = connection.value === "live";
-  const text = live ? "Live" : connection.value === "lost" ? "No answer; trying again" : "Connecting";
+  const text = live ? "Live" : connection.value === "lost" ? "No answer, retrying" : "Connecting";
   return html`<span class="connection is-${connection.value}" role="status">${text}</span>`;
 }
 
 async function pause() {
   const users = [...models.value.values()].reduce((sum, one) => sum + one.in_flight, 0);
-  const text = `Pause llamadoze? ${users ? `${counted(users, "request")} may end first. ` : ""}Then all models sleep or stop, and requests wait until you resume.`;
-  if (await confirmed(text, "Pause")) await attempt("Paused: all models rest", () => post("api/pause"));
+  const text = `Pause llamadoze? ${users ? `llamadoze first lets ${counted(users, "request")} end. ` : ""}Then all models sleep or stop, and requests wait until you resume.`;
+  if (await confirmed(text, "Pause")) await attempt("Paused: all models sleep or are stopped", () => post("api/pause"));
 }
 
 function Controls() {
@@ -79,11 +79,11 @@ function Controls() {
       : html`<${Action} label="Pause" onClick=${pause}/>`}`;
 }
 
-const SCHEMES = /** @type {Record<string, string>} */ ({ system: "Colours: as the system", light: "Colours: light", dark: "Colours: dark" });
+const SCHEMES = /** @type {Record<string, string>} */ ({ system: "Colours: system default", light: "Colours: light", dark: "Colours: dark" });
 
 function Head() {
   const next = { system: "light", light: "dark", dark: "system" };
-  return html`<header class="frame"><a class="skip" href="#main" onClick=${(/** @type {Event} */ event) => { event.preventDefault(); document.getElementById("main")?.focus(); }}>To the content</a>
+  return html`<header class="frame"><a class="skip" href="#main" onClick=${(/** @type {Event} */ event) => { event.preventDefault(); document.getElementById("main")?.focus(); }}>Skip to content</a>
     <a class="brand" href="#now">llamadoze</a>
     <nav aria-label="Pages"><ul role="list">${PAGES.map(([name, text]) => html`<li key=${name}><a href="#${name}" aria-current=${route.value.name === name ? "page" : undefined}>${text}</a></li>`)}</ul></nav>
     <div class="controls row"><${Connection}/><${Controls}/>
@@ -111,11 +111,11 @@ function Opened({ name }) {
     if (page) drawn.value = page.kinds;
     document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }, [page]);
-  if (failure) return html`<p class="bad">This page could not be loaded: ${failure}. Load it again.</p>`;
+  if (failure) return html`<p class="bad">This page could not be loaded: ${failure}. Reload it.</p>`;
   return html`<h1 class="hidden">${found[1]}</h1>${page && html`<${page.Page} rest=${route.value.rest}/>`}`;
 }
 
-/** A read-only wall: no frame, nothing to press, large. */
+/** The view for a screen on a wall: large, without header and buttons. */
 function Wall() {
   useEffect(() => {
     drawn.value = nowPage.kinds;
@@ -128,7 +128,7 @@ function App() {
   if (name === "wall") return html`<${Wall}/><${Said}/>`;
   const lost = connection.value === "lost";
   return html`<${Head}/><main id="main" tabindex="-1" class=${lost ? "stale" : ""} aria-busy=${!daemon.value}>
-      ${lost && html`<p class="stale-since">llamadoze has not answered for ${counting(now.value - lostAt.value)}. What is shown is old.</p>`}
+      ${lost && html`<p class="stale-since">llamadoze has not answered for ${counting(now.value - lostAt.value)}. This page shows old data.</p>`}
       <${Opened} name=${name}/></main><${Said}/><${Question}/>`;
 }
 

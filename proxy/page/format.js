@@ -3,7 +3,7 @@
 
 /** @typedef {"stopped"|"queued"|"starting"|"ready"|"sleepPending"|"asleep"|"waking"|"stopping"|"failed"} State */
 
-/** What each state is called here. @type {Record<string, string>} */
+/** The page's word for each state. @type {Record<string, string>} */
 export const WORDS = {
   ready: "awake",
   asleep: "asleep",
@@ -16,25 +16,25 @@ export const WORDS = {
   stopped: "stopped",
 };
 
-/** The order in which models are shown: who has the memory first. @type {State[]} */
+/** The order in which models are shown: those that use memory first. @type {State[]} */
 export const ORDER = ["ready", "waking", "starting", "queued", "sleepPending", "stopping", "failed", "asleep", "stopped"];
 
 /** What made a model change its state. @type {Record<string, string>} */
 export const WHY = {
   request: "a request asked for it",
   operator: "an operator asked for it",
-  lease: "somebody asked for a lease on it",
-  preload: "it is loaded at the start (preload)",
-  revival: "it is watched and had failed",
+  lease: "a client asked for a lease on it",
+  preload: "llamadoze loads it when it starts (preload)",
+  revival: "it had failed, and llamadoze restarts it (watch)",
   resume: "it was awake before the pause",
   room: "it made room",
-  idle: "nobody used it",
-  budget: "too many models slept",
-  yield: "others needed the GPU",
+  idle: "it was idle",
+  budget: "the sleeping models were above a limit",
+  yield: "other programs needed the GPU",
   pause: "llamadoze was paused",
   reload: "its settings have changed",
   allocation: "its allocation ended",
-  drainTimeout: "its requests held up others for too long",
+  drainTimeout: "its requests made others wait too long",
   failure: "something failed",
   itself: "by itself",
 };
@@ -52,7 +52,7 @@ export function duration(value) {
   return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
 }
 
-/** @param {number} value seconds @returns {string} whole seconds for what counts up or down */
+/** @param {number} value seconds @returns {string} whole seconds, for durations that count up or down */
 export function counting(value) {
   const s = Math.max(0, Math.round(value));
   return s < 90 ? `${s} s` : duration(s);
@@ -76,7 +76,7 @@ export function clock(at) {
   return new Date(at * 1000).toLocaleTimeString([], { hour12: false });
 }
 
-/** @param {number} at seconds since 1970 @returns {string} with its day, if that is another */
+/** @param {number} at seconds since 1970 @returns {string} with the date, if that is not today */
 export function moment(at) {
   const date = new Date(at * 1000);
   const today = new Date().toDateString() === date.toDateString();

@@ -1,5 +1,5 @@
 // @ts-check
-// Templates: htm with Preact, the one place where both meet.
+// Templates: htm bound to Preact. No other module imports both.
 import { h } from "./vendor/preact.mjs";
 import htm from "./vendor/htm.mjs";
 

@@ -1,5 +1,5 @@
 // @ts-check
-// Parts that several pages are made of.
+// Components that several pages share.
 import { useEffect, useRef, useState } from "./vendor/hooks.mjs";
 import { signal } from "./vendor/signals.mjs";
 import { Refused } from "./api.js";
@@ -10,7 +10,7 @@ import { mayChange } from "./store.js";
 /** @param {{state: string}} props */
 export const State = ({ state }) => html`<span class="state ${state}">${WORDS[state] ?? state}</span>`;
 
-/** What was last said of an action, for eyes and screen readers. */
+/** The last message about an action; screen readers read it aloud. */
 const said = signal(/** @type {{text: string, bad: boolean}|null} */ (null));
 /** @type {number|undefined} */
 let fading;
@@ -27,7 +27,7 @@ export function say(text, bad = false) {
 export const Said = () =>
   html`<div class="said" role="status" aria-live="polite">${said.value && html`<p class=${said.value.bad ? "bad" : ""}>${said.value.text}</p>`}</div>`;
 
-/** Do something that may be refused, and say so. @param {string} done @param {() => Promise<any>} action */
+/** Run an action, and show `done` or its error. @param {string} done nothing is shown if it is empty @param {() => Promise<any>} action */
 export async function attempt(done, action) {
   try {
     const result = await action();
@@ -40,7 +40,7 @@ export async function attempt(done, action) {
 }
 
 /**
- * A button that says while its action goes on that it does.
+ * A button that is marked as busy while its action runs.
  * @param {{label: string, name?: string, onClick: () => Promise<any>|void, kind?: string, disabled?: boolean, reads?: boolean}} props
  */
 export function Action({ label, name, onClick, kind = "", disabled = false, reads = false }) {
@@ -49,7 +49,7 @@ export function Action({ label, name, onClick, kind = "", disabled = false, read
   useEffect(() => () => {
     there.current = false;
   }, []);
-  if (!reads && !mayChange.value) return null; // the daemon would refuse it
+  if (!reads && !mayChange.value) return null; // the daemon would refuse the action
   const click = async () => {
     setBusy(true);
     try {
@@ -61,10 +61,10 @@ export function Action({ label, name, onClick, kind = "", disabled = false, read
   return html`<button type="button" class=${kind} disabled=${disabled} aria-disabled=${busy} aria-busy=${busy} aria-label=${name ?? label} onClick=${() => busy || click()}>${label}</button>`;
 }
 
-/** A question that must be answered first. */
+/** The open question; its action waits for the answer. */
 const question = signal(/** @type {{text: string, yes: string, answer: (yes: boolean) => void}|null} */ (null));
 
-/** @param {string} text @param {string} yes what the button says @returns {Promise<boolean>} */
+/** @param {string} text @param {string} yes the label of the button that confirms @returns {Promise<boolean>} */
 export function confirmed(text, yes) {
   return new Promise((resolve) => {
     question.value = { text, yes, answer: resolve };
@@ -79,7 +79,7 @@ export function Question() {
   }, [asked]);
   if (!asked) return null;
   const answer = (/** @type {boolean} */ yes) => {
-    box.current?.close(); // which gives the focus back
+    box.current?.close(); // this returns the focus
     question.value = null;
     asked.answer(yes);
   };
@@ -90,7 +90,7 @@ export function Question() {
 }
 
 /**
- * A window over the page, closed by its button, by Escape, or beside it.
+ * A dialog over the page. Its button, Escape, or a click beside it closes it.
  * @param {{title: string, onClose: () => void, children?: any}} props
  */
 export function Dialog({ title, onClose, children }) {
@@ -103,26 +103,26 @@ export function Dialog({ title, onClose, children }) {
     <div class="inside">${children}</div></dialog>`;
 }
 
-/** A model's name, which leads to its page. @param {{id: string}} props */
+/** A model's name, as a link to its page. @param {{id: string}} props */
 export const Model = ({ id }) => html`<a class="model" href="#models/${encodeURIComponent(id)}"><bdi>${id}</bdi></a>`;
 
-/** Put a text where other programs find it. @param {string} text */
+/** Copy a text to the clipboard. @param {string} text */
 export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
     say("Copied");
   } catch {
-    say("Browsers let a page copy only over HTTPS, or on localhost", true);
+    say("Browsers allow a page to copy only over HTTPS, or on localhost", true);
   }
 }
 
-/** What is remembered in this browser. @param {string} name @param {any} usual */
+/** A value that this browser remembers. @param {string} name @param {any} usual its default */
 export function kept(name, usual) {
   let first = usual;
   try {
     first = JSON.parse(localStorage.getItem(`llamadoze.${name}`) ?? "null") ?? usual;
   } catch {
-    // A browser may forbid it; then nothing is remembered.
+    // The browser may forbid it. Then nothing is remembered.
   }
   const value = signal(first);
   value.subscribe((now) => {

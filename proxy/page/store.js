@@ -1,6 +1,6 @@
 // @ts-check
-// What is known of the daemon, and how the page hears of it: one stream of events.
-// `take` is the only writer of what the stream tells.
+// What the page knows of the daemon, and the stream of events that tells it.
+// Only `take` writes what the stream tells.
 import { batch, computed, effect, signal } from "./vendor/signals.mjs";
 import { address, get } from "./api.js";
 import * as past from "./timeline/past.js";
@@ -37,7 +37,7 @@ import * as past from "./timeline/past.js";
 
 /** Whether the stream is open: "connecting", "live", "lost". @type {Signal<string>} */
 export const connection = signal("connecting");
-/** Whether the key that the browser shows may change anything. @type {Signal<boolean>} */
+/** Whether the browser's API key allows changes. @type {Signal<boolean>} */
 export const mayChange = signal(true);
 /** @type {Signal<Daemon|null>} */
 export const daemon = signal(null);
@@ -53,18 +53,18 @@ export const flights = signal(new Map());
 export const ended = signal(0);
 /** @type {Signal<any[]>} */
 export const leases = signal([]);
-/** The daemon's clock, in seconds since 1970; moves once a second. @type {Signal<number>} */
+/** The daemon's clock, in seconds since 1970; updated once a second. @type {Signal<number>} */
 export const now = signal(Date.now() / 1000);
 
-let skew = 0; // seconds by which the daemon's clock is ahead of ours
+let skew = 0; // seconds by which the daemon's clock is ahead of the browser's
 
-/** @returns {number} the daemon's clock at this very moment */
+/** @returns {number} the daemon's clock at this moment */
 export const exactly = () => Date.now() / 1000 + skew;
 
-/** When the daemon was last heard, on its clock. @type {Signal<number>} */
+/** When the stream was lost, on the daemon's clock. @type {Signal<number>} */
 export const lostAt = signal(0);
 
-/** Called with lines of the log, while somebody shows them. @type {Set<(lines: any[]) => void>} */
+/** Functions that are called with new lines of the log, one for each open log view. @type {Set<(lines: any[]) => void>} */
 export const readers = new Set();
 
 export const awake = computed(() => [...models.value.values()].filter((one) => one.state === "ready"));
@@ -126,11 +126,11 @@ const TAKERS = {
   },
 };
 
-// The stream. Each page names the kinds that it draws; a page that nobody sees hears nothing.
+// The stream. Each page names the kinds of events that it draws. A hidden page closes the stream.
 
 const ALWAYS = ["daemon", "models", "queue", "profileChanged", "lease"];
-const PAUSES = [1000, 2000, 4000, 5000]; // milliseconds before each new try
-const UNSEEN = 5000; // milliseconds after which a hidden page hangs up
+const PAUSES = [1000, 2000, 4000, 5000]; // milliseconds before each retry
+const UNSEEN = 5000; // milliseconds after which a hidden page closes the stream
 
 /** @type {EventSource|null} */
 let source = null;
@@ -138,7 +138,7 @@ let asked = "";
 let tries = 0;
 /** @type {number|undefined} */
 let timer;
-/** Kinds that the open page draws. @type {Signal<string[]>} */
+/** Kinds of events that the open page draws. @type {Signal<string[]>} */
 export const drawn = signal([]);
 
 function open() {
@@ -171,7 +171,7 @@ function close() {
   connection.value = "away";
 }
 
-/** Listen for as long as the page is there. */
+/** Listen for as long as the page is open. */
 export function connect() {
   effect(() => {
     const kinds = [...new Set([...ALWAYS, ...drawn.value])].sort().join(",");

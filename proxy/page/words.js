@@ -1,5 +1,5 @@
 // @ts-check
-// What is to be said of the models, the queue and decisions, in sentences. Pure functions.
+// Sentences about models, the queue and decisions. Pure functions.
 import { WHY, WORDS, bytes, counted, counting, duration, listed } from "./format.js";
 
 /**
@@ -10,12 +10,12 @@ import { WHY, WORDS, bytes, counted, counting, duration, listed } from "./format
  * @typedef {import("./timeline/past.js").Proof} Proof
  */
 
-/** Seconds that are left of what was told some time ago. @param {number|null} told @param {number|undefined} at @param {number} now */
+/** Seconds that remain of a duration that the daemon told earlier. @param {number|null} told @param {number|undefined} at @param {number} now */
 export function left(told, at, now) {
   return told === null || told === undefined ? null : Math.max(0, told - Math.max(0, now - (at ?? now)));
 }
 
-/** @param {Model} model @param {number} now @returns {string} who uses it, and since when it stands so */
+/** @param {Model} model @param {number} now @returns {string} its use, or how long it has been in its state */
 export function standing(model, now) {
   const since = counting(now - model.since);
   if (model.state === "ready") {
@@ -29,38 +29,39 @@ export function standing(model, now) {
   if (model.state === "queued") return [model.queue ?? `for ${since}`, ready === null ? "" : `ready in ≈ ${counting(ready)}`].filter(Boolean).join("; ");
   if (model.state === "failed") {
     const retry = left(model.retryIn, model.at, now) ?? 0;
-    return retry > 0 ? `tries again in ${counting(retry)}` : "the next request starts it again";
+    return retry > 0 ? `may start again in ${counting(retry)}` : "the next request starts it again";
   }
   return model.state === "stopped" ? "" : `for ${since}`;
 }
 
-/** @param {Model} model @returns {string} for whom it came up */
+/** @param {Model} model @returns {string} what it was started or woken for */
 export function forWhom(model) {
   const asker = model.for;
   if (!asker) return "";
   if (asker.why !== "request") return WHY[asker.why] ?? asker.why;
-  return `came up for ${[asker.key, asker.client].filter(Boolean).join(", ") || "a request"}`;
+  return `requested by ${[asker.key, asker.client].filter(Boolean).join(", ") || "a client"}`;
 }
 
-/** @param {Waiting} one @param {number} now @param {string[]} [ahead] models that are waited for longer @returns {string} why it waits, and until when */
+/** @param {Waiting} one @param {number} now @param {string[]} [ahead] models whose turns come earlier @returns {string} why the request waits, and until when */
 export function reason(one, now, ahead = []) {
   if (one.state === "queued" || one.state === "starting" || one.state === "waking") return `${one.model} is ${WORDS[one.state]}`;
-  if (!one.behind.length) return one.state === "sleepPending" ? `${one.model} falls asleep first` : `it waits for its turn${ahead.length ? `, behind ${listed(ahead)}` : ""}`;
+  if (!one.behind.length) return one.state === "sleepPending" ? `${one.model} falls asleep first` : `waits for its turn${ahead.length ? `, behind ${listed(ahead)}` : ""}`;
   const busy = one.behind.filter((rival) => rival.in_flight);
   if (!busy.length) return `${listed(one.behind.map((rival) => rival.model))} ${one.behind.length > 1 ? "make" : "makes"} room`;
   const users = listed(busy.map((rival) => `${counted(rival.in_flight, "request")} of ${rival.model}`));
   const closes = left(one.closesIn, one.at, now);
-  const closing = closes === null ? "" : closes > 0 ? `; no new requests are let in there after ${counting(closes)}` : "; no new requests are let in there";
+  const names = listed(busy.map((rival) => rival.model));
+  const closing = closes === null ? "" : closes > 0 ? `; ${names} ${busy.length > 1 ? "close" : "closes"} to new requests in ${counting(closes)}` : `; ${names} ${busy.length > 1 ? "are" : "is"} closed to new requests`;
   const others = ahead.filter((name) => !one.behind.some((rival) => rival.model === name));
-  return `it waits for ${users} to end${closing}${others.length ? `; then ${listed(others)} ${others.length > 1 ? "come" : "comes"} first` : ""}`;
+  return `waits for ${users} to end${closing}${others.length ? `; then ${listed(others)} ${others.length > 1 ? "have their turns" : "has its turn"} first` : ""}`;
 }
 
 /** @param {Waiting} one @param {number} now @returns {string} */
 export function readyIn(one, now) {
   const ready = left(one.readyIn, one.at, now);
-  if (ready === null) return "not known when";
+  if (ready === null) return "time not known";
   const isOpen = one.place > 1 || one.behind.some((rival) => rival.in_flight);
-  if (isOpen && ready < 0.5) return one.place > 1 ? "after that" : "as soon as that ends";
+  if (isOpen && ready < 0.5) return one.place > 1 ? "after the models ahead" : "when the running requests end";
   return `${isOpen ? "in at least" : "≈"} ${counting(ready)}${one.readyInMeasured ? "" : " (not measured yet)"}`;
 }
 
@@ -73,15 +74,15 @@ export function cause(why, cause, decision) {
   return `${WHY[why] ?? why}${by ? ` (${by})` : ""}`;
 }
 
-/** @param {Proof|null|undefined} proof @returns {string[]} what was proved, one thing at a time */
+/** @param {Proof|null|undefined} proof @returns {string[]} what was proved, one fact in each string */
 export function proved(proof) {
   if (!proof) return [];
   const found = Object.entries(proof.memory ?? {}).map(([kind, one]) => {
     const name = kind === "gpu" ? "GPU" : kind;
     return `freed ${bytes(one.freed)} of ${bytes(one.awake)} ${name} memory, ${bytes(one.left)} left`;
   });
-  if (proof.asked) found.push("the server said so itself");
-  if (proof.token) found.push("a token came, the one from before");
+  if (proof.asked) found.push("the model server confirmed it");
+  if (proof.token) found.push("the test token matched the one from before the sleep");
   return found;
 }
 

@@ -1,4 +1,4 @@
-"""The daemon's own routes, beside those that are forwarded.
+"""The daemon's own routes, as opposed to routes that it forwards.
 
-Owns which path answers with what. What it asks for is done elsewhere.
+Owns which path answers with what. Other parts do the work.
 """

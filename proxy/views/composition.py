@@ -1,7 +1,7 @@
-"""The Quart-Trio application: which views there are, and what an error in one becomes.
+"""The Quart-Trio application: all views, and the answers to errors in them.
 
-Owns the composition of the views. Loading this module takes nearly half as long as all else of a
-start, so it is loaded when the first view is asked for: see `lateviews`.
+Owns the composition of the views. Loading this module takes nearly half as long as the rest of a
+start. So `lateviews` loads it with the first request for a view.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from proxy.views.status import status_views
 from proxy.views.subjects import Subjects
 
 SLOWEST_BODY = 60  # seconds for a view's request body to arrive
-LONGEST_BODY = 64 * 1024  # bytes; the views are asked in few words
+LONGEST_BODY = 64 * 1024  # bytes; requests to views are short
 
 
 def quart_application(subjects: Subjects) -> QuartTrio:
     """Return the application with all views."""
     application = QuartTrio("llamadoze", static_folder=None)
-    # Quart cuts every response after 60 s by default, a stream or a slow wake in its middle.
+    # By default, Quart cuts each response after 60 s, also a stream or the answer to a slow wake.
     application.config.update(
         RESPONSE_TIMEOUT=None, BODY_TIMEOUT=SLOWEST_BODY, MAX_CONTENT_LENGTH=LONGEST_BODY
     )

@@ -1,6 +1,6 @@
 """The views of the daemon itself: readiness, metrics, events, profiles, reload and pause.
 
-Owns these routes. What they ask for is done elsewhere.
+Owns these routes. Other parts do the work.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from proxy.views.pagefiles import to_page, version_of_ours, wants_page
 from proxy.views.subjects import Subjects
 
 LINKS = """
-/ui/            the page: who has the GPU, who waits, why it swapped
+/ui/            the page: which model has the GPU, what waits, why models changed
 /v1/models      the models, as OpenAI's API lists them
-/running        how they stand
+/running        the models that are not stopped
 /logs           the log
-/metrics        for Prometheus
+/metrics        metrics for Prometheus
 """
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -56,7 +56,7 @@ def daemon_views(subjects: Subjects) -> Blueprint:
 def _add_standing(views: Blueprint, resolver: Resolver, stop: trio.Event) -> None:
     @views.get("/ready")
     async def ready() -> tuple[dict[str, Any], int]:
-        """Say whether a request would be served: models may all be stopped, that is no fault."""
+        """Tell whether requests are served. It is no fault if all models are stopped."""
         paused, ending = resolver.supervisor.is_paused, stop.is_set()
         good = not (paused or ending)
         facts = {"ready": good, "paused": paused, "ending": ending}
@@ -68,7 +68,7 @@ def _add_standing(views: Blueprint, resolver: Resolver, stop: trio.Event) -> Non
 
     @views.get("/upstream")
     async def upstream() -> Response:
-        """Tell where the models' own pages are."""
+        """Tell where the model servers' own pages are."""
         if wants_page():
             return to_page("#models")
         names = sorted(resolver.config.models)
@@ -76,7 +76,7 @@ def _add_standing(views: Blueprint, resolver: Resolver, stop: trio.Event) -> Non
 
     @views.get("/api/access")
     async def access() -> dict[str, Any]:
-        """Tell what the key that is shown may do."""
+        """Tell what the API key of the request may do."""
         state = request.scope.get("state", {})
         return {"key": state.get("key", ""), "changes": not state.get("reads_only", False)}
 
@@ -112,7 +112,7 @@ def _add_profiles(views: Blueprint, resolver: Resolver) -> None:
         if not isinstance(data, dict) or "name" not in data:
             raise BadRequest('expected {"name": PROFILE}, or {"name": null} for none')
         if not isinstance(data["name"], str | None):
-            raise BadRequest("name: expected a text or null")
+            raise BadRequest("name: expected a string or null")
         resolver.profile = data["name"] or None
         return {"active": resolver.profile}
 

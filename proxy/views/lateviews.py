@@ -1,7 +1,7 @@
-"""The views, loaded when one is asked for the first time, in a thread: streams go on meanwhile.
+"""Loads the views with the first request for one, in a thread, so that streams go on meanwhile.
 
-Owns when Quart is imported. A daemon that only forwards never needs it, and takes a third less time
-to start, and a quarter less memory. What the views are is in `composition`.
+Owns when Quart is imported. A daemon that only forwards never needs it. Without it, the daemon
+starts in a third less time and uses a quarter less memory. `composition` has the views.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from proxy.http.headers import Header
 from proxy.views.subjects import Subjects
 from proxy.views.throughasgi import serve
 
-if TYPE_CHECKING:  # this is what is loaded late
+if TYPE_CHECKING:  # it is loaded late
     from quart_trio import QuartTrio
 
 FAULT = Problem(500, INTERNAL)
@@ -38,15 +38,15 @@ class Views:
     _tried: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     async def load_when_asked(self) -> None:
-        """Wait for the first who asks, and load them; try again for the next if that failed."""
+        """Wait for the first request, and load the views. If that fails, retry with the next."""
         while self._application is None:
             await self._asked.wait()
             try:
                 self._application = await self._loaded()
-            except Exception:  # whatever it is, models must go on
+            except Exception:  # models must go on in any case
                 log.exception(
-                    "The daemon's own routes cannot be loaded and answer 500; models are served. "
-                    "If llamadoze or Python was installed anew meanwhile, start llamadoze again"
+                    "The daemon's own routes cannot be loaded and answer 500. Models are served. "
+                    "If llamadoze or Python was reinstalled meanwhile, restart llamadoze"
                 )
             self._asked, tried, self._tried = trio.Event(), self._tried, trio.Event()
             tried.set()
@@ -68,10 +68,10 @@ class Views:
         """Let a view answer.
 
         Args:
-            exchange: what is asked.
+            exchange: the request and its answer.
             path: of the view, in its plain spelling.
             marks: headers that are added to the answer.
-            key: the API key that it shows.
+            key: the API key of the request.
         """
         if self._application is None:
             self._asked.set()

@@ -1,6 +1,6 @@
-"""The views of the leases: who has asked that a model stays, and for how long.
+"""The views of the leases: which client keeps which model, and for how long.
 
-Owns these routes, and what a client may ask for. What a lease does is the supervisor's.
+Owns these routes, and the limits of a lease. The supervisor owns what a lease does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EXPECTED = '{"model": NAME, "seconds": 1 to 604800, "holder": TEXT, "reason": TE
 
 @attrs.frozen
 class Wanted:
-    """What a client asks for."""
+    """The lease that a client asks for."""
 
     model: str
     seconds: float
@@ -42,7 +42,7 @@ def lease_views(supervisor: Supervisor) -> Blueprint:
 
     @views.post("/api/leases")
     async def take() -> tuple[dict[str, Any], int]:
-        """Answer when the model serves: who leaves before that has taken nothing."""
+        """Answer when the model is ready. A client that disconnects before gets no lease."""
         wanted = _wanted(await request.get_data())
         lease, is_new = await supervisor.keep_for(
             wanted.model, wanted.seconds, wanted.holder, wanted.reason
@@ -70,10 +70,10 @@ def _unknown(number: str) -> BadRequest:
 
 
 def _wanted(body: str | bytes) -> Wanted:
-    """Read what a client asks for.
+    """Parse the lease that a client asks for.
 
     Raises:
-        BadRequest: it cannot be read, or must not be asked for.
+        BadRequest: the body cannot be parsed, or a value is not allowed.
     """
     try:
         data = json.loads(body)
@@ -90,7 +90,7 @@ def _wanted(body: str | bytes) -> Wanted:
 
 
 def _text(data: dict[str, Any], key: str, most: int, *, is_needed: bool = True) -> str:
-    """Return a text of one line: it is written into the log."""
+    """Return a text. It must be one line, because the log contains it."""
     value = data.get(key)
     if value is None and not is_needed:
         return ""
@@ -100,7 +100,7 @@ def _text(data: dict[str, Any], key: str, most: int, *, is_needed: bool = True) 
         or not value.isprintable()
         or (is_needed and not value.strip())
     ):
-        text = f"{key}: expected a text of one line, of at most {most} characters"
+        text = f"{key}: expected one line of text, at most {most} characters"
         raise BadRequest(text, param=key)
     return value
 

@@ -1,6 +1,6 @@
-"""The views of the log: what was written last, and what is being written.
+"""The views of the log: the latest lines, and the lines to come.
 
-Owns these routes, which are llama-swap's. The log itself is the log book's, and each model's own.
+Owns these routes, which are llama-swap's. The log book and the models keep the lines.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def log_views(resolver: Resolver, book: LogBook) -> Blueprint:
 
 
 def _source(name: str | None, resolver: Resolver, book: LogBook) -> tuple[str | None, LogRing]:
-    """Return what is followed, and where the last of it is kept.
+    """Return the source of a log, and the history of that log.
 
     Raises:
         BadRequest: there is no such log.
@@ -60,7 +60,7 @@ def _source(name: str | None, resolver: Resolver, book: LogBook) -> tuple[str | 
     if (model := resolver.config.find(name)) is None:
         like = nearest(name, (PROXY, UPSTREAM, *resolver.config.by_name))
         meant = f"did you mean '{like}'?" if like else "expected proxy, upstream or a model"
-        raise BadRequest(f"no log is called '{name}'; {meant}")
+        raise BadRequest(f"there is no log '{name}'; {meant}")
     return f"{UPSTREAM}/{model.id}", resolver.supervisor.servers[model.id].output
 
 

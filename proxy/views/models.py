@@ -1,6 +1,6 @@
-"""The views of the models: which there are, how they stand, and bringing them up and down.
+"""The views of the models: their list, their states, and load, wake, sleep and unload.
 
-Owns these routes. What they ask for is done by the supervisor.
+Owns these routes. The supervisor does the work.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def model_views(resolver: Resolver) -> Blueprint:
 
     @views.post("/models/unload")
     async def eject_named() -> dict[str, Any]:
-        """Put a model to sleep that can sleep, else stop it: others need its room."""
+        """Free the room of a model: put it to sleep if it can sleep, else stop it."""
         server = supervisor.server(await _named_in_body())
         if server.can_sleep and server.snapshot().state not in BEFORE_READY:
             with suppress(NotRunning):
@@ -87,17 +87,17 @@ def model_views(resolver: Resolver) -> Blueprint:
 
 
 def operator() -> Asker:
-    """Return who asks for something to be done."""
+    """Return the asker of an action: an operator's client and key."""
     client = request.scope["client"]
     key = request.scope.get("state", {}).get("key", "")
     return Asker(why=Why.OPERATOR, client=client[0] if client else "", key=key)
 
 
 async def _named_in_body() -> str:
-    """Return the model that a body names, as llama.cpp's router has it: ``{"model": ID}``.
+    """Return the model that a body names, in the format of llama.cpp's router: ``{"model": ID}``.
 
     Raises:
-        BadRequest: it names none.
+        BadRequest: the body names no model.
     """
     try:
         data = json.loads(await request.get_data())
@@ -122,8 +122,8 @@ def plain(text: str | bytes) -> Response:
 
 
 def endless(pieces: AsyncIterator[bytes], kind: str) -> Response:
-    """Return an answer that goes on until the client leaves, or the daemon ends."""
-    if request.method == "HEAD":  # whose answer ends with its head
+    """Return an answer that continues until the client disconnects or the daemon ends."""
+    if request.method == "HEAD":  # its answer has no body
         return Response(b"", 200, content_type=kind)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Response(pieces, 200, headers, content_type=kind)

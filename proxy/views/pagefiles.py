@@ -1,6 +1,7 @@
-"""The page: its files, and the same in plain HTML for a browser without script.
+"""The page: its files, and the states in plain HTML for a browser without JavaScript.
 
-Owns ``/ui/`` and who is led there. What the page shows it asks for itself, by the daemon's routes.
+Owns ``/ui/``, and which requests are redirected there. The page gets its data by the daemon's
+routes.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ STATE = "<!-- state -->"
 
 @attrs.frozen
 class File:
-    """A file of the page, with the name that its content has."""
+    """A file of the page, with its ETag: a hash of its content."""
 
     body: bytes
     kind: str
@@ -54,7 +55,7 @@ class File:
 
 @cache
 def files() -> Mapping[str, File]:
-    """Return all files of the page by their names; all are read with the first."""
+    """Return all files of the page by name. The first call reads all of them."""
     found = {}
     for path in FILES.rglob("*"):
         if path.is_file() and path.suffix in KINDS:
@@ -92,18 +93,18 @@ def page_views(resolver: Resolver) -> Blueprint:
 
 @cache
 def version_of_ours() -> str:
-    """Return the version of what runs."""
+    """Return the version of this llamadoze."""
     return version("llamadoze")
 
 
 def wants_page() -> bool:
-    """Whether a browser asks, and for something to be looked at."""
+    """Whether the client is a browser that wants a page."""
     accept = request.headers.get("Accept", "")
     return "text/html" in accept
 
 
 def to_page(where: str = "") -> Response:
-    """Lead a browser to the page; relative, so that a path before ours stays."""
+    """Redirect a browser to the page. The address is relative: a reverse proxy's path stays."""
     return _to(f"ui/{where}")
 
 
@@ -112,7 +113,7 @@ def _to(where: str) -> Response:
 
 
 def _plain(resolver: Resolver) -> str:
-    """Return how the models stand, as a table."""
+    """Return the states of the models and the queue, in plain HTML."""
     supervisor = resolver.supervisor
     rows = "".join(
         f"<tr><th scope=row>{escape(row['model'])}</th><td>{escape(row['state'])}</td>"
@@ -129,7 +130,7 @@ def _plain(resolver: Resolver) -> str:
         "<table><caption>Models</caption><thead><tr>"
         "<th scope=col>Model</th><th scope=col>State</th><th scope=col>In flight</th>"
         f"<th scope=col>Waiting</th></tr></thead><tbody>{rows}</tbody></table>"
-        f"<h2>Queue</h2><ol>{waiting}</ol><p>Load this page again to see how it is then.</p>"
+        f"<h2>Queue</h2><ol>{waiting}</ol><p>Reload this page to see the current state.</p>"
     )
 
 

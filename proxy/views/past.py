@@ -1,7 +1,7 @@
-"""The views of what has happened: finished requests, captures, samples, and who held the memory.
+"""The views of the past: finished requests, captures, samples, and the timeline.
 
-Owns these routes: llama-swap's with its JSON, and the timeline, which is ours. What is kept is
-`proxy.history`'s.
+Owns these routes: llama-swap's with its JSON, and llamadoze's own ones. `proxy.history` owns what
+is kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ JSON = "application/json"
 
 
 def past_views(history: History, reloader: Reloader) -> Blueprint:
-    """Return the routes of what is kept."""
+    """Return the routes of the history."""
     views = Blueprint("past", __name__)
 
     @views.get("/api/metrics/activity")
@@ -39,10 +39,10 @@ def past_views(history: History, reloader: Reloader) -> Blueprint:
     @views.get("/api/captures/<number>")
     async def capture(number: str) -> Response:
         if not DECIMAL.fullmatch(number):
-            raise BadRequest(f"{number[:40]} is no number of a request")
+            raise BadRequest(f"{number[:40]} is not the number of a request")
         found = history.captures.find(int(number))
         if found is None:
-            text = f"request {number} is not captured, or not any more (captureBuffer)"
+            text = f"request {number} is not captured, or no longer captured (captureBuffer)"
             raise BadRequest(text, status=404)
         return _json(found)
 
@@ -68,7 +68,7 @@ def past_views(history: History, reloader: Reloader) -> Blueprint:
 
     @views.post("/api/simulate")
     async def simulate() -> Response:
-        """Play the requests of some time with other settings."""
+        """Play past requests with other settings."""
         asked = _play_in(await request.get_data())
         if reloader.files is None:
             raise BadRequest("the configuration did not come from a file", code="no_file")
@@ -80,10 +80,10 @@ def past_views(history: History, reloader: Reloader) -> Blueprint:
 
 
 def _play_in(body: str | bytes) -> dict[str, float]:
-    """Read what is to be played.
+    """Parse the settings of a play.
 
     Raises:
-        BadRequest: it cannot be read.
+        BadRequest: the body cannot be parsed, or a value is not allowed.
     """
     try:
         data = json.loads(body)
@@ -106,5 +106,5 @@ def _query() -> dict[str, list[str]]:
 
 
 def _json(data: Any, status: int = 200) -> Response:  # noqa: ANN401 -- JSON
-    """Return JSON; of a day it is megabytes, and Python's own takes ten times as long for them."""
+    """Return JSON. A day is megabytes, and Python's own encoder takes ten times as long."""
     return Response(msgspec.json.encode(data), status, content_type=JSON)

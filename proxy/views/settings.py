@@ -1,6 +1,6 @@
 """The views of the configuration: the files with their problems, and each model's settings.
 
-Owns these routes. Reading the files, and what a reload does, is the reloader's.
+Owns these routes. The reloader reads the files, and decides what a reload does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def settings_views(reloader: Reloader, supervisor: Supervisor) -> Blueprint:
 
     @views.get("/api/config")
     async def files() -> dict[str, Any]:
-        """Tell what is in the files now, and what a reload would change."""
+        """Tell what the files contain now, and what a reload would change."""
         seen = await reloader.preview()
         return {
             "good": seen.changes is not None,

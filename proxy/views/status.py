@@ -1,6 +1,6 @@
-"""The view of all that commands show of a daemon: models, queue, memory, last decisions, in one.
+"""The view with all that commands show of a daemon: models, queue, memory, latest decisions.
 
-Owns this route. What is in it is told by others.
+Owns this route. Other parts provide the contents.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the views tell of, and act upon: the daemon's parts, as they see them."""
+"""The parts of the daemon that the views read and act on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from proxy.observing.logbook import LogBook
 
 @attrs.frozen(kw_only=True)
 class Subjects:
-    """What the views tell of, and act upon."""
+    """The parts of the daemon that the views read and act on."""
 
     reloader: Reloader
     resolver: Resolver

@@ -1,6 +1,6 @@
-"""Views served through ASGI: one exchange as the scope and the messages that Quart understands.
+"""Serves views through ASGI: translates an exchange to the scope and messages of ASGI for Quart.
 
-Owns the translation (ASGI 3.0, HTTP 2.3). What is forwarded to models does not come here.
+Owns the translation (ASGI 3.0, HTTP 2.3). Requests that are forwarded to models do not use it.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ async def serve(
 
     Args:
         application: has the views.
-        exchange: what is asked.
+        exchange: the request and its answer.
         path: of the view.
         marks: headers that are added to the answer.
-        key: the API key that the request shows.
+        key: the API key of the request.
     """
 
     async def receive() -> Message:
         if exchange.all_read:
-            await trio.sleep_forever()  # a client that leaves cancels the call
+            await trio.sleep_forever()  # if the client disconnects, the call is cancelled
         body = await exchange.read()
         return {"type": "http.request", "body": body, "more_body": not exchange.all_read}
 
@@ -58,7 +58,7 @@ async def serve(
 
 
 def _scope(exchange: Exchange, path: str, key: ApiKey) -> Message:
-    # Quart makes addresses of the Host header, which we never need, and fails with some.
+    # Quart makes addresses from the Host header, which we never need. Some values make it fail.
     headers = [NO_HOST, *(pair for pair in exchange.headers if pair[0] != b"host")]
     return {
         "type": "http",
@@ -80,7 +80,7 @@ def _scope(exchange: Exchange, path: str, key: ApiKey) -> Message:
 
 def _marked(message: Message, marks: Sequence[Header]) -> list[Header]:
     given = [*message["headers"]]
-    if message["status"] == NO_CONTENT:  # which has no length either (RFC 9110, 8.6)
+    if message["status"] == NO_CONTENT:  # such an answer has no length either (RFC 9110, 8.6)
         given = [pair for pair in given if pair[0] != b"content-length"]
     kept = [] if value_of(given, b"cache-control") else [NOT_FOR_CACHES]
     return [*given, *kept, *marks]

@@ -1,4 +1,4 @@
-"""A request's trace, as a collector gets it: OTLP over HTTP, from a daemon of its own process."""
+"""A request's trace as a collector receives it: OTLP over HTTP from a daemon's own process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CHAT = "POST /v1/chat/completions"
 
 @attrs.define(eq=False)
 class Collector:
-    """Keeps every span that it is sent, and what sends them."""
+    """Keeps every span that a daemon sends, and the resources that sent them."""
 
     port: int
     spans: list[Span] = attrs.field(factory=list)
@@ -57,7 +57,7 @@ class Collector:
         return span
 
     def inside(self, span: Span) -> list[str]:
-        """Return the names of a span's children, in the order of their beginning."""
+        """Return the names of a span's children, in the order of their start."""
         found = [one for one in self.spans if one.parent_span_id == span.span_id]
         return [one.name for one in sorted(found, key=lambda one: one.start_time_unix_nano)]
 
@@ -96,7 +96,7 @@ def seconds(span: Span) -> float:
 
 
 def ask(daemon: Process, model: str, limit: float = 30, **headers: str) -> Any:
-    """Ask for a chat with more headers than usual; return what the stub tells of it."""
+    """Send a chat with extra headers; return what the stub says about it."""
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}]})
     url = f"http://127.0.0.1:{daemon.port}/v1/chat/completions"
     kind = {"Content-Type": "application/json", **headers}
@@ -105,7 +105,7 @@ def ask(daemon: Process, model: str, limit: float = 30, **headers: str) -> Any:
 
 
 def test_a_swap_is_told_in_the_trace_of_the_request_that_needed_it(tmp_path: Path) -> None:
-    """With the sleep, the start, and the server's answer as children of the client's span."""
+    """The sleep, the start and the server's answer are spans below the client's span."""
     models = {"a": stub(sleeps=True), "b": stub("--ready-after", "0.5")}
     with (
         collecting() as collector,
@@ -134,7 +134,7 @@ def test_a_swap_is_told_in_the_trace_of_the_request_that_needed_it(tmp_path: Pat
 
 
 def test_a_wake_is_told_and_a_request_without_a_wait_has_none(tmp_path: Path) -> None:
-    """A wait that is no wait would fill every trace."""
+    """Spans for waits of no length would fill every trace."""
     models = {"a": stub(sleeps=True), "b": stub(sleeps=True)}
     with (
         collecting() as collector,
@@ -151,7 +151,7 @@ def test_a_wake_is_told_and_a_request_without_a_wait_has_none(tmp_path: Path) ->
 
 
 def test_a_failure_and_a_client_that_leaves_are_told(tmp_path: Path) -> None:
-    """Neither has asked a server."""
+    """None of the three requests has reached a model server."""
     models = {"bad": stub("--exit", "3"), "slow": stub("--ready-after", "20")}
     with (
         collecting() as collector,
@@ -173,7 +173,7 @@ def test_a_failure_and_a_client_that_leaves_are_told(tmp_path: Path) -> None:
 
 
 def test_a_client_that_samples_its_trace_out_is_followed(tmp_path: Path) -> None:
-    """Its server is told, too."""
+    """llamadoze passes the decision on to the model server."""
     with (
         collecting() as collector,
         started("--config", write(tmp_path, models={"a": stub()}), env=collector.env) as daemon,
@@ -188,14 +188,14 @@ def test_a_client_that_samples_its_trace_out_is_followed(tmp_path: Path) -> None
 
 
 def test_without_a_collector_headers_go_on_as_they_are(tmp_path: Path) -> None:
-    """Nothing of ours is in the way of a client that has traces of its own."""
+    """llamadoze does not interfere with a client's own traces."""
     with started("--config", write(tmp_path, models={"a": stub()})) as daemon:
         echoed = ask(daemon, "a", traceparent=SAMPLED)
     assert f"traceparent: {SAMPLED}" in echoed["headers"]
 
 
 def test_a_collector_that_is_away_costs_no_request_and_one_line(tmp_path: Path) -> None:
-    """And hardly any time at the daemon's end."""
+    """The daemon's end is also hardly delayed."""
     env = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port(1)}",
         "OTEL_BSP_SCHEDULE_DELAY": "50",
@@ -222,7 +222,7 @@ def test_a_collector_that_is_away_costs_no_request_and_one_line(tmp_path: Path) 
 def test_what_the_environment_forbids_is_not_done(
     tmp_path: Path, env: dict[str, str], words: str
 ) -> None:
-    """And said where it may be a mistake."""
+    """llamadoze logs it if it may be a mistake."""
     with (
         collecting() as collector,
         started(

@@ -1,5 +1,5 @@
 // @ts-check
-// What can be done to a model: load, sleep, wake, unload, pin. Asks first where requests would be cut.
+// Actions on a model: load, sleep, wake, unload, pin. The page asks first if requests would be cut.
 import { inPath, post } from "../api.js";
 import { counted, duration } from "../format.js";
 import { html } from "../html.js";
@@ -14,12 +14,12 @@ const PIN = 3600; // seconds
 /** @param {Model} model */
 async function unload(model) {
   const users = model.in_flight + model.waiting;
-  const cold = model.costs.start ? ` A start of it takes ${duration(model.costs.start)}.` : "";
+  const cold = model.costs.start ? ` Starting it takes ${duration(model.costs.start)}.` : "";
   if (users) {
-    const text = `Unload ${model.id}? ${counted(model.in_flight, "request")} will be cut${model.waiting ? `, and ${counted(model.waiting, "request")} that wait for it are refused` : ""}.${cold}`;
+    const text = `Unload ${model.id}? ${counted(model.in_flight, "request")} will be cut${model.waiting ? `, and ${counted(model.waiting, "waiting request")} will be refused` : ""}.${cold}`;
     if (!(await confirmed(text, "Unload it"))) return;
   } else if (model.state === "asleep" && cold) {
-    if (!(await confirmed(`Unload ${model.id}? It sleeps now and could be woken.${cold}`, "Unload it"))) return;
+    if (!(await confirmed(`Unload ${model.id}? The model is asleep and could wake instead.${cold}`, "Unload it"))) return;
   }
   await attempt(`${model.id} is unloaded`, () => post(`api/models/unload/${inPath(model.id)}`));
 }
@@ -27,18 +27,18 @@ async function unload(model) {
 /** @param {Model} model */
 async function pin(model) {
   const body = { model: model.id, seconds: PIN, holder: HOLDER, reason: "pinned from the page" };
-  await attempt(`${model.id} stays for an hour`, () => post("api/leases", body));
+  await attempt(`${model.id} is pinned for an hour`, () => post("api/leases", body));
 }
 
 /** @param {Model} model */
 async function unpin(model) {
   const lease = leases.value.find((one) => one.model === model.id && one.holder === HOLDER);
-  if (lease) await attempt(`${model.id} may leave again`, () => post(`api/leases/${lease.id}`, undefined, "DELETE"));
+  if (lease) await attempt(`${model.id} is no longer pinned`, () => post(`api/leases/${lease.id}`, undefined, "DELETE"));
 }
 
 /**
  * @param {Model} model
- * @param {boolean} [short] only those that matter most
+ * @param {boolean} [short] only the most important actions
  */
 export function actionsOf(model, short = false) {
   const id = () => inPath(model.id);
@@ -60,11 +60,11 @@ export function actionsOf(model, short = false) {
   const mine = leases.value.some((one) => one.model === model.id && one.holder === HOLDER);
   found.push(
     mine
-      ? html`<${Action} key="pin" label="Unpin" name="Let ${model.id} leave again" onClick=${() => unpin(model)}/>`
+      ? html`<${Action} key="pin" label="Unpin" name="Unpin ${model.id}" onClick=${() => unpin(model)}/>`
       : html`<${Action} key="pin" label="Pin 1 h" name="Pin ${model.id} for an hour" onClick=${() => pin(model)}/>`,
   );
   if (is("ready")) {
-    found.push(html`<a key="own" class="button" href="../upstream/${encodeURI(model.id)}/" target="_blank" rel="noreferrer"aria-label="Open the own page of ${model.id}">Open</a>`);
+    found.push(html`<a key="own" class="button" href="../upstream/${encodeURI(model.id)}/" target="_blank" rel="noreferrer" aria-label="Open the page of the model server of ${model.id}">Open</a>`);
   }
   return found;
 }

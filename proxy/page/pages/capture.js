@@ -1,5 +1,5 @@
 // @ts-check
-// One finished request, whole: what was asked, what was answered; streams as the text they make.
+// One finished request with its headers and bodies. A stream is shown as the text that it contains.
 import { useEffect, useState } from "../vendor/hooks.mjs";
 import { get } from "../api.js";
 import { html } from "../html.js";
@@ -11,7 +11,7 @@ const MOST = 200000; // characters of a body that are shown
 function decoded(text) {
   const raw = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const found = new TextDecoder().decode(raw);
-  return /\u0000/.test(found.slice(0, 1000)) ? `${raw.length} bytes that are no text` : found;
+  return /\u0000/.test(found.slice(0, 1000)) ? `${raw.length} bytes that are not text` : found;
 }
 
 /** @param {string} text @returns {string} */
@@ -23,7 +23,7 @@ function pretty(text) {
   }
 }
 
-/** What a stream of events has said, in words. @param {string} text @returns {{reasoning: string, content: string}|null} */
+/** The model's text in a stream of events. @param {string} text @returns {{reasoning: string, content: string}|null} */
 export function spoken(text) {
   let content = "";
   let reasoning = "";
@@ -35,7 +35,7 @@ export function spoken(text) {
       content += delta.content ?? event.choices?.[0]?.text ?? event.delta?.text ?? (typeof event.delta === "string" ? event.delta : "");
       reasoning += delta.reasoning_content ?? delta.reasoning ?? event.delta?.thinking ?? "";
     } catch {
-      // Not JSON: not what a model said.
+      // Not JSON, so not the model's text.
     }
   }
   return content || reasoning ? { content, reasoning } : null;
@@ -50,7 +50,7 @@ function Half({ name, headers, body }) {
   return html`<section aria-label=${name}><header class="row"><h3>${name}</h3>
       <button type="button" aria-pressed=${raw} onClick=${() => setRaw(!raw)}>Raw</button><button type="button" aria-label="Copy the ${name.toLowerCase()}" onClick=${() => copy(body)}>Copy</button></header>
     <details><summary>${Object.keys(headers).length} headers</summary><dl class="headers">${Object.entries(headers).map(([key, value]) => html`<dt>${key}</dt><dd>${value}</dd>`)}</dl></details>
-    ${words && !raw ? html`${words.reasoning && html`<details><summary>Reasoning</summary><pre>${words.reasoning}</pre></details>`}<pre>${words.content}</pre>` : html`<pre>${shown || "nothing"}</pre>`}</section>`;
+    ${words && !raw ? html`${words.reasoning && html`<details><summary>Reasoning</summary><pre>${words.reasoning}</pre></details>`}<pre>${words.content}</pre>` : html`<pre>${shown || "empty"}</pre>`}</section>`;
 }
 
 /** @param {{row: any, onClose: () => void}} props */

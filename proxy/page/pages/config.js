@@ -1,5 +1,5 @@
 // @ts-check
-// Configuration: the files with their problems, and what a reload would change before it is done.
+// Configuration: the files with their problems, and what a reload would change.
 import { useEffect, useState } from "../vendor/hooks.mjs";
 import { get, post } from "../api.js";
 import { counted, listed } from "../format.js";
@@ -13,17 +13,17 @@ export const title = "Configuration";
 
 const CHANGES = /** @type {[string, string][]} */ ([
   ["added", "added"],
-  ["removed", "removed, once their requests have ended"],
-  ["replaced", "started anew, once their requests have ended"],
-  ["adjusted", "adjusted without a new process"],
+  ["removed", "removed when their requests have ended"],
+  ["replaced", "replaced by a new process when their requests have ended"],
+  ["adjusted", "changed without a new process"],
   ["settings", "changed for the whole file"],
 ]);
 
 /** @param {{told: any}} props */
 function Changes({ told }) {
-  if (!told.changes) return html`<p class="bad">The files cannot be used as they are. What is in effect stays in effect.</p>`;
+  if (!told.changes) return html`<p class="bad">llamadoze cannot use these files. The current configuration stays in effect.</p>`;
   const list = CHANGES.filter(([name]) => told.changes[name].length);
-  if (!list.length) return html`<p class="quiet">The files say what is in effect: a reload would change nothing.</p>`;
+  if (!list.length) return html`<p class="quiet">The files match the configuration in effect: a reload would change nothing.</p>`;
   return html`<dl>${list.map(([name, text]) => html`<dt>${counted(told.changes[name].length, name === "settings" ? "key" : "model")}</dt><dd><b>${listed(told.changes[name])}</b> <small>${text}</small></dd>`)}</dl>`;
 }
 
@@ -34,7 +34,7 @@ const shown = (value) => (value === null || value === undefined ? "default" : ty
 function Differences({ list }) {
   if (!list?.length) return null;
   return html`<div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table class="differences"><thead><tr><th scope="col">Model</th><th scope="col">Key</th><th scope="col">In effect</th><th scope="col">In the files</th></tr></thead>
-    <tbody>${list.map((one) => html`<tr><td>${one.model || html`<small>whole file</small>`}</td><td><code>${one.key}</code></td><td class="value">${shown(one.old)}</td><td class="value">${shown(one.new)}${shown(one.old) === shown(one.new) && html` <small>another secret</small>`}</td></tr>`)}</tbody></table></div>`;
+    <tbody>${list.map((one) => html`<tr><td>${one.model || html`<small>whole file</small>`}</td><td><code>${one.key}</code></td><td class="value">${shown(one.old)}</td><td class="value">${shown(one.new)}${shown(one.old) === shown(one.new) && html` <small>a different secret</small>`}</td></tr>`)}</tbody></table></div>`;
 }
 
 /** @param {{list: Problem[], kind: string, onShow: (one: Problem) => void}} props */
@@ -60,10 +60,10 @@ export function Page() {
   useEffect(() => {
     look();
   }, []);
-  if (!told) return html`<p class="quiet">Reading the files.</p>`;
+  if (!told) return html`<p class="quiet">llamadoze reads the files.</p>`;
   const reload = async () => {
     const cut = [...(told.changes?.removed ?? []), ...(told.changes?.replaced ?? [])];
-    const text = `Put the files into effect? ${listed(cut)} ${cut.length > 1 ? "lose their processes" : "loses its process"}, once their requests have ended.`;
+    const text = `Reload the files? llamadoze stops the ${cut.length > 1 ? "processes" : "process"} of ${listed(cut)} when the requests there have ended.`;
     if (cut.length && !(await confirmed(text, "Reload"))) return;
     const found = await attempt("", () => post("api/reload"));
     if (found) say("Reloaded");
@@ -71,7 +71,7 @@ export function Page() {
   };
   const all = [...told.problems, ...told.warnings];
   const show = (/** @type {Problem} */ one) => document.getElementById(`line-${told.files.findIndex((/** @type {any} */ file) => file.path === one.file)}-${one.line}`)?.scrollIntoView({ block: "center" });
-  return html`<div class="row"><${Action} label="Look again" reads=${true} onClick=${look}/><${Action} label="Reload" name="Put the files into effect" disabled=${!told.good} onClick=${reload}/><a class="end" href="../api/config">As JSON</a></div>
+  return html`<div class="row"><${Action} label="Check again" reads=${true} onClick=${look}/><${Action} label="Reload" name="Reload the files" disabled=${!told.good} onClick=${reload}/><a class="end" href="../api/config">As JSON</a></div>
     <section aria-label="What a reload would change"><h2>What a reload would change</h2><${Changes} told=${told}/><${Differences} list=${told.differences}/></section>
     <${Problems} list=${told.problems} kind="Problems" onShow=${show}/>
     <${Problems} list=${told.warnings} kind="Warnings" onShow=${show}/>
@@ -80,5 +80,5 @@ export function Page() {
       for (const one of all.filter((each) => each.file === file.path)) marked.set(one.line, [...(marked.get(one.line) ?? []), one]);
       return html`<${File} key=${file.path} file=${file} marked=${marked} number=${number}/>`;
     })}
-    ${!told.files.length && html`<p class="quiet">The text is not shown while it cannot be read: it may hold secrets.</p>`}`;
+    ${!told.files.length && html`<p class="quiet">llamadoze cannot read the files, so it does not show their text: it may contain secrets.</p>`}`;
 }

@@ -1,5 +1,5 @@
 // @ts-check
-// Logs: of the daemon and of each model, as they are written. Only the lines in sight are drawn.
+// Logs of the daemon and of each model, as they are written. Only visible lines are drawn.
 import { useEffect, useLayoutEffect, useRef, useState } from "../vendor/hooks.mjs";
 import { address, ask, inPath } from "../api.js";
 import { bytes, clock, counted } from "../format.js";
@@ -20,7 +20,7 @@ const LEVELS = ["debug", "info", "warning", "error"];
 const ANSI = /\u001b\[[0-9;?]{0,64}[A-Za-z]|\u001b\][^\u0007\u001b]{0,256}(?:\u0007|\u001b\\)?|[\u0000-\u0008\u000b-\u001a\u001c-\u001f]/g;
 let counter = 0;
 
-/** The level that a line of a model server says of itself. @param {string} text */
+/** The level that a model server's line names. @param {string} text */
 function guessed(text) {
   const found = /\b(ERROR|CRITICAL|FATAL|WARN(?:ING)?|DEBUG)\b|^\s*(?:[EW])\d{4} /.exec(text.slice(0, 120));
   if (!found) return "info";
@@ -37,7 +37,7 @@ export function parsed(source, raw) {
       const told = JSON.parse(raw);
       return { id: counter, source, level: told.level ?? "info", text: told.event ?? raw, at: told.timestamp ? clock(Date.parse(told.timestamp) / 1000) : "" };
     } catch {
-      // Not one of ours.
+      // Not a line of the daemon's own log.
     }
   }
   const plain = raw.slice(0, 4 * LONGEST).replace(ANSI, "");
@@ -45,7 +45,7 @@ export function parsed(source, raw) {
   return { id: counter, source, level: guessed(text), text, at: "" };
 }
 
-/** Cut text into lines; the last of it may not be whole yet. */
+/** Cuts text into lines. The last line may not be complete yet. */
 class Cutter {
   constructor() {
     /** @type {Map<string, string>} */
@@ -119,15 +119,15 @@ export function Log({ source, short = false, level = "debug", text = "" }) {
   const first = Math.max(0, Math.min(shown.length - rows, Math.floor((follows.current ? shown.length * HEIGHT : top) / HEIGHT)) - 10);
   const part = shown.slice(first, first + rows + 20);
   const many = source === "" || source === "upstream";
-  return html`<div class="row"><button type="button" aria-pressed=${paused} onClick=${pause}>${paused ? "Go on" : "Pause"}</button>
-      <span class="quiet">${counted(shown.length, "line")}${dropped ? `; ${bytes(dropped)} left out, as they came too fast` : ""}${paused ? "; paused" : ""}</span></div>
+  return html`<div class="row"><button type="button" aria-pressed=${paused} onClick=${pause}>${paused ? "Continue" : "Pause"}</button>
+      <span class="quiet">${counted(shown.length, "line")}${dropped ? `; ${bytes(dropped)} left out because they came too fast` : ""}${paused ? "; paused" : ""}</span></div>
     <div class="log" ref=${box} tabindex="0" role="log" aria-live="off" aria-label="Log" onScroll=${scroll} style=${{ height: `${rows * HEIGHT}px` }}>
       <div style=${{ height: `${shown.length * HEIGHT}px` }}><div style=${{ transform: `translateY(${first * HEIGHT}px)` }}>
         ${part.map((one) => html`<p key=${one.id} class=${one.level}>${one.at && html`<time>${one.at}</time> `}${many && html`<b>${one.source.replace("upstream/", "")}</b> `}${one.text}</p>`)}
       </div></div></div>`;
 }
 
-/** What was written before. @param {string} source @param {AbortSignal} signal @returns {Promise<Line[]>} */
+/** The lines that were written before. @param {string} source @param {AbortSignal} signal @returns {Promise<Line[]>} */
 async function recall(source, signal) {
   const found = [];
   const wanted = source === "" ? ["upstream", "proxy"] : [source];
@@ -139,7 +139,7 @@ async function recall(source, signal) {
   return found;
 }
 
-/** The first piece of a stream: the history. @param {string} path @param {AbortSignal} signal */
+/** The first piece of a stream, which is the history. @param {string} path @param {AbortSignal} signal */
 async function history(path, signal) {
   const own = new AbortController();
   signal.addEventListener("abort", () => own.abort());
@@ -162,7 +162,7 @@ export function Page({ rest }) {
     if (rest) location.hash = "logs";
   };
   return html`<form class="row filters" role="search" aria-label="Filter the log" onSubmit=${(/** @type {Event} */ event) => event.preventDefault()}>
-      <label>Of <select value=${source} onChange=${change}><option value="">llamadoze and all models</option><option value="proxy">llamadoze</option><option value="upstream">all models</option>
+      <label>Source <select value=${source} onChange=${change}><option value="">llamadoze and all models</option><option value="proxy">llamadoze</option><option value="upstream">all models</option>
         ${[...models.value.keys()].sort().map((id) => html`<option value=${`upstream/${id}`}>${id}</option>`)}</select></label>
       <label>Level <select value=${level.value} onChange=${(/** @type {any} */ event) => { level.value = event.target.value; }}>${LEVELS.map((one) => html`<option value=${one}>${one}</option>`)}</select></label>
       <label>Search <input type="search" value=${text} onInput=${(/** @type {any} */ event) => setText(event.target.value)}/></label>

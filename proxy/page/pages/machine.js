@@ -1,5 +1,5 @@
 // @ts-check
-// The machine: processors, memory, network and GPUs of the last hour, and what it is.
+// The machine: its processors, memory, network and GPUs during the last hour, and its hardware.
 import { useEffect, useRef, useState } from "../vendor/hooks.mjs";
 import { Refused, get } from "../api.js";
 import { bytes, clock } from "../format.js";
@@ -16,7 +16,7 @@ const width = kept("machine.window", 900);
 /** @type {Promise<any>|null} */
 let loading = null;
 
-/** The library that draws series, when it is first needed. @returns {Promise<any>} */
+/** Load the chart library when a chart first needs it. @returns {Promise<any>} */
 function charts() {
   loading ??= new Promise((resolve, reject) => {
     const style = document.createElement("link");
@@ -80,7 +80,7 @@ function Charts({ told }) {
   const since = exactly() - width.value;
   const at = (/** @type {any} */ one) => Date.parse(one.timestamp) / 1000;
   const system = told.sys_stats.filter((/** @type {any} */ one) => at(one) >= since);
-  if (!system.length) return html`<p class="quiet">No sample yet.</p>`;
+  if (!system.length) return html`<p class="quiet">No samples yet.</p>`;
   const times = system.map(at);
   const rate = (/** @type {string} */ key) => system.map((/** @type {any} */ one, /** @type {number} */ place) => {
     if (!place) return null;
@@ -98,7 +98,7 @@ function Charts({ told }) {
       if (!list.length) return null;
       const when = list.map(at);
       return html`<${Chart} key=${`${uuid}-use`} title="GPU ${list[0].id} ${list[0].name}" unit="%" times=${when} most=${100} series=${[{ label: "busy", values: column(list, "gpu_util_pct") }, { label: "memory", values: column(list, "mem_util_pct") }]}/>
-        <${Chart} key=${`${uuid}-heat`} title="GPU ${list[0].id}: heat and power" unit="°C, W" times=${when} series=${[{ label: "°C", values: column(list, "temp_c") }, { label: "W", values: column(list, "power_draw_w") }]}/>`;
+        <${Chart} key=${`${uuid}-heat`} title="GPU ${list[0].id}: temperature and power" unit="°C, W" times=${when} series=${[{ label: "°C", values: column(list, "temp_c") }, { label: "W", values: column(list, "power_draw_w") }]}/>`;
     })}</div>`;
 }
 
@@ -143,6 +143,6 @@ export function Page() {
     };
   }, []);
   return html`<div class="row" role="toolbar" aria-label="Window">${[300, 900, 3600].map((one) => html`<button type="button" aria-pressed=${width.value === one} onClick=${() => { width.value = one; }}>${one === 3600 ? "1 h" : `${one / 60} min`}</button>`)}</div>
-    ${off && html`<p>Nothing is sampled: <code>performance.disabled</code> is set.</p>`}
+    ${off && html`<p>llamadoze does not sample the machine, because <code>performance.disabled</code> is set.</p>`}
     ${told && html`<${Charts} told=${told}/>`}<${Hardware}/>`;
 }

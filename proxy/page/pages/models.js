@@ -1,5 +1,5 @@
 // @ts-check
-// Models: all of them, and each by itself with its settings, its log and its requests.
+// Models: the list of all models, and a page for each with its settings, its log and its requests.
 import { useEffect, useState } from "../vendor/hooks.mjs";
 import { computed } from "../vendor/signals.mjs";
 import { get, inPath, post } from "../api.js";
@@ -20,7 +20,7 @@ const sorted = computed(() => [...models.value.values()].sort((a, b) => ORDER.in
 
 async function unloadAll() {
   const users = sorted.value.reduce((sum, one) => sum + one.in_flight, 0);
-  const text = users ? `Unload all models? ${counted(users, "request")} will be cut.` : "Unload all models? Those that sleep have to start anew.";
+  const text = users ? `Unload all models? ${counted(users, "request")} will be cut.` : "Unload all models? Sleeping models must then start instead of waking.";
   if (await confirmed(text, "Unload all")) await attempt("All models are unloaded", () => post("api/models/unload"));
 }
 
@@ -39,9 +39,9 @@ function List() {
   const found = sorted.value.filter((one) => (unlisted.value || !one.unlisted) && `${one.id} ${one.name} ${one.aliases.join(" ")}`.toLowerCase().includes(text.toLowerCase()));
   return html`<form class="row filters" role="search" aria-label="Filter models" onSubmit=${(/** @type {Event} */ event) => event.preventDefault()}>
       <label>Search <input type="search" value=${text} onInput=${(/** @type {any} */ event) => setText(event.target.value)}/></label>
-      <label><input type="checkbox" checked=${unlisted.value} onChange=${(/** @type {any} */ event) => { unlisted.value = event.target.checked; }}/> unlisted too</label>
+      <label><input type="checkbox" checked=${unlisted.value} onChange=${(/** @type {any} */ event) => { unlisted.value = event.target.checked; }}/> show unlisted</label>
       <span class="end"><${Action} label="Unload all" kind="danger" onClick=${unloadAll}/></span></form>
-    <div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table class="wide models"><caption>${counted(found.length, "model")}${daemon.value ? `; ${daemon.value.rule}` : ""}</caption><thead><tr><th scope="col">Model</th><th scope="col">State</th><th scope="col">In flight</th><th scope="col">Waiting</th><th scope="col">A wake takes</th><th scope="col">A start takes</th><th scope="col">Sleep leaves</th><th scope="col">Actions</th></tr></thead>
+    <div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table class="wide models"><caption>${counted(found.length, "model")}${daemon.value ? `; ${daemon.value.rule}` : ""}</caption><thead><tr><th scope="col">Model</th><th scope="col">State</th><th scope="col">In flight</th><th scope="col">Waiting</th><th scope="col">A wake takes</th><th scope="col">A start takes</th><th scope="col">Memory after sleep</th><th scope="col">Actions</th></tr></thead>
     <tbody>${found.map((one) => html`<${Row} key=${one.id} model=${one}/>`)}</tbody></table></div>`;
 }
 
@@ -54,15 +54,15 @@ function held(id) {
   return [...parts, one.host === null ? "" : `${bytes(one.host)} of the host`].filter(Boolean).join(", ") || "not measured";
 }
 
-/** What is told of a model, as pairs. @param {import("../store.js").Model} model */
+/** Facts about a model, as pairs. @param {import("../store.js").Model} model */
 function facts(model) {
-  const sizes = (/** @type {{gpus: number[]|null, host: number|null}} */ one) => [...(one.gpus ?? []).map((size) => `${bytes(size)} of a GPU`), one.host === null ? "" : `${bytes(one.host)} of the host`].filter(Boolean).join(", ") || "not measured (only use: memory learns it)";
+  const sizes = (/** @type {{gpus: number[]|null, host: number|null}} */ one) => [...(one.gpus ?? []).map((size) => `${bytes(size)} of a GPU`), one.host === null ? "" : `${bytes(one.host)} of the host`].filter(Boolean).join(", ") || "not measured (needs use: memory)";
   return [
     ["Process", model.pid ? `pid ${model.pid}` : model.cluster?.step ? `step ${model.cluster.step} on ${model.cluster.node}` : "–"],
     ...(model.cluster ? [["Runs in", `allocation ${model.cluster.allocation} of ${model.cluster.name}`]] : []),
-    ["Holds now", held(model.id)],
-    ["Takes awake", sizes(model.room.awake)],
-    ["Takes asleep", sizes(model.room.asleep)],
+    ["Uses now", held(model.id)],
+    ["Memory awake", sizes(model.room.awake)],
+    ["Memory asleep", sizes(model.room.asleep)],
     ["Sleeps after", model.sleepTtl ? duration(model.sleepTtl) : "only to make room"],
     ["Is stopped after", model.ttl ? duration(model.ttl) : "never"],
     ["Pinned", model.pin ? [model.pin.holder, model.pin.reason, model.pin.seconds === null ? "" : `${duration(model.pin.seconds)} left`].filter(Boolean).join(", ") : "no"],

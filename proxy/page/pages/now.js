@@ -1,5 +1,5 @@
 // @ts-check
-// Now: who has the GPU, who waits, what comes next and when. To be read from two metres.
+// Now: which model has the GPU, what waits, what comes next and when. Readable from two metres.
 import { computed } from "../vendor/signals.mjs";
 import { ORDER, WORDS, bytes, counted, counting, listed } from "../format.js";
 import { inPath, post } from "../api.js";
@@ -12,27 +12,27 @@ import { actionsOf } from "./actions.js";
 export const kinds = ["memory"];
 export const title = "Now";
 
-/** Models by state, the most important first; those that have never run are last. */
+/** Models by state, the most important first; stopped models are last. */
 const sorted = computed(() =>
   [...models.value.values()].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || a.id.localeCompare(b.id)),
 );
 
-/** Models that hold memory, or move. */
+/** Models that are awake, or change their state. */
 const holding = computed(() => sorted.value.filter((one) => !["stopped", "asleep", "failed"].includes(one.state)));
 
 function Headline() {
   const at = now.value;
-  if (daemon.value?.paused) return html`<p class="headline">Paused. <small>Nobody has the GPU; requests wait or are refused.</small></p>`;
+  if (daemon.value?.paused) return html`<p class="headline">Paused. <small>No model has the GPU; requests wait or are refused.</small></p>`;
   if (!holding.value.length) {
     const sleepers = sorted.value.filter((one) => one.state === "asleep");
-    return html`<p class="headline">Nobody has the GPU. <small>${sleepers.length ? `${listed(sleepers.slice(0, 4).map((one) => one.id))} ${sleepers.length > 1 ? "sleep" : "sleeps"}.` : "The first request loads its model."}</small></p>`;
+    return html`<p class="headline">No model has the GPU. <small>${sleepers.length ? `${listed(sleepers.slice(0, 4).map((one) => one.id))} ${sleepers.length > 1 ? "sleep" : "sleeps"}.` : "The first request loads its model."}</small></p>`;
   }
   return holding.value.slice(0, 4).map(
     (one) => html`<p class="headline" key=${one.id}><${Model} id=${one.id}/> <span class="state ${one.state}">${WORDS[one.state]}</span> <small>${one.state === "ready" ? `for ${counting(at - one.readySince)}, ` : ""}${standing(one, at)}${one.waiting ? `, ${one.waiting} waiting` : ""}${forWhom(one) ? `; ${forWhom(one)}` : ""}</small></p>`,
   );
 }
 
-/** What waits, one line for each model. */
+/** The oldest waiting request of each model. */
 const waiting = computed(() => {
   const first = new Map();
   for (const one of queue.value) if (!first.has(one.model)) first.set(one.model, one);
@@ -42,11 +42,11 @@ const waiting = computed(() => {
 function Next() {
   const at = now.value;
   const list = waiting.value;
-  if (!list.length) return html`<p class="next quiet">Nobody waits.</p>`;
-  return html`<ol class="next" aria-label="Who waits">${list.slice(0, 6).map((one) => {
+  if (!list.length) return html`<p class="next quiet">Nothing waits.</p>`;
+  return html`<ol class="next" aria-label="Waiting models">${list.slice(0, 6).map((one) => {
     const count = queue.value.filter((other) => other.model === one.model).length;
     return html`<li key=${one.model}><${Model} id=${one.model}/> <b>${readyIn(one, at)}</b>
-      <small>${counted(count, "request")}, the first for ${counting(at - one.since)}: ${reason(one, at, list.filter((other) => other.place < one.place).map((other) => other.model))}</small></li>`;
+      <small>${counted(count, "request")}, the first since ${counting(at - one.since)} ago: ${reason(one, at, list.filter((other) => other.place < one.place).map((other) => other.model))}</small></li>`;
   })}</ol>${list.length > 6 && html`<p class="quiet">and ${list.length - 6} more models</p>`}`;
 }
 
@@ -73,29 +73,29 @@ function Devices() {
   })}</section>`;
 }
 
-/** What is wrong, each with a way out. @param {{readOnly: boolean}} props */
+/** Problems, each with a remedy. @param {{readOnly: boolean}} props */
 function Alarms({ readOnly }) {
   const at = now.value;
   const list = [];
   if (daemon.value?.paused) {
-    list.push(html`<li key="paused"><b>Paused.</b> No model is brought up.
+    list.push(html`<li key="paused"><b>Paused.</b> No model starts or wakes.
       ${!readOnly && html`<${Action} label="Resume" onClick=${() => attempt("Resumed", () => post("api/resume"))}/>`}</li>`);
   }
   for (const one of sorted.value) {
     const retry = left(one.retryIn, one.at, at) ?? 0;
     if (one.leftover) {
-      list.push(html`<li key=${one.id}><b>${one.id}</b> could not be ended whole: ${one.leftover} may hold its memory.
-        ${!readOnly && html`<${Action} label="Give it up" name="Give up what is left of ${one.id}" onClick=${() => attempt(`${one.id} was given up`, () => post(`api/models/unload/${inPath(one.id)}`))}/>`}</li>`);
+      list.push(html`<li key=${one.id}><b>${one.id}</b> could not be ended completely: ${one.leftover} may still use its memory.
+        ${!readOnly && html`<${Action} label="Give up" name="Give up the leftover of ${one.id}" onClick=${() => attempt(`The leftover of ${one.id} was given up`, () => post(`api/models/unload/${inPath(one.id)}`))}/>`}</li>`);
     } else if (one.state === "failed") {
       list.push(html`<li key=${one.id}><b>${one.id} failed:</b> ${one.failure}.
         ${retry > 0 ? ` It may start again in ${counting(retry)}.` : " The next request starts it again."}
  ${!readOnly && html`<${Action} label="Start now" name="Start ${one.id} now" onClick=${() => attempt(`${one.id} is ready`, async () => {
           await post(`api/models/unload/${inPath(one.id)}`);
           await post(`api/models/load/${inPath(one.id)}`);
-        })}/> <a href="#logs/${encodeURIComponent(one.id)}">Its log</a>`}</li>`);
+        })}/> <a href="#logs/${encodeURIComponent(one.id)}">See its log</a>`}</li>`);
     } else if (one.sleep && !one.sleep.trusted) {
-      list.push(html`<li key=${one.id}><b>${one.id}</b> does not sleep any more: ${one.sleep.lastFailure ?? "its sleep failed"}. It is stopped to make room.
-        ${one.state === "ready" && !readOnly && html`<${Action} label="Trust it again" name="Let ${one.id} sleep again" onClick=${() => attempt(`${one.id} sleeps`, () => post(`api/models/sleep/${inPath(one.id)}`))}/>`}</li>`);
+      list.push(html`<li key=${one.id}><b>${one.id}</b> no longer sleeps: ${one.sleep.lastFailure ?? "its sleep failed"}. llamadoze stops it to make room.
+        ${one.state === "ready" && !readOnly && html`<${Action} label="Sleep again" name="Let ${one.id} sleep again" onClick=${() => attempt(`${one.id} sleeps`, () => post(`api/models/sleep/${inPath(one.id)}`))}/>`}</li>`);
     }
   }
   return list.length ? html`<ul class="alarms" role="list" aria-label="What is wrong">${list}</ul>` : null;

@@ -24,13 +24,13 @@ const MOST_IMAGES = 5;
 /** Chats stay while other pages are open. @type {Record<string, import("../vendor/signals.mjs").Signal<Message[]>>} */
 const chats = { left: signal([]), right: signal([]) };
 
-/** What an answer may be made of: words. Nothing that is fetched, pressed, or looks like a part of the page. */
+/** The HTML elements that an answer may contain. None loads anything, is a control, or looks like a part of the page. */
 const TAGS = ["p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "strong", "b", "em", "i", "del", "s", "sub", "sup", "code", "pre", "blockquote", "ul", "ol", "li", "a", "table", "thead", "tbody", "tr", "th", "td"];
 
 /** @type {Promise<(text: string) => string>|null} */
 let markdown = null;
 
-/** Markdown to HTML without anything that could act; loaded with the first answer. */
+/** Markdown to HTML without active content; loaded with the first answer. */
 function rendering() {
   markdown ??= Promise.all([import("../vendor/marked.mjs"), import("../vendor/purify.js")]).then(([{ marked }]) => {
     const purify = /** @type {any} */ (globalThis).DOMPurify;
@@ -55,7 +55,7 @@ function Markdown({ text }) {
   return html`<div class="markdown" dangerouslySetInnerHTML=${{ __html: render(text) }}></div>`;
 }
 
-/** The model that was chosen; else one that is awake, sleeps, or has not failed. @param {string} id */
+/** The chosen model if it exists, else the best one that has not failed: awake models first. @param {string} id */
 function chosen(id) {
   if (models.value.has(id)) return id;
   const all = [...models.value.values()].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || a.id.localeCompare(b.id));
@@ -69,11 +69,11 @@ function Choice({ value, onChange, label, none }) {
     ${none !== undefined && html`<option value="">${none}</option>`}${all.map((id) => html`<option value=${id}>${id}</option>`)}</select></label>`;
 }
 
-/** How a model comes up while somebody waits for its first word. @param {{id: string}} props */
+/** How far a model is with its start or wake, while the user waits for the first token. @param {{id: string}} props */
 function Coming({ id }) {
   const model = models.value.get(id);
   const waiting = queue.value.find((one) => one.model === id);
-  if (!model || model.state === "ready") return html`<p class="quiet" role="status">${id} thinks</p>`;
+  if (!model || model.state === "ready") return html`<p class="quiet" role="status">${id} processes the request</p>`;
   return html`<p class="quiet" role="status">${id} is ${model.state === "stopped" ? "not loaded yet" : standing(model, now.value) || model.state}${waiting ? `; ready ${readyIn(waiting, now.value)}; ${reason(waiting, now.value)}` : ""}</p>`;
 }
 
@@ -94,7 +94,7 @@ async function* events(response) {
   }
 }
 
-/** Ask a model and put its answer into a chat as it comes. */
+/** Send a chat to a model, and show the answer as it arrives. */
 async function answer(/** @type {string} */ side, /** @type {string} */ id, /** @type {AbortSignal} */ abort) {
   const chat = chats[side];
   const began = performance.now();
@@ -112,7 +112,7 @@ async function answer(/** @type {string} */ side, /** @type {string} */ id, /** 
   let text = "";
   let thoughts = "";
   let drawing = false;
-  // Once a frame: to parse Markdown for each token would slow down what is measured.
+  // Once a frame: parsing Markdown for each token would slow down the speed that is measured.
   const draw = () => {
     if (drawing) return;
     drawing = true;
@@ -143,7 +143,7 @@ async function answer(/** @type {string} */ side, /** @type {string} */ id, /** 
     const seconds = (performance.now() - (first || began)) / 1000;
     const tokens = usage?.completion_tokens ?? pieces;
     const speed = timings?.predicted_per_second ?? tokens / Math.max(0.001, seconds);
-    show({ content: text, reasoning: thoughts, facts: `${counted(tokens, "token")}, ${number(speed, 1)} tokens/s, first word after ${duration(((first || performance.now()) - began) / 1000)}` });
+    show({ content: text, reasoning: thoughts, facts: `${counted(tokens, "token")}, ${number(speed, 1)} tokens/s, first token after ${duration(((first || performance.now()) - began) / 1000)}` });
   } catch (error) {
     if (/** @type {Error} */ (error).name === "AbortError") show({ content: text, reasoning: thoughts, facts: "stopped" });
     else show({ failure: /** @type {Error} */ (error).message });
@@ -204,14 +204,14 @@ function Chat() {
     }
   };
   return html`<div class="row filters"><${Choice} label="Model" value=${id} onChange=${(/** @type {string} */ value) => { left.value = value; }}/>
-      <${Choice} label="Beside it" none="no other" value=${right.value} onChange=${(/** @type {string} */ value) => { right.value = value; }}/>
+      <${Choice} label="Compare with" none="none" value=${right.value} onChange=${(/** @type {string} */ value) => { right.value = value; }}/>
       <label>Temperature <input type="number" min="0" max="2" step="0.1" placeholder="default" value=${temperature.value} onInput=${(/** @type {any} */ event) => { temperature.value = event.target.value; }}/></label>
       <label class="wide">System prompt <input value=${system.value} onInput=${(/** @type {any} */ event) => { system.value = event.target.value; }}/></label>
       <button type="button" onClick=${() => { for (const side of ["left", "right"]) chats[side].value = []; }}>New chat</button></div>
     <div class="talks">${sides.map(([side, model]) => html`<${Talk} key=${side} side=${side} id=${model} busy=${abort !== null}/>`)}</div>
     <form class="composer" onSubmit=${(/** @type {Event} */ event) => { event.preventDefault(); send(); }}>
-      ${pictures.map((url, place) => html`<button type="button" class="thumb" aria-label="Leave image ${place + 1} out" onClick=${() => setPictures(pictures.filter((_, other) => other !== place))}><img alt="" src=${url}/></button>`)}
-      <textarea rows="3" aria-label="Message" placeholder="Enter sends, Shift and Enter make a new line" value=${text} onInput=${(/** @type {any} */ event) => setText(event.target.value)} onKeyDown=${key}></textarea>
+      ${pictures.map((url, place) => html`<button type="button" class="thumb" aria-label="Remove image ${place + 1}" onClick=${() => setPictures(pictures.filter((_, other) => other !== place))}><img alt="" src=${url}/></button>`)}
+      <textarea rows="3" aria-label="Message" placeholder="Enter sends, Shift+Enter begins a new line" value=${text} onInput=${(/** @type {any} */ event) => setText(event.target.value)} onKeyDown=${key}></textarea>
       <div class="row"><label class="button">Image <input type="file" accept="image/*" multiple class="hidden" onChange=${add}/></label>
         ${abort ? html`<button type="button" class="danger" onClick=${() => abort.abort()}>Stop</button>` : html`<button type="submit" class="primary" disabled=${!id}>Send</button>`}</div></form>`;
 }
@@ -254,7 +254,7 @@ function Embeddings() {
     if (told) setFound({ input, vectors: told.data.map((/** @type {any} */ one) => one.embedding), usage: told.usage });
   };
   return html`<${Form} label="Texts, one on each line" button="Embed" onRun=${run}/>
-    ${found && html`<p>${counted(found.vectors.length, "vector")} of ${found.vectors[0]?.length ?? 0} numbers${found.usage ? `, ${counted(found.usage.total_tokens ?? found.usage.prompt_tokens, "token")}` : ""}. How alike the texts are:</p>
+    ${found && html`<p>${counted(found.vectors.length, "vector")} of ${found.vectors[0]?.length ?? 0} numbers${found.usage ? `, ${counted(found.usage.total_tokens ?? found.usage.prompt_tokens, "token")}` : ""}. Similarity of the texts:</p>
       <div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table><thead><tr><th scope="col"></th>${found.input.map((/** @type {string} */ text) => html`<th scope="col">${text.slice(0, 24)}</th>`)}</tr></thead>
       <tbody>${found.vectors.map((/** @type {number[]} */ one, /** @type {number} */ place) => html`<tr><th scope="row">${found.input[place].slice(0, 40)}</th>${found.vectors.map((/** @type {number[]} */ other) => html`<td>${likeness(one, other).toFixed(3)}</td>`)}</tr>`)}</tbody></table></div>`}`;
 }

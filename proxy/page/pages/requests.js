@@ -1,5 +1,5 @@
 // @ts-check
-// Requests: who waits, what runs, what has ended; each can be looked into.
+// Requests that wait, are in flight, or have finished. A captured request can be opened.
 import { useEffect, useState } from "../vendor/hooks.mjs";
 import { computed } from "../vendor/signals.mjs";
 import { get, post } from "../api.js";
@@ -22,7 +22,7 @@ const elapsed = (one, at) => one.elapsed_ms / 1000 + (at - (one.at ?? at));
 
 /** @param {string} id @param {string} model */
 async function cancel(id, model) {
-  if (await confirmed(`Cancel request ${id} to ${model}? Its client gets no more of its answer.`, "Cancel it")) {
+  if (await confirmed(`Cancel request ${id} to ${model}? The client receives no more of the answer.`, "Cancel it")) {
     await attempt("Cancelled", () => post(`api/inflight/${id}/cancel`));
   }
 }
@@ -32,7 +32,7 @@ function Queue() {
   const byRequest = new Map([...flights.value.values()].map((one) => [one.metadata?.request_id, one]));
   const list = queue.value;
   return html`<section aria-label="Queue"><h2>Waiting <small>${list.length || ""}</small></h2>
-    ${list.length === 0 ? html`<p class="quiet">Nobody waits.</p>` : html`<div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table><thead><tr><th scope="col">Place</th><th scope="col">Model</th><th scope="col">Waits for</th><th scope="col">Ready</th><th scope="col">Reason</th><th scope="col">Client</th><th scope="col"></th></tr></thead>
+    ${list.length === 0 ? html`<p class="quiet">Nothing waits.</p>` : html`<div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table><thead><tr><th scope="col">Place</th><th scope="col">Model</th><th scope="col">Waited</th><th scope="col">Ready</th><th scope="col">Reason</th><th scope="col">Client</th><th scope="col"></th></tr></thead>
       <tbody>${list.map((one) => {
         const flight = byRequest.get(one.request);
         return html`<tr key=${one.request || one.since}><td>${one.place}</td><th scope="row"><${Model} id=${one.model}/></th><td>${counting(at - one.since)}</td><td>${readyIn(one, at)}</td>
@@ -45,7 +45,7 @@ function Flights() {
   const at = now.value;
   const list = [...flights.value.values()].filter((one) => !waiting.value.has(one.metadata?.request_id ?? ""));
   return html`<section aria-label="In flight"><h2>In flight <small>${list.length || ""}</small></h2>
-    ${list.length === 0 ? html`<p class="quiet">No request runs.</p>` : html`<div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table><thead><tr><th scope="col">Id</th><th scope="col">Model</th><th scope="col">Request</th><th scope="col">Since</th><th scope="col">Waited</th><th scope="col">Answered so far</th><th scope="col">Client</th><th scope="col"></th></tr></thead>
+    ${list.length === 0 ? html`<p class="quiet">No request is in flight.</p>` : html`<div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table><thead><tr><th scope="col">Id</th><th scope="col">Model</th><th scope="col">Request</th><th scope="col">Elapsed</th><th scope="col">Waited</th><th scope="col">Sent so far</th><th scope="col">Client</th><th scope="col"></th></tr></thead>
       <tbody>${list.map((one) => html`<tr key=${one.id}><td>${one.id}</td><th scope="row"><${Model} id=${one.model}/></th><td>${one.method} ${one.req_path}</td><td>${counting(elapsed(one, at))}</td>
         <td>${one.metadata?.waited_s ? duration(Number(one.metadata.waited_s)) : "–"}</td><td>${bytes(one.resp_bytes)}</td><td>${one.remote_ip}</td>
         <td><${Action} label="Cancel" name="Cancel request ${one.id} to ${one.model}" onClick=${() => cancel(one.id, one.model)}/></td></tr>`)}</tbody></table></div>`}</section>`;
@@ -54,7 +54,7 @@ function Flights() {
 const limit = kept("requests.limit", 25);
 const COLUMNS = /** @type {[string, string][]} */ ([
   ["id", "Id"], ["time", "When"], ["model", "Model"], ["req_path", "Request"], ["resp_status_code", "Status"],
-  ["", "Waited"], ["", "First byte"], ["duration", "Took"], ["prompt", "Prompt"], ["cached", "Cached"], ["generated", "Generated"], ["gen_speed", "Tokens/s"], ["", "Client"],
+  ["", "Waited"], ["", "First byte"], ["duration", "Duration"], ["prompt", "Prompt"], ["cached", "Cached"], ["generated", "Generated"], ["gen_speed", "Tokens/s"], ["", "Client"],
 ]);
 
 /** @param {{row: any, onOpen: (row: any) => void}} props */
@@ -64,7 +64,7 @@ function Row({ row, onOpen }) {
   const bad = row.error_msg || row.resp_status_code >= 400;
   return html`<tr class=${bad ? "failed" : ""}><td>${row.has_capture ? html`<button type="button" class="link" aria-label="Open request ${row.id}" onClick=${() => onOpen(row)}>${row.id}</button>` : row.id}</td>
     <td>${moment(Date.parse(row.timestamp) / 1000)}</td><th scope="row"><${Model} id=${row.model}/></th><td title=${row.error_msg ?? ""}>${meta.method ?? ""} ${row.req_path}${row.error_msg ? html`<br/><small class="bad">${row.error_msg}</small>` : ""}</td>
-    <td>${row.resp_status_code || "client left"}</td><td>${ms(meta.waited_ms)}</td><td>${ms(meta.first_byte_ms)}</td><td>${duration(row.duration_ms / 1000)}</td>
+    <td>${row.resp_status_code || "client disconnected"}</td><td>${ms(meta.waited_ms)}</td><td>${ms(meta.first_byte_ms)}</td><td>${duration(row.duration_ms / 1000)}</td>
     <td>${number(row.tokens.input_tokens)}</td><td>${number(row.tokens.cache_tokens)}</td><td>${number(row.tokens.output_tokens)}</td><td>${number(row.tokens.tokens_per_second, 1)}</td>
     <td>${[meta.client, meta.key, meta.session_id].filter(Boolean).join(", ")}</td></tr>`;
 }
@@ -82,7 +82,7 @@ function download(rows, form) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-/** A number that moves with requests that end, once in two seconds at most. @param {boolean} follows @returns {number} */
+/** A number that changes after requests have ended, at most once in 1.5 seconds. @param {boolean} follows @returns {number} */
 function useFresh(follows) {
   const [seen, setSeen] = useState(0);
   const last = ended.value;
@@ -94,7 +94,7 @@ function useFresh(follows) {
   return follows ? seen : 0;
 }
 
-/** @param {{model?: string}} props finished requests; of one model, if it is given */
+/** @param {{model?: string}} props finished requests, of all models or of one */
 export function Finished({ model = "" }) {
   const [page, setPage] = useState(1);
   const [sort, setSort] = useState({ by: "id", down: true });
@@ -138,7 +138,7 @@ export function Finished({ model = "" }) {
       <label>Rows <select value=${String(limit.value)} onChange=${(/** @type {any} */ event) => { limit.value = Number(event.target.value); setPage(1); }}>${[10, 25, 50, 100].map((count) => html`<option value=${String(count)}>${count}</option>`)}</select></label>
       <span class="end row"><button type="button" onClick=${() => download(rows, "json")}>Export this page as JSON</button><button type="button" onClick=${() => download(rows, "md")}>as Markdown</button></span>
     </form>
-    ${found && !rows.length ? html`<p class="quiet">No request has ended${filter.text || filter.failed || filter.model ? " that fits" : ""}.</p>` : html`<div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table class="wide"><thead><tr>${COLUMNS.map(([name, text]) => html`<th scope="col" aria-sort=${sort.by === name && name ? (sort.down ? "descending" : "ascending") : undefined}>${name ? html`<button type="button" class="link" onClick=${() => by(name)}>${text}${sort.by === name ? (sort.down ? " ↓" : " ↑") : ""}</button>` : text}</th>`)}</tr></thead>
+    ${found && !rows.length ? html`<p class="quiet">${filter.text || filter.failed || filter.model ? "No finished request matches" : "No request has finished yet"}.</p>` : html`<div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table class="wide"><thead><tr>${COLUMNS.map(([name, text]) => html`<th scope="col" aria-sort=${sort.by === name && name ? (sort.down ? "descending" : "ascending") : undefined}>${name ? html`<button type="button" class="link" onClick=${() => by(name)}>${text}${sort.by === name ? (sort.down ? " ↓" : " ↑") : ""}</button>` : text}</th>`)}</tr></thead>
       <tbody>${rows.map((/** @type {any} */ row) => html`<${Row} key=${row.id} row=${row} onOpen=${setOpen}/>`)}</tbody></table></div>`}
     ${found && found.total_pages > 1 && html`<nav class="row" aria-label="Pages"><button type="button" disabled=${page <= 1} onClick=${() => setPage(page - 1)}>Newer</button><span>page ${found.page} of ${found.total_pages}</span><button type="button" disabled=${page >= found.total_pages} onClick=${() => setPage(page + 1)}>Older</button></nav>`}
     ${open && html`<${Capture} row=${open} onClose=${() => setOpen(null)}/>`}
@@ -155,11 +155,11 @@ function Totals({ stats }) {
     `${number(stats.total_output_tokens)} generated`,
   ];
   if (stats.waits) parts.push(`half waited less than ${duration(stats.waits.p50 + 0.001)}, 99 % less than ${duration(stats.waits.p99 + 0.001)}, the longest ${duration(stats.waits.max)}`);
-  if (speed) parts.push(`half faster than ${number(speed.p50, 1)} tokens/s`);
+  if (speed) parts.push(`half generated faster than ${number(speed.p50, 1)} tokens/s`);
   return html`<p class="totals">${parts.join(" · ")}</p>${speed && html`<${Spread} told=${speed}/>`}`;
 }
 
-/** @param {{told: any}} props how fast answers were made */
+/** @param {{told: any}} props how fast models generated answers */
 function Spread({ told }) {
   const most = Math.max(...told.bins, 1);
   const text = `Tokens a second: from ${number(told.min, 1)} to ${number(told.max, 1)}, half above ${number(told.p50, 1)}`;

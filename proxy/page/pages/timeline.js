@@ -1,5 +1,5 @@
 // @ts-check
-// The timeline: who held the memory when, and why it changed hands.
+// The timeline: which model used the memory when, and why that changed.
 import { useEffect, useState } from "../vendor/hooks.mjs";
 import { computed, signal } from "../vendor/signals.mjs";
 import { clock, counted, duration } from "../format.js";
@@ -22,7 +22,7 @@ const width = kept("timeline.width", 900);
 const end = signal(/** @type {number|null} */ (null));
 const chosen = signal(/** @type {number|null} */ (null));
 
-/** Models that something happened to, and those of the configuration that run; by name. */
+/** Models with a past in the timeline, and models that are not stopped; by name. */
 const names = computed(() => {
   const known = [...models.value.values()].filter((one) => one.state !== "stopped").map((one) => one.id);
   return [...new Set([...past.rows.value.keys(), ...known])].sort((a, b) => a.localeCompare(b));
@@ -40,7 +40,7 @@ function spanOf(id) {
 
 const WORDS_OF_WIDTHS = /** @type {Record<number, string>} */ ({ 60: "1 min", 300: "5 min", 900: "15 min", 3600: "1 h", 14400: "4 h", 43200: "12 h", 86400: "24 h" });
 
-/** Every change of hands in the window, in words. @param {{from: number, to: number}} props */
+/** Every change of state in the window, as a table. @param {{from: number, to: number}} props */
 function Changes({ from, to }) {
   const found = [];
   for (const row of past.rows.value.values()) {
@@ -59,7 +59,7 @@ function Changes({ from, to }) {
     })}</tbody></table></div></section>`;
 }
 
-/** What each model did in the window, in figures. @param {{from: number, to: number}} props */
+/** What each model did in the window, in numbers. @param {{from: number, to: number}} props */
 function Sums({ from, to }) {
   const overlap = (/** @type {{begin: number, end: number|null}} */ one) => Math.max(0, Math.min(one.end ?? to, to) - Math.max(one.begin, from));
   const sum = (/** @type {{begin: number, end: number|null}[]} */ list) => list.reduce((all, one) => all + overlap(one), 0);
@@ -74,7 +74,7 @@ function Sums({ from, to }) {
   })).filter((one) => one.awake || one.moving || one.waited).sort((a, b) => b.awake - a.awake);
   if (!found.length) return null;
   const width = Math.max(1, to - from);
-  return html`<section aria-label="In this window"><h2>In this window</h2><div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table><thead><tr><th scope="col">Model</th><th scope="col">Awake</th><th scope="col">Served</th><th scope="col">Requests</th><th scope="col">Came up</th><th scope="col">Moved for</th><th scope="col">Somebody waited</th></tr></thead>
+  return html`<section aria-label="In this window"><h2>In this window</h2><div class="scroll" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table><thead><tr><th scope="col">Model</th><th scope="col">Awake</th><th scope="col">Serving</th><th scope="col">Requests</th><th scope="col">Starts and wakes</th><th scope="col">Changing state</th><th scope="col">Requests waited</th></tr></thead>
     <tbody>${found.map((one) => html`<tr key=${one.id}><th scope="row"><${Model} id=${one.id}/></th><td>${duration(one.awake)} <small>${Math.round((100 * one.awake) / width)} %</small></td><td>${duration(one.busy)}</td><td>${one.requests}</td><td>${one.swaps}</td><td>${duration(one.moving)}</td><td>${duration(one.waited)}</td></tr>`)}</tbody></table></div></section>`;
 }
 
@@ -96,10 +96,10 @@ export function Page() {
       <button type="button" class="end" aria-pressed=${replaying} onClick=${() => setReplaying(!replaying)}>Play with other settings</button>
     </div>
     ${names.value.length
-      ? html`<${Picture} title="Who held the memory" rows=${past.rows.value} names=${names.value} samples=${past.samples.value} shown=${shown} now=${exactly} onShown=${change} chosen=${chosen.value}
+      ? html`<${Picture} title="Models and memory over time" rows=${past.rows.value} names=${names.value} samples=${past.samples.value} shown=${shown} now=${exactly} onShown=${change} chosen=${chosen.value}
           onChoose=${(/** @type {Span|null} */ one) => { chosen.value = one?.id ?? null; }}/>`
-      : html`<p class="quiet">Nothing has happened yet. The first request draws here.</p>`}
-    <p class="legend">${["ready", "queued", "starting", "waking", "sleepPending", "asleep", "stopping", "failed"].map((state) => html`<span class="key ${state}">${state === "ready" ? "awake" : state === "sleepPending" ? "falling asleep" : state}</span>`)}<span class="key busy">serves requests</span><span class="key waits">somebody waits</span></p>
+      : html`<p class="quiet">Nothing has happened yet. The timeline begins with the first request.</p>`}
+    <p class="legend">${["ready", "queued", "starting", "waking", "sleepPending", "asleep", "stopping", "failed"].map((state) => html`<span class="key ${state}">${state === "ready" ? "awake" : state === "sleepPending" ? "falling asleep" : state}</span>`)}<span class="key busy">serves requests</span><span class="key waits">requests wait</span></p>
     ${replaying && html`<${Replay} from=${from} to=${to} names=${names.value} shown=${shown} onShown=${change}/>`}
     ${span && html`<${Why} span=${span} decision=${past.decisions.value.get(span.cause.decision ?? -1)} now=${now.value} onClose=${() => { chosen.value = null; }}/>`}
     <${Sums} from=${from} to=${to}/>

@@ -1,6 +1,6 @@
 // @ts-check
-// What happened: spans, decisions, uses and memory samples, as the daemon has told of them.
-// Lists of a model are replaced when something of it changes, so that only its row is drawn anew.
+// The past: spans, decisions, uses and memory samples that the daemon has told.
+// A change of a model replaces its lists, so that only its row is drawn again.
 import { signal } from "../vendor/signals.mjs";
 import { get } from "../api.js";
 
@@ -28,9 +28,9 @@ export const decisions = signal(new Map());
 /** @type {import("../vendor/signals.mjs").Signal<Sample[]>} */
 export const samples = signal([]);
 
-/** From when on everything is known, in seconds since 1970. */
+/** The page knows everything since this moment, in seconds since 1970. */
 let knownSince = Infinity;
-/** How far back somebody looks; Infinity is nowhere. */
+/** The earliest moment that a page wants to show; Infinity is none. */
 let wantedSince = Infinity;
 /** @type {Promise<void>|null} */
 let loading = null;
@@ -47,7 +47,7 @@ function put(list, one) {
   return at < 0 ? [...list, one] : [...list.slice(0, at), one, ...list.slice(at + 1)];
 }
 
-/** What was told while everything was asked for: it may be newer than the answer. @type {any[]} */
+/** What the stream told during a reload. It may be newer than the answer. @type {any[]} */
 let meanwhile = [];
 
 /** @param {any} told rows that are new or have changed */
@@ -93,13 +93,13 @@ function replace(told) {
   knownSince = told.since;
 }
 
-/** Know everything since a moment, now and after the stream was lost. @param {number} since */
+/** Load everything since a moment, now and each time that the stream was lost. @param {number} since */
 export async function want(since) {
   wantedSince = Math.min(wantedSince, since);
   if (since < knownSince) await reload();
 }
 
-/** Ask for everything again: something may have happened while nobody listened. */
+/** Load everything again: the page may have missed events while the stream was closed. */
 export async function reload() {
   if (wantedSince === Infinity) return;
   while (loading) await loading;
@@ -111,7 +111,7 @@ export async function reload() {
       loading = null;
       for (const told of later) heard(told);
     } catch {
-      // The stream tells that the daemon does not answer; it is asked again then.
+      // The stream notices that the daemon does not answer, and loads again when it is back.
     }
   })();
   await loading;

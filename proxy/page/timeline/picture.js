@@ -1,6 +1,6 @@
 // @ts-check
 // The picture: a row for each model, bands for its states, marks for requests, memory below.
-// Bands stand in time coordinates and are drawn once; moving in time only moves the view.
+// Bands have time coordinates and are drawn once. A move in time only moves the view.
 import { Component } from "../vendor/preact.mjs";
 import { useEffect, useLayoutEffect, useRef, useState } from "../vendor/hooks.mjs";
 import { WORDS, bytes, clock, duration } from "../format.js";
@@ -15,9 +15,9 @@ import { bounds, moved, stepped, ticks, zoomed } from "./window.js";
  */
 
 export const ROW = 26; // pixels
-const LANE = 56; // of memory
-const AFTER = 60; // seconds that the last look at memory is taken to hold
-const NEVER = 1e9; // seconds; the end of what goes on
+const LANE = 56; // pixels of a device's memory
+const AFTER = 60; // seconds for which the last sample of memory is drawn
+const NEVER = 1e9; // seconds; the width of a band that has not ended
 const TICK = 84; // pixels between two names on the axis
 /** Moments are drawn relative to this one: SVG's numbers have seven digits. */
 const ZERO = Math.floor(Date.now() / 1000 / 86400) * 86400;
@@ -25,7 +25,7 @@ const ZERO = Math.floor(Date.now() / 1000 / 86400) * 86400;
 /** @param {number} at */
 const x = (at) => Math.round((at - ZERO) * 1000) / 1000;
 
-/** Leave out what would lie within half a pixel of the one before. @param {{begin: number, end: number|null}[]} list @param {number} least */
+/** Leave out bands that end within half a pixel of the one before. @param {{begin: number, end: number|null}[]} list @param {number} least */
 function visible(list, least) {
   const found = [];
   let drawn = -Infinity;
@@ -39,7 +39,7 @@ function visible(list, least) {
   return found;
 }
 
-/** The bands of one model; drawn anew only when its lists have changed, or much was zoomed. */
+/** The bands of one model. They are drawn again only if their lists, place, zoom step or selection change. */
 class Bands extends Component {
   /** @param {any} next */
   shouldComponentUpdate(next) {
@@ -69,7 +69,7 @@ class Bands extends Component {
 
 const KINDS = /** @type {("awake"|"asleep"|"others")[]} */ (["awake", "asleep", "others"]);
 
-/** Who held one device, as areas on top of each other. */
+/** The use of one device's memory, as stacked areas. */
 class Lane extends Component {
   /** @param {any} next */
   shouldComponentUpdate(next) {
@@ -82,7 +82,7 @@ class Lane extends Component {
     const list = /** @type {any[]} */ (known.filter((one) => one.total));
     const most = Math.max(1, ...list.map((one) => one.total));
     if (!list.length) return null;
-    // What was seen holds until the next look: steps, not slopes.
+    // A sample is valid until the next one: steps, not slopes.
     const line = (/** @type {number} */ parts) => list.flatMap((one, place) => {
       const sum = KINDS.slice(0, parts).reduce((all, name) => all + one[name], 0);
       const y = LANE - 6 - ((LANE - 10) * sum) / most;
@@ -116,7 +116,7 @@ export function Picture({ rows, names, samples, shown, now, onShown, chosen = nu
     return () => watch.disconnect();
   }, []);
 
-  // The present moves on by a pixel at a time.
+  // A live picture moves by one pixel at a time.
   useEffect(() => {
     if (!live) return undefined;
     const slow = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -137,7 +137,7 @@ export function Picture({ rows, names, samples, shown, now, onShown, chosen = nu
     return Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
   };
   const wheel = (/** @type {WheelEvent} */ event) => {
-    // Over a picture that was not chosen the page scrolls, as everywhere.
+    // If the picture does not have the focus, the wheel scrolls the page as usual.
     if (!event.ctrlKey && document.activeElement !== plot.current) return;
     if (event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY)) {
       onShown(moved(shown, ((event.deltaX || event.deltaY) / wide) * shown.width, now()));
@@ -146,7 +146,7 @@ export function Picture({ rows, names, samples, shown, now, onShown, chosen = nu
     }
     event.preventDefault();
   };
-  // Preact's own listener would be passive, and the page would scroll.
+  // Preact's own listener would be passive, so the page would scroll too.
   useEffect(() => {
     const element = /** @type {HTMLElement} */ (plot.current);
     element.addEventListener("wheel", wheel, { passive: false });
@@ -187,7 +187,7 @@ export function Picture({ rows, names, samples, shown, now, onShown, chosen = nu
         )}
       </div>
       <div class="drawing" ref=${plot} tabindex="0" role="application" aria-roledescription="timeline"
-        aria-label="${title}. Arrow keys move in time, plus and minus zoom, End shows the present. The list of decisions below says the same in words."
+        aria-label="${title}. Arrow keys move in time, plus and minus zoom, End shows the present. The list below has the same information in words."
         onKeyDown=${keys} onClick=${click} onMouseMove=${(/** @type {any} */ event) => setCursor(part(event))}
         onMouseLeave=${() => setCursor(null)}>
         <svg viewBox="${x(from)} 0 ${to - from} ${height}" width="100%" height=${height} preserveAspectRatio="none" aria-hidden="true">
@@ -221,7 +221,7 @@ function axis(at, width) {
 function hint(shown, now) {
   const [from, to] = bounds(shown, now);
   const end = shown.end === null ? "now" : clock(to);
-  return `${clock(from)} to ${end} (${duration(shown.width)}). Click a band to see why it began; then the wheel zooms.`;
+  return `${clock(from)} to ${end} (${duration(shown.width)}). Click a band to see why it began. After a click, the wheel zooms.`;
 }
 
 /** @param {Sample[]} samples @param {string} name */

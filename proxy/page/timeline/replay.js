@@ -1,5 +1,5 @@
 // @ts-check
-// The same requests with other settings, played by the simulator and drawn below what was.
+// The same requests with other settings: the simulator plays them, and the result is drawn below.
 import { useState } from "../vendor/hooks.mjs";
 import { post } from "../api.js";
 import { counted, duration } from "../format.js";

@@ -1,5 +1,5 @@
 // @ts-check
-// Which part of the past is shown: its width, and whether it follows the present. Pure functions.
+// The part of the past that is shown: its width, and whether it follows the present. Pure functions.
 
 /** @typedef {{width: number, end: number|null}} Window seconds; an end of null is the present */
 
@@ -11,14 +11,14 @@ export const WIDTHS = [60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86400];
 /** @param {number} value @param {number} least @param {number} most */
 const within = (value, least, most) => Math.min(most, Math.max(least, value));
 
-/** @param {Window} shown @param {number} now @returns {[number, number]} from when to when */
+/** @param {Window} shown @param {number} now @returns {[number, number]} its beginning and its end */
 export function bounds(shown, now) {
   const end = shown.end ?? now;
   return [end - shown.width, end];
 }
 
 /**
- * Make it wider or narrower around a moment, which stays where it is.
+ * Make the window wider or narrower. A given moment keeps its place in the picture.
  * @param {Window} shown @param {number} factor @param {number} around @param {number} now
  * @returns {Window}
  */
@@ -46,8 +46,8 @@ export function stepped(shown, step) {
 const STEPS = [1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600];
 
 /**
- * @param {number} from @param {number} to @param {number} most how many there is room for
- * @returns {number[]} moments to be named on the axis
+ * @param {number} from @param {number} to @param {number} most how many fit
+ * @returns {number[]} moments to show on the axis
  */
 export function ticks(from, to, most) {
   const step = STEPS.find((one) => (to - from) / one <= most) ?? 43200;
