@@ -237,6 +237,16 @@ def test_the_pages_name_no_module_that_is_gone() -> None:
             assert (ROOT / path).exists(), f"{page.name}: {path}"
 
 
+def test_no_file_names_a_page_that_is_gone() -> None:
+    """Units, examples and the source, too."""
+    for name in ("docs", "configschema", "supervisor", "proxy", "config.example.yaml", "Makefile"):
+        place = ROOT / name
+        for file in [place] if place.is_file() else place.rglob("*.*"):
+            text = file.read_text(errors="replace") if file.is_file() else ""
+            for path in re.findall(r"(?<![\w/.-])docs/[\w/-]+\.md", text):
+                assert (ROOT / path).exists(), f"{file}: {path}"
+
+
 def anchor_of(heading: str) -> str:
     """Return a heading's anchor in links, by GitHub's rule."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")

@@ -20,6 +20,8 @@ from tests.proxy.daemon import stub
 from tests.system.daemon import LLAMADOZE, Process, run, started, wait_for, write
 
 KEY = "sk-of-an-operator"
+EXPECTED = "expected http://HOST:PORT, https://... or unix:PATH"
+TO_LISTEN = "expected HOST:PORT, such as 127.0.0.1:8080, or unix:PATH"
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,22 @@ def test_a_step_is_taken_and_said(
         asked(folder, "load", "chat")
 
 
+@pytest.mark.parametrize(
+    "words", ["load", "wake", "sleep", "unload", "pin", "unpin", "run", "logs", "logs -f", "ps"]
+)
+@pytest.mark.parametrize(
+    ("name", "meant"), [("chta", "did you mean 'chat'?"), ("kode", "did you mean 'code'?")]
+)
+def test_an_unknown_model_is_told_what_may_be_meant(
+    daemon: Process, folder: Path, words: str, name: str, meant: str
+) -> None:
+    """By every command that takes a model."""
+    result = asked(folder, *words.split(), name, *["hello"][: words == "run"])
+    what = "there is no log" if words.startswith("logs") else "no model is called"
+    said = f"llamadoze: {what} '{name}'; {meant}\n"
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", said)
+
+
 def test_every_command_prints_json(daemon: Process, folder: Path) -> None:
     """Programs can read the output of every command."""
     (folder / "trace.csv").write_text("1,chat\n2,code\n")
@@ -140,6 +158,37 @@ def test_why_a_model_has_failed_is_below_the_table(tmp_path: Path) -> None:
         shown = asked(tmp_path, "ps").stdout
         assert "bad: process exited with status 3" in shown
         assert "see 'llamadoze logs bad'" in shown
+
+
+def test_a_model_that_could_not_be_ended_is_not_said_to_be_stopped(tmp_path: Path) -> None:
+    """The second unload gives up what is left of it; the model has failed then."""
+    port = free_port(1)
+    elsewhere = {"cmd": "true", "detached": True, "cmdStop": "false", "unloadTimeout": 1}
+    models = {
+        "a": {**elsewhere, "proxy": f"http://127.0.0.1:{port}", "aliases": ["x"]},
+        "b": stub(),
+    }
+    why = f"a server that answers at http://127.0.0.1:{port} could not be ended: it was asked to"
+    with (
+        subprocess.Popen(shlex.split(stub_command("--port", str(port)))) as server,
+        started("--config", write(tmp_path, models=models), env=home(tmp_path)),
+    ):
+        asked(tmp_path, "load", "a")
+        first = asked(tmp_path, "unload", "x")
+        assert (first.returncode, first.stdout) == (1, "")
+        second = asked(tmp_path, "unload", "x")
+        assert (second.returncode, second.stderr) == (0, "")
+        assert second.stdout.startswith(f"x: failed: {why}")
+        told = json.loads(asked(tmp_path, "unload", "a", "--json").stdout)
+        assert (told["state"], told["failure"][: len(why)]) == ("failed", why)
+        lines = asked(tmp_path, "unload", "--all").stdout.splitlines()
+        assert (lines[0][: len(why) + 11], lines[1:]) == (
+            f"a: failed: {why}",
+            ["all other models: stopped"],
+        )
+        told = json.loads(asked(tmp_path, "unload", "--all", "--json").stdout)
+        assert [one["model"] for one in told["failed"]] == ["a"]
+        server.kill()
 
 
 @pytest.mark.parametrize("words", ["ps", "top --once", "status", "unpin x", "reload", "load x"])
@@ -266,6 +315,38 @@ def test_logs_are_shown_and_followed(daemon: Process, folder: Path) -> None:
             following.stdout.close()
 
 
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        *((words, 0) for words in ("ps --all", "ps --all --json", "top --once", "status", "logs")),
+        *((words, 0) for words in ("logs -f", "run code hi", "load chat", "--help", "ps --help")),
+        *((words, 0) for words in ("version", "schema", "completion bash", "check config.yaml")),
+        ("check bad.yaml", 1),
+        ("load nobody", 1),
+        ("pss", 2),
+    ],
+)
+def test_a_reader_that_has_gone_is_no_fault(
+    daemon: Process, folder: Path, words: str, status: int
+) -> None:
+    """The status says what the command has done, as far as it got."""
+    (folder / "bad.yaml").write_text("maxWait: soon\n")
+    ours, theirs = os.pipe()
+    os.close(ours)
+    result = subprocess.run(
+        [LLAMADOZE, *words.split()],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **home(folder)},
+        cwd=folder,
+        timeout=20,
+        check=False,
+    )
+    os.close(theirs)
+    assert (result.returncode, bool(result.stderr)) == (status, words in ("load nobody", "pss"))
+
+
 def test_a_reload_says_what_has_changed(daemon: Process, folder: Path) -> None:
     """`reload` shows the changes; a file with a fault changes nothing, and its problems appear."""
     file = folder / "config.yaml"
@@ -334,8 +415,16 @@ def test_a_daemon_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
         ("serve --confg x", "llamadoze serve: --confg: unknown option; did you mean --config?"),
         ("ps --server x", "llamadoze ps: --server: unknown option; did you mean --url?"),
         ("pss", "llamadoze: pss: unknown command; did you mean 'ps'?"),
+        ("sp", "llamadoze: sp: unknown command; did you mean 'ps'?"),
         ("start", "llamadoze: start: unknown command; did you mean 'serve'?"),
         ("ls", "llamadoze: ls: unknown command; did you mean 'ps --all'?"),
+        ("ps --url ftp://x", f"llamadoze ps: --url ftp://x: {EXPECTED}"),
+        ("load x --url http://", f"llamadoze load: --url http://: {EXPECTED}"),
+        ("ps --url http://x:port", f"llamadoze ps: --url http://x:port: {EXPECTED}"),
+        ("ps --url unix:", f"llamadoze ps: --url unix:: {EXPECTED}"),
+        ("serve --config x --listen 80", f"llamadoze serve: --listen 80: {TO_LISTEN}"),
+        ("demo --listen x:y", f"llamadoze demo: --listen x:y: {TO_LISTEN}"),
+        ("--config none.yaml --listen 80", f"llamadoze: --listen 80: {TO_LISTEN}"),
         ("xyzzy", "llamadoze: xyzzy: unknown command; 'llamadoze --help' lists them"),
         ("unload", "llamadoze unload: nothing to unload: give either a MODEL or --all"),
     ],
@@ -343,6 +432,21 @@ def test_a_daemon_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
 def test_a_wrong_command_line_is_told_what_may_be_meant(words: str, line: str) -> None:
     """The exit status is 2."""
     result = run(*words.split())
+    assert (result.returncode, result.stderr.splitlines()[0]) == (2, line)
+
+
+def test_a_malformed_variable_is_told_as_an_option_is(tmp_path: Path) -> None:
+    """With the name of the variable."""
+    result = asked(tmp_path, "ps", LLAMADOZE_URL="localhost:x")
+    line = f"llamadoze ps: LLAMADOZE_URL localhost:x: {EXPECTED}"
+    assert (result.returncode, result.stderr.splitlines()[0]) == (2, line)
+
+
+def test_half_of_a_certificate_is_a_wrong_command_line(tmp_path: Path) -> None:
+    """As another wrong option."""
+    file = write(tmp_path, models={"a": stub()})
+    result = run("serve", "--config", file, "--tls-key-file", "key.pem")
+    line = "llamadoze serve: HTTPS needs both --tls-cert-file and --tls-key-file"
     assert (result.returncode, result.stderr.splitlines()[0]) == (2, line)
 
 

@@ -116,7 +116,6 @@ def test_a_trace_that_cannot_be_read_is_refused_with_its_line(
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--start", "much", "--start much: expected SECONDS or MODEL=SECONDS"),
         ("--wake", "cat=3", "--wake cat=3: no model is called 'cat'"),
         ("--picture", "/nowhere/out.svg", "cannot write /nowhere/out.svg"),
         ("--trace", "/nowhere/trace.csv", "cannot read /nowhere/trace.csv"),
@@ -258,19 +257,25 @@ def test_what_the_daemon_writes_is_read(folder: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "message", "status"),
     [
-        (["--memory", "much"], "--memory much: expected GIB, [MODEL=]GIB or [MODEL=]GIB/REST"),
-        (["--memory", "cat=3"], "--memory cat=3: no model is called 'cat'"),
-        (["--gpu", "x"], "--gpu x: expected GIB"),
-        (["--host", "-1"], "--host -1: expected GIB"),
+        (["--memory", "much"], "--memory much: expected GIB, [MODEL=]GIB or [MODEL=]GIB/REST", 2),
+        (["--memory", "cat=3"], "--memory cat=3: no model is called 'cat'", 1),
+        (["--gpu", "x"], "--gpu x: expected GIB", 2),
+        (["--host", "-1"], "--host -1: expected GIB", 2),
+        (["--start", "much"], "--start much: expected SECONDS or MODEL=SECONDS", 2),
+        (["--queue-wait", "x"], "--queue-wait x: expected [ALLOCATION=]SECONDS", 2),
     ],
 )
-def test_a_size_that_is_none_is_said(
-    by_memory: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+def test_a_value_that_cannot_be_read_is_said(
+    by_memory: Path,
+    options: list[str],
+    message: str,
+    status: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The error is one line and names the option."""
-    assert simulate(by_memory, *[f"{options[0]}={options[1]}"]) == 1
+    """The error is one line and names the option. Only what depends on the file has status 1."""
+    assert simulate(by_memory, *[f"{options[0]}={options[1]}"]) == status
     assert message in capsys.readouterr().err
 
 
