@@ -46,6 +46,7 @@ SYNONYMS = {
     "help": "--help",
 }
 """What other programs, or people, may call these commands."""
+DOWNLOADS = ("pull", "download", "fetch")
 LIKENESS = 0.7  # of an unknown name to the command that is suggested
 
 
@@ -77,6 +78,8 @@ class Commands(click.Group):
 def _meant_by(name: str, known: Mapping[str, click.Command]) -> str:
     if Path(name).is_file():
         return f"; did you mean 'llamadoze serve --config {name}'?"
+    if name in DOWNLOADS:
+        return "; model servers download models, for example 'llama-server -hf NAME'"
     meant = SYNONYMS.get(name) or _nearest(name, known, LIKENESS)
     return f"; did you mean '{meant}'?" if meant else "; 'llamadoze --help' lists them"
 
@@ -155,10 +158,17 @@ def _say_usage(error: click.UsageError, words: Sequence[str]) -> int:
         name = next((one for one in words if _is(error.option_name, one)), error.option_name)
         name = name.partition("=")[0]
         text = f"{name}: unknown option{_option_meant(name, error)}"
+    elif "unexpected extra argument" in text and (file := _file_among(words)):
+        text = f"{file}: an argument too many; did you mean --config {file}?"
     where = error.ctx.command_path if error.ctx else "llamadoze"
     first = text[:1] if text[:2].isupper() else text[:1].lower()  # HTTPS stays so
     complain(f"{where}: {first}{text[1:]}", f"Try '{where} --help'.")
     return WRONG
+
+
+def _file_among(words: Iterable[str]) -> str:
+    """Return a configuration's name that was given without its option; nothing without one."""
+    return next((word for word in words if word.endswith((".yaml", ".yml"))), "")
 
 
 def _is(option: str, word: str) -> bool:

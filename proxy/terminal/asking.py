@@ -220,7 +220,9 @@ class Daemon:
         try:
             said = json.loads(text)["error"]["message"]
         except (ValueError, KeyError, TypeError):
-            said = text.strip()[:LONGEST_ERROR] or response.reason
+            is_page = text.lstrip().startswith("<")
+            said = "" if is_page else text.strip()[:LONGEST_ERROR]
+            said = said or f"{response.reason}; it may not be llamadoze"
             server = response.headers.get("Server", "")
             said = f"{self.url} answers {response.status}{f' ({server})' if server else ''}: {said}"
         if response.status == 401:

@@ -322,3 +322,20 @@ def test_who_listens_wide_without_keys_is_warned(
     with started("--config", file, host=host) as daemon:
         assert daemon.ask("GET", "/health")[0] == 200  # the warning comes before the first answer
         assert daemon.said("without apiKeys") is warned
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("serve", "models.yaml"), "did you mean --config models.yaml?"),
+        (("serve", "--listen", ":1", "a.yml"), "did you mean --config a.yml?"),
+        (("pull", "gemma3"), "model servers download models"),
+    ],
+)
+def test_habits_of_other_programs_are_answered_with_the_way_here(
+    arguments: tuple[str, ...], words: str
+) -> None:
+    """Users of Ollama pull models; users of many programs give a file without an option."""
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
