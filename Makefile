@@ -65,7 +65,7 @@ test-slurm: $(DEV_READY)
 # What docs/deploy and the guides show, with the programs that they are for.
 DEPLOYED := prometheus nginx-light caddy haproxy
 test-deploy: $(DEV_READY)
-	@command -v promtool >/dev/null && command -v haproxy >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq --no-install-recommends $(DEPLOYED) >/dev/null; } || \
+	@(for one in promtool nginx caddy haproxy; do PATH="$$PATH:/usr/sbin" command -v $$one >/dev/null || exit 1; done) || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq --no-install-recommends $(DEPLOYED) >/dev/null; } || \
 		echo "Some of $(DEPLOYED) are missing, and only root can install them: what needs them is not tested"
 	$(BIN)/pytest -m deploy tests/deploy
 

@@ -134,8 +134,11 @@ class Application(Journal):
                 nursery.start_soon(self._end_streams_after, stop)
         finally:
             await self.history.end()
-            if self.tracing:
-                await self.tracing.end()
+
+    async def send_last_spans(self, hurry: trio.Event) -> None:
+        """Send what the collector has not got yet, until there is no time for it."""
+        if self.tracing:
+            await self.tracing.end(hurry)
 
     async def _end_streams_after(self, stop: trio.Event) -> None:
         """End streams that never end by themselves, so that they do not use up the grace."""

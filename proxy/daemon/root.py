@@ -161,6 +161,7 @@ async def _run(config: Config, setup: Setup, listeners: list[trio.SocketListener
                         files=list(setup.named),
                     )
                     await _serve(root, app, url, serve, told, beside)
+                    root.start_soon(app.send_last_spans, told.hurry)  # while the models stop
                 setup.systemd.tell(STOPPING)
                 left = supervisor.let_go() if told.lets_go else 0
                 others = f"; {left} of them live on for the next llamadoze (adopt)" if left else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 
 import attrs
@@ -29,6 +30,7 @@ from proxy.history.spans import Row, Timeline
 from proxy.http.headers import Header
 from proxy.http.origin import Origin
 from proxy.naming.routes import ASKED, POSTED
+from supervisor.states.racing import race
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
@@ -45,6 +47,8 @@ STEPS = {
 """The states that are spans of their own, and what these are called."""
 COMING_UP = ("queued", "starting", "waking")
 LOST = "Internal error; a request is missing in the traces"
+MOST_STEPS = 50  # that are told of one wait
+LONGEST_REASON = 200  # characters; an error of a model server may hold a prompt
 LOOKED_AT = 500  # of the newest steps; a swap has few
 LEAST_WAIT = 0.001  # seconds; a shorter wait has no span
 LAST_SPANS = 3.0  # seconds that the collector has at the daemon's end
@@ -136,13 +140,22 @@ class Tracing:
                 _end_upstream(begun.upstream, call, answer, now)
             request.set_attributes(dict(_facts(call, answer, tokens)))
             if answer.outcome >= 500 and answer.problem:
-                request.set_status(Status(StatusCode.ERROR, answer.problem.message))
+                request.set_status(_failed(answer.problem.message))
         request.end(_moment(call, now))
 
-    async def end(self) -> None:
-        """Send what was not sent yet. The daemon's end does not wait long for that."""
-        with trio.move_on_after(LAST_SPANS, shield=True):  # the end of a daemon is a cancellation
-            await trio.to_thread.run_sync(self._provider.shutdown, abandon_on_cancel=True)
+    async def end(self, hurry: trio.Event) -> None:
+        """Send what was not sent yet, for `LAST_SPANS` at most.
+
+        Args:
+            hurry: set when the daemon must end at once.
+        """
+        send = partial(trio.to_thread.run_sync, self._provider.shutdown, abandon_on_cancel=True)
+        # The daemon cancels its tasks once the models have stopped, which may be sooner.
+        with trio.move_on_after(LAST_SPANS, shield=True):
+            try:
+                await race(send, hurry.wait)
+            except* RuntimeError:  # there is no thread left, and no reason to fail
+                log.warning("The last spans are lost: the system has no thread left")
 
     def _begin(self, call: Call) -> Span:
         return self._tracer.start_span(
@@ -166,7 +179,7 @@ class Tracing:
         since, until = call.timestamp, call.timestamp + waited
         wait = self._tracer.start_span("wait", inside, start_time=_ns(since))
         wait.set_attribute("llamadoze.model", call.model)
-        for row in steps_of(self.timeline, call.model, since, until):
+        for row in steps_of(self.timeline, call.model, since, until)[-MOST_STEPS:]:
             self._tell_step(row, since, until, set_span_in_context(wait))
         wait.end(_ns(until))
 
@@ -187,7 +200,7 @@ class Tracing:
             step.set_attribute(f"llamadoze.{kind}.freed_bytes", amount["freed"])
             step.set_attribute(f"llamadoze.{kind}.left_bytes", amount["left"])
         if reason := row.get("failure"):
-            step.set_status(Status(StatusCode.ERROR, reason))
+            step.set_status(_failed(reason))
         step.end(_ns(min(until, end)))
 
 
@@ -259,7 +272,7 @@ def _end_upstream(upstream: Span, call: Call, answer: Answer, now: float) -> Non
     if answer.status:
         upstream.set_attribute("http.response.status_code", answer.status)
     if answer.problem:
-        upstream.set_status(Status(StatusCode.ERROR, answer.problem.message))
+        upstream.set_status(_failed(answer.problem.message))
     upstream.end(_moment(call, now))
 
 
@@ -281,6 +294,11 @@ def _facts(call: Call, answer: Answer, tokens: Tokens) -> Iterator[tuple[str, st
         yield "gen_ai.usage.input_tokens", tokens.prompt
     if tokens.generated is not None:
         yield "gen_ai.usage.output_tokens", tokens.generated
+
+
+def _failed(reason: str) -> Status:
+    text = reason[:LONGEST_REASON].encode("utf-8", "replace").decode()
+    return Status(StatusCode.ERROR, text)
 
 
 def _moment(call: Call, monotonic: float) -> int:

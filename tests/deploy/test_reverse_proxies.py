@@ -5,6 +5,7 @@ Each configuration comes from its page unchanged, except for port, name and cert
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -96,7 +97,9 @@ def front(
         yield Front(daemon, port, trusting)
     finally:
         process.terminate()
-        process.wait(10)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        process.kill()
 
 
 def shown(name: str, folder: Path, port: int, upstream: int) -> str:

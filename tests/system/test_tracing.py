@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -228,6 +230,24 @@ def test_without_a_collector_headers_go_on_as_they_are(tmp_path: Path) -> None:
     with started("--config", write(tmp_path, models={"a": stub()})) as daemon:
         echoed = ask(daemon, "a", traceparent=SAMPLED)
     assert f"traceparent: {SAMPLED}" in echoed["headers"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_collector_that_never_answers_holds_up_no_end(tmp_path: Path, again: bool) -> None:
+    """The models stop meanwhile, and a second signal ends the wait for the collector."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        with started("--config", write(tmp_path, models={"a": stub()}), env=env) as daemon:
+            assert daemon.chat("a")[0] == 200
+            began = time.monotonic()
+            daemon.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: daemon.said("<a> Process stopped"))
+            assert time.monotonic() - began < 2
+            if again:
+                daemon.process.send_signal(signal.SIGTERM)
+            assert daemon.process.wait(30) == 0
+            took = time.monotonic() - began
+    assert took < 2.5 if again else took < 6
 
 
 def test_a_collector_that_is_away_costs_no_request_and_one_line(tmp_path: Path) -> None:
