@@ -10,8 +10,8 @@ import gc
 import signal
 import sys
 
-# Until the daemon listens for it, Ctrl-C just ends: there is nothing to put away, and a traceback
-# of an import says nothing to anybody.
+# Until the daemon or a command listens for it, Ctrl-C just ends: there is nothing to put away, and
+# a traceback of an import says nothing to anybody.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 # What an import makes stays: to look at it again and again takes a tenth of the start. Commands
 # that go on for long look for garbage from their beginning, and seldom; a check ends before there

@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from configschema import Config, Model
+from configschema.text.likeness import nearest
 from supervisor.fleet import Fleet
 from supervisor.model.leases import Leases, NamedLease
 from supervisor.model.server import ModelServer
@@ -81,7 +82,7 @@ class Supervisor:
         """
         model = self.config.find(name)
         if model is None:
-            raise UnknownModel(name)
+            raise UnknownModel(name, nearest(name, self.config.by_name))
         return model
 
     def server(self, name: str) -> ModelServer:

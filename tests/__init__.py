@@ -1,1 +1,1 @@
-"""The tests, and the model servers they run against."""
+"""The tests, and the model servers that they use."""

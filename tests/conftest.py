@@ -17,7 +17,7 @@ from tests.fakes import FakePrograms
 settings.register_profile("steady", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("steady")
 
-# As the daemon has it: structlog's own, with rich, shows the values of variables, for seconds.
+# As in the daemon: structlog's default with rich takes seconds to show the values of variables.
 structlog.configure(
     processors=[
         structlog.processors.add_log_level,
@@ -41,7 +41,7 @@ ports_of_a_test = pytest.fixture(ports.given_back, autouse=True)
 
 @pytest.fixture
 def log_lines() -> Iterator[list[dict[str, object]]]:
-    """What the daemon tells its operators."""
+    """The lines that the daemon logs."""
     with structlog.testing.capture_logs() as entries:
         yield entries  # type: ignore[misc] # structlog's mappings are dicts
 
@@ -54,13 +54,13 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> FakePrograms:
     return fakes
 
 
-# Whatever these tests start has this in its environment, and nobody else's processes have.
+# All processes that these tests start have this in their environment, and no others have.
 RUN = f"{uuid.uuid4()}"
 os.environ["LLAMADOZE_TESTS"] = RUN
 
 
 def processes_with(word: str) -> list[str]:
-    """Return the living processes that these tests have started, with this word in the command."""
+    """Return the living processes of these tests that have this word in their command."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():

@@ -1,9 +1,9 @@
-"""Processes without processes, for tests on a virtual clock.
+"""Fake processes for tests on a virtual clock.
 
-`FakePrograms` stands in for `open_child`. The first word of a command says what it does:
-``serve`` runs until it is ended, ``sleep N`` ends well after N seconds, ``fail N`` ends with status
-N, ``missing`` cannot be started, ``crash N`` runs for N seconds and ends with status 7.
-Which of them fail, or cannot be ended, a test may change while they run.
+`FakePrograms` stands in for `open_child`. The first word of a command says what the fake does:
+``serve`` runs until it is ended, ``sleep N`` succeeds after N seconds, ``fail N`` exits with
+status N, ``missing`` cannot start, and ``crash N`` exits with status 7 after N seconds. A test may
+change at any time which fakes fail or cannot be ended.
 """
 
 from __future__ import annotations
@@ -95,15 +95,15 @@ class FakeChild:
 
 @attrs.define(eq=False)
 class FakePrograms:
-    """Records what was started and ended; at most one of each name runs.
+    """Records what starts and ends; at most one program of each name runs.
 
     Attributes:
         running: by pid.
-        history: what was started (``+``) and ended (``-``), in order.
-        broken: commands that end with status 1 as soon as they are started.
-        cramped: the same, but only beside another that runs.
-        unkillable: commands whose process outlives its end.
-        stuck: the pids of those that have.
+        history: commands that started (``+``) and ended (``-``), in order.
+        broken: commands that exit with status 1 as soon as they start.
+        cramped: commands that do the same, but only while another program runs.
+        unkillable: commands whose process survives its end.
+        stuck: the pids of processes that survived.
     """
 
     running: dict[int, FakeChild] = attrs.field(factory=dict)
@@ -159,25 +159,25 @@ class FakePrograms:
 
 
 async def nowhere(_: Model) -> list[Any]:
-    """Return the addresses of this machine that a fake program listens on."""
+    """Return no addresses, because a fake program listens on none."""
     await trio.lowlevel.checkpoint()
     return []
 
 
 async def unseen(_: Model) -> None:
-    """Say that a fake program's address is on another machine."""
+    """Treat a fake program's address as one of another machine."""
     await trio.lowlevel.checkpoint()
 
 
 async def its_own(_: Model, __: Sequence[int]) -> Answering:
-    """Say that a fake program answers itself."""
+    """Say that the fake program itself answers at its address."""
     await trio.lowlevel.checkpoint()
     return Answering(frozenset({1}))
 
 
 @attrs.define(eq=False)
 class FakeScales:
-    """Says what is held, one after the other of what is given, and the last again and again."""
+    """Says what memory is held: each given value in turn, and the last one repeatedly."""
 
     held: list[Held] = attrs.field(factory=lambda: [Held()])
     asked: int = 0
@@ -190,7 +190,7 @@ class FakeScales:
 
 @attrs.define(eq=False)
 class FakeProbe:
-    """Says which models are ready; all are, but those in `unready`."""
+    """Says which models are ready: all except those in `unready`."""
 
     unready: set[str] = attrs.field(factory=set)
 
@@ -201,9 +201,9 @@ class FakeProbe:
 
 @attrs.define(eq=False)
 class FakeCalls:
-    """Notes the HTTP steps that are made; those whose address holds `failing` answer 500.
+    """Notes the HTTP steps that are sent; steps whose address contains `failing` return 500.
 
-    An address that holds ``slow=N`` is answered after N seconds.
+    A step whose address contains ``slow=N`` is answered after N seconds.
     """
 
     failing: str = "\0"

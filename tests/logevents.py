@@ -1,7 +1,7 @@
-"""Every line that the daemon can log, read from its source: level, words, and fields.
+"""Every line that the daemon can log, read from its source: level, words and fields.
 
-``python -m tests.logevents`` writes the table of docs/reference/log.md. A part of a sentence that
-is known only at run time is an ellipsis.
+``python -m tests.logevents`` writes the table of docs/reference/log.md. An ellipsis stands for a
+part of a sentence that is known only at run time.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ OPEN = "…"
 OF_ALL = ("event", "level", "timestamp", "exception")
 OF_A_SERVER = ("model", "state", "pid")  # `Standing.tell` adds them
 OF_OTHERS = {"facts": ("client", "key")}  # `Asker.facts`
-HELPERS = ("tell", "step", "report_failure", "_tell")  # what they are called with is looked at
-MOST_FORMS = 12  # of one sentence
+HELPERS = ("tell", "step", "report_failure", "_tell")  # their arguments are examined
+MOST_FORMS = 12  # of a single sentence
 
 
 @attrs.frozen(order=True, slots=False)
@@ -31,9 +31,9 @@ class Line:
     """A line that can be logged.
 
     Attributes:
-        words: the event's text, with an ellipsis for what is known only at run time.
-        level: under which it is written.
-        fields: what comes with it, beside the level and the time.
+        words: the event's text, with an ellipsis for parts that are known only at run time.
+        level: of the line.
+        fields: of the line, besides the level and the time.
     """
 
     words: str
@@ -45,7 +45,7 @@ class Line:
         return re.compile(".*".join(map(re.escape, self.words.split(OPEN))), re.DOTALL)
 
     def allows(self, entry: Mapping[str, object]) -> bool:
-        """Whether an entry of a log is this line: its level, its sentence, no other fields."""
+        """Whether an entry of a log is this line: its level, its sentence, and no other fields."""
         return (
             entry["level"] == self.level
             and entry.keys() <= {*OF_ALL, *self.fields}
@@ -55,7 +55,7 @@ class Line:
 
 @attrs.frozen
 class _Place:
-    """Where a call stands: what names mean there."""
+    """The surroundings of a call: what names mean there."""
 
     names: Mapping[str, list[ast.expr]]
     adds: Mapping[str, list[str]]
@@ -99,7 +99,7 @@ class _Place:
         return [re.sub(rf"{OPEN}+", OPEN, form) for form in forms]
 
     def fields(self, call: ast.Call) -> list[str]:
-        """Return the names that come with a line."""
+        """Return the names of the fields that a call adds to its line."""
         found: list[str] = []
         for keyword in call.keywords:
             if keyword.arg:
@@ -181,7 +181,7 @@ def _place(
 
 
 def _lines(place: _Place, call: ast.Call) -> Iterator[Line]:
-    """Yield what a call can write."""
+    """Yield the lines that a call can write."""
     match call:
         case ast.Call(
             func=ast.Attribute(value=ast.Name(id="log" | "_log"), attr=level), args=[text, *_]
@@ -233,7 +233,7 @@ def _of_server(words: list[str], levels: list[str], fields: list[str]) -> Iterat
 
 
 def _functions(module: ast.Module) -> Iterator[ast.AST]:
-    """Yield the outermost functions: what a name means is looked up in all of one."""
+    """Yield the outermost functions; the meaning of a name is looked up in one whole function."""
     for part in module.body:
         if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
             yield part
@@ -244,7 +244,7 @@ def _functions(module: ast.Module) -> Iterator[ast.AST]:
 
 
 def _answers(modules: Iterable[ast.Module], shared: Mapping[str, ast.expr]) -> dict[str, list[str]]:
-    """Return the sentences that a function makes, for each whose name is its own."""
+    """Return the sentences that a function returns, for each function whose name is unique."""
     found: dict[str, list[list[str]]] = {}
     for module in modules:
         for function in _functions(module):
@@ -257,14 +257,14 @@ def _answers(modules: Iterable[ast.Module], shared: Mapping[str, ast.expr]) -> d
 
 
 def unknown(entries: Iterable[Mapping[str, object]]) -> list[Mapping[str, object]]:
-    """Return the entries of a log that the table lacks; libraries and models write their own."""
+    """Return the entries of a log that the table lacks, without those of libraries and models."""
     own = (one for one in entries if not one.keys() & {"logger", "dropped"})
     return [one for one in own if not any(line.allows(one) for line in lines())]
 
 
 @cache
 def lines() -> list[Line]:
-    """Return every line of the source, in order of its words."""
+    """Return every line of the source, in the order of the words."""
     files = [*ROOT.glob("supervisor/**/*.py"), *ROOT.glob("proxy/**/*.py")]
     modules = [ast.parse(file.read_text()) for file in sorted(files)]
     shared = {
@@ -289,7 +289,7 @@ def lines() -> list[Line]:
 
 
 def table(found: Iterable[Line]) -> str:
-    """Return the table of the page."""
+    """Return the table for the page."""
     rows = ["| Level | Event | Fields |\n|---|---|---|\n"]
     for line in found:
         words = line.words.replace(f"<{OPEN}>", "<MODEL>").replace("|", "\\|")
@@ -299,7 +299,7 @@ def table(found: Iterable[Line]) -> str:
 
 
 def written(page: str) -> str:
-    """Return a page with the table of today."""
+    """Return a page with the current table."""
     before, rest = page.split(BEGIN)
     return f"{before}{BEGIN}{table(lines())}{END}{rest.partition(END)[2]}"
 

@@ -1,4 +1,4 @@
-"""Ports for what tests start: nobody else is given them until the test is over."""
+"""Ports for tests: no other process of the tests gets a port until its test is over."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _kept: list[contextlib.ExitStack] = []
 
 
 def free_port(count: int = 8) -> int:
-    """Return the first of some free ports that nobody else is given."""
+    """Return the first of some free ports, which nobody else gets until they are given back."""
     stack = contextlib.ExitStack()
     first = stack.enter_context(kept_free(count))
     _kept.append(stack)
@@ -19,7 +19,7 @@ def free_port(count: int = 8) -> int:
 
 
 def given_back() -> Iterator[None]:
-    """Give back, at the end of a fixture, what was asked for during it."""
+    """Give back, at the end of a fixture, the ports that were taken during it."""
     before = len(_kept)
     yield
     while len(_kept) > before:

@@ -1,4 +1,4 @@
-"""The house: which way its imports go, how large its rooms are, what the tree holds."""
+"""The architecture: the direction of imports, the size of wings and modules, the dependencies."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ WINGS = {
         "demo terminal beginning simulation command"
     ),
 }
-"""The wings of each package: one may import those to its left, and itself. What stands in the
-package's own folder is the top: no wing imports it."""
-MOST_MODULES = 14  # in a folder
-MOST_LINES = 320  # in a module
+"""The wings of each package. A wing may import the wings to its left, and itself. The modules in
+the package's own folder are the top, which no wing imports."""
+MOST_MODULES = 14  # modules in a folder
+MOST_LINES = 320  # lines in a module
 
 
 @attrs.frozen
 class Arrow:
-    """An import of one of our modules by another: who imports, what, and on which line."""
+    """An import of one of our modules by another, with its line."""
 
     importer: str
     imported: str
@@ -73,7 +73,7 @@ MODULES = {
 
 
 def imports(text: str) -> Iterator[tuple[str, int]]:
-    """Yield each name that a module imports, whole, and the line it does so on."""
+    """Yield the full name of each import of a module, and its line."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -83,7 +83,7 @@ def imports(text: str) -> Iterator[tuple[str, int]]:
 
 
 def arrows(modules: Mapping[str, str]) -> list[Arrow]:
-    """Return the imports among modules, given their texts by name."""
+    """Return the imports among modules; the argument has their texts by name."""
     found = []
     for importer, text in modules.items():
         for name, line in imports(text):
@@ -94,7 +94,7 @@ def arrows(modules: Mapping[str, str]) -> list[Arrow]:
 
 
 def wing_of(module: str, modules: Mapping[str, str]) -> str:
-    """Return the wing that a module stands in; nothing for the package's own folder."""
+    """Return the wing of a module, or nothing for the package's own folder."""
     _, _, rest = module.partition(".")
     wing, _, _ = rest.partition(".")
     is_wing = any(other.startswith(f"{module.partition('.')[0]}.{wing}.") for other in modules)
@@ -102,7 +102,7 @@ def wing_of(module: str, modules: Mapping[str, str]) -> str:
 
 
 def against_the_direction(modules: Mapping[str, str], wings: Mapping[str, str]) -> list[str]:
-    """Return the imports that go from a wing to one on its right, or to the top."""
+    """Return the imports that lead from a wing to one on its right, or to the top."""
     found = []
     for arrow in arrows(modules):
         package = arrow.importer.partition(".")[0]
@@ -115,7 +115,7 @@ def against_the_direction(modules: Mapping[str, str], wings: Mapping[str, str]) 
 
 
 def circles(modules: Mapping[str, str]) -> list[list[str]]:
-    """Return chains of imports that lead back to where they began."""
+    """Return chains of imports that lead back to their beginning."""
     ways: dict[str, list[Arrow]] = {module: [] for module in modules}
     for arrow in arrows(modules):
         ways[arrow.importer].append(arrow)
@@ -137,7 +137,7 @@ def circles(modules: Mapping[str, str]) -> list[list[str]]:
 
 
 def repeated_names(modules: Mapping[str, str]) -> list[list[str]]:
-    """Return the files of each package that bear the same name, its wings among them."""
+    """Return the files of each package that have the same name, including its wings."""
     named: dict[tuple[str, str], list[str]] = {}
     for module in modules:
         package, _, rest = module.partition(".")
@@ -148,22 +148,22 @@ def repeated_names(modules: Mapping[str, str]) -> list[list[str]]:
 
 
 def test_no_import_goes_against_the_direction_of_the_wings() -> None:
-    """Whoever works in a wing need know only those to its left."""
+    """To work in a wing, you need to know only the wings to its left."""
     assert against_the_direction(MODULES, WINGS) == []
 
 
 def test_no_modules_import_each_other() -> None:
-    """Not by way of others, nor for types only: one of them would know too much."""
+    """Longer circles and imports for types count, too: one module would know too much."""
     assert circles(MODULES) == []
 
 
 def test_no_name_stands_twice_in_a_package() -> None:
-    """A name means one thing."""
+    """In a package, a name means one thing."""
     assert repeated_names(MODULES) == []
 
 
 def test_every_wing_has_its_place() -> None:
-    """In the order above, which `docs/development.md` draws."""
+    """The order is that of `WINGS`, which `docs/development.md` shows."""
     for package, wings in WINGS.items():
         folders = {file.parent.name for file in (ROOT / package).glob("*/__init__.py")}
         assert folders == set(wings.split())
@@ -182,11 +182,11 @@ PLANTED = {
     "p.high.one": "from p import top",
     "p.top": "from p.high.two import f",
 }
-"""A package with every fault: an arrow to the right, one to the top, a circle, a name twice."""
+"""A package with every fault: an import to the right, one of the top, a circle, a repeated name."""
 
 
 def test_an_arrow_against_the_direction_is_found_with_its_line() -> None:
-    """Be it for types only, within a function, or of the package's own folder."""
+    """Imports for types, within functions, and of the package's own folder count, too."""
     assert against_the_direction(PLANTED, {"p": "low high"}) == [
         "p/low/other.py:3 imports p.high.two",
         "p/high/one.py:1 imports p.top",
@@ -194,20 +194,20 @@ def test_an_arrow_against_the_direction_is_found_with_its_line() -> None:
 
 
 def test_a_circle_is_found_with_its_lines() -> None:
-    """Every import of it is named, for any of them could go."""
+    """The error names every import of the circle, because removing any of them helps."""
     assert circles(PLANTED) == [
         ["p/low/other.py:3 imports p.high.two", "p/high/two.py:4 imports p.low.other"]
     ]
 
 
 def test_a_repeated_name_is_found_with_its_files() -> None:
-    """In whichever wings they stand."""
+    """The two files may be in different wings."""
     assert repeated_names(PLANTED) == [["p/low/one.py", "p/high/one.py"]]
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_packages_import_one_way(module: str) -> None:
-    """configschema knows nothing of processes, supervisor nothing of HTTP servers."""
+    """configschema does not know processes, and supervisor does not know HTTP servers."""
     allowed = MAY_IMPORT[module.partition(".")[0]] | STANDARD
     strangers = [
         f"{_file_of(module)}:{line} imports {name}"
@@ -219,13 +219,13 @@ def test_packages_import_one_way(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_every_module_says_what_it_owns(module: str) -> None:
-    """In a docstring; and none grows beyond what one can hold in mind."""
+    """The docstring says it, and no module has more than `MOST_LINES` lines."""
     assert ast.get_docstring(ast.parse(MODULES[module]))
     assert len(MODULES[module].splitlines()) <= MOST_LINES
 
 
 def test_no_folder_has_more_modules_than_a_newcomer_takes_in() -> None:
-    """One that would has two rooms in it."""
+    """A folder with more modules should be two folders."""
     folders = Counter(module.rpartition(".")[0] for module in MODULES)
     assert {folder: count for folder, count in folders.items() if count > MOST_MODULES} == {}
 
@@ -234,7 +234,7 @@ def test_no_folder_has_more_modules_than_a_newcomer_takes_in() -> None:
     "wing", [f"{package}.{wing}" for package, wings in WINGS.items() for wing in wings.split()]
 )
 def test_a_wing_says_what_it_owns_and_imports_nothing(wing: str) -> None:
-    """So that to import one of its modules does not load the others."""
+    """Because of that, importing one module of a wing does not load its other modules."""
     assert 2 <= len((ast.get_docstring(ast.parse(MODULES[wing])) or "").splitlines()) <= 5
     assert list(imports(MODULES[wing])) == []
 
@@ -248,7 +248,7 @@ def test_only_the_demo_needs_the_demos_packages() -> None:
 
 
 def test_every_constraint_is_a_name_and_a_version() -> None:
-    """No address of an index, no path of a machine."""
+    """A constraint has no index address and no path of a machine."""
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         name, equals, version = line.partition("==")
         assert name
@@ -258,7 +258,7 @@ def test_every_constraint_is_a_name_and_a_version() -> None:
 
 
 def test_every_dependency_is_constrained() -> None:
-    """An install of today is the install of the tests."""
+    """The constraints make an install equal to the one that the tests use."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].values()
     wanted = [*project["dependencies"], *(name for extra in extras for name in extra)]

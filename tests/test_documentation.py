@@ -1,4 +1,4 @@
-"""What the documentation shows is what the program reads."""
+"""The documentation agrees with what the program reads and offers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ NESTED = ("## Routing", "## Selectors", "## Hooks", "## Ui")  # tables with dott
 
 
 def all_keys(cls: type[attrs.AttrsInstance] = Config) -> Iterator[str]:
-    """Yield every key of the file."""
+    """Yield every key of the configuration file."""
     for key, kind in types_of(cls).items():
         yield key
         inner = inside(without_none(kind)) or without_none(kind)
@@ -79,7 +79,7 @@ def all_keys(cls: type[attrs.AttrsInstance] = Config) -> Iterator[str]:
 
 
 def rows(cls: type[attrs.AttrsInstance], nested: bool, prefix: str = "") -> dict[str, str]:
-    """Return the keys that a section's table has, each with its default."""
+    """Return the keys that a section's table must have, each with its default."""
     found: dict[str, str] = {}
     for key, field in fields_of(cls).items():
         kind = without_none(types_of(cls)[key])
@@ -106,7 +106,7 @@ def shown(default: Any) -> str:
 
 
 def test_the_example_is_good_and_only_warns_of_what_has_no_effect_yet() -> None:
-    """It is the first thing people copy."""
+    """The example is the first file that people copy."""
     loaded = load(ROOT / "config.example.yaml", environ={})
     known = {*NOT_YET.values(), *NOT_YET_OF_MODELS.values()}
     assert {warning.message for warning in loaded.warnings} <= known
@@ -114,7 +114,7 @@ def test_the_example_is_good_and_only_warns_of_what_has_no_effect_yet() -> None:
 
 
 def test_every_key_is_in_the_example() -> None:
-    """With its default, which is said or shown."""
+    """Readers copy keys from there."""
     text = (ROOT / "config.example.yaml").read_text()
     for key in all_keys():
         assert re.search(rf"(^|[\s{{]){re.escape(key)}:", text, re.MULTILINE), key
@@ -122,7 +122,7 @@ def test_every_key_is_in_the_example() -> None:
 
 @pytest.mark.parametrize("heading", TABLES)
 def test_every_key_is_in_its_table_with_its_default(heading: str) -> None:
-    """And no other."""
+    """The table has no other keys."""
     section = CONFIGURATION.partition(f"\n{heading}\n")[2]
     table = re.search(r"^\| key \|.*?(?=\n\n)", section, re.MULTILINE | re.DOTALL)
     assert table
@@ -131,7 +131,7 @@ def test_every_key_is_in_its_table_with_its_default(heading: str) -> None:
 
 
 def test_keys_without_effect_are_marked() -> None:
-    """With a dagger, in the tables of the top and of models."""
+    """A dagger marks them in the tables of global keys and of models."""
     for heading, keys in (("Global keys", NOT_YET), ("Keys of a model", NOT_YET_OF_MODELS)):
         table = CONFIGURATION.partition(f"\n## {heading}\n")[2].partition("\n\n## ")[0]
         table = table.partition("\n### ")[0]
@@ -139,7 +139,7 @@ def test_keys_without_effect_are_marked() -> None:
 
 
 def test_the_whole_configurations_in_the_pages_are_good() -> None:
-    """Those that begin with models."""
+    """These are the YAML blocks that begin with `models:`."""
     shown_here = [
         block
         for page in PAGES
@@ -151,7 +151,7 @@ def test_the_whole_configurations_in_the_pages_are_good() -> None:
 
 
 def test_the_commands_for_vllm_are_split_as_meant() -> None:
-    """The steps of level 2 are one argument of a shell."""
+    """The steps of level 2 must form one argument of a shell."""
     blocks = re.findall(r"```yaml\n(cmdSleep.*?)```", CONFIGURATION, re.DOTALL)
     (block,) = [block for block in blocks if "level=2" in block]
     indented = "".join(f"    {line}\n" for line in block.splitlines())
@@ -167,20 +167,20 @@ def first_cells(text: str) -> list[str]:
 
 
 def documented_routes() -> set[tuple[str, str]]:
-    """Return method and path of each route in the tables; a method holds until the next one."""
+    """Return method and path of each route in the tables; a method applies up to the next one."""
     found = set()
     for cell in first_cells(HTTP.partition("\n## Keys\n")[0]):
         method = ""
         for words in re.findall(r"`([^`]+)`", cell):
             *given, path = words.split()
             method = given[0] if given else method
-            if method:  # without one, it is any
+            if method:  # a path without a method allows any
                 found.add((method, re.sub(r"[A-Z]+", "*", path)))
     return found
 
 
 async def test_every_route_is_in_its_table() -> None:
-    """And no other: those that are forwarded, and the daemon's own."""
+    """The tables have no other routes than those that are forwarded and the daemon's own."""
     forwarded = {("POST", path) for path in POSTED} | {("GET", path) for path in (*ASKED, *PROBES)}
     async with open_supervisor(parse("models: {}").config, CONTACT) as supervisor:
         reloader = Reloader(None, supervisor)
@@ -195,7 +195,7 @@ async def test_every_route_is_in_its_table() -> None:
 
 
 async def test_every_metric_is_in_its_table() -> None:
-    """And no other of ours."""
+    """The table has no other metrics of llamadoze."""
     async with open_supervisor(parse("models: {}").config, CONTACT) as supervisor:
         text = exposed(Metrics(), supervisor, InFlight()).decode()
     told = set(re.findall(r"^# TYPE (llamadoze_\w+)", text, re.MULTILINE))
@@ -207,21 +207,21 @@ async def test_every_metric_is_in_its_table() -> None:
     "page", ["docs/explanation/sleep.md", "docs/reference/configuration.md", "config.example.yaml"]
 )
 def test_every_preset_is_in_its_pages(page: str) -> None:
-    """As a word of its own: `vllm` is not found in `vllm-level2`."""
+    """The preset must be a whole word, so that `vllm` is not found in `vllm-level2`."""
     text = (ROOT / page).read_text()
     for preset in PRESETS:
         assert re.search(rf"(?<![\w.-]){re.escape(preset)}(?![\w-])", text), preset
 
 
 def test_every_preset_has_its_rows() -> None:
-    """One for what it does, one for what it needs, what proves it and what it cannot do."""
+    """One row says what a preset does; one has its needs, its verification and its limits."""
     cells = first_cells(SLEEP.partition("\n## Presets\n")[2].partition("\n## ")[0])
     assert [cell for cell in cells if cell.strip("`") in PRESETS] == [f"`{p}`" for p in PRESETS] * 2
 
 
 @pytest.mark.parametrize("package", ["configschema", "supervisor", "proxy"])
 def test_where_things_are_names_every_module(package: str) -> None:
-    """And none that there is not."""
+    """The table names no module that does not exist."""
     table = DEVELOPMENT.partition(f"| to change in `{package}` |")[2].partition("\n\n")[0]
     modules = {str(file.relative_to(ROOT / package)) for file in (ROOT / package).rglob("*.py")}
     named = set(re.findall(r"`([\w/]+\.py)`", table))
@@ -229,7 +229,7 @@ def test_where_things_are_names_every_module(package: str) -> None:
 
 
 def test_the_pages_name_no_module_that_is_gone() -> None:
-    """Wherever a path of ours is written."""
+    """This includes every path to llamadoze's code in any page."""
     for page in PAGES:
         for path in re.findall(
             r"`((?:configschema|supervisor|proxy|tests)/[\w/.]*)`", page.read_text()
@@ -237,13 +237,23 @@ def test_the_pages_name_no_module_that_is_gone() -> None:
             assert (ROOT / path).exists(), f"{page.name}: {path}"
 
 
+def test_no_file_names_a_page_that_is_gone() -> None:
+    """Units, examples and the source, too."""
+    for name in ("docs", "configschema", "supervisor", "proxy", "config.example.yaml", "Makefile"):
+        place = ROOT / name
+        for file in [place] if place.is_file() else place.rglob("*.*"):
+            text = file.read_text(errors="replace") if file.is_file() else ""
+            for path in re.findall(r"(?<![\w/.-])docs/[\w/-]+\.md", text):
+                assert (ROOT / path).exists(), f"{file}: {path}"
+
+
 def anchor_of(heading: str) -> str:
-    """Return how GitHub calls it in a link."""
+    """Return a heading's anchor in links, by GitHub's rule."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    """To files that are there, and to headings that are in them."""
+    """Each link leads to an existing file, and each anchor to a heading in that file."""
     for page in PAGES:
         for target, anchor in re.findall(r"\]\(([^)#\s]*)(#[^)]+)?\)", page.read_text()):
             if target.startswith(("http:", "https:")):
@@ -256,13 +266,13 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 
 def test_the_table_of_the_log_has_every_event() -> None:
-    """As the source writes them; ``make log-page`` writes the table anew."""
+    """The events come from the source; ``make log-page`` writes the table anew."""
     page = logevents.PAGE.read_text()
     assert logevents.written(page) == page
 
 
 def test_every_field_of_the_log_is_explained() -> None:
-    """And no other."""
+    """The table explains no other fields."""
     page = logevents.PAGE.read_text().partition("## Fields")[2].partition("## Events")[0]
     explained = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     written = {field for line in logevents.lines() for field in line.fields}
@@ -271,7 +281,7 @@ def test_every_field_of_the_log_is_explained() -> None:
 
 
 def test_every_command_is_in_the_documentation() -> None:
-    """And no other."""
+    """The page lists no other commands."""
     page = (
         (ROOT / "docs/reference/command-line.md").read_text().partition("## Which configuration")[0]
     )

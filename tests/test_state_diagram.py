@@ -1,4 +1,4 @@
-"""The diagram of states in the documentation is the program's table of transitions."""
+"""The documentation's diagram of states agrees with the program's table of transitions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DIAGRAM = re.search(r"^```mermaid\nstateDiagram-v2\n(.*?)^```$", STATES, re.MULT
 
 
 def drawn() -> Iterator[tuple[str, str, str]]:
-    """Yield each arrow: from where, to where, and why."""
+    """Yield each arrow: the state before, the state after, and the cause."""
     assert DIAGRAM
     for line in DIAGRAM[1].splitlines():
         arrow = re.fullmatch(r" {4}(\S+) --> (\w+)(?:: ([^:;]+))?", line)
@@ -27,13 +27,13 @@ def drawn() -> Iterator[tuple[str, str, str]]:
 
 
 def summarised() -> Iterator[tuple[str, str]]:
-    """Yield what the list below the diagram tells: "`a`, `b` → `c`" is two transitions."""
+    """Yield the transitions of the list below the diagram: "`a`, `b` → `c`" is two of them."""
     for before, after in re.findall(r"^- (`[^→\n]+`) → (`[^:\n]+`): ", STATES, re.MULTILINE):
         yield from product(re.findall(r"`(\w+)`", before), re.findall(r"`(\w+)`", after))
 
 
 def test_every_transition_is_drawn_or_summarised_once() -> None:
-    """And no other, with a cause at each arrow."""
+    """No other transition is drawn, and each arrow has a cause."""
     arrows = list(drawn())
     assert all(cause for _, _, cause in arrows)
     told = [(before, after) for before, after, _ in arrows] + list(summarised())

@@ -37,7 +37,9 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 A_TIME = "expected a time such as 5s or 1m30s"
 """Editors show `errorMessage` and `patternErrorMessage`, which are keywords of VS Code's."""
 # A macro may stand for any number or truth value.
-MACRO = {"macro": {"type": "string", "pattern": r"\$\{[^}]+\}", "description": "a macro"}}
+A_MACRO = r"\$\{[^}]+\}"
+MACRO = {"macro": {"type": "string", "pattern": A_MACRO, "description": "a macro"}}
+NUMBER = r"[0-9]+(\.[0-9]*)?|\.[0-9]+"
 TEXT: dict[str, Any] = {"type": ["string", "number", "boolean"]}
 OUTPUT = f"({'|'.join(LOG_OUTPUTS)})"
 SCALARS: dict[Any, dict[str, Any]] = {
@@ -46,7 +48,7 @@ SCALARS: dict[Any, dict[str, Any]] = {
     Command: TEXT,
     Duration: {
         "type": "string",
-        "pattern": r"^([0-9]*\.?[0-9]+\.?(ns|us|µs|ms|s|m|h))+$",
+        "pattern": rf"^[-+]?(0|(({NUMBER})(ns|us|µs|μs|ms|s|m|h))+)$|{A_MACRO}",
         "errorMessage": A_TIME,
         "patternErrorMessage": A_TIME,
     },

@@ -227,8 +227,7 @@ class Config(Section):
         None,
     )
     ignore_leftovers: bool = key(
-        "whether models start although a leftover process may still use memory",
-        False,
+        "whether models start although a leftover process may still use memory", False
     )
     max_wait: Seconds = key(
         "seconds a request waits for another model in use before that model accepts no new "
@@ -312,8 +311,10 @@ class Config(Section):
 
     def find(self, name: str) -> Model | None:
         """Return the model with this id or, if there is none, with this alias."""
-        return self.models.get(name) or self._by_other_names.get(name)
+        return self.by_name.get(name)
 
     @cached_property
-    def _by_other_names(self) -> Mapping[str, Model]:
-        return {other: model for model in self.models.values() for other in model.other_names}
+    def by_name(self) -> Mapping[str, Model]:
+        """All models by their ids and aliases. An id comes before an alias."""
+        aliases = ((name, one) for one in self.models.values() for name in one.other_names)
+        return dict(aliases) | dict(self.models)

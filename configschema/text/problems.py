@@ -13,6 +13,8 @@ from typing import Any
 
 import attrs
 
+from configschema.text.likeness import USUAL, nearest
+
 Path = tuple[str | int, ...]
 _LONGEST_SHOWN = 60
 _PASSWORD = re.compile(r"//[^/@\s]*@")
@@ -36,17 +38,13 @@ class Meant:
     name: str
     known: Collection[str]
     form: str = "{}"
-    likeness: float = 0.6
+    likeness: float = USUAL
     otherwise: str = ""
 
     def nearest(self) -> str | None:
-        """Return the most similar known name. Case and underscores do not count."""
-        import difflib  # slow to import, and few files need it
-
-        plain = {known.lower().replace("_", ""): known for known in self.known}
-        wanted = self.name.lower().replace("_", "")
-        near = difflib.get_close_matches(wanted, plain, n=1, cutoff=self.likeness)
-        return self.form.replace("{}", plain[near[0]]) if near else None
+        """Return the most similar known name, in its form."""
+        near = nearest(self.name, self.known, self.likeness)
+        return None if near is None else self.form.replace("{}", near)
 
 
 @attrs.frozen

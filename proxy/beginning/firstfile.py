@@ -42,7 +42,7 @@ llamadoze serves models with programs that you install. None of them is on PATH:
   Ollama      https://ollama.com/download; a first model: ollama pull gemma3:1b
 
 Install one of them, and run 'llamadoze init' again. 'llamadoze demo' serves two tiny models without
-them, if you install llamadoze with its extra: uv tool install 'llamadoze[demo]'
+them, if llamadoze has its extra 'demo'. In a clone: uv tool install --reinstall '.[gpu,demo]'
 """
 ODD = re.compile(r"[^a-z0-9._-]+")
 EVERYWHERE = ("/usr/local/bin", "/usr/bin", "/bin")

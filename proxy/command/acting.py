@@ -17,6 +17,7 @@ from proxy.command.printing import say, say_json
 
 if TYPE_CHECKING:
     from proxy.terminal.asking import Daemon
+    from proxy.terminal.tables import Row
 
 STEPS = {
     "load": "Start or wake a model, as a request would. The command waits until it is ready.",
@@ -55,12 +56,21 @@ def unload(daemon: Daemon, model: str | None, *, everything: bool, as_json: bool
 
     if (model is None) != everything:
         raise click.UsageError("nothing to unload: give either a MODEL or --all")
-    if model is None:
-        steps.unload_all(daemon)
+    if model is not None:
+        row = steps.unload(daemon, model)
+        say_json(row) if as_json else say(_ended(row))
+        return
+    failed = steps.unload_all(daemon)
+    rest = {"model": None, "state": "stopped"}
+    if as_json:
+        say_json({**rest, "failed": failed} if failed else rest)
     else:
-        steps.step(daemon, "unload", model)
-    row = {"model": model, "state": "stopped"}
-    say_json(row) if as_json else say(f"{model or 'all models'}: stopped")
+        say(*map(_ended, failed), f"all {'other ' if failed else ''}models: stopped")
+
+
+def _ended(row: Row) -> str:
+    why = f": {row['failure']}" if row.get("failure") else ""
+    return f"{row['model']}: {row['state']}{why}"
 
 
 @click.command(epilog=examples("llamadoze pin chat", "llamadoze pin chat --for 2h --reason demo"))

@@ -14,7 +14,7 @@ import attrs
 import click
 
 from proxy.command import sources
-from proxy.command.options import as_json, configured, examples
+from proxy.command.options import as_json, configured, examples, refusing_malformed
 from proxy.command.printing import as_warnings, complain, say, say_json
 from proxy.lifecycle.startup import CannotRun
 from proxy.simulation.usualtimes import TIMES
@@ -177,7 +177,9 @@ def simulate(
     gc.enable()  # a simulation may take minutes
     names = sources.named(config, config_dir)
     found = sources.sources([name for name in names if name != config_dir], config_dir)
-    report = play(sources.read(found).config, Played(**options))
+    read = sources.read(found).config
+    with refusing_malformed():
+        report = play(read, Played(**options))
     say_json(report.data()) if as_json else say(*report.lines())
 
 

@@ -6,10 +6,9 @@ commands. The daemon's modules are imported only when they are needed.
 
 from __future__ import annotations
 
-import difflib
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from click.core import ParameterSource
 from proxy.command import acting, checking, looking, serving, shells
 from proxy.command.options import configured, examples
 from proxy.command.options import serving as serving_options
-from proxy.command.printing import as_warnings, complain
+from proxy.command.printing import as_warnings, complain, quiet_if_unread
 from proxy.lifecycle.startup import CannotRun, refuse_strangers
 
 WRONG = 2  # exit status of a command line that is wrong
@@ -47,6 +46,7 @@ SYNONYMS = {
     "help": "--help",
 }
 """What other programs, or people, may call these commands."""
+DOWNLOADS = ("pull", "download", "fetch")
 LIKENESS = 0.7  # of an unknown name to the command that is suggested
 
 
@@ -64,12 +64,23 @@ class Commands(click.Group):
             )
         return super().resolve_command(context, arguments)
 
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:  # noqa: ANN401 -- click's
+        """Read the command line. ``--help`` prints here."""
+        with quiet_if_unread():
+            return super().make_context(*arguments, **more)
+
+    def invoke(self, context: click.Context) -> Any:  # noqa: ANN401 -- click's
+        """Run the command, and end quietly if the reader of the output has gone."""
+        with quiet_if_unread():
+            return super().invoke(context)
+
 
 def _meant_by(name: str, known: Mapping[str, click.Command]) -> str:
     if Path(name).is_file():
         return f"; did you mean 'llamadoze serve --config {name}'?"
-    near = difflib.get_close_matches(name, known, 1, LIKENESS)
-    meant = SYNONYMS.get(name) or next(iter(near), "")
+    if name in DOWNLOADS:
+        return "; model servers download models, for example 'llama-server -hf NAME'"
+    meant = SYNONYMS.get(name) or _nearest(name, known, LIKENESS)
     return f"; did you mean '{meant}'?" if meant else "; 'llamadoze --help' lists them"
 
 
@@ -147,9 +158,17 @@ def _say_usage(error: click.UsageError, words: Sequence[str]) -> int:
         name = next((one for one in words if _is(error.option_name, one)), error.option_name)
         name = name.partition("=")[0]
         text = f"{name}: unknown option{_option_meant(name, error)}"
+    elif "unexpected extra argument" in text and (file := _file_among(words)):
+        text = f"{file}: an argument too many; did you mean --config {file}?"
     where = error.ctx.command_path if error.ctx else "llamadoze"
-    complain(f"{where}: {text[:1].lower()}{text[1:]}", f"Try '{where} --help'.")
+    first = text[:1] if text[:2].isupper() else text[:1].lower()  # HTTPS stays so
+    complain(f"{where}: {first}{text[1:]}", f"Try '{where} --help'.")
     return WRONG
+
+
+def _file_among(words: Iterable[str]) -> str:
+    """Return a configuration's name that was given without its option; nothing without one."""
+    return next((word for word in words if word.endswith((".yaml", ".yml"))), "")
 
 
 def _is(option: str, word: str) -> bool:
@@ -160,8 +179,14 @@ def _is(option: str, word: str) -> bool:
 def _option_meant(name: str, error: click.NoSuchOption) -> str:
     known = [one for each in (error.ctx.command.params if error.ctx else ()) for one in each.opts]
     meant = f"--{MEANT.get(name.lstrip('-'), '')}"
-    near = [meant] if meant in known else difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {near[0]}?" if near else ""
+    near = meant if meant in known else _nearest(name, known)
+    return f"; did you mean {near}?" if near else ""
+
+
+def _nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    from configschema.text.likeness import nearest  # only for errors
+
+    return nearest(name, known, likeness)
 
 
 def _say_problems(error: Exception) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from proxy.command.options import connecting, meant
+from proxy.command.options import connecting, meant, refusing_malformed
 from proxy.lifecycle.startup import CannotRun
 
 Command = Callable[..., Any]
@@ -29,10 +29,12 @@ def asking(command: Command) -> Command:
         **more: Any,  # noqa: ANN401 -- click's
     ) -> Any:  # noqa: ANN401 -- click's
         from proxy.terminal.finding import find
+        from proxy.terminal.interrupts import tidied
 
-        return command(
-            find(**meant({"url": url, "state_dir": state_dir, "config": config})), **more
-        )
+        with refusing_malformed():
+            found = find(**meant({"url": url, "state_dir": state_dir, "config": config}))
+        with tidied():
+            return command(found, **more)
 
     return connecting(with_daemon)  # type: ignore[no-any-return] # click's decorators are not typed
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,14 +35,21 @@ def ps(daemon: Daemon, names: tuple[str, ...], *, everything: bool, as_json: boo
     from proxy.terminal import tables
 
     told = daemon.status()
+    known = {name for row in told["models"] for name in (row["id"], *row["aliases"])}
+    for name in sorted({*names} - known):
+        raise CannotRun(f"no model is called '{name}'; {_meant_by(name, known)}")
     rows = [row for row in told["models"] if not names or {row["id"], *row["aliases"]} & {*names}]
-    if unknown := {*names} - {name for row in rows for name in (row["id"], *row["aliases"])}:
-        name = sorted(unknown)[0]
-        raise CannotRun(f"no model is called '{name}'; 'llamadoze ps --all' lists all models")
     if as_json:
         say_json([row for row in rows if everything or names or tables.is_of_interest(row)])
     else:
         tables.put(tables.models(rows, told, everything=everything or bool(names)))
+
+
+def _meant_by(name: str, known: Iterable[str]) -> str:
+    from configschema.text.likeness import nearest  # only for errors
+
+    near = nearest(name, sorted(known))
+    return f"did you mean '{near}'?" if near else "'llamadoze ps --all' lists all models"
 
 
 @click.command()

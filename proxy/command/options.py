@@ -5,10 +5,13 @@ Owns their names and help, and imports nothing that is slow. Each command decide
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
+
+from proxy.lifecycle.startup import Malformed
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
 URL = "LLAMADOZE_URL"
@@ -18,11 +21,6 @@ FORMATS = ("auto", "json", "text")
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Decorator = Callable[[Decorated], Decorated]
-
-
-def option(*names: str, **more: Any) -> Decorator[Any]:  # noqa: ANN401 -- as click.option
-    """Return an option, as click.option does."""
-    return click.option(*names, **more)
 
 
 def _all(*options: Decorator[Any]) -> Decorator[Any]:
@@ -112,6 +110,15 @@ connecting = _all(
 """Options that choose the daemon."""
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+@contextmanager
+def refusing_malformed() -> Iterator[None]:
+    """Report a malformed value that the block finds as a wrong use of the command."""
+    try:
+        yield
+    except Malformed as error:
+        raise click.UsageError(str(error)) from error
 
 
 def meant(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
+
+from click.exceptions import Exit
 
 
 def say(*lines: object) -> None:
@@ -30,6 +34,29 @@ def complain(*lines: object) -> None:
 def as_warnings(problems: Iterable[object]) -> list[str]:
     """Return warnings in the form in which they are printed."""
     return [f"{problem} (warning)" for problem in problems]
+
+
+@contextmanager
+def quiet_if_unread() -> Iterator[None]:
+    """End the command quietly if the reader of its output has gone, as ``head`` does.
+
+    A daemon's connection that breaks never gets here: `asking` reports it.
+
+    Raises:
+        Exit: the reader has gone.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        _discard()
+        raise Exit(0) from None
+
+
+def _discard() -> None:
+    """Let the rest of the output go nowhere, so that Python's own last flush does not fail."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _write(stream: TextIO, lines: Iterable[object]) -> None:

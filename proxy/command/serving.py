@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from proxy.command import sources
-from proxy.command.options import configured, examples, serving
+from proxy.command.options import configured, examples, refusing_malformed, serving
 from proxy.lifecycle.startup import CannotRun
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ def _run(
         key=options["tls_key_file"],
         watch=options["watch_config"],
     )
-    launch(wanted, address, Files(find, partial(sources.read, port=address.port)), **more)
+    with refusing_malformed():
+        launch(wanted, address, Files(find, partial(sources.read, port=address.port)), **more)
 
 
 def _load_structlog() -> None:
@@ -107,4 +108,4 @@ def _address(text: str) -> Address:
     try:
         return Address.parse(text)
     except ValueError as error:
-        raise CannotRun(f"--listen {text}: {error}") from None
+        raise click.UsageError(f"--listen {text}: {error}") from None

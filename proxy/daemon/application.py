@@ -25,7 +25,7 @@ from proxy.forwarding.pools import Pools
 from proxy.history.keeping import History
 from proxy.http.exchange import Handler
 from proxy.lifecycle.reloading import Reloader
-from proxy.lifecycle.telemetry import is_traced
+from proxy.lifecycle.telemetry import collector_in
 from proxy.naming.resolving import Resolver
 from proxy.observing.counters import Metrics
 from proxy.observing.events import Events
@@ -169,11 +169,19 @@ def _connect(history: History, feed: PageFeed, events: Events) -> None:
 
 def _tracing(history: History) -> Tracing | None:
     """Return what makes spans of requests, if the environment names a collector."""
-    if not is_traced(os.environ):
+    endpoint = collector_in(os.environ)
+    if not endpoint:
         return None
-    from proxy.observing.tracing import open_tracing  # the SDK takes 0.2 s to load
+    try:
+        from proxy.observing.tracing import open_tracing  # the SDK takes 0.2 s to load
 
-    return open_tracing(history.timeline)
+        tracing = open_tracing(history.timeline)
+    except Exception as error:  # models are served without traces, too
+        text = f"OpenTelemetry does not begin: {error}. Look at the OTEL_ variables"
+        log.warning(f"Requests are not traced: {text}", reason=str(error))
+        return None
+    log.info(f"Requests are traced; spans go to {endpoint}", endpoint=endpoint)
+    return tracing
 
 
 def _account(
@@ -185,10 +193,10 @@ def _account(
     report(call, answer, tokens, now)
     try:
         history.finished(call, answer, tokens, now)
-        if tracing:
-            tracing.finished(call, answer, tokens, now)
     except Exception:  # a bug in the history must not fail a request
-        log.exception("Internal error; a request is missing in the history or the traces")
+        log.exception("Internal error; a request is missing in the history")
+    if tracing:
+        tracing.finished(call, answer, tokens, now)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-from configschema import load
+from configschema import ConfigError, load
 from proxy.lifecycle.startup import CannotRun
 from supervisor.states.durations import seconds
 from supervisor.succession.knowledge import Knowledge
@@ -45,7 +45,8 @@ In another terminal, run these commands in turn, and watch the log here:
   curl -s http://{listen}/running
 
 The first starts doze-a. The second puts doze-a to sleep and starts doze-b. Run the first again:
-doze-a wakes, with the same process id. Ctrl-C ends the demo.
+doze-a wakes, with the same process id. The page http://{listen}/ui/ shows what happened.
+Ctrl-C ends the demo.
 
 """  # noqa: E501 -- lines to copy whole
 
@@ -74,14 +75,18 @@ def prepare(folder: Path, listen: str, first_port: int) -> Path:
 
 
 def told_by(file: Path, state: Path) -> str:
-    """Return what starts and wakes have cost in the demo; nothing if no model was started.
+    """Return what starts and wakes have cost in the demo; nothing if that is not known.
 
     Args:
         file: the demo's configuration.
         state: the state folder of its daemon, which has measured them.
     """
     knowledge = Knowledge(state / "learned.json")
-    costs = [knowledge.recall(model).costs for model in load(file).config.models.values()]
+    try:
+        models = load(file).config.models.values()
+    except (OSError, ConfigError):  # the folder was removed or changed meanwhile
+        return ""
+    costs = [knowledge.recall(model).costs for model in models]
     starts = [one.start for one in costs if one.start is not None]
     wakes = [one.wake for one in costs if one.wake is not None]
     if not starts:
@@ -101,8 +106,8 @@ def _require() -> None:
     missing = [m for m in ("xllamacpp", "gguf", "numpy") if importlib.util.find_spec(m) is None]
     if missing:
         raise CannotRun(
-            f"the demo needs {', '.join(missing)}: install llamadoze with its extra 'demo', "
-            "for example with: pip install '.[demo]'"
+            f"the demo needs {', '.join(missing)}: install llamadoze with its extra 'demo'. In a "
+            "clone: uv tool install --reinstall '.[gpu,demo]', or pip install '.[demo]'"
         )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import structlog
 
-from proxy.lifecycle.startup import CannotRun
+from proxy.lifecycle.startup import CannotRun, Malformed
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
@@ -41,7 +41,7 @@ class Certificate:
         if chain is None and key is None:
             return None
         if chain is None or key is None:
-            raise CannotRun("HTTPS needs both --tls-cert-file and --tls-key-file")
+            raise Malformed("HTTPS needs both --tls-cert-file and --tls-key-file")
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.set_alpn_protocols(["http/1.1"])
         found = cls(chain, key, context)

@@ -25,6 +25,12 @@ class CannotRun(Exception):
     status = 1
 
 
+class Malformed(CannotRun):
+    """An option, or the variable in its place, has a value that cannot be read."""
+
+    status = 2
+
+
 def refuse_strangers() -> None:
     """Refuse to run if another distribution's files may have replaced llamadoze's.
 

@@ -1,11 +1,12 @@
-"""Whether requests are traced: the environment names a collector, as OpenTelemetry has it.
+"""Whether the daemon traces requests: the environment names a collector, as for OpenTelemetry.
 
-Owns that decision, and what is said where it cannot be done. The spans are `observing.tracing`'s.
+Owns that decision, and the log lines if tracing is impossible. `observing.tracing` owns the spans.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping
 
 import structlog
@@ -16,35 +17,36 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 NEEDED = "opentelemetry.exporter.otlp.proto.http"
 SPOKEN = "http/protobuf"
+SECRET = re.compile(r"(?<=//)[^/?#]*@|[?#].*", re.DOTALL)  # what may be one in an address
 
 
-def is_traced(environ: Mapping[str, str]) -> bool:
-    """Whether spans are to be sent, and can be; the log says why not, and where they go.
+def collector_in(environ: Mapping[str, str]) -> str:
+    """Return where spans are to be sent, for the log; nothing if none are. The log says why not.
 
-    See the OpenTelemetry specification, "SDK configuration" and "OTLP exporter configuration".
+    A user, a password and a query are left out of it. See the OpenTelemetry specification, "SDK
+    configuration" and "OTLP exporter configuration".
 
     Args:
         environ: the daemon's environment.
     """
     endpoint = next((environ[name] for name in ENDPOINTS if environ.get(name)), "")
     off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    if not endpoint or off or environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
-        return False
+    if not endpoint or off or (environ.get("OTEL_TRACES_EXPORTER") or "otlp") != "otlp":
+        return ""
     protocol = next((environ[name] for name in PROTOCOLS if environ.get(name)), SPOKEN)
     if protocol != SPOKEN:
         log.warning(
             f"Requests are not traced: llamadoze sends spans by {SPOKEN}, and {protocol} is asked "
             f"for. Set OTEL_EXPORTER_OTLP_PROTOCOL={SPOKEN}, and an endpoint that takes it"
         )
-        return False
+        return ""
     if not _is_installed():
         log.warning(
             "Requests are not traced: a collector is named, and the extra 'otel' is not "
             "installed. Install llamadoze[otel], or unset OTEL_EXPORTER_OTLP_ENDPOINT"
         )
-        return False
-    log.info(f"Requests are traced; spans go to {endpoint}", endpoint=endpoint)
-    return True
+        return ""
+    return SECRET.sub("", endpoint)
 
 
 def _is_installed() -> bool:

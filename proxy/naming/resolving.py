@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from configschema import Config
+from configschema.text.likeness import nearest
 from proxy.http.bodies import Limits
 from proxy.http.errors import BadRequest, needs_restart
 from proxy.naming.access import Keys
@@ -24,8 +25,6 @@ from supervisor import State, Supervisor, UnknownModel
 
 if TYPE_CHECKING:
     import re2
-
-LONGEST_MEANT = 100  # characters that are compared, which takes quadratic time
 
 
 @attrs.frozen
@@ -190,12 +189,7 @@ class Resolver:
 
     def _like(self, name: str) -> str | None:
         """Return a name that may have been meant."""
-        try:
-            from difflib import get_close_matches  # for errors only
-        except ImportError:  # Python's own files are gone
-            return None
-        names = [*self.directory.names(), *self.config.selectors]
-        return next(iter(get_close_matches(name[:LONGEST_MEANT], names, 1)), None)
+        return nearest(name, [*self.directory.names(), *self.config.selectors])
 
     def _state_of(self, model: str) -> State:
         """Return a model's state. A model that may not start yet counts as stopping, since both

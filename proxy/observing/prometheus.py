@@ -51,18 +51,24 @@ class _Counted(Collector):
 
     def collect(self) -> Iterator[Metric]:
         counted = self.metrics
-        yield _counter("requests", "Requests that have ended, by status.", counted.requests(), "status")
+        yield _counter(
+            "requests", "Requests that have ended, by status.", counted.requests(), "status"
+        )
         yield _by_key("requests", "Requests with an API key that has a name.", counted.by_key)
         text = "Requests refused because of the limits of their API key."
         yield _by_key("refused", text, counted.refused_by_key)
         yield _histogram(
-            "request_duration", "Time until the end of the answer.", counted.times(lambda one: one.durations)
+            "request_duration",
+            "Time until the end of the answer.",
+            counted.times(lambda one: one.durations),
         )
         text = "Time to first byte of the answer."
         yield _histogram("time_to_first_byte", text, counted.times(lambda one: one.first_bytes))
         text = "Time until the model was ready and the request had its turn."
         yield _histogram("queue_wait", text, counted.times(lambda one: one.waits))
-        yield _counter("tokens", "Tokens, as the model servers report them.", counted.tokens(), "kind")
+        yield _counter(
+            "tokens", "Tokens, as the model servers report them.", counted.tokens(), "kind"
+        )
         text = "Time that each start, stop, sleep and wake took."
         yield _histogram("model_step_duration", text, counted.steps, "step")
         text = "Failures of a model, by what failed."
@@ -79,7 +85,12 @@ class _Standings(Collector):
     in_flight: InFlight
 
     def collect(self) -> Iterator[Metric]:
-        states = _gauge("model_state", "1 for the present state of the model, 0 for the others.", "model", "state")
+        states = _gauge(
+            "model_state",
+            "1 for the present state of the model, 0 for the others.",
+            "model",
+            "state",
+        )
         running = _gauge("requests_in_flight", "Requests in flight.", "model")
         waiting = _gauge("requests_waiting", "Requests that wait for the model.", "model")
         for name, server in sorted(self.supervisor.servers.items()):
@@ -108,13 +119,17 @@ class _Standings(Collector):
 
 def _sleep(supervisor: Supervisor) -> Iterator[Metric]:
     """Yield the metrics of each model's sleep, and of failed starts."""
-    trusted = _gauge("sleep_trusted", "1 while a model that can sleep is allowed to sleep.", "model")
+    trusted = _gauge(
+        "sleep_trusted", "1 while a model that can sleep is allowed to sleep.", "model"
+    )
     failed = _gauge("sleep_failures", "Failed sleeps and wakes in a row.", "model")
     freed = _gauge("sleep_freed_bytes", "Memory that the last sleep freed.", "model", "memory")
     left = _gauge("sleep_left_bytes", "Memory that the last sleep left.", "model", "memory")
     text = "Memory that each sleep leaves in addition, on average over the process."
     trend = _gauge("sleep_trend_bytes", text, "model", "memory")
-    crashes = _gauge("start_failures", "Failures in a row. Each failure doubles the backoff.", "model")
+    crashes = _gauge(
+        "start_failures", "Failures in a row. Each failure doubles the backoff.", "model"
+    )
     for name, server in sorted(supervisor.servers.items()):
         crashes.add_metric([name], server.backoff.failures)
         if not server.model.can_sleep:

@@ -1,14 +1,14 @@
 """Spans of requests for OpenTelemetry: what each request waited for, and how its model answered.
 
-Owns which spans there are and what they say. The SDK makes, samples and sends them. This module is
-imported only if a collector is named, because the SDK takes 0.2 s to load.
+Owns which spans there are and what they contain. The SDK makes, samples and sends them. This
+module is imported only if a collector is named, because the SDK takes 0.2 s to load.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
 import attrs
@@ -44,6 +44,7 @@ STEPS = {
 }
 """The states that are spans of their own, and what these are called."""
 COMING_UP = ("queued", "starting", "waking")
+LOST = "Internal error; a request is missing in the traces"
 LOOKED_AT = 500  # of the newest steps; a swap has few
 LEAST_WAIT = 0.001  # seconds; a shorter wait has no span
 LAST_SPANS = 3.0  # seconds that the collector has at the daemon's end
@@ -52,7 +53,7 @@ BETWEEN_FAILURES = 600.0  # seconds, in which the SDK's failures are told of onc
 
 @attrs.define(eq=False)
 class NowAndThen(logging.Filter):
-    """Let one line pass now and then: a collector that is away fails every batch."""
+    """Lets one line pass in ten minutes; without a collector, every batch fails."""
 
     _last: float = attrs.field(default=-BETWEEN_FAILURES, init=False)
 
@@ -67,7 +68,7 @@ class NowAndThen(logging.Filter):
 
 @attrs.frozen
 class Begun:
-    """The spans of a request whose model server is being asked."""
+    """The spans of a request that has been sent to its model server."""
 
     request: Span
     upstream: Span
@@ -77,11 +78,11 @@ class Begun:
 class Tracing:
     """Makes one span for each request to a model, with children for what the request waited for.
 
-    The span of a request ends with its answer. Most of its children are made then, too, from the
-    times that are known of the request and of the models' steps.
+    The span of a request ends with its answer. Most child spans are made then, too, from the known
+    times of the request and of the models' steps.
 
     Attributes:
-        timeline: what happened to the models.
+        timeline: the models' steps and decisions.
     """
 
     timeline: Timeline
@@ -97,6 +98,13 @@ class Tracing:
             origin: the server that is asked.
             headers: of the upstream request.
         """
+        try:
+            return self._begin_upstream(call, origin, headers)
+        except Exception:  # a bug here, or in the SDK, must not fail a request
+            log.exception(LOST)
+            return headers
+
+    def _begin_upstream(self, call: Call, origin: Origin, headers: list[Header]) -> list[Header]:
         request = self._begin(call)
         upstream = self._tracer.start_span(
             "upstream",
@@ -113,11 +121,17 @@ class Tracing:
 
     def finished(self, call: Call, answer: Answer, tokens: Tokens, now: float) -> None:
         """End the span of a request, and those of what it waited for."""
+        try:
+            self._end(call, answer, tokens, now)
+        except Exception:  # as above
+            log.exception(LOST)
+
+    def _end(self, call: Call, answer: Answer, tokens: Tokens, now: float) -> None:
         begun = self._begun.pop(call, None)
         request = begun.request if begun else self._begin(call)
         if request.is_recording():
             inside = set_span_in_context(request)
-            self._tell_wait(call, now, inside)
+            self._tell_wait(call, now, inside, asked=begun is not None)
             if begun:
                 _end_upstream(begun.upstream, call, answer, now)
             request.set_attributes(dict(_facts(call, answer, tokens)))
@@ -131,20 +145,21 @@ class Tracing:
             await trio.to_thread.run_sync(self._provider.shutdown, abandon_on_cancel=True)
 
     def _begin(self, call: Call) -> Span:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in call.headers}
         return self._tracer.start_span(
             f"{call.method} {call.path}" if call.path in NAMED else call.method,
-            PROPAGATOR.extract(headers),
+            PROPAGATOR.extract(_context_in(call.headers)),
             SpanKind.SERVER,
             {"http.request.method": call.method, "url.path": call.path},
             start_time=_moment(call, call.began),
         )
 
-    def _tell_wait(self, call: Call, now: float, inside: Context) -> None:
-        """Make the span of a request's wait for its turn, and those of the steps within it."""
+    def _tell_wait(self, call: Call, now: float, inside: Context, *, asked: bool) -> None:
+        """Make the span of a request's wait for its turn, and those of the steps within it.
+
+        A request to a peer waits for nothing here: its server is asked at once.
+        """
         if not call.known:
             return
-        asked = call in self._begun or call.waited is not None
         waited = call.waited if call.waited is not None else 0.0 if asked else now - call.began
         if waited < LEAST_WAIT:
             return
@@ -225,6 +240,17 @@ def steps_of(timeline: Timeline, model: str, since: float, until: float) -> list
             else row["state"] in STEPS and row["cause"].get("decision") in for_it
         )
     ]
+
+
+def _context_in(headers: Sequence[Header]) -> dict[str, str]:
+    """Return the headers of W3C Trace Context; lines of the same name are one (RFC 9110, 5.3)."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if name in CONTEXT:
+            text = value.decode("latin-1")
+            key = name.decode()
+            found[key] = f"{found[key]},{text}" if key in found else text
+    return found
 
 
 def _end_upstream(upstream: Span, call: Call, answer: Answer, now: float) -> None:

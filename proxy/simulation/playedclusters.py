@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 
 from configschema import Config
-from proxy.lifecycle.startup import CannotRun
+from proxy.lifecycle.startup import CannotRun, Malformed
 from proxy.naming.directory import Directory, Local
 from proxy.naming.selectors import choose
 from proxy.simulation.sizes import Played
@@ -45,7 +45,7 @@ def _queue(value: str, whole: str) -> QueueWait:
         return QueueWait(seconds_in(median), seconds_in(most) if colon else 0.0)
     except ValueError:
         form = "[ALLOCATION=]SECONDS, or [ALLOCATION=]SECONDS:SECONDS"
-        raise CannotRun(f"--queue-wait {whole}: expected {form}") from None
+        raise Malformed(f"--queue-wait {whole}: expected {form}") from None
 
 
 def route_of(config: Config) -> Callable[[str, ClusterPlay], str]:

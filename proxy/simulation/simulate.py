@@ -15,7 +15,7 @@ import attrs
 from configschema import Config
 from configschema.keys.fields import Seconds
 from configschema.rules.routing import Rules, check_routing
-from proxy.lifecycle.startup import CannotRun
+from proxy.lifecycle.startup import CannotRun, Malformed
 from proxy.simulation.playedclusters import route_of, told_of, weather_for
 from proxy.simulation.sizes import WITHOUT_END, Played, learned_by, needs_for, space_for
 from proxy.simulation.timeline import draw
@@ -229,7 +229,7 @@ def _times(
         try:
             seconds = seconds_in(value)
         except ValueError:
-            raise CannotRun(f"--{name} {text}: expected SECONDS or MODEL=SECONDS") from None
+            raise Malformed(f"--{name} {text}: expected SECONDS or MODEL=SECONDS") from None
         if not equals:
             everyones = seconds
         elif model is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 
 from configschema import Config, Model
-from proxy.lifecycle.startup import CannotRun
+from proxy.lifecycle.startup import CannotRun, Malformed
 from supervisor.room.choice import said_by
 from supervisor.room.space import HOST, Space
 from supervisor.states.footprint import Footprint
@@ -151,7 +151,7 @@ def _gibibytes(option: str, text: str, whole: str = "") -> int:
     except ValueError:
         value = inf
     if not 0 <= value < 1e6:
-        raise CannotRun(f"--{option} {whole or text}: expected {form}, such as 24")
+        raise Malformed(f"--{option} {whole or text}: expected {form}, such as 24")
     return int(value * GIB)
 
 

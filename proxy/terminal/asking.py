@@ -9,10 +9,10 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import attrs
 
@@ -23,12 +23,17 @@ USUAL = 10.0  # seconds for an answer that needs no model
 CONNECTING = 5.0  # seconds
 LONGEST_ERROR = 1000  # characters
 DENIED = (401, 403)
+ENDED = "the daemon there has probably ended"
 
 
 class NotThere(CannotRun):
     """No daemon answers at the address."""
 
     status = 3
+
+
+class BrokeOff(NotThere):
+    """The connection broke before the whole answer had arrived."""
 
 
 class Refused(CannotRun):
@@ -86,6 +91,7 @@ class Daemon:
 
         Raises:
             NotThere: no daemon answers.
+            BrokeOff: the answer is not whole.
             Refused: the daemon refuses the request.
         """
         with self.opened(path, method, body, limit) as response:
@@ -119,11 +125,8 @@ class Daemon:
 
     def lines(self, path: str, method: str = "GET", body: object = None) -> Iterator[bytes]:
         """Yield an answer's lines as they arrive, until it ends. Raises as `ask` does."""
-        with self.opened(path, method, body, None) as response:
-            try:
-                yield from response
-            except (OSError, http.client.HTTPException):
-                return  # the daemon has ended
+        with self.opened(path, method, body, None) as response, _named(self._cut):
+            yield from _lines_of(response)
 
     @contextmanager
     def opened(
@@ -137,40 +140,28 @@ class Daemon:
             data, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
-        try:
-            try:
+        with closing(connection):
+            with _named(self._gone):
                 connection.connect()
-                if connection.sock is not None:
-                    connection.sock.settimeout(limit)
+            if connection.sock is not None:
+                connection.sock.settimeout(limit)
+            with _named(self._unanswered):
                 connection.request(method, prefix + path, data, headers)
                 response = connection.getresponse()
-            except (OSError, http.client.HTTPException, UnicodeError) as error:
-                raise self._gone(error) from error
             if response.status >= 400:
                 raise self._refused(response)
             yield response
-        finally:
-            connection.close()
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:
-        try:
+        with _named(self._cut):
             return response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise self._gone(error) from error
 
     def _connection(self) -> tuple[http.client.HTTPConnection, str]:
         if self.url.startswith(UNIX):
             path = self.url.removeprefix(UNIX).removeprefix("//")
             return _UnixConnection(path, CONNECTING), ""
-        try:
-            parts = urlsplit(self.url if "://" in self.url else f"http://{self.url}")
-            host, port = parts.hostname or "", parts.port
-        except ValueError:
-            host, port = "", None
-        if not host or parts.scheme not in ("http", "https"):
-            raise CannotRun(
-                f"--url {self.url}: expected http://HOST:PORT, https://... or unix:PATH"
-            )
+        parts = _parts(self.url)
+        host, port = parts.hostname or "", parts.port
         prefix = parts.path.rstrip("/").removesuffix("/v1").removesuffix("/ui")
         if parts.scheme == "http":
             return http.client.HTTPConnection(host, port, timeout=CONNECTING), prefix
@@ -194,24 +185,83 @@ class Daemon:
                 "SSL_CERT_FILE to the file of a certificate to trust"
             )
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        if isinstance(error, http.client.RemoteDisconnected) and self.url.startswith("http:"):
-            return NotThere(f"{self.url} closes the connection; try https:// instead")
         return NotThere(
             f"no llamadoze answers at {self.url}: {said}; start one with 'llamadoze serve', or "
             "give another address with --url"
         )
+
+    def _unanswered(self, error: Exception) -> NotThere:
+        """Return what has happened to a request that the server has got, or a part of it."""
+        if not isinstance(error, ConnectionError):
+            return self._gone(error)
+        if self._expects_tls():
+            return NotThere(f"{self.url} closes the connection; try https:// instead")
+        return NotThere(f"{self.url} closed the connection before it answered; {ENDED}")
+
+    def _cut(self, error: Exception) -> NotThere:
+        if isinstance(error, TimeoutError):
+            return self._gone(error)
+        return BrokeOff(f"the answer of {self.url} broke off; {ENDED}")
+
+    def _expects_tls(self) -> bool:
+        """Whether the server wants HTTPS at an address that was given as HTTP."""
+        if self.url.startswith(UNIX) or (parts := _parts(self.url)).scheme != "http":
+            return False
+        secure = attrs.evolve(self, url=f"https://{parts.netloc}")
+        with closing(secure._connection()[0]) as connection:
+            try:
+                connection.connect()
+            except OSError as error:
+                return isinstance(error, ssl.SSLCertVerificationError)
+        return True
 
     def _refused(self, response: http.client.HTTPResponse) -> Refused:
         text = self._read(response).decode("utf-8", "replace")
         try:
             said = json.loads(text)["error"]["message"]
         except (ValueError, KeyError, TypeError):
-            said = text.strip()[:LONGEST_ERROR] or response.reason
+            is_page = text.lstrip().startswith("<")
+            said = "" if is_page else text.strip()[:LONGEST_ERROR]
+            said = said or f"{response.reason}; it may not be llamadoze"
             server = response.headers.get("Server", "")
             said = f"{self.url} answers {response.status}{f' ({server})' if server else ''}: {said}"
         if response.status == 401:
             said = f"{said}. Set LLAMADOZE_API_KEY to a valid key"
         return Refused(str(said), response.status)
+
+
+def _lines_of(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Yield the lines. Unlike iteration over a response, `read1` tells a break from an end."""
+    rest = b""
+    while piece := response.read1():
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
+
+
+def _parts(url: str) -> SplitResult:
+    return urlsplit(url if "://" in url else f"http://{url}")
+
+
+def is_address(url: str) -> bool:
+    """Whether a text is the address of a daemon, in one of the forms that `Daemon` knows."""
+    if url.startswith(UNIX):
+        return bool(url.removeprefix(UNIX).removeprefix("//"))
+    try:
+        parts = _parts(url)
+        return bool(parts.hostname) and parts.port != 0 and parts.scheme in ("http", "https")
+    except ValueError:
+        return False
+
+
+@contextmanager
+def _named(name: Callable[[Exception], NotThere]) -> Iterator[None]:
+    """Give a failure of the connection in the block a name for the user."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
+        raise name(error) from error
 
 
 def in_path(name: str) -> str:

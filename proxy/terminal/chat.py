@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 
 from proxy.lifecycle.startup import CannotRun
+from proxy.terminal import interrupts
 from proxy.terminal.asking import Daemon
 from proxy.terminal.steps import narrated
 from proxy.terminal.tables import console
@@ -21,7 +22,7 @@ from proxy.terminal.tables import console
 DATA = b"data:"
 DONE = b"[DONE]"
 PROMPT = ">>> "
-HELP = 'Ctrl-D ends the chat; /clear clears it; """ begins and ends a text of several lines'
+HELP = 'Ctrl-C ends an answer, Ctrl-D the chat; /clear clears it; """ begins and ends several lines'
 QUOTES = '"""'
 
 
@@ -47,6 +48,7 @@ class Chat:
 
         Raises:
             Refused: the request is refused, or its model fails.
+            CannotRun: the answer broke off.
         """
         self._said.append({"role": "user", "content": text})
         answer = ""
@@ -56,10 +58,16 @@ class Chat:
                     answer += piece
                     _write(piece)
         finally:
-            if answer:
-                self._said.append({"role": "assistant", "content": answer})
-            else:
-                self._said.pop()
+            self._keep(answer)
+        if not answer:
+            _write("\n")
+
+    def _keep(self, answer: str) -> None:
+        """Keep an answer, or the first part of one, and end its last line."""
+        if not answer:
+            self._said.pop()
+            return
+        self._said.append({"role": "assistant", "content": answer})
         if not answer.endswith("\n"):
             _write("\n")
 
@@ -68,11 +76,19 @@ class Chat:
 
         Raises:
             Refused: the request is refused, or its model fails.
+            CannotRun: the answer broke off.
         """
         self._said.append({"role": "user", "content": text})
         with narrated(self.daemon, self.model):
             body = self._body(stream=False)
-            return self.daemon.ask("/v1/chat/completions", "POST", body, limit=None)
+            found = self.daemon.ask("/v1/chat/completions", "POST", body, limit=None)
+        if not isinstance(found, dict):  # the model server ended, and its answer had no length
+            raise self._broken()
+        return found
+
+    def _broken(self) -> CannotRun:
+        why = f"'llamadoze logs {self.model}' may say why"
+        return CannotRun(f"the answer broke off before its end; {why}")
 
     def clear(self) -> None:
         """Forget the conversation so far."""
@@ -87,8 +103,10 @@ class Chat:
         is_thinking = False
         body = self._body(stream=True)
         for line in self.daemon.lines("/v1/chat/completions", "POST", body):
-            if not line.startswith(DATA) or (data := line.removeprefix(DATA).strip()) == DONE:
+            if not line.startswith(DATA):
                 continue
+            if (data := line.removeprefix(DATA).strip()) == DONE:
+                return
             thought, words = _delta(data)
             if thought and sys.stdout.isatty():
                 begun()
@@ -98,10 +116,11 @@ class Chat:
                 begun()
                 yield f"\n\n{words}" if is_thinking else words
                 is_thinking = False
+        raise self._broken()
 
 
 def converse(chat: Chat) -> None:
-    """Let the user chat until Ctrl-D."""
+    """Let the user chat until Ctrl-D, or Ctrl-C at the prompt."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 -- input() then uses it to edit lines
     console(errors=True).print(HELP, style="dim")
@@ -111,6 +130,9 @@ def converse(chat: Chat) -> None:
         except EOFError:
             _write("\n")
             return
+        except KeyboardInterrupt:
+            _write("\n")
+            raise
         if text.strip() == "/clear":
             chat.clear()
         elif text.strip():
@@ -123,6 +145,7 @@ def _answered(chat: Chat, text: str) -> None:
         chat.say(text)
     except KeyboardInterrupt:
         _write("\n")
+        interrupts.listen()
     except CannotRun as error:
         console(errors=True).print(str(error), style="red")
 

@@ -10,9 +10,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from proxy.lifecycle.startup import CannotRun
+from proxy.lifecycle.startup import CannotRun, Malformed
 from proxy.lifecycle.whereabouts import Whereabouts, living, living_in
-from proxy.terminal.asking import Daemon, NotThere
+from proxy.terminal.asking import Daemon, NotThere, is_address
 
 USUAL = "http://127.0.0.1:8080"
 URL, KEY = "LLAMADOZE_URL", "LLAMADOZE_API_KEY"
@@ -29,11 +29,12 @@ def find(url: str | None = None, folder: str | None = None, files: Sequence[str]
 
     Raises:
         NotThere: no daemon matches the options.
+        Malformed: the address is malformed.
         CannotRun: several daemons run, and nothing chooses one.
     """
     key = os.environ.get(KEY, "")
     if url:
-        return Daemon(url, key)
+        return _given(url, "--url", key)
     found = living_in([Path(folder)]) if folder else living()
     wanted = tuple(str(Path(name).absolute()) for name in files)
     if wanted:
@@ -42,12 +43,19 @@ def find(url: str | None = None, folder: str | None = None, files: Sequence[str]
         what = f"has the state folder {folder}" if folder else f"serves {' '.join(files)}"
         raise NotThere(f"no running llamadoze of this user or of the system {what}")
     if not (folder or wanted) and (named := os.environ.get(URL)):
-        return Daemon(named, key)
+        return _given(named, URL, key)
     if len(found) > 1:
         found = _nearest(found)
     if not found:
         return Daemon(USUAL, key)
     return Daemon(_reachable(found[0].url), key, found[0].certificate)
+
+
+def _given(url: str, option: str, key: str) -> Daemon:
+    if not is_address(url):
+        form = "http://HOST:PORT, https://... or unix:PATH"
+        raise Malformed(f"{option} {url}: expected {form}")
+    return Daemon(url, key)
 
 
 def _nearest(found: Sequence[Whereabouts]) -> list[Whereabouts]:

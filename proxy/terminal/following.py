@@ -5,12 +5,13 @@ Owns what is printed of it. The daemon owns the log.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from proxy.terminal.asking import Daemon, in_path, in_query
+from proxy.terminal.asking import BrokeOff, Daemon, in_path, in_query
 
 Write = Callable[[Iterable[str]], None]
 
@@ -36,8 +37,9 @@ def follow(daemon: Daemon, source: str | None, last: int | None, write: Write) -
         show(daemon, source, last, write)
     query = "" if last is None else "?no-history"
     part = f"/{in_path(source)}" if source else ""
-    for line in daemon.lines(f"/logs/stream{part}{query}"):
-        write([line.decode("utf-8", "replace").rstrip("\r\n")])
+    with contextlib.suppress(BrokeOff):
+        for line in daemon.lines(f"/logs/stream{part}{query}"):
+            write([line.decode("utf-8", "replace").rstrip("\r\n")])
 
 
 def write_json(lines: Iterable[str]) -> None:

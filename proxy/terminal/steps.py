@@ -11,21 +11,22 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from proxy.terminal.asking import Daemon, Refused, in_path
+from proxy.terminal.asking import Daemon, in_path
 from proxy.terminal.tables import STOPPED, WORDS, Row, console, ready_in
 from proxy.terminal.words import span
 
 BETWEEN_LOOKS = 0.3  # seconds
 UP = ("load", "wake")
+FAILED = "failed"
 HOLDER = "llamadoze pin"
 
 
 def step(daemon: Daemon, name: str, model: str) -> Row:
-    """Load, wake, put to sleep or unload a model, and return its state after that.
+    """Load or wake a model, or put it to sleep, and return its state after that.
 
     Args:
         daemon: the daemon.
-        name: the step: load, wake, sleep or unload.
+        name: the step: load, wake or sleep.
         model: the model's id or another name of it.
 
     Raises:
@@ -34,13 +35,33 @@ def step(daemon: Daemon, name: str, model: str) -> Row:
     if name in UP:
         say_of_pause(daemon)
     with narrated(daemon, model):
-        found = daemon.ask(f"/api/models/{name}/{in_path(model)}", "POST", limit=None)
-    return found if isinstance(found, dict) else {"model": model, "state": "stopped"}
+        path = f"/api/models/{name}/{in_path(model)}"
+        return daemon.told(path, "state", method="POST", limit=None)
 
 
-def unload_all(daemon: Daemon) -> None:
-    """Stop all models."""
+def unload(daemon: Daemon, model: str) -> Row:
+    """Stop a model, and return its state after that."""
+    with narrated(daemon, model):
+        daemon.ask(f"/api/models/unload/{in_path(model)}", "POST", limit=None)
+    found = (one for one in _failed(daemon) if model in (one["id"], *one["aliases"]))
+    return _ended(model, next(found, None))
+
+
+def unload_all(daemon: Daemon) -> list[Row]:
+    """Stop all models, and return the states of those that are not stopped after that."""
     daemon.ask("/api/models/unload", "POST", limit=None)
+    return [_ended(one["id"], one) for one in _failed(daemon)]
+
+
+def _failed(daemon: Daemon) -> list[Row]:
+    """Return the models that have failed: an end that fails, or an earlier start, stays so."""
+    return [one for one in daemon.status()["models"] if one["state"] == FAILED]
+
+
+def _ended(model: str, failed: Row | None) -> Row:
+    if failed is None:
+        return {"model": model, "state": STOPPED}
+    return {"model": model, "state": FAILED, "failure": failed["failure"]}
 
 
 def pin(daemon: Daemon, model: str, seconds: float, holder: str, reason: str) -> Row:
@@ -52,7 +73,11 @@ def pin(daemon: Daemon, model: str, seconds: float, holder: str, reason: str) ->
 
 
 def unpin(daemon: Daemon, model: str) -> list[Row]:
-    """End all leases of a model, and return them."""
+    """End all leases of a model, and return them.
+
+    Raises:
+        Refused: there is no such model.
+    """
     name = id_of(daemon, model)
     leases = daemon.told("/api/leases", "leases")["leases"]
     found = [one for one in leases if one["model"] == name]
@@ -95,9 +120,11 @@ def narrated(daemon: Daemon, model: str) -> Iterator[Callable[[], None]]:
     with screen.status(model) as status:
 
         def look() -> None:
-            name = id_of(daemon, model)
+            # If the daemon cannot be reached, the block itself fails and reports that.
+            name = model
+            with contextlib.suppress(Exception):
+                name = id_of(daemon, model)
             while not over.wait(BETWEEN_LOOKS):
-                # If the daemon cannot be reached, the block itself fails and reports that.
                 with contextlib.suppress(Exception):
                     status.update(said(model, name, daemon.status()))
 
@@ -116,11 +143,10 @@ def narrated(daemon: Daemon, model: str) -> Iterator[Callable[[], None]]:
 def id_of(daemon: Daemon, model: str) -> str:
     """Return the id of a model, given any of its names.
 
-    Return the name itself if no model of the configuration has it.
+    Raises:
+        Refused: no model of the configuration has this name.
     """
-    with contextlib.suppress(Refused):
-        return str(daemon.told(f"/api/config/models/{in_path(model)}", "model")["model"])
-    return model
+    return str(daemon.told(f"/api/config/models/{in_path(model)}", "model")["model"])
 
 
 def said(model: str, name: str, told: Row) -> str:

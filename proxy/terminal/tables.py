@@ -45,6 +45,7 @@ def put(*parts: RenderableType) -> None:
         screen.print(*parts, sep="\n")
     lines = captured.get().splitlines()
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines))
+    sys.stdout.flush()
 
 
 def models(rows: Sequence[Row], told: Row, *, everything: bool) -> RenderableType:

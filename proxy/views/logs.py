@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import trio
 from quart import Blueprint, Response, request
 
+from configschema.text.likeness import nearest
 from proxy.http.errors import BadRequest
 from proxy.naming.resolving import Resolver
 from proxy.observing.logbook import PROXY, UPSTREAM, LogBook
@@ -57,7 +58,9 @@ def _source(name: str | None, resolver: Resolver, book: LogBook) -> tuple[str | 
     if name in (PROXY, UPSTREAM):
         return name, book.proxy if name == PROXY else book.upstream
     if (model := resolver.config.find(name)) is None:
-        raise BadRequest(f"there is no log '{name}': expected proxy, upstream or a model")
+        like = nearest(name, (PROXY, UPSTREAM, *resolver.config.by_name))
+        meant = f"did you mean '{like}'?" if like else "expected proxy, upstream or a model"
+        raise BadRequest(f"there is no log '{name}'; {meant}")
     return f"{UPSTREAM}/{model.id}", resolver.supervisor.servers[model.id].output
 
 

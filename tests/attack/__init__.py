@@ -1,1 +1,1 @@
-"""Hostile inputs against a daemon of its own: how long others wait, what it costs, what is said."""
+"""Hostile input for a test daemon: how long others wait, what it costs, what the daemon says."""

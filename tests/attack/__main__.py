@@ -1,7 +1,7 @@
-"""Attack a daemon of this machine with everything there is, and print one table.
+"""Attack a daemon on this machine with all inputs and behaviours, and print one table.
 
-It ends with 1 if others had to wait, if an input took more than its share of the memory, if an
-answer was wrong, or if the daemon's log has a traceback.
+The exit status is 1 if other clients had to wait, if an input took more than its share of the
+memory, if an answer was wrong, or if the daemon's log has a traceback.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CLIENTS = 50
 
 
 def main() -> int:
-    """Run all and return the exit status."""
+    """Run all attacks and return the exit status."""
     print(HEADER)
     size, clients = (int(value) for value in sys.argv[1:] or (SIZE, CLIENTS))
     faults = 0

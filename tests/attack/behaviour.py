@@ -1,4 +1,4 @@
-"""Clients that say little, read nothing, or stay: each as a function of the daemon's port."""
+"""Clients that send little, read nothing, or stay: each as a function of the daemon's port."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def _others_are_served(port: int, model: str) -> str:
 
 
 async def _while_connected(port: int, count: int, data: bytes, model: str) -> str:
-    """Open connections that say something and then nothing, and ask as another client."""
+    """Open connections that send some data, then nothing; send a request as another client."""
     async with AsyncExitStack() as stack:
         for _ in range(count):
             stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
@@ -29,7 +29,7 @@ async def _while_connected(port: int, count: int, data: bytes, model: str) -> st
 
 
 def behaviours(count: int) -> Iterator[tuple[str, Behaviour]]:
-    """Return all of them with their names; clients are so many at a time."""
+    """Yield each behaviour with its name; `count` clients misbehave at a time."""
     echoed = b'{"model": "a", "x": "' + b"x" * 300_000 + b'"}'
     for name, data, model in (
         ("connections that say nothing", b"", "a"),

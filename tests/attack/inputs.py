@@ -1,6 +1,7 @@
-"""Requests that are made to cost more than they should, each as the bytes that are sent.
+"""Requests that are built to cost more than they should, each as the bytes that are sent.
 
-Owns what is sent and which answers are right. `size` is the length of what is repeated.
+This module owns what is sent and which answers are right. `size` is the length of the repeated
+part.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from collections.abc import Iterator
 
 import attrs
 
-LONGEST_HEAD = 60 * 1024  # bytes: longer ones are refused before they are looked at
-UNTOUCHED, FILTERED = "a", "b"  # the second one's body is changed on its way
+LONGEST_HEAD = 60 * 1024  # bytes: the daemon refuses longer heads before it looks at them
+UNTOUCHED, FILTERED = "a", "b"  # the daemon changes the body of requests for the second model
 REFUSED = (400, 403, 404, 413, 415, 431)
 DONE = (200, 301, 302, 307, 308)
 
@@ -20,9 +21,9 @@ class Input:
     """One request, or several on one connection.
 
     Attributes:
-        name: for the table.
-        data: what is sent.
-        answers: the statuses that are right; that of the first answer counts.
+        name: the name in the table.
+        data: the bytes that are sent.
+        answers: the statuses that are right; only the status of the first answer counts.
     """
 
     name: str
@@ -31,7 +32,7 @@ class Input:
 
 
 def request(method: str, target: bytes, body: bytes = b"", *headers: bytes) -> bytes:
-    """Return a request of our own Host; a body has its length."""
+    """Return a request with the Host localhost; a POST also has the length of its body."""
     lines = [method.encode() + b" " + target + b" HTTP/1.1", b"host: localhost", *headers]
     if method == "POST":
         lines.append(b"content-length: %d" % len(body))
@@ -43,7 +44,7 @@ def post(body: bytes, kind: bytes = b"application/json") -> bytes:
 
 
 def inputs(size: int) -> Iterator[Input]:
-    """Return all of them; bodies have about so many bytes."""
+    """Yield all inputs; bodies have about `size` bytes."""
     head = min(size, LONGEST_HEAD)
     yield from paths(head)
     yield from headers(head)

@@ -1,6 +1,6 @@
-"""What an attack does to others: the longest wait for /health, and the daemon's memory.
+"""What an attack costs others: the longest wait for /health, and the daemon's memory.
 
-Owns the measuring. What is sent is in `inputs`, how clients behave in `behaviour`.
+This module owns the measuring. `inputs` says what is sent, `behaviour` how clients behave.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import psutil
 import trio
 
 HEALTH = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
-BETWEEN = 0.004  # seconds between two questions
+BETWEEN = 0.004  # seconds between an answer and the next request for /health
 PATIENCE = 60.0  # seconds for an answer
 
 Attack = Callable[[int], Awaitable[str]]
-"""What is done to a port; returns what was answered."""
+"""An attack on a port; it returns the answer."""
 
 
 @attrs.define
 class Measured:
-    """What became of one attack.
+    """The result of one attack.
 
     Attributes:
-        answer: what was said; nothing if that took too long.
+        answer: the first answer's status, or "closed"; empty if the answer took too long.
         wait: the longest that another client waited, in seconds.
-        memory: bytes that the daemon had more at a time.
+        memory: the most bytes that the daemon held beyond what it held before.
     """
 
     answer: str = ""
@@ -36,7 +36,7 @@ class Measured:
 
 
 async def measured(attack: Attack, port: int, pid: int) -> Measured:
-    """Attack, and ask for /health all the time on another connection."""
+    """Attack the daemon while another connection asks for /health all the time."""
     found = Measured()
     daemon = psutil.Process(pid)
     before = daemon.memory_info().rss
@@ -55,19 +55,19 @@ async def measured(attack: Attack, port: int, pid: int) -> Measured:
         nursery.start_soon(ask_for_health)
         with trio.move_on_after(PATIENCE):
             found.answer = await attack(port)
-        await trio.sleep(3 * BETWEEN)  # what is done behind the answer counts, too
+        await trio.sleep(3 * BETWEEN)  # work that the daemon does after the answer counts, too
         nursery.cancel_scope.cancel()
     return found
 
 
 async def answer_to(port: int, data: bytes) -> str:
-    """Send bytes on a connection of its own; return the first answer's status, or how it ended."""
+    """Send bytes on a new connection; return the first answer's status, or that it was closed."""
     stream = await trio.open_tcp_stream("127.0.0.1", port)
     said = bytearray()
     async with stream, trio.open_nursery() as nursery:
 
         async def send() -> None:
-            with contextlib.suppress(trio.BrokenResourceError):  # refused before the end
+            with contextlib.suppress(trio.BrokenResourceError):  # refused before all was sent
                 await stream.send_all(data)
 
         nursery.start_soon(send)

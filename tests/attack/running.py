@@ -1,7 +1,7 @@
 """Run attacks one after the other, and judge what they did.
 
-Owns the limits and the daemon that is attacked. A wait that is not there again in another try was
-this machine's, not the daemon's.
+This module owns the limits and the daemon under attack. If a long wait does not occur again in
+another try, the machine caused it, not the daemon.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from tests.conftest import stub_command
 from tests.system.daemon import Process, started, write
 
 LONGEST_WAIT = 0.02  # seconds
-MOST_TIMES = 4  # the size of what was sent
+MOST_TIMES = 4  # times the size of what was sent: the most memory that an attack may cost
 MEASURING = 8 << 20  # bytes that the memory may seem to grow by, whatever is done
-LARGE = 1 << 20  # bytes; after one such, the heap has room that the next would not be seen in
+LARGE = 1 << 20  # bytes; a larger input leaves free heap, which would hide the next input's memory
 TRIES = 10
 HEADER = f"{'attack':52} {'sent':>10} {'answer':>7} {'wait':>8} {'memory':>9}"
 
 
 @attrs.frozen
 class Verdict:
-    """What one attack did, and what is wrong with that."""
+    """What one attack did, and what was wrong, if anything was."""
 
     name: str
     size: int
@@ -39,7 +39,7 @@ class Verdict:
 
 
 def row_of(verdict: Verdict) -> str:
-    """Return its line of the table."""
+    """Return the table's row for a verdict."""
     found = verdict.measured
     wait, memory = f"{found.wait * 1000:.1f} ms", f"{found.memory / (1 << 20):.1f} MiB"
     row = f"{verdict.name[:52]:52} {verdict.size:>10} {found.answer:>7} {wait:>8} {memory:>9}"
@@ -47,12 +47,12 @@ def row_of(verdict: Verdict) -> str:
 
 
 def attacked(folder: Path, size: int, clients: int) -> Iterator[Verdict]:
-    """Do everything to a daemon, and yield what it did.
+    """Attack a daemon with all inputs and behaviours, and yield a verdict for each.
 
     Args:
-        folder: for its configuration.
+        folder: where the daemon's configuration goes.
         size: bytes of a body.
-        clients: that misbehave at a time.
+        clients: how many clients misbehave at a time.
     """
     target = _Target(folder)
     with target:
@@ -80,7 +80,7 @@ class _Target:
         self._stack.close()
 
     def renew(self) -> None:
-        """Begin with a new process."""
+        """Replace the daemon by a new process."""
         self._stack.close()
         models = {name: _model() for name in (UNTOUCHED, FILTERED)}
         models[FILTERED]["filters"] = {
@@ -89,17 +89,17 @@ class _Target:
         }
         config = write(self.folder, models=models, maxWait=1)
         self._logs.append(self._stack.enter_context(started("--config", config)))
-        self._logs[-1].running()  # loads what all views need, which no attack is to be blamed for
+        self._logs[-1].running()  # loads what all views need, so that no attack is blamed for it
 
     def judge(self, one: Input, attack: Attack | None = None) -> Verdict:
-        """Attack until the wait is short, or has been long too often."""
+        """Attack until the wait is short, at most `TRIES` times."""
         daemon = self._logs[-1]
         act = attack or partial(answer_to, data=one.data)
         found = _best_of(act, daemon)
         return Verdict(one.name, len(one.data), found, _fault_of(one, found))
 
     def tracebacks(self) -> str:
-        """Return what is wrong with what the daemons have written."""
+        """Return the first line of a traceback in the daemons' logs, or nothing."""
         lines = [line for daemon in self._logs for line in daemon.lines if "Traceback" in line]
         return lines[0] if lines else ""
 

@@ -1,7 +1,7 @@
-"""What llamadoze costs, on this machine, now: ``make bench``, in less than eight minutes.
+"""Measures what llamadoze costs on this machine now: ``make bench``, in less than eight minutes.
 
-Prints tables and writes all that was measured to a file. It is no test: nothing fails when a goal
-is missed, since a noisy machine gives other numbers.
+Prints tables and writes all measurements to a file. This is no test: a missed goal does not fail,
+because a noisy machine gives other numbers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def peers(text: str) -> list[Peer]:
-    """Read the peers of an option.
+    """Read peers from the text of an option.
 
     Raises:
         argparse.ArgumentTypeError: they cannot be read.
@@ -50,7 +50,7 @@ def peers(text: str) -> list[Peer]:
 
 
 def measured(options: argparse.Namespace) -> Report:
-    """Measure what is asked for, one part after the other."""
+    """Measure the chosen parts, one after the other."""
     report = Report()
     print(report.where, flush=True)
     for part in options.only or [FORWARDING, *PARTS]:

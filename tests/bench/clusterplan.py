@@ -1,8 +1,8 @@
 """A plan for a cluster: ``python -m tests.bench.clusterplan FOLDER [ALLOCATIONS]``.
 
 Writes a configuration of 5,000 models in some allocations and a day of requests, for
-``llamadoze simulate``. Few models are asked for often, most seldom (Zipf's law). The popular ones
-are spread over the allocations.
+``llamadoze simulate``. A few models get most requests, and most models get few (Zipf's law). The
+popular models are spread over the allocations.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MODELS = 5000
 REQUESTS = 200_000  # in a day
 DAY = 86_400
 SKEW = 1.0  # of Zipf's law
-SERVE = 8.0  # seconds of a request, on average
+SERVE = 8.0  # seconds that a request takes, on average
 HEAD = """\
 clusters:
   hpc: {partition: gpu, queueTimeout: 3600}
@@ -31,7 +31,7 @@ MODEL = (
 
 
 def configuration(allocations: int) -> str:
-    """Return the file: models in turns, there and back, so that each has some of the popular."""
+    """Return the file; models go to allocations back and forth, to spread the popular ones."""
     parts = [HEAD, *(ALLOCATION.format(number) for number in range(allocations)), "models:\n"]
     for number in range(MODELS):
         lap, place = divmod(number, allocations)
@@ -41,7 +41,7 @@ def configuration(allocations: int) -> str:
 
 
 def trace(seed: int = 1) -> str:
-    """Return a day of requests, more of them by day than by night."""
+    """Return a day of requests, with more of them by day than by night."""
     chance = random.Random(seed)
     weights = [*accumulate(1 / (rank + 1) ** SKEW for rank in range(MODELS))]
     rows: list[tuple[float, int, float]] = []

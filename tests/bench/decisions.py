@@ -1,4 +1,4 @@
-"""What decisions cost by themselves: who must leave, and whose turn it is, without any process."""
+"""What scheduling decisions cost without any process: which model leaves, and whose turn it is."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMES = [f"m{number}" for number in range(12)]
 
 
 def matrix(counts: tuple[int, ...]) -> Iterator[Figure]:
-    """Tell how long it takes to find who must leave, as the sets grow; nothing is remembered."""
+    """Measure the time to find which models must leave, as the sets grow; nothing is cached."""
     models = {name: {"cmd": "x", "proxy": "http://h:9"} for name in NAMES}
     for count in counts:
         choose = random.Random(count)
@@ -43,7 +43,7 @@ def matrix(counts: tuple[int, ...]) -> Iterator[Figure]:
 
 
 def sets_of(count: int, choose: random.Random) -> dict[str, str]:
-    """Return sets of five: half of them one by one, the others as a product of alternatives."""
+    """Return sets of five: half of them written out, the others as a product of alternatives."""
     sets = {f"s{n}": " & ".join(choose.sample(NAMES, 5)) for n in range(count // 2)}
     factors = [choose.sample(NAMES, 6) for _ in range(4)]
     while len(sets) + prod(map(len, factors)) < count:
@@ -52,7 +52,7 @@ def sets_of(count: int, choose: random.Random) -> dict[str, str]:
 
 
 def solved(solve: Any, choose: random.Random) -> float:
-    """Return the seconds for one question: who must leave for the first model."""
+    """Return the seconds for one question: which models must leave for the first model."""
     running = frozenset(choose.sample(NAMES[1:], 4))
     began = time.perf_counter()
     solve.__wrapped__("m0", running)
@@ -60,7 +60,7 @@ def solved(solve: Any, choose: random.Random) -> float:
 
 
 def memory() -> Figure:
-    """Tell how long it takes to find who leaves where 64 models run on 8 GPUs, all of them full."""
+    """Measure the time to find which models leave when 64 of them fill 8 GPUs."""
     times = [_by_memory(random.Random(seed)) for seed in range(50)]
     what = "by memory, 64 models on 8 GPUs, one more wanted"
     return Figure(what, median(times) * MILLI, "ms", "< 2")
@@ -97,7 +97,7 @@ def _by_memory(choose: random.Random) -> float:
 
 
 def simulation(count: int) -> Iterator[Figure]:
-    """Play a trace of requests for 1,000 models, against the order of coming."""
+    """Play a trace of requests for 1,000 models, by llamadoze's order and by first come."""
     trace = zipf(count, 1000, 0.2)
     times = {arrival.model: Durations(start=10) for arrival in trace}
     for what, first_come in (("llamadoze", False), ("first come", True)):
@@ -133,7 +133,7 @@ def simulation_by_memory(trace: list[Arrival]) -> Iterator[Figure]:
 
 
 def measure(quick: bool = False) -> list[Figure]:
-    """Measure all of it; quick is a look whether it works."""
+    """Measure everything; quick only checks that the measurement works."""
     if quick:
         return [*matrix((100,)), memory(), *simulation(2000)]
     return [*matrix((100, 1000, 5000, 20_000, 100_000)), memory(), *simulation(100_000)]

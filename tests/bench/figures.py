@@ -1,6 +1,6 @@
-"""One figure of the benchmark: what it is, how much, what was wanted; and tables of text.
+"""One figure of the benchmark: its name, its value and its goal; and tables of text.
 
-It is written to the file as it stands here, and read back from there.
+The report writes the figures to its file in this form, and reads them back.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import attrs
 
 @attrs.frozen
 class Figure:
-    """What was measured.
+    """A measured figure.
 
     Attributes:
-        what: in words.
-        value: not a number where it could not be measured here.
+        what: its name, in words.
+        value: ``nan`` if it could not be measured here.
         unit: of the value and the goal.
-        goal: such as ``<= 5``, in this unit; empty where nothing is wanted.
-        each: what each round gave, where the value was made of that.
+        goal: such as ``<= 5``, in this unit; empty without a goal.
+        each: the values of the rounds that the value was made from.
     """
 
     what: str
@@ -32,14 +32,14 @@ class Figure:
 
     @property
     def reached(self) -> bool | None:
-        """Whether it is what was wanted; none where nothing was, or nothing is known."""
+        """Whether the goal is reached; none without a goal or without a known value."""
         if not self.goal or isnan(self.value):
             return None
         relation, limit = self.goal.split()
         return self.value < float(limit) or (relation == "<=" and self.value == float(limit))
 
     def written(self) -> dict[str, Any]:
-        """Return it for the file, which knows no `nan`."""
+        """Return the figure for the file; JSON has no `nan`."""
         value = None if isnan(self.value) else self.value
         each = list(self.each)
         return {**attrs.asdict(self), "value": value, "each": each, "reached": self.reached}
@@ -51,7 +51,7 @@ class Figure:
         return cls(**{**known, "value": float("nan") if known["value"] is None else known["value"]})
 
     def row(self) -> list[str]:
-        """Return it as the row of a table."""
+        """Return the figure as a row of a table."""
         said = {True: "reached", False: "missed", None: ""}[self.reached]
         wanted = f"{self.goal} {self.unit}".strip() if self.goal else ""
         return [self.what, f"{number(self.value)} {self.unit}".strip(), wanted, said]

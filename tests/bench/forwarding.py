@@ -1,7 +1,7 @@
 """What forwarding costs, beside haproxy and other proxies in front of the same model server.
 
-All figures are medians over rounds; in each round every load is played against all targets, one
-after the other, in turning order. Nothing here is a test: a noisy machine gives other numbers.
+All figures are medians over rounds. In each round every load is played against all targets, one
+after the other, in alternating order. This is no test: a noisy machine gives other numbers.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ ONCE = (
     ["requests", "--concurrency", "16", "--seconds", "0.3"],
     ["streams", "--count", "8", "--rate", "100", "--seconds", "0.3"],
 )
-"""Played beforehand, for what is only done once."""
+"""Played first, so that work that is done only once does not count."""
 
 
 @attrs.frozen
 class Forwarding:
-    """What was measured.
+    """The figures of forwarding.
 
     Attributes:
         results: by load and target.
-        stolen: the part of the time that the cores had work which the host took from them.
+        stolen: the share of the cores' busy time that the host took from them.
     """
 
     results: Results
@@ -50,10 +50,10 @@ def measure(peers: Sequence[Peer], rounds: int, seconds: float, quick: bool) -> 
     """Measure all targets in turns.
 
     Args:
-        peers: other proxies, started and ended here.
+        peers: other proxies, which this function starts and ends.
         rounds: of each load.
         seconds: of each load of requests.
-        quick: a look whether all of it works.
+        quick: only check that the measurement works.
     """
     pin(os.getpid(), BENCHMARK)
     before = worked_and_stolen()

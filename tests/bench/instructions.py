@@ -1,7 +1,7 @@
-"""How many instructions of its own a request and a token cost the daemon, counted by callgrind.
+"""How many of its own instructions the daemon needs for a request and a token, by callgrind.
 
-Unlike times they do not depend on what else the machine does: they repeat within about 1 %. What
-the kernel does is not in them. Without valgrind there are none.
+Unlike times, the counts do not depend on the machine's other work: they repeat within about 1 %.
+They leave out the kernel's instructions. Without valgrind there are no counts.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ CALLGRIND = ("valgrind", "--tool=callgrind", "--instr-atstart=no")
 
 @attrs.frozen
 class Counted:
-    """A daemon whose instructions are counted.
+    """A daemon whose instructions callgrind counts.
 
     Attributes:
-        pid: of its process.
-        port: where it listens.
+        pid: of the daemon's process.
+        port: on which the daemon listens.
         folder: where callgrind writes its counts.
     """
 
@@ -48,7 +48,7 @@ class Counted:
     folder: Path
 
     def during(self, load: Callable[[], int]) -> float:
-        """Return the instructions for each of what a load has done."""
+        """Return the instructions for each item that a load has done."""
         self._control("--zero")
         self._control("--instr=on")
         count = load()
@@ -77,7 +77,7 @@ def counted() -> Iterator[Counted]:
         options = ["--config", file, "--listen", f"127.0.0.1:{port}", "--state-dir", name]
         count = [*CALLGRIND, f"--callgrind-out-file={folder / 'counts'}"]
         command = [*count, sys.executable, "-m", "proxy", *options]
-        # One seed: or each start would lay out its dicts and sets in another way.
+        # One hash seed, or each start would lay out its dicts and sets in another way.
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
         log = folder / "log"
         with log.open("wb") as output:
@@ -98,7 +98,7 @@ def _listens(process: subprocess.Popen[bytes], log: Path) -> bool:
 
 
 def requests(port: int, count: int) -> int:
-    """Let clients ask until that many answers are there; return the count."""
+    """Send requests as several clients until there are that many answers; return the count."""
     left = count - CLIENTS
     with Loop(port) as loop:
         for one in [loop.open(post(SMALL)) for _ in range(CLIENTS)]:
@@ -114,19 +114,19 @@ def requests(port: int, count: int) -> int:
 
 
 def tokens(port: int, count: int) -> int:
-    """Read streams, each of that many tokens; return how many came."""
-    rate = 10  # so slow that a token is passed on before the next one comes
+    """Read streams, each of that many tokens; return how many tokens arrived."""
+    rate = 10  # slow enough for each token to be passed on before the next
     return int(streams(port, CLIENTS, rate, count / rate)["count"])
 
 
 def measure(quick: bool = False) -> list[Figure]:
-    """Count both; without valgrind nothing is known."""
+    """Count both; without valgrind the figure has no value."""
     goal = "<= 480"
     if not shutil.which("valgrind"):
         return [Figure("instructions of a small request, 16 clients", nan, "k", goal)]
-    rounds, count = (1, 160) if quick else (3, 1600)  # so many that connecting counts little
+    rounds, count = (1, 160) if quick else (3, 1600)  # enough for connecting to count little
     with counted() as daemon:
-        requests(daemon.port, count)  # what is only done once
+        requests(daemon.port, count)  # work that is done only once
         tokens(daemon.port, 10)
         asked = [daemon.during(lambda: requests(daemon.port, count)) / 1e3 for _ in range(rounds)]
         streamed = daemon.during(lambda: tokens(daemon.port, 40))

@@ -1,9 +1,9 @@
-"""A daemon that is killed three hundred times, and what became of its models' processes.
+"""Kills daemons three hundred times, and checks what becomes of their models' processes.
 
-``make kills`` runs it. The daemons have ten models each, and are killed while these load, fall
-asleep, wake, stop or are taken over; now and then a model's processes are killed as well. The next
-daemon must have each process or container that lives on, or end it. ``--seed`` chooses what is
-asked for and when it is cut, but not the pace of the machine.
+``make kills`` runs it. Each daemon has ten models, and is killed while these load, fall asleep,
+wake, stop or are adopted. Sometimes processes of models are killed as well. The next daemon must
+take over each process or container that survives, or end it. ``--seed`` determines the requests
+and the times of the kills, but not the speed of the machine.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tests.system.daemon import LLAMADOZE, Process, wait_for, write
 
 STUBBORN = Path(__file__).parents[1] / "peers/stubborn.py"
 MARK = "LLAMADOZE_KILLS"
-LONGEST = {  # seconds from the last wish to the kill
+LONGEST = {  # seconds from the last request to the kill
     "loading": 0.6,
     "falling asleep": 0.4,
     "waking": 0.4,
@@ -49,18 +49,18 @@ LONGEST = {  # seconds from the last wish to the kill
     "adopting": 1.5,
 }
 BESIDE = {"nothing": 8, "one process": 2, "all processes": 1}
-"""What is killed with a daemon, and how often: one by the OOM killer, all by a service manager. A
-container is of neither."""
-START = 30.0  # seconds for a daemon to listen, when it has settled what it found
-PATIENCE = 5.0  # seconds after that for all to be in its place
-WISH = 5.0  # seconds that a wish may take before the one that is cut
-TOLD = 15  # lines of a log that are shown of a daemon that has lost something
+"""What is killed with a daemon, and its weight. The OOM killer kills one process, and a service
+manager kills all of them. Neither kills a container."""
+START = 30.0  # seconds until a daemon listens, after it has settled what it found
+PATIENCE = 5.0  # seconds after that until everything is in its place
+WISH = 5.0  # seconds that a request may take before the one that is cut
+TOLD = 15  # lines of a log that are shown of a daemon that lost something
 SERVED = {"starting", "ready", "sleepPending", "asleep", "waking", "stopping"}
 
 
 @attrs.frozen
 class Found:
-    """Something that lives: a process, or a container."""
+    """A living process or container."""
 
     pid: int
     started: int
@@ -73,7 +73,7 @@ class Found:
 
 
 def living(mark: str) -> set[Found]:
-    """Return the processes whose mark begins so."""
+    """Return the living processes whose mark begins with this text."""
     begin, found = f"{MARK}={mark}".encode(), set()
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -92,7 +92,7 @@ def _found(pid: int) -> Found:
 
 @attrs.define(eq=False)
 class Tally:
-    """What all lanes have seen."""
+    """What all lanes have counted."""
 
     done: Counter[str] = attrs.field(factory=Counter)
     states: Counter[str] = attrs.field(factory=Counter)
@@ -139,16 +139,16 @@ class Lane:
 
     @property
     def mark(self) -> str:
-        """What the processes of all its daemons carry; a number follows."""
+        """The mark of the processes of all its daemons; the daemon's number follows."""
         return f"{RUN}.{self.number}."
 
     @property
     def adopts(self) -> bool:
-        """Half of the daemons take over, four of them in a row."""
+        """Half of the daemons adopt processes: four in a row do, and the next four do not."""
         return self.count // 4 % 2 == 0
 
     def play(self, rounds: Iterator[int]) -> None:
-        """Kill daemons while there are rounds left, and end the last one."""
+        """Kill daemons while rounds are left, and end the last one."""
         try:
             self.start()
             for number in rounds:
@@ -167,7 +167,7 @@ class Lane:
         return f"seed {self.seed}, lane {self.number}, {self.last}"
 
     def start(self) -> None:
-        """Start a daemon, and do not wait for it."""
+        """Start a daemon without waiting for it."""
         self.count += 1
         file = write(
             self.folder,
@@ -189,7 +189,7 @@ class Lane:
         self.daemon, self.began = Process(process, self.port, output), time.monotonic()
 
     def round(self, number: int) -> None:
-        """Let a daemon come to a point, and kill it there."""
+        """Bring a daemon to a random point, and kill it there."""
         chance = random.Random(f"{self.seed}.{number}")
         phase = chance.choice(list(LONGEST))
         if phase != "adopting":
@@ -203,7 +203,7 @@ class Lane:
         self.tally.killed(phase)
 
     def scene(self, chance: random.Random) -> None:
-        """Let clients ask for some models, whatever comes of it."""
+        """Let clients send requests to some models, whatever their outcome."""
         for model in chance.sample(list(models()), chance.randint(2, 5)):
             self.begin("load", model)
         for verb in ("sleep", "unload"):
@@ -212,7 +212,7 @@ class Lane:
         time.sleep(chance.random())
 
     def bring_to(self, phase: str, chance: random.Random) -> None:
-        """Begin what is to be cut."""
+        """Begin the step that the kill cuts."""
         among = SLEEPERS if phase in ("falling asleep", "waking") else list(models())
         before = {"loading": [], "waking": ["load", "sleep"]}.get(phase, ["load"])
         verb = {"loading": "load", "falling asleep": "sleep", "waking": "wake"}.get(phase, "unload")
@@ -225,7 +225,7 @@ class Lane:
         threading.Thread(target=self.ask, args=(verb, model), daemon=True).start()
 
     def ask(self, verb: str, model: str) -> None:
-        """Ask as a client, or as an operator; the daemon may be killed meanwhile."""
+        """Send a client's or an operator's request; the daemon may be killed meanwhile."""
         with contextlib.suppress(OSError, http.client.HTTPException):
             if verb == "load":
                 body = {"model": model}
@@ -234,7 +234,7 @@ class Lane:
                 self.daemon.ask("POST", f"/api/models/{verb}/{model}", limit=WISH)
 
     def kill(self, beside: str, chance: random.Random) -> None:
-        """Kill the daemon, and some of its processes with it; note what lives on."""
+        """Kill the daemon and some of its processes; note what survives."""
         self.daemon.process.kill()
         self.daemon.process.wait()
         if beside != "nothing":
@@ -251,7 +251,7 @@ class Lane:
         return {Found(pid, start_of(pid) or 0, name, "") for name, pid in pairs}
 
     def check(self) -> None:
-        """Wait until the daemon has, or has ended, all that earlier ones left; count it."""
+        """Wait until the daemon has adopted or ended what earlier ones left; count the fates."""
         wait_for(lambda: self.daemon.said("Listening on") or self.has_ended(), START)
         assert not self.has_ended(), "the daemon does not start"
         took = time.monotonic() - self.began
@@ -272,7 +272,7 @@ class Lane:
         return self.daemon.process.poll() is not None
 
     def unaccounted(self) -> set[Found]:
-        """Return what lives, and is neither the present daemon's own nor taken over by it."""
+        """Return what survives without belonging to the present daemon or being adopted by it."""
         earlier = {one for one in living(self.mark) if one.mark != f"{self.mark}{self.count}"}
         rows = self.daemon.running()
         served = {BOXES.get(name) for name, row in rows.items() if row["state"] in SERVED}
@@ -289,7 +289,7 @@ class Lane:
             fates["taken over"] += sum(one.lives for one in of - lost)
 
     def finish(self) -> None:
-        """End the last daemon as an operator does who wants all to end."""
+        """End the last daemon as an operator does who wants everything to end."""
         self.daemon.end(signal.SIGINT, START)
         with contextlib.suppress(AssertionError):
             wait_for(lambda: not living(self.mark) | self.containers(), PATIENCE)
@@ -297,7 +297,7 @@ class Lane:
             self.tally.wrong(f"{self.place()}: left at the end: {one.pid} {one.what}")
 
     def logs(self) -> str:
-        """Return the last words of this daemon and of the one before."""
+        """Return the last lines of this daemon and of the one before."""
         files = [self.folder / f"{count}.log" for count in (self.count - 1, self.count)]
         parts = [(file.name, file.read_text().splitlines()) for file in files if file.exists()]
         return "\n".join(f"  {name}: {line}" for name, text in parts for line in text[-TOLD:])
@@ -330,7 +330,7 @@ def models() -> dict[str, dict[str, Any]]:
     plain = stub_command("--port", "${PORT}")
     sleeper = stub_command("--port", "${PORT}", "--faults", slowly)
     slow = stub_command("--port", "${PORT}", "--ready-after", "0.6")
-    slowest = stub_command("--port", "${PORT}", "--ready-after", "3")  # than a look at it
+    slowest = stub_command("--port", "${PORT}", "--ready-after", "3")  # longer than an inspection
     late = shlex.quote(f"sleep 0.5; exec {plain}")
     stubborn = shlex.join([sys.executable, "-I", "-S", str(STUBBORN), "0.7", "--port"])
     commands = {
@@ -358,7 +358,7 @@ def models() -> dict[str, dict[str, Any]]:
 
 
 def told(tally: Tally, seconds: float) -> str:
-    """Return the table."""
+    """Return the summary table."""
     phases, states = (
         ", ".join(f"{name} {number}" for name, number in sorted(counts.items()))
         for counts in (tally.done, tally.states)

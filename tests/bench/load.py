@@ -1,6 +1,6 @@
-"""Clients in numbers against a daemon in this process: what a queue is for.
+"""Many clients against a daemon: loads that need a queue.
 
-Each pattern returns what it took; who calls it knows what that should be.
+Each function returns a measurement; its caller knows the expected value.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.peers.client import Client, chat
 
 
 async def alternating(port: int, clients: int, requests: int, delay: float) -> float:
-    """Let clients ask for `a` and `b` in turns, half of them beginning with each.
+    """Let clients send requests to `a` and `b` in turns; half of them begin with each.
 
     Returns the seconds until the last answer.
     """
@@ -31,13 +31,13 @@ async def alternating(port: int, clients: int, requests: int, delay: float) -> f
 
 
 async def one_beside_a_stream(port: int, delay: float) -> float:
-    """Keep `a` in use without a gap, then ask once for `b`; return the seconds until its answer."""
+    """Keep `a` busy without a gap, then ask once for `b`; return the seconds until its answer."""
 
     async def keep_busy() -> None:
         while True:
             assert (await chat(port, "a", delay=delay)).status == 200
 
-    await chat(port, "a")  # or all would wait for its start, and go on in step
+    await chat(port, "a")  # or all would wait for its start, and continue in step
     async with trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(keep_busy)
@@ -53,9 +53,9 @@ async def one_beside_a_stream(port: int, delay: float) -> float:
 async def until_swapped(
     port: int, clients: int, models: str, enough: Callable[[], bool]
 ) -> tuple[int, list[int]]:
-    """Let clients ask for one model after the other until that is enough.
+    """Let clients send requests to one model after the other until `enough` says so.
 
-    Returns how many answers there were, and the statuses of those that were none.
+    Returns the number of answers, and the statuses of wrong ones.
     """
     answers = 0
     wrong: list[int] = []

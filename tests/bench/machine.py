@@ -1,6 +1,6 @@
-"""Where a figure was measured: the machine, the interpreter, what is installed.
+"""Where a figure was measured: the machine, the interpreter, the installed packages.
 
-A figure means little without them.
+Without these facts a figure means little.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PACKAGES = ("llamadoze", "trio", "httptools", "attrs", "structlog", "quart", "hy
 
 
 def is_optimised() -> bool:
-    """Whether this interpreter is an optimised build, as the Makefile asks it."""
+    """Whether this interpreter is an optimised build, by the same rule as in the Makefile."""
     said = sysconfig.get_config_var("CONFIG_ARGS") or ""
     of_debian = sys.base_prefix == "/usr" and "/usr/share/python-wheels" in said
     return "--enable-optimizations" in said or of_debian
@@ -40,7 +40,7 @@ def interpreter() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that matter, and of the other programs."""
+    """Return the versions of the important packages and of the other programs."""
     programs = {
         "haproxy": [haproxy_program() or "haproxy", "-v"],
         "valgrind": ["valgrind", "--version"],
@@ -50,7 +50,7 @@ def versions() -> dict[str, str]:
 
 
 def _said(command: list[str]) -> str:
-    """Return the first line that a program prints; empty without the program."""
+    """Return the first line that a program prints, or nothing without the program."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -59,7 +59,7 @@ def _said(command: list[str]) -> str:
 
 
 def processor() -> str:
-    """Return the name of the CPU, as the kernel tells it."""
+    """Return the name of the CPU, as the kernel reports it."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -67,7 +67,7 @@ def processor() -> str:
 
 
 def told(where: dict[str, Any], by: dict[str, Any]) -> str:
-    """Say in a sentence where and with what a figure was measured."""
+    """Return a sentence that says where and with what a figure was measured."""
     cores = f"{where['cores']} core{'s' * (where['cores'] > 1)}"
     build = "an optimised build" if by["optimised"] else "not an optimised build"
     return (
@@ -77,5 +77,5 @@ def told(where: dict[str, Any], by: dict[str, Any]) -> str:
 
 
 def allow_compiled() -> None:
-    """Let the programs that are started keep compiled modules, as they do for an operator."""
+    """Let programs that are started cache compiled modules, as they do for an operator."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

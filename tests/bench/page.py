@@ -1,7 +1,7 @@
-"""The measured passages of the page on performance, made of the file that ``make bench`` writes.
+"""Fills the measured passages of the page on performance from the file of ``make bench``.
 
-``python -m tests.bench.page bench.json`` rewrites what stands between markers, which are comments
-in HTML, and leaves all else alone. A passage of what was not measured stays as it is.
+``python -m tests.bench.page bench.json`` rewrites the text between markers, which are HTML
+comments, and changes nothing else. A passage stays as it is if its part was not measured.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ PASSAGE = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL
 
 
 def filled(text: str, report: Report) -> str:
-    """Return a page with its measured passages made anew.
+    """Return a page with new measured passages.
 
     Raises:
-        ValueError: a marker asks for a passage that nobody makes, or none does.
+        ValueError: a marker names an unknown passage, or the page has no marker.
     """
     if strangers := {name for _, name, _ in PASSAGE.findall(text)} - PASSAGES.keys():
         raise ValueError(f"nothing is measured by the name of {', '.join(sorted(strangers))}")
@@ -44,7 +44,7 @@ def where(report: Report) -> str:
 
 
 def goals(report: Report) -> str:
-    """Return the table of all goals; that a part was left out must not shorten it."""
+    """Return the table of all goals, or nothing if a part is missing, so that no goal is lost."""
     if not report.forwarding or not report.parts.keys() >= {*WITH_GOALS}:
         return ""
     return markdown(report.goals())
@@ -58,7 +58,7 @@ def forwarding(report: Report) -> str:
 
 
 def part(name: str) -> Callable[[Report], str]:
-    """Return what makes the table of a part."""
+    """Return a function that makes the table of a part."""
     return lambda report: markdown(report.parts[name]) if name in report.parts else ""
 
 

@@ -1,7 +1,7 @@
 """Other proxies that are measured beside llamadoze: ``PEER='name=command {config} {listen}'``.
 
-Each is started with a configuration file that llama-swap and llamadoze read alike, and starts a
-model server of its own: the same mock, on a port that is known here. Owns both until the end.
+Each peer starts with a configuration file that llama-swap and llamadoze read alike. The peer
+starts its own mock model server on a known port. This module ends both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.conftest import stub_command
 from tests.ports import free_port
 from tests.system.daemon import wait_for
 
-PATIENCE = 60.0  # seconds until it has answered once
+PATIENCE = 60.0  # seconds until the peer has answered once
 HELP = "a peer is NAME=COMMAND, with {config} and {listen} in the command"
 
 
@@ -37,7 +37,7 @@ class Peer:
 
     Attributes:
         name: in the tables.
-        command: that starts it, and becomes it: its process is the one that is measured.
+        command: that starts the proxy and becomes it, because its process is measured.
             ``{config}`` stands for the file, ``{listen}`` for host and port.
     """
 
@@ -49,7 +49,7 @@ class Peer:
         """Read ``name=command``.
 
         Raises:
-            ValueError: something is missing, or the name is another target's.
+            ValueError: a part is missing, or another target has the name.
         """
         name, _, command = (part.strip() for part in text.partition("="))
         if not name or "{config}" not in command or "{listen}" not in command:
@@ -59,16 +59,16 @@ class Peer:
         return cls(name, command)
 
     def arguments(self, config: str, listen: str) -> list[str]:
-        """Return the command's words."""
+        """Return the words of the command."""
         words = shlex.split(self.command)
         return [word.replace("{config}", config).replace("{listen}", listen) for word in words]
 
 
 def peers_in(text: str) -> list[Peer]:
-    """Read all peers, with a semicolon between them.
+    """Read peers that are separated by semicolons.
 
     Raises:
-        ValueError: one of them cannot be read, or two have one name.
+        ValueError: a peer cannot be read, or two have the same name.
     """
     peers = [Peer.read(part) for part in text.split(";") if part.strip()]
     names = [peer.name for peer in peers]
@@ -78,7 +78,7 @@ def peers_in(text: str) -> list[Peer]:
 
 
 def configuration(server_port: int) -> str:
-    """Return a file for llama-swap, whose model `m` is the mock model server on that port."""
+    """Return a file for llama-swap whose model `m` is the mock model server on that port."""
     model = {
         "cmd": server_command(str(server_port)),
         "proxy": f"http://127.0.0.1:{server_port}",
@@ -109,7 +109,7 @@ def taking_turns(ready: float, ports: Sequence[int]) -> str:
 
 @contextmanager
 def swapping(peer: Peer, ready: float) -> Iterator[int]:
-    """Start a peer with two models that take turns; yield its port when it listens."""
+    """Start a peer with two models that take turns; yield its port as soon as it listens."""
     port, first = free_port(1), free_port(2)
     ports = (first, first + 1)
     with tempfile.TemporaryDirectory() as folder:
@@ -174,7 +174,7 @@ def _serves(port: int, server_port: int) -> bool:
 
 
 def answers(port: int) -> bool:
-    """Whether a small chat is answered by the model."""
+    """Whether the model answers a small chat."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     with closing(connection), suppress(OSError, http.client.HTTPException):
@@ -187,7 +187,7 @@ def listener(port: int) -> psutil.Process:
     """Return the process that listens on a port.
 
     Raises:
-        LookupError: nobody does.
+        LookupError: no process listens there.
     """
     for one in psutil.net_connections("tcp4"):
         if one.status == psutil.CONN_LISTEN and one.laddr[1:] == (port,) and one.pid:

@@ -1,6 +1,6 @@
 """All that a run of the benchmark has measured, as it is written to a file and printed.
 
-The file has what each round gave, too: who doubts a median can look.
+The file also has the figures of each round, so that anybody can check a median.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.bench.forwarding import Forwarding
 from tests.bench.traffic_results import Results
 
 WITH_GOALS = ("instructions", "starts")
-"""The parts whose goals stand in the table of goals; the others tell them in their own."""
+"""The parts whose goals are in the table of goals; the others have goals in their own tables."""
 TITLES = {
     "instructions": "Instructions of its own",
     "starts": "Start, check, memory, rest",
@@ -31,12 +31,12 @@ TITLES = {
 
 @attrs.define
 class Report:
-    """What was measured so far.
+    """All measurements so far.
 
     Attributes:
-        machine: where.
-        interpreter: that ran it.
-        versions: of what took part.
+        machine: on which the benchmark ran.
+        interpreter: that ran the benchmark.
+        versions: of packages and programs that took part.
         forwarding: none if it was not measured.
         parts: the figures of each other part.
         seconds: that each part took.
@@ -54,13 +54,13 @@ class Report:
         return here.told(self.machine, self.interpreter)
 
     def goals(self) -> list[Figure]:
-        """Return what is known of all that is wanted."""
+        """Return all figures that have a goal."""
         found = list(traffic_tables.goals(self.forwarding.results)) if self.forwarding else []
         others = (figure for part in WITH_GOALS for figure in self.parts.get(part, ()))
         return found + [figure for figure in others if figure.goal]
 
     def written(self) -> dict[str, Any]:
-        """Return all for the file."""
+        """Return everything for the file."""
         whole: dict[str, Any] = {
             "machine": self.machine,
             "interpreter": self.interpreter,
@@ -88,7 +88,7 @@ class Report:
         file.write_text(json.dumps(without_nan(self.written()), indent=1) + "\n")
 
     def tables(self) -> Iterator[str]:
-        """Yield all as text."""
+        """Yield everything as tables of text."""
         if self.forwarding:
             yield from traffic_tables.tables(self.forwarding.results)
             yield from remarks(self.forwarding)
@@ -99,7 +99,7 @@ class Report:
 
 
 def remarks(forwarding: Forwarding) -> Iterator[str]:
-    """Yield what one should know before one believes the tables."""
+    """Yield what a reader needs to know to trust the tables."""
     errors = forwarding.results.errors() or ["none"]
     yield "\n  ".join(["Not answered as a whole:", *errors])
     yield f"The host took {forwarding.stolen:.0%} of the time that the cores had work."
@@ -111,7 +111,7 @@ def durations(seconds: Iterable[tuple[str, float]]) -> list[str]:
 
 
 def without_nan(value: Any) -> Any:
-    """Return the same with none for what is not a number: JSON has no word for that."""
+    """Return the same value with None for `nan`, which JSON does not have."""
     if isinstance(value, dict):
         return {key: without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -1,8 +1,8 @@
-"""A thousand swaps among eight models, with clients that stream or leave, and faults.
+"""A thousand swaps among eight models, with clients that stream or disconnect, and faults.
 
-``make soak`` runs it. The daemon is a process of its own. Half of the models are behind a wrapper,
-or in a pretended container. At the end nothing may be left of a request, a process, a container
-or a descriptor, its memory must be flat, and a fault must explain each error.
+``make soak`` runs it. The daemon runs in its own process. Half of the models are behind a wrapper
+or in a container of the stand-in engine. At the end, no request, process, container or descriptor
+may be left, memory must be flat, and a fault must explain each error.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ FAULTS = {
 }
 FATAL = [{"exit": 3}, {"delay": 0.2}]
 FLAT = 4.0  # MB that memory may grow in a thousand swaps
-WARM = 300  # swaps after which caches and heap have their size
-ENOUGH = 20  # measurements
+WARM = 300  # swaps after which caches and heap have their full size
+ENOUGH = 20  # measurements for a slope
 PATIENCE = 60.0  # seconds for a client's answer
 Numbers = dict[str, float]
 
@@ -58,7 +58,7 @@ class Soak:
     over: trio.Event = attrs.field(factory=trio.Event)
 
     async def client(self, number: int) -> None:
-        """Ask again and again; one in ten leaves before its answer is there."""
+        """Send requests in a loop; one in ten disconnects before its answer."""
         chance = random.Random(number)
         while not self.over.is_set():
             body: dict[str, Any] = {"model": chance.choice(MODELS)}
@@ -83,7 +83,7 @@ class Soak:
             return await client.receive()
 
     def judge(self, body: dict[str, Any], reply: Reply) -> None:
-        """Count an answer; one that is wrong must be a fault's."""
+        """Count an answer; a fault must explain a wrong one."""
         text = reply.body.decode(errors="replace")
         if reply.status == 200 and "chunks" not in body:
             self.outcomes["answer"] += 1
@@ -95,7 +95,7 @@ class Soak:
             self.unexplained.append(f"{reply.status} {text[:200]}")
 
     def measure(self) -> Numbers:
-        """Note how the daemon stands."""
+        """Note the present state of the daemon."""
         process = psutil.Process(self.daemon.process.pid)
         metrics = self.metrics()
         sample = {
@@ -111,7 +111,7 @@ class Soak:
         return sample
 
     def metrics(self) -> Counter[str]:
-        """Return sums over all models, by metric or by step."""
+        """Return the sums over all models, by metric or by step."""
         found: Counter[str] = Counter()
         for line in self.daemon.ask("GET", "/metrics")[1].decode().splitlines():
             name, _, value = line.rpartition(" ")
@@ -123,13 +123,13 @@ class Soak:
 
 
 def _is_explained(text: str) -> bool:
-    """Whether an error names a fault: the stub's answer, its end, or the connection it closed."""
+    """Whether an error comes from a fault: the stub's answer, its exit, or a closed connection."""
     by_fault = ("a fault", "exited with status 3", "closed the connection", "reset")
     return any(words in text for words in by_fault)
 
 
 async def soak(daemon: Process, clients: int, swaps: int) -> Soak:
-    """Let clients ask until there were enough swaps, and then let everything end."""
+    """Let clients send requests until there are enough swaps; then let everything finish."""
     seen = Soak(daemon)
     began = time.monotonic()
     async with trio.open_nursery() as nursery:
@@ -143,7 +143,7 @@ async def soak(daemon: Process, clients: int, swaps: int) -> Soak:
             if sample["wakes"] >= swaps:
                 break
         seen.over.set()
-    with trio.move_on_after(20):  # a fault that hangs has its time
+    with trio.move_on_after(20):  # time for a fault that hangs
         while sum(seen.measure()[name] for name in ("leases", "waiting")):
             await trio.sleep(0.5)
     print(f"{time.monotonic() - began:5.0f} s ", _written(seen.measure()), "at rest")
@@ -158,9 +158,9 @@ def _written(sample: Numbers) -> str:
 
 
 def slope(samples: Sequence[Numbers]) -> float:
-    """Return the MB that memory grows in a thousand swaps, by least squares, once it is warm.
+    """Return the MB by which memory grows in a thousand swaps, by least squares after warming up.
 
-    A soak that is too short for that has none, which is `nan`.
+    The slope is `nan` if the soak is too short.
     """
     late = [one for one in samples if one["swaps"] >= WARM]
     if len(late) < ENOUGH:
@@ -170,13 +170,13 @@ def slope(samples: Sequence[Numbers]) -> float:
 
 
 def wrongs(seen: Soak, before: Numbers) -> list[str]:
-    """Return what a soak must not show."""
+    """Return what is wrong after a soak."""
     rest, found = seen.samples[-1], [*seen.unexplained[:20]]
     found += [f"{rest[name]:.0f} {name} left" for name in ("leases", "waiting") if rest[name]]
     found += [
         f"{name}: {rest[name]:.0f}, and {before[name]:.0f} before"
         for name in ("descriptors", "tasks")
-        if rest[name] > before[name] + 2  # connections of our own questions
+        if rest[name] > before[name] + 2  # connections of the measurement itself
     ]
     if slope(seen.samples) > FLAT:
         found.append(f"memory grows by {slope(seen.samples):.1f} MB in 1,000 swaps")
@@ -184,13 +184,13 @@ def wrongs(seen: Soak, before: Numbers) -> list[str]:
 
 
 def configuration(folder: Path, chance: float) -> str:
-    """Write the configuration of models that fail now and then."""
+    """Write the configuration of models that sometimes fail."""
     faults = {
         path: {"chance": chance, "any": found + (FATAL if chance else [])}
         for path, found in FAULTS.items()
     }
     weighed = {"hostMemory": True, "freed": 30, "timeout": 1, "canary": True}
-    asked = {"timeout": 1, "canary": True}  # of a container, whose memory nobody tells
+    asked = {"timeout": 1, "canary": True}  # for a container, whose memory llamadoze cannot measure
     limits = {"cmdSleepTimeout": 1, "cmdWakeTimeout": 1}
     sleeps: dict[str, Any] = {"sleep": "vllm", "verify": weighed, **limits}
     options = ("--hold", "16", "--faults", json.dumps(faults))
@@ -208,12 +208,12 @@ def configuration(folder: Path, chance: float) -> str:
 
 
 def contained(name: str, server: str) -> str:
-    """Return what runs a server in a container."""
+    """Return a command that runs a server in a container."""
     return f"docker run --rm --name {name} an/image {server}"
 
 
 def left_over(engine: Engine) -> list[str]:
-    """Return the processes and containers that live yet."""
+    """Return the processes and containers that still live."""
     return processes_with(str(STUB)) + [f"container {name}" for name in engine.containers()]
 
 

@@ -1,7 +1,7 @@
-"""What the daemon costs before and beside its requests: its start, a check of a file, its rest.
+"""What the daemon costs apart from requests: its start, a check of a file, its rest.
 
-Each start is a process of its own, as an operator starts it, with compiled modules. Medians over
-several; the least of them is told as well, since what is more than that is the machine's.
+Each start is its own process, as an operator starts it, with compiled modules. The figures are
+medians of several rounds, and the smallest value, because the rest is the machine's noise.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.ports import free_port
 from tests.system.daemon import LLAMADOZE, run, write
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
-SETTLED = 1.5  # seconds after which nothing of a start is still going on
+SETTLED = 1.5  # seconds after which every part of a start is over
 REST = 8.0  # seconds
 Question = Callable[[int], None]
 
@@ -36,9 +36,9 @@ class Started:
     """A daemon that has begun to listen.
 
     Attributes:
-        pid: of its process.
-        port: where it listens.
-        after: seconds from the command until then.
+        pid: of the daemon's process.
+        port: on which the daemon listens.
+        after: seconds from the command until it listens.
     """
 
     pid: int
@@ -66,7 +66,7 @@ def starting() -> Iterator[Started]:
 
 
 def _read_until(process: subprocess.Popen[bytes], words: bytes) -> bytes:
-    """Read the lines of a log until one has the words; nobody reads those after it."""
+    """Read the lines of a log until one has the words; later lines are not read."""
     assert process.stdout
     said = b""
     for line in process.stdout:
@@ -99,7 +99,7 @@ def _asked(port: int, path: str) -> int:
 
 
 def starts(rounds: int) -> list[Figure]:
-    """Start and ask one thing: the first answer is of a daemon that has answered nothing yet."""
+    """Start daemons and send each one request, which is its first."""
     listening: list[float] = []
     until: dict[Question, list[float]] = {healthy: [], chat: []}
     with starting():
@@ -123,7 +123,7 @@ def timed(question: Question, port: int) -> float:
 
 
 def spread(what: str, times: Sequence[float], goal: str = "") -> list[Figure]:
-    """Return the median, and the least, in milliseconds."""
+    """Return the median and the smallest value, in milliseconds."""
     return [
         Figure(what, median(times) * MILLI, "ms", goal, [one * MILLI for one in times]),
         Figure("... the least", min(times) * MILLI, "ms"),
@@ -152,7 +152,7 @@ def _check(file: str) -> float:
 
 
 def memory(rounds: int) -> list[Figure]:
-    """Return what it holds when nothing was asked but its health, after a chat, after a view."""
+    """Return the daemon's memory after GET /health only, after a chat, and after a view."""
     steps: dict[str, tuple[Question, str]] = {
         "memory, nothing asked but GET /health": (healthy, "<= 40"),
         "memory after one chat": (chat, ""),
@@ -172,7 +172,7 @@ def memory(rounds: int) -> list[Figure]:
 
 
 def at_rest() -> Figure:
-    """Return how much of a core it takes when nobody asks anything."""
+    """Return the share of a core that the daemon uses without requests."""
     with starting() as daemon:
         chat(daemon.port)
         time.sleep(SETTLED)
@@ -183,7 +183,7 @@ def at_rest() -> Figure:
 
 
 def measure(quick: bool = False) -> list[Figure]:
-    """Measure all of it; quick is a look whether it works."""
+    """Measure everything; quick only checks that the measurement works."""
     if quick:
         return [*starts(1), *checks(1), *memory(1)]
     return [*starts(8), *checks(9), *memory(3), at_rest()]

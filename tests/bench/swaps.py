@@ -1,7 +1,7 @@
 """What the daemon adds to the models' own starts, sleeps and wakes.
 
-Medians over several rounds against the stub model server, on this machine, now. Nothing here is a
-test: a noisy machine gives other numbers.
+The figures are medians over several rounds against the stub model server. This is no test: a noisy
+machine gives other numbers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.system.daemon import Process, started, write
 
 BODY = {"messages": [{"role": "user", "content": "hi"}]}
 IDEAL = 5 * 0.55  # seconds of 20 clients that ask for two models in turns, start 0.5 s
-PAUSE = 0.05  # seconds of a client that thinks before it asks for the other model
+PAUSE = 0.05  # seconds that a client waits before it asks for the other model
 
 
 def first_byte(port: int, model: str) -> float:
@@ -72,7 +72,7 @@ def _cold(daemon: Process) -> float:
 def swapped(port: int, rounds: int, pause: float = 0) -> float:
     """Let one client ask for `a` and `b` in turns; return the median of its waits.
 
-    Both have served and slept once before, since a swap whose cost is not known yet is another.
+    Both have served and slept once before, because swaps differ while their costs are unknown.
     """
     names = cycle("ab")
     for _ in range(4):
@@ -86,7 +86,7 @@ def _after(pause: float, measure: Callable[[], float]) -> float:
 
 
 def swaps(rounds: int) -> Iterator[Figure]:
-    """Measure swaps by one client that asks for the other model at once, or pauses first."""
+    """Measure swaps by one client that asks for the other model at once or after a pause."""
     for ready, count in ((0.3, rounds), (1.0, rounds), (3.0, 4)):
         with serving(a=_ready_after(ready), b=_ready_after(ready)) as daemon:
             beyond = (swapped(daemon.port, count) - ready) * MILLI
@@ -113,7 +113,7 @@ def swaps(rounds: int) -> Iterator[Figure]:
 
 
 def verification(rounds: int) -> Figure:
-    """Swap with and without all that proves a sleep, but for the token."""
+    """Measure swaps with and without the verification of sleep, except for its canary token."""
     steps: dict[str, Any] = {
         "sleepMode": "enable",
         "sleepEndpoints": [{"endpoint": "/sleep"}],
@@ -131,7 +131,7 @@ def verification(rounds: int) -> Figure:
 
 
 def queue() -> Iterator[Figure]:
-    """Tell the figures of a queue: shared swaps, a bounded wait."""
+    """Measure a queue: swaps that requests share, and a bounded wait."""
     quick: dict[str, Any] = {"cmdSleep": "sleep 0.2", "cmdWake": "sleep 0.2"}
     sleepers = {name: stub(**quick, concurrencyLimit=50) for name in "ab"}
     kinds: dict[str, tuple[dict[str, Any], float]] = {
@@ -176,7 +176,7 @@ def _activations(daemon: Process) -> int:
 
 
 def of_peer(peer: Peer, rounds: int) -> Iterator[Figure]:
-    """Measure what another proxy adds to a swap by stop and start, and to a crowd's work."""
+    """Measure what another proxy adds to a swap by stop and start, and to a crowd's requests."""
     for ready, count in ((0.3, rounds), (1.0, rounds), (3.0, 4)):
         with swapping(peer, ready) as port:
             beyond = (swapped(port, count) - ready) * MILLI
@@ -189,7 +189,7 @@ def of_peer(peer: Peer, rounds: int) -> Iterator[Figure]:
 
 
 def measure(quick: bool = False, peers: Sequence[Peer] = ()) -> list[Figure]:
-    """Measure all of it; quick is a look whether it works. Peers are other proxies."""
+    """Measure everything; quick only checks that the measurement works. Peers are other proxies."""
     rounds = 2 if quick else 7
     return [
         *cold_starts(rounds),

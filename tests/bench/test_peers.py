@@ -1,4 +1,4 @@
-"""What is given as a peer, and the file that it is started with."""
+"""How peers are read, and the configuration file with which they start."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ os.execv(command[0], [*command[:-1], port])
 
 
 def test_peers_are_read_with_a_semicolon_between() -> None:
-    """Each name is what stands before the first equals sign."""
+    """The name of a peer is the text before the first equals sign."""
     found = peers_in(f"one={COMMAND}; two = {COMMAND} --more=x ;")
     assert found == [Peer("one", COMMAND), Peer("two", f"{COMMAND} --more=x")]
     assert peers_in(" ") == []
 
 
 def test_a_command_has_its_file_and_its_address() -> None:
-    """Wherever they stand in a word; what is quoted stays one word."""
+    """The placeholders may stand anywhere in a word, and a quoted text stays one word."""
     peer = Peer("p", "a/proxy --config={config} 'two words' {listen}")
     words = peer.arguments("f.yaml", "127.0.0.1:9")
     assert words == ["a/proxy", "--config=f.yaml", "two words", "127.0.0.1:9"]
@@ -53,7 +53,7 @@ def test_a_peer_that_cannot_be_measured_is_refused(text: str, said: str) -> None
 
 
 def test_the_file_of_a_peer_is_one_that_we_read() -> None:
-    """Without a warning: nothing in it is ours alone, or without effect."""
+    """The file causes no warning: every key has an effect, and none is llamadoze's alone."""
     loaded = parse(configuration(8123))
     assert list(loaded.warnings) == []
     assert loaded.config.models["m"].proxy == "http://127.0.0.1:8123"
@@ -64,7 +64,7 @@ def test_the_file_of_a_peer_is_one_that_we_read() -> None:
 
 
 def test_a_peer_is_ended_with_its_model_server() -> None:
-    """Also one that does not end what it has started."""
+    """A peer may fail to end what it has started."""
     script = Peer("p", f"{sys.executable} -I -S -c '{PEER}' {{config}} {{listen}}")
     with running(script) as target:
         assert target.port != target.server_port

@@ -1,4 +1,4 @@
-"""Medians, ratios, goals, and the page that is made of them."""
+"""Medians, ratios, goals, and the page with the measurements."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAKEFILE = (Path(__file__).parents[2] / "Makefile").read_text()
 
 
 def results(*targets: str) -> Results:
-    """Return three rounds: each target's figures are its place times those of the round."""
+    """Return three rounds; a target's figures are its place times the round's noise."""
     found = Results(list(targets))
     for load in loads(1, quick=True):
         for place, target in enumerate(targets, 1):
@@ -51,7 +51,7 @@ def report() -> Report:
 
 
 def test_a_ratio_is_taken_within_a_round() -> None:
-    """So a round in which all were slow does not count for more."""
+    """Because of that, a round in which all targets were slow does not count for more."""
     found = Results(["haproxy", "llamadoze"])
     for own, other in ((6.0, 1.0), (50.0, 10.0), (4.0, 1.0)):
         found.add(MANY, "llamadoze", {"cpu": own})
@@ -62,7 +62,7 @@ def test_a_ratio_is_taken_within_a_round() -> None:
 
 
 def test_without_haproxy_nothing_is_compared_with_it() -> None:
-    """Its goals are neither reached nor missed."""
+    """Without haproxy, its goals are neither reached nor missed."""
     found = list(goals(results("direct", "llamadoze")))
     assert [figure.reached for figure in found[:3]] == [None] * 3
     assert found[3].reached is False  # 1 ms is more than 0.25
@@ -74,19 +74,19 @@ def test_without_haproxy_nothing_is_compared_with_it() -> None:
     [(5, "<= 5", True), (5, "< 5", False), (5.1, "<= 5", False), (1, "", None), (nan, "< 1", None)],
 )
 def test_a_goal_is_reached_or_missed(value: float, goal: str, reached: bool | None) -> None:
-    """Or nothing is said."""
+    """Without a goal or a value, the answer is neither."""
     assert Figure("", value, "ms", goal).reached is reached
 
 
 def test_numbers_have_about_three_digits() -> None:
-    """Whatever their size."""
+    """The precision depends on the size of the number."""
     assert [*map(number, (12345.6, 123.4, 12.34, 1.234, 0.1234, 0, nan))] == [
         *("12,346", "123", "12.3", "1.23", "0.123", "0.00", "-")
     ]
 
 
 def test_other_proxies_have_a_table_of_their_own() -> None:
-    """It says how llamadoze's CPU compares with theirs."""
+    """The table compares llamadoze's CPU with that of each other proxy."""
     beside = [*tables(results("direct", "haproxy", "llamadoze", "other"))][-1]
     assert beside.splitlines()[0] == "CPU of llamadoze"
     assert beside.splitlines()[2].split() == ["over", "other", "0.750", "0.750", "0.750"]
@@ -94,7 +94,7 @@ def test_other_proxies_have_a_table_of_their_own() -> None:
 
 
 def test_a_report_is_read_back_as_it_was_written() -> None:
-    """What is not known is null there."""
+    """Unknown values are null in the file."""
     written = json.loads(json.dumps(without_nan(report().written()), allow_nan=False))
     again = Report.read(written)
     assert without_nan(again.written()) == written
@@ -106,7 +106,7 @@ def test_a_report_is_read_back_as_it_was_written() -> None:
 
 
 def test_the_page_is_filled_and_its_prose_stays() -> None:
-    """As often as one likes."""
+    """Filling the page again changes nothing."""
     text = "# A\n\n<!-- measured: swaps -->\nold\n<!-- end -->\n\nProse.\n"
     made = page.filled(text, report())
     assert made == page.filled(made, report())
@@ -115,7 +115,7 @@ def test_the_page_is_filled_and_its_prose_stays() -> None:
 
 
 def test_what_was_not_measured_stays_on_the_page() -> None:
-    """A run of one part does not empty the others."""
+    """A run of one part does not empty the other passages."""
     text = "".join(f"<!-- measured: {name} -->\nold\n<!-- end -->\n" for name in page.PASSAGES)
     one = Report({}, {"optimised": True}, {}, None, {"swaps": []}, {})
     left = page.filled(text.replace("measured: where", "measured: goals"), one)
@@ -123,7 +123,7 @@ def test_what_was_not_measured_stays_on_the_page() -> None:
 
 
 def test_a_marker_without_a_passage_is_refused() -> None:
-    """A page that would silently stay old is worse than none."""
+    """Without the error, a page would silently keep old figures."""
     with pytest.raises(ValueError, match="by the name of nonsense"):
         page.filled("<!-- measured: nonsense -->\n<!-- end -->\n", report())
     with pytest.raises(ValueError, match="no marker"):
@@ -131,7 +131,7 @@ def test_a_marker_without_a_passage_is_refused() -> None:
 
 
 def test_the_page_of_the_documentation_has_all_passages() -> None:
-    """Each once, and says where it was measured."""
+    """Each passage appears once, and the page says where it was measured."""
     found = [name for _, name, _ in page.PASSAGE.findall(page.PAGE.read_text())]
     assert sorted(found) == sorted(page.PASSAGES)
     assert "2 cores of a CPU, Linux 6.1, CPython 3.11.2 (an optimised build)" in page.where(
@@ -140,7 +140,7 @@ def test_the_page_of_the_documentation_has_all_passages() -> None:
 
 
 def test_make_asks_an_interpreter_what_the_benchmark_tells() -> None:
-    """The rule stands twice, as the Makefile cannot import ours before there is a `.venv`."""
+    """The Makefile repeats the rule, because it cannot import ours before there is a `.venv`."""
     asked = re.search(r"^define OPTIMISED\n(.*?)^endef", MAKEFILE, re.MULTILINE | re.DOTALL)
     assert asked
     pytest.importorskip("ensurepip")  # without it, make does not take the interpreter at all

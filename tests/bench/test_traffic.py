@@ -1,4 +1,4 @@
-"""The load benchmark's model server and generator against each other, without a proxy."""
+"""The benchmark's model server and load generator against each other, without a proxy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.system.daemon import wait_for
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """A model server of its own process."""
+    """A model server in its own process."""
     port = free_port(1)
     command = [sys.executable, "-I", "-S", str(SERVER), "--port", str(port)]
     with subprocess.Popen(command) as process:
@@ -35,7 +35,7 @@ def test_requests_are_answered_and_counted(port: int) -> None:
 
 
 def test_streams_keep_their_rate_and_arrive_whole(port: int) -> None:
-    """What arrives was sent just before."""
+    """Each token arrives just after it was sent."""
     figures = traffic_client.streams(port, 8, 100, 0.3)
     assert figures["errors"] == 0
     assert figures["count"] == 8 * 30

@@ -1,8 +1,8 @@
 """A load generator against one port of this machine: one thread, plain sockets and epoll.
 
 ``python -m tests.bench.traffic_client requests --port P`` prints its figures as JSON; ``streams``,
-``first-bytes`` and ``disconnects`` are the other loads. Times are in seconds, and connections are
-open before what is timed begins. Streams need `traffic_server`: its tokens say when they were sent.
+``first-bytes`` and ``disconnects`` are the other loads. Times are in seconds. Connections are open
+before the timing begins. Streams need `traffic_server`, whose tokens say when they were sent.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 
 from tests.bench.traffic_exchange import Exchange, Loop, post
 
-PATIENCE = 20.0  # seconds beyond a load's own time until what is not answered is an error
+PATIENCE = 20.0  # seconds after a load's end until a missing answer is an error
 STAGGER = 0.5  # seconds over which the streams begin
-NOTICED = 2.0  # seconds that a server has to notice a client's leaving
-SILENCE = 0.1  # seconds that the client of a silent stream stays
+NOTICED = 2.0  # seconds that a server has to notice that a client disconnected
+SILENCE = 0.1  # seconds until the client of a silent stream disconnects
 TEXT = "Tell me a short story about a lighthouse. " * 21
 Figures = dict[str, float]
 
@@ -38,7 +38,7 @@ SMALL = body_of()
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """Return the least of the values that this share of them does not exceed."""
+    """Return the smallest value that this share of the values does not exceed."""
     ordered = sorted(values)
     return ordered[max(ceil(share * len(ordered)) - 1, 0)] if ordered else nan
 
@@ -48,7 +48,7 @@ def middle_and_tail(name: str, values: Sequence[float]) -> Figures:
 
 
 def requests(port: int, concurrency: int, seconds: float, body: bytes = SMALL) -> Figures:
-    """Let clients ask, each again as soon as it has its answer; who gets none connects anew."""
+    """Let clients repeat requests; a client without an answer reconnects."""
     latencies: list[float] = []
     errors = 0
     with Loop(port) as loop:
@@ -76,7 +76,7 @@ def requests(port: int, concurrency: int, seconds: float, body: bytes = SMALL) -
 
 
 def go_on(loop: Loop, one: Exchange, until: float) -> None:
-    """Ask again, until it is late."""
+    """Send the request again, unless the time is over."""
     if time.monotonic() >= until:
         loop.close(one)
         return
@@ -107,7 +107,7 @@ def streams(port: int, count: int, rate: float, seconds: float) -> Figures:
 
 
 def told(everybody: Sequence[Exchange], full: tuple[float, float]) -> Figures:
-    """Return the delays, the times to the first byte and the first token, and how many came."""
+    """Return the delays, the times to first byte and first token, and the number of tokens."""
     delays = [[b - a for a, b in zip(one.sent, one.arrived, strict=True)] for one in everybody]
     arrived = [moment for one in everybody for moment in one.arrived]
     late = [delay for some in delays for delay in some[len(some) * 4 // 5 :]]
@@ -153,7 +153,7 @@ def read_to_end(loop: Loop, one: Exchange) -> None:
 
 
 def disconnects(port: int, server_port: int, count: int, silent: bool = False) -> Figures:
-    """Leave streams, and ask the model server when it noticed."""
+    """Disconnect from streams, and ask the model server when it noticed."""
     times = [leave(port, server_port, f"{os.getpid()}-{number}", silent) for number in range(count)]
     seen = [moment for moment in times if moment is not None]
     return {
@@ -165,7 +165,7 @@ def disconnects(port: int, server_port: int, count: int, silent: bool = False) -
 
 
 def leave(port: int, server_port: int, name: str, silent: bool) -> float | None:
-    """Leave a stream; return the seconds until its server noticed."""
+    """Disconnect from a stream; return the seconds until its server noticed."""
     asked = body_of(stream=True, chunks=1000, rate=100, silent=silent, name=name)
     with Loop(port) as loop:
         one = loop.open(post(asked))
@@ -212,7 +212,7 @@ def options_of(arguments: Sequence[str] | None) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    gc.disable()  # a pause of ours would count as the target's
+    gc.disable()  # a pause of the generator's own would count as the target's
     options = options_of(arguments)
     load = options.pop("load")
     print(json.dumps(load(**options)))

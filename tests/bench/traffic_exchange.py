@@ -1,6 +1,6 @@
-"""One HTTP exchange of a load: a request out, its answer as it comes, and the loop that reads many.
+"""One HTTP exchange of a load: the request, its answer as it arrives, and the loop for many.
 
-Nothing is parsed that a load does not need, so that the generator is quicker than what it measures.
+Only what a load needs is parsed, so that the generator is faster than what it measures.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ READ_SIZE = 65536
 TOKEN = b'data: {"sent":'
 LAST = b"data: [DONE]"
 
-KEY = "sk-traffic"  # that llamadoze asks for; to the others it means nothing
+KEY = "sk-traffic"  # llamadoze checks this key; other targets ignore it
 
 
 def post(body: bytes) -> bytes:
@@ -41,9 +41,9 @@ class Answer:
     """One HTTP answer, read as it comes.
 
     Attributes:
-        status: 0 until its head has arrived.
-        done: whether it has arrived as a whole.
-        closes: whether its connection takes no other request.
+        status: 0 until the head has arrived.
+        done: whether the whole answer has arrived.
+        closes: whether the connection takes no further request.
     """
 
     status: int = 0
@@ -54,10 +54,10 @@ class Answer:
     _left: int = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Take what has arrived and return what it has of the body.
+        """Take bytes that have arrived; return the part of the body in them.
 
         Raises:
-            ValueError: it is not HTTP, or more than one answer.
+            ValueError: the bytes are not HTTP, or more than one answer.
         """
         self._unread += data
         if not self.status:
@@ -103,14 +103,14 @@ class Exchange:
     """A request, and the answer to it so far.
 
     Attributes:
-        request: sent by `begin`, as often as that is called.
-        began: when it was sent.
+        request: which `begin` sends each time.
+        began: when the request was sent.
         head_at: when the first byte of the answer arrived; 0 before.
-        body: what has arrived of it, without the events that were read.
-        sent: when each token was sent, as it says.
+        body: the part of the answer's body that has arrived, without the events that were read.
+        sent: when each token was sent, by its own text.
         arrived: when each token arrived.
-        ended: whether the end of the stream was told.
-        failed: whether no whole answer can come any more.
+        ended: whether the stream's last event has arrived.
+        failed: whether a complete answer can no longer arrive.
     """
 
     request: bytes
@@ -141,7 +141,7 @@ class Exchange:
             self.failed = True
 
     def read(self) -> float:
-        """Read what has arrived; return when that was."""
+        """Read what has arrived; return the time of the reading."""
         try:
             data = self.connection.recv(READ_SIZE)
             now = time.monotonic()
@@ -153,7 +153,7 @@ class Exchange:
         return now
 
     def read_events(self) -> None:
-        """Read what has arrived of a stream."""
+        """Read the events of a stream that have arrived."""
         now = self.read()
         *events, self.body = self.body.split(b"\n\n")
         for event in events:
@@ -168,7 +168,7 @@ class Loop:
     """Exchanges, each on a connection of its own to one port.
 
     Attributes:
-        exchanges: those that are open, by the numbers of their connections.
+        exchanges: the open ones, by the file descriptors of their connections.
     """
 
     port: int
@@ -184,24 +184,24 @@ class Loop:
         self._poller.close()
 
     def open(self, request: bytes) -> Exchange:
-        """Return an exchange on a new connection; it is to be begun."""
+        """Return an exchange on a new connection; the caller begins it."""
         exchange = Exchange(request, connect(self.port))
         self._add(exchange)
         return exchange
 
     def reopen(self, exchange: Exchange) -> None:
-        """Give it another connection."""
+        """Give the exchange a new connection."""
         self.close(exchange)
         exchange.connection = connect(self.port)
         self._add(exchange)
 
     def close(self, exchange: Exchange) -> None:
-        """Close its connection, which ends what was begun."""
+        """Close the exchange's connection, which ends the request."""
         del self.exchanges[exchange.connection.fileno()]
         exchange.connection.close()
 
     def ready(self, seconds: float) -> list[Exchange]:
-        """Wait for something to read, and return who has it."""
+        """Wait until there is something to read; return the exchanges that have it."""
         found = self._poller.poll(max(seconds, 0))
         return [self.exchanges[number] for number, _ in found]
 

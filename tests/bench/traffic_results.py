@@ -1,6 +1,6 @@
 """The figures of the load benchmark, round by round, and their medians.
 
-Differences and ratios are taken within a round, since a noisy machine changes from round to round.
+Differences and ratios are taken within a round, because a noisy machine changes between rounds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Figures = dict[str, float]
 
 
 def middle(values: Sequence[float]) -> float:
-    """Return the median of those that are known."""
+    """Return the median of the known values."""
     return statistics.median([value for value in values if not isnan(value)] or [nan])
 
 
@@ -45,11 +45,11 @@ class Results:
         return middle(self._values(load, target, key))
 
     def added(self, load: str, target: str, key: str) -> float:
-        """Return how much more it is than without a proxy, in the same round."""
+        """Return how much a target adds to the figure without a proxy in the same round."""
         return middle(self._pairs(load, target, DIRECT, key, lambda own, other: own - other))
 
     def ratio(self, load: str, key: str, target: str = OURS, other: str = HAPROXY) -> float:
-        """Return how many times the other's it is, in the same round."""
+        """Return the target's figure divided by the other's in the same round."""
         return middle(self._pairs(load, target, other, key, lambda own, other: own / other))
 
     def _pairs(
@@ -72,7 +72,7 @@ class Results:
         ]
 
     def written(self) -> dict[str, Any]:
-        """Return all for the file: what each round gave, the medians, the ratios of CPU."""
+        """Return everything for the file: the rounds, the medians, the ratios of CPU."""
         return {
             "targets": self.targets,
             "rounds": self._by_load(lambda load, name: self._rounds[load, name]),
@@ -107,12 +107,12 @@ class Column:
     """A column of a table.
 
     Attributes:
-        heading: above it, with the unit.
-        load: whose figures they are.
+        heading: of the column, with the unit.
+        load: that the figures are of.
         key: of the figure.
         scale: from seconds or bytes to the unit.
-        of: the whole figure, what is ``added`` to that without a proxy, or how many ``times``
-            haproxy's it is.
+        of: the ``whole`` figure, what is ``added`` to the figure without a proxy, or how many
+            ``times`` haproxy's figure it is.
     """
 
     heading: str

@@ -1,9 +1,9 @@
 """A mock model server for load: one thread, plain sockets and epoll, a heap of times to send.
 
 ``python -I -S tests/bench/traffic_server.py --port P`` answers GET /health and every POST. A JSON
-body with ``"stream": true`` asks for ``chunks`` tokens at ``rate`` per second, or with ``"silent"``
-for a head and no more. Each token says when it was sent. GET /disconnects tells which streams were
-left, by the ``name`` in their body.
+body with ``"stream": true`` requests ``chunks`` tokens at ``rate`` per second, or with
+``"silent"`` only a head. Each token says when it was sent. GET /disconnects lists the streams that
+clients left, by the ``name`` in their body.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ COMPLETION = {
 
 
 def whole(body: bytes) -> bytes:
-    """Return an answer of JSON."""
+    """Return a complete JSON answer."""
     return HEAD % (b"application/json", b"content-length: %d" % len(body)) + body
 
 
@@ -58,7 +58,7 @@ class Connection:
         self.socket = accepted
         self.received = b""
         self.unsent = b""
-        self.ends = False  # whether it is closed after the answer
+        self.ends = False  # whether the server closes it after the answer
         self.stream_none()
 
     def stream_none(self) -> None:
@@ -98,7 +98,7 @@ class Server:
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.connections[accepted.fileno()] = Connection(accepted)
                 self.poller.register(accepted, EPOLLIN)
-        except OSError:  # nobody else waits
+        except OSError:  # no other client waits
             return
 
     def serve(self, connection: Connection, happened: int) -> None:
@@ -119,7 +119,7 @@ class Server:
             self.close(connection)
 
     def answer_all(self, connection: Connection) -> None:
-        """Answer each request that has arrived as a whole, until one is a stream."""
+        """Answer each request that has arrived completely, until one is a stream."""
         while connection.received and not connection.name:
             head, found, rest = connection.received.partition(b"\r\n\r\n")
             lowered = head.lower()
@@ -156,7 +156,7 @@ class Server:
             heapq.heappush(self.times, (connection.begin, id(connection), connection))
 
     def send_chunks(self) -> None:
-        """Send every chunk whose time has come; a stream that is late catches up."""
+        """Send every chunk that is due; a stream that is late catches up."""
         now = time.monotonic()
         while self.times and self.times[0][0] <= now:
             connection = self.times[0][2]
@@ -171,14 +171,14 @@ class Server:
                 self.finish(connection)
 
     def finish(self, connection: Connection) -> None:
-        """End a stream, unless its client has."""
+        """End a stream, unless its client has disconnected."""
         if connection.name:
             connection.stream_none()
             self.send(connection, DONE)
             self.answer_all(connection)
 
     def send(self, connection: Connection, data: bytes) -> None:
-        """Send, and keep for later what the connection does not take."""
+        """Send what the connection takes, and keep the rest for later."""
         if connection.unsent:
             connection.unsent += data
             return

@@ -1,4 +1,4 @@
-"""Which loads there are, the tables that are made of their figures, and what is wanted of them."""
+"""The loads of the benchmark, the tables of their figures, and their goals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEFT, LEFT_SILENT = "left in mid-stream", "left before the first token"
 
 
 def loads(seconds: float, quick: bool) -> dict[str, list[str]]:
-    """Return what is played, as arguments of `tests.bench.traffic_client`."""
+    """Return the loads that are played, as arguments of `tests.bench.traffic_client`."""
 
     def requests(clients: int) -> list[str]:
         return ["requests", "--concurrency", str(clients), "--seconds", str(seconds)]
@@ -109,7 +109,7 @@ def tables(results: Results) -> Iterator[str]:
 
 
 def beside_others(results: Results) -> str:
-    """Return how llamadoze's CPU compares with that of each other proxy."""
+    """Return a table of llamadoze's CPU against that of each other proxy."""
     headings = {"a request": MANY, f"a token, {STREAMS}": STREAMS, f"a token, {CROWD}": CROWD}
     rows = [
         [
@@ -122,7 +122,7 @@ def beside_others(results: Results) -> str:
 
 
 def goals(results: Results) -> Iterator[Figure]:
-    """Yield what is measured, and what that should be."""
+    """Yield each measured figure with its goal."""
 
     def own(load: str, key: str) -> float:
         return results.median(load, OURS, key) * MILLI

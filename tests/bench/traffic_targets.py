@@ -1,7 +1,7 @@
-"""What the load benchmark measures: llamadoze, its model server, and haproxy.
+"""The targets of the load benchmark: llamadoze, its model server, and haproxy.
 
-Owns their processes, the cores they run on, and what they use. With fewer than four cores
-nothing is pinned.
+Owns their processes, their CPU cores, and the measurement of what they use. Nothing is pinned with
+fewer than four cores.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ backend servers
 
 @attrs.frozen
 class Target:
-    """Where a load is sent to.
+    """A program that a load is sent to.
 
     Attributes:
         name: in the tables.
         port: on this machine.
-        pid: of the process that listens there.
+        pid: of the process that listens on the port.
         server_port: of the model server behind it.
     """
 
@@ -71,7 +71,7 @@ class Target:
     server_port: int
 
     def cpu_seconds(self) -> float:
-        """Return what all threads of the process have used."""
+        """Return the CPU seconds that all threads of the process have used."""
         return cpu_seconds_of(self.pid)
 
     def memory(self) -> float:
@@ -80,10 +80,10 @@ class Target:
 
 
 def cpu_seconds_of(pid: int) -> float:
-    """Return what all threads of a process have used.
+    """Return the CPU seconds that all threads of a process have used.
 
-    From its CPU clock, see clock_getcpuclockid(3): what ``/proc/PID/stat`` tells, but that is
-    in ticks of 10 ms, too coarse for what haproxy uses in a short load.
+    They come from the process's CPU clock, see clock_getcpuclockid(3). ``/proc/PID/stat`` has the
+    same value, but in ticks of 10 ms. Those are too coarse for haproxy in a short load.
     """
     return time.clock_gettime(~pid << 3 | 2)
 
@@ -96,7 +96,7 @@ def memory_of(pid: int) -> float:
 
 
 def server_command(port: str) -> str:
-    """Return what starts the mock model server."""
+    """Return the command that starts the mock model server."""
     return f"{sys.executable} -I -S {SERVER} --port {port}"
 
 
@@ -117,7 +117,7 @@ def worked_and_stolen() -> tuple[int, int]:
 
 @contextmanager
 def llamadoze() -> Iterator[tuple[Target, Target]]:
-    """Start the daemon with one model; yield it and the model's server."""
+    """Start the daemon with one model; yield the daemon and the model's server."""
     with tempfile.TemporaryDirectory() as folder:
         file = write(Path(folder), **configuration(free_port(1)))
         with _logging_to_file(file, Path(folder) / "log") as daemon:
@@ -143,7 +143,7 @@ def configuration(start_port: int) -> dict[str, Any]:
 
 @contextmanager
 def _logging_to_file(config: str, log: Path) -> Iterator[Process]:
-    """Start the daemon; nobody else must wake up for each line of its log."""
+    """Start the daemon with its log in a file, so that no reader wakes up for each line."""
     port = free_port(1)
     options = ["--config", config, "--listen", f"127.0.0.1:{port}", "--state-dir", str(log.parent)]
     with log.open("wb") as file:
@@ -157,13 +157,13 @@ def _logging_to_file(config: str, log: Path) -> Iterator[Process]:
 
 
 def haproxy_program() -> str | None:
-    """Return where haproxy is installed: also where only root's PATH leads."""
+    """Return where haproxy is installed, even if only root's PATH leads there."""
     return shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 @contextmanager
 def haproxy(server_port: int, threads: int) -> Iterator[Target | None]:
-    """Start haproxy in front of the same model server; yield none where it is not installed."""
+    """Start haproxy in front of the same model server; yield none if it is not installed."""
     program = haproxy_program()
     if not program:
         yield None
@@ -190,7 +190,7 @@ def listens(port: int) -> bool:
 
 
 def play(load: Sequence[str], target: Target) -> dict[str, float]:
-    """Let the load generator's process play a load; add what the target used for it."""
+    """Run the load generator with a load; add what the target used meanwhile."""
     program = [sys.executable, "-m", "tests.bench.traffic_client"]
     command = [*program, *load, "--port", str(target.port)]
     if load[0] == "disconnects":
@@ -201,7 +201,7 @@ def play(load: Sequence[str], target: Target) -> dict[str, float]:
         text, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"{target.name} cannot be measured: {' '.join(load)} failed")
-    time.sleep(0.05)  # for the end of its connections, which is work, too
+    time.sleep(0.05)  # the end of the connections is work, too
     used = target.cpu_seconds() - before
     figures: dict[str, float] = json.loads(text)
     figures["cpu"] = used / (figures["count"] or 1)

@@ -1,4 +1,4 @@
-"""Models of a cluster whose servers have come to run somewhere."""
+"""Models of a cluster whose servers have landed, that is, run on some node."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ ENTRANCE = Entrance("10.0.0.7", 40000, Secret("00"))
 def landed(
     model: Model, host: str = "127.0.0.1", port: int = 4321, entrance: Entrance = ENTRANCE
 ) -> Model:
-    """Return a model where its server has landed."""
+    """Return the model as it is after its server has landed at the given place."""
     assert model.on_landing is not None
     return model.on_landing(Landing(host, port, entrance))

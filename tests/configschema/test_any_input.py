@@ -1,4 +1,4 @@
-"""No input ends in a traceback: what is not right is said in words, what is right is loaded."""
+"""No input ends in a traceback: llamadoze loads what is right, and explains what is wrong."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ PIECES = (
 
 
 def said(text: str) -> list[Problem]:
-    """Return problems and warnings; anything but a configuration or a ConfigError fails."""
+    """Return problems and warnings; any other exception than ConfigError fails the test."""
     try:
         loaded = parse(text, "f", {"X": "x"})
     except ConfigError as error:
@@ -62,7 +62,7 @@ def said(text: str) -> list[Problem]:
 
 
 def mutated(text: str, chance: random.Random) -> str:
-    """Change a text in a few places, as a slip of the hand or a broken tool would."""
+    """Change a text in a few places, as a person or a broken tool might do by mistake."""
     for _ in range(chance.randint(1, 4)):
         at = chance.randrange(len(text) + 1)
         end = min(len(text), at + chance.choice([0, 0, 1, 1, 2, 8, 40, 200]))
@@ -86,7 +86,7 @@ def mutated(text: str, chance: random.Random) -> str:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_file_with_slips_is_loaded_or_refused_in_words(seed: int) -> None:
-    """Places are inside of the file."""
+    """Each reported place lies inside the file."""
     chance = random.Random(seed)
     for _ in range(300):
         text = mutated(EXAMPLE, chance)
@@ -99,13 +99,13 @@ def test_a_file_with_slips_is_loaded_or_refused_in_words(seed: int) -> None:
 
 @given(text=st.text(max_size=200))
 def test_any_text_is_loaded_or_refused_in_words(text: str) -> None:
-    """Also one that is no YAML."""
+    """The text need not even be YAML."""
     said(text)
 
 
 @given(text=st.lists(st.sampled_from([*PIECES, *types_of(Config)]), max_size=40).map("".join))
 def test_any_row_of_pieces_is_loaded_or_refused_in_words(text: str) -> None:
-    """The signs of YAML and of macros in any order."""
+    """The pieces are special characters of YAML and of macros, in any order."""
     said(text)
 
 
@@ -119,7 +119,7 @@ anything = st.recursive(
 
 
 def of_kind(kind: Any, depth: int = 0) -> st.SearchStrategy[Any]:
-    """Return values that are mostly of a kind, and sometimes of any other."""
+    """Return values that mostly have the given kind, and sometimes any other."""
     kind, held = without_none(kind), inside(without_none(kind))
     if is_section(kind) and depth < 6:
         keys = {name: of_kind(of, depth + 1) for name, of in types_of(kind).items()}
@@ -137,5 +137,5 @@ def of_kind(kind: Any, depth: int = 0) -> st.SearchStrategy[Any]:
 @settings(max_examples=200)
 @given(data=of_kind(Config))
 def test_any_data_is_loaded_or_refused_in_words(data: object) -> None:
-    """Every key of the schema, with values of every kind."""
+    """The data has every key of the schema, with values of every kind."""
     said(yaml.safe_dump(data, sort_keys=False))

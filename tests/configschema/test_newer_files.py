@@ -1,4 +1,4 @@
-"""Keys of newer llama-swap files: taken, warned of, or refused with a way out."""
+"""Keys of newer llama-swap files: accepted, warned about, or refused with a hint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def refused(text: str) -> list[str]:
 
 @pytest.mark.parametrize("words", ["video", "text, image, audio, video", "", "image, image"])
 def test_modalities_of_llama_swap_are_taken(words: str) -> None:
-    """Video is one of them."""
+    """Video is one of the known modalities."""
     loaded = of_model(f"capabilities: {{in: [{words}], out: [{words}]}}")
     assert loaded.warnings == ()
     assert list(loaded.config.models["m"].capabilities.input) == words.split(", ") * bool(words)
@@ -36,7 +36,7 @@ def test_modalities_of_llama_swap_are_taken(words: str) -> None:
 @pytest.mark.parametrize("word", ["smell", "Video", "TEXT", "vector", "7", "''", "true"])
 @pytest.mark.parametrize("side", ["in", "out"])
 def test_unknown_modalities_are_warned_of(side: str, word: str) -> None:
-    """They are only shown, and the next version may have more."""
+    """Modalities are only shown, and llama-swap's next version may have more of them."""
     loaded = of_model(f"capabilities: {{{side}: [text, {word}]}}")
     shown = word.strip("'")
     message = f"'{shown}' is none of text, audio, image, video, so it is shown, but has no effect"
@@ -46,7 +46,7 @@ def test_unknown_modalities_are_warned_of(side: str, word: str) -> None:
 
 
 def test_modalities_of_another_shape_are_refused() -> None:
-    """One word is no list."""
+    """A single word is not a list."""
     problems = refused("models: {m: {cmd: 'sh ${PORT}', capabilities: {in: video}}}")
     assert problems == [
         "models.m.capabilities.in: expected a list, found 'video'; put it in [ ]",
@@ -64,7 +64,7 @@ def test_modalities_of_another_shape_are_refused() -> None:
     ],
 )
 def test_soft_defaults_are_taken(params: str, meant: dict[str, Any]) -> None:
-    """Of a model for all names or for one, and of a peer."""
+    """A model may have them for all its names or for one name, and a peer may have them, too."""
     loaded = of_model(f"filters: {{setParams: {{{params}}}, setParamsByID: {{x: {{{params}}}}}}}")
     filters = loaded.config.models["m"].filters
     assert loaded.warnings == ()
@@ -76,7 +76,7 @@ def test_soft_defaults_are_taken(params: str, meant: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("given", "limit"), [("0", 0), ("8", 8), ("-1", -1), ("2.0", 2)])
 def test_the_global_concurrency_limit_is_taken(given: str, limit: int) -> None:
-    """Without it there is none."""
+    """Without the key there is no limit."""
     loaded = parse(f"globalConcurrencyLimit: {given}")
     assert loaded.config.global_concurrency_limit == limit
     assert loaded.warnings == ()
@@ -85,7 +85,7 @@ def test_the_global_concurrency_limit_is_taken(given: str, limit: int) -> None:
 
 @pytest.mark.parametrize("given", ["many", "'3'", "[3]", "true", ".inf"])
 def test_a_global_concurrency_limit_is_a_number(given: str) -> None:
-    """Anything else is refused."""
+    """llamadoze refuses any value that is not a whole number."""
     (problem,) = refused(f"globalConcurrencyLimit: {given}")
     assert problem.startswith("globalConcurrencyLimit: expected a whole number, found ")
 
@@ -94,7 +94,7 @@ PROFILES = "profiles: {chat: {pins: {x: m}}}\n"
 
 
 def test_a_profile_of_the_start_is_one_of_the_files() -> None:
-    """Without the key none is in use."""
+    """Without the key no profile is in use."""
     hook = "hooks: {on_startup: {profile: chat}}\n"
     assert of_model("", hook + PROFILES).config.hooks.on_startup.profile == "chat"
     assert of_model("", PROFILES).config.hooks.on_startup.profile == ""
@@ -105,14 +105,14 @@ def test_a_profile_of_the_start_is_one_of_the_files() -> None:
     [("chta", "'chta'; did you mean 'chat'?"), ("nope", "'nope'"), ("m", "'m'"), ("x", "'x'")],
 )
 def test_an_unknown_profile_of_the_start_is_refused(name: str, rest: str) -> None:
-    """Names of models and of pins are none."""
+    """Names of models and of pins are no profiles."""
     hook = f"hooks: {{on_startup: {{profile: {name}}}}}\n"
     problems = refused(f"{hook}{PROFILES}models: {{m: {{cmd: 'sh ${{PORT}}'}}}}")
     assert problems == [f"hooks.on_startup.profile: there is no profile {rest}"]
 
 
 def test_a_security_block_is_taken() -> None:
-    """What is left out of it has llama-swap's defaults."""
+    """Missing keys of the block have llama-swap's defaults."""
     text = "security: {hosts: [llm.home.example, '[fd00::1]'], cors: {allowedOrigins: [%s]}}"
     loaded = parse(text % "'https://a.example', 'http://[::1]:8080', 'chrome-extension://abc'")
     cors = loaded.config.security.cors
@@ -154,13 +154,13 @@ NO_ORIGIN = "expected * or scheme://host[:port], without a path, found"
     ],
 )
 def test_what_is_refused_in_a_security_block(keys: str, problem: str) -> None:
-    """A mistake here would let the wrong ones in, or nobody."""
+    """A mistake in this block would let in the wrong clients, or none."""
     (found,) = refused(f"security: {{{keys}}}")
     assert found.startswith(f"security.{problem}")
 
 
 def test_a_slip_in_a_security_block_is_warned_of() -> None:
-    """As everywhere."""
+    """Unknown keys cause a warning here as in every other section."""
     assert warnings(parse("security: {host: [a]}")) == [
         "security.host: unknown key, ignored; did you mean 'hosts'?"
     ]
@@ -168,7 +168,7 @@ def test_a_slip_in_a_security_block_is_warned_of() -> None:
 
 @pytest.mark.parametrize("value", ["{hostname: x, authKey: k}", "[a]", "on", "x", "5"])
 def test_a_tailcat_section_is_warned_of(value: str) -> None:
-    """Whatever it holds: the file serves its models without it."""
+    """llamadoze serves the file's models without Tailcat, whatever the section contains."""
     loaded = of_model("", f"tailcat: {value}\n")
     assert warnings(loaded) == [
         "tailcat: not in effect: llamadoze has no Tailcat; put its socks or Tailscale in front"
@@ -178,14 +178,14 @@ def test_a_tailcat_section_is_warned_of(value: str) -> None:
 
 @pytest.mark.parametrize("address", ["tailcat://host", "tailcat://host:8080/v1", "tailcat:host"])
 def test_a_peer_over_tailcat_is_refused_with_the_way_out(address: str) -> None:
-    """It could never be asked."""
+    """llamadoze could never reach such a peer."""
     (problem,) = refused(f"peers: {{p: {{proxy: '{address}', models: [a], tailcatKey: k}}}}")
     way = "run `tailcat socks` or Tailscale in between, and give its http:// address"
     assert problem == f"peers.p.proxy: llamadoze does not support Tailcat: {way}"
 
 
 def test_a_store_that_cannot_be_written_is_warned_of(tmp_path: Path) -> None:
-    """Its folder must be there; nothing is made for a check."""
+    """The store's folder must exist; the check itself creates no file."""
     there, nowhere = tmp_path / "activity.db", tmp_path / "nowhere" / "activity.db"
     assert warnings(parse(f"store: {{path: {there}}}")) == []
     (found,) = warnings(parse(f"store: {{path: {nowhere}}}"))

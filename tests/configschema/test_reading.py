@@ -1,4 +1,4 @@
-"""Files as people write them."""
+"""Files are read as people usually write them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ MODEL = "models: {m: {cmd: 'x ${PORT}', %s}}"
     "word", ["on", "off", "yes", "no", "y", "12:30", "1e3", "2026-01-01", "1.0"]
 )
 def test_words_that_yaml_1_1_would_change_stay_text(word: str) -> None:
-    """llama-swap's YAML knows fewer magic words, and so does ours."""
+    """llama-swap's YAML changes fewer words than YAML 1.1 does, and llamadoze's does the same."""
     assert parse(MODEL % f"name: {word}").config.models["m"].name == word
 
 
 def test_truth_values_and_numbers_are_what_they_look_like() -> None:
-    """true is true, 0x10 is sixteen."""
+    """true is a truth value, and 0x10 is 16."""
     found = parse(MODEL % "unlisted: true, ttl: 0x10").config.models["m"]
     assert (found.unlisted, found.ttl) == (True, 16)
 
 
 def test_a_key_without_a_value_has_its_default() -> None:
-    """An empty section is as good as none."""
+    """An empty section is the same as none."""
     found = parse(MODEL % "aliases: , env: , cmdSleepTimeout: ~").config.models["m"]
     assert (found.aliases, found.env, found.cmd_sleep_timeout) == ((), (), None)
 
 
 def test_anchors_and_merge_keys_work() -> None:
-    """Shared settings may be written once."""
+    """An anchor lets several models share settings that are written once."""
     text = """
     base: &base {ttl: 60, cmdSleep: s, cmdWake: w}
     models: {m: {<<: *base, cmd: "x ${PORT}", ttl: 30}}
@@ -50,7 +50,7 @@ def test_line_ends_and_marks_of_windows_are_read(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_utf8_is_refused_with_its_line(tmp_path: Path) -> None:
-    """Not a traceback."""
+    """The error is one line and not a traceback."""
     file = tmp_path / "c.yaml"
     file.write_bytes(b"logLevel: debug\nmodels:\n  caf\xe9: {}\n")
     with pytest.raises(ConfigError, match=r"c\.yaml:3:1: not UTF-8 text"):
@@ -74,13 +74,13 @@ def test_models_are_found_by_id_before_alias() -> None:
 
 
 def test_commands_are_split_without_a_shell() -> None:
-    """Quotes group, nothing else of a shell is there."""
+    """Quotes group words; no other shell syntax works."""
     found = parse(MODEL % "cmdSleep: \"sh -c 'curl x && y' $HOME\", cmdWake: w").config.models["m"]
     assert found.cmd_sleep.argv == ("sh", "-c", "curl x && y", "$HOME")
 
 
 def test_a_configuration_cannot_be_changed() -> None:
-    """Facts are frozen."""
+    """A loaded configuration is immutable."""
     config = parse(MODEL % "ttl: 1").config
     with pytest.raises(AttributeError):
         config.log_level = "debug"  # type: ignore[misc]
@@ -110,14 +110,14 @@ def test_a_configuration_cannot_be_changed() -> None:
     ids=range(17),
 )
 def test_hostile_files_are_refused_in_words(text: str) -> None:
-    """Depth, loops, tags, keys that are no words: a problem each, and no traceback."""
+    """Depth, loops, tags and odd keys cause problems with a message, and never a traceback."""
     with pytest.raises(ConfigError) as caught:
         parse(text)
     assert caught.value.problems
 
 
 def test_aliases_of_aliases_are_bounded() -> None:
-    """A few lines cannot stand for a billion values, nor take a minute."""
+    """A few lines must not stand for a billion values or take a minute to read."""
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]" for n in range(1, 12)]
     with pytest.raises(ConfigError, match="more than 1000000 values"):
@@ -125,14 +125,14 @@ def test_aliases_of_aliases_are_bounded() -> None:
 
 
 def test_ids_are_the_words_that_were_written() -> None:
-    """Also those that look like numbers or truth values."""
+    """This includes ids that look like numbers or truth values."""
     ids = ["1.10", "0x10", "16", "true", "~", "2026-01-01"]
     models = ", ".join(f"{name}: {{cmd: 'x ${{PORT}}'}}" for name in ids)
     assert list(parse(f"models: {{{models}}}").config.models) == ids
 
 
 def test_what_no_process_can_be_given_is_refused() -> None:
-    """A NUL in a command, a line's end in a path, a port above the last, more than a lifetime."""
+    """Examples are NUL in a command, a line end in a path, and numbers that are too large."""
     text = """cmdSleepTimeout: 99999999999
 startPort: 65535
 models:
@@ -147,7 +147,7 @@ models:
 
 
 def test_an_anchor_may_be_defined_again() -> None:
-    """The last one before its use holds; real files do it by copying."""
+    """The last anchor before a use applies; real files redefine anchors by copying."""
     text = """
     a: &common {ttl: 1}
     b: &common {ttl: 2}
@@ -157,7 +157,7 @@ def test_an_anchor_may_be_defined_again() -> None:
 
 
 def test_of_several_merge_keys_the_first_that_has_a_key_wins() -> None:
-    """As YAML says; the model's own key wins over all."""
+    """This is YAML's rule; the model's own key wins over all of them."""
     text = """
     a: &a {ttl: 1, name: a}
     b: &b {ttl: 2, name: b, description: b}
@@ -168,19 +168,19 @@ def test_of_several_merge_keys_the_first_that_has_a_key_wins() -> None:
 
 
 def test_a_fault_in_a_merged_value_is_shown_where_it_is_written() -> None:
-    """Not where it is used."""
+    """The error points at the anchor, not at the place that uses it."""
     text = "x: &x\n  ttl: soon\nmodels:\n  m: {<<: *x, cmd: 'x ${PORT}'}\n"
     with pytest.raises(ConfigError, match=r"^f:2:3: models\.m\.ttl: expected whole seconds"):
         parse(text, "f")
 
 
 def test_only_the_first_document_is_read() -> None:
-    """As llama-swap's library does."""
+    """llama-swap's YAML library does the same."""
     assert parse("logLevel: warn\n---\nlogLevel: debug\n").config.log_level == "warn"
 
 
 def test_commands_with_windows_paths_json_and_continuations() -> None:
-    """As people write them."""
+    """These are commands as people write them."""
     text = r"""
 models:
   m:
@@ -200,7 +200,7 @@ models:
 
 
 def test_a_quote_that_is_not_ended_reaches_to_the_end_of_cmd() -> None:
-    """llama-swap starts such models, and so do we, with a warning."""
+    """llama-swap starts such models; llamadoze does, too, and warns."""
     loaded = parse(MODEL % 'cmdStop: "stop # don\'t wait"')
     assert loaded.config.models["m"].cmd_stop.argv == ("stop", "#", "dont wait")
     assert [w.message.partition(":")[0] for w in loaded.warnings] == [
@@ -221,7 +221,7 @@ def test_a_quote_that_is_not_ended_reaches_to_the_end_of_cmd() -> None:
     ],
 )
 def test_commands_may_end_anywhere(text: str, argv: tuple[str, ...], open_quote: str) -> None:
-    """In a quote, after a backslash, in both."""
+    """The end may be inside a quote, after a backslash, or both."""
     found = split(text)
     assert (found.argv, found.open_quote) == (argv, open_quote)
 
@@ -238,12 +238,12 @@ def test_commands_may_end_anywhere(text: str, argv: tuple[str, ...], open_quote:
     ],
 )
 def test_quotes_and_backslashes_are_posixs(text: str, argv: tuple[str, ...]) -> None:
-    """And so are llama-swap's; only blanks, tabs and ends of lines part words."""
+    """llama-swap has the same rules; only blanks, tabs and line ends separate words."""
     assert split(text).argv == argv
 
 
 def test_tags_that_are_written_hold() -> None:
-    """Against what the word looks like."""
+    """A tag decides the type of a value, whatever the word looks like."""
     text = """
     globalTTL: !!int "60"
     sendLoadingState: !!bool "true"

@@ -1,1 +1,1 @@
-"""What docs/deploy and the guides show, checked with the programs that they are for."""
+"""The examples in docs/deploy and in the guides, checked with the programs that they are for."""

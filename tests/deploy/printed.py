@@ -1,8 +1,8 @@
 """The commands of a page of the documentation, and a shell script that runs them as printed.
 
-Owns which part of a page is a command: each line of an indented block, or of one that is fenced
-as ``sh``. Any other fenced block is output, or a file. A block of YAML with ``models:`` at its top
-is ``config.yaml`` from there on.
+Owns which parts of a page are commands: each line of an indented block, or of a block fenced as
+``sh``. Any other fenced block is output or a file. A block of YAML with ``models:`` at its top is
+``config.yaml`` from there on.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PROGRAMS = {
         "sleep",
     ),
 }
-"""What may begin a line of an indented block: anything else belongs into a fenced one."""
+"""Programs that may begin a line of an indented block. Anything else belongs in a fenced block."""
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STAYS = re.compile(r"(\w+=\S+ )*llamadoze (serve|demo|--config|--tls)")
 ASKS = re.compile(
@@ -64,13 +64,14 @@ NOT_RUN = {
     INSTALLS: "`make test-release` installs",
     r"make |promtool ": "a target of its own, see test_prometheus",
     r"docker |podman |nerdctl |buildah ": "needs an engine",
+    r"curl \S* \S*/upstream/gemma3-4b/": "needs Ollama",
     r"ollama |python -m tests|\.venv/bin/": "needs Ollama, or takes minutes",
     r"llamadoze simulate --config plan/": "needs the plan, which takes minutes to make",
     r"git |sha256sum |PIP_CONSTRAINT|cd llamadoze-": "publishes a release",
     r"open-webui |litellm |aider |codex |claude ": "a client that was tried by hand",
     r"nginx |caddy |haproxy ": "a front of its own, see test_reverse_proxies",
 }
-"""What is not run here, and why."""
+"""Commands that are not run here, with the reasons."""
 
 
 @attrs.frozen
@@ -89,7 +90,7 @@ class Step:
 
 
 def steps_of(page: str) -> Iterator[Step]:
-    """Yield what a reader of a page runs and writes, in its order."""
+    """Yield what a reader of a page runs and writes, in the page's order."""
     text = (ROOT / page).read_text()
     found = [*_files(text), *_commands(text)]
     yield from sorted(found, key=lambda step: step.line)
@@ -115,7 +116,7 @@ def _commands(text: str) -> Iterator[Step]:
 
 
 def _indented(block: re.Match[str]) -> str:
-    """Return a fenced block for the shell as an indented one, and nothing of any other."""
+    """Return a fenced block for the shell as an indented one, and any other as empty lines."""
     if block[1] != "sh":
         return re.sub("[^\n]", "", block[0])
     lines = ["    " + line if line else line for line in block[2].split("\n")]
@@ -123,7 +124,7 @@ def _indented(block: re.Match[str]) -> str:
 
 
 def _is_whole(command: str) -> bool:
-    """Whether a command ends here: not in the middle of quotes or of a text for its input."""
+    """Whether a command is complete, and not in the middle of quotes or of a here-document."""
     here = re.search(r"<<'?(\w+)'?", command)
     if here:
         return command.endswith(f"\n{here[1]}")
@@ -139,12 +140,12 @@ def _line(text: str, place: int) -> int:
 
 
 def why_not_run(command: str) -> str:
-    """Return why a command is not run here; nothing if it is."""
+    """Return why a command is not run here, or nothing if it is run."""
     return next((why for start, why in NOT_RUN.items() if re.match(start, command)), "")
 
 
 def script_of(page: str) -> str:
-    """Return a script for bash that runs a page's commands; each tells ``@@ LINE STATUS``."""
+    """Return a script for bash that runs a page's commands; each prints ``@@ LINE STATUS``."""
     lines = [PRELUDE]
     for step in steps_of(page):
         if step.is_file:

@@ -1,4 +1,4 @@
-"""The dashboard for Grafana and the alerts for Prometheus speak of what the daemon tells."""
+"""Grafana's dashboard and the alerts for Prometheus use only metrics that the daemon exposes."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def alerts() -> list[dict[str, Any]]:
 
 
 async def told() -> set[str]:
-    """Return the names of all metrics that a daemon tells."""
+    """Return the names of all metrics that a daemon exposes."""
     async with open_supervisor(parse("models: {}").config, CONTACT) as supervisor:
         text = exposed(Metrics(), supervisor, InFlight()).decode()
     return set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
 
 
 async def test_every_metric_of_the_dashboard_and_of_the_alerts_is_told() -> None:
-    """A panel for a metric of another name would be empty without a word."""
+    """A panel for a metric that does not exist would stay empty without an error."""
     known = await told()
     of_alerts = [rule["expr"] for rule in alerts()]
     for expression in (*(one for _, one in expressions()), *of_alerts):
@@ -51,7 +51,7 @@ async def test_every_metric_of_the_dashboard_and_of_the_alerts_is_told() -> None
 
 
 def test_every_panel_says_what_it_shows() -> None:
-    """And none lies over another."""
+    """No panel overlaps another one either."""
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         assert panel["type"] == "row" or panel["description"], panel["title"]
@@ -69,7 +69,7 @@ def test_every_panel_says_what_it_shows() -> None:
 
 
 def test_every_alert_says_what_to_do() -> None:
-    """With the model or the daemon that it is about."""
+    """The alert names the model or the daemon that has the problem."""
     for rule in alerts():
         assert "$labels." in rule["annotations"]["summary"], rule["alert"]
         assert rule["annotations"]["description"].endswith(".")
@@ -77,7 +77,7 @@ def test_every_alert_says_what_to_do() -> None:
 
 
 def test_every_alert_has_a_test() -> None:
-    """Which Prometheus itself runs, see `test_prometheus`."""
+    """Prometheus itself runs these tests, see `test_prometheus`."""
     text = (DEPLOY / "prometheus/llamadoze.rules.test.yml").read_text()
     tested = {
         one["alertname"]

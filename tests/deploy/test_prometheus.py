@@ -1,4 +1,4 @@
-"""Prometheus itself reads what is told: configuration, alerts with their tests, and every panel."""
+"""Prometheus itself reads the configuration, the alerts with their tests, and every panel."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_prometheus_finds_no_fault(arguments: tuple[str, ...]) -> None:
-    """In the configuration, in the alerts, and in what they do over time."""
+    """Prometheus checks the configuration, the alerts, and what the alerts do over time."""
     checked = promtool(*arguments)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_the_metrics_are_in_the_form_that_prometheus_wants(tmp_path: Path) -> None:
-    """Its linter has nothing to say of ours; the library's own are not ours."""
+    """The linter may complain about a library's metrics, but not about llamadoze's."""
     with started("--config", write(tmp_path, models={"a": stub(sleeps=True)})) as daemon:
         assert daemon.chat("a")[0] == 200
         text = daemon.ask("GET", "/metrics")[1]
@@ -70,7 +70,7 @@ def test_the_metrics_are_in_the_form_that_prometheus_wants(tmp_path: Path) -> No
 
 @contextmanager
 def prometheus(folder: Path, daemon: Process) -> Iterator[int]:
-    """Run a Prometheus that reads a daemon twice a second; yield its port."""
+    """Run a Prometheus that scrapes a daemon twice a second; yield its port."""
     config = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
     config["rule_files"] = [str(DEPLOY / "prometheus/llamadoze.rules.yml")]
@@ -97,7 +97,7 @@ def prometheus(folder: Path, daemon: Process) -> Iterator[int]:
 
 
 def ask(port: int, query: str) -> list[dict[str, Any]]:
-    """Return what a query finds."""
+    """Return the results of a query."""
     url = f"http://127.0.0.1:{port}/api/v1/query?{urlencode({'query': query})}"
     with urlopen(url) as reply:
         return list(json.loads(reply.read())["data"]["result"])
@@ -117,7 +117,7 @@ def filled(expression: str) -> str:
 
 
 def test_every_panel_has_data_of_a_daemon_whose_models_take_turns(tmp_path: Path) -> None:
-    """As Prometheus finds it, with the dashboard's own queries."""
+    """Prometheus answers the dashboard's own queries."""
     models = {"a": stub(sleeps=True), "b": stub(sleeps=True)}
     with (
         started("--config", write(tmp_path, models=models)) as daemon,

@@ -1,6 +1,6 @@
-"""llamadoze behind nginx, Caddy and haproxy, with the configurations that the documentation shows.
+"""llamadoze works behind nginx, Caddy and haproxy with the documented configurations.
 
-Each is taken from its page as it stands; only its port, its name and its certificate are changed.
+Each configuration comes from its page unchanged, except for port, name and certificate.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.deploy
 PAGE = Path(__file__).parents[2] / "docs/how-to/reverse-proxies.md"
 NAME = "llm.home.example"
 BLOCKS = {"nginx": "nginx", "caddy": "caddyfile", "haproxy": "haproxy"}
-BEYOND = "/usr/sbin:/usr/local/sbin"  # the PATH of a user may lack these
+BEYOND = "/usr/sbin:/usr/local/sbin"  # a user's PATH may lack these
 OF_NGINX = """\
 daemon off; pid {0}/pid; error_log stderr; events {{}}
 http {{ access_log off; client_body_temp_path {0}/body; proxy_temp_path {0}/proxy;
@@ -71,7 +71,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 def front(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, daemon: Process
 ) -> Iterator[Front]:
-    """Run the program with what the page shows for it."""
+    """Run the reverse proxy with the configuration that the page shows for it."""
     program = shutil.which(request.param, path=f"{os.environ['PATH']}:{BEYOND}")
     if not program:
         pytest.skip(f"there is no {request.param}: apt-get install nginx-light caddy haproxy")
@@ -100,7 +100,7 @@ def front(
 
 
 def shown(name: str, folder: Path, port: int, upstream: int) -> str:
-    """Return the page's configuration for a place of the test's own."""
+    """Return the page's configuration, changed for the test's ports and files."""
     text = PAGE.read_text().partition(f"```{BLOCKS[name]}")[2].partition("```")[0]
     folder_of_certbot = f"/etc/letsencrypt/live/{NAME}"
     for old, new in (
@@ -123,7 +123,7 @@ def listens(port: int) -> bool:
 
 
 def test_a_stream_arrives_piece_by_piece(front: Front) -> None:
-    """And not all of it at its end."""
+    """The stream must not arrive as one piece at its end."""
     client = front.chat(chunks=3, pause=0.5, stream=True)
     came = [time.monotonic() for line in client.getresponse() if line.startswith(b"data:")]
     client.close()
@@ -132,7 +132,7 @@ def test_a_stream_arrives_piece_by_piece(front: Front) -> None:
 
 @pytest.mark.parametrize("asked", [{"delay": 20}, {"chunks": 200, "pause": 0.1}])
 def test_a_client_that_disconnects_ends_its_request(front: Front, asked: dict[str, object]) -> None:
-    """Before the answer begins, and in mid-stream."""
+    """The client disconnects before the answer begins, or in mid-stream."""
     client = front.chat(**asked, stream=True)
     wait_for(lambda: front.in_flight() == 1)
     if "chunks" in asked:
@@ -142,7 +142,7 @@ def test_a_client_that_disconnects_ends_its_request(front: Front, asked: dict[st
 
 
 def test_a_body_of_50_mb_passes(front: Front) -> None:
-    """Whole and unchanged."""
+    """The body arrives complete and unchanged."""
     body, client = os.urandom(1 << 20) * (MANY >> 20), front.connection()
     client.request("POST", "/upstream/a/x?count", body)
     told = json.loads(client.getresponse().read())

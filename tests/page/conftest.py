@@ -55,12 +55,12 @@ def model(*options: str, sleeps: bool = True, **keys: object) -> dict[str, objec
 
 @attrs.define(eq=False)
 class Opened:
-    """The page of one daemon.
+    """The page of one daemon, opened in a browser.
 
     Attributes:
-        daemon: it.
-        page: in the browser.
-        errors: what its console said; tests that make it say something empty this.
+        daemon: the daemon.
+        page: the page in the browser.
+        errors: what the page's console said; tests that provoke an error empty this.
     """
 
     daemon: Process
@@ -68,7 +68,7 @@ class Opened:
     errors: list[str] = attrs.field(factory=list)
 
     def at(self, where: str) -> Page:
-        """Go to a part of the page, and wait until it hears the daemon."""
+        """Go to a part of the page, and wait until it is connected to the daemon."""
         self.page.goto(f"http://127.0.0.1:{self.daemon.port}/ui/#{where}")
         self.page.get_by_text("Live", exact=True).first.wait_for()
         return self.page
@@ -102,7 +102,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Open]:
-    """Open pages; each must have said nothing on its console at the end."""
+    """Open pages; at the end, the consoles of all pages must be without errors."""
     pages: list[Opened] = []
     contexts: list[BrowserContext] = []
 

@@ -1,4 +1,4 @@
-"""A reverse proxy that serves a daemon below a path, and takes the path off, as nginx can."""
+"""A reverse proxy that serves a daemon below a path and strips the path, as nginx can."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def below_a_path(path: str, port: int) -> Iterator[int]:
-    """Serve what listens on a port; return the port of the proxy."""
+    """Serve the daemon on this port below the path; return the port of the proxy."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_accept, args=(listener, path, port), daemon=True).start()
         yield listener.getsockname()[1]
@@ -24,7 +24,7 @@ def _accept(listener: socket.socket, path: str, port: int) -> None:
 
 
 def _serve(client: socket.socket, path: str, port: int) -> None:
-    """Serve one request, and close: so that each has its path taken off."""
+    """Serve one request and close the connection, so that every request has its path stripped."""
     with suppress(OSError), client, socket.create_connection(("127.0.0.1", port)) as server:
         head = b""
         while b"\r\n\r\n" not in head:

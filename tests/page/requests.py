@@ -1,4 +1,4 @@
-"""Requests that run, or wait, while a test looks at the page."""
+"""Requests that run or wait while a test looks at the page."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from http.client import HTTPException
 
 from tests.system.daemon import Process
 
-APART = 0.15  # seconds between two requests, so that they come in this order
+APART = 0.15  # seconds between two requests, so that they arrive in this order
 
 
 @contextmanager
 def streams(daemon: Process, *names: str, **more: object) -> Iterator[None]:
-    """Let a request for each model run, or wait, in this block; all are cut at its end."""
+    """Keep a request for each model running or waiting in this block; cut them all at its end."""
     threads = [threading.Thread(target=_ask, args=(daemon, name, more)) for name in names]
     for thread in threads:
         thread.start()
@@ -32,5 +32,5 @@ def streams(daemon: Process, *names: str, **more: object) -> Iterator[None]:
 def _ask(daemon: Process, name: str, more: dict[str, object]) -> None:
     try:
         daemon.chat(name, **{"chunks": 600, "pause": 0.1, **more})
-    except (OSError, ValueError, HTTPException):  # it was cut
+    except (OSError, ValueError, HTTPException):  # the request was cut
         return

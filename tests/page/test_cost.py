@@ -1,4 +1,4 @@
-"""What the page costs: the daemon with three of them open, and a browser with a day of bands."""
+"""What the page costs: the daemon with three open pages, and a browser with a day of bands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FRAME = 1000 / 60  # milliseconds
 
 @contextmanager
 def asked(daemon: Process, names: list[str]) -> Iterator[None]:
-    """Ask these models in turn, so many times a second."""
+    """Send requests to these models in turn, `PER_SECOND` times a second."""
     over = threading.Event()
 
     def ask() -> None:
@@ -41,7 +41,7 @@ def asked(daemon: Process, names: list[str]) -> Iterator[None]:
 
 
 def share(daemon: Process) -> float:
-    """Return the per cent of a core that the daemon takes for some seconds."""
+    """Return the per cent of a core that the daemon uses, measured for some seconds."""
     process = psutil.Process(daemon.process.pid)
     before, began = sum(process.cpu_times()[:2]), time.monotonic()
     time.sleep(SECONDS)
@@ -49,7 +49,8 @@ def share(daemon: Process) -> float:
 
 
 def test_three_pages_cost_the_daemon_little(serve: Serve, opened: Open) -> None:
-    """With fifty models and twenty requests a second; nothing while nobody looks."""
+    """Three open pages add less than `MOST` per cent with fifty models and twenty requests a
+    second."""
     names = [f"m{number:02}" for number in range(MODELS)]
     beside = {"g": {"swap": False, "members": names}}
     daemon = serve({name: model() for name in names}, groups=beside)
@@ -68,7 +69,7 @@ def test_three_pages_cost_the_daemon_little(serve: Serve, opened: Open) -> None:
 
 
 def test_a_day_of_bands_is_drawn_within_a_frame(serve: Serve, opened: Open) -> None:
-    """12,000 of them; each second one of them changes, and the present moves on."""
+    """Of 12,000 bands one changes each second, and the present moves on."""
     page = opened(serve({"m0": model()}), "timeline").page
     page.get_by_role("button", name="24 h", exact=True).click()
     page.wait_for_timeout(500)

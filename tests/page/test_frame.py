@@ -1,4 +1,4 @@
-"""What all pages have in common: the way to them, the stream of events, the keyboard, the wall."""
+"""What all pages share: how you reach them, the event stream, the keyboard, the wall."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAGES = {
 
 
 def test_a_browser_is_led_to_the_page_and_curl_gets_text(serve: Serve, opened: Open) -> None:
-    """From the root, from the log, and from where the models' own pages are."""
+    """The root, the log and the path of the models' own pages lead a browser to the page."""
     daemon = serve({"chat": model()})
     page = opened(daemon, "").page
     for path, where in (("/", ""), ("/logs", "#logs"), ("/upstream", "#models")):
@@ -40,7 +40,7 @@ def test_a_browser_is_led_to_the_page_and_curl_gets_text(serve: Serve, opened: O
 
 
 def test_every_page_is_reached_by_the_keyboard(serve: Serve, opened: Open) -> None:
-    """And says its name as a heading."""
+    """Each page shows its name as a heading."""
     page = opened(serve({"chat": model()})).page
     for title in PAGES.values():
         page.get_by_role("navigation", name="Pages").get_by_role("link", name=title).focus()
@@ -53,7 +53,7 @@ def test_every_page_is_reached_by_the_keyboard(serve: Serve, opened: Open) -> No
 def test_the_page_comes_back_when_the_daemon_does(
     serve: Serve, opened: Open, tmp_path: str
 ) -> None:
-    """What is old is said to be old; nobody has to load the page again."""
+    """The page marks old data as old, and reconnects without being reloaded."""
     found = opened(serve({"chat": model()}))
     daemon, page = found.daemon, found.page
     daemon.chat("chat")
@@ -65,11 +65,11 @@ def test_the_page_comes_back_when_the_daemon_does(
         expect(page.get_by_text("Live", exact=True)).to_be_visible()
         who = page.get_by_role("region", name="Who has the GPU")
         expect(who).to_contain_text("No model has the GPU")
-    found.errors.clear()  # the browser says that nobody answered
+    found.errors.clear()  # the browser reports that the daemon did not answer
 
 
 def test_the_page_works_below_a_path(serve: Serve, opened: Open) -> None:
-    """As behind a reverse proxy: all its addresses are relative."""
+    """All addresses of the page are relative, so a reverse proxy can serve it below a path."""
     daemon = serve({"chat": model()})
     with below_a_path("/llm", daemon.port) as port:
         page = opened(daemon, "").page
@@ -80,7 +80,7 @@ def test_the_page_works_below_a_path(serve: Serve, opened: Open) -> None:
 
 
 def test_without_script_the_state_is_plain_html(serve: Serve, browser: Browser) -> None:
-    """Made by the daemon: models, their states, the queue."""
+    """The daemon renders the models and their states as HTML."""
     daemon = serve({"chat": model()})
     daemon.chat("chat")
     with browser.new_context(java_script_enabled=False) as context:
@@ -90,7 +90,7 @@ def test_without_script_the_state_is_plain_html(serve: Serve, browser: Browser) 
 
 
 def test_the_wall_has_nothing_to_press(serve: Serve, opened: Open) -> None:
-    """It is looked at by those who pass by."""
+    """The wall is for people who pass by, so it has no buttons and no navigation."""
     daemon = serve({"chat": model(), "bad": model("--exit", "3", sleeps=False)})
     daemon.chat("bad")
     daemon.chat("chat")
@@ -101,7 +101,7 @@ def test_the_wall_has_nothing_to_press(serve: Serve, opened: Open) -> None:
 
 
 def test_a_key_is_asked_for_where_keys_are_set(serve: Serve, browser: Browser) -> None:
-    """By the browser's own dialog, which covers the page, its stream and its actions."""
+    """The browser's own dialog asks for the key, and the page works after it."""
     file_keys = ["sk-a-key"]
     daemon = serve({"chat": model()}, apiKeys=file_keys)
     options = {"http_credentials": {"username": "me", "password": "sk-a-key"}}
@@ -115,7 +115,7 @@ def test_a_key_is_asked_for_where_keys_are_set(serve: Serve, browser: Browser) -
 
 
 def test_a_key_that_only_reads_has_nothing_to_press(serve: Serve, opened: Open) -> None:
-    """What the daemon would refuse is not offered."""
+    """The page does not offer actions that the daemon would refuse."""
     keys = [{"key": "sk-all"}, {"name": "eyes", "key": "sk-reads", "read": True}]
     daemon = serve({"chat": model()}, apiKeys=keys)
     credentials = {"username": "x", "password": "sk-reads"}
@@ -127,7 +127,7 @@ def test_a_key_that_only_reads_has_nothing_to_press(serve: Serve, opened: Open) 
 
 
 def test_files_are_safe_and_asked_for_once(serve: Serve) -> None:
-    """A strict policy for scripts, no frame, and an answer without a body if nothing changed."""
+    """Files have a strict script policy, allow no frames, and get a 304 if nothing changed."""
     daemon = serve({"chat": model()})
     _, headers, _ = fetched(daemon, "/ui/app.js")
     for part in ("script-src 'self'", "frame-ancestors 'none'"):
@@ -142,7 +142,7 @@ def test_files_are_safe_and_asked_for_once(serve: Serve) -> None:
 def fetched(
     daemon: Process, path: str, headers: Mapping[str, str] | None = None
 ) -> tuple[int, dict[str, str], bytes]:
-    """Ask for a path as it is written; return the status, the headers and the body."""
+    """Request a path exactly as it is written; return the status, the headers and the body."""
     with closing(http.client.HTTPConnection("127.0.0.1", daemon.port)) as connection:
         connection.request("GET", path, headers=dict(headers or {}))
         answer = connection.getresponse()
@@ -150,7 +150,7 @@ def fetched(
 
 
 def test_colours_follow_the_system_and_can_be_chosen(serve: Serve, opened: Open) -> None:
-    """The choice is remembered by the browser."""
+    """The browser remembers the choice."""
     daemon = serve({"chat": model()})
     page = opened(daemon, color_scheme="dark").page
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -163,7 +163,7 @@ def test_colours_follow_the_system_and_can_be_chosen(serve: Serve, opened: Open)
 
 
 def test_odd_addresses_and_ids_do_no_harm(serve: Serve, opened: Open) -> None:
-    """What is no address of ours leads to the page; an id that would be another's is refused."""
+    """An unknown address leads to the page; an id that would form another path is refused."""
     daemon = serve({"chat": model(), "x/../chat": model(), "a b#c%d/é": model()})
     daemon.chat("chat")
     page = opened(daemon, "models/50%").page
@@ -176,7 +176,7 @@ def test_odd_addresses_and_ids_do_no_harm(serve: Serve, opened: Open) -> None:
 
 
 def test_an_image_unloads_nothing(serve: Serve, opened: Open) -> None:
-    """By an address that a model has put into its words, say."""
+    """An image address, for example one in a model's answer, cannot trigger an action."""
     daemon = serve({"chat": model()})
     daemon.chat("chat")
     found = opened(daemon)
@@ -186,10 +186,10 @@ def test_an_image_unloads_nothing(serve: Serve, opened: Open) -> None:
         image.src = "/unload";
     })""")
     assert daemon.running()["chat"]["state"] == "ready"
-    found.errors.clear()  # the browser tells of the 403
+    found.errors.clear()  # the browser reports the 403
 
 
 def test_a_missing_model_is_no_dead_end(serve: Serve, opened: Open) -> None:
-    """A link of yesterday leads back to all models."""
+    """An outdated link to a model leads back to the list of all models."""
     page = opened(serve({"chat": model()}), "models/gone").page
     expect(page.get_by_role("link", name="All models")).to_be_visible()

@@ -1,4 +1,4 @@
-"""Logs: of the daemon and of each model, searched and paused; a flood costs no memory."""
+"""Logs of the daemon and of each model: searched and paused; a flood costs no memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FLOOD = float(os.environ.get("PAGE_FLOOD_SECONDS", "10"))
 
 
 def test_lines_come_as_they_are_written_and_are_searched(serve: Serve, opened: Open) -> None:
-    """Of all, of llamadoze, of one model; from a level on; with a word in them."""
+    """Lines can be filtered by source, by lowest level and by a word that they contain."""
     daemon = serve({"chat": model(), "bad": model("--exit", "3", sleeps=False)})
     page = opened(daemon, "logs").page
     log = page.get_by_role("log")
@@ -35,7 +35,7 @@ def test_lines_come_as_they_are_written_and_are_searched(serve: Serve, opened: O
 
 
 def test_a_pause_holds_what_is_shown(serve: Serve, opened: Open) -> None:
-    """What comes meanwhile is there when it goes on."""
+    """Lines that arrive during the pause appear when the log continues."""
     daemon = serve({"chat": model()})
     page = opened(daemon, "logs").page
     log = page.get_by_role("log")
@@ -49,7 +49,7 @@ def test_a_pause_holds_what_is_shown(serve: Serve, opened: Open) -> None:
 
 
 def test_a_flood_is_cut_counted_and_costs_no_memory(serve: Serve, opened: Open) -> None:
-    """The page goes on answering, its heap does not grow, and what was left out is said."""
+    """The page stays responsive, its heap does not grow, and it says how much was left out."""
     daemon = serve({"loud": model("--flood", str(FLOOD + 5), sleeps=False)})
     page = opened(daemon, "logs").page
     daemon.chat("loud")
@@ -73,7 +73,7 @@ def test_a_flood_is_cut_counted_and_costs_no_memory(serve: Serve, opened: Open) 
 
 
 def heap(page: Page) -> int:
-    """Return the bytes of the page's heap after its garbage was collected."""
+    """Return the bytes of the page's heap after a garbage collection."""
     session = page.context.new_cdp_session(page)
     session.send("HeapProfiler.collectGarbage")
     used = session.send("Runtime.getHeapUsage")["usedSize"]

@@ -1,4 +1,4 @@
-"""How all pages look and read: in both colours, wide and narrow; what axe finds; what they weigh.
+"""How all pages look: in both colours, wide and narrow, what axe finds, and how large they are.
 
 The pictures lie in `.page-pictures`, for people to look at.
 """
@@ -32,7 +32,7 @@ MOST_OF_OURS, MOST_OF_OTHERS = 150_000, 30_000  # bytes until the first page is 
 
 @pytest.fixture
 def busy(serve: Serve) -> Iterator[Process]:
-    """A daemon at work: swaps, a failure, a request that runs, two that wait."""
+    """A daemon at work: swaps, a failure, one running request and two waiting requests."""
     slow = ("--ready-after", "0.4", "--talk", "0", "--faults", '{"/sleep": {"delay": 0.2}}')
     models = {
         name: model(*slow, "--gpu", str(size), "--gpu-rest", str(size // 12))
@@ -52,7 +52,7 @@ def busy(serve: Serve) -> Iterator[Process]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_is_accessible_and_fits(busy: Process, opened: Open, scheme: str) -> None:
-    """No grave finding of axe, nothing that makes the page scroll sideways; pictures of each."""
+    """Axe finds nothing serious, no page scrolls sideways, and a picture is taken of each page."""
     found = opened(busy, "", color_scheme=scheme)
     faults: list[str] = []
     for name in [*PAGES, "models/chat", "wall"]:
@@ -70,14 +70,14 @@ def test_every_page_is_accessible_and_fits(busy: Process, opened: Open, scheme: 
 
 
 def open_a_reason(page: Page, name: str) -> None:
-    """Let the picture of the timeline show why something happened."""
+    """Open a reason, so that the picture of the timeline shows why something happened."""
     if name == "timeline":
         page.get_by_role("button", name="1 min", exact=True).click()
         page.locator("tbody button").filter(has_text="it made room").first.click()
 
 
 def widest(page: Page) -> str:
-    """Return what sticks out furthest."""
+    """Return the element that sticks out furthest."""
     return str(
         page.evaluate(
             """() => [...document.querySelectorAll("main *")]
@@ -103,7 +103,7 @@ def graves(page: Page) -> list[str]:
 
 
 def test_little_is_loaded_before_the_first_page(serve: Serve, opened: Open) -> None:
-    """Under 30 kB of others' code and 150 kB of ours; the rest comes when it is opened."""
+    """At most 30 kB of libraries and 150 kB of our code; the rest loads when it is opened."""
     found = opened(serve({"chat": model()}), "")
     sizes: dict[str, int] = {}
     found.page.on(
@@ -120,7 +120,7 @@ def test_little_is_loaded_before_the_first_page(serve: Serve, opened: Open) -> N
 
 
 def test_libraries_are_those_that_are_listed() -> None:
-    """With their versions, hashes and licences; nothing else lies beside them."""
+    """The list has versions, hashes and licences; no other file lies beside the libraries."""
     folder = FILES / "vendor"
     listed = json.loads((folder / "vendor.json").read_text())
     hashes = {name: value for entry in listed for name, value in entry["sha256"].items()}
@@ -135,7 +135,7 @@ def test_libraries_are_those_that_are_listed() -> None:
 
 
 def test_the_page_asks_nobody_but_the_daemon() -> None:
-    """No address of another host, no script within HTML, nothing evaluated."""
+    """The page has no address of another host, no inline script, and evaluates no text as code."""
     files = [file for file in FILES.rglob("*") if file.suffix in (".js", ".html", ".css")]
     for file in files:
         text = file.read_text()
@@ -146,7 +146,7 @@ def test_the_page_asks_nobody_but_the_daemon() -> None:
 
 
 def test_every_module_says_what_it_owns() -> None:
-    """In its first lines, and none grows beyond what one can hold in mind."""
+    """The first lines of a module state its purpose, and no module is longer than 320 lines."""
     for file in FILES.rglob("*.js"):
         if file.parent.name != "vendor":
             lines = file.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Now: who has the GPU, who waits, what is wrong, and what can be done."""
+"""Now: which model has the GPU, who waits, what is wrong, and what you can do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.page
 
 
 def test_who_has_the_gpu_is_read_at_a_glance(serve: Serve, opened: Open) -> None:
-    """A swap is seen as it happens: one falls asleep, the other is awake."""
+    """The page shows a swap as it happens: one model falls asleep, the other becomes awake."""
     daemon = serve({"chat": model(), "code": model()})
     page = opened(daemon).page
     who = page.get_by_role("region", name="Who has the GPU")
@@ -30,7 +30,7 @@ def test_who_has_the_gpu_is_read_at_a_glance(serve: Serve, opened: Open) -> None
 
 
 def test_a_queue_of_five_is_told_with_its_reasons(serve: Serve, opened: Open) -> None:
-    """Each model in its place, behind whom it waits, and who runs meanwhile."""
+    """The queue shows each model's place and what it waits for, and which model runs meanwhile."""
     names = ["a", "b", "c", "d", "e", "f"]
     daemon = serve({name: model() for name in names}, maxWait=600)
     page = opened(daemon).page
@@ -42,7 +42,7 @@ def test_a_queue_of_five_is_told_with_its_reasons(serve: Serve, opened: Open) ->
 
 
 def test_who_is_served_waits_no_longer(serve: Serve, opened: Open) -> None:
-    """Also on a page that was opened while somebody waited."""
+    """A page that was opened during the wait also shows when the wait ends."""
     daemon = serve({"chat": model("--ready-after", "1.5")})
     with streams(daemon, "chat"):
         page = opened(daemon).page
@@ -51,7 +51,7 @@ def test_who_is_served_waits_no_longer(serve: Serve, opened: Open) -> None:
 
 
 def test_a_failing_model_is_told_of_with_a_way_out(serve: Serve, opened: Open) -> None:
-    """Why it failed, when it may start again, and a button that starts it at once."""
+    """The page says why the model failed and when it may start again, and can start it at once."""
     daemon = serve({"bad": model("--exit", "3", sleeps=False)})
     found = opened(daemon)
     page = found.page
@@ -63,13 +63,13 @@ def test_a_failing_model_is_told_of_with_a_way_out(serve: Serve, opened: Open) -
     expect(strip).to_contain_text("It may start again in")
     strip.get_by_role("button", name="Start bad now").click()
     expect(page.get_by_role("status").filter(has_text="model 'bad' failed")).to_be_visible()
-    assert found.errors  # the browser tells of each answer that is no success
+    assert found.errors  # the browser reports each answer that is not a success
     assert all("502" in error for error in found.errors)
     found.errors.clear()
 
 
 def test_sleep_that_is_not_trusted_is_told_of(serve: Serve, opened: Open) -> None:
-    """It is stopped to make room from then on; the page says why."""
+    """If a model's sleep is no longer trusted, the page says so."""
     faults = '{"/sleep": {"status": 500}}'
     daemon = serve({"a": model("--faults", faults), "b": model()}, maxSleepFailures=1)
     page = opened(daemon).page
@@ -80,7 +80,7 @@ def test_sleep_that_is_not_trusted_is_told_of(serve: Serve, opened: Open) -> Non
 
 
 def test_a_model_is_loaded_put_to_sleep_woken_and_unloaded(serve: Serve, opened: Open) -> None:
-    """With a button for each; what was done is said."""
+    """Each action has a button, and the page confirms the result."""
     page = opened(serve({"chat": model()})).page
     tile = page.get_by_role("region", name="Models", exact=True).get_by_role("listitem")
     for button, done, state in (
@@ -95,7 +95,7 @@ def test_a_model_is_loaded_put_to_sleep_woken_and_unloaded(serve: Serve, opened:
 
 
 def test_who_has_unloaded_a_model_is_told(serve: Serve, opened: Open) -> None:
-    """By the name of the key that was shown, and from where."""
+    """The timeline names the key and the address of the operator."""
     keys = [{"name": "ann", "key": "sk-of-ann"}]
     daemon = serve({"code": model()}, apiKeys=keys)
     daemon.key = "sk-of-ann"
@@ -108,7 +108,7 @@ def test_who_has_unloaded_a_model_is_told(serve: Serve, opened: Open) -> None:
 
 
 def test_requests_are_not_cut_without_a_question(serve: Serve, opened: Open) -> None:
-    """The question says how many; who says no changes nothing."""
+    """The question says how many requests will be cut; Cancel changes nothing."""
     daemon = serve({"chat": model()})
     page = opened(daemon).page
     tile = page.get_by_role("region", name="Models", exact=True).get_by_role("listitem")
@@ -125,7 +125,7 @@ def test_requests_are_not_cut_without_a_question(serve: Serve, opened: Open) -> 
 
 
 def test_a_pause_is_begun_and_ended_from_the_frame(serve: Serve, opened: Open) -> None:
-    """Whoever looks sees that nobody is served, and how that ends."""
+    """Every viewer sees that llamadoze is paused and how to resume."""
     daemon = serve({"chat": model()})
     page = opened(daemon).page
     daemon.chat("chat")
@@ -137,7 +137,7 @@ def test_a_pause_is_begun_and_ended_from_the_frame(serve: Serve, opened: Open) -
 
 
 def test_the_focus_comes_back_after_an_action_and_a_question(serve: Serve, opened: Open) -> None:
-    """To the button that was pressed: whoever uses the keyboard goes on from there."""
+    """The focus returns to the button that opened the question, for people who use the keyboard."""
     daemon = serve({"chat": model()})
     page = opened(daemon).page
     pause = page.get_by_role("button", name="Pause")
@@ -150,7 +150,7 @@ def test_the_focus_comes_back_after_an_action_and_a_question(serve: Serve, opene
 
 
 def test_each_device_has_a_bar_of_who_holds_it(serve: Serve, opened: Open) -> None:
-    """Awake, what sleepers have left, others, free: in words for those who do not see colours."""
+    """The bar names its parts in words, for people who cannot see its colours."""
     sizes = {"chat": "8192", "code": "4096"}
     models = {name: model("--gpu", size, "--gpu-rest", "512") for name, size in sizes.items()}
     daemon = serve(models, gpus="24")
@@ -163,7 +163,7 @@ def test_each_device_has_a_bar_of_who_holds_it(serve: Serve, opened: Open) -> No
 
 
 def test_profiles_are_chosen_in_the_frame(serve: Serve, opened: Open) -> None:
-    """The daemon is told, and tells all who look."""
+    """The choice reaches the daemon, and the daemon sends it to all open pages."""
     profiles = {"work": {"pins": {"best": "chat"}}}
     daemon = serve({"chat": model()}, profiles=profiles)
     page = opened(daemon).page

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.page
 
 
 def test_sleep_says_what_it_freed_and_saved(serve: Serve, opened: Open) -> None:
-    """Cycle by cycle, with what the steps take and what wakes saved against starts."""
+    """The page shows each cycle, the time of each step, and what wakes saved against starts."""
     slow = model("--gpu", "4096", "--gpu-rest", "256", "--ready-after", "1")
     daemon = serve({"chat": slow, "code": slow, "old": model(sleeps=False)}, gpus="24")
     for name in ("chat", "code", "chat", "code"):
@@ -32,7 +32,7 @@ def test_sleep_says_what_it_freed_and_saved(serve: Serve, opened: Open) -> None:
 
 
 def test_requests_are_found_sorted_and_looked_into(serve: Serve, opened: Open) -> None:
-    """Those that ended, with tokens; a failed one with its reason; one with its bodies."""
+    """The page lists ended requests with tokens, failures with reasons, and a request's bodies."""
     daemon = serve({"chat": model("--talk", "0"), "bad": model("--exit", "3", sleeps=False)})
     daemon.chat("chat", stream=True)
     daemon.chat("bad")
@@ -57,7 +57,7 @@ def test_requests_are_found_sorted_and_looked_into(serve: Serve, opened: Open) -
 
 
 def test_requests_are_exported(serve: Serve, opened: Open, tmp_path: Path) -> None:
-    """As JSON, in llama-swap's form."""
+    """The export is JSON in llama-swap's form."""
     daemon = serve({"chat": model()})
     daemon.chat("chat")
     page = opened(daemon, "requests").page
@@ -69,7 +69,7 @@ def test_requests_are_exported(serve: Serve, opened: Open, tmp_path: Path) -> No
 
 
 def test_finished_requests_follow_under_load(serve: Serve, opened: Open) -> None:
-    """However quickly one ends after the other."""
+    """The list keeps up even if requests end in quick succession."""
     daemon = serve({"chat": model()})
     page = opened(daemon, "requests").page
     until = time.monotonic() + 5
@@ -82,7 +82,7 @@ def test_finished_requests_follow_under_load(serve: Serve, opened: Open) -> None
 
 
 def test_a_request_that_runs_is_cancelled(serve: Serve, opened: Open) -> None:
-    """After a question; then it is among those that ended, with who did that."""
+    """After a question the request ends, and the list says that an operator cancelled it."""
     daemon = serve({"chat": model(), "code": model()})
     page = opened(daemon, "requests").page
     with streams(daemon, "chat", "code"):
@@ -95,7 +95,7 @@ def test_a_request_that_runs_is_cancelled(serve: Serve, opened: Open) -> None:
 
 
 def test_a_model_has_a_page_of_its_own(serve: Serve, opened: Open) -> None:
-    """Settings without secrets, its log, its requests; pinned and let go again."""
+    """The page shows settings without secrets, the log and the requests, and can pin the model."""
     steps = [{"endpoint": "/sleep", "headers": {"X-Key": "sk-secret"}}]
     chat = model(sleeps=False, sleepMode="enable", sleepEndpoints=steps, wakeEndpoints=steps)
     chat |= {"name": "A chat", "aliases": ["best"], "env": ["TOKEN=sk-secret"]}
@@ -115,7 +115,7 @@ def test_a_model_has_a_page_of_its_own(serve: Serve, opened: Open) -> None:
 
 
 def test_models_are_searched_and_all_unloaded(serve: Serve, opened: Open) -> None:
-    """Among fifty it takes a word."""
+    """One search word narrows down fifty models."""
     daemon = serve({f"m{n}": model() for n in range(50)})
     daemon.chat("m7")
     page = opened(daemon, "models").page
@@ -133,7 +133,7 @@ def test_models_are_searched_and_all_unloaded(serve: Serve, opened: Open) -> Non
 def test_what_a_reload_would_change_is_told_before(
     serve: Serve, opened: Open, tmp_path: Path
 ) -> None:
-    """And a file with a fault is shown with it, at its line."""
+    """If the file has an error, the page shows the error at its line."""
     daemon = serve({"chat": model(), "code": model()}, apiKeys=[])
     page = opened(daemon, "config").page
     expect(page.get_by_text("a reload would change nothing")).to_be_visible()
@@ -157,7 +157,7 @@ def test_what_a_reload_would_change_is_told_before(
 
 
 def test_the_file_is_shown_without_secrets(serve: Serve, opened: Open) -> None:
-    """Keys of clients, of peers and of model servers, however short."""
+    """The page masks the keys of clients, peers and model servers, however short they are."""
     peers = {"other": {"proxy": "http://127.0.0.1:9", "apiKey": "sk-of-a-peer", "models": ["x"]}}
     daemon = serve({"chat": model(controlHeaders={"X-Key": "of-a-server"})}, peers=peers)
     page = opened(daemon, "config").page
@@ -168,7 +168,7 @@ def test_the_file_is_shown_without_secrets(serve: Serve, opened: Open) -> None:
 
 
 def test_the_machine_is_drawn_and_described(serve: Serve, opened: Open) -> None:
-    """Processors, memory, network, each GPU; and as text to copy."""
+    """The page shows processors and GPUs as charts, and the hardware as text."""
     daemon = serve({"chat": model("--gpu", "4096")}, gpus="24")
     daemon.chat("chat")
     page = opened(daemon, "machine").page
@@ -181,7 +181,7 @@ def test_the_machine_is_drawn_and_described(serve: Serve, opened: Open) -> None:
 
 
 def test_a_machine_that_is_not_sampled_says_so(serve: Serve, opened: Open) -> None:
-    """With the key that says it."""
+    """The page names the configuration key that turns sampling off."""
     daemon = serve({"chat": model()}, performance={"disabled": True})
     found = opened(daemon, "machine")
     expect(found.page.get_by_text("does not sample the machine")).to_be_visible()

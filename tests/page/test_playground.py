@@ -1,4 +1,4 @@
-"""The playground: a chat whose model comes up first, beside another, with images, stopped."""
+"""The playground: a chat that loads its model first, two chats side by side, images, Stop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PIXEL = base64.b64decode(
 
 
 def test_a_chat_shows_markdown_and_how_fast_it_came(serve: Serve, opened: Open) -> None:
-    """And before that, how its model comes up."""
+    """Before the answer, the page shows how the model starts."""
     daemon = serve({"chat": model("--talk", "0.05", "--ready-after", "1.5")})
     page = opened(daemon, "playground").page
     page.get_by_role("textbox", name="Message").fill("Hello")
@@ -39,7 +39,7 @@ def test_a_chat_shows_markdown_and_how_fast_it_came(serve: Serve, opened: Open) 
 
 
 def test_two_models_answer_side_by_side_and_are_stopped(serve: Serve, opened: Open) -> None:
-    """Stop ends both requests at once."""
+    """One click on Stop ends both requests at once."""
     beside = {"g": {"swap": False, "members": ["chat", "code"]}}
     slow = model("--talk", "2")
     daemon = serve({"chat": slow, "code": slow}, groups=beside)
@@ -54,7 +54,7 @@ def test_two_models_answer_side_by_side_and_are_stopped(serve: Serve, opened: Op
 
 
 def test_an_image_goes_along(serve: Serve, opened: Open, tmp_path: Path) -> None:
-    """As a data address in the message, as OpenAI's API has it."""
+    """The message contains the image as a data URL, as in OpenAI's API."""
     picture = tmp_path / "a.png"
     picture.write_bytes(PIXEL)
     daemon = serve({"chat": model("--talk", "0")})
@@ -79,7 +79,7 @@ EVIL = """<img src="/unload"> ![x](/unload) <video src="/unload"></video>
 
 
 def test_what_a_model_says_cannot_act(serve: Serve, opened: Open) -> None:
-    """Nothing is fetched, pressed or run, and nothing looks like a part of the page."""
+    """Markup in an answer cannot fetch, press or run anything, and cannot imitate the page."""
     events = [{"choices": [{"delta": {"content": EVIL}}]}]
     stream = "".join(f"data: {json.dumps(one)}\n\n" for one in events)
     found = opened(serve({"chat": model()}), "playground")

@@ -1,4 +1,4 @@
-"""The timeline: who held the memory when, and why it changed hands."""
+"""The timeline: which model held the memory when, and why the memory changed hands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def drawing(page: Page) -> Locator:
 
 
 def test_bands_are_drawn_as_it_happens(serve: Serve, opened: Open) -> None:
-    """Starting, awake, falling asleep, asleep, waking: each with its colour."""
+    """Each of the states starting, awake, falling asleep, asleep and waking has its own band."""
     faults = '{"/sleep": {"delay": 0.3}, "/wake_up": {"delay": 0.3}}'
     slow = model("--ready-after", "0.5", "--faults", faults)
     daemon = serve({"chat": slow, "code": slow})
@@ -32,7 +32,7 @@ def test_bands_are_drawn_as_it_happens(serve: Serve, opened: Open) -> None:
 
 
 def test_a_swap_says_why_it_was_made(serve: Serve, opened: Open) -> None:
-    """Who asked, how long that had waited, the rule, who left at what cost, what was proved."""
+    """The reason names the client, its wait, the rule, the model that made room, and the proof."""
     models = {name: model("--gpu", "4096", "--gpu-rest", "256") for name in ("chat", "code")}
     daemon = serve(models, gpus="24", maxWait=1)
     with streams(daemon, "chat", chunks=15):
@@ -52,7 +52,7 @@ def test_a_swap_says_why_it_was_made(serve: Serve, opened: Open) -> None:
 
 
 def test_a_click_on_a_band_says_why(serve: Serve, opened: Open) -> None:
-    """Wherever in the band it is."""
+    """A click at any point of the band shows the reason."""
     daemon = serve({"chat": model()})
     daemon.chat("chat")
     page = opened(daemon, "timeline").page
@@ -65,7 +65,7 @@ def test_a_click_on_a_band_says_why(serve: Serve, opened: Open) -> None:
 
 
 def test_the_wheel_and_the_keys_zoom_and_move(serve: Serve, opened: Open) -> None:
-    """From a minute to a day; End leads back to the present."""
+    """You can zoom and move through the timeline; the End key leads back to the present."""
     daemon = serve({"chat": model()})
     daemon.chat("chat")
     page = opened(daemon, "timeline").page
@@ -90,7 +90,7 @@ def test_the_wheel_and_the_keys_zoom_and_move(serve: Serve, opened: Open) -> Non
 
 
 def test_the_same_requests_are_played_with_other_settings(serve: Serve, opened: Open) -> None:
-    """Both are drawn one below the other, with their waits in a table."""
+    """The page draws both runs, one below the other, and lists their waits in a table."""
     daemon = serve({"chat": model(), "code": model()})
     for name in ("chat", "code", "chat", "code"):
         daemon.chat(name)
@@ -105,7 +105,7 @@ def test_the_same_requests_are_played_with_other_settings(serve: Serve, opened: 
 
 
 def test_what_happened_is_there_after_a_restart(serve: Serve, opened: Open, tmp_path: str) -> None:
-    """With a store: its spans, decisions and requests."""
+    """With a store, the spans, decisions and requests survive a restart."""
     store = {"path": f"{tmp_path}/history.db"}
     daemon = serve({"chat": model(), "code": model()}, store=store)
     daemon.chat("chat")
@@ -120,7 +120,7 @@ def test_what_happened_is_there_after_a_restart(serve: Serve, opened: Open, tmp_
 
 
 def test_colours_are_those_of_the_simulators_picture() -> None:
-    """One look for what was and what would be."""
+    """The page and the simulator's picture show each state in the same colour."""
     from proxy.simulation.timeline import COLOURS
     from proxy.views.pagefiles import FILES
 

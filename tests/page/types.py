@@ -1,7 +1,7 @@
-"""Checks the types of the page, which stand in its comments: ``make dev-page`` && ``make types``.
+"""Checks the types in the page's comments: ``make dev-page`` && ``make types``.
 
-TypeScript is a native program: npm brings it, and no node is needed to run it. The page is checked
-in a copy, where the libraries' own types stand in the place of their code.
+TypeScript is a native program. npm downloads it, but node is not needed to run it. The check runs
+on a copy of the page, where the libraries' type files replace their code.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _unpack(package: str, version: str, folder: Path) -> None:
 
 
 def check() -> int:
-    """Check a copy of the page; return the exit status."""
+    """Check the types in a copy of the page; return the exit status."""
     program = next((FOLDER / "typescript").rglob("tsc"), None)
     if program is None:
         print("The types of the page are not checked: make dev-page fetches what that needs")

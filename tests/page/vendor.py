@@ -1,7 +1,7 @@
-"""Takes the page's libraries out of npm's tarballs: ``make vendor-page``, by a maintainer.
+"""Extracts the page's libraries from npm's tarballs; a maintainer runs ``make vendor-page``.
 
-``vendor.json`` names packages, versions, the hashes of the tarballs, and files. Imports become
-relative: the page needs no import map and no script in its HTML.
+``vendor.json`` lists packages, versions, the hashes of the tarballs, and files. Imports become
+relative, so the page needs no import map and no script in its HTML.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAP = re.compile(r"\n?//# sourceMappingURL=\S+\s*$")
 
 
 def tarball(package: str, version: str) -> bytes:
-    """Return a package as the registry has it, whichever npm is set up to ask."""
+    """Return a package as the registry has it, from the registry that npm is configured to use."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["npm", "pack", "--silent", f"{package}@{version}", "--pack-destination", folder]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -44,13 +44,13 @@ def integrity(data: bytes) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a module with relative imports, and without the address of a map that is not here."""
+    """Return a module with relative imports and without a reference to a missing source map."""
     text = IMPORT.sub(lambda found: f'{found[1]}{found[2]}"{IMPORTED[found[4]]}"', text)
     return MAP.sub("", text).rstrip() + "\n"
 
 
 def take(entry: dict[str, Any]) -> list[str]:
-    """Write a package's files; return its licence, and note their hashes in the entry."""
+    """Write a package's files, store their hashes in the entry, and return its licence."""
     data = tarball(entry["package"], entry["version"])
     found = integrity(data)
     if entry.setdefault("integrity", found) != found:
@@ -72,7 +72,7 @@ def take(entry: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Write all files anew."""
+    """Write all files again."""
     listed = json.loads(LIST.read_text())
     licences = [line for entry in listed for line in take(entry)]
     (VENDOR / "LICENSES").write_text("\n".join(licences))

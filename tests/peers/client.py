@@ -1,4 +1,4 @@
-"""A small HTTP client on h11, independent of the one under test."""
+"""A small HTTP client on h11, independent of llamadoze's own client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Reply:
 
 @attrs.define(eq=False)
 class Client:
-    """One connection."""
+    """One connection to a server."""
 
     stream: trio.SocketStream
     _http: h11.Connection = attrs.field(factory=lambda: h11.Connection(h11.CLIENT))
@@ -82,7 +82,7 @@ class Client:
 async def ask(
     port: int, method: str, path: str, body: Any = b"", headers: dict[str, str] | None = None
 ) -> Reply:
-    """Ask once on a connection of its own."""
+    """Send one request on its own connection."""
     client = await Client.connect(port)
     async with client.stream:
         return await client.ask(method, path, body, headers)

@@ -1,8 +1,8 @@
-"""A pretended container engine: its containers are its own children, and outlive their clients.
+"""A stand-in for a container engine: containers are its children and outlive their clients.
 
-``engine_in(folder)`` starts one and writes a client there that is named ``docker``. The client
-knows ``run --rm --name N IMAGE COMMAND...`` and ``stop -t SECONDS N``; all else fails, ``inspect``
-too. A container has the engine's environment, and none of its client's.
+``engine_in(folder)`` starts an engine, and writes a client named ``docker`` into the folder. The
+client knows ``run --rm --name N IMAGE COMMAND...`` and ``stop -t SECONDS N``. All other commands
+fail, including ``inspect``. A container has the engine's environment, and nothing of its client's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REMOVAL = 0.05  # seconds from a container's end until its name is free
 
 
 class Containers(socketserver.ThreadingUnixStreamServer):
-    """All containers, by name; one that is created and does not run yet is None."""
+    """All containers by name; a container that is created but does not run yet is None."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -38,7 +38,7 @@ class Containers(socketserver.ThreadingUnixStreamServer):
         self.lock = threading.Lock()
 
     def create(self, name: str) -> bool:
-        """Take a name, unless somebody has it."""
+        """Take a name, unless another container has it."""
         with self.lock:
             is_free = name not in self.all
             self.all.setdefault(name, None)
@@ -62,7 +62,7 @@ class Containers(socketserver.ThreadingUnixStreamServer):
             del self.all[name]
 
     def stop(self, name: str, number: int, grace: float) -> bool:
-        """Signal a container and kill it after a grace; return whether there was one."""
+        """Signal a container, and kill it after the grace; return whether it existed."""
         process = self.all.get(name)
         if process is None:
             return False
@@ -82,7 +82,7 @@ class Containers(socketserver.ThreadingUnixStreamServer):
 
 
 class _Wish(socketserver.StreamRequestHandler):
-    """What one client wants: a line of JSON, and lines in return."""
+    """A request of one client: a line of JSON, with lines of JSON in return."""
 
     server: Containers
 
@@ -96,7 +96,7 @@ class _Wish(socketserver.StreamRequestHandler):
             self.say(**{name: one.pid for name, one in self.server.all.items() if one})
 
     def run(self, name: str, argv: list[str]) -> None:
-        """Create a container, and start it unless its client has gone by then."""
+        """Create a container, and start it unless its client has disconnected by then."""
         if not self.server.create(name):
             self.say(exit=125, error=f"Conflict. The container name {name!r} is already in use")
             return
@@ -114,7 +114,7 @@ class _Wish(socketserver.StreamRequestHandler):
 
 
 def _wish(path: str, **what: Any) -> TextIO:
-    with socket.socket(socket.AF_UNIX) as connection:  # which closes with the file
+    with socket.socket(socket.AF_UNIX) as connection:  # the file keeps the connection open
         connection.connect(path)
         file = connection.makefile("rw")
     _tell(file, **what)
@@ -127,7 +127,7 @@ def _tell(file: TextIO, **what: Any) -> None:
 
 
 def _run(path: str, words: list[str]) -> NoReturn:
-    """Run a container; signals go on to it once it is started, and end the client before that."""
+    """Run a container; signals reach it once it has started, and end the client before that."""
     name, argv = words[2], words[4:]
     file = _wish(path, verb="run", name=name, argv=argv)
     answer = json.loads(file.readline())
@@ -171,14 +171,14 @@ def _serve(path: str) -> None:
 
 
 class Engine:
-    """An engine as its starter sees it."""
+    """An engine, as the test that starts it sees it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.socket = str(folder / "engine.socket")
 
     def containers(self) -> dict[str, int]:
-        """Return those that run: their pids, by name."""
+        """Return the pids of the running containers, by name."""
         with contextlib.closing(_wish(self.socket, verb="list")) as file:
             found: dict[str, int] = json.loads(file.readline())
         return found
@@ -190,13 +190,13 @@ class Engine:
         client.chmod(0o755)
 
     def path(self) -> str:
-        """Return a PATH with the client before all others."""
+        """Return a PATH with the engine's client first."""
         return f"{self.folder}:{os.environ['PATH']}"
 
 
 @contextmanager
 def engine_in(folder: Path) -> Iterator[Engine]:
-    """Start an engine in a folder of its own; its containers end with it."""
+    """Start an engine in its own folder; its containers end with it."""
     folder.mkdir()
     engine = Engine(folder)
     engine.write_client()

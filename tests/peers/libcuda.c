@@ -1,7 +1,7 @@
 /* The checkpoint calls of NVIDIA's driver, for machines without it: a stand-in for libcuda.so.1.
- * CUDA_STAND_IN names a folder. A process uses CUDA if the folder has a file of its pid, which holds
- * its state as a digit. "history" gets a line for each call that changes one. A file such as
- * "checkpoint-fails" lets that call fail; "hangs" lets the first call never return. */
+ * CUDA_STAND_IN names a folder. A process uses CUDA if the folder has a file named by its pid, which
+ * holds its state as a digit. The file "history" gets a line for each call that changes a state. If
+ * a file such as "checkpoint-fails" exists, that call fails. With "hangs", cuInit never returns. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

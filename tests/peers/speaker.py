@@ -1,7 +1,7 @@
 """A model server that says "Hello there" in the full event forms of OpenAI's and Anthropic's APIs.
 
-``python -I -S tests/peers/speaker.py --port P``. ``--ready-after`` counts from its exec. It answers
-streams only, one connection for each.
+``python -I -S tests/peers/speaker.py --port P``. ``--ready-after`` counts from its exec. The
+server answers streams only, each on its own connection.
 """
 
 from __future__ import annotations

@@ -1,19 +1,20 @@
-"""A scriptable model server of plain sockets and threads: it starts in a few milliseconds.
+"""A scriptable model server of plain sockets and threads, which starts in a few milliseconds.
 
-``python -I -S tests/peers/stub.py --port P`` answers /health, and every POST with an echo of it. A
-JSON body may ask for more: ``chunks`` and ``pause`` stream events, ``delay`` waits, ``die`` ends
-the process in mid-answer. ``GET /stats`` tells what it saw. ``--ready-after`` counts from its exec.
+``python -I -S tests/peers/stub.py --port P`` answers /health, and every POST with an echo. A JSON
+body may ask for more: ``chunks`` and ``pause`` stream events, ``delay`` waits, and ``die`` exits
+in mid-answer. ``GET /stats`` returns counts. ``--ready-after`` counts from the exec.
 
-It sleeps by /sleep and /wake_up as vLLM does, and frees the ``--hold`` MiB that it holds meanwhile.
-``--faults`` is JSON, a path and what is wrong with it: ``status``, ``delay``, ``hang``, ``close``,
-``exit``, ``keep`` (a good answer and nothing done), ``garbage`` (what it says from then on),
-``chance`` (1 without) and ``any`` (faults to choose from). POST /faults replaces them.
+The stub sleeps by /sleep and /wake_up as vLLM does, and frees its ``--hold`` MiB meanwhile.
+``--faults`` is JSON: paths with their faults, which are ``status``, ``delay``, ``hang``,
+``close``, ``exit``, ``keep`` (answer well and do nothing), ``garbage`` (the word to say from then
+on), ``chance`` (default: 1) and ``any`` (a list of faults to choose from). POST /faults replaces
+them.
 
-With ``--talk`` it answers streams as OpenAI does, with a pause of so many seconds between words.
+With ``--talk`` the stub streams as OpenAI does, and pauses so many seconds between words.
 
-With ``--gpu`` it holds so many MiB on each of the GPUs of `tests/peers/nvml` that
-CUDA_VISIBLE_DEVICES names, or on the first, and ``--gpu-rest`` MiB while it sleeps. With
-``--gpu-strict 1`` there is no more on a GPU than there is: the stub ends, or does not wake.
+With ``--gpu`` the stub holds so many MiB on each GPU of `tests/peers/nvml` that
+CUDA_VISIBLE_DEVICES names, or on the first one, and ``--gpu-rest`` MiB while it sleeps. With
+``--gpu-strict 1`` a GPU cannot hold more than its size: the stub exits, or fails to wake.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ BOOT = time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def started_at() -> float:
-    """Return when the process was started, on the boot clock; to 10 ms."""
+    """Return when the process started, on the boot clock; exact to 10 ms."""
     with open("/proc/self/stat") as file:
         ticks = file.read().rpartition(")")[2].split()[19]
     return int(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 class Gpus:
-    """What this process holds on GPUs that are made up: a file for each."""
+    """What this process holds on stand-in GPUs: a file for each GPU."""
 
     def __init__(self, options: dict[str, str]) -> None:
         self.folder = os.environ.get("CUDA_STAND_IN", "")
@@ -57,12 +58,12 @@ class Gpus:
         self.mine = self.chosen() if self.awake and self.folder else []
 
     def chosen(self) -> list[int]:
-        """Return the GPUs that are named, by UUID or by index."""
+        """Return the GPUs that CUDA_VISIBLE_DEVICES names, by UUID or by index."""
         named = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")
         return [int(name.rpartition("-")[2]) for name in named if name not in ("", "-1")]
 
     def take(self, size: int) -> bool:
-        """Hold so much on each, or say that there is no room and hold what was held."""
+        """Hold so much on each GPU; without room, keep what was held and return false."""
         if not self.mine:
             return True
         with self.alone():
@@ -76,7 +77,7 @@ class Gpus:
         return True
 
     def room_on(self, number: int) -> int:
-        """Return what others leave of a GPU, as far as they live."""
+        """Return what other living processes leave of a GPU."""
         held = 0
         for name in os.listdir(self.folder):
             holder, _, rest = name.removesuffix(".bytes").partition(".")
@@ -95,13 +96,13 @@ class Gpus:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Let no other stub take memory in this block."""
+        """Keep other stubs from taking memory in this block."""
         with open(f"{self.folder}/lock", "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def give_back(self, *_: object) -> None:
-        """End by SIGTERM as without a handler, and leave nothing."""
+        """End by SIGTERM as without a handler, and leave no files."""
         for number in self.mine:
             with suppress(FileNotFoundError):
                 os.unlink(self.file_of(number))
@@ -164,7 +165,7 @@ class Stub:
             connection.close()
 
     def echo_raw(self, connection: socket.socket, target: str, buffer: bytes) -> None:
-        """Agree to a websocket, or not, and send back whatever comes."""
+        """Accept or refuse a websocket; send back whatever arrives."""
         self.stats["requests"] += 1
         if "refuse" in target:
             self.send(connection, 403, b'{"error": "no websocket here"}')
@@ -180,7 +181,7 @@ class Stub:
             buffer = b""
 
     def count(self, connection: socket.socket, length: int, buffer: bytes, target: str) -> None:
-        """Read a body at its own pace; say how long it was, and its digest."""
+        """Read a body at a given pace; answer its size and its digest."""
         digest, size = hashlib.sha256(buffer), len(buffer)
         pause = float(target.partition("pause=")[2] or 0)
         while size < length and (piece := connection.recv(1 << 20)):
@@ -225,7 +226,7 @@ class Stub:
             self.generate(connection, target, body, lines)
 
     def fails(self, connection: socket.socket, fault: dict[str, Any]) -> bool:
-        """Do what is wrong; return whether that is all the answer there is."""
+        """Do what the fault says; return whether it was the whole answer."""
         fault = random.choice(fault["any"]) if "any" in fault else fault
         time.sleep(fault.get("delay", 0))
         self.word = fault.get("garbage", self.word)
@@ -271,7 +272,7 @@ class Stub:
             self.send(connection, int(asked.get("status", 200)), text)
 
     def talk(self, connection: socket.socket) -> None:
-        """Say a few words with Markdown, one after the other, and what they took."""
+        """Send a few words with Markdown, one after the other, and then the usage."""
         connection.sendall(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
         )
@@ -312,7 +313,7 @@ class Stub:
 
 
 def held(size: int) -> mmap.mmap | None:
-    """Take memory for good, which goes back when it is closed: zeros alone would not be there."""
+    """Take real memory until it is closed; untouched pages of zeros would take none."""
     if not size:
         return None
     memory = mmap.mmap(-1, size)
@@ -322,7 +323,7 @@ def held(size: int) -> mmap.mmap | None:
 
 
 def dechunk(connection: socket.socket, buffer: bytes) -> tuple[bytes, bytes]:
-    """Read a chunked body; return it and what follows it."""
+    """Read a chunked body; return the body and what follows it."""
     body = b""
     while True:
         while b"\r\n" not in buffer:
@@ -337,7 +338,7 @@ def dechunk(connection: socket.socket, buffer: bytes) -> tuple[bytes, bytes]:
 
 
 def flood(seconds: float) -> None:
-    """Write lines as fast as they are taken."""
+    """Write lines as fast as the reader takes them."""
     lines, end = b"all work and no play\n" * 3000, time.monotonic() + seconds
     while time.monotonic() < end:
         os.write(1, lines)
@@ -346,7 +347,7 @@ def flood(seconds: float) -> None:
 def main(arguments: list[str]) -> None:
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     if "--escape" in options and os.fork() == 0:
-        os.setsid()  # and hold the pipe that the parent writes to
+        os.setsid()  # and keep the pipe open that the parent writes to
         time.sleep(float(options["--escape"]))
         os._exit(0)
     if "--flood" in options:

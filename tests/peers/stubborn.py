@@ -1,4 +1,4 @@
-"""The stub, but one that goes on for a moment after SIGTERM: ``stubborn.py SECONDS OPTIONS...``."""
+"""The stub, but it lives a moment longer after SIGTERM: ``stubborn.py SECONDS OPTIONS...``."""
 
 from __future__ import annotations
 

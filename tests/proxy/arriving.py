@@ -1,4 +1,4 @@
-"""Requests' bodies that arrive as a test has it, without a connection."""
+"""Request bodies that arrive as a test says, without a connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trio
 
 @attrs.define(eq=False)
 class Arriving:
-    """A body in pieces, with a pause before each; with the last one, all is read."""
+    """A body in pieces, with a pause before each; the last piece completes the body."""
 
     _pieces: deque[bytes]
     pause: float = 0

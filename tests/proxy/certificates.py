@@ -1,4 +1,4 @@
-"""A key and a certificate of this moment, for TLS on this machine."""
+"""A fresh key and certificate, for TLS on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Return a certificate for localhost, which nobody else has signed, and its key."""
+    """Return a self-signed certificate for localhost, and its key."""
     certificate, key = folder / "cert.pem", folder / "key.pem"
     files = ["-keyout", str(key), "-out", str(certificate)]
     subject = ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
@@ -18,7 +18,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 
 
 def contexts(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return what a server serves with, and what its clients trust."""
+    """Return the TLS context of a server and the context of its clients."""
     certificate, key = make_certificate(folder)
     serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     serving.load_cert_chain(certificate, key)

@@ -43,7 +43,7 @@ class Daemon:
         return self.supervisor.servers[model].snapshot().pid
 
     def in_use(self, model: str) -> bool:
-        """Whether anybody uses it, or waits for it."""
+        """Whether a request is in flight to the model or waits for the model."""
         usage = self.supervisor.servers[model].usage
         return usage.in_flight > 0 or usage.waiting > 0
 
@@ -73,7 +73,7 @@ async def daemon(
     tls: ssl.SSLContext | None = None,
     **settings_of_all: Any,
 ) -> AsyncIterator[Daemon]:
-    """Serve these models until the block is left."""
+    """Serve these models until the block ends."""
     whole = {"startPort": free_port(), "models": models, **settings_of_all}
     config = parse(yaml.safe_dump(whole)).config
     listeners = await open_listeners(Address("127.0.0.1", 0))

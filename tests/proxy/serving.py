@@ -18,7 +18,7 @@ ASK = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 @attrs.frozen
 class Served:
-    """Where a handler is served; some clients had connected before anybody accepted them."""
+    """A served handler; some clients had connected before the server accepted connections."""
 
     port: int
     clients: list[trio.SocketStream]
@@ -32,7 +32,7 @@ class Served:
 async def serving(
     handle: Handler, waiting: int = 0, *, grace: float = 0.2, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Served]:
-    """Serve until the block is left, to begin with so many clients that wait."""
+    """Serve until the block ends; `waiting` clients are connected before the server starts."""
     [listener] = await open_listeners(Address("127.0.0.1", 0))
     port, stop = listener.socket.getsockname()[1], trio.Event()
     served = Served(port, [], stop)

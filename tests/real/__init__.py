@@ -1,1 +1,1 @@
-"""Against real model servers: opt-in, as they are large or need hardware."""
+"""Tests against real model servers; they are opt-in, as the servers are large or need hardware."""

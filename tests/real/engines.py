@@ -1,7 +1,7 @@
 """What a model server of the GPU check runs: a random language model on torch, or a stand-in.
 
-Owns the weights and the cache: where they are, and what becomes of them in a sleep. The stand-in
-holds ordinary memory and says nothing of worth; it lets all of the check run without torch.
+This module owns the weights and the cache: where they are, and what a sleep does to them. The
+stand-in uses ordinary memory and says nothing useful; with it, the whole check runs without torch.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 VOCABULARY = 512
 CONTEXT = 2048  # tokens
-# Powers of two: torch pins host memory in pieces of such sizes, and would waste the rest of others.
+# Powers of two: torch pins host memory in pieces of such sizes, and would waste part of a piece.
 WIDTHS = (256, 512, 1024, 2048, 4096, 8192)
-SPREAD = 0.05  # of the weights: then the loss of any kind of them changes what the model says
+SPREAD = 0.05  # of the weights: large enough that losing any kind of weight changes the answers
 MOST_LAYERS = 48
-CACHE = 16  # a part of the weights' size: what the cache of keys and values takes, here without use
+CACHE = 16  # the cache of keys and values, unused here, takes this fraction of the weights' size
 
 
 class Engine(Protocol):
@@ -32,23 +32,23 @@ class Engine(Protocol):
         """The bytes of its weights."""
 
     def drop_weights(self, *, keep: bool) -> None:
-        """Give the weights' memory of the device back; `keep` copies them to host memory first."""
+        """Free the weights' memory on the device; `keep` first copies them to host memory."""
 
     def make_room(self) -> None:
-        """Take the memory of the weights again, and fill it if a copy was kept."""
+        """Allocate the weights' memory again, and fill it if a copy was kept."""
 
     def fill(self) -> None:
-        """Make the weights from the seed, as when the model was loaded."""
+        """Make the weights from the seed, as at the model's load."""
 
     def drop_cache(self) -> None:
-        """Give the cache's memory back."""
+        """Free the cache's memory."""
 
     def make_cache(self) -> None:
-        """Take it again."""
+        """Allocate the cache's memory again."""
 
 
 def note_held(count: int) -> None:
-    """Tell a GPU that is made up what this process holds of it, in bytes."""
+    """Tell the made-up GPU how many bytes of it this process holds."""
     if folder := os.environ.get("CUDA_STAND_IN"):
         state = Path(folder, f"{os.getpid()}")
         if not state.exists():
@@ -57,7 +57,7 @@ def note_held(count: int) -> None:
 
 
 class Torch:
-    """A Llama with random weights in bf16, of transformers."""
+    """A Llama of transformers, with random weights in bf16."""
 
     def __init__(self, gigabytes: float, seed: int, device: str) -> None:
         import torch
@@ -73,7 +73,7 @@ class Torch:
         )
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.bfloat16)
-        with torch.device(device):  # made there, with no copy on the host
+        with torch.device(device):  # created on the device, without a copy on the host
             self._model: Any = LlamaForCausalLM(config).eval().requires_grad_(False)
         torch.set_default_dtype(default)
         self._shapes = [one.shape for one in self._model.parameters()]
@@ -96,7 +96,7 @@ class Torch:
     def drop_weights(self, *, keep: bool) -> None:
         weights = list(self._model.parameters())
         if keep:
-            # The host memory stays for the next sleep: to pin it takes longer than to fill it.
+            # Keep the host memory for the next sleep: pinning it takes longer than filling it.
             self._kept = self._kept or [self._on_host(one) for one in weights]
             for copy, one in zip(self._kept, weights, strict=True):
                 copy.copy_(one.data, non_blocking=True)
@@ -123,7 +123,7 @@ class Torch:
     def fill(self) -> None:
         source = self._torch.Generator(self._device).manual_seed(self._seed)
         for one in self._model.parameters():
-            if one.dim() == 1:  # scales of norms: with small ones no layer would be heard
+            if one.dim() == 1:  # scales of norms: small ones would hide what the layers do
                 one.data.fill_(1.0)
             else:
                 one.data.normal_(0, SPREAD, generator=source)
@@ -155,7 +155,7 @@ class Torch:
 
 
 def _shape(gigabytes: float) -> dict[str, int]:
-    """Return the shape of a Llama whose weights take about so many GB."""
+    """Return the shape of a Llama whose weights take about `gigabytes` GB."""
     width = next(w for w in WIDTHS if gigabytes * 1e9 <= MOST_LAYERS * _bytes_of_layer(w))
     return {
         "hidden_size": width,
@@ -167,12 +167,12 @@ def _shape(gigabytes: float) -> dict[str, int]:
 
 
 def _bytes_of_layer(width: int) -> int:
-    """Return what a layer takes in bf16: four square matrices, and three twice as long."""
+    """Return a layer's bytes in bf16: four square matrices, and three that are twice as long."""
     return 2 * (4 + 3 * 2) * width * width
 
 
 class StandIn:
-    """Ordinary memory instead of weights, and words that follow from the seed and the prompt."""
+    """Ordinary memory instead of weights; the tokens follow from the seed and the prompt."""
 
     def __init__(self, gigabytes: float, seed: int, _: str = "") -> None:
         self.size, self._seed = round(gigabytes * 1e9), seed

@@ -1,7 +1,7 @@
-"""What a GPU shows of llamadoze's sleep, as one report: ``make gpu-check``.
+"""Check llamadoze's sleep on a real GPU, and print one report: ``make gpu-check``.
 
-Owns the parts of the check and what is good of each. It ends in eight minutes, and tells of what it
-has by then. The models are those of `torch_server`.
+This module owns the parts of the check, and what counts as good in each. The check ends within
+eight minutes and reports what it has by then. Its models are those of `torch_server`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from tests.system.daemon import Process, started, write
 GIB = 1 << 30
 MIB = 1 << 20
 GB = 1e9
-LIMIT = 440  # seconds for all parts; the rest of eight minutes is for the end of the models
-LONGEST_START = 240  # seconds: the first import of torch from a cold disk takes its time
+LIMIT = 440  # seconds for all parts; stopping the models takes the rest of the eight minutes
+LONGEST_START = 240  # seconds: the first import of torch from a cold disk is slow
 LONGEST_ANSWER = LONGEST_START + 60
 COMMAND = (sys.executable, "-m", "proxy")
 LEFT_AT_MOST = 2.0  # GiB: a CUDA context, its libraries, and what torch keeps
@@ -45,12 +45,12 @@ CHAT: dict[str, Any] = {
 
 
 class TimeIsOver(Exception):
-    """The check has had all of its time."""
+    """The check has used all of its time."""
 
 
 @attrs.define
 class Report:
-    """What was found, as Markdown; `bad` counts what is not as it should be."""
+    """The findings, as Markdown; `bad` counts those that are not as they should be."""
 
     lines: list[str] = attrs.field(factory=list)
     bad: int = 0
@@ -66,7 +66,7 @@ class Report:
         self.say(f"- {'good' if is_good else '**BAD**'}: {text}")
 
     def show(self) -> None:
-        """Print what was said since: whatever ends the check, it has told what it has."""
+        """Print the lines since the last call, so that they are out, whatever ends the check."""
         print("\n".join(self.lines), flush=True)
         self.lines.clear()
 
@@ -81,7 +81,7 @@ def _row(cells: Sequence[str]) -> str:
 
 @attrs.define
 class Check:
-    """The daemon with its models, and the report that comes of it."""
+    """The daemon with its models, and the report about them."""
 
     report: Report
     daemon: Process
@@ -96,7 +96,7 @@ class Check:
         return answer
 
     def say(self, model: str) -> str:
-        """Return what a model says, always to the same question."""
+        """Return a model's answer; the question is always the same."""
         answer = self.ask("POST", "/v1/chat/completions", {"model": model, **CHAT})
         return str(answer["choices"][0]["message"]["content"])
 
@@ -121,18 +121,18 @@ class Check:
         return look_at_all(pids).held_by(pids) or 0
 
     def facts(self, model: str) -> dict[str, float]:
-        """Return the bytes of a model's weights, and the seconds its server needed for each."""
+        """Return the bytes of a model's weights, and the seconds of its last sleep and wake."""
         port = int(self.daemon.running()[model]["proxy"].rpartition(":")[2])
         _, timings = Process(self.daemon.process, port).ask("GET", "/timings")
         return dict(timings)
 
     def told(self, model: str, key: str) -> list[dict[str, Any]]:
-        """Return the log's lines of a model that have a fact."""
+        """Return the log's lines of a model that have a certain key."""
         lines = self.daemon.log()
         return [line for line in lines if line.get("model") == model and key in line]
 
     def sleep_and_wake(self, model: str) -> tuple[float, float, int]:
-        """Return the seconds of both, and what the model held between them."""
+        """Return the seconds of the sleep, those of the wake, and what the sleeping model held."""
         pid, began = self.pid(model), time.monotonic()
         self.ask("POST", f"/api/models/sleep/{model}")
         slept, held = time.monotonic(), self.held(pid)
@@ -142,7 +142,7 @@ class Check:
 
 
 def machine(report: Report) -> float:
-    """Tell of the machine; return how many GB of memory its GPU has."""
+    """Report what the machine has; return the memory of its GPU in GB."""
     try:
         import pynvml
 
@@ -150,7 +150,7 @@ def machine(report: Report) -> float:
         device = pynvml.nvmlDeviceGetHandleByIndex(0)
         name, driver = pynvml.nvmlDeviceGetName(device), pynvml.nvmlSystemGetDriverVersion()
         total = pynvml.nvmlDeviceGetMemoryInfo(device).total
-    except Exception as error:  # whatever NVML or its absence raises: there is no GPU to check
+    except Exception as error:  # whatever NVML or its absence raises, there is no GPU to check
         raise SystemExit(f"gpu-check needs an NVIDIA GPU: {why_not_known() or error}") from None
     report.say("# GPU check", "")
     rows = [
@@ -179,7 +179,7 @@ class Server:
     device: str
 
     def model(self, size: float, seed: int, *more: str, **keys: object) -> dict[str, object]:
-        """Return a model of so many GB, as the file has it."""
+        """Return a model of `size` GB, as the configuration file has it."""
         options = f"--gigabytes {round(size, 4)} --seed {seed}"
         how = f"--engine {self.engine} --device {self.device} {' '.join(more)}"
         program = f"{sys.executable} -m tests.real.torch_server --port ${{PORT}}"
@@ -194,7 +194,7 @@ class Server:
 
 
 def configuration(folder: Path, gigabytes: float, server: Server) -> str:
-    """Write the models and return the file."""
+    """Write the configuration of the models and return the file."""
     model = server.model
     models = {
         "large": model(gigabytes, 1),
@@ -208,7 +208,7 @@ def configuration(folder: Path, gigabytes: float, server: Server) -> str:
 
 
 def figures(check: Check) -> None:
-    """What llamadoze measures is what nvidia-smi shows of the same processes."""
+    """Check that llamadoze measures the memory that nvidia-smi shows for the same processes."""
     check.say("large")
     pids = tree_of(check.pid("large"))
     if (ours := look_at_all(pids).held_by(pids)) is None:
@@ -227,7 +227,7 @@ def figures(check: Check) -> None:
 
 
 def cycles(check: Check) -> None:
-    """A model falls asleep and wakes again and again: what is freed, what is left, how fast."""
+    """Repeat sleep and wake: what each sleep frees and leaves, and how fast both are."""
     before, rows = check.say("large"), []
     for number in range(1, check.cycles + 1):
         sleep, wake, held = check.sleep_and_wake("large")
@@ -251,7 +251,7 @@ def cycles(check: Check) -> None:
 
 
 def level_2(check: Check) -> None:
-    """Weights that are dropped and made again are the same."""
+    """Check that weights that a sleep has dropped are the same after the wake."""
     before = check.say("second")
     for _ in range(2):
         sleep, wake, held = check.sleep_and_wake("second")
@@ -266,7 +266,7 @@ def _same(check: Check, model: str, before: str) -> None:
 
 
 def turns(check: Check) -> None:
-    """Two models that do not fit together: what a request waits beyond the servers' own time."""
+    """Swap two models: how long a request waits beyond the servers' own sleep and wake."""
     check.say("left")
     awake = min(check.first_token("left") for _ in range(3))
     check.say("right")
@@ -286,7 +286,7 @@ def turns(check: Check) -> None:
 
 
 def lies(check: Check) -> None:
-    """A server that says that it sleeps and keeps its memory is stopped."""
+    """Check that a server that says that it sleeps but keeps its memory is stopped."""
     check.say("liar")
     pid = check.pid("liar")
     status, _ = check.daemon.ask("POST", "/api/models/sleep/liar")
@@ -299,7 +299,7 @@ def lies(check: Check) -> None:
 
 
 def checkpoints(check: Check) -> None:
-    """A server that cannot sleep is suspended by the driver, and says the same when it goes on."""
+    """Check that the driver suspends a server that cannot sleep, and its answers stay the same."""
     before, pid = check.say("frozen"), check.pid("frozen")
     awake, rows = check.held(pid), []
     for number in range(1, 4):
@@ -315,13 +315,13 @@ def checkpoints(check: Check) -> None:
 
 
 def rooms(check: Check) -> None:
-    """Three models of which two fit run by what they hold: no swap for two, one for the third."""
+    """Check that two of three models run together without a swap, and the third needs one."""
     check.say("large")
-    beside = check.held(check.pid("large")) - check.facts("large")["bytes"]  # its context
+    beside = check.held(check.pid("large")) - check.facts("large")["bytes"]  # its CUDA context
     check.ask("POST", "/api/models/unload/large")
     size = check.gigabytes / 4
     each = int(size * GB + beside)
-    # Two of them awake, what the sleep of the third leaves, and not enough for three.
+    # Room for two of them awake and what the third leaves asleep, but not for three awake.
     space = 2 * each + int(beside) + (each - int(beside)) // 2
     guess = {"memory": {"gpu": round(each * 1.02 / GIB, 6)}, "verify": {"canary": False}}
     models = {name: check.server.model(size, seed, **guess) for seed, name in enumerate("xyz", 7)}
@@ -382,7 +382,7 @@ PARTS: Sequence[Part] = (
 
 
 def play(check: Check, part: Part) -> None:
-    """Play one part; whatever goes wrong in it is told, and the others are played."""
+    """Run one part; the report tells what goes wrong in it, and the other parts still run."""
     title, run, models = part
     check.report.say("", f"## {title}", "")
     began = time.monotonic()
@@ -390,12 +390,12 @@ def play(check: Check, part: Part) -> None:
         run(check)
     except TimeIsOver:
         raise
-    except Exception as error:  # the report is there to tell of it, whatever it is
+    except Exception as error:  # the report tells of it, whatever it is
         check.report.judge(False, f"{error!r}")
         lines = [f"    {line}" for line in check.daemon.events()[-8:]]
         check.report.say("", "The daemon's last lines:", "", *lines)
     for model in models:
-        with contextlib.suppress(OSError):  # the daemon is gone, which the report tells
+        with contextlib.suppress(OSError):  # if the daemon is gone, the report says so
             check.daemon.ask("POST", f"/api/models/unload/{model}")
     check.report.say("", f"({time.monotonic() - began:.0f} s)")
     check.report.show()
@@ -403,7 +403,7 @@ def play(check: Check, part: Part) -> None:
 
 @contextlib.contextmanager
 def within(seconds: int) -> Iterator[None]:
-    """Raise TimeIsOver in the block when its time is over."""
+    """Raise TimeIsOver in the block after so many seconds."""
 
     def ring(*_: object) -> None:
         raise TimeIsOver
@@ -417,7 +417,7 @@ def within(seconds: int) -> Iterator[None]:
 
 
 def main() -> int:
-    """Play all parts, print the report, and return 1 if something was bad."""
+    """Run all parts, print the report, and return 1 if something was bad."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, help="of the largest model (default: 16)")
     parser.add_argument("--cycles", type=int, default=10)

@@ -28,7 +28,7 @@ WHOLE = {
 
 
 def write_model(folder: Path, seed: int = 1) -> None:
-    """Write configuration, tokenizer and weights."""
+    """Write the model's configuration, tokenizer and weights."""
     shape, tokens = Shape(), vocabulary()
     first = len(tokens) - len(CONTROL)
     ends = {"bos_token_id": first, "eos_token_id": first + 2, "pad_token_id": first}
@@ -101,7 +101,7 @@ def _tokenizer(tokens: list[str]) -> dict[str, Any]:
 
 
 def _write_safetensors(file: Path, weights: dict[str, Any]) -> None:
-    """Write a header, and the numbers behind it one after the other."""
+    """Write the header, then the numbers of all weights one after the other."""
     head: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     blobs, at = [], 0
     for name, values in weights.items():

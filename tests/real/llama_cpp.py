@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--mmap", action="store_true", help="llama-server's usual way to load")
     options = parser.parse_args(arguments)
     ends = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # for llama.cpp's threads as well
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # this also blocks them in llama.cpp's threads
     parameters = xllamacpp.CommonParams()
     parameters.model.path = options.model
     parameters.hostnames, parameters.port = ["127.0.0.1"], options.port

@@ -1,6 +1,7 @@
-"""NVML on a real GPU: memory falls and returns across sleep and wake of a real vLLM.
+"""NVML on a real GPU: a real vLLM's memory falls with its sleep and returns with its wake.
 
-``make test-gpu VLLM_PYTHON=...`` runs this. It skips where there is no GPU, or no vLLM for it.
+``make test-gpu VLLM_PYTHON=...`` runs this. Without a GPU, or without a vLLM for it, the test is
+skipped.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def held_by(pid: int) -> int:
 
 @pytest.mark.parametrize("preset", ["vllm", "vllm-level2"])
 def test_gpu_memory_falls_with_a_sleep_and_returns_with_a_wake(preset: str, tmp_path: Path) -> None:
-    """As NVML tells it of the model's process tree, and as the daemon says."""
+    """NVML shows this for the model's process tree, and the daemon reports the same."""
     write_model(tmp_path / "tiny")
     options = "--port ${PORT} --served-model-name tiny --max-model-len 2048 --enable-sleep-mode"
     command = f"{PYTHON} -m vllm.entrypoints.openai.api_server --model {tmp_path / 'tiny'}"

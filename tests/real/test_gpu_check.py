@@ -1,4 +1,4 @@
-"""The GPU check on a machine without a GPU: a made-up one shows what the report is made of."""
+"""The GPU check on a machine without a GPU: a made-up GPU shows that the report is complete."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PARTS = (
 
 
 def check(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run the check with a GPU that is made up."""
+    """Run the check with a made-up GPU."""
     environment = {
         **os.environ,
         "CUDA_STAND_IN": str(folder),
@@ -64,7 +64,7 @@ def make_driver(folder: Path) -> None:
 def test_the_report_has_every_part_and_its_verdict(
     tmp_path: Path, engine: str, gigabytes: str
 ) -> None:
-    """All of it is good where the model servers do what they should."""
+    """If the model servers do what they should, every verdict is good."""
     make_driver(tmp_path)
     result = check(tmp_path, "--engine", engine, "--gigabytes", gigabytes, "--cycles", "2")
     report = result.stdout
@@ -80,7 +80,7 @@ def test_the_report_has_every_part_and_its_verdict(
 
 
 def test_what_fails_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
-    """Here there is no driver that could checkpoint, and no time for more than a part."""
+    """Without a driver that can checkpoint, only that part of the check is bad."""
     result = check(tmp_path, "--engine", "stand-in", "--gigabytes", "0.02", "--cycles", "2")
     assert result.returncode == 1
     assert "## Sleep by the driver's checkpoint" in result.stdout
@@ -89,7 +89,7 @@ def test_what_fails_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_check_whose_time_is_over_tells_what_it_has(tmp_path: Path) -> None:
-    """And leaves no process."""
+    """The check reports what it has when its time is over, and leaves no process."""
     endless = ("--gigabytes", "0.02", "--cycles", "1000000", "--limit", "9")
     result = check(tmp_path, "--engine", "stand-in", *endless)
     assert result.returncode == 1
@@ -102,7 +102,7 @@ def test_a_check_whose_time_is_over_tells_what_it_has(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(bool(nvml.gpus()), reason="this machine has a GPU")
 def test_without_a_gpu_the_check_says_so() -> None:
-    """In one line."""
+    """The check ends with status 1 and one line that says that it needs a GPU."""
     result = subprocess.run(
         [sys.executable, "-m", "tests.real.gpu_check"], capture_output=True, text=True, check=False
     )

@@ -1,7 +1,7 @@
 """Sleep with a real llama.cpp, where memory is really freed.
 
-The demo's server and idle sleep run everywhere; the router needs the program llama-server, which
-LLAMADOZE_LLAMA_SERVER names.
+The tests of the demo's server and of the idle sleep run everywhere. The test of the router needs
+the program llama-server, which LLAMADOZE_LLAMA_SERVER names.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ async def until_it_naps(port: int) -> None:
 async def test_the_demos_server_frees_its_memory_and_that_is_verified(
     gguf: Path, log_lines: LogLines
 ) -> None:
-    """The model's 67 MB go and come back, in the same process."""
+    """The sleep frees the model's 67 MB, and the wake loads the model in the same process."""
     verify = {"hostMemory": True, "freed": 30, "canary": True}
     sleeper = python("proxy.demo.server", gguf, sleep="vllm", verify=verify)
     async with daemon({"a": sleeper, "b": stub()}) as running:
@@ -70,7 +70,7 @@ async def test_the_demos_server_frees_its_memory_and_that_is_verified(
 async def test_a_server_that_sleeps_by_itself_is_left_alone_and_wakes_for_a_request(
     gguf: Path,
 ) -> None:
-    """llama.cpp's idle sleep: its checks do not wake it, and no sleep of ours is needed."""
+    """llama.cpp falls asleep by itself: checks do not wake it, and it needs no sleep of ours."""
     sleeper = python("tests.real.llama_cpp", gguf, "--sleep-idle-seconds 1")
     async with daemon({"a": sleeper}) as running:
         await chat(running.port, "a", **HI)
@@ -90,7 +90,7 @@ async def test_a_server_that_sleeps_by_itself_is_left_alone_and_wakes_for_a_requ
 async def test_plain_servers_make_room_by_their_own_sleep_and_keep_their_processes(
     gguf: Path, log_lines: LogLines
 ) -> None:
-    """By the preset: each swap is a sleep that frees the memory, and a wake of the same process."""
+    """With the preset, each swap is a sleep that frees memory and a wake of the same process."""
     sleeper = python(
         "tests.real.llama_cpp",
         gguf,
@@ -109,7 +109,7 @@ async def test_plain_servers_make_room_by_their_own_sleep_and_keep_their_process
                 assert await held(pid) < SIZE * 1.2
         assert [len(ones) for ones in pids.values()] == [1, 1]
     said = events(log_lines)
-    assert any("Sleep freed" in line for line in said)  # but of one that has just begun to nap
+    assert any("Sleep freed" in line for line in said)  # not of a server that has begun to nap
     assert sum("Model wake completed in" in line for line in said) == 2
     assert not any("falling back" in line or "restarting" in line for line in said)
 
@@ -117,7 +117,7 @@ async def test_plain_servers_make_room_by_their_own_sleep_and_keep_their_process
 async def test_a_nap_between_requests_is_neither_a_sleep_nor_a_fault(
     gguf: Path, log_lines: LogLines
 ) -> None:
-    """A request wakes the server by itself; one that naps already sleeps at once."""
+    """A request wakes a server that naps; a swap puts a server that naps to sleep at once."""
     options = "--sleep-idle-seconds 1"
     sleeper = python("tests.real.llama_cpp", gguf, options, sleep="llama.cpp")
     async with daemon({"a": sleeper, "b": stub()}) as running:
@@ -141,7 +141,7 @@ async def test_a_nap_between_requests_is_neither_a_sleep_nor_a_fault(
 async def test_a_server_of_embeddings_with_a_key_sleeps_and_wakes_by_the_same_preset(
     gguf: Path,
 ) -> None:
-    """What splits a text works with servers of all kinds; the key is in controlHeaders."""
+    """The wake splits a text, which servers of all kinds can do; controlHeaders has the key."""
     options = "--sleep-idle-seconds 1 --embedding --api-key k"
     key = {"authorization": "Bearer k"}
     keys: dict[str, Any] = {"controlHeaders": key, "verify": {"freed": 30}}
@@ -160,7 +160,7 @@ async def test_a_server_of_embeddings_with_a_key_sleeps_and_wakes_by_the_same_pr
 async def test_a_long_prompt_is_not_read_again_after_a_swap(
     gguf: Path, tmp_path: Path, log_lines: LogLines, sleep: dict[str, Any]
 ) -> None:
-    """Its slots are saved before the stop or the sleep, and restored after the start or wake."""
+    """Slots are saved before the stop or sleep, and restored after the start or wake."""
     options = f"--slot-save-path {tmp_path}" + (" --sleep-idle-seconds 2" if sleep else "")
     keeper = python("tests.real.llama_cpp", gguf, options, slots="keep", **sleep)
     long: dict[str, Any] = {"prompt": "calm cat " * 150, "max_tokens": 1}
@@ -179,7 +179,7 @@ async def test_a_long_prompt_is_not_read_again_after_a_swap(
 
 @pytest.mark.skipif(not LLAMA_SERVER, reason="LLAMADOZE_LLAMA_SERVER names no llama-server")
 async def test_the_router_unloads_and_loads_by_its_preset(gguf: Path, log_lines: LogLines) -> None:
-    """The process of the model ends, that of the router stays; a model with a dot in its name."""
+    """The model's process ends, the router's stays; also for a model with a dot in its name."""
     write_model(gguf / "tiny.v1.gguf", name="tiny", seed=2)
     router = f"{LLAMA_SERVER} --port ${{PORT}} --models-dir {gguf} --models-max 1"
     both = {"cmd": router, "proxy": "http://127.0.0.1:${PORT}", "sleep": "llama.cpp-router"}

@@ -1,6 +1,6 @@
-"""Room by measurement with three real llama.cpp servers, whose memory is the host's.
+"""Room by measurement, with three real llama.cpp servers that use the host's memory.
 
-What each holds is read from /proc, and two of them fit beside each other.
+llamadoze reads from /proc what each server holds. Two of the servers fit beside each other.
 """
 
 from __future__ import annotations
@@ -41,21 +41,24 @@ def memory(gibibytes: float) -> dict[str, Any]:
 
 
 async def held(running: Daemon) -> dict[str, int]:
-    """Return the bytes that each model's process holds, as /proc tells it."""
+    """Return the bytes that each model's process holds, as /proc shows them."""
     pids = {name: pid for name in NAMES if (pid := running.pid(name))}
     return {name: (await weigh(pid, True)).host or 0 for name, pid in pids.items()}
 
 
 async def asked(running: Daemon, names: str, most: float) -> None:
-    """Ask one model after the other; see that together they never hold more than there is."""
+    """Send a request to each model in turn; check that together they hold `most` GiB at most."""
     for name in names:
         assert (await chat(running.port, name, **HI)).status == 200
         assert sum((await held(running)).values()) <= most * GIB
 
 
 async def ask_until_idle_for_long(running: Daemon, used: str, idle: str, most: float) -> None:
-    """Use one of two models until the other is idle for longer than ever, as only that is to count:
-    how long a start takes varies on a busy machine."""
+    """Use one of two models until the other has been idle for longer than ever.
+
+    Only the idle time is to decide, so both models get the same costs: how long a start takes
+    varies on a busy machine.
+    """
     servers = running.supervisor.servers
     servers[used].at.costs = servers[idle].at.costs
     other = servers[idle].usage
@@ -70,7 +73,7 @@ def starts(log_lines: LogLines) -> Sequence[str]:
 async def test_two_that_fit_run_without_a_swap_and_the_third_takes_the_place_of_one(
     models: dict[str, Any], log_lines: LogLines
 ) -> None:
-    """Nobody has said how large they are: each is alone once, and measured."""
+    """No sizes are given, so each model first runs alone and is measured; then two run together."""
     async with daemon(models) as running:
         await chat(running.port, "a", **HI)
         size = (await held(running))["a"] / GIB
@@ -81,13 +84,13 @@ async def test_two_that_fit_run_without_a_swap_and_the_third_takes_the_place_of_
         await asked(running, "babab" + "a", most)
         assert list(starts(log_lines)) == ["a", "b", "a", "b"]
         assert set(await held(running)) == {"a", "b"}
-        # Nothing is known of c, so both leave; then c is measured, and the next to come joins it.
+        # Nothing is known of c, so both leave. Then c is measured, and the next model joins c.
         await asked(running, "c", most)
         assert set(await held(running)) == {"c"}
         await asked(running, "bcbcb", most)
         assert set(await held(running)) == {"b", "c"}
         await ask_until_idle_for_long(running, "b", "c", most)
         log_lines.clear()
-        await asked(running, "a", most)  # in the place of c, which was used less lately
+        await asked(running, "a", most)  # a takes the place of c, which has been idle for longer
         assert set(await held(running)) == {"a", "b"}
         assert list(starts(log_lines)) == ["a"]

@@ -1,6 +1,6 @@
-"""The preset ``vllm`` against a real vLLM on a CPU, where it has all routes and frees nothing.
+"""The preset ``vllm`` against a real vLLM on a CPU, where vLLM has all routes and frees nothing.
 
-``make test-vllm`` installs it and runs this. LLAMADOZE_VLLM is the Python that has it.
+``make test-vllm`` installs vLLM and runs this. LLAMADOZE_VLLM is the Python that has vLLM.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ pytestmark = [
 ENVIRONMENT = ["HF_HUB_OFFLINE=1", "VLLM_NO_USAGE_STATS=1", "VLLM_CPU_KVCACHE_SPACE=1"]
 DEV = "VLLM_SERVER_DEV_MODE=1"
 LENGTH = 2048  # tokens that the model has room for
-TOKENS = LENGTH - 100  # of a stream that must not end before its time, however fast the machine is
+TOKENS = LENGTH - 100  # of a stream that must not end too early, however fast the machine is
 
 
 def vllm(model: Path, *env: str, **keys: Any) -> dict[str, Any]:
-    """Return a model that vLLM serves; --enable-sleep-mode would not start on a CPU."""
+    """Return a model that vLLM serves; with --enable-sleep-mode it would not start on a CPU."""
     command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
     options = "--host 127.0.0.1 --port ${PORT} --served-model-name tiny"
     return {
@@ -63,7 +63,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 
 def served(daemon: Process, model: str) -> int:
-    """Chat with a model; return its pid."""
+    """Send a request to a model; return its pid."""
     status, answer = daemon.chat(model)
     assert status == 200, answer
     pid = daemon.running()[model]["pid"]
@@ -72,7 +72,7 @@ def served(daemon: Process, model: str) -> int:
 
 
 def ask(daemon: Process, method: str, path: str, body: object = None) -> tuple[int, Any]:
-    """Ask vLLM itself, past the daemon."""
+    """Send a request to vLLM itself, past the daemon."""
     port = int(daemon.running()["level1"]["proxy"].rpartition(":")[2])
     return Process(daemon.process, port).ask(method, path, body)
 
@@ -83,7 +83,7 @@ def is_sleeping(daemon: Process) -> bool:
 
 @pytest.fixture(autouse=True)
 def left_awake(daemon: Process) -> Iterator[None]:
-    """Wake what a test has put to sleep past the daemon, or the next one would wait for it."""
+    """Wake vLLM if a test has put it to sleep past the daemon; the next test would wait for it."""
     yield
     row = daemon.running().get("level1")
     if row and row["state"] == "ready" and is_sleeping(daemon):
@@ -91,7 +91,7 @@ def left_awake(daemon: Process) -> Iterator[None]:
 
 
 class Stream(threading.Thread):
-    """A chat that is read as it comes: all the tokens that there is room for."""
+    """A streamed chat, read as it comes: as many tokens as the model has room for."""
 
     def __init__(self, port: int, model: str) -> None:
         super().__init__(daemon=True)
@@ -112,13 +112,13 @@ class Stream(threading.Thread):
         self.is_over.set()
 
     def begin(self) -> None:
-        """Return once it has said its first word: it is far from its last."""
+        """Start the stream and return after its first word, long before its last."""
         self.start()
         assert self.has_begun.wait(60)
 
 
 def test_a_swap_puts_vllm_to_sleep_and_wakes_the_same_process(daemon: Process) -> None:
-    """By the preset's steps, with its questions, and with a token that is the same as before."""
+    """The preset's steps and questions work, and the token after the wake is the same as before."""
     first = served(daemon, "level1")
     served(daemon, "other")
     assert daemon.running()["level1"]["state"] == "asleep"
@@ -131,7 +131,7 @@ def test_a_swap_puts_vllm_to_sleep_and_wakes_the_same_process(daemon: Process) -
 def test_levels_and_repetition_are_answered_as_the_preset_expects(
     daemon: Process, level: int
 ) -> None:
-    """Twice to sleep and twice awake is no error."""
+    """A second sleep or a second wake in a row is no error, at any level."""
     served(daemon, "level1")
     for _ in range(2):
         assert ask(daemon, "POST", f"/sleep?level={level}")[0] == 200
@@ -142,7 +142,7 @@ def test_levels_and_repetition_are_answered_as_the_preset_expects(
 
 
 def test_it_sleeps_until_all_tags_are_awake(daemon: Process) -> None:
-    """So the preset's question after a wake tells a half wake from a whole one."""
+    """Until then vLLM says that it sleeps, so the preset's question detects a half wake."""
     served(daemon, "level1")
     ask(daemon, "POST", "/sleep?level=2")
     ask(daemon, "POST", "/wake_up?tags=weights")
@@ -152,7 +152,7 @@ def test_it_sleeps_until_all_tags_are_awake(daemon: Process) -> None:
 
 
 def test_a_request_past_the_daemon_hangs_while_it_sleeps(daemon: Process) -> None:
-    """Which is why the daemon lets nobody in; a health check says nothing of it."""
+    """The daemon must hold requests back, because a health check does not show that vLLM sleeps."""
     served(daemon, "level1")
     ask(daemon, "POST", "/sleep?level=1")
     answers: list[int] = []
@@ -173,7 +173,7 @@ def test_a_request_past_the_daemon_hangs_while_it_sleeps(daemon: Process) -> Non
 
 @pytest.mark.parametrize("mode", ["abort", "wait", "keep"])
 def test_the_modes_do_to_a_running_stream_what_they_say(daemon: Process, mode: str) -> None:
-    """``abort`` ends it at once; it is the default, and why the daemon drains before."""
+    """``abort``, the default, ends a stream at once, so the daemon drains before a sleep."""
     served(daemon, "level1")
     stream = Stream(int(daemon.running()["level1"]["proxy"].rpartition(":")[2]), "tiny")
     stream.begin()
@@ -187,7 +187,7 @@ def test_the_modes_do_to_a_running_stream_what_they_say(daemon: Process, mode: s
 
 
 def test_a_stream_through_the_daemon_is_whole_before_vllm_sleeps(daemon: Process) -> None:
-    """Whoever else asks for another model meanwhile."""
+    """A request for another model meanwhile does not cut the stream."""
     served(daemon, "level1")
     stream = Stream(daemon.port, "level1")
     stream.begin()
@@ -199,7 +199,7 @@ def test_a_stream_through_the_daemon_is_whole_before_vllm_sleeps(daemon: Process
 
 
 def test_level_2_wakes_in_the_right_order_with_its_weights(daemon: Process) -> None:
-    """Its canary says the same as before."""
+    """The process stays the same, and so does the canary's token."""
     first = served(daemon, "level2")
     served(daemon, "other")
     assert daemon.running()["level2"]["state"] == "asleep"
@@ -207,7 +207,7 @@ def test_level_2_wakes_in_the_right_order_with_its_weights(daemon: Process) -> N
 
 
 def test_memory_that_vllm_does_not_free_on_a_cpu_is_noticed(daemon: Process) -> None:
-    """It answers 200, it says that it sleeps, and holds all it had: it is stopped instead."""
+    """vLLM answers 200 and says that it sleeps but keeps its memory, so llamadoze stops it."""
     first = served(daemon, "proved")
     served(daemon, "other")
     assert daemon.running().get("proved", {"state": "stopped"})["state"] == "stopped"
@@ -217,7 +217,7 @@ def test_memory_that_vllm_does_not_free_on_a_cpu_is_noticed(daemon: Process) -> 
 
 
 def test_without_its_development_mode_the_failure_names_the_route(daemon: Process) -> None:
-    """Plain curl would have taken the 404 for a sleep."""
+    """The log names the route that answered 404, which curl alone would have taken for a sleep."""
     served(daemon, "nodev")
     served(daemon, "other")
     assert "nodev" not in daemon.running()

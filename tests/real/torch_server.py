@@ -21,11 +21,11 @@ from urllib.parse import parse_qs, urlsplit
 from tests.real.engines import VOCABULARY, Engine, StandIn, Torch
 
 TAGS = frozenset({"weights", "kv_cache"})
-MOST_TOKENS = 16  # if the request does not say
+MOST_TOKENS = 16  # if the request names no number
 
 
 class Sleeper:
-    """An engine with vLLM's rules of sleep: some tags are awake, and it sleeps until all are."""
+    """An engine with vLLM's rules of sleep: the server sleeps until all tags are awake."""
 
     def __init__(self, engine: Engine, *, lies: bool) -> None:
         self.engine, self._lies = engine, lies
@@ -38,7 +38,7 @@ class Sleeper:
         return self._awake != TAGS
 
     def sleep(self, level: int) -> None:
-        """Level 1 keeps the weights in host memory, level 2 drops them; a liar only says so."""
+        """Level 1 keeps the weights in host memory, level 2 drops them; a liar only claims to."""
         with self._timed("sleep"):
             if not self._lies and not self.is_sleeping:
                 self.engine.drop_cache()
@@ -47,7 +47,7 @@ class Sleeper:
             self._awake = frozenset()
 
     def wake_up(self, tags: frozenset[str]) -> None:
-        """Take memory again; without tags, all of it, and the weights are whole then."""
+        """Allocate the memory of these tags; without tags, allocate all and restore the weights."""
         with self._timed("wake"):
             takes = {"weights": self.engine.make_room, "kv_cache": self.engine.make_cache}
             for tag, take in takes.items():
@@ -58,7 +58,7 @@ class Sleeper:
                 self._fill()
 
     def reload_weights(self) -> None:
-        """Make the weights again, after their memory was taken."""
+        """Make the weights again, after their memory was allocated."""
         with self._timed("wake"):
             self._fill()
 
@@ -68,7 +68,7 @@ class Sleeper:
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:
-        """Do one thing at a time, and note how long it took; the parts of a wake count together."""
+        """Run one step at a time, and note how long it took; the parts of a wake add up."""
         with self.turn:
             began = time.monotonic()
             yield
@@ -156,7 +156,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: the daemon logs its requests."""
+        """Log nothing: the daemon logs the requests."""
 
 
 class Server(ThreadingHTTPServer):

@@ -1,1 +1,1 @@
-"""What is published: how it is built, and whether it installs."""
+"""How releases are built, and whether they install."""

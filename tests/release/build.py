@@ -1,4 +1,4 @@
-"""Builds what is published: a wheel, an sdist, and the list of what a wheel brings along (SBOM).
+"""Builds a release: a wheel, an sdist, and the list of what the wheel contains and needs (SBOM).
 
 ``make release`` puts them into ``dist``. The same commit gives the same files.
 """
@@ -28,7 +28,7 @@ from packageurl import PackageURL
 ROOT = Path(__file__).parents[2]
 VENDORED = ROOT / "proxy" / "page" / "vendor" / "vendor.json"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-READER: Any = Bom  # its decorator makes what reads JSON, which types do not know
+READER: Any = Bom  # its decorator adds a JSON reader that types do not know
 NAME = f"{PROJECT['name']}-{PROJECT['version']}"
 
 
@@ -48,17 +48,17 @@ def build(folder: Path) -> tuple[Path, Path, Path]:
 
 
 def _commit_time() -> float:
-    """Return when the present commit was made, in seconds since 1970."""
+    """Return the time of the current commit, in seconds since 1970."""
     commit = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
     return float(subprocess.run(commit, check=True, capture_output=True, text=True).stdout)
 
 
 def contents(wheel: Path, when: float) -> str:
-    """Return the list of what a wheel brings along, in CycloneDX's form.
+    """Return the list of what a wheel contains and needs, in CycloneDX's form.
 
     Args:
-        wheel: the file; it is installed with the versions that the tests ran with.
-        when: it was made, in seconds since 1970.
+        wheel: the file, which is installed with the versions that the tests use.
+        when: the wheel was made, in seconds since 1970.
     """
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder, "env", "bin", "python")
@@ -70,7 +70,9 @@ def contents(wheel: Path, when: float) -> str:
         _run(*listing, "--pyproject", str(ROOT / "pyproject.toml"), str(python))
         found = READER.from_json(json.loads(file.read_text()))
     libraries = of_the_page()
-    others = {one for one in found.components if one.name != PROJECT["name"]}  # that is the root
+    others = {
+        one for one in found.components if one.name != PROJECT["name"]
+    }  # llamadoze is the root
     found.components = others | libraries
     assert found.metadata.component
     found.register_dependency(found.metadata.component, libraries)
@@ -81,7 +83,7 @@ def contents(wheel: Path, when: float) -> str:
 
 
 def of_the_page() -> set[Component]:
-    """Return the libraries of the page, which are files of the wheel."""
+    """Return the page's libraries, which are files in the wheel."""
     return {_library(**one) for one in json.loads(VENDORED.read_text())}
 
 

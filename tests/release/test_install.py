@@ -1,4 +1,4 @@
-"""What is published installs where nothing else is, by uv and by pipx, and serves there."""
+"""A release installs with uv and with pipx where nothing else is installed, and serves there."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ EXAMPLE = ROOT / "config.example.yaml"
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """The wheel, the sdist, and the list of what a wheel brings along."""
+    """The wheel, the sdist, and the list of what the wheel contains and needs."""
     return build(tmp_path_factory.mktemp("dist"))
 
 
 def clean(folder: Path, **more: str) -> dict[str, str]:
-    """Return the environment of a user who has nothing of this project's."""
+    """Return the environment of a user without any of this project's settings."""
     kept = ("PATH", "LANG", "SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
     indexes = {name: text for name, text in os.environ.items() if name.startswith(("PIP_", "UV_"))}
     own = {name: os.environ[name] for name in kept if name in os.environ}
@@ -86,7 +86,7 @@ def test_it_installs_and_serves(
     installed: Callable[[Path, Path], Path],
     kind: str,
 ) -> None:
-    """Commands, a model's answer, the page; then it ends as it should."""
+    """The commands, a model's answer, the page and a clean end work."""
     command = installed(built[kind == "sdist"], tmp_path / "home")
     env = clean(tmp_path / "home", XDG_STATE_HOME=str(tmp_path / "state"))
     assert said_by(command, "version", env=env) == f"llamadoze {PROJECT['version']}\n"
@@ -111,7 +111,7 @@ def assert_page(daemon: Process) -> None:
 
 
 def test_a_wheel_has_what_runs_and_nothing_else(built: tuple[Path, Path, Path]) -> None:
-    """Packages, the page, licences."""
+    """The wheel has the packages, the page and the licences."""
     with zipfile.ZipFile(built[0]) as wheel:
         names = wheel.namelist()
         metadata = Parser().parsestr(wheel.read(f"{NAME}.dist-info/METADATA").decode())
@@ -125,14 +125,14 @@ def test_a_wheel_has_what_runs_and_nothing_else(built: tuple[Path, Path, Path]) 
 
 
 def test_an_sdist_has_what_builds_and_explains(built: tuple[Path, Path, Path]) -> None:
-    """And the tests, for those who package it."""
+    """The sdist also has the tests, for those who package llamadoze."""
     with tarfile.open(built[1]) as sdist:
         top = {name.split("/")[1] for name in sdist.getnames() if "/" in name}
     assert {"LICENSE", "README.md", "CHANGELOG.md", "docs", "tests", "pyproject.toml"} <= top
 
 
 def test_the_list_names_all_that_a_wheel_brings_along(built: tuple[Path, Path, Path]) -> None:
-    """Packages with their versions, the page's libraries; no path of the machine that built it."""
+    """The list has packages with versions and the page's libraries, and no path of a machine."""
     text = built[2].read_text()
     listed = json.loads(text)
     found = {one["name"].lower().replace("_", "-"): one["version"] for one in listed["components"]}
@@ -147,6 +147,6 @@ def test_the_list_names_all_that_a_wheel_brings_along(built: tuple[Path, Path, P
 def test_the_same_commit_gives_the_same_files(
     built: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
-    """Byte for byte, so that anybody can build what is published."""
+    """The files are equal byte for byte, so that anybody can rebuild a release."""
     again = build(tmp_path)
     assert [one.read_bytes() for one in again] == [one.read_bytes() for one in built]

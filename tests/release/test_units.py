@@ -1,4 +1,4 @@
-"""The units of docs/deploy: systemd reads them without a word, and finds them well confined."""
+"""systemd accepts the units of docs/deploy without a message, and finds them well confined."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ DEPLOY = ROOT / "docs" / "deploy"
 SYSTEMD = DEPLOY / "systemd"
 UNITS = sorted(one for one in SYSTEMD.rglob("*") if one.suffix in (".service", ".socket"))
 ANALYZE = shutil.which("systemd-analyze")
-OK = 4.9  # the most that systemd calls OK
+OK = 4.9  # the highest exposure that systemd calls OK
 WORST = {"llamadoze.service": OK, "user/llamadoze.service": 6.6}
-"""Of a user's unit, systemd counts capabilities that it cannot drop, and a user has none of."""
+"""For a user's unit, systemd counts capabilities that it cannot drop, but a user has none."""
 
 with_systemd = pytest.mark.skipif(not ANALYZE, reason="there is no systemd-analyze")
 
@@ -30,7 +30,7 @@ def verified(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def put_together(unit: Path, folder: Path) -> None:
-    """Copy a unit, with a program and a user that are here."""
+    """Copy a unit, with a program and a user that exist here."""
     text = unit.read_text()
     text = re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE)
     (folder / unit.name).write_text(text.replace("User=llamadoze", "User=daemon"))
@@ -40,7 +40,7 @@ def put_together(unit: Path, folder: Path) -> None:
 @pytest.mark.parametrize("name", ["llamadoze.service", "user/llamadoze.service"])
 @pytest.mark.parametrize("drop_in", [False, True])
 def test_systemd_understands_every_line(tmp_path: Path, name: str, drop_in: bool) -> None:
-    """With its socket, and as it is for models that outlive the daemon."""
+    """The check includes the socket, and the drop-in for models that outlive the daemon."""
     put_together(SYSTEMD / name, tmp_path)
     put_together(SYSTEMD / "llamadoze.socket", tmp_path)
     if drop_in:
@@ -52,7 +52,7 @@ def test_systemd_understands_every_line(tmp_path: Path, name: str, drop_in: bool
 @with_systemd
 @pytest.mark.parametrize("name", WORST)
 def test_systemd_finds_it_well_confined(tmp_path: Path, name: str) -> None:
-    """What is left open is what models need: network, devices, memory that runs."""
+    """Models need what stays open: network, devices, and memory that is writable and executable."""
     put_together(SYSTEMD / name, tmp_path)
     command = ["systemd-analyze", "security", "--offline=true", str(tmp_path / "llamadoze.service")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -63,7 +63,7 @@ def test_systemd_finds_it_well_confined(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("unit", [one for one in UNITS if one.suffix == ".service"], ids=str)
 def test_a_unit_starts_the_daemon_by_options_that_there_are(unit: Path) -> None:
-    """A renamed option must not leave a unit behind."""
+    """If an option is renamed, the units must change, too."""
     started = re.search(r"^ExecStart=\S+ (\w+) (.*)$", unit.read_text(), re.MULTILINE)
     assert started
     command = cli.llamadoze.commands[started[1]]
@@ -73,7 +73,7 @@ def test_a_unit_starts_the_daemon_by_options_that_there_are(unit: Path) -> None:
 
 
 def test_logrotate_understands_its_file(tmp_path: Path) -> None:
-    """Where it is installed."""
+    """This test needs an installed logrotate."""
     if not (logrotate := shutil.which("logrotate")):
         pytest.skip("there is no logrotate")
     command = [logrotate, "--debug", "--state", str(tmp_path / "state")]

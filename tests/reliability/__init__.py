@@ -1,1 +1,1 @@
-"""Everything that can go wrong with sleep, processes and the machine, made to go wrong."""
+"""Faults of sleep, of processes and of the machine, each caused on purpose."""

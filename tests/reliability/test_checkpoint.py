@@ -1,4 +1,4 @@
-"""The preset for cuda-checkpoint: real processes, and stand-ins for NVIDIA's driver and program."""
+"""The preset cuda-checkpoint with real processes, and stand-ins for NVIDIA's driver and program."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BY_PROGRAM = ["checkpoint {}", "restore {}"]
 
 
 def make_program(folder: Path) -> None:
-    """Write NVIDIA's program, beside a driver that is too old for the calls."""
+    """Write NVIDIA's program, and a driver that is too old for the calls."""
     old = ["-x", "c", "-shared", "-fPIC", "-o", str(folder / "libcuda.so.1"), "/dev/null"]
     subprocess.run([COMPILER, *old], check=True)
     file = folder / "cuda-checkpoint"
@@ -72,7 +72,7 @@ def below_a_shell() -> dict[str, object]:
 
 
 async def started(running: Daemon, cuda: Path) -> int:
-    """Bring the model up; return the pid of the process that has CUDA."""
+    """Start the model; return the pid of the process that uses CUDA."""
     pid = int((await chat(running.port, "a")).json()["pid"])
     assert pid != running.pid("a")
     (cuda / str(pid)).write_text("0")
@@ -80,7 +80,7 @@ async def started(running: Daemon, cuda: Path) -> int:
 
 
 async def test_each_process_with_cuda_is_suspended_and_resumed(cuda: Path) -> None:
-    """Under the same pid, with ten seconds for what it has given to the GPU."""
+    """The process keeps its pid, and has ten seconds for its work on the GPU to end."""
     async with daemon({"a": below_a_shell(), "b": stub()}) as running:
         pid = await started(running, cuda)
         await chat(running.port, "b")
@@ -92,7 +92,7 @@ async def test_each_process_with_cuda_is_suspended_and_resumed(cuda: Path) -> No
 
 
 async def test_a_suspension_that_fails_stops_the_model(cuda: Path, log_lines: LogLines) -> None:
-    """With what the driver or the program said."""
+    """The log has what the driver or the program said."""
     (cuda / "checkpoint-fails").touch()
     async with daemon({"a": below_a_shell(), "b": stub()}) as running:
         await started(running, cuda)
@@ -109,7 +109,7 @@ async def test_a_suspension_that_fails_stops_the_model(cuda: Path, log_lines: Lo
 async def test_a_process_that_cannot_be_restored_is_replaced(
     cuda: Path, log_lines: LogLines
 ) -> None:
-    """It never can be again, so the request is served by another."""
+    """A restore that has failed can never succeed, so a new process serves the request."""
     async with daemon({"a": below_a_shell(), "b": stub()}) as running:
         pid = await started(running, cuda)
         await chat(running.port, "b")
@@ -122,7 +122,7 @@ async def test_a_process_that_cannot_be_restored_is_replaced(
 async def test_a_model_without_cuda_does_not_sleep_this_way(
     cuda: Path, log_lines: LogLines
 ) -> None:
-    """The log says what was looked for."""
+    """llamadoze stops the model, and the log says that no process of it uses CUDA."""
     a: dict[str, object] = {
         "cmd": "sleep 60",
         "proxy": "http://127.0.0.1:9",
@@ -139,7 +139,7 @@ async def test_a_model_without_cuda_does_not_sleep_this_way(
 async def test_a_driver_that_hangs_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines
 ) -> None:
-    """It has the time of the sleep; its helper is killed, and the model stopped."""
+    """When the sleep's time has passed, llamadoze kills the driver's helper and stops the model."""
     make_library(tmp_path)
     monkeypatch.setenv("CUDA_STAND_IN", str(tmp_path))
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))

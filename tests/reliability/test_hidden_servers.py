@@ -1,4 +1,4 @@
-"""Servers that hide from the daemon behind wrappers: they end with it, or are found by the next."""
+"""Servers behind wrappers: they end with their model, or the next daemon finds and ends them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def server_of(running: Process) -> int:
 
 @pytest.mark.parametrize("script", HIDDEN.values(), ids=HIDDEN)
 def test_a_hidden_server_ends_with_its_model(tmp_path: Path, script: str) -> None:
-    """An unload leaves nothing; the next start has the room."""
+    """After an unload nothing is left, so the next start has the room."""
     with started("--config", write(tmp_path, models={"a": hidden(script)})) as running:
         first = server_of(running)
         try:
@@ -59,7 +59,7 @@ def end_one(pid: int) -> None:
 def test_a_hidden_server_of_a_daemon_that_was_killed_is_ended_by_the_next(
     tmp_path: Path, script: str
 ) -> None:
-    """Also where its first process is gone, and the state file with it."""
+    """The next daemon finds the server even without its first process and the state file."""
     file = write(tmp_path, models={"a": hidden(script)})
     state = str(tmp_path / "state")
     with started("--config", file, "--state-dir", state) as running:
@@ -79,7 +79,7 @@ def test_a_hidden_server_of_a_daemon_that_was_killed_is_ended_by_the_next(
 
 
 def test_a_watched_model_that_is_killed_comes_back_by_itself(tmp_path: Path) -> None:
-    """Its process, not only its state."""
+    """llamadoze starts a new process; it does not only change the state."""
     model = {"cmd": STUB, "proxy": "http://127.0.0.1:${PORT}", "watch": True}
     with started("--config", write(tmp_path, models={"a": model})) as running:
         assert running.chat("a")[0] == 200

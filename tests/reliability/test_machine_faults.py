@@ -1,4 +1,4 @@
-"""A machine that has run out of something: descriptors, disk; and a clock that jumps."""
+"""A machine that runs out of file descriptors or disk space, and a clock that jumps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.system.daemon import LLAMADOZE, Process, started, wait_for, write
 
 
 def test_without_descriptors_requests_fail_and_come_back_with_them(tmp_path: Path) -> None:
-    """The daemon goes on, and so does what runs already."""
+    """The daemon and the models that run survive, and requests succeed again later."""
     models = {"a": stub(sleep="vllm"), "b": stub()}
     with started("--config", write(tmp_path, models=models)) as running:
         assert running.chat("a")[0] == 200
@@ -35,7 +35,7 @@ def test_without_descriptors_requests_fail_and_come_back_with_them(tmp_path: Pat
 
 
 def test_a_full_disk_under_the_state_file_is_told_once_and_hurts_nobody(tmp_path: Path) -> None:
-    """A limit stands for a disk without room; it holds for the log as well, which is kept, too."""
+    """A size limit stands for the full disk; it also applies to the log, and /logs still works."""
     state = tmp_path / "state"
     file = write(tmp_path, models={"a": stub(sleep="vllm"), "b": stub()})
     with started("--config", file, "--state-dir", str(state)) as running:
@@ -49,7 +49,7 @@ def test_a_full_disk_under_the_state_file_is_told_once_and_hurts_nobody(tmp_path
 
 
 def test_a_full_disk_under_a_models_log_file_hurts_the_daemon_not(tmp_path: Path) -> None:
-    """With adopt, the model's output goes to a file; the limit stands for a disk without room."""
+    """With adopt, the model's output goes to a file; a size limit stands for the full disk."""
     models = {"a": stub("--flood", "1", sleep="vllm"), "b": stub()}
     state = tmp_path / "state"
     file = write(tmp_path, models=models, adopt=True)
@@ -61,7 +61,7 @@ def test_a_full_disk_under_a_models_log_file_hurts_the_daemon_not(tmp_path: Path
 
 
 def test_a_full_disk_under_the_daemons_own_log_hurts_nobody(tmp_path: Path) -> None:
-    """Its lines are lost, and requests are served."""
+    """The daemon's log lines are lost, but requests are served."""
     port = free_port(1)
     file = write(tmp_path, models={"a": stub(sleep="vllm"), "b": stub()})
     with Path("/dev/full").open("wb") as full:
@@ -93,7 +93,7 @@ def answers(running: Process) -> bool:
 async def test_a_clock_that_jumps_by_a_day_changes_nothing(
     jump: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All times are measured on the monotonic clock."""
+    """llamadoze measures all times on the monotonic clock."""
     true_time = time.time
     models = {"a": stub(sleep="vllm", sleepTtl=3600, ttl=7200), "b": stub(ttl=3600)}
     async with daemon(models) as running:

@@ -1,4 +1,4 @@
-"""Real processes that die, hang, flood, or do not let go: what follows, and how soon."""
+"""Real processes that die, hang, flood their log, or do not end: what follows, and how soon."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.peers.client import Client, ask, chat
 from tests.proxy.daemon import Daemon, daemon, stub
 
 SHORT = Limits(sleep=0.4, sleep_call=0.4, wake=0.4, wake_call=0.4, check=0.3, ready=1, unload=0.3)
-MARGIN = 1.0  # second beyond its deadline, in which each fault has ended
+MARGIN = 1.0  # seconds after its deadline within which each fault is over
 Lines = list[dict[str, Any]]
 
 
@@ -50,7 +50,7 @@ def nothing_is_left(running: Daemon) -> None:
 async def test_a_process_that_is_killed_in_any_state_is_replaced(
     state: str, log_lines: Lines
 ) -> None:
-    """By the next request, or for who waits; the reason is kept."""
+    """A new process serves the request, except that a request that waits for a start gets 502."""
     slow = {"/sleep": {"delay": 0.3}, "/wake_up": {"delay": 0.3}}
     start = ("--ready-after", "0.3") if state == "starting" else ()
     a = stub("--faults", json.dumps(slow), *start, sleep="vllm")
@@ -72,8 +72,8 @@ async def test_a_process_that_is_killed_in_any_state_is_replaced(
         replies.clear()
         kill(running, "a")
         if state in ("ready", "asleep"):
-            await until(running, "a", "failed")  # or the request comes before the death is seen
-        if state != "starting":  # then who waits is told at once
+            await until(running, "a", "failed")  # the request must come after the death is seen
+        if state != "starting":  # in this state the waiting request is answered at once
             assert (await chat(running.port, "a")).status == 200
             with trio.fail_after(3):
                 while state in ("sleepPending", "waking") and not replies:
@@ -88,7 +88,7 @@ async def test_a_process_that_is_killed_in_any_state_is_replaced(
 
 
 async def test_a_process_that_is_frozen_when_it_should_sleep_is_killed(log_lines: Lines) -> None:
-    """SIGSTOP: it answers nothing, and SIGTERM does not reach it."""
+    """After SIGSTOP the process answers nothing and SIGTERM has no effect, so it gets SIGKILL."""
     async with daemon(
         {"a": stub(sleep="vllm"), "b": stub()}, limits={"a": SHORT, "b": SHORT}
     ) as running:
@@ -104,7 +104,7 @@ async def test_a_process_that_is_frozen_when_it_should_sleep_is_killed(log_lines
 
 
 async def test_a_process_that_is_frozen_while_it_sleeps_is_restarted(log_lines: Lines) -> None:
-    """The wake has its limit."""
+    """The wake times out, and llamadoze restarts the process."""
     async with daemon(
         {"a": stub(sleep="vllm"), "b": stub()}, limits={"a": SHORT, "b": SHORT}
     ) as running:
@@ -118,7 +118,7 @@ async def test_a_process_that_is_frozen_while_it_sleeps_is_restarted(log_lines: 
 
 
 async def test_a_health_check_that_hangs_is_a_start_that_fails(log_lines: Lines) -> None:
-    """And the next start waits a little longer each time, as /running tells."""
+    """Each next start waits a little longer, as /running shows."""
     faults = json.dumps({"/health": {"hang": True}})
     async with daemon({"a": stub("--faults", faults)}, limits={"a": SHORT}) as running:
         for wait in (0, 1):
@@ -135,7 +135,7 @@ async def test_a_health_check_that_hangs_is_a_start_that_fails(log_lines: Lines)
 
 
 async def test_a_model_that_fails_again_and_again_says_when_to_come_back() -> None:
-    """503 with Retry-After, as soon as the wait is a long one."""
+    """As soon as the backoff is long, a request gets 503 with Retry-After."""
     async with daemon({"a": stub("--exit", "3")}) as running:
         server = running.supervisor.servers["a"]
         for _ in range(3):
@@ -151,7 +151,7 @@ async def test_a_model_that_fails_again_and_again_says_when_to_come_back() -> No
 
 
 async def test_a_selector_leaves_out_who_may_not_start_yet() -> None:
-    """Another target serves."""
+    """The selector's other target serves the requests."""
     models = {"a": stub(), "b": stub("--exit", "3")}
     groups = {"g": {"swap": False, "members": ["a", "b"]}}
     selectors = {"any": {"strategy": "spillover", "targets": ["a", "b"]}}
@@ -167,7 +167,7 @@ async def test_a_selector_leaves_out_who_may_not_start_yet() -> None:
 async def test_requests_that_never_end_hold_up_a_sleep_for_no_longer_than_they_may(
     log_lines: Lines,
 ) -> None:
-    """Their streams end with an error event; the sleep's place is taken by a stop."""
+    """After drainTimeout their streams end with an error event, and the model is stopped."""
     limits = attrs.evolve(SHORT, drain=0.4)
     async with daemon({"a": stub(sleep="vllm"), "b": stub()}, limits={"a": limits}) as running:
         client = await Client.connect(running.port)
@@ -186,7 +186,7 @@ async def test_requests_that_never_end_hold_up_a_sleep_for_no_longer_than_they_m
 
 
 async def test_a_process_that_has_left_the_session_ends_with_its_model() -> None:
-    """It keeps the log's pipe open, and would keep its memory."""
+    """The process keeps the log's pipe open, and would keep its memory."""
     async with daemon({"a": stub("--escape", "30")}, limits={"a": SHORT}) as running:
         await chat(running.port, "a")
         began = time.monotonic()
@@ -197,7 +197,7 @@ async def test_a_process_that_has_left_the_session_ends_with_its_model() -> None
 
 
 async def test_a_model_that_floods_its_log_holds_up_nobody() -> None:
-    """It writes as fast as it can, and another model is asked meanwhile."""
+    """While the model writes as fast as it can, another model still answers quickly."""
     models = {"a": stub("--flood", "2"), "b": stub()}
     groups = {"g": {"swap": False, "members": ["a", "b"]}}
     async with daemon(models, groups=groups) as running:
@@ -215,7 +215,7 @@ async def test_a_model_that_floods_its_log_holds_up_nobody() -> None:
 
 
 async def test_a_port_that_is_taken_is_no_failure_where_another_will_do() -> None:
-    """Whoever listens there would be taken for the model."""
+    """The model moves to another port, as the stranger's answers would be taken for the model's."""
     async with daemon({"a": stub()}) as running:
         port = running.supervisor.config.models["a"].port or 0
         with socket.create_server(("127.0.0.1", port)):
@@ -224,7 +224,7 @@ async def test_a_port_that_is_taken_is_no_failure_where_another_will_do() -> Non
 
 
 async def test_a_fixed_port_that_is_taken_is_a_failure_that_says_so() -> None:
-    """The operator must end who has it, or choose another."""
+    """The operator must end the process that has the port, or choose another port."""
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         port = stranger.getsockname()[1]
         fixed = {"cmd": stub_command("--port", f"{port}"), "proxy": f"http://127.0.0.1:{port}"}

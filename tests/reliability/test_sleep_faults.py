@@ -1,7 +1,7 @@
-"""A real process whose sleep and wake go wrong in every way: what follows, and how soon.
+"""A real process whose sleep and wake fail in every way: what follows, and how soon.
 
-Each row is a row of docs/explanation/reliability.md, with short times. Whatever happens, both
-clients are served, and nothing is left over.
+Each row stands for a row of docs/explanation/reliability.md, with short times. Whatever happens,
+both clients are served, and nothing is left over.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.peers.client import ask, chat
 from tests.proxy.daemon import daemon, stub
 
 LIMITS = Limits(sleep=0.6, sleep_call=0.6, wake=0.6, wake_call=0.6, check=0.4, canary=0.5, ready=5)
-MARGIN = 1.0  # second beyond its deadline, in which each fault has ended
+MARGIN = 1.0  # seconds after its deadline within which each fault is over
 VERIFIED = {"hostMemory": True, "canary": True}
 Lines = list[dict[str, Any]]
 
@@ -30,12 +30,12 @@ class Row:
     """A fault, and what follows from it.
 
     Attributes:
-        path: where the model server does what is wrong.
-        fault: what it does.
-        state: where the model stands once it should sleep.
-        same: whether the process is the same when it is used again.
+        path: the route where the model server fails.
+        fault: what the model server does there.
+        state: the model's state after it should have fallen asleep.
+        same: whether the same process serves the next request.
         says: what the log says.
-        deadline: seconds until it is noticed.
+        deadline: seconds until llamadoze notices the fault.
     """
 
     path: str
@@ -47,14 +47,14 @@ class Row:
 
 
 def asleep(says: str, deadline: float = 0.0, **fault: Any) -> Row:
-    """Return a fault that stops a model which should sleep."""
+    """Return a fault in a sleep, after which llamadoze stops the model."""
     return Row(
         path="/sleep", fault=fault, state="stopped", same=False, says=says, deadline=deadline
     )
 
 
 def awake(says: str, deadline: float = 0.0, path: str = "/wake_up", **fault: Any) -> Row:
-    """Return a fault that restarts a model which should wake."""
+    """Return a fault in a wake, after which llamadoze restarts the model."""
     return Row(path=path, fault=fault, state="asleep", same=False, says=says, deadline=deadline)
 
 
@@ -129,7 +129,7 @@ def sleeper(**keys: Any) -> dict[str, Any]:
 
 
 async def break_it(port: int, faults: dict[str, Any]) -> None:
-    """Let a model server do wrong from now on."""
+    """Make a model server fail in these ways from now on."""
     body = json.dumps(faults).encode()
     head = f"POST /faults HTTP/1.1\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
     stream = await trio.open_tcp_stream("127.0.0.1", port)
@@ -141,7 +141,7 @@ async def break_it(port: int, faults: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
 async def test_whatever_sleep_does_both_models_are_served(row: Row, log_lines: Lines) -> None:
-    """In its documented state, within its deadline and a second."""
+    """The model reaches its documented state within the fault's deadline and a second."""
     async with daemon({"a": sleeper(), "b": stub()}, limits={"a": LIMITS}) as running:
         first = (await chat(running.port, "a")).json()["pid"]
         port = running.supervisor.config.models["a"].port or 0
@@ -163,7 +163,7 @@ async def test_whatever_sleep_does_both_models_are_served(row: Row, log_lines: L
         assert (reply.json()["pid"] == first) is row.same
         said = [line["event"] for line in log_lines]
         assert any(row.says in line for line in said), said
-        port = running.supervisor.servers["a"].model.port or 0  # its own may be kept for a minute
+        port = running.supervisor.servers["a"].model.port or 0  # the first may be blocked a minute
         assert len(processes_with(f"--port {port} ")) == 1
         usage = running.supervisor.servers["a"].usage
         assert (usage.in_flight, usage.waiting) == (0, 0)
@@ -171,7 +171,7 @@ async def test_whatever_sleep_does_both_models_are_served(row: Row, log_lines: L
 
 
 async def test_a_sleep_that_frees_nothing_is_found_by_its_memory(log_lines: Lines) -> None:
-    """The server says that it sleeps, and believes it."""
+    """The server says that it sleeps, but its memory shows that it does not."""
     sleeps = {"endpoint": "/is_sleeping"}
     verify = {"hostMemory": True, "asleep": [sleeps]}
     a = sleeper(verify=verify)
@@ -187,7 +187,7 @@ async def test_a_sleep_that_frees_nothing_is_found_by_its_memory(log_lines: Line
 
 
 async def test_a_sleep_that_frees_its_memory_says_how_much(log_lines: Lines) -> None:
-    """And so do the metrics and /running."""
+    """The log, the metrics and /running all say how much memory the sleep freed."""
     async with daemon({"a": sleeper(), "b": stub()}, limits={"a": LIMITS}) as running:
         await chat(running.port, "a")
         await chat(running.port, "b")
@@ -209,7 +209,7 @@ async def test_a_sleep_that_frees_its_memory_says_how_much(log_lines: Lines) -> 
 async def test_after_failures_in_a_row_the_model_is_swapped_by_stop_and_start(
     log_lines: Lines,
 ) -> None:
-    """Nobody waits any more for a sleep that does not come."""
+    """Requests no longer wait for a sleep that does not work."""
     faults = json.dumps({"/sleep": {"status": 500}})
     a = stub("--faults", faults, sleep="vllm")
     async with daemon({"a": a, "b": stub()}, maxSleepFailures=2) as running:

@@ -1,7 +1,7 @@
-"""A real Slurm on one machine: its controller here, and nodes that are namespaces with an address.
+"""A real Slurm on one machine: its controller, and nodes that are namespaces with an address.
 
-Needs root and Debian's packages: slurmctld, slurmd, slurm-client, slurm-wlm-basic-plugins, munge.
-Each node has one GPU that is only a number. Leaving the block leaves nothing.
+It needs root and Debian's packages: slurmctld, slurmd, slurm-client, slurm-wlm-basic-plugins,
+munge. Each node has one GPU that is only a number. When the block ends, nothing is left.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 Preempt
 
 
 def why_not_here() -> str:
-    """Return why there can be no cluster on this machine; nothing if there can be one."""
+    """Return why this machine cannot have a cluster; empty if it can."""
     if os.geteuid() != 0:
         return "only root can set up a Slurm with namespaces"
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
@@ -92,11 +92,11 @@ class Cluster:
 
     @property
     def env(self) -> dict[str, str]:
-        """What a program needs to find it."""
+        """The variables that a program needs to find the cluster."""
         return {"SLURM_CONF": f"{self.folder}/slurm.conf"}
 
     def run(self, *argv: str, limit: float = 30) -> str:
-        """Run one of Slurm's commands; return what it says."""
+        """Run one of Slurm's commands; return its output."""
         done = subprocess.run(
             argv, capture_output=True, text=True, timeout=limit, env={**os.environ, **self.env}
         )
@@ -104,12 +104,12 @@ class Cluster:
         return done.stdout.strip()
 
     def jobs(self, *states: str) -> list[str]:
-        """Return the ids of the jobs that wait or run, or are in some states."""
+        """Return the ids of the jobs in these states; by default, of those that wait or run."""
         more = ("-t", ",".join(states)) if states else ()
         return self.run("squeue", "-h", "-o", "%A", *more).split()
 
     def steps(self) -> list[str]:
-        """Return the ids of the steps that run, without the script of a job."""
+        """Return the ids of the steps that run, without the scripts of jobs."""
         found = self.run("squeue", "-h", "-s", "-o", "%i").split()
         return sorted(one for one in found if not one.endswith((".batch", ".extern")))
 
@@ -136,10 +136,10 @@ class Cluster:
         """Start a node's daemon that was ended."""
         self._start_node(node)
 
-    # Up and down.
+    # Start and end.
 
     def start(self, grace: int = 0) -> None:
-        """Set it up; returns when all nodes are idle."""
+        """Start the cluster; return when all nodes are idle."""
         remove_network()
         self._write(grace)
         self._network()
@@ -151,7 +151,7 @@ class Cluster:
         until(lambda: self._idle() == self.nodes)
 
     def end(self) -> None:
-        """End it with all that it runs."""
+        """End the cluster and everything that it runs."""
         for name, daemon in self.daemons.items():
             if name != "munged":
                 daemon.send_signal(signal.SIGCONT)
@@ -175,7 +175,7 @@ class Cluster:
         return 0
 
     def _end_what_is_left(self) -> None:
-        """Kill what still runs on the nodes, as of a test that failed."""
+        """Kill what still runs on the nodes, for example after a test that failed."""
         for name in _namespaces():
             for pid in subprocess.run(
                 ("ip", "netns", "pids", name), capture_output=True, text=True, check=False
@@ -228,7 +228,7 @@ class Cluster:
 
     def _start_node(self, node: int) -> None:
         script = f"hostname n{node}; exec slurmd -D -N n{node}"
-        # `ip netns exec` would bring a /sys without the cgroups that slurmd looks for.
+        # `ip netns exec` would mount a /sys without the cgroups that slurmd looks for.
         enter = f"nsenter --net=/run/netns/lzn{node} unshare --uts sh -c"
         self._start(f"slurmd-n{node}", *enter.split(), script)
 
@@ -264,7 +264,7 @@ def remove_network() -> None:
 
 
 def until(condition: Callable[[], object], limit: float = SOON) -> None:
-    """Wait for something to be so."""
+    """Wait until a condition is true; fail after `limit` seconds."""
     deadline = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < deadline, "it did not come to be so in time"
@@ -273,12 +273,12 @@ def until(condition: Callable[[], object], limit: float = SOON) -> None:
 
 @contextmanager
 def running(folder: Path, nodes: int = 3, grace: int = 0) -> Iterator[Cluster]:
-    """Have a cluster for as long as the block lasts.
+    """Run a cluster while the block runs.
 
     Args:
-        folder: for its files.
-        nodes: how many it has.
-        grace: seconds that a preempted job has.
+        folder: where its files go.
+        nodes: how many nodes it has.
+        grace: seconds that a preempted job has to end.
     """
     cluster = Cluster(folder, nodes)
     try:

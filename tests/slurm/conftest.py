@@ -28,7 +28,7 @@ def whole_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]
 
 @pytest.fixture
 def cluster(whole_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """The cluster, with nothing in it before, and nothing left of the test after it."""
+    """The cluster, empty before the test; after the test, everything in it is cancelled."""
     monkeypatch.setenv("SLURM_CONF", whole_cluster.env["SLURM_CONF"])
     yield whole_cluster
     whole_cluster.run("scancel", "-f", "-u", "root")
@@ -36,7 +36,7 @@ def cluster(whole_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def stub(**keys: Any) -> dict[str, Any]:
-    """Return a model in the allocation ``shared``, that sleeps as vLLM does."""
+    """Return a model in the allocation ``shared`` that sleeps as vLLM does."""
     options = keys.pop("options", "")
     return {
         "cmd": f"{sys.executable} -I -S {STUB} --port ${{PORT}} {options}".strip(),
@@ -54,7 +54,7 @@ def stub(**keys: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def daemon(tmp_path: Path, cluster: Cluster) -> Daemon:
-    """Start a daemon with models in the cluster; a second one has the same state folder."""
+    """Start a daemon with models in the cluster; all daemons of a test share one state folder."""
 
     def start(models: dict[str, Any], **whole: Any) -> AbstractContextManager[Process]:
         allocation = {"gres": "gpu:1", "mem": "1G", "idle": 1, **whole.pop("allocation", {})}

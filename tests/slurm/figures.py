@@ -1,8 +1,8 @@
 """What a place in a real Slurm costs: ``python -m tests.slurm.figures``.
 
-- a request by way of the entrance, beside one to the same server by the network itself;
+- a request through the entrance, compared with one to the same server straight over the network;
 - a swap by sleep within an allocation, beyond the servers' own sleep and wake;
-- a cold start in an allocation that runs, and in one that has to be asked for, beyond Slurm's own;
+- a cold start in an allocation that runs, and in a new one, beyond Slurm's own time;
 - requests while Slurm's controller is stopped.
 """
 
@@ -53,7 +53,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 async def exchanges(upstream: Upstream) -> list[float]:
-    """Return the seconds of small requests, one after the other, on connections that are kept."""
+    """Return the seconds of small requests, one after the other, on kept connections."""
     body = b'{"messages": []}'
     found = []
     for _ in range(REQUESTS):
@@ -72,7 +72,7 @@ async def exchanges(upstream: Upstream) -> list[float]:
 
 
 async def by_both_ways(direct: Origin, through: Origin) -> tuple[list[float], list[float]]:
-    """Return the seconds of requests by either way, in turns."""
+    """Return the seconds of requests sent straight and through the entrance, in turns."""
     straight, around = Upstream(direct), Upstream(through)
     found: tuple[list[float], list[float]] = ([], [])
     for _ in range(4):
@@ -96,7 +96,7 @@ def daemon(folder: Path, cluster: Cluster, **more: Any) -> Iterator[Any]:
 
 
 def requests(folder: Path, cluster: Cluster) -> None:
-    """Compare the entrance with an address that is open to the network."""
+    """Compare the entrance with a port that is open to the network."""
     open_stub = stub()
     open_stub["cmd"] = open_stub["cmd"].replace(str(STUB), str(FORWARD))
     with daemon(folder, cluster, models={"a": open_stub}) as process:
@@ -129,7 +129,7 @@ def swaps(folder: Path, cluster: Cluster) -> None:
 
 
 def starts(folder: Path, cluster: Cluster) -> None:
-    """Measure cold starts, and what Slurm itself takes for a job and a step."""
+    """Measure cold starts, and how long Slurm itself takes for a job and a step."""
     own = []
     for _ in range(STARTS):
         began = time.perf_counter()
@@ -158,7 +158,7 @@ def starts(folder: Path, cluster: Cluster) -> None:
 
 
 def silence(folder: Path, cluster: Cluster) -> None:
-    """Stop Slurm's controller for a while, in which models are asked and swap."""
+    """Stop Slurm's controller for a while, and send requests that swap models meanwhile."""
     with daemon(folder, cluster, models={"a": stub(), "b": stub()}) as process:
         for name in "ab":
             assert process.chat(name)[0] == 200

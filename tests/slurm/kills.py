@@ -1,7 +1,7 @@
-"""Kills in a real Slurm: ``python -m tests.slurm.kills [TIMES] [SEED]``.
+"""Random kills in a real Slurm: ``python -m tests.slurm.kills [TIMES] [SEED]``.
 
-The daemon, the launchers of its models, `srun`, and both at once are killed at random while models
-are asked. After each the next daemon is asked what runs, and Slurm is: both must name the same.
+Each round kills the daemon, the launchers of its models, or `srun`, or the daemon with one of the
+other two, while clients send requests. Afterwards the daemon and Slurm must name the same steps.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tests.system.daemon import Process, started, write
 
 MODELS = ("a", "b", "own")
 KINDS = ("daemon", "launcher", "srun", "daemon and launcher", "daemon and srun")
-LONGEST_PAUSE = 1.5  # seconds between the start of the questions and the kill
+LONGEST_PAUSE = 1.5  # seconds between the first requests and the kill
 
 
 def kill(kind: str, process: Process) -> None:
-    """Kill what the kind says, the daemon last."""
+    """Kill the processes that the kind names, the daemon last."""
     if "launcher" in kind:
         for pid in found("-f", "^python3 -c import json"):
             _kill(pid)
@@ -51,21 +51,21 @@ def _kill(pid: int) -> None:
 
 
 def ask(process: Process, stop: threading.Event) -> None:
-    """Ask models at random until that is enough."""
+    """Send requests to random models until `stop` is set."""
     while not stop.is_set():
         with suppress(OSError, ValueError):
             process.chat(random.choice(MODELS))
 
 
 def named_by_both(process: Process, cluster: Cluster) -> bool:
-    """Whether Slurm and the daemon name the same steps, and no job is held for nobody."""
+    """Whether Slurm and the daemon name the same steps, and each job has a model."""
     rows = [row["cluster"] for row in process.running().values() if row["cluster"]["step"]]
     held = {row["job"] for row in rows}
     return {row["step"] for row in rows} == {*cluster.steps()} and held == {*cluster.jobs()}
 
 
 def once(config: str, folder: Path, cluster: Cluster, kind: str) -> float:
-    """Kill once; return the seconds until both name the same again."""
+    """Kill once; return the seconds until Slurm and the daemon name the same steps again."""
     arguments = ("--config", config, "--state-dir", str(folder / "state"))
     with started(*arguments, env=cluster.env) as process:
         stop = threading.Event()
@@ -84,7 +84,7 @@ def once(config: str, folder: Path, cluster: Cluster, kind: str) -> float:
     with started(*arguments, env=cluster.env) as process:
         took = _settled(process, cluster)
         assert process.chat("a")[0] == 200
-        process.process.kill()  # so that the next one finds something
+        process.process.kill()  # so that the next daemon finds something
     return took
 
 

@@ -1,4 +1,4 @@
-"""The stub, open to the network of its node: to compare with the way through the entrance."""
+"""The stub, open to the network of its node, to compare with requests through the entrance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stub, which writes down by which signal it was asked to end: ``--goodbye FILE``."""
+"""The stub, which writes the signal that ends it to a file: ``--goodbye FILE``."""
 
 from __future__ import annotations
 

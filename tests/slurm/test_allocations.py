@@ -1,4 +1,4 @@
-"""What is held of a real Slurm for models, who shares it, and when it is given back."""
+"""Allocations of a real Slurm: what is held for models, which models share it, when it is freed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slurm
 
 
 def test_two_models_share_a_gpu_by_sleeping(daemon: Daemon, cluster: Cluster) -> None:
-    """Both are steps of one job, which waits in no queue when one wakes."""
+    """Both models are steps of one job, so a wake does not wait in Slurm's queue."""
     with daemon({"a": stub(), "b": stub()}) as process:
         for name in ("a", "b", "a", "b"):
             assert process.chat(name)[0] == 200
@@ -35,7 +35,7 @@ def test_two_models_share_a_gpu_by_sleeping(daemon: Daemon, cluster: Cluster) ->
 def test_a_model_with_an_allocation_of_its_own_runs_beside_them(
     daemon: Daemon, cluster: Cluster
 ) -> None:
-    """On another node, which is found by itself."""
+    """The model runs on another node, which llamadoze finds by itself."""
     own = stub(**{"in": {"gres": "gpu:1", "mem": "500M", "idle": 0}})
     with daemon({"a": stub(), "own": own}) as process:
         assert process.chat("a")[0] == process.chat("own")[0] == 200
@@ -47,7 +47,7 @@ def test_a_model_with_an_allocation_of_its_own_runs_beside_them(
 
 
 def test_an_allocation_is_given_back_when_nobody_is_in_it(daemon: Daemon, cluster: Cluster) -> None:
-    """After its idle seconds; a sleeper keeps it."""
+    """llamadoze keeps the job while a model sleeps in it, and ends it after its idle seconds."""
     with daemon({"a": stub(), "b": stub()}) as process:
         assert process.chat("a")[0] == process.chat("b")[0] == 200
         assert process.ask("POST", "/api/models/unload/b")[0] == 200
@@ -59,9 +59,9 @@ def test_an_allocation_is_given_back_when_nobody_is_in_it(daemon: Daemon, cluste
 
 
 def test_all_of_it_is_given_back_when_the_daemon_ends(daemon: Daemon, cluster: Cluster) -> None:
-    """Jobs that wait, too."""
+    """When the daemon ends, llamadoze also cancels the jobs that still wait."""
     own = {"gres": "gpu:1", "mem": "500M"}
-    names = [f"m{number}" for number in range(4)]  # of which one finds no GPU
+    names = [f"m{number}" for number in range(4)]  # one more than there are GPUs
     with daemon({name: stub(**{"in": own}) for name in names}) as process:
         asking = [threading.Thread(target=_ask, args=(process, name)) for name in names]
         for one in asking:
@@ -74,7 +74,7 @@ def test_all_of_it_is_given_back_when_the_daemon_ends(daemon: Daemon, cluster: C
 
 
 def test_who_waits_in_the_queue_is_told_why(daemon: Daemon, cluster: Cluster) -> None:
-    """In the stream, in /running; and the job is cancelled when nobody waits any more."""
+    """The stream and /running give Slurm's reason; when the client disconnects, the job ends."""
     cluster.run("sbatch", "-N3", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 60")
     until(lambda: cluster.jobs("R"))
     with daemon({"a": stub()}, sendLoadingState=True) as process:
@@ -95,12 +95,12 @@ def test_who_waits_in_the_queue_is_told_why(daemon: Daemon, cluster: Cluster) ->
         wait_for(lambda: "Resources" in (process.running()["a"]["queue"] or ""))
         asking.join(10)
         assert "queued" in "".join(said)
-        until(lambda: not cluster.jobs("PD"))  # who waited has left
+        until(lambda: not cluster.jobs("PD"))  # the client has disconnected
         assert "a" not in process.running()
 
 
 def test_the_queue_has_a_limit(daemon: Daemon, cluster: Cluster) -> None:
-    """The client learns what Slurm said, and nothing stays in the queue."""
+    """The client gets the reason, and nothing stays in Slurm's queue."""
     cluster.run("sbatch", "-N3", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 60")
     until(lambda: cluster.jobs("R"))
     with daemon({"a": stub()}, cluster={"queueTimeout": 1}) as process:
@@ -112,7 +112,7 @@ def test_the_queue_has_a_limit(daemon: Daemon, cluster: Cluster) -> None:
 
 
 def test_what_slurm_refuses_is_told_at_once(daemon: Daemon) -> None:
-    """In its own words."""
+    """The client gets Slurm's own words."""
     with daemon({"a": stub()}, cluster={"partition": "none-such"}) as process:
         status, said = process.chat("a")
         assert status == 502
@@ -122,7 +122,7 @@ def test_what_slurm_refuses_is_told_at_once(daemon: Daemon) -> None:
 def test_the_next_allocation_is_asked_for_before_the_first_ends(
     daemon: Daemon, cluster: Cluster
 ) -> None:
-    """Its models go there, and no request fails."""
+    """The models move to the next allocation, and no request fails."""
     allocation = {"time": "1", "renew": 57}
     with daemon({"a": stub()}, allocation=allocation) as process:
         assert process.chat("a")[0] == 200
@@ -141,7 +141,7 @@ def test_the_next_allocation_is_asked_for_before_the_first_ends(
 
 
 def test_a_preempted_model_leaves_in_order_and_comes_back(daemon: Daemon, cluster: Cluster) -> None:
-    """It ends its requests in the grace that Slurm gives, and is queued again."""
+    """The model ends its requests within Slurm's grace time, and is queued again."""
     with daemon({"a": stub()}) as process:
         assert process.chat("a")[0] == 200
         cluster.run(
@@ -154,7 +154,7 @@ def test_a_preempted_model_leaves_in_order_and_comes_back(daemon: Daemon, cluste
 
 
 def _ask(process: Process, name: str) -> None:
-    """Ask a daemon that may end meanwhile."""
+    """Send a request to a daemon that may end meanwhile."""
     with suppress(OSError):
         process.chat(name)
 
@@ -162,7 +162,7 @@ def _ask(process: Process, name: str) -> None:
 def test_models_share_a_gpu_as_long_as_they_fit(
     daemon: Daemon, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where memory says who runs: as the launcher on the node sees it."""
+    """With `router.use: memory`, the launcher on the node measures what models hold."""
     stand_in = Path(__file__).parents[1] / "peers" / "nvml"
     (tmp_path / "gpu").mkdir()
     monkeypatch.setenv("PATH", f"{stand_in}:{os.environ['PATH']}")
@@ -182,7 +182,7 @@ def test_models_share_a_gpu_as_long_as_they_fit(
 
 
 def test_sleepers_have_the_memory_of_their_allocation(daemon: Daemon, cluster: Cluster) -> None:
-    """Of more, the least valuable are stopped: Slurm would end all of them."""
+    """If sleepers need more, llamadoze stops the least valuable; Slurm would end the whole job."""
     kept = [{"endpoint": "/keeps-it-all"}]
     keys = {"sleepEndpoints": kept, "wakeEndpoints": kept, "verify": {}}
     models = {name: stub(options="--hold 120", **keys) for name in ("a", "b", "c")}

@@ -1,4 +1,4 @@
-"""Real llama.cpp servers on the nodes of a real Slurm: they share a GPU's place by sleeping."""
+"""Real llama.cpp servers on the nodes of a real Slurm: they share an allocation by sleeping."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def model(file: Path) -> dict[str, Any]:
 def test_real_servers_share_an_allocation_and_outlive_their_daemon(
     daemon: Daemon, cluster: Cluster, weights: list[Path]
 ) -> None:
-    """They stream, sleep, wake, and are found again after a kill, asleep as they were."""
+    """The servers stream, sleep and wake; after a kill, the next daemon finds them as they were."""
     models = {file.stem: model(file) for file in weights}
     allocation = {"mem": "3G"}
     with daemon(models, allocation=allocation, adopt=True) as process:

@@ -1,4 +1,4 @@
-"""What becomes of models in a real Slurm when their settings, or their jobs, change under way."""
+"""Models in a real Slurm whose settings or jobs change while they wait or run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUIET = ("-o", "/dev/null")
 
 
 def reload(process: Process, folder: Path, old: str, new: str) -> None:
-    """Put other words into the file, and let them be read."""
+    """Replace words in the configuration file, and reload it."""
     (file,) = folder.glob("*.yaml")
     text = file.read_text()
     assert old in text
@@ -30,7 +30,7 @@ def reload(process: Process, folder: Path, old: str, new: str) -> None:
 def test_settings_that_change_while_a_model_is_queued_hold_when_it_runs(
     daemon: Daemon, cluster: Cluster, tmp_path: Path
 ) -> None:
-    """A job may be waited for through many reloads."""
+    """The file may be reloaded often while a request waits for its job."""
     filled = cluster.run("sbatch", "--parsable", "-N3", "--exclusive", *QUIET, "--wrap", "sleep 60")
     until(lambda: cluster.jobs("R"))
     answers: list[int] = []
@@ -48,7 +48,7 @@ def test_settings_that_change_while_a_model_is_queued_hold_when_it_runs(
 def test_a_job_that_ended_unseen_is_no_failure_of_the_next_start(
     daemon: Daemon, cluster: Cluster
 ) -> None:
-    """While nothing moves Slurm is asked seldom; the request waits for the next job."""
+    """llamadoze seldom asks an idle Slurm, so it may miss the end; a request gets a new job."""
     with daemon({"a": stub()}, allocation={"idle": 60}) as process:
         assert process.chat("a")[0] == 200
         assert process.ask("POST", "/api/models/unload/a")[0] == 200

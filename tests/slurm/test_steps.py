@@ -1,4 +1,4 @@
-"""Model servers as steps of a real Slurm: how they end, who finds them, who may reach them."""
+"""Model servers as steps of a real Slurm: how they end, who finds them, and who may reach them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GRACEFUL = str(Path(__file__).with_name("says_goodbye.py"))
 def test_a_server_hears_sigterm_and_has_its_grace(
     daemon: Daemon, cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Though srun would kill it at once, were it asked itself."""
+    """llamadoze does not ask srun to end, because srun would kill the server at once."""
     model = stub(options=f"--goodbye {tmp_path}/goodbye")
     model["cmd"] = model["cmd"].replace(str(STUB), GRACEFUL)
     with daemon({"a": model}) as process:
@@ -34,7 +34,7 @@ def test_a_server_hears_sigterm_and_has_its_grace(
 
 
 def test_a_server_that_does_not_end_is_killed(daemon: Daemon, cluster: Cluster) -> None:
-    """After its unloadTimeout."""
+    """llamadoze kills the server after its unloadTimeout."""
     with daemon({"a": stub(options="--ignore-term 1", unloadTimeout=1)}) as process:
         assert process.chat("a")[0] == 200
         began = time.monotonic()
@@ -44,7 +44,7 @@ def test_a_server_that_does_not_end_is_killed(daemon: Daemon, cluster: Cluster) 
 
 
 def test_a_server_that_dies_is_seen_at_once(daemon: Daemon) -> None:
-    """With its exit status and its last words; the next request starts another."""
+    """/running gives the exit status and last output, and the next request starts a new server."""
     with daemon({"a": stub()}) as process:
         assert process.chat("a")[0] == 200
         assert process.chat("a", die=7)[0] == 502
@@ -57,7 +57,7 @@ def test_a_server_that_dies_is_seen_at_once(daemon: Daemon) -> None:
 def test_a_job_that_somebody_cancels_is_told_of_and_asked_for_again(
     daemon: Daemon, cluster: Cluster
 ) -> None:
-    """The model is not to blame."""
+    """The cancelled job does not count as a failure of the model."""
     with daemon({"a": stub()}) as process:
         assert process.chat("a")[0] == 200
         first = process.running()["a"]["cluster"]["job"]
@@ -69,7 +69,7 @@ def test_a_job_that_somebody_cancels_is_told_of_and_asked_for_again(
 
 
 def test_a_command_that_cannot_be_started_is_told(daemon: Daemon) -> None:
-    """As on this machine."""
+    """The client gets the reason, as for a model on this machine."""
     with daemon({"a": stub(cmd="/no/such/server --port ${PORT}")}) as process:
         status, said = process.chat("a")
         assert status == 502
@@ -80,7 +80,7 @@ def test_a_command_that_cannot_be_started_is_told(daemon: Daemon) -> None:
 def test_a_daemon_that_is_killed_is_followed_by_one_that_knows_all(
     daemon: Daemon, cluster: Cluster, adopts: bool
 ) -> None:
-    """The one that served serves, the one that slept is woken and not served asleep."""
+    """The next daemon keeps the model that serves, and wakes the sleeper before a request."""
     models = {"a": stub(), "b": stub()}
     with daemon(models, adopt=adopts) as process:
         assert process.chat("a")[0] == process.chat("b")[0] == 200
@@ -105,7 +105,7 @@ def cluster_job(steps: list[str]) -> str:
 def test_a_daemon_without_its_state_ends_what_it_had(
     daemon: Daemon, cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Nobody could reach it any more, and it must not hold what the next one needs."""
+    """Nobody could reach the old server any more, and it must not hold the room of the next one."""
     with daemon({"a": stub()}) as process:
         assert process.chat("a")[0] == 200
         before = cluster.steps()
@@ -120,7 +120,7 @@ def test_a_daemon_without_its_state_ends_what_it_had(
 def test_srun_that_is_killed_with_all_of_it_loses_no_server(
     daemon: Daemon, cluster: Cluster
 ) -> None:
-    """Slurm goes on with the step; so does the daemon, and it ends the step in the end."""
+    """Slurm goes on with the step without srun; the daemon still serves it, and later ends it."""
     with daemon({"a": stub()}) as process:
         assert process.chat("a")[0] == 200
         kill_sruns()
@@ -131,14 +131,14 @@ def test_srun_that_is_killed_with_all_of_it_loses_no_server(
 
 
 def kill_sruns() -> None:
-    """Kill all that belongs to srun, of which one half would end the step for the other."""
+    """Kill all processes of srun at once, because one half would end the step for the other."""
     found = subprocess.run(("pgrep", "-x", "srun"), capture_output=True, text=True, check=True)
     for pid in found.stdout.split():
         os.kill(int(pid), signal.SIGKILL)
 
 
 def test_a_launcher_that_is_killed_takes_its_server_along(daemon: Daemon, cluster: Cluster) -> None:
-    """There is no server that nobody leads to."""
+    """No server is left that nobody can reach."""
     with daemon({"a": stub()}) as process:
         assert process.chat("a")[0] == 200
         pid = process.chat("a")[1]["pid"]
@@ -153,7 +153,7 @@ def test_a_launcher_that_is_killed_takes_its_server_along(daemon: Daemon, cluste
 def test_a_controller_that_does_not_answer_stops_no_request(
     daemon: Daemon, cluster: Cluster
 ) -> None:
-    """What runs is known to run, sleeps and wakes; what has to be started waits."""
+    """Running models serve, sleep and wake; a model that must start waits for the controller."""
     with daemon({"a": stub(), "b": stub(), "c": stub()}) as process:
         assert process.chat("a")[0] == process.chat("b")[0] == 200
         cluster.signal("slurmctld", signal.SIGSTOP)
@@ -171,7 +171,7 @@ def test_a_controller_that_does_not_answer_stops_no_request(
 def test_a_node_that_is_gone_is_given_up_on(
     daemon: Daemon, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within a bound; the model comes up on another node."""
+    """llamadoze gives the node up within a time limit, and the model starts on another node."""
     with daemon({"a": stub(timeouts={"silence": 3})}) as process:
         assert process.chat("a")[0] == 200
         node = process.running()["a"]["cluster"]["node"]
@@ -189,7 +189,7 @@ def test_a_node_that_is_gone_is_given_up_on(
 def test_the_server_is_not_open_on_the_network_of_the_cluster(
     daemon: Daemon, cluster: Cluster
 ) -> None:
-    """It listens on its node alone; the entrance lets in who has the key of this life."""
+    """The server listens on its node alone; the entrance admits only holders of this life's key."""
     with daemon({"a": stub()}) as process:
         assert process.chat("a")[0] == 200
         row = process.running()["a"]
@@ -217,7 +217,7 @@ def nothing_comes(connection: socket.socket) -> bool:
 
 
 def entrances(cluster: Cluster, node: int) -> list[int]:
-    """Return the ports that are open on a node, but Slurm's own."""
+    """Return the ports that are open on a node, except Slurm's own."""
     shown = subprocess.run(
         ("ip", "netns", "exec", f"lzn{node}", "ss", "-Hltn", "src", "0.0.0.0"),
         capture_output=True,
@@ -231,7 +231,7 @@ def entrances(cluster: Cluster, node: int) -> list[int]:
 def test_a_stranger_on_the_port_is_not_taken_for_the_server(
     daemon: Daemon, cluster: Cluster, tmp_path: Path
 ) -> None:
-    """A model that wants a certain port is refused, as somebody else has it."""
+    """If a stranger has the model's fixed port, the start fails and says so."""
     port = 18234
     script = tmp_path / "stranger.sh"
     script.write_text(f"#!/bin/sh\nexec python3 -I -S {STUB} --port {port}\n")
@@ -246,7 +246,7 @@ def test_a_stranger_on_the_port_is_not_taken_for_the_server(
 
 
 def test_commands_run_on_the_node(daemon: Daemon, cluster: Cluster, tmp_path: Path) -> None:
-    """As what they speak to is there."""
+    """cmdStop runs on the node, because the server that it speaks to is there."""
     said = tmp_path / "said"
     stop = f"sh -c 'hostname > {said}; kill ${{PORT}} 2>/dev/null; false'"
     with daemon({"a": stub(cmdStop=stop)}) as process:
@@ -257,7 +257,7 @@ def test_commands_run_on_the_node(daemon: Daemon, cluster: Cluster, tmp_path: Pa
 
 
 def test_many_ask_at_once_while_models_come_and_go(daemon: Daemon, cluster: Cluster) -> None:
-    """Nobody is refused, and one job has them all."""
+    """All requests are served, and one job holds all models."""
     models = {name: stub() for name in ("a", "b", "c")}
     statuses: list[int] = []
     with daemon(models) as process:

@@ -1,4 +1,4 @@
-"""A GPU that is made up, for a supervisor over fake programs: what models and strangers hold."""
+"""A made-up GPU for a supervisor over fake programs: what models and strangers hold."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class FakeGpu:
     """One GPU of 24 GiB.
 
     Attributes:
-        supervisor: whose models are on it.
-        awake: GiB that a model holds awake; one that is not named holds none.
-        asleep: the same asleep.
-        strangers: GiB that nobody of ours holds.
-        looks: how often it was looked at.
-        is_silent: whether its driver tells nothing of single processes.
+        supervisor: the supervisor whose models are on the GPU.
+        awake: GiB that each model holds awake; a model that is not named holds none.
+        asleep: GiB that each model holds asleep.
+        strangers: GiB that other programs hold.
+        looks: how often the GPU was looked at.
+        is_silent: whether the driver tells nothing of single processes.
     """
 
     supervisor: Supervisor

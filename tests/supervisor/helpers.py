@@ -36,6 +36,6 @@ def two(a: str, b: str) -> str:
 
 
 def parse_models(**models: dict[str, object]) -> Config:
-    """Return the configuration of these models; their proxy answers nobody."""
+    """Return the configuration of these models; nothing answers at their proxy."""
     whole = {name: {"proxy": "http://model.test:9", **keys} for name, keys in models.items()}
     return parse(yaml.safe_dump({"models": whole})).config

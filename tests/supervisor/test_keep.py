@@ -1,4 +1,4 @@
-"""A model that is kept is never asked to leave for another, whatever says who runs beside whom."""
+"""A kept model never makes room for another, whichever rule says which models run together."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def one(name: str, **keys: object) -> str:
 async def supervising(
     rule: str, rest: str = "", names: str = "bc", **keys: object
 ) -> AsyncIterator[Supervisor]:
-    """Open a supervisor with a, which is kept and sleeps, and others, which are and do not."""
+    """Open a supervisor with a, which is kept and can sleep; the others are not and cannot."""
     models = [one("a", keep="true", **SLEEPS, **keys), *map(one, names)]
     text = f"models: {{{', '.join(models)}}}{RULES[rule]}{rest}"
     async with supervise(text) as supervisor:
@@ -49,7 +49,7 @@ def state(supervisor: Supervisor, name: str) -> State:
 async def test_who_cannot_run_beside_a_kept_model_is_told_who_holds_what(
     autojump_clock: MockClock, programs: FakePrograms, rule: str
 ) -> None:
-    """At once, and the kept one stays awake."""
+    """The request is refused at once, and the kept model stays awake."""
     async with supervising(rule) as supervisor:
         await supervisor.load("a")
         began = trio.current_time()
@@ -66,7 +66,7 @@ async def test_who_cannot_run_beside_a_kept_model_is_told_who_holds_what(
 async def test_a_kept_model_comes_up_as_any_other_does(
     autojump_clock: MockClock, programs: FakePrograms, rule: str
 ) -> None:
-    """Others make room for it; then they cannot come back."""
+    """Other models make room for it, and cannot come back then."""
     async with supervising(rule) as supervisor:
         await supervisor.load("b")
         await supervisor.load("a")
@@ -79,7 +79,7 @@ async def test_a_kept_model_comes_up_as_any_other_does(
 async def test_a_kept_model_obeys_its_own_idle_times_and_an_operator(
     autojump_clock: MockClock, programs: FakePrograms, rule: str
 ) -> None:
-    """Asleep by its own, it lets others come, and wakes when it is wanted."""
+    """When a kept model sleeps by its own idle time, others may run; a request wakes it."""
     async with supervising(rule, sleepTtl=60) as supervisor:
         await supervisor.load("a")
         await trio.sleep(62)
@@ -100,7 +100,7 @@ async def test_a_kept_model_obeys_its_own_idle_times_and_an_operator(
 async def test_a_kept_model_sleeps_for_a_pause(
     autojump_clock: MockClock, programs: FakePrograms, rule: str
 ) -> None:
-    """It is an operator who wants that."""
+    """A pause is an operator's wish, which also applies to a kept model."""
     async with supervising(rule) as supervisor:
         await supervisor.load("a")
         await supervisor.pause()
@@ -113,7 +113,7 @@ async def test_a_kept_model_sleeps_for_a_pause(
 async def test_who_waits_for_a_kept_model_in_use_is_sent_away(
     autojump_clock: MockClock, programs: FakePrograms, rule: str
 ) -> None:
-    """Its requests are neither cut nor closed out, however long others would wait."""
+    """Requests for the kept model are not cut or held back, however long others would wait."""
     async with supervising(rule, "\nmaxWait: 1\ndrainTimeout: 5") as supervisor:
         async with supervisor.lease("a"):
             with pytest.raises(NoRoom):
@@ -126,7 +126,7 @@ async def test_who_waits_for_a_kept_model_in_use_is_sent_away(
 async def test_a_matrix_keeps_what_is_kept_where_another_set_allows_it(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Although the first set would cost the same, and make it leave."""
+    """The first set would cost the same, but would make the kept model leave."""
     keys = [one("a", keep="true"), one("b"), one("c")]
     matrix = "\nmatrix: {sets: {s: c & b, t: c & a, u: a & b}}"
     async with supervise(f"models: {{{', '.join(keys)}}}{matrix}") as supervisor:
@@ -139,7 +139,7 @@ async def test_a_matrix_keeps_what_is_kept_where_another_set_allows_it(
 async def test_a_kept_sleeper_is_not_stopped_for_the_budget(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """It counts, so that others are."""
+    """The kept model counts as a sleeper, so that others are stopped."""
     models = [one("a", keep="true", **SLEEPS), *(one(name, **SLEEPS) for name in "bc")]
     text = f"models: {{{', '.join(models)}}}\nmaxSleepers: 1"
     async with supervise(text) as supervisor:
@@ -154,7 +154,7 @@ async def test_a_kept_sleeper_is_not_stopped_for_the_budget(
 async def test_a_kept_sleeper_is_not_stopped_for_a_start_that_failed(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The start is not tried again, as nobody else could make room."""
+    """The start is not tried again, because no other model could make room."""
     programs.cramped.add("serve b")
     async with supervising("one at a time") as supervisor:
         await supervisor.load("a")
@@ -168,7 +168,7 @@ async def test_a_kept_sleeper_is_not_stopped_for_a_start_that_failed(
 async def test_a_kept_sleeper_keeps_its_memory(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Who needs more than it leaves is told so, and it is not ended."""
+    """A model that needs more than it leaves is refused, and the sleeper is not stopped."""
     models = [one("a", keep="true", **SLEEPS), one("b")]
     text = f"models: {{{', '.join(models)}}}{RULES['memory']}"
     async with supervise(text) as supervisor:

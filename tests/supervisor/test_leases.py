@@ -1,4 +1,4 @@
-"""Leases that somebody asks for: a model stays for a time, and then is as any other."""
+"""Leases that are asked for: a model stays for a time, and then is like any other."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def said(lines: LogLines) -> list[str]:
 async def test_nobody_takes_the_room_until_a_lease_ends(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines, rule: str
 ) -> None:
-    """Who asks meanwhile is told who has it, and for how long; then the first who asks gets it."""
+    """Until then a request is told who has it and for how long; then the first gets the room."""
     a = A.replace("{cmd", "{memory: {gpu: 16}, cmd")
     b = B.replace("{cmd", "{memory: {gpu: 16}, cmd")
     async with supervise(two(a, b) + rule) as supervisor:
@@ -59,7 +59,7 @@ async def test_nobody_takes_the_room_until_a_lease_ends(
 async def test_a_lease_counts_from_when_the_model_serves(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """And nothing is pinned for who leaves before."""
+    """If the client disconnects before that, nothing is pinned."""
     slow = model("serve a", cmdSleep="sleep 1", cmdWake="sleep 40")
     async with supervise(two(slow, B)) as supervisor:
         await supervisor.load("a")
@@ -77,7 +77,7 @@ async def test_a_lease_counts_from_when_the_model_serves(
 async def test_idle_times_count_from_the_end_of_a_lease(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Of the sleep and of the stop; asleep by an operator, too."""
+    """Both sleepTtl and ttl begin then, even if an operator put the model to sleep."""
     keys = {"cmdSleep": "sleep 1", "cmdWake": "sleep 1", "sleepTtl": 60, "ttl": 600}
     async with supervise(two(model("serve a", **keys), B)) as supervisor:
         await supervisor.keep_for("a", 1000, "ci")
@@ -96,7 +96,7 @@ async def test_idle_times_count_from_the_end_of_a_lease(
 async def test_the_lease_that_ends_last_counts(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """Each of them is told of."""
+    """The log names the end of each lease."""
     async with supervise(BOTH) as supervisor:
         await supervisor.keep_for("a", 100, "ci")
         await supervisor.keep_for("a", 300, "me")
@@ -115,7 +115,7 @@ async def test_the_lease_that_ends_last_counts(
 async def test_a_lease_is_renewed_by_its_holder(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Under the same id, also while as many use the model as may."""
+    """The lease keeps its id, even while as many requests use the model as may."""
     busy = A.replace("{cmd", "{concurrencyLimit: 1, cmd")
     async with supervise(two(busy, B)) as supervisor:
         first, _ = await supervisor.keep_for("a", 100, "ci", "tests")
@@ -130,7 +130,7 @@ async def test_a_lease_is_renewed_by_its_holder(
 async def test_who_waits_is_let_in_when_a_lease_is_given_back(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """An operator's unload ends it, too; a sleep does not, and the next request wakes the model."""
+    """An unload ends a lease, too; a sleep does not, and the next request wakes the model."""
     steps: list[tuple[LeaseStep, str]] = []
 
     def note(step: LeaseStep, lease: NamedLease) -> None:
@@ -160,7 +160,7 @@ async def test_who_waits_is_let_in_when_a_lease_is_given_back(
 async def test_a_model_that_a_reload_removes_has_no_leases(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """One that stays keeps them."""
+    """A model that stays keeps its leases."""
     async with supervise(BOTH + "\ngroups: {g: {swap: false, members: [a, b]}}") as supervisor:
         await supervisor.keep_for("a", 1000, "ci")
         await supervisor.keep_for("b", 1000, "ci")
@@ -173,7 +173,7 @@ async def test_a_model_that_a_reload_removes_has_no_leases(
 async def test_what_cannot_be_brought_up_is_not_pinned(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The error is that of a load."""
+    """The error is the same as that of a load."""
     programs.broken.add("serve b")
     async with supervise(BOTH) as supervisor, trio.open_nursery() as nursery:
         with pytest.raises(ModelFailed):
@@ -194,7 +194,7 @@ async def test_what_cannot_be_brought_up_is_not_pinned(
 async def test_there_are_only_so_many_leases(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Nothing is brought up for one that could not be given; one that is there is renewed."""
+    """No model is started for a lease that cannot be given; an existing lease can be renewed."""
     async with supervise(BOTH) as supervisor:
         for number in range(MOST_LEASES):
             await supervisor.keep_for("a", 1000, f"{number}")

@@ -1,4 +1,4 @@
-"""What a model has to do with the others: which GPUs they share, and which are watched."""
+"""What a model has to do with other models: which GPUs they share, and which are watched."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.supervisor.sleep.test_sleep_and_wake import state, use
     ],
 )
 def test_the_gpus_that_a_file_names(keys: dict[str, object], gpus: set[str] | None) -> None:
-    """By the environment or the command; where nothing is said, it may be any."""
+    """The environment or the command names the GPUs; without a name, it may be any GPU."""
     config = parse_models(a={"cmd": "serve", **keys})
     assert gpus_of(config.models["a"]) == gpus
 
@@ -55,7 +55,7 @@ def test_the_gpus_that_a_file_names(keys: dict[str, object], gpus: set[str] | No
 def test_a_model_is_watched_where_the_file_wants_it_to_be_there(
     text: dict[str, object], watched: bool, says: bool | None
 ) -> None:
-    """Persistent, or preloaded; but its own word counts first."""
+    """Persistent and preloaded models are watched; but the model's own setting counts first."""
     own = {} if says is None else {"watch": says}
     models = {
         "a": {"cmd": "serve a", "proxy": "http://model.test:9", "aliases": ["alias"], **own},
@@ -73,7 +73,7 @@ def sleeper(name: str, gpu: str = "") -> str:
 async def test_only_those_leave_that_sleep_on_the_same_gpu(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """One whose GPU nobody names may be on any."""
+    """A sleeper that names no GPU may be on any."""
     programs.cramped.add("serve a")
     a = model("serve a", env="['CUDA_VISIBLE_DEVICES=1']")
     models = {"a": a, "b": sleeper("b", "0"), "c": sleeper("c", "1"), "d": sleeper("d")}
@@ -97,7 +97,7 @@ async def test_only_those_leave_that_sleep_on_the_same_gpu(
 async def test_ports_of_all_others_are_taken(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Whether they run or not; one's own is not."""
+    """The others' ports are taken whether they run or not; the model's own port is not."""
     ported = {"cmd": "serve ${PORT}", "proxy": "http://model.test:${PORT}"}
     text = yaml.safe_dump({"startPort": 5800, "models": {"a": ported, "b": ported, "c": ported}})
     async with supervise(text) as supervisor:
@@ -105,7 +105,7 @@ async def test_ports_of_all_others_are_taken(
 
 
 def test_models_of_two_machines_share_no_gpu() -> None:
-    """So a start that lacks memory stops nobody who sleeps elsewhere."""
+    """So a start that lacks memory stops no sleeper elsewhere."""
     text = "clusters: {c: {}}\nallocations: {g: {gres: 'gpu:1'}}\n"
     text += "models: {here: {cmd: 'x ${PORT}'}, too: {cmd: 'x ${PORT}'}, "
     text += "a: {cmd: x, in: g}, b: {cmd: x, in: g}}"

@@ -1,4 +1,4 @@
-"""What goes on beside the models is kept up: a fault of ours in it ends nothing else."""
+"""What runs beside the models is kept up: a fault in it ends nothing else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAID = "Internal error; llamadoze restarts this part of itself"
 async def test_a_part_that_fails_is_begun_anew_after_a_second(
     autojump_clock: MockClock, log_lines: LogLines, error: Exception
 ) -> None:
-    """And the log says so, with the error."""
+    """The log has the error of the part."""
     begun: list[float] = []
 
     async def part() -> None:
@@ -41,7 +41,7 @@ async def test_a_part_that_fails_is_begun_anew_after_a_second(
 async def test_a_part_that_returns_is_begun_anew_too(
     autojump_clock: MockClock, log_lines: LogLines
 ) -> None:
-    """Without a word, as nothing has failed."""
+    """Nothing is logged, because nothing has failed."""
     begun: list[float] = []
 
     async def part() -> None:
@@ -56,7 +56,7 @@ async def test_a_part_that_returns_is_begun_anew_too(
 async def test_what_is_no_fault_of_ours_ends_a_part(
     autojump_clock: MockClock, log_lines: LogLines
 ) -> None:
-    """Such as the end of the daemon, which nobody may hold up."""
+    """For example, nothing may hold up the end of the daemon."""
 
     async def part() -> None:
         raise KeyboardInterrupt
@@ -72,7 +72,7 @@ async def test_models_serve_on_while_a_part_fails_again_and_again(
     log_lines: LogLines,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The look for programs that models yield to, say."""
+    """The part that fails here is the look for programs that models yield to."""
 
     async def fails(_: Any) -> tuple[str, ...]:
         raise ValueError("a file that nobody foresaw")

@@ -1,4 +1,4 @@
-"""The memory is yielded to something else, and taken back."""
+"""The models yield the memory to something else, and take it back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def states(supervisor: Supervisor) -> list[State]:
 async def test_everything_sleeps_or_stops_and_comes_back(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """What was awake, and nothing else."""
+    """Only what was awake comes back."""
     async with supervise(MODELS) as supervisor:
         for name in "cab":
             await supervisor.load(name)
@@ -44,7 +44,7 @@ async def test_everything_sleeps_or_stops_and_comes_back(
 async def test_requests_end_before_and_others_wait(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Nobody is cut, nobody is sent away."""
+    """No request is cut or refused."""
     async with supervise(MODELS) as supervisor:
         async with trio.open_nursery() as nursery:
             async with supervisor.lease("b"):
@@ -63,7 +63,7 @@ async def test_requests_end_before_and_others_wait(
 async def test_requests_are_refused_where_that_is_wanted(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Those that wait already, too."""
+    """Requests that wait already are refused, too."""
     async with supervise(MODELS) as supervisor:
         async with trio.open_nursery() as nursery:
 
@@ -85,7 +85,7 @@ async def test_requests_are_refused_where_that_is_wanted(
 async def test_a_model_that_comes_up_is_stopped(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """And started again afterwards for who waits for it."""
+    """The model starts again afterwards for the request that waits."""
     slow = MODELS.replace("groups", "healthCheckTimeout: 600\ngroups")
     probe = FakeProbe({"c"})
     async with supervise(slow, probe) as supervisor:
@@ -103,7 +103,7 @@ async def test_a_model_that_comes_up_is_stopped(
 async def test_a_second_pause_forgets_nothing(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """What the first one put to sleep wakes."""
+    """The models that the first pause put to sleep wake."""
     async with supervise(MODELS) as supervisor:
         await supervisor.load("a")
         await supervisor.pause()
@@ -115,7 +115,7 @@ async def test_a_second_pause_forgets_nothing(
 async def test_a_pause_that_is_called_off_is_answered(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """And what still drained for it serves on, without a stop and a start."""
+    """A model that still drains for the pause goes on serving, without a stop and a start."""
     async with supervise(MODELS) as supervisor:
         for name in "ab":
             await supervisor.load(name)
@@ -133,7 +133,7 @@ async def test_a_pause_that_is_called_off_is_answered(
 async def test_a_model_that_is_unloaded_meanwhile_stays_so(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The operator's last word counts."""
+    """The unload was the operator's last word, so the resume does not start the model."""
     async with supervise(MODELS) as supervisor:
         await supervisor.load("a")
         await supervisor.pause()
@@ -145,7 +145,7 @@ async def test_a_model_that_is_unloaded_meanwhile_stays_so(
 async def test_a_resume_goes_on_when_who_asked_for_it_has_left(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """What was awake is woken by the daemon, not by a request."""
+    """The daemon itself wakes what was awake, not a request."""
     async with supervise(MODELS) as supervisor:
         for name in "ab":
             await supervisor.load(name)

@@ -1,4 +1,4 @@
-"""Another configuration comes into effect: what keeps its process, and what becomes of the rest."""
+"""Another configuration takes effect: what keeps its process, and what happens to the rest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def state(supervisor: Supervisor, name: str) -> State:
 
 
 def test_only_what_a_process_knows_replaces_it() -> None:
-    """A time limit, a name or a description does not."""
+    """A time limit, a name or a description does not replace it."""
     old = parse_models(a=A, b=B, c=A, d=A, e=A)
     new = parse_models(
         a=A,
@@ -52,7 +52,7 @@ def test_only_what_a_process_knows_replaces_it() -> None:
 async def test_what_has_not_changed_keeps_its_process(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Awake and asleep."""
+    """This is so for a model that is awake and for one that sleeps."""
     async with open_supervisor(
         parse_models(a=SLEEPER, b=B), Contact(probe=FakeProbe(), call=FakeCalls())
     ) as supervisor:
@@ -70,7 +70,7 @@ async def test_what_has_not_changed_keeps_its_process(
 async def test_other_idle_times_hold_at_once(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Also for a model that is idle already."""
+    """New idle times also apply to a model that is idle already."""
     async with open_supervisor(
         parse_models(a=A), Contact(probe=FakeProbe(), call=FakeCalls())
     ) as supervisor:
@@ -84,7 +84,7 @@ async def test_other_idle_times_hold_at_once(
 async def test_a_changed_model_is_replaced_when_its_requests_have_ended(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Who comes meanwhile is served by the new one."""
+    """The new process serves the requests that come meanwhile."""
     async with open_supervisor(
         parse_models(a=A), Contact(probe=FakeProbe(), call=FakeCalls())
     ) as supervisor:
@@ -100,7 +100,7 @@ async def test_a_changed_model_is_replaced_when_its_requests_have_ended(
 async def test_a_changed_model_that_was_awake_comes_back_by_itself(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """One that slept is started when it is asked for."""
+    """A model that slept is started only by a request."""
     models = {"a": SLEEPER, "b": B}
     async with open_supervisor(
         parse_models(**models), Contact(probe=FakeProbe(), call=FakeCalls())
@@ -116,7 +116,7 @@ async def test_a_changed_model_that_was_awake_comes_back_by_itself(
 async def test_a_removed_model_ends_after_its_requests(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Nobody else gets in; who waited is told; then it is forgotten."""
+    """No new request gets in, and waiting ones are told; then the model is forgotten."""
     async with open_supervisor(
         parse_models(a=A, b=B), Contact(probe=FakeProbe(), call=FakeCalls())
     ) as supervisor:
@@ -149,7 +149,7 @@ async def test_a_removed_model_ends_after_its_requests(
 async def test_a_model_that_comes_back_while_it_leaves_is_started_anew(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Its old process ends first."""
+    """The old process of the model ends first."""
     async with open_supervisor(
         parse_models(a=A), Contact(probe=FakeProbe(), call=FakeCalls())
     ) as supervisor:
@@ -166,7 +166,7 @@ async def test_a_model_that_comes_back_while_it_leaves_is_started_anew(
 async def test_a_drain_for_a_change_is_bounded_by_drain_timeout(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Where the operator has set one."""
+    """If the operator has set drainTimeout, the old process ends after that time."""
     bounded = {**A, "drainTimeout": 30}
     async with (
         open_supervisor(
@@ -180,7 +180,7 @@ async def test_a_drain_for_a_change_is_bounded_by_drain_timeout(
 
 
 async def test_other_rules_hold_at_once(autojump_clock: MockClock, programs: FakePrograms) -> None:
-    """Such as a group in which models run side by side."""
+    """For example, a new group may let models run side by side."""
     alone = parse_models(a=A, b=B)
     together = attrs.evolve(alone, groups={"g": Group(swap=False, members=("a", "b"))})
     async with (
@@ -201,7 +201,7 @@ async def test_other_rules_hold_at_once(autojump_clock: MockClock, programs: Fak
 async def test_nothing_turns_a_change_into_a_sleep(
     autojump_clock: MockClock, programs: FakePrograms, left: dict[str, Settings], how: str
 ) -> None:
-    """A process that has to end after its requests does, whatever else is asked meanwhile."""
+    """A process that must end after its requests does end, whatever else is asked meanwhile."""
     before = parse_models(a=SLEEPER, b=B)
     async with open_supervisor(before, Contact(probe=FakeProbe(), call=FakeCalls())) as supervisor:
         async with supervisor.lease("a"), trio.open_nursery() as nursery:
@@ -230,7 +230,7 @@ async def put_to_sleep(supervisor: Supervisor, name: str) -> None:
 async def test_quick_changes_of_mind_do_no_harm(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """A model that goes, comes and goes again before anything has moved."""
+    """Here a model is removed, added and removed again before anything has moved."""
     async with open_supervisor(
         parse_models(a=A, b=B), Contact(probe=FakeProbe(), call=FakeCalls())
     ) as supervisor:
@@ -245,7 +245,7 @@ async def test_quick_changes_of_mind_do_no_harm(
 async def test_a_command_to_stop_that_is_taken_away_is_not_missed(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The process is asked to end by a signal then."""
+    """Without cmdStop, a signal asks the process to end."""
     async with open_supervisor(
         parse_models(a={**A, "cmdStop": "sleep 1"}), Contact(probe=FakeProbe(), call=FakeCalls())
     ) as supervisor:

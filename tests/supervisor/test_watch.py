@@ -1,4 +1,4 @@
-"""A watched model that dies is started again before anybody asks, as often as it takes."""
+"""A watched model that dies is started again without a request, as often as necessary."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def crash(supervisor: Supervisor, programs: FakePrograms) -> None:
 async def test_a_model_that_dies_is_started_again_if_it_is_watched(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines, watch: bool
 ) -> None:
-    """After its backoff; others wait for who asks."""
+    """A watched model starts after its backoff; other models wait for a request."""
     a = model("serve a", watch=f"{watch}".lower())
     async with supervising(programs, a=a, b=B) as supervisor:
         await crash(supervisor, programs)
@@ -49,7 +49,7 @@ async def test_a_model_that_dies_is_started_again_if_it_is_watched(
 async def test_a_start_that_fails_is_tried_again_later_each_time(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """After one second, two, four, eight; until it is good."""
+    """The next starts come after one, two, four and eight seconds, until one succeeds."""
     async with supervising(programs, a=WATCHED, b=B) as supervisor:
         await crash(supervisor, programs)
         programs.broken.add("serve a")
@@ -68,7 +68,7 @@ async def test_a_start_that_fails_is_tried_again_later_each_time(
 async def test_an_unload_ends_that(
     autojump_clock: MockClock, programs: FakePrograms, after: float
 ) -> None:
-    """Before the first start, and between two: the operator wants it so."""
+    """The operator may unload the model before the first start, or between two starts."""
     async with supervising(programs, a=WATCHED, b=B) as supervisor:
         await crash(supervisor, programs)
         programs.broken.add("serve a")
@@ -85,7 +85,7 @@ async def test_an_unload_ends_that(
 async def test_a_model_that_never_came_up_is_not_started_again(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Who asked for it is told; what is watched is a model that served."""
+    """The request is told of the failure; only a model that has served is watched."""
     programs.broken.add("serve a")
     async with supervising(programs, a=WATCHED, b=B) as supervisor:
         with pytest.raises(ModelFailed):
@@ -97,7 +97,7 @@ async def test_a_model_that_never_came_up_is_not_started_again(
 async def test_a_model_that_made_room_is_not_brought_back_by_that(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """It was not wanted any more: its end is no crash."""
+    """The model was not wanted any more, so its end is no crash."""
     async with supervising(programs, a=WATCHED, b=B) as supervisor:
         await use(supervisor, "a")
         await use(supervisor, "b", 100)
@@ -108,7 +108,7 @@ async def test_a_model_that_made_room_is_not_brought_back_by_that(
 async def test_one_that_asks_meanwhile_has_the_same_new_process(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """There is one start for both."""
+    """One start serves the watch and the request."""
     async with supervising(programs, a=WATCHED, b=B) as supervisor:
         await crash(supervisor, programs)
         pid = await use(supervisor, "a")
@@ -120,7 +120,7 @@ async def test_one_that_asks_meanwhile_has_the_same_new_process(
 async def test_it_dies_again_and_again_and_is_started_each_time(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Between good runs, the backoff begins anew."""
+    """After each good run, the backoff begins anew."""
     async with supervising(programs, a=WATCHED, b=B) as supervisor:
         for count in (1, 2, 3):
             await crash(supervisor, programs)
@@ -133,7 +133,7 @@ async def test_it_dies_again_and_again_and_is_started_each_time(
 async def test_a_watched_model_that_dies_waits_for_its_turn(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The requests of another are not cut for it."""
+    """The requests of another model are not cut for the watched one."""
     async with supervising(programs, a=WATCHED, b=B) as supervisor:
         await crash(supervisor, programs)
         async with supervisor.lease("b"):
@@ -146,7 +146,7 @@ async def test_a_watched_model_that_dies_waits_for_its_turn(
 async def test_the_daemon_ends_at_once_while_one_is_waited_for(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Nothing is started after that."""
+    """No model is started after that."""
     with trio.fail_after(1):
         async with supervising(programs, a=WATCHED, b=B) as supervisor:
             await crash(supervisor, programs)

@@ -1,4 +1,4 @@
-"""The daemon as an operator starts it: a process of its own."""
+"""A daemon that tests start as an operator does: in a process of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.ports import free_port
 
 STATE = tempfile.mkdtemp(prefix="llamadoze-tests-")
 atexit.register(shutil.rmtree, STATE, ignore_errors=True)
-MOST_LINES = 500  # of a log that are looked up in the table of events
+MOST_LINES = 500  # of a log that are checked against the table of events
 LLAMADOZE = str(Path(sys.executable).with_name("llamadoze"))
 
 
@@ -40,7 +40,7 @@ class Process:
 
     @property
     def lines(self) -> list[str]:
-        """The whole lines that it has written so far."""
+        """The complete lines that the daemon has written so far."""
         data = self.output.read_bytes() if self.output else b""
         return [line.decode() for line in data.split(b"\n")[:-1]]
 
@@ -70,7 +70,7 @@ class Process:
 
     @contextmanager
     def stream(self, path: str, body: object, limit: float = 60) -> Iterator[Iterator[str]]:
-        """Post a body; leaving the block leaves the answer, read or not."""
+        """Post a body; leaving the block closes the connection, even if the answer is not read."""
         url, data = f"http://127.0.0.1:{self.port}{path}", json.dumps(body).encode()
         kind = {"Content-Type": "application/json"}
         request = Request(url, data, kind, method="POST")
@@ -86,7 +86,7 @@ class Process:
         return {row["model"]: row for row in self.ask("GET", "/running")[1]["running"]}
 
     def end(self, number: signal.Signals = signal.SIGTERM, limit: float = 30) -> tuple[int, float]:
-        """Send a signal; return the exit status and the seconds it took."""
+        """Send a signal; return the exit status and the seconds until the end."""
         began = time.monotonic()
         self.process.send_signal(number)
         status = self.process.wait(limit)
@@ -94,7 +94,7 @@ class Process:
 
 
 def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
+    """Run the command until it ends."""
     return subprocess.run(
         [LLAMADOZE, *arguments], capture_output=True, text=True, timeout=30, check=False, **more
     )
@@ -112,7 +112,7 @@ def started(
 ) -> Iterator[Process]:
     """Start the command and wait until it listens."""
     port = port or free_port(1)
-    # A file has all that was written before an answer came; a pipe's reader may be behind.
+    # A file has all lines that were written before an answer; a pipe's reader may lag behind.
     with tempfile.NamedTemporaryFile(dir=STATE, suffix=".log", delete=False) as file:
         process = subprocess.Popen(
             [*command, *arguments, "--listen", listen or f"{host}:{port}"],
@@ -166,7 +166,7 @@ def is_alive(pid: int) -> bool:
 
 
 def end(pids: list[int]) -> None:
-    """Kill what a failed test has left."""
+    """Kill the processes that a failed test has left."""
     for pid in pids:
         if is_alive(pid):
             os.killpg(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""State folders of configurations that are gone: removed by the next daemon, and only those."""
+"""The next daemon removes state folders of configurations that are gone, and no others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.system.daemon import started, wait_for, write
 
 
 def lived(file: Path, state: Path, *, kill: bool = False) -> Path:
-    """Let a daemon live for a moment; return the state folder that it leaves."""
+    """Run a daemon for a moment; return the state folder that it leaves."""
     file.parent.mkdir(parents=True, exist_ok=True)
     config = write(file.parent, models={"a": stub()})
     before = set(state.glob("llamadoze/*"))
@@ -27,7 +27,7 @@ def lived(file: Path, state: Path, *, kill: bool = False) -> Path:
 
 
 def test_the_state_of_files_that_are_gone_is_removed(tmp_path: Path) -> None:
-    """Said once; that of files that are there stays, as does what was chosen by hand."""
+    """One log line names them; state of files that exist, or may be unmounted, is kept."""
     state, files = tmp_path / "state", tmp_path / "files"
     gone = lived(files / "gone" / "config.yaml", state)
     kept = lived(files / "kept" / "config.yaml", state)
@@ -45,14 +45,14 @@ def test_the_state_of_files_that_are_gone_is_removed(tmp_path: Path) -> None:
 
 
 def abandoned(tmp_path: Path) -> Path:
-    """Return a state folder whose configuration is gone; its daemon has ended."""
+    """Return a state folder whose configuration is gone and whose daemon has ended."""
     folder = lived(tmp_path / "first" / "config.yaml", tmp_path / "state")
     shutil.rmtree(tmp_path / "first")
     return folder
 
 
 def removed_beside(tmp_path: Path) -> list[str]:
-    """Let two more daemons live; return the files that the second finds gone, but one that is."""
+    """Run two more daemons; return the files that the second finds gone, except the control."""
     state, control = tmp_path / "state", tmp_path / "control" / "config.yaml"
     lived(control, state)
     shutil.rmtree(control.parent)
@@ -68,7 +68,7 @@ def removed_beside(tmp_path: Path) -> list[str]:
     ["broken", '{"models": [{"model": "a"}]}', '{"models": [{"handle": {"place": "elsewhere"}}]}'],
 )
 def test_what_cannot_be_understood_may_be_of_use(tmp_path: Path, state: str) -> None:
-    """Such as the state of another version: its processes may live."""
+    """A state that llamadoze cannot read may be of another version, whose processes may live."""
     folder = abandoned(tmp_path)
     (folder / "state.json").write_text(state)
     assert removed_beside(tmp_path) == []
@@ -76,7 +76,7 @@ def test_what_cannot_be_understood_may_be_of_use(tmp_path: Path, state: str) -> 
 
 
 def test_processes_of_an_earlier_boot_live_no_more(tmp_path: Path) -> None:
-    """The folder of a machine that was switched off is of no use, either."""
+    """Processes of an earlier boot are gone, so their state folder is removed, too."""
     folder = abandoned(tmp_path)
     handle = {"place": "here", "pid": 7, "boot": "an earlier one"}
     (folder / "state.json").write_text(json.dumps({"models": [{"handle": handle}]}))
@@ -86,7 +86,7 @@ def test_processes_of_an_earlier_boot_live_no_more(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["/mnt/nas/config.yaml", "LINK/models/config.yaml"])
 def test_files_that_are_out_of_reach_are_not_gone(tmp_path: Path, file: str) -> None:
-    """On a disk that is not mounted, or behind a link to one."""
+    """The file may be on a disk that is not mounted, or behind a link to one."""
     folder = abandoned(tmp_path)
     (tmp_path / "link").symlink_to("/nowhere/at/all")
     told = json.loads((folder / "daemon.json").read_text())
@@ -97,7 +97,7 @@ def test_files_that_are_out_of_reach_are_not_gone(tmp_path: Path, file: str) -> 
 
 
 def test_what_tells_of_a_daemon_of_another_machine_stays(tmp_path: Path) -> None:
-    """It may live there; of this machine it would not."""
+    """The other machine's daemon may live; on this machine llamadoze sees that none does."""
     folder = lived(tmp_path / "first" / "config.yaml", tmp_path / "state")
     told = json.loads((folder / "daemon.json").read_text())
     for name, host in (("at-theirs", "another"), ("at-ours", told["host"])):
@@ -110,7 +110,7 @@ def test_what_tells_of_a_daemon_of_another_machine_stays(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("case", ["another machine", "a link"])
 def test_what_is_not_ours_stays(tmp_path: Path, case: str) -> None:
-    """A home that machines share; a link to a folder elsewhere."""
+    """Machines may share a home folder, and a folder may be a link to elsewhere."""
     folder = abandoned(tmp_path)
     if case == "a link":
         elsewhere = tmp_path / "elsewhere"
@@ -125,7 +125,7 @@ def test_what_is_not_ours_stays(tmp_path: Path, case: str) -> None:
 
 @pytest.mark.parametrize("case", ["in use", "processes", "another state folder"])
 def test_what_somebody_may_need_stays(tmp_path: Path, case: str) -> None:
-    """A daemon whose file was deleted meanwhile; processes that it has left; other folders."""
+    """Examples are a daemon that still runs, processes that a daemon left, and other folders."""
     state = tmp_path / "state"
     file = tmp_path / "first" / "config.yaml"
     env = {"XDG_STATE_HOME": str(state)}
@@ -147,7 +147,7 @@ def test_what_somebody_may_need_stays(tmp_path: Path, case: str) -> None:
     else:
         assert removed_beside(tmp_path) == []
     assert folder.exists()
-    if case == "processes":  # they are ended by the next daemon of that file
+    if case == "processes":  # the next daemon of that file ends them
         file.parent.mkdir()
         file.write_text(text)
         with started("--config", str(file), env=env) as third:

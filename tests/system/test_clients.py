@@ -1,6 +1,6 @@
-"""OpenAI's and Anthropic's own clients, with the helpers that are strict about a stream's order.
+"""OpenAI's and Anthropic's own clients work, with their helpers that check a stream's order.
 
-They talk to a model server that speaks these APIs' event forms in full, and starts slowly.
+Their model server sends these APIs' full forms of events, and starts slowly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HI: list[Any] = [{"role": "user", "content": "hi"}]
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """Serve a model that takes a moment to start, one that never does, and say so meanwhile."""
+    """Serve a model that starts slowly and one that fails, with loading messages meanwhile."""
     command = f"{sys.executable} -I -S {SPEAKER} --port ${{PORT}}"
     proxy = "http://127.0.0.1:${PORT}"
     models = {
@@ -38,7 +38,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 @pytest.fixture
 def cold(daemon: Process) -> Process:
-    """Have the model stopped, so that each stream begins with what is said of its start."""
+    """Stop the model, so that each stream begins with the loading messages."""
     with anthropic.Anthropic(base_url=url(daemon), api_key="sk-test") as client:
         client.post("/api/models/unload", cast_to=object)
     return daemon
@@ -62,7 +62,7 @@ def claude(daemon: Process) -> Iterator[anthropic.Anthropic]:
 
 @pytest.mark.usefixtures("cold")
 def test_openais_chat_helper_reads_the_loading_as_thinking(gpt: openai.OpenAI) -> None:
-    """And the model's own message after it."""
+    """The helper reads the model's own message after the loading messages."""
     with gpt.chat.completions.stream(model="speaker", messages=HI) as stream:
         message = stream.get_final_completion().choices[0].message
     assert (message.role, message.content) == ("assistant", "Hello there")
@@ -71,7 +71,7 @@ def test_openais_chat_helper_reads_the_loading_as_thinking(gpt: openai.OpenAI) -
 
 @pytest.mark.usefixtures("cold")
 def test_openais_responses_helper_is_not_disturbed(gpt: openai.OpenAI) -> None:
-    """It takes no event before the response's own first one."""
+    """The helper accepts no event before the response's own first event."""
     with gpt.responses.stream(model="speaker", input="hi") as stream:
         response = stream.get_final_response()
     assert (response.id, response.output_text) == ("resp_real", "Hello there")
@@ -79,14 +79,14 @@ def test_openais_responses_helper_is_not_disturbed(gpt: openai.OpenAI) -> None:
 
 @pytest.mark.usefixtures("cold")
 def test_openais_completions_are_not_disturbed(gpt: openai.OpenAI) -> None:
-    """What is said has no text."""
+    """The loading messages have no text for completions."""
     stream = gpt.completions.create(model="speaker", prompt="hi", stream=True)
     assert "".join(piece.choices[0].text for piece in stream) == "Hello there"
 
 
 @pytest.mark.usefixtures("cold")
 def test_anthropics_messages_helper_is_not_disturbed(claude: anthropic.Anthropic) -> None:
-    """Pings may come at any time."""
+    """Anthropic's API allows pings at any time."""
     with claude.messages.stream(model="speaker", max_tokens=9, messages=HI) as stream:
         message = stream.get_final_message()
     assert message.id == "msg_real"
@@ -96,7 +96,7 @@ def test_anthropics_messages_helper_is_not_disturbed(claude: anthropic.Anthropic
 def test_a_failure_while_it_loads_is_an_exception_with_the_reason(
     gpt: openai.OpenAI, claude: anthropic.Anthropic
 ) -> None:
-    """In every API, though the status was 200."""
+    """In every API the stream ends with the reason as an error, although its status was 200."""
     with pytest.raises(openai.APIError, match="the stub gives up"):
         list(gpt.chat.completions.create(model="mute", messages=HI, stream=True))
     with pytest.raises(openai.APIError, match="the stub gives up"):
@@ -111,7 +111,7 @@ def test_a_failure_while_it_loads_is_an_exception_with_the_reason(
 
 
 def test_refusals_are_the_exceptions_that_clients_know(daemon: Process) -> None:
-    """An unknown model, a wrong key."""
+    """Examples are an unknown model and a wrong key."""
     with (
         openai.OpenAI(base_url=f"{url(daemon)}/v1", api_key="wrong", max_retries=0) as client,
         pytest.raises(openai.AuthenticationError, match="not known"),
@@ -125,7 +125,7 @@ def test_refusals_are_the_exceptions_that_clients_know(daemon: Process) -> None:
 
 
 def test_a_single_model_is_looked_up(gpt: openai.OpenAI) -> None:
-    """By its id."""
+    """A client can look up a model by its id."""
     assert gpt.models.retrieve("speaker").owned_by == "llamadoze"
     with pytest.raises(openai.NotFoundError, match="no model is called 'nobody'"):
         gpt.models.retrieve("nobody")

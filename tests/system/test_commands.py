@@ -1,4 +1,4 @@
-"""Commands that ask a daemon, as an operator types them."""
+"""Commands that talk to a daemon, as an operator types them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from tests.proxy.daemon import stub
 from tests.system.daemon import LLAMADOZE, Process, run, started, wait_for, write
 
 KEY = "sk-of-an-operator"
+EXPECTED = "expected http://HOST:PORT, https://... or unix:PATH"
+TO_LISTEN = "expected HOST:PORT, such as 127.0.0.1:8080, or unix:PATH"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def daemon(folder: Path) -> Iterator[Process]:
-    """A daemon that its user has started, with a home of its own."""
+    """A daemon that its user has started, with folders of its own."""
     models = {"chat": stub(sleeps=True, aliases=["c"]), "code": stub("--talk", "0.01")}
     with started("--config", write(folder, models=models), env=home(folder)) as process:
         yield process
@@ -46,7 +48,7 @@ def asked(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedPro
 
 
 def test_models_are_shown_by_ps(daemon: Process, folder: Path) -> None:
-    """Those that run; the daemon is found without a word."""
+    """`ps` shows the models that run, and finds the daemon without options."""
     assert asked(folder, "load", "c").stdout == "chat: ready\n"
     shown = asked(folder, "ps")
     assert shown.returncode == 0
@@ -61,7 +63,7 @@ def test_models_are_shown_by_ps(daemon: Process, folder: Path) -> None:
 
 
 def test_ps_takes_less_than_a_fifth_of_a_second(daemon: Process, folder: Path) -> None:
-    """As a process; the best of some counts, as the machine is shared."""
+    """The fastest of five runs counts, because other programs share the machine."""
     asked(folder, "ps")
     took = []
     for _ in range(5):
@@ -89,15 +91,31 @@ def test_ps_takes_less_than_a_fifth_of_a_second(daemon: Process, folder: Path) -
 def test_a_step_is_taken_and_said(
     daemon: Process, folder: Path, arguments: list[str], line: str
 ) -> None:
-    """One line, when it is done."""
+    """The command prints one line when the step is complete."""
     result = asked(folder, *arguments)
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{line}\n", "")
     if arguments != ["pause"]:
         asked(folder, "load", "chat")
 
 
+@pytest.mark.parametrize(
+    "words", ["load", "wake", "sleep", "unload", "pin", "unpin", "run", "logs", "logs -f", "ps"]
+)
+@pytest.mark.parametrize(
+    ("name", "meant"), [("chta", "did you mean 'chat'?"), ("kode", "did you mean 'code'?")]
+)
+def test_an_unknown_model_is_told_what_may_be_meant(
+    daemon: Process, folder: Path, words: str, name: str, meant: str
+) -> None:
+    """By every command that takes a model."""
+    result = asked(folder, *words.split(), name, *["hello"][: words == "run"])
+    what = "there is no log" if words.startswith("logs") else "no model is called"
+    said = f"llamadoze: {what} '{name}'; {meant}\n"
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", said)
+
+
 def test_every_command_prints_json(daemon: Process, folder: Path) -> None:
-    """For programs."""
+    """Programs can read the output of every command."""
     (folder / "trace.csv").write_text("1,chat\n2,code\n")
     (folder / "llama-server").write_text("#!/bin/sh\n")
     (folder / "llama-server").chmod(0o755)
@@ -112,7 +130,7 @@ def test_every_command_prints_json(daemon: Process, folder: Path) -> None:
 
 
 def test_who_waits_for_the_end_of_a_pause_is_told(daemon: Process, folder: Path) -> None:
-    """At once, whoever looks; a load goes on when the pause is over."""
+    """A waiting command says at once that llamadoze is paused; a load goes on after the pause."""
     asked(folder, "pause")
     waiting = subprocess.Popen(
         [LLAMADOZE, "load", "chat"],
@@ -132,7 +150,7 @@ def test_who_waits_for_the_end_of_a_pause_is_told(daemon: Process, folder: Path)
 
 
 def test_why_a_model_has_failed_is_below_the_table(tmp_path: Path) -> None:
-    """With the command that shows more."""
+    """The reason comes with the command that shows more."""
     models = {"bad": {"cmd": "sh -c 'exit 3'", "proxy": "http://127.0.0.1:9"}}
     file = write(tmp_path, models=models)
     with started("--config", file, env=home(tmp_path)):
@@ -142,9 +160,40 @@ def test_why_a_model_has_failed_is_below_the_table(tmp_path: Path) -> None:
         assert "see 'llamadoze logs bad'" in shown
 
 
+def test_a_model_that_could_not_be_ended_is_not_said_to_be_stopped(tmp_path: Path) -> None:
+    """The second unload gives up what is left of it; the model has failed then."""
+    port = free_port(1)
+    elsewhere = {"cmd": "true", "detached": True, "cmdStop": "false", "unloadTimeout": 1}
+    models = {
+        "a": {**elsewhere, "proxy": f"http://127.0.0.1:{port}", "aliases": ["x"]},
+        "b": stub(),
+    }
+    why = f"a server that answers at http://127.0.0.1:{port} could not be ended: it was asked to"
+    with (
+        subprocess.Popen(shlex.split(stub_command("--port", str(port)))) as server,
+        started("--config", write(tmp_path, models=models), env=home(tmp_path)),
+    ):
+        asked(tmp_path, "load", "a")
+        first = asked(tmp_path, "unload", "x")
+        assert (first.returncode, first.stdout) == (1, "")
+        second = asked(tmp_path, "unload", "x")
+        assert (second.returncode, second.stderr) == (0, "")
+        assert second.stdout.startswith(f"x: failed: {why}")
+        told = json.loads(asked(tmp_path, "unload", "a", "--json").stdout)
+        assert (told["state"], told["failure"][: len(why)]) == ("failed", why)
+        lines = asked(tmp_path, "unload", "--all").stdout.splitlines()
+        assert (lines[0][: len(why) + 11], lines[1:]) == (
+            f"a: failed: {why}",
+            ["all other models: stopped"],
+        )
+        told = json.loads(asked(tmp_path, "unload", "--all", "--json").stdout)
+        assert [one["model"] for one in told["failed"]] == ["a"]
+        server.kill()
+
+
 @pytest.mark.parametrize("words", ["ps", "top --once", "status", "unpin x", "reload", "load x"])
 def test_what_is_not_llamadoze_is_told_in_a_line(words: str) -> None:
-    """Whatever answers at an address."""
+    """The command recognises any other program that answers at the address."""
     port = free_port(1)
     with subprocess.Popen(shlex.split(stub_command("--port", str(port)))) as other:
         try:
@@ -158,7 +207,7 @@ def test_what_is_not_llamadoze_is_told_in_a_line(words: str) -> None:
 
 
 def test_a_daemon_with_a_folder_of_its_own_is_found(tmp_path: Path) -> None:
-    """As any other of this user; by its folder and its file, too."""
+    """A daemon with its own state folder is found like others, and by its folder or its file."""
     file, own = write(tmp_path, models={"a": stub()}), str(tmp_path / "own")
     elsewhere = {"LLAMADOZE_URL": "http://127.0.0.1:9"}
     with started("--config", file, "--state-dir", own, env=home(tmp_path)) as daemon:
@@ -166,7 +215,7 @@ def test_a_daemon_with_a_folder_of_its_own_is_found(tmp_path: Path) -> None:
         for words in ((), ("--state-dir", own), ("--config", file)):
             told = json.loads(asked(tmp_path, "status", "--json", *words).stdout)
             assert told["url"] == url
-        for words in (("--state-dir", own), ("--config", file)):  # what is typed is meant
+        for words in (("--state-dir", own), ("--config", file)):  # options win
             assert asked(tmp_path, "ps", *words, **elsewhere).returncode == 0
         assert asked(tmp_path, "ps", **elsewhere).returncode == 3
     gone = asked(tmp_path, "ps", "--config", file)
@@ -180,7 +229,7 @@ def test_a_daemon_with_a_folder_of_its_own_is_found(tmp_path: Path) -> None:
 
 
 def test_a_chat_is_streamed(daemon: Process, folder: Path) -> None:
-    """With a prompt as an argument, on standard input, or both."""
+    """The prompt may come from arguments, from standard input, or from both."""
     result = asked(folder, "run", "code", "say", "much")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.strip()
@@ -205,7 +254,7 @@ def test_a_chat_is_streamed(daemon: Process, folder: Path) -> None:
 
 
 def test_a_frame_has_models_and_decisions(daemon: Process, folder: Path) -> None:
-    """Who was brought up, for whom."""
+    """The frame shows which model was started or woken, and for which request."""
     asked(folder, "load", "code")
     frame = asked(folder, "top", "--once").stdout
     assert "Host memory" in frame
@@ -214,7 +263,7 @@ def test_a_frame_has_models_and_decisions(daemon: Process, folder: Path) -> None
 
 
 def test_a_live_frame_ends_with_q(daemon: Process, folder: Path) -> None:
-    """And leaves the terminal as it was."""
+    """The terminal is then as it was before."""
     screen, own = pty.openpty()
     process = subprocess.Popen(
         [LLAMADOZE, "top", "--interval", "0.2"],
@@ -237,7 +286,7 @@ def test_a_live_frame_ends_with_q(daemon: Process, folder: Path) -> None:
 
 
 def test_logs_are_shown_and_followed(daemon: Process, folder: Path) -> None:
-    """The last lines, of the daemon or of a model; then what comes."""
+    """The command shows the last lines of the daemon or of a model, and then new ones."""
     asked(folder, "load", "chat")
     lines = asked(folder, "logs", "-n", "2").stdout.splitlines()
     assert len(lines) == 2
@@ -254,7 +303,7 @@ def test_logs_are_shown_and_followed(daemon: Process, folder: Path) -> None:
     )
     try:
         assert following.stdout is not None
-        while True:  # it may begin to listen only after the first of these
+        while True:  # it may begin to follow only after the first of these
             asked(folder, "unload", "chat")
             if select.select([following.stdout], [], [], 0.3)[0]:
                 break
@@ -266,8 +315,40 @@ def test_logs_are_shown_and_followed(daemon: Process, folder: Path) -> None:
             following.stdout.close()
 
 
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        *((words, 0) for words in ("ps --all", "ps --all --json", "top --once", "status", "logs")),
+        *((words, 0) for words in ("logs -f", "run code hi", "load chat", "--help", "ps --help")),
+        *((words, 0) for words in ("version", "schema", "completion bash", "check config.yaml")),
+        ("check bad.yaml", 1),
+        ("load nobody", 1),
+        ("pss", 2),
+    ],
+)
+def test_a_reader_that_has_gone_is_no_fault(
+    daemon: Process, folder: Path, words: str, status: int
+) -> None:
+    """The status says what the command has done, as far as it got."""
+    (folder / "bad.yaml").write_text("maxWait: soon\n")
+    ours, theirs = os.pipe()
+    os.close(ours)
+    result = subprocess.run(
+        [LLAMADOZE, *words.split()],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **home(folder)},
+        cwd=folder,
+        timeout=20,
+        check=False,
+    )
+    os.close(theirs)
+    assert (result.returncode, bool(result.stderr)) == (status, words in ("load nobody", "pss"))
+
+
 def test_a_reload_says_what_has_changed(daemon: Process, folder: Path) -> None:
-    """Before and after; a file with a fault is told of, and changes nothing."""
+    """`reload` shows the changes; a file with a fault changes nothing, and its problems appear."""
     file = folder / "config.yaml"
     text = file.read_text()
     file.write_text(f"{text}maxWait: 7\n")
@@ -285,7 +366,7 @@ def test_a_reload_says_what_has_changed(daemon: Process, folder: Path) -> None:
 
 
 def test_names_of_models_complete(daemon: Process, folder: Path) -> None:
-    """By the daemon's own list."""
+    """The shell completes the names that the daemon lists."""
     found = asked(
         folder, _LLAMADOZE_COMPLETE="bash_complete", COMP_WORDS="llamadoze load co", COMP_CWORD="2"
     )
@@ -295,7 +376,7 @@ def test_names_of_models_complete(daemon: Process, folder: Path) -> None:
 
 
 def test_a_file_for_a_bug_report_has_no_secrets(folder: Path, tmp_path: Path) -> None:
-    """With a daemon and without one: versions, machine, configuration, log."""
+    """With and without a daemon, the file has versions, machine, configuration and log."""
     models = {"a": {**stub(), "env": ["HF_TOKEN=hf-secret"]}}
     file = write(tmp_path, models=models, apiKeys=[KEY])
     with started("--config", file, env=home(tmp_path)):
@@ -316,7 +397,7 @@ def test_a_file_for_a_bug_report_has_no_secrets(folder: Path, tmp_path: Path) ->
 
 
 def test_a_daemon_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
-    """And an exit status of its own."""
+    """The exit status is 3, which only this error has."""
     for words in ("ps", "status", "top --once", "load x", "logs", "run x hi", "pause", "reload"):
         result = asked(tmp_path, *words.split(), LLAMADOZE_URL="http://127.0.0.1:9")
         assert (result.returncode, result.stdout) == (3, ""), words
@@ -334,20 +415,43 @@ def test_a_daemon_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
         ("serve --confg x", "llamadoze serve: --confg: unknown option; did you mean --config?"),
         ("ps --server x", "llamadoze ps: --server: unknown option; did you mean --url?"),
         ("pss", "llamadoze: pss: unknown command; did you mean 'ps'?"),
+        ("sp", "llamadoze: sp: unknown command; did you mean 'ps'?"),
         ("start", "llamadoze: start: unknown command; did you mean 'serve'?"),
         ("ls", "llamadoze: ls: unknown command; did you mean 'ps --all'?"),
+        ("ps --url ftp://x", f"llamadoze ps: --url ftp://x: {EXPECTED}"),
+        ("load x --url http://", f"llamadoze load: --url http://: {EXPECTED}"),
+        ("ps --url http://x:port", f"llamadoze ps: --url http://x:port: {EXPECTED}"),
+        ("ps --url unix:", f"llamadoze ps: --url unix:: {EXPECTED}"),
+        ("serve --config x --listen 80", f"llamadoze serve: --listen 80: {TO_LISTEN}"),
+        ("demo --listen x:y", f"llamadoze demo: --listen x:y: {TO_LISTEN}"),
+        ("--config none.yaml --listen 80", f"llamadoze: --listen 80: {TO_LISTEN}"),
         ("xyzzy", "llamadoze: xyzzy: unknown command; 'llamadoze --help' lists them"),
         ("unload", "llamadoze unload: nothing to unload: give either a MODEL or --all"),
     ],
 )
 def test_a_wrong_command_line_is_told_what_may_be_meant(words: str, line: str) -> None:
-    """With exit status 2."""
+    """The exit status is 2."""
     result = run(*words.split())
     assert (result.returncode, result.stderr.splitlines()[0]) == (2, line)
 
 
+def test_a_malformed_variable_is_told_as_an_option_is(tmp_path: Path) -> None:
+    """With the name of the variable."""
+    result = asked(tmp_path, "ps", LLAMADOZE_URL="localhost:x")
+    line = f"llamadoze ps: LLAMADOZE_URL localhost:x: {EXPECTED}"
+    assert (result.returncode, result.stderr.splitlines()[0]) == (2, line)
+
+
+def test_half_of_a_certificate_is_a_wrong_command_line(tmp_path: Path) -> None:
+    """As another wrong option."""
+    file = write(tmp_path, models={"a": stub()})
+    result = run("serve", "--config", file, "--tls-key-file", "key.pem")
+    line = "llamadoze serve: HTTPS needs both --tls-cert-file and --tls-key-file"
+    assert (result.returncode, result.stderr.splitlines()[0]) == (2, line)
+
+
 def test_every_command_has_help() -> None:
-    """With what it is for."""
+    """The help says what the command is for."""
     text = run("--help").stdout
     commands = [line.split()[0] for line in text.partition("Commands:\n")[2].splitlines() if line]
     names = [name for name in commands if name.isalpha() and name != "Examples"]
@@ -359,7 +463,7 @@ def test_every_command_has_help() -> None:
 
 
 def test_of_several_daemons_one_must_be_named(tmp_path: Path) -> None:
-    """By its folder, its file or its address."""
+    """An operator names the daemon by its folder, its file or its address."""
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     first = write(tmp_path / "one", models={"a": stub()})

@@ -1,4 +1,4 @@
-"""The demo end to end: real llama.cpp servers, a real client, real sleep."""
+"""The demo end to end, with real llama.cpp servers, a real client and real sleep."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def demo(folder: Path) -> Iterator[Process]:
-    """One demo for the tests that only talk to it."""
+    """One demo for all tests that only send requests to it."""
     with started("demo", "--folder", str(folder)) as daemon:
         yield daemon
 
@@ -66,7 +66,7 @@ def say(client: openai.OpenAI, model: str) -> str:
 def test_models_take_turns_and_a_sleeper_wakes_under_its_pid(
     demo: Process, client: openai.OpenAI
 ) -> None:
-    """A, then B, then A again, as the README tells it."""
+    """The test asks A, then B, then A again, as the README does."""
     assert say(client, "doze-a")
     first = demo.running()["doze-a"]
     assert first["state"] == "ready"
@@ -82,7 +82,7 @@ def test_models_take_turns_and_a_sleeper_wakes_under_its_pid(
 
 
 def test_a_stream_of_the_real_server_arrives_in_pieces(client: openai.OpenAI) -> None:
-    """With its end, and the count of its tokens."""
+    """The stream has its end and the count of its tokens."""
     stream = client.chat.completions.create(
         model="doze-a",
         messages=[{"role": "user", "content": "tell me of the night"}],
@@ -99,7 +99,7 @@ def test_a_stream_of_the_real_server_arrives_in_pieces(client: openai.OpenAI) ->
 
 
 def test_other_routes_of_the_real_server_work(client: openai.OpenAI, demo: Process) -> None:
-    """Completions, responses, Anthropic's messages."""
+    """The routes are completions, responses and Anthropic's messages."""
     completion = client.completions.create(model="doze-a", prompt="the moon", max_tokens=4)
     assert completion.choices[0].text
     response = client.responses.create(model="doze-a", input="hi", max_output_tokens=4)
@@ -111,14 +111,14 @@ def test_other_routes_of_the_real_server_work(client: openai.OpenAI, demo: Proce
 
 
 def test_the_clients_errors_are_openais(client: openai.OpenAI) -> None:
-    """An unknown model raises what the client knows."""
+    """For an unknown model, OpenAI's client raises its own exception."""
     with pytest.raises(openai.NotFoundError, match="no model is called 'nope'"):
         say(client, "nope")
     assert [model.id for model in client.models.list()] == ["doze-a", "doze-b"]
 
 
 def test_ctrl_c_ends_the_demo_within_two_seconds(tmp_path: Path) -> None:
-    """With a stream open, and no process left."""
+    """A stream may be open, and no process is left."""
     with started("demo", "--folder", str(tmp_path)) as daemon:
         for name in ("doze-a", "doze-b"):
             assert daemon.chat(name)[0] == 200
@@ -142,7 +142,7 @@ def test_ctrl_c_ends_the_demo_within_two_seconds(tmp_path: Path) -> None:
 
 
 def test_the_last_line_compares_a_start_with_a_wake(tmp_path: Path) -> None:
-    """That is what the demo is for; without a wake it says how to get one."""
+    """The demo exists for this comparison; if no model woke, the line says how to cause a wake."""
     models = {"doze-a": stub(), "doze-b": stub("--quiet")}
     file = Path(write(tmp_path, models=models))
     assert told_by(file, tmp_path) == ""
@@ -157,10 +157,12 @@ def test_the_last_line_compares_a_start_with_a_wake(tmp_path: Path) -> None:
     knowledge.keep(a, Learned(costs=Costs(start=2.0, wake=0.02)))
     knowledge.write()
     assert told_by(file, tmp_path) == "A start of a model took 2.5s, and a wake took 0.020s.\n"
+    file.unlink()
+    assert told_by(file, tmp_path) == ""
 
 
 def test_a_second_start_uses_what_the_first_wrote(folder: Path) -> None:
-    """The models are not written again."""
+    """The demo does not write its models a second time."""
     before = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.gguf")}
     assert len(before) == 2
     assert all(200_000 < (folder / name).stat().st_size < 500_000 for name in before)
@@ -172,7 +174,7 @@ def test_a_second_start_uses_what_the_first_wrote(folder: Path) -> None:
 
 
 def test_without_curl_the_demo_says_what_is_missing(tmp_path: Path) -> None:
-    """Before it starts anything."""
+    """The message comes before the demo starts anything."""
     result = subprocess.run(
         [LLAMADOZE, "demo", "--folder", str(tmp_path)],
         capture_output=True,
@@ -186,14 +188,14 @@ def test_without_curl_the_demo_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def memory(pid: int) -> float:
-    """Return the MiB of a process's own memory."""
+    """Return the MiB of a process's anonymous memory."""
     with open(f"/proc/{pid}/smaps_rollup") as file:
         fields = dict(line.split(":") for line in list(file)[1:])
     return int(fields["Anonymous"].split()[0]) / 1024
 
 
 def test_sleep_really_frees_the_models_memory(tmp_path: Path) -> None:
-    """And wake really loads it: seen on a model of 40 MB in a living process."""
+    """A wake loads the memory again; the test uses a model of 40 MB in a living process."""
     file = tmp_path / "large.gguf"
     write_model(file, name="large", seed=3, shape=Shape(width=512, heads=8, layers=6, inner=1024))
     size = file.stat().st_size / 1024 / 1024
@@ -220,7 +222,7 @@ def test_sleep_really_frees_the_models_memory(tmp_path: Path) -> None:
 
 
 def test_the_demos_server_sleeps_with_streams_open(folder: Path, demo: Process) -> None:
-    """More than it has slots for; they end with an error, and it wakes again."""
+    """There are more streams than slots; they end with an error, and the server wakes again."""
     port = free_port(1)
     command = [sys.executable, "-m", "proxy.demo.server", "--port", str(port), "--model"]
     server = subprocess.Popen([*command, folder / "doze-a.gguf"], stderr=subprocess.DEVNULL)
@@ -261,7 +263,7 @@ def _wait_for(server: Process) -> None:
 
 
 def test_real_servers_are_preloaded_and_outlive_a_restart(folder: Path, tmp_path: Path) -> None:
-    """Each answers its first token before anybody asks; the next daemon wakes the sleeper."""
+    """Each model generates a token before any request; the next daemon wakes the sleeping one."""
     whole = yaml.safe_load((folder / "config.yaml").read_text())
     hooks = {"on_startup": {"preload": ["doze-a", "doze-b"]}}
     file = write(tmp_path, **{**whole, "startPort": free_port(), "hooks": hooks, "adopt": True})

@@ -1,4 +1,4 @@
-"""A daemon's start and end without its views, and with views that come late."""
+"""A daemon starts and ends without its views, and with views that are loaded late."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.proxy.daemon import stub
 from tests.system.daemon import Process, started, write
 
-# The command, and at its end what it has loaded.
+# Run the command, and print at its end which modules are loaded.
 COMMAND = (
     "import sys; from proxy.__main__ import main; status = main(); "
     "print('LOADED', *sys.modules); sys.exit(status)"
@@ -27,7 +27,7 @@ def loaded(daemon: Process) -> set[str]:
 
 
 def test_a_daemon_that_only_forwards_never_loads_its_views(tmp_path: Path) -> None:
-    """It starts sooner and is smaller; and it ends well, though nobody has asked for one."""
+    """Without views the daemon starts sooner and is smaller, and it still ends cleanly."""
     file = write(tmp_path, models={"a": stub()})
     with started("--config", file, command=(sys.executable, "-c", COMMAND)) as daemon:
         assert daemon.chat("a")[0] == 200
@@ -38,7 +38,7 @@ def test_a_daemon_that_only_forwards_never_loads_its_views(tmp_path: Path) -> No
 
 
 def test_the_first_who_asks_for_a_view_lets_them_be_loaded(tmp_path: Path) -> None:
-    """And is served by them."""
+    """The views then serve that request."""
     file = write(tmp_path, models={"a": stub()})
     with started("--config", file, command=(sys.executable, "-c", COMMAND)) as daemon:
         assert daemon.running() == {}
@@ -47,11 +47,11 @@ def test_the_first_who_asks_for_a_view_lets_them_be_loaded(tmp_path: Path) -> No
 
 
 def test_a_daemon_that_is_told_to_end_while_its_views_are_loaded_ends_well(tmp_path: Path) -> None:
-    """At whatever moment of it; by a second signal, too."""
+    """The signal may come at any moment of the loading, and a second one may follow."""
     file = write(tmp_path, models={"a": stub()})
 
     def ask(daemon: Process) -> None:
-        with suppress(OSError, HTTPException):  # it may be cut
+        with suppress(OSError, HTTPException):  # the daemon may cut the connection
             daemon.ask("GET", "/running", limit=10)
 
     for signals in (1, 2):

@@ -1,4 +1,4 @@
-"""The log of a real daemon under bad readers, and signals, pipes and addresses at its edges."""
+"""The log of a real daemon with bad readers, and edge cases of signals, pipes and addresses."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.proxy.daemon import stub
 from tests.system.daemon import LLAMADOZE, STATE, Process, run, started, wait_for, write
 
 PIPE = 64 * 1024  # bytes of a pipe
-SLOW = 30  # seconds that nothing here may take
+SLOW = 30  # seconds within which everything here must finish
 
 
 @contextmanager
 def unread(*arguments: str, more: tuple[str, ...] = ()) -> Iterator[Process]:
-    """Start the command with a log that nobody reads, and wait until it answers."""
+    """Start the command with a log that nobody reads; wait until the daemon answers."""
     port = free_port(1)
     process = subprocess.Popen(
         [LLAMADOZE, *arguments, "--listen", f"127.0.0.1:{port}", *more],
@@ -65,7 +65,7 @@ def answers(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def say_much(daemon: Process, lines: int) -> None:
-    """Let the daemon write lines of its own: each is a request for nobody."""
+    """Make the daemon write lines: each is a request for an unknown model."""
     body = b'{"model": "%b"}' % (b"x" * 190)
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
     request = head % len(body) + body
@@ -81,7 +81,7 @@ def say_much(daemon: Process, lines: int) -> None:
 
 
 def is_full(daemon: Process) -> bool:
-    """Whether the pipe has no room for one more line."""
+    """Whether the pipe has no room for another line."""
     assert daemon.process.stdout
     size = bytearray(4)
     fcntl.ioctl(daemon.process.stdout, 0x541B, size)  # FIONREAD
@@ -90,7 +90,7 @@ def is_full(daemon: Process) -> bool:
 
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_a_log_that_nobody_reads_stops_nothing(tmp_path: Path, form: str) -> None:
-    """Requests are answered, models come up, and SIGTERM ends it all."""
+    """The daemon answers requests, starts models, and ends at SIGTERM."""
     file = write(tmp_path, models={"a": stub()})
     with unread("--config", file, more=("--log-format", form)) as daemon:
         say_much(daemon, 1000)
@@ -103,7 +103,7 @@ def test_a_log_that_nobody_reads_stops_nothing(tmp_path: Path, form: str) -> Non
 
 
 def test_models_whose_output_nobody_reads_stop_nothing(tmp_path: Path) -> None:
-    """They write much more than there is room for."""
+    """The models write much more than the buffers hold."""
     file = write(tmp_path, models={"a": stub("--flood", "2")}, logToStdout="both")
     with unread("--config", file) as daemon:
         for _ in range(5):
@@ -116,7 +116,7 @@ def test_models_whose_output_nobody_reads_stop_nothing(tmp_path: Path) -> None:
 
 
 def test_what_was_dropped_is_counted_and_said(tmp_path: Path) -> None:
-    """Where it is missing, in a line like all others; none is cut, and none uncounted."""
+    """A line with the count stands where lines are missing; no line is cut or uncounted."""
     file = write(tmp_path, models={"a": stub()})
     with unread("--config", file) as daemon:
         say_much(daemon, 6000)
@@ -136,7 +136,7 @@ def test_what_was_dropped_is_counted_and_said(tmp_path: Path) -> None:
 
 
 def said(log: bytes) -> list[str]:
-    """Return the events of a log whose lines are all JSON."""
+    """Return the events of a log in which every line is JSON."""
     return [str(json.loads(line)["event"]) for line in log.splitlines()]
 
 
@@ -144,7 +144,7 @@ ODD = "import sys; sys.stdout.buffer.write(%r); sys.stdout.flush(); import time;
 
 
 def test_all_lines_are_json_whatever_a_model_writes(tmp_path: Path) -> None:
-    """With its name; in pieces, without sense, or as if they were lines of the daemon's own."""
+    """A model may write pieces, invalid bytes, or fake log lines; each line names the model."""
     odd = b'{"event": "Stopped"}\r\n\xff\x00\x1b[2J\n\n\xe2\x80\xaex\n' + b"y" * 50_000 + b"\nend\n"
     program = tmp_path / "odd.py"
     program.write_text(ODD % odd)
@@ -169,7 +169,7 @@ COLOURED = b"\x1b[31mred\x1b[0m \x1b]0;title\x07and \x1b[1" + b";32mgreen\x1b[m\
 
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_no_colours_are_in_the_log(tmp_path: Path, form: str) -> None:
-    """Nor in /logs and events; in text each line has its model before it, the last one, too."""
+    """Colours are also missing from /logs and events; in text each line begins with its model."""
     program = tmp_path / "odd.py"
     program.write_text((ODD % COLOURED).replace("sleep(60)", "sleep(.5)"))
     odd_one = {"cmd": f"{sys.executable} {program} ${{PORT}}", "checkEndpoint": "none"}
@@ -200,7 +200,7 @@ def test_no_colours_are_in_the_log(tmp_path: Path, form: str) -> None:
 def test_what_turns_the_direction_of_a_line_is_escaped(
     tmp_path: Path, form: str, path: str
 ) -> None:
-    """In a request's path, and in the name of its model: a line is what it seems to be."""
+    """Request paths and model names may not change how a line of the log looks."""
     file = write(tmp_path, models={"a": stub()})
     with started("--config", file, "--log-format", form) as daemon:
         assert daemon.ask("POST", path, {"model": unquote(path)})[0] >= 400
@@ -212,7 +212,7 @@ def test_what_turns_the_direction_of_a_line_is_escaped(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_early_signal_leaves_no_traceback(tmp_path: Path, number: signal.Signals) -> None:
-    """Here while the file is read, which is a pipe that says nothing."""
+    """Here the signal comes while llamadoze reads its file, a pipe without data."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     began = time.monotonic()
@@ -233,7 +233,7 @@ def test_an_early_signal_leaves_no_traceback(tmp_path: Path, number: signal.Sign
 
 @contextmanager
 def writer_to(pipe: Path) -> Iterator[None]:
-    """Hold a pipe open, which can be done as soon as somebody reads it."""
+    """Hold a pipe open for writing, which works as soon as a process reads it."""
     deadline = time.monotonic() + SLOW
     while True:
         try:
@@ -251,7 +251,7 @@ def writer_to(pipe: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", ["state.json", "state.new", "lock"])
 def test_a_pipe_in_the_place_of_a_state_file_holds_nothing_up(tmp_path: Path, name: str) -> None:
-    """The models are served, and the end comes as ever."""
+    """The daemon serves its models, and ends as usual."""
     state = tmp_path / "state"
     state.mkdir()
     os.mkfifo(state / name)
@@ -275,7 +275,7 @@ def has_ipv6() -> bool:
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_a_port_alone_is_every_address(tmp_path: Path) -> None:
-    """As llama-swap has it: of IPv4 and of IPv6, each asked by its own."""
+    """As in llama-swap, the daemon then listens on all addresses of IPv4 and of IPv6."""
     file = write(tmp_path, models={"a": stub()}, apiKeys=["sk-1"])
     with started("--config", file, host="") as daemon:
         assert answers(daemon.port, "127.0.0.1")
@@ -285,7 +285,7 @@ def test_a_port_alone_is_every_address(tmp_path: Path) -> None:
 
 
 def test_a_port_alone_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
-    """Whichever of the addresses it is."""
+    """The line is the same, whichever address has the port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f":{taken.getsockname()[1]}"
         result = run("--config", write(tmp_path, models={"a": stub()}), "--listen", where)

@@ -18,7 +18,7 @@ from tests.system.daemon import Process, started, wait_for
 
 
 def put(folder: Path, port: int, **whole: Any) -> str:
-    """Write the configuration anew, as an editor does: another file takes its place."""
+    """Write the configuration anew as an editor does: a new file replaces the old one."""
     file = folder / "config.yaml"
     beside = folder / "config.yaml.new"
     beside.write_text(yaml.safe_dump({"startPort": port, **whole}))
@@ -27,7 +27,7 @@ def put(folder: Path, port: int, **whole: Any) -> str:
 
 
 def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
-    """What has not changed keeps pid and port; a new model takes a free port."""
+    """Unchanged models keep pid and port, and a new model takes a free port."""
     port = free_port()
     file = put(tmp_path, port, models={"m": stub(), "z": stub(sleeps=True)})
     with started("--config", file) as daemon:
@@ -45,7 +45,7 @@ def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
 
 
 def test_a_file_with_faults_changes_nothing(tmp_path: Path) -> None:
-    """The answer and the log say what is wrong, and where."""
+    """The answer and the log say what is wrong and where."""
     port = free_port()
     file = put(tmp_path, port, models={"a": stub()})
     with started("--config", file) as daemon:
@@ -66,14 +66,14 @@ def test_a_file_with_faults_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_changed_files_are_noticed_where_that_is_wanted(tmp_path: Path) -> None:
-    """A file of a folder that is new, too, and other log levels hold at once."""
+    """With --watch-config, new files in a folder and another log level take effect at once."""
     port = free_port()
     file = put(tmp_path, port, models={"a": stub()})
     more = tmp_path / "more"
     more.mkdir()
     (more / "one.yaml").write_text("models: {}\n")
     with started("--config", file, "--config-dir", str(more), "--watch-config") as daemon:
-        time.sleep(0.3)  # the watch begins beside the serving
+        time.sleep(0.3)  # the watch begins in parallel with serving
         (more / "two.yaml").write_text(yaml.safe_dump({"models": {"b": stub()}}))
         wait_for(lambda: daemon.said("Configuration reloaded: added b; 1 model unchanged"))
         put(tmp_path, port, models={"a": stub()}, logLevel="debug")
@@ -85,7 +85,7 @@ def test_changed_files_are_noticed_where_that_is_wanted(tmp_path: Path) -> None:
 
 
 def test_a_stream_of_a_removed_or_changed_model_ends_as_it_should(tmp_path: Path) -> None:
-    """And who asks for the changed one meanwhile is served by the new process."""
+    """Streams end whole; a request for the changed model meanwhile gets the new process."""
     port = free_port()
     beside = {"g": {"swap": False, "members": ["a", "b"]}}
     file = put(tmp_path, port, models={"a": stub(), "b": stub()}, groups=beside)
@@ -116,7 +116,7 @@ def test_a_stream_of_a_removed_or_changed_model_ends_as_it_should(tmp_path: Path
 
 
 def test_the_memory_is_yielded_and_taken_back(tmp_path: Path) -> None:
-    """Requests wait meanwhile, or are refused where that is asked for."""
+    """During the pause, requests wait, or llamadoze refuses them if the operator asks for that."""
     file = put(tmp_path, free_port(), models={"a": stub(sleeps=True), "b": stub()})
     with started("--config", file) as daemon:
         pid = daemon.chat("a")[1]["pid"]
@@ -133,7 +133,7 @@ def test_the_memory_is_yielded_and_taken_back(tmp_path: Path) -> None:
 
 
 def test_models_are_loaded_at_the_start_and_sleep_until_they_are_wanted(tmp_path: Path) -> None:
-    """Each has answered a token; one that fails does not keep the next from it."""
+    """Each model generates a token first; a model that fails does not stop the next."""
     models = {
         "a": stub(sleeps=True, aliases=["first"]),
         "bad": stub("--exit", "3"),
@@ -150,7 +150,7 @@ def test_models_are_loaded_at_the_start_and_sleep_until_they_are_wanted(tmp_path
 
 
 def test_a_file_that_is_being_written_is_not_read_halfway(tmp_path: Path) -> None:
-    """Nor is one without any model put into effect."""
+    """A file without any model does not take effect either."""
     port = free_port()
     file = put(tmp_path, port, models={"a": stub()})
     with started("--config", file, "--watch-config") as daemon:
@@ -166,7 +166,7 @@ def test_a_file_that_is_being_written_is_not_read_halfway(tmp_path: Path) -> Non
 
 
 def test_a_link_that_is_put_elsewhere_is_noticed(tmp_path: Path) -> None:
-    """As container platforms do it."""
+    """Container platforms replace a link to change a configuration."""
     port = free_port()
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -183,7 +183,7 @@ def test_a_link_that_is_put_elsewhere_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_circle_of_links_ends_nothing(tmp_path: Path) -> None:
-    """It is a file that cannot be read now."""
+    """It counts as a file that cannot be read now."""
     port = free_port()
     file, more = put(tmp_path, port, models={"a": stub()}), tmp_path / "more"
     more.mkdir()

@@ -1,4 +1,4 @@
-"""One daemon after the other: what the second takes over from the first, and what it ends."""
+"""What a daemon takes over from the daemon before it, and what it ends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def two(folder: Path, **more: Any) -> str:
 
 
 def use(daemon: Process, names: str = "ab") -> list[int]:
-    """Use models in turn and return their pids."""
+    """Use models in turns; return their pids."""
     for name in names:
         assert daemon.chat(name)[0] == 200
     return [daemon.running()[name]["pid"] for name in names]
@@ -49,7 +49,7 @@ def use(daemon: Process, names: str = "ab") -> list[int]:
 def test_models_outlive_a_daemon_that_is_restarted_or_killed(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Awake or asleep, they go on with the next one under the same pid."""
+    """Awake or asleep, the models continue under the next daemon with the same pids."""
     file = two(tmp_path, adopt=True)
     with started("--config", file) as daemon:
         pids = use(daemon)
@@ -64,7 +64,7 @@ def test_models_outlive_a_daemon_that_is_restarted_or_killed(
             ]
             assert daemon.chat("b")[1]["pid"] == pids[1]
             assert daemon.chat("a")[1]["pid"] == pids[0]
-            assert not is_alive(pids[1])  # it cannot sleep, and made room
+            assert not is_alive(pids[1])  # it cannot sleep, so llamadoze stopped it to make room
             assert not daemon.said("<a> Starting process")
             daemon.end(signal.SIGINT)
         assert not is_alive(pids[0])
@@ -73,7 +73,7 @@ def test_models_outlive_a_daemon_that_is_restarted_or_killed(
 
 
 def test_without_adopt_nothing_outlives_a_daemon_for_long(tmp_path: Path) -> None:
-    """A killed one leaves orphans; the next ends them before it serves."""
+    """A killed daemon leaves orphans; the next daemon ends them before it serves."""
     file = two(tmp_path)
     with started("--config", file) as daemon:
         pids = use(daemon)
@@ -90,7 +90,7 @@ def test_without_adopt_nothing_outlives_a_daemon_for_long(tmp_path: Path) -> Non
 
 
 def test_a_process_of_another_configuration_is_ended(tmp_path: Path) -> None:
-    """It is not what the operator wants to run now; a removed model's neither."""
+    """The operator wants another configuration now; a removed model's process is ended, too."""
     file = two(tmp_path, adopt=True)
     with started("--config", file) as daemon:
         pids = use(daemon)
@@ -107,7 +107,7 @@ def test_a_process_of_another_configuration_is_ended(tmp_path: Path) -> None:
 
 
 def test_a_process_that_does_not_answer_any_more_is_ended(tmp_path: Path) -> None:
-    """Its state file says ready, its check does not."""
+    """The state file says that the model is ready, but its check fails."""
     file = write(tmp_path, models={"b": stub()}, unloadTimeout=1, adopt=True)
     with started("--config", file) as daemon:
         pids = use(daemon, "b")
@@ -122,7 +122,7 @@ def test_a_process_that_does_not_answer_any_more_is_ended(tmp_path: Path) -> Non
 
 
 def test_a_sleeper_that_was_woken_by_somebody_else_is_not_taken_over(tmp_path: Path) -> None:
-    """It holds the memory that a sleeper is taken not to hold."""
+    """A sleeper that was woken holds memory that llamadoze would believe to be free."""
     models = {"a": stub(sleep="vllm", verify={"timeout": 1}), "b": stub()}
     file = write(tmp_path, models=models, unloadTimeout=1, adopt=True)
     with started("--config", file) as daemon:
@@ -144,7 +144,7 @@ def test_a_sleeper_that_was_woken_by_somebody_else_is_not_taken_over(tmp_path: P
 def test_an_adopted_process_whose_sleep_or_wake_fails_is_replaced(
     tmp_path: Path, path: str
 ) -> None:
-    """As any other: it is counted, and who waits is served."""
+    """The failure is counted, and the waiting request is served, as with any other process."""
     models = {"a": stub(sleep="vllm"), "b": stub()}
     file = write(tmp_path, models=models, unloadTimeout=1, adopt=True)
     names = "ab" if path == "/wake_up" else "a"
@@ -168,7 +168,7 @@ def test_an_adopted_process_whose_sleep_or_wake_fails_is_replaced(
 
 
 def test_what_it_wrote_is_known_of_an_adopted_process(tmp_path: Path) -> None:
-    """Its last words explain its end."""
+    """The process's last output explains its end."""
     file = write(tmp_path, models={"b": stub()}, adopt=True)
     with started("--config", file) as daemon:
         pids = use(daemon, "b")
@@ -184,7 +184,7 @@ def test_what_it_wrote_is_known_of_an_adopted_process(tmp_path: Path) -> None:
 
 
 def test_a_stranger_with_the_pid_of_a_record_is_left_alone(tmp_path: Path) -> None:
-    """Only a process that was started at that very time is one of ours."""
+    """A process belongs to llamadoze only if its start time is the recorded one."""
     file = two(tmp_path)
     state = tmp_path / "state"
     stranger = subprocess.Popen(["sleep", "60"], start_new_session=True)
@@ -207,7 +207,7 @@ def test_a_stranger_with_the_pid_of_a_record_is_left_alone(tmp_path: Path) -> No
 
 
 def test_two_daemons_with_one_configuration_leave_each_other_alone(tmp_path: Path) -> None:
-    """The second keeps no state, and says so."""
+    """The second daemon keeps no state, and logs that."""
     file = two(tmp_path, adopt=True)
     with started("--config", file) as first:
         pids = use(first)
@@ -221,7 +221,7 @@ def test_two_daemons_with_one_configuration_leave_each_other_alone(tmp_path: Pat
 
 
 def test_a_state_file_that_cannot_be_read_is_told_of(tmp_path: Path) -> None:
-    """And the daemon serves."""
+    """The daemon serves all the same."""
     file, state = two(tmp_path), tmp_path / "state"
     state.mkdir()
     (state / "state.json").write_text('{"boot": 1')
@@ -235,7 +235,7 @@ def test_a_state_file_that_cannot_be_read_is_told_of(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("adopt", [True, False])
 def test_no_process_of_a_killed_daemon_is_lost(tmp_path: Path, adopt: bool) -> None:
-    """Whatever others have stopped, failed, or are only starting."""
+    """Some models were stopped, some have failed, and some are only starting."""
     models = {
         "a": stub(sleeps=True),
         "bad": stub("--exit", "3"),
@@ -269,7 +269,7 @@ def broken(ask: Callable[..., Any], *arguments: object) -> None:
 
 
 def test_models_do_not_outlive_a_daemon_that_cannot_tell_of_them(tmp_path: Path) -> None:
-    """Nobody would find them."""
+    """Without a record, no later daemon could find them."""
     file, state = two(tmp_path, adopt=True), tmp_path / "state"
     with started("--config", file, "--state-dir", str(state)) as daemon:
         (state / "state.new").mkdir()
@@ -280,7 +280,7 @@ def test_models_do_not_outlive_a_daemon_that_cannot_tell_of_them(tmp_path: Path)
 
 
 def test_a_process_that_writes_to_its_daemon_is_not_taken_over(tmp_path: Path) -> None:
-    """Its output would break under it."""
+    """The process's output pipe breaks when the daemon ends."""
     file = two(tmp_path)
     with started("--config", file) as daemon:
         pids = use(daemon, "b")
@@ -295,7 +295,7 @@ def test_a_process_that_writes_to_its_daemon_is_not_taken_over(tmp_path: Path) -
 
 
 def test_the_state_is_found_again_when_files_come_to_a_folder(tmp_path: Path) -> None:
-    """It is kept by the name of the folder."""
+    """The state is kept under the name of the folder."""
     write(tmp_path, models={"b": stub()}, adopt=True)
     with started("--config-dir", str(tmp_path)) as daemon:
         pids = use(daemon, "b")
@@ -310,7 +310,7 @@ def test_the_state_is_found_again_when_files_come_to_a_folder(tmp_path: Path) ->
 
 
 def test_signals_are_heard_while_leftovers_are_ended(tmp_path: Path) -> None:
-    """SIGHUP does no harm, SIGTERM ends in good order; what was not ended is found next time."""
+    """SIGHUP does no harm and SIGTERM ends the daemon; the next daemon ends what is left."""
     file = write(tmp_path, models={"b": stub("--ignore-term", "1")}, unloadTimeout=8)
     with started("--config", file) as daemon:
         pids = use(daemon, "b")
@@ -351,7 +351,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_damaged_state_file_keeps_no_daemon_from_its_start(tmp_path: Path, text: str) -> None:
-    """Nothing of it reaches a signal."""
+    """No number from a damaged file is used to send a signal."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     file = tmp_path / "state.json"
     file.write_text(text.replace("%s", boot))
@@ -359,13 +359,13 @@ def test_a_damaged_state_file_keeps_no_daemon_from_its_start(tmp_path: Path, tex
 
 
 def test_a_pipe_in_the_place_of_the_state_file_holds_up_nobody(tmp_path: Path) -> None:
-    """It is no regular file."""
+    """llamadoze reads only regular files."""
     os.mkfifo(tmp_path / "state.json")
     assert read_records(tmp_path / "state.json") == ()
 
 
 def test_a_group_of_strangers_without_its_leader_is_left_alone() -> None:
-    """It has the number of a process that was ours, but is the job of another session."""
+    """The group has the number of a former process of a model, but is another session's job."""
     script = "sleep 60 & exec sleep 0.1"
     leader = subprocess.Popen(["sh", "-c", script], process_group=0)
     leader.wait()
@@ -383,7 +383,7 @@ def test_a_group_of_strangers_without_its_leader_is_left_alone() -> None:
 
 
 def test_models_outlive_one_daemon_after_the_other(tmp_path: Path) -> None:
-    """Also one that has done nothing but take them over."""
+    """This includes a daemon that did nothing but take the models over."""
     file = two(tmp_path, adopt=True)
     with started("--config", file) as daemon:
         pids = use(daemon)
@@ -398,7 +398,7 @@ def test_models_outlive_one_daemon_after_the_other(tmp_path: Path) -> None:
 
 
 def test_a_restart_that_is_called_off_forgets_nothing(tmp_path: Path) -> None:
-    """Told to end while it still asks whether they are well, a daemon has touched nothing."""
+    """A daemon that is stopped while it still checks the processes has changed nothing."""
     file = write(tmp_path, models={"b": stub()}, adopt=True)
     with started("--config", file) as daemon:
         pids = use(daemon, "b")
@@ -412,7 +412,7 @@ def test_a_restart_that_is_called_off_forgets_nothing(tmp_path: Path) -> None:
             env={**os.environ, "XDG_STATE_HOME": STATE},
         )
         wait_for(lambda: hears(process.pid, signal.SIGTERM))
-        time.sleep(0.2)  # it asks them now, and gets no answer
+        time.sleep(0.2)  # the daemon checks them now, and gets no answer
         process.send_signal(signal.SIGTERM)
         assert process.wait(3) == 0
         os.kill(pids[0], signal.SIGCONT)
@@ -426,7 +426,7 @@ def test_a_restart_that_is_called_off_forgets_nothing(tmp_path: Path) -> None:
 
 
 def test_what_was_taken_over_is_not_made_to_leave_by_a_preload(tmp_path: Path) -> None:
-    """It was to be kept."""
+    """Adopted models are kept rather than replaced by a preload."""
     hooks = {"on_startup": {"preload": ["a"]}}
     file = two(tmp_path, adopt=True, hooks=hooks)
     with started("--config", file) as daemon:

@@ -1,4 +1,4 @@
-"""Models that are placed by memory, in a real daemon: real processes, the kernel's own figures."""
+"""Routing by memory in a real daemon: real processes, measured by the kernel."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.proxy.daemon import stub
 from tests.system.daemon import Process, started, wait_for, write
 
 MIB, GIB = 1 << 20, 1 << 30
-HOLD = 60  # MiB of each stub, beside its interpreter's dozen
+HOLD = 60  # MiB of each stub, beside a dozen of its interpreter
 TWO_FIT = 0.18  # GiB: two stubs of 72 MiB, and what a third has left asleep
 NVML = Path(__file__).parents[1] / "peers/nvml"
 
 
 def placed(models: dict[str, Any], **memory: Any) -> dict[str, Any]:
-    """Return a configuration of models that are placed by memory."""
+    """Return a configuration with routing by memory."""
     router = {"use": "memory", "settings": {"memory": memory}}
     return {"models": models, "routing": {"router": router}}
 
@@ -43,13 +43,13 @@ def states(daemon: Process) -> dict[str, str]:
 
 
 def swaps(daemon: Process) -> Counter[str]:
-    """Return how often models came up or went down so far, by what was said."""
+    """Return how often models started, woke, slept or stopped so far, by the log's words."""
     words = ("Model ready", "Model sleep completed", "Model wake completed", "Process stopped")
     return Counter(word for line in daemon.events() for word in words if word in line)
 
 
 def chats(daemon: Process, names: str) -> None:
-    """Ask models one after the other; none of them may hold more than there is for all."""
+    """Send requests to models in turn; together they may never hold more than the limit."""
     for name in names:
         status, answer = daemon.chat(name)
         assert status == 200, answer
@@ -61,7 +61,7 @@ def three(**keys: Any) -> dict[str, Any]:
 
 
 def test_two_of_three_models_stay_awake_once_they_are_known(tmp_path: Path) -> None:
-    """Each first life is alone; after that two that fit are never swapped, nor after a restart."""
+    """Each model's first life is alone; then two that fit are not swapped, even after a restart."""
     file = write(tmp_path, **placed(three(), hostMemory=TWO_FIT))
     state = str(tmp_path / "state")
     with started("--config", file, "--state-dir", state) as daemon:
@@ -86,7 +86,7 @@ def test_two_of_three_models_stay_awake_once_they_are_known(tmp_path: Path) -> N
 
 
 def test_guesses_spare_the_first_lives(tmp_path: Path) -> None:
-    """No swap at all for two; for the third the one leaves that nobody uses."""
+    """With guesses two models need no swap, and for a third the idle one makes room."""
     file = write(tmp_path, **placed(three(memory={"host": 0.072}), hostMemory=TWO_FIT))
     with started("--config", file, "--state-dir", str(tmp_path / "state")) as daemon:
         chats(daemon, "ababab")
@@ -103,7 +103,7 @@ def test_guesses_spare_the_first_lives(tmp_path: Path) -> None:
 
 
 def test_what_is_known_outlives_a_daemon_that_is_killed(tmp_path: Path) -> None:
-    """What was seen some seconds before is there."""
+    """The next daemon knows what was measured some seconds before the kill."""
     file = write(tmp_path, **placed(three(), hostMemory=TWO_FIT), adopt=False)
     state = str(tmp_path / "state")
     with started("--config", file, "--state-dir", state) as daemon:
@@ -120,7 +120,7 @@ def test_what_is_known_outlives_a_daemon_that_is_killed(tmp_path: Path) -> None:
 
 
 def ends(pid: int) -> bool:
-    """End what a killed daemon has left; return whether it is gone."""
+    """End a process that a killed daemon has left; return whether it is gone."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -129,7 +129,7 @@ def ends(pid: int) -> bool:
 
 
 def test_processes_of_an_earlier_daemon_are_counted(tmp_path: Path) -> None:
-    """They are adopted, awake and asleep, and the one that comes up has the room that is left."""
+    """The adopted models count, awake or asleep, so a new model gets only the room that is left."""
     file = write(tmp_path, **placed(three(memory={"host": 0.072}), hostMemory=TWO_FIT), adopt=True)
     state = str(tmp_path / "state")
     with started("--config", file, "--state-dir", state) as daemon:
@@ -147,12 +147,12 @@ def test_processes_of_an_earlier_daemon_are_counted(tmp_path: Path) -> None:
                 daemon.ask("POST", f"/api/models/unload/{name}")
 
 
-# GPUs that are made up.
+# GPUs of a stand-in for NVIDIA's library.
 
 
 @pytest.fixture
 def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two GPUs of 24 GiB; return the folder in which it stands who holds what."""
+    """Two GPUs of 24 GiB; return the folder with the files that tell which process holds what."""
     folder = tmp_path / "gpus"
     folder.mkdir()
     monkeypatch.setenv("CUDA_STAND_IN", str(folder))
@@ -163,13 +163,13 @@ def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def on_gpu(awake: int, rest: int = 1, **keys: Any) -> dict[str, Any]:
-    """Return a model that takes GiB of its GPU, and ends where there are not so many."""
+    """Return a model that takes GiB of its GPU, and exits if the GPU has too little."""
     sizes = ("--gpu", str(awake << 10), "--gpu-rest", str(rest << 10), "--gpu-strict", "1")
     return stub(*sizes, sleeps=True, **keys)
 
 
 def gpus_of(folder: Path, daemon: Process) -> dict[str, list[int]]:
-    """Return on which GPUs each model holds memory."""
+    """Return the GPUs on which each model holds memory."""
     pids = {row["pid"]: name for name, row in daemon.running().items() if row.get("pid")}
     found: dict[str, list[int]] = {}
     for file in sorted(folder.glob("*.*.bytes")):
@@ -185,7 +185,7 @@ def stranger(folder: Path, gpu: int, gib: int) -> None:
 
 
 def test_models_are_spread_over_gpus_and_share_them(tmp_path: Path, gpus: Path) -> None:
-    """Each is told of its own; four of 10 GiB run at once, two on each."""
+    """llamadoze tells each model its GPU; four models of 10 GiB run at once, two on each GPU."""
     file = write(tmp_path, **placed({name: on_gpu(10) for name in "abcd"}))
     with started("--config", file, "--state-dir", str(tmp_path / "state")) as daemon:
         for name in "abcdabcd":
@@ -201,7 +201,7 @@ def test_models_are_spread_over_gpus_and_share_them(tmp_path: Path, gpus: Path) 
 
 
 def test_an_adopted_sleeper_wakes_on_its_own_gpu(tmp_path: Path, gpus: Path) -> None:
-    """Although it holds nothing there that would tell, and another one is free."""
+    """The sleeper holds no memory there that would show its GPU, and another GPU is free."""
     models = {name: on_gpu(20, rest=0, memory={"gpu": 20}) for name in "abc"}
     models["c"]["gpus"] = ["0"]
     file = write(tmp_path, **placed(models), adopt=True)
@@ -225,7 +225,7 @@ def test_an_adopted_sleeper_wakes_on_its_own_gpu(tmp_path: Path, gpus: Path) -> 
 
 
 def test_a_stranger_keeps_a_model_from_a_gpu(tmp_path: Path, gpus: Path) -> None:
-    """The other is taken; with strangers on both it is refused, and says who holds what."""
+    """The model uses the other GPU; if other programs fill both, the refusal says so."""
     stranger(gpus, 0, 20)
     models = {name: on_gpu(10, memory={"gpu": 10}) for name in "ab"}
     file = write(tmp_path, **placed(models))
@@ -235,7 +235,7 @@ def test_a_stranger_keeps_a_model_from_a_gpu(tmp_path: Path, gpus: Path) -> None
         stranger(gpus, 1, 10)
         time.sleep(1.2)
         status, said = daemon.chat("b")
-        assert status == 200, said  # a has slept for it
+        assert status == 200, said  # a has gone to sleep for it
         assert states(daemon)["a"] == "asleep"
         stranger(gpus, 1, 14)
         assert daemon.ask("POST", "/api/models/unload/b")[0] == 200
@@ -248,7 +248,7 @@ def test_a_stranger_keeps_a_model_from_a_gpu(tmp_path: Path, gpus: Path) -> None
 
 
 def test_a_model_on_two_gpus_makes_room_on_both(tmp_path: Path, gpus: Path) -> None:
-    """Whoever is on either leaves, and comes back afterwards."""
+    """Models on either GPU make room, and start or wake again afterwards."""
     pair = on_gpu(20, gpus=2, memory={"gpu": 20})
     models = {**{name: on_gpu(10, memory={"gpu": 10}) for name in "ab"}, "p": pair}
     models["b"]["gpus"] = ["1"]
@@ -264,7 +264,7 @@ def test_a_model_on_two_gpus_makes_room_on_both(tmp_path: Path, gpus: Path) -> N
 
 
 def test_a_guess_that_was_too_small_costs_one_start(tmp_path: Path, gpus: Path) -> None:
-    """The server ends for want of memory; it is started again with a GPU to itself."""
+    """The server exits because memory is short; llamadoze starts it again alone on a GPU."""
     models = {"a": on_gpu(10, memory={"gpu": 10}), "b": on_gpu(16, memory={"gpu": 4}, gpus=["0"])}
     models["a"]["gpus"] = ["0"]
     file = write(tmp_path, **placed(models))

@@ -1,4 +1,4 @@
-"""How a daemon is started, told things, and found: as systemd and shells do it."""
+"""How systemd and shells start a daemon, talk to it, and find it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.system.daemon import LLAMADOZE, is_alive, run, started, wait_for, wri
 
 
 def over(path: Path, request: bytes) -> bytes:
-    """Ask over a unix socket."""
+    """Send a request over a unix socket."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(20)
         client.connect(str(path))
@@ -40,7 +40,7 @@ ASKED = (
 
 
 def test_a_unix_socket_is_served(tmp_path: Path) -> None:
-    """Requests, and commands that find it; its file is gone with the daemon."""
+    """Requests work, commands find the socket, and its file is removed at the daemon's end."""
     file, path = write(tmp_path, models={"a": stub()}), tmp_path / "s.sock"
     env = {"XDG_STATE_HOME": str(tmp_path / "state")}
     with started("--config", file, listen=f"unix:{path}", env=env) as daemon:
@@ -54,7 +54,7 @@ def test_a_unix_socket_is_served(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("umask", "mode"), [("000", 0o660), ("007", 0o660), ("077", 0o600)])
 def test_the_umask_says_who_may_connect(tmp_path: Path, umask: str, mode: int) -> None:
-    """But others never may."""
+    """The umask never lets users outside the group connect."""
     file, path = write(tmp_path, models={"a": stub()}), tmp_path / "s.sock"
     command = ("sh", "-c", f'umask {umask}; exec "$0" "$@"', LLAMADOZE)
     with started("--config", file, listen=f"unix:{path}", command=command):
@@ -62,7 +62,7 @@ def test_the_umask_says_who_may_connect(tmp_path: Path, umask: str, mode: int) -
 
 
 def test_a_client_that_leaves_a_unix_socket_ends_its_request(tmp_path: Path) -> None:
-    """As over TCP."""
+    """This works over a unix socket as over TCP."""
     file, path = write(tmp_path, models={"a": stub()}), tmp_path / "s.sock"
     body = b'{"model": "a", "delay": 60}'
     head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -76,7 +76,7 @@ def test_a_client_that_leaves_a_unix_socket_ends_its_request(tmp_path: Path) -> 
 
 
 def test_the_socket_of_a_dead_daemon_is_no_obstacle(tmp_path: Path) -> None:
-    """That of a living one is."""
+    """A living daemon's socket, however, is an error."""
     file, path = write(tmp_path, models={"a": stub()}), tmp_path / "s.sock"
     with started("--config", file, listen=f"unix:{path}") as daemon:
         daemon.process.kill()
@@ -99,7 +99,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def test_sockets_of_systemd_are_used(tmp_path: Path) -> None:
-    """In place of --listen; model servers do not get them."""
+    """They replace --listen, and model servers do not inherit them."""
     file = write(tmp_path, models={"a": stub()})
     port = free_port(1)
     command = (sys.executable, "-c", ACTIVATED, str(port), LLAMADOZE)
@@ -113,7 +113,7 @@ def test_sockets_of_systemd_are_used(tmp_path: Path) -> None:
 
 
 def test_systemd_is_told_of_readiness_life_and_end(tmp_path: Path) -> None:
-    """And model servers cannot tell it anything."""
+    """Model servers do not get the socket for these messages."""
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(path))
@@ -132,7 +132,7 @@ def test_systemd_is_told_of_readiness_life_and_end(tmp_path: Path) -> None:
 
 
 def in_a_terminal(*arguments: str, nohup: bool = False) -> tuple[int, int]:
-    """Start the command as the first process of a terminal; return its pid, and the terminal."""
+    """Start the command as the first process of a terminal; return its pid and the terminal."""
     pid, screen = pty.fork()
     if pid == 0:
         if nohup:
@@ -147,7 +147,7 @@ def ended(pid: int) -> bool:
 
 @pytest.mark.parametrize("nohup", [False, True])
 def test_a_daemon_ends_with_its_terminal(tmp_path: Path, nohup: bool) -> None:
-    """With all models, unless nohup was meant to keep it; SIGHUP reloads before that."""
+    """All models end, too, unless nohup is used; before that, SIGHUP reloads."""
     port = free_port(1)
     file = write(tmp_path, models={"a": stub()})
     state = tmp_path / "state"
@@ -170,7 +170,7 @@ def test_a_daemon_ends_with_its_terminal(tmp_path: Path, nohup: bool) -> None:
             assert not ended(pid)
             assert is_alive(model["pid"])
             Path(file).write_text(yaml.safe_dump({**data, "maxWait": 4}))
-            os.kill(pid, signal.SIGHUP)  # by somebody who wants a reload
+            os.kill(pid, signal.SIGHUP)  # from an operator who wants a reload
             status = ("status", "--json", "--url", url)
             wait_for(lambda: json.loads(run(*status).stdout)["maxWait"] == 4)
         else:
@@ -188,7 +188,7 @@ def test_a_daemon_ends_with_its_terminal(tmp_path: Path, nohup: bool) -> None:
 
 @pytest.mark.parametrize("place", ["here", "home", "environment"])
 def test_the_configuration_is_found(tmp_path: Path, place: str) -> None:
-    """Where it usually is, in this order; the log says which."""
+    """llamadoze looks in the usual places in order, and the log says which file it uses."""
     home = tmp_path / "home"
     (home / "llamadoze").mkdir(parents=True)
     usual = home / "llamadoze/config.yaml"
@@ -208,7 +208,7 @@ def test_the_configuration_is_found(tmp_path: Path, place: str) -> None:
 
 
 def test_without_a_configuration_the_places_are_told(tmp_path: Path) -> None:
-    """And what to do."""
+    """The error also says what to do."""
     env = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path)}
     for words in ((), ("serve",), ("check",)):
         result = run(*words, env=env, cwd=tmp_path)
@@ -218,7 +218,7 @@ def test_without_a_configuration_the_places_are_told(tmp_path: Path) -> None:
 
 
 def test_the_command_line_sets_the_level_of_the_log(tmp_path: Path) -> None:
-    """Whatever the file says, also after a reload."""
+    """The option overrides the file, also after a reload."""
     file = write(tmp_path, models={"a": stub()}, logLevel="debug")
     with started("--config", file, "--log-level", "info") as daemon:
         daemon.ask("POST", "/api/reload")
@@ -227,7 +227,7 @@ def test_the_command_line_sets_the_level_of_the_log(tmp_path: Path) -> None:
 
 
 def test_options_before_a_command_count(tmp_path: Path) -> None:
-    """As those after it."""
+    """Options after a command count in the same way."""
     file = write(tmp_path, models={"a": stub()})
     for words in (
         ("--config", file, "check"),

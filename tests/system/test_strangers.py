@@ -1,4 +1,4 @@
-"""Another distribution whose package has the name of one of ours: said at once, in one line."""
+"""Another distribution may have a package of the same name: llamadoze says so in one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAIN = "from proxy.command.cli import main; raise SystemExit(main())"
 
 
 def wheel(folder: Path, name: str, version: str, package: str) -> Path:
-    """Write a distribution with one package, as PyPI has it."""
+    """Write a distribution with one package, in the form that PyPI has."""
     stem = f"{name.replace('.', '_')}-{version}"
     file = folder / f"{stem}-py3-none-any.whl"
     files = {
@@ -38,7 +38,7 @@ def wheel(folder: Path, name: str, version: str, package: str) -> Path:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """Return where packages are installed to, with ours in it."""
+    """Return the folder of installed packages, with llamadoze's packages in it."""
     home = packages_of(tmp_path)
     for package in PACKAGES:
         leave = shutil.ignore_patterns("__pycache__")
@@ -76,7 +76,7 @@ def packages_of(prefix: Path) -> Path:
 def test_a_stranger_of_our_name_is_named_at_every_command(
     site: Path, tmp_path: Path, name: str, version: str, package: str
 ) -> None:
-    """With its version and the way out; nothing else is said, and nothing is begun."""
+    """The message has its version and a way out, and the command does nothing else."""
     config = tmp_path / "config.yaml"
     config.write_text("models: {m: {cmd: 'true', proxy: 'http://127.0.0.1:9'}}\n")
     assert run(["check", str(config)], site).returncode == 0
@@ -94,7 +94,7 @@ def test_a_stranger_of_our_name_is_named_at_every_command(
 def test_a_stranger_elsewhere_is_named_if_it_is_what_python_finds(
     site: Path, tmp_path: Path, theirs_is_first: bool
 ) -> None:
-    """As with an editable install, whose folder comes after the packages; behind us, it is none."""
+    """Python finds an editable install after packages; a package behind llamadoze's is harmless."""
     prefix = tmp_path / "theirs"
     install(wheel(tmp_path, "supervisor", "4.2.5", "supervisor"), prefix)
     path = (packages_of(prefix), site) if theirs_is_first else (site, packages_of(prefix))

@@ -1,4 +1,4 @@
-"""HTTPS: the same as HTTP, with TLS beneath."""
+"""HTTPS works as HTTP does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BODY = {"model": "a"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Hold a key, and a certificate for it."""
+    """A folder with a key and its certificate."""
     found = tmp_path_factory.mktemp("tls")
     make_certificate(found)
     return found
@@ -47,7 +47,7 @@ def in_flight(client: http.client.HTTPSConnection) -> int:
 
 
 def test_requests_views_and_streams_are_served(folder: Path, daemon: Process) -> None:
-    """On one connection."""
+    """All of them use one connection."""
     client = connection(folder, daemon)
     for more in ({}, {"chunks": 3, "stream": True}):
         client.request("POST", "/v1/chat/completions", json.dumps({**BODY, **more}))
@@ -60,7 +60,7 @@ def test_requests_views_and_streams_are_served(folder: Path, daemon: Process) ->
 
 
 def test_a_client_that_leaves_stops_the_model_server(folder: Path, daemon: Process) -> None:
-    """As without TLS."""
+    """A client that disconnects has the same effect as without TLS."""
     client = connection(folder, daemon)
     client.request("POST", "/v1/chat/completions", json.dumps({**BODY, "delay": 30}))
     other = connection(folder, daemon)
@@ -71,7 +71,7 @@ def test_a_client_that_leaves_stops_the_model_server(folder: Path, daemon: Proce
 
 
 def test_a_client_that_leaves_in_mid_upload_leaves_nothing(folder: Path, daemon: Process) -> None:
-    """Neither a request nor a fault in the log."""
+    """No request stays in flight, and the log has no fault."""
     client = connection(folder, daemon)
     client.putrequest("POST", "/upstream/a/x")
     client.putheader("content-length", "1000000")
@@ -85,7 +85,7 @@ def test_a_client_that_leaves_in_mid_upload_leaves_nothing(folder: Path, daemon:
 
 
 def test_bytes_that_are_no_tls_harm_nobody(folder: Path, daemon: Process) -> None:
-    """Nor does a handshake that never comes."""
+    """A connection without a TLS handshake harms no other client."""
     with pytest.raises((OSError, http.client.HTTPException)):
         daemon.ask("GET", "/health")
     client = connection(folder, daemon)
@@ -95,7 +95,7 @@ def test_bytes_that_are_no_tls_harm_nobody(folder: Path, daemon: Process) -> Non
 
 
 def test_half_of_what_is_needed_is_an_error(folder: Path) -> None:
-    """As is a key that does not belong to its certificate."""
+    """A key that does not belong to its certificate is an error, too."""
     file = write(folder, models={"a": stub()})
     cert = str(folder / "cert.pem")
     found = run("--config", file, "--tls-cert-file", cert)
@@ -109,7 +109,7 @@ def shown(port: int) -> str:
 
 
 def test_a_renewed_certificate_is_taken_at_sighup(tmp_path: Path) -> None:
-    """By new connections; one that cannot be used changes nothing. Commands know either."""
+    """New connections use it; an unusable one changes nothing, and commands trust the new one."""
     make_certificate(tmp_path)
     first = (tmp_path / "cert.pem").read_text()
     file, env = write(tmp_path, models={"a": stub()}), {"XDG_STATE_HOME": str(tmp_path / "state")}

@@ -1,11 +1,12 @@
-"""A request's trace, as a collector gets it: OTLP over HTTP, from a daemon of its own process."""
+"""A request's trace as a collector receives it: OTLP over HTTP from a daemon's own process."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -30,7 +31,7 @@ CHAT = "POST /v1/chat/completions"
 
 @attrs.define(eq=False)
 class Collector:
-    """Keeps every span that it is sent, and what sends them."""
+    """Keeps every span that a daemon sends, and the resources that sent them."""
 
     port: int
     spans: list[Span] = attrs.field(factory=list)
@@ -57,7 +58,7 @@ class Collector:
         return span
 
     def inside(self, span: Span) -> list[str]:
-        """Return the names of a span's children, in the order of their beginning."""
+        """Return the names of a span's children, in the order of their start."""
         found = [one for one in self.spans if one.parent_span_id == span.span_id]
         return [one.name for one in sorted(found, key=lambda one: one.start_time_unix_nano)]
 
@@ -96,7 +97,7 @@ def seconds(span: Span) -> float:
 
 
 def ask(daemon: Process, model: str, limit: float = 30, **headers: str) -> Any:
-    """Ask for a chat with more headers than usual; return what the stub tells of it."""
+    """Send a chat with extra headers; return what the stub says about it."""
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}]})
     url = f"http://127.0.0.1:{daemon.port}/v1/chat/completions"
     kind = {"Content-Type": "application/json", **headers}
@@ -105,7 +106,7 @@ def ask(daemon: Process, model: str, limit: float = 30, **headers: str) -> Any:
 
 
 def test_a_swap_is_told_in_the_trace_of_the_request_that_needed_it(tmp_path: Path) -> None:
-    """With the sleep, the start, and the server's answer as children of the client's span."""
+    """The sleep, the start and the server's answer are spans below the client's span."""
     models = {"a": stub(sleeps=True), "b": stub("--ready-after", "0.5")}
     with (
         collecting() as collector,
@@ -134,7 +135,7 @@ def test_a_swap_is_told_in_the_trace_of_the_request_that_needed_it(tmp_path: Pat
 
 
 def test_a_wake_is_told_and_a_request_without_a_wait_has_none(tmp_path: Path) -> None:
-    """A wait that is no wait would fill every trace."""
+    """Spans for waits of no length would fill every trace."""
     models = {"a": stub(sleeps=True), "b": stub(sleeps=True)}
     with (
         collecting() as collector,
@@ -150,8 +151,43 @@ def test_a_wake_is_told_and_a_request_without_a_wait_has_none(tmp_path: Path) ->
     assert steps == [["start a"], ["sleep a", "start b"], ["sleep b", "wake a"]]
 
 
+def test_a_request_to_a_peer_has_no_wait(tmp_path: Path) -> None:
+    """Its server is asked at once; what it waits for there is the peer's to tell."""
+    for name in ("far", "near"):
+        (tmp_path / name).mkdir()
+    with (
+        started("--config", write(tmp_path / "far", models={"a": stub()})) as far,
+        collecting() as collector,
+    ):
+        peers = {"far": {"proxy": f"http://127.0.0.1:{far.port}", "models": ["a"]}}
+        file = write(tmp_path / "near", models={}, peers=peers)
+        with started("--config", file, env=collector.env) as daemon:
+            ask(daemon, "a")
+            request = collector.one(CHAT)
+    assert collector.inside(request) == ["upstream"]
+
+
+def test_a_trace_state_in_several_lines_goes_on_whole(tmp_path: Path) -> None:
+    """W3C Trace Context, 3.3.1: they are one list."""
+    with (
+        collecting() as collector,
+        started("--config", write(tmp_path, models={"a": stub()}), env=collector.env) as daemon,
+        closing(HTTPConnection("127.0.0.1", daemon.port, timeout=30)) as client,
+    ):
+        body = b'{"model": "a"}'
+        client.putrequest("POST", "/v1/chat/completions")
+        for name, value in (
+            *(("traceparent", SAMPLED), ("tracestate", "a=1"), ("tracestate", "b=2")),
+            *(("content-type", "application/json"), ("content-length", str(len(body)))),
+        ):
+            client.putheader(name, value)
+        client.endheaders(body)
+        echoed = json.loads(client.getresponse().read())["headers"]
+    assert [one for one in echoed if one.startswith("tracestate")] == ["tracestate: a=1,b=2"]
+
+
 def test_a_failure_and_a_client_that_leaves_are_told(tmp_path: Path) -> None:
-    """Neither has asked a server."""
+    """None of the three requests has reached a model server."""
     models = {"bad": stub("--exit", "3"), "slow": stub("--ready-after", "20")}
     with (
         collecting() as collector,
@@ -173,7 +209,7 @@ def test_a_failure_and_a_client_that_leaves_are_told(tmp_path: Path) -> None:
 
 
 def test_a_client_that_samples_its_trace_out_is_followed(tmp_path: Path) -> None:
-    """Its server is told, too."""
+    """llamadoze passes the decision on to the model server."""
     with (
         collecting() as collector,
         started("--config", write(tmp_path, models={"a": stub()}), env=collector.env) as daemon,
@@ -188,14 +224,14 @@ def test_a_client_that_samples_its_trace_out_is_followed(tmp_path: Path) -> None
 
 
 def test_without_a_collector_headers_go_on_as_they_are(tmp_path: Path) -> None:
-    """Nothing of ours is in the way of a client that has traces of its own."""
+    """llamadoze does not interfere with a client's own traces."""
     with started("--config", write(tmp_path, models={"a": stub()})) as daemon:
         echoed = ask(daemon, "a", traceparent=SAMPLED)
     assert f"traceparent: {SAMPLED}" in echoed["headers"]
 
 
 def test_a_collector_that_is_away_costs_no_request_and_one_line(tmp_path: Path) -> None:
-    """And hardly any time at the daemon's end."""
+    """The daemon's end is also hardly delayed."""
     env = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port(1)}",
         "OTEL_BSP_SCHEDULE_DELAY": "50",
@@ -222,7 +258,7 @@ def test_a_collector_that_is_away_costs_no_request_and_one_line(tmp_path: Path) 
 def test_what_the_environment_forbids_is_not_done(
     tmp_path: Path, env: dict[str, str], words: str
 ) -> None:
-    """And said where it may be a mistake."""
+    """llamadoze logs it if it may be a mistake."""
     with (
         collecting() as collector,
         started(
@@ -234,3 +270,11 @@ def test_what_the_environment_forbids_is_not_done(
     assert not collector.spans
     assert daemon.said("Requests are not traced") == bool(words)
     assert daemon.said(words)
+
+
+def test_settings_that_the_sdk_refuses_end_no_daemon(tmp_path: Path) -> None:
+    """Models are served without traces."""
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_BSP_SCHEDULE_DELAY": "0"}
+    with started("--config", write(tmp_path, models={"a": stub()}), env=env) as daemon:
+        assert daemon.chat("a")[0] == 200
+    assert daemon.said("Requests are not traced: OpenTelemetry does not begin: schedule_delay")

@@ -1,4 +1,4 @@
-"""Models yield GPU memory to what runs beside the daemon: real processes, on a GPU made up."""
+"""Models yield GPU memory to other programs: real processes on the stand-in for a GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Hold = Callable[[int], object]
 
 @pytest.fixture
 def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hold]:
-    """Return what lets a stranger hold so many GiB of a GPU of 8."""
+    """Return a function that lets another program hold so many GiB of a GPU of 8 GiB."""
     monkeypatch.setenv("CUDA_STAND_IN", str(tmp_path))
     monkeypatch.setenv("CUDA_STAND_IN_GPUS", "8")
     for name, seconds in (("LOOKS_EVERY", 0.1), ("IDLE_FOR", 0.2), ("CALM_FOR", 0.5)):
@@ -38,7 +38,7 @@ async def until(running: Daemon, state: str) -> None:
 
 
 async def test_an_idle_model_sleeps_while_a_stranger_holds_its_memory(stranger: Hold) -> None:
-    """It answers meanwhile, sleeps again, and is woken when the stranger has gone."""
+    """The model answers meanwhile, sleeps again, and wakes when the other program has gone."""
     model = stub("--gpu", "5120", "--gpu-rest", "256", sleeps=True)
     async with daemon({"a": model}, **YIELDS) as running:
         assert (await chat(running.port, "a")).status == 200
@@ -53,7 +53,7 @@ async def test_an_idle_model_sleeps_while_a_stranger_holds_its_memory(stranger: 
 
 
 async def test_a_stranger_that_fits_beside_the_model_disturbs_nobody(stranger: Hold) -> None:
-    """There is room for both."""
+    """There is room for both, so the model stays ready."""
     async with daemon({"a": stub("--gpu", "5120", sleeps=True)}, **YIELDS) as running:
         await chat(running.port, "a")
         stranger(2)

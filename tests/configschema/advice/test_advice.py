@@ -1,4 +1,4 @@
-"""What is allowed but hardly meant is said."""
+"""Settings that are allowed but probably not meant cause a warning."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def warnings(keys: str, everyones: str = "") -> list[str]:
     ],
 )
 def test_shell_syntax_that_no_shell_sees(command: str, warning: str) -> None:
-    """The commonest mistake there is; it starts, and does something else."""
+    """This is the commonest mistake: the command starts, but does something else than was meant."""
     assert warnings(f"cmdStop: {json.dumps(command)}") == [f"cmdStop: {warning}"]
 
 
@@ -60,7 +60,7 @@ def test_shell_syntax_that_no_shell_sees(command: str, warning: str) -> None:
     ],
 )
 def test_what_is_meant_as_it_is_is_left_alone(command: str) -> None:
-    """What a shell runs, what is quoted, and what only looks like a shell's."""
+    """Shell commands, quoted text, and what only resembles shell syntax cause no warning."""
     assert warnings(f"cmdStop: {json.dumps(command)}") == []
 
 
@@ -87,7 +87,7 @@ NO_F = "curl without -f reports success even for HTTP errors: add -f"
 def test_sleep_commands_that_look_as_if_they_worked(
     sleep: str, wake: str, found: list[str]
 ) -> None:
-    """A sleep that did not happen costs the next model its memory."""
+    """If a sleep command fails unnoticed, the memory for the next model is missing."""
     said = warnings(f"cmdSleep: {json.dumps(sleep)}, cmdWake: {json.dumps(wake)}")
     assert len(said) == len(found)
     for warning, expected in zip(said, found, strict=True):
@@ -106,7 +106,7 @@ def test_sleep_commands_that_look_as_if_they_worked(
 def test_a_model_whose_port_another_one_needs_does_not_sleep(
     a: str, b: str, loses: list[str]
 ) -> None:
-    """It would answer for the other one; it is stopped to make room, and its author is told."""
+    """Its server would answer for the other model, so llamadoze stops the model and warns."""
     text = f"models: {{a: {{cmd: x, proxy: 'http://localhost:9', {a}}}, "
     text += f"b: {{cmd: x, proxy: 'http://127.0.0.1:9', {b}}}}}"
     loaded = parse(text, "f")
@@ -116,7 +116,7 @@ def test_a_model_whose_port_another_one_needs_does_not_sleep(
 
 
 def test_a_port_of_its_own_lets_a_model_sleep() -> None:
-    """Also one that is the usual one of its protocol, or on another machine."""
+    """The protocol's usual port and a port on another machine count as own ports, too."""
     keys = "cmd: x, cmdSleep: s, cmdWake: w"
     proxies = ["http://localhost", "https://localhost", "http://far:80", "http://localhost:81"]
     models = ", ".join(f"m{n}: {{{keys}, proxy: '{at}'}}" for n, at in enumerate(proxies))
@@ -126,7 +126,7 @@ def test_a_port_of_its_own_lets_a_model_sleep() -> None:
 
 
 def test_members_of_a_group_that_run_together_need_ports_of_their_own() -> None:
-    """As do models of groups that let each other run."""
+    """Models of groups that may run at the same time need ports of their own, too."""
     text = """
 groups: {g: {swap: false, members: [a, b]}}
 models:
@@ -140,7 +140,7 @@ models:
 
 
 def test_models_to_preload_that_are_not_there_are_left_out() -> None:
-    """As llama-swap does, but not in silence."""
+    """llama-swap ignores such models silently; llamadoze ignores them with a warning."""
     found = warnings("aliases: [x]", "hooks: {on_startup: {preload: [m, x, ' ', nope]}}\n")
     assert found == [
         "hooks.on_startup.preload.3: there is no model 'nope', so it is not preloaded",
@@ -148,7 +148,7 @@ def test_models_to_preload_that_are_not_there_are_left_out() -> None:
 
 
 def test_a_level_in_the_body_of_a_request_is_warned_of() -> None:
-    """vLLM does not look there, whoever sends it."""
+    """vLLM reads the level from the query only, in whichever way the request is written."""
     ends = "wakeEndpoints: [{endpoint: /wake_up}]"
     step = "{endpoint: /sleep, body: '{\"level\": 2}'}"
     assert warnings(f"sleepMode: enable, sleepEndpoints: [{step}], {ends}") == [
@@ -158,7 +158,7 @@ def test_a_level_in_the_body_of_a_request_is_warned_of() -> None:
 
 
 def test_a_level_in_a_body_that_names_a_model_is_another_programs() -> None:
-    """Ray Serve takes both from there."""
+    """Ray Serve reads the model and the level from the body, so there is no warning."""
     ends = "wakeEndpoints: [{endpoint: /wakeup}]"
     step = '{endpoint: /sleep, body: \'{"model": "m", "options": {"level": 1}}\'}'
     assert warnings(f"sleepMode: enable, sleepEndpoints: [{step}], {ends}") == []

@@ -1,4 +1,4 @@
-"""What of a model does not reach its container, or keeps it from an end, is said."""
+"""llamadoze warns if settings do not reach a model's container, or if nothing can end it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def advised(command: str, *keys: str) -> list[str]:
 def test_a_container_that_can_be_found_and_ended_is_good(
     command: str, keys: tuple[str, ...]
 ) -> None:
-    """As can one whose variables reach it, or are for its client."""
+    """The variables must reach the container, or be for the engine's client."""
     assert [one for one in advised(command, *keys) if "is not replaced" not in one] == []
 
 
@@ -65,13 +65,13 @@ def test_a_container_that_can_be_found_and_ended_is_good(
 def test_a_container_that_nobody_ends_or_that_is_in_the_way_is_warned_of(
     command: str, keys: tuple[str, ...], said: str
 ) -> None:
-    """With the option that is missing or too much."""
+    """The warning names the option that is missing or superfluous."""
     (warning,) = advised(command, *keys)
     assert said in warning
 
 
 def test_variables_that_reach_the_client_only_are_warned_of_once() -> None:
-    """By their names, which docker can hand on by itself."""
+    """The warning names the variables, because docker can pass them on by name."""
     keys = "env: [HF_TOKEN=secret, CUDA_VISIBLE_DEVICES=1, B=2]"
     assert advised(f"docker run {GOOD} -e B image", keys) == [
         "env: reaches the container's client, but not the container: "
@@ -97,7 +97,7 @@ VLLM = f"docker run {GOOD} %s image vllm serve --enable-sleep-mode --served-mode
 def test_what_a_preset_needs_must_be_in_the_container(
     option: str, env: str, is_set: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Said once, also where the client has it."""
+    """llamadoze warns once, even if the variable is set for the engine's client."""
     monkeypatch.delenv("VLLM_SERVER_DEV_MODE", raising=False)
     said = (
         []
@@ -112,7 +112,7 @@ def test_what_a_preset_needs_must_be_in_the_container(
 
 
 def test_a_missing_init_is_said_once_for_all_models() -> None:
-    """It is an advice, and may hold for dozens."""
+    """This is only advice, and it may apply to dozens of models."""
     models = ", ".join(
         f"m{n}: {{cmd: 'docker run --rm --name x{n} -p ${{PORT}}:80 i'}}" for n in range(3)
     )
@@ -122,12 +122,12 @@ def test_a_missing_init_is_said_once_for_all_models() -> None:
 
 
 def test_a_port_inside_of_a_container_is_not_the_models() -> None:
-    """Where it is published is said before the image."""
+    """The published port stands before the image; a port after it is the container's own."""
     assert advised(f"docker run {GOOD} -p 9:8000 image --port 8000") == []
 
 
 def test_a_detached_container_is_a_model_elsewhere() -> None:
-    """Whether that is written or found."""
+    """It makes no difference whether `detached` is written or found in the command."""
     text = f"models: {{m: {{cmd: docker run -d {GOOD} image, proxy: 'http://127.0.0.1:9'}}}}"
     model: Model = parse(text).config.models["m"]
     assert model.is_elsewhere

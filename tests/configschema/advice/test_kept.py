@@ -1,4 +1,4 @@
-"""Two models that are never asked to leave, and can never run together, are named."""
+"""llamadoze names two models that both have `keep` and can never run together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def named(rule: str, a: str = "true") -> list[tuple[str, str]]:
     ],
 )
 def test_two_that_are_kept_apart_are_named_once(rule: str, first: str, second: str) -> None:
-    """The first two, however many there are."""
+    """The warning names only the first two of the models, however many there are."""
     [(path, message)] = named(rule)
     assert path == f"models.{second}.keep"
     assert message.startswith(
@@ -41,11 +41,11 @@ def test_two_that_are_kept_apart_are_named_once(rule: str, first: str, second: s
     ],
 )
 def test_those_that_may_meet_are_not(rule: str) -> None:
-    """By memory all may, if there is room."""
+    """With routing by memory, any models may run together if there is room."""
     assert named(rule) == []
 
 
 def test_a_single_one_is_not() -> None:
-    """Others that are not kept leave for it."""
+    """The other models have no `keep`, so they make room for the one that has it."""
     two_are_kept = "groups: {g: {swap: false, members: [b, c]}}\n"
     assert named(two_are_kept, a="false") == []

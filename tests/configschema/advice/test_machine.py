@@ -1,4 +1,4 @@
-"""What this machine lacks for a file is said before anything is started."""
+"""llamadoze warns about what this machine lacks for a file before it starts anything."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ BOTH = "cmd: 'sh --port ${PORT}'"
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A file for a configuration."""
+    """Return the path of a configuration file."""
     return tmp_path / "config.yaml"
 
 
 def warnings(file: Path, text: str, port: int | None = None, path: str = "/usr/bin:/bin") -> str:
-    """Return what is said of a configuration that this machine is to serve, a line for each."""
+    """Return the warnings about a configuration that this machine is to serve, one a line."""
     file.write_text(text)
     loaded = load(file, environ={"PATH": path}, place=Here(port))
     return "\n".join(f"{one.path}: {one.message}" for one in loaded.warnings)
@@ -44,7 +44,7 @@ def model(command: str, *more: str) -> str:
     ],
 )
 def test_a_program_that_is_not_there_is_warned_of(file: Path, program: str, where: str) -> None:
-    """It would be the first thing that fails; what cannot be run is no program either."""
+    """The start would fail at once; a file that cannot be executed counts as missing, too."""
     said = warnings(file, model(f"{program} --port 9"))
     assert said == f"models.m.cmd: program '{program.strip(chr(39))}' {where}"
 
@@ -59,20 +59,20 @@ def test_a_program_that_is_not_there_is_warned_of(file: Path, program: str, wher
     ],
 )
 def test_a_program_that_is_there_is_not_warned_of(file: Path, command: str) -> None:
-    """Nor what it would start itself: that is not seen."""
+    """A program that the command itself would start is not checked."""
     assert warnings(file, model(command)) == ""
 
 
 @pytest.mark.parametrize("key", ["cmdStop", "cmdSleep", "cmdWake"])
 def test_programs_of_the_other_commands_are_looked_for_too(file: Path, key: str) -> None:
-    """They fail when it is too late to notice."""
+    """Without the check, these commands fail only when it is too late to notice."""
     commands = {"cmdStop": "sh", "cmdSleep": "sh", "cmdWake": "sh"} | {key: "crul -f http://x"}
     said = warnings(file, model("sh", *(f"{name}: {text}" for name, text in commands.items())))
     assert said == f"models.m.{key}: program 'crul' is not on PATH"
 
 
 def test_a_models_own_path_counts(file: Path, tmp_path: Path) -> None:
-    """Its environment is what its command is started with."""
+    """llamadoze starts the command with the model's own environment, and so with its PATH."""
     program = tmp_path / "bin" / "my-server"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")
@@ -86,7 +86,7 @@ def test_a_models_own_path_counts(file: Path, tmp_path: Path) -> None:
 
 
 def test_a_text_is_not_judged_for_this_machine(file: Path) -> None:
-    """The machine that serves may be another one."""
+    """Without a place, llamadoze does not check: the file may be for another machine."""
     file.write_text(model("no-such-program -m /no/such.gguf"))
     assert load(file).warnings == ()
 
@@ -96,7 +96,7 @@ def test_a_text_is_not_judged_for_this_machine(file: Path) -> None:
     "name", ["/no/such/m.gguf", "no-such.gguf", "'/no such/m.gguf'", "/no/m.safetensors"]
 )
 def test_a_model_file_that_is_not_there_is_warned_of(file: Path, option: str, name: str) -> None:
-    """Minutes earlier than its server would say it."""
+    """The warning comes minutes before the model's server would report the missing file."""
     said = warnings(file, model(f"sh --port 9 {option} {name} -c 8192"))
     assert said == f"models.m.cmd: the file of {option} cannot be read: '{name.strip(chr(39))}'"
 
@@ -115,12 +115,12 @@ def test_a_model_file_that_is_not_there_is_warned_of(file: Path, option: str, na
     ],
 )
 def test_what_names_no_file_of_this_machine_is_left_alone(file: Path, arguments: str) -> None:
-    """Repositories, addresses, and options of other meaning."""
+    """Repositories, web addresses and options with another meaning name no local file."""
     assert warnings(file, model(f"sh {arguments}")) == ""
 
 
 def test_a_model_file_that_is_there_is_not_warned_of(file: Path, tmp_path: Path) -> None:
-    """By a path from the root, and by a macro that stands for it."""
+    """The path of the file may be absolute, or come from a macro."""
     weights = tmp_path / "m.gguf"
     weights.touch()
     assert warnings(file, model(f"sh -m {weights}")) == ""
@@ -147,7 +147,7 @@ def test_a_model_file_that_is_there_is_not_warned_of(file: Path, tmp_path: Path)
 def test_the_daemons_own_port_among_the_models_is_warned_of(
     file: Path, text: str, warned: list[str]
 ) -> None:
-    """Such a model would never be able to listen, or the daemon would ask itself."""
+    """Such a model could never listen, or the daemon would send its own requests to itself."""
     message = f"llamadoze itself listens on port {PORT}: change startPort or --listen"
     assert warnings(file, text, PORT).splitlines() == [
         f"models.{name}.proxy: {message}" for name in warned
@@ -170,7 +170,7 @@ def test_the_daemons_own_port_among_the_models_is_warned_of(
 def test_a_command_that_listens_elsewhere_is_warned_of(
     file: Path, option: str, proxy: str, *, warned: bool
 ) -> None:
-    """Its model would never be ready."""
+    """A model whose proxy leads to another port than its command listens on is never ready."""
     said = warnings(file, f"models: {{m: {{cmd: sh {option}, proxy: '{proxy}'}}}}\n")
     port = 80 if proxy == "http://127.0.0.1" else 9002
     message = f"cmd listens on port 9001, but proxy leads to port {port}: use the same port"
@@ -178,7 +178,7 @@ def test_a_command_that_listens_elsewhere_is_warned_of(
 
 
 def test_a_fixed_port_that_another_model_is_given_is_warned_of(file: Path) -> None:
-    """A port in the range of ${PORT} is nobody's own."""
+    """A fixed port in the range of ${PORT} may be given to another model."""
     text = "startPort: 9000\nmodels:\n  a: {cmd: 'sh ${PORT}', cmdSleep: sh, cmdWake: sh}\n"
     fixed = "  b: {cmd: sh --port 9000, proxy: 'http://127.0.0.1:9000', cmdSleep: sh, cmdWake: sh}"
     said = warnings(file, f"{text}{fixed}\n")
@@ -187,7 +187,7 @@ def test_a_fixed_port_that_another_model_is_given_is_warned_of(file: Path) -> No
 
 
 def test_warnings_of_the_machine_refuse_nothing(file: Path) -> None:
-    """A file may be checked on a laptop for a server."""
+    """You may check a file on a laptop that is for a server."""
     file.write_text(model("no-such-program -m /no/such.gguf"))
     loaded = load(file, environ=os.environ, place=Here(PORT))
     assert [one.path for one in loaded.warnings] == ["models.m.cmd", "models.m.cmd"]

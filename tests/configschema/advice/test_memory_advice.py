@@ -1,4 +1,4 @@
-"""Keys of memory that have no effect are named, once each."""
+"""Memory keys that have no effect are named, each kind once."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ def named(text: str) -> dict[str, str]:
 
 
 def test_sizes_without_the_rule_that_heeds_them_are_named_once() -> None:
-    """However many models have them."""
+    """One warning is enough, however many models have the key."""
     found = named(MODELS)
     assert found.keys() == {"models.a.memory", "models.a.gpus"}
     assert found["models.a.gpus"].endswith("router.use is not memory (and 1 more model)")
 
 
 def test_sizes_are_right_where_memory_says_who_runs() -> None:
-    """Nothing is said."""
+    """With `use: memory` the sizes take effect, so there is no warning."""
     assert named("routing: {router: {use: memory}}\n" + MODELS) == {}
 
 
 def test_a_rule_that_memory_takes_the_place_of_is_named() -> None:
-    """It is there for comparisons."""
+    """The other rule's settings may stay for comparisons, but they have no effect."""
     settings = "settings: {groups: {g: {members: [a, b]}}, matrix: {sets: {s: a & b}}}"
     found = named(f"routing: {{router: {{use: memory, {settings}}}}}\n{MODELS}")
     assert found.keys() == {
@@ -38,7 +38,7 @@ def test_a_rule_that_memory_takes_the_place_of_is_named() -> None:
 
 
 def test_a_host_without_memory_for_models_is_refused() -> None:
-    """What it was meant to be is said."""
+    """The error says what to do instead."""
     text = "routing: {router: {use: memory, settings: {memory: {hostMemory: 0}}}}\n" + MODELS
     with pytest.raises(ConfigError) as caught:
         parse(text)

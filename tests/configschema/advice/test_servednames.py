@@ -1,4 +1,4 @@
-"""Names that vLLM would not know are said: it answers 404 to all but its own."""
+"""llamadoze warns about names that vLLM does not serve, because vLLM answers 404 to them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from configschema import parse
 
 
 def advised(command: str, *keys: str, name: str = "m") -> str:
-    """Return what is said of a model's names."""
+    """Return the warnings about a model's names."""
     body = ", ".join((f"cmd: {json.dumps(command)}", "proxy: http://127.0.0.1:9", *keys))
     found = parse(f"models: {{'{name}': {{{body}}}}}").warnings
     said = (one for one in found if "vLLM serves" in one.message)
@@ -41,7 +41,7 @@ def unknown(served: str, asked: str) -> str:
     ],
 )
 def test_a_model_that_vllm_does_not_know_by_its_id_is_warned_of(command: str) -> None:
-    """However it is started: without a name, what it serves is called by its path."""
+    """Without --served-model-name, vLLM serves a model under its path, however vLLM is started."""
     assert advised(command) == unknown("org/x", "m")
 
 
@@ -59,20 +59,20 @@ def test_a_model_that_vllm_does_not_know_by_its_id_is_warned_of(command: str) ->
     ],
 )
 def test_a_served_name_that_is_the_id_is_enough(served: str) -> None:
-    """In each of its spellings, and as one of several."""
+    """All spellings of the option work, and the id may be one of several names."""
     assert advised(f"vllm serve org/x {served}") == ""
     assert advised(f"python -m vllm.entrypoints.openai.api_server --model org/x {served}") == ""
 
 
 @pytest.mark.parametrize("served", ["other", "other another", "M", "m2", "org/m"])
 def test_a_served_name_that_is_another_is_warned_of(served: str) -> None:
-    """Names are the same only to the letter."""
+    """A served name must match the id exactly, including upper and lower case."""
     said = advised(f"vllm serve org/x --served-model-name {served}")
     assert said == unknown(served.split()[0], "m")
 
 
 def test_an_id_that_is_the_path_needs_no_other_name() -> None:
-    """As in the simplest of files."""
+    """The simplest files name a model by its path."""
     assert advised("vllm serve org/x", name="org/x") == ""
     assert advised("vllm serve --model org/x", name="org/x") == ""
 
@@ -88,7 +88,7 @@ def test_an_id_that_is_the_path_needs_no_other_name() -> None:
     ],
 )
 def test_other_names_without_use_model_name_are_warned_of(keys: str, asked: str) -> None:
-    """Aliases and variants reach vLLM as they were asked for; the first says it for all."""
+    """Aliases and variants reach vLLM as the client wrote them; one warning names the first."""
     assert advised("vllm serve org/x --served-model-name m", keys) == unknown("m", asked)
 
 
@@ -103,7 +103,7 @@ def test_other_names_without_use_model_name_are_warned_of(keys: str, asked: str)
     ],
 )
 def test_other_names_that_are_served_are_not_warned_of(served: str, keys: str) -> None:
-    """vLLM takes several names."""
+    """vLLM can serve a model under several names."""
     assert advised(f"vllm serve org/x --served-model-name {served}", keys) == ""
 
 
@@ -116,7 +116,7 @@ def test_other_names_that_are_served_are_not_warned_of(served: str, keys: str) -
     ],
 )
 def test_use_model_name_is_enough(keys: str) -> None:
-    """Then every request has the one name that vLLM knows."""
+    """Every request then reaches vLLM under the one name that vLLM knows."""
     assert advised("vllm serve org/x", keys) == ""
 
 
@@ -136,7 +136,7 @@ def test_use_model_name_is_enough(keys: str) -> None:
     ],
 )
 def test_other_programs_are_not_warned_of(command: str) -> None:
-    """They answer to any name, or nobody knows to which."""
+    """These programs answer to any name, or their names are not known."""
     assert advised(command, "aliases: [x]") == ""
 
 
@@ -144,12 +144,12 @@ def test_other_programs_are_not_warned_of(command: str) -> None:
     "command", ["vllm serve", "vllm serve --port 9", "vllm serve --config vllm.yaml", "vllm"]
 )
 def test_what_cannot_be_told_from_the_command_is_not_warned_of(command: str) -> None:
-    """A file of vLLM's own may name the model."""
+    """vLLM's own configuration file may name the model."""
     assert advised(command) == ""
 
 
 def test_only_the_model_that_would_not_answer_is_named() -> None:
-    """Beside others that would."""
+    """llamadoze warns about the model whose name vLLM does not serve, and about no other."""
     text = """
 models:
   a: {cmd: 'vllm serve org/x --port ${PORT} --served-model-name a'}

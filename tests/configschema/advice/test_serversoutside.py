@@ -1,4 +1,4 @@
-"""Servers that outlive their command are said, and those that need none are left alone."""
+"""llamadoze warns about servers that outlive their command, and about no others."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def advised(command: str, *keys: str) -> list[str]:
     ],
 )
 def test_a_server_that_nothing_ends_is_warned_of(command: str, way: str) -> None:
-    """With a command that would; and with any ``cmdStop`` all is well."""
+    """The warning suggests a command that ends the server; any `cmdStop` avoids the warning."""
     (warning,) = advised(command)
     assert warning.startswith("cmd: ")
     assert way in warning
@@ -65,19 +65,19 @@ def test_a_server_that_nothing_ends_is_warned_of(command: str, way: str) -> None
     ],
 )
 def test_a_server_that_ends_with_its_command_needs_no_other(command: str) -> None:
-    """Nor one that is not ended at all."""
+    """A command that leads to a server elsewhere, such as a tunnel, needs no `cmdStop` either."""
     assert advised(command) == []
 
 
 def test_a_script_that_is_said_to_only_start_must_have_an_end() -> None:
-    """Its author knows it, and nobody else."""
+    """Only the author knows how to stop what the script starts, so `cmdStop` is needed."""
     message = "cmd: cmd only starts the model server, so llamadoze cannot end it: write cmdStop"
     assert advised("start.sh", "detached: true") == [message]
     assert advised("start.sh", "detached: true", "cmdStop: stop.sh") == []
 
 
 def test_a_model_without_a_command_is_the_server_at_its_address() -> None:
-    """Which must lead somewhere."""
+    """The address must be one that llamadoze can use."""
     assert parse("models: {m: {proxy: 'http://10.0.0.5:8000'}}").warnings == ()
     (nowhere,) = parse("models: {m: {proxy: '10.0.0.5'}}").warnings
     assert nowhere.message.startswith("expected an http address such as http://")
@@ -88,12 +88,12 @@ def test_a_model_without_a_command_is_the_server_at_its_address() -> None:
 
 
 def test_a_preset_of_a_server_elsewhere_is_not_asked_for_what_nobody_sees() -> None:
-    """Its options and its environment are its own."""
+    """llamadoze does not see that server's options and environment, so it does not check them."""
     assert parse("models: {m: {proxy: 'http://h:1', sleep: vllm}}").warnings == ()
 
 
 def test_models_of_one_server_that_runs_by_itself_share_no_port() -> None:
-    """So each of them may sleep; a server that is started there would not come up."""
+    """All models of such a server may sleep; a server started on its port could not listen."""
     ollama = "sleep: ollama, checkEndpoint: /x"
     models = f"a: {{{PROXY}, {ollama}}}, b: {{cmd: sleep infinity, {PROXY}, {ollama}}}"
     loaded = parse(f"models: {{{models}}}")
@@ -104,7 +104,7 @@ def test_models_of_one_server_that_runs_by_itself_share_no_port() -> None:
 
 
 def test_the_port_of_a_server_that_runs_by_itself_is_given_to_nobody() -> None:
-    """Whoever is started there cannot come up."""
+    """A model that is started with that port could not listen on it."""
     text = "startPort: 5800\nmodels: {a: {proxy: 'http://localhost:5800'}, b: {cmd: 'x ${PORT}'}}"
     (warning,) = parse(text).warnings
     assert warning.path == "models.a.proxy"
@@ -113,7 +113,7 @@ def test_the_port_of_a_server_that_runs_by_itself_is_given_to_nobody() -> None:
 
 
 def test_a_server_elsewhere_is_not_the_daemon_itself(tmp_path: Path) -> None:
-    """It would ask itself without end."""
+    """A daemon that is its own model server would send requests to itself without end."""
     file = tmp_path / "f.yaml"
     file.write_text("models: {m: {proxy: 'http://127.0.0.1:8080'}}")
     (warning,) = load(file, environ={}, place=Here(8080)).warnings
@@ -131,7 +131,7 @@ def test_a_server_elsewhere_is_not_the_daemon_itself(tmp_path: Path) -> None:
     ],
 )
 def test_a_server_that_could_sleep_and_is_stopped_is_warned_of(keys: str, place: str) -> None:
-    """With the key that makes it sleep."""
+    """The warning names the key that makes the model sleep."""
     (warning,) = parse(f"models: {{m: {{{keys}, {PROXY}}}}}").warnings
     assert warning.path == f"models.m.{place}"
     assert "write sleep: vllm, VLLM_SERVER_DEV_MODE=1 in env" in warning.message
@@ -148,5 +148,5 @@ def test_a_server_that_could_sleep_and_is_stopped_is_warned_of(keys: str, place:
     ],
 )
 def test_a_stop_that_waits_and_a_model_that_sleeps_are_left_alone(keys: str) -> None:
-    """`sleep` is a program, too."""
+    """`sleep` is also the name of a program that only waits."""
     assert parse(f"models: {{m: {{{keys}, {PROXY}}}}}").warnings == ()

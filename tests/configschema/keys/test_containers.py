@@ -1,4 +1,4 @@
-"""What a command of a container engine says is read: options, scripts and wrappers around it."""
+"""llamadoze reads container commands: their options, and the scripts and wrappers around them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def container(command: str) -> Container:
     ],
 )
 def test_a_container_is_found_behind_wrappers_and_in_scripts(command: str, engine: str) -> None:
-    """With what another command to the same engine needs before its verb."""
+    """The engine keeps the global options and wrappers that further commands to it need."""
     found = container(command)
     assert (found.engine, found.name) == (tuple(engine.split()), "x")
     assert found.stop_argv(2) == (*found.engine, "stop", "-t", "2", "x")
@@ -72,7 +72,7 @@ def test_a_container_is_found_behind_wrappers_and_in_scripts(command: str, engin
     ],
 )
 def test_other_commands_run_no_container(command: str) -> None:
-    """Nor one that cannot be read."""
+    """A command that llamadoze cannot parse counts as no container, too."""
     assert container_of(split(command).argv) is None
 
 
@@ -89,7 +89,7 @@ def test_other_commands_run_no_container(command: str) -> None:
     ],
 )
 def test_the_image_is_behind_the_options_and_their_values(options: str, image: str) -> None:
-    """And what is behind the image is the container's command."""
+    """The words after the image are the container's command."""
     found = container(f"docker run {options} {image} --rm -d --name y")
     assert (found.image, found.command) == (image, ("--rm", "-d", "--name", "y"))
     assert (found.name, found.detached) == ("", False)
@@ -113,12 +113,12 @@ def test_the_image_is_behind_the_options_and_their_values(options: str, image: s
     ],
 )
 def test_a_detached_container_is_known_by_its_option(options: str, detached: bool) -> None:
-    """In each of its spellings; the last one counts, and a value is none."""
+    """All spellings work, the last one wins, and an option's value is no option."""
     assert container(f"docker run {options} image").detached is detached
 
 
 def test_what_a_container_is_given_is_read() -> None:
-    """Its variables, ports, network, and who removes it."""
+    """llamadoze reads the container's variables, ports and network, and whether it is removed."""
     found = container(
         "docker run --rm --init -e A=1 -eB=2 --env C --env=D=x=y -p 127.0.0.1:5800:8000 "
         "--publish=9:9 --net host --cidfile /run/id --env-file f image serve"
@@ -136,7 +136,7 @@ def test_what_a_container_is_given_is_read() -> None:
 
 
 def test_a_container_is_stopped_by_its_id_or_its_name() -> None:
-    """Whichever is known; a grace is whole seconds, never less than was given."""
+    """llamadoze prefers the id to the name, and rounds the grace up to whole seconds."""
     named = container("sudo docker run --name=x image")
     assert named.stop_argv(2.2) == ("sudo", "docker", "stop", "-t", "3", "x")
     assert named.stop_argv(10, "4f2") == ("sudo", "docker", "stop", "-t", "10", "4f2")
@@ -149,12 +149,12 @@ def test_a_container_is_stopped_by_its_id_or_its_name() -> None:
 
 
 def test_a_name_that_a_shell_puts_in_is_not_known() -> None:
-    """Nobody has that container under the name with the dollar."""
+    """The shell replaces `$$`, so no container has the name as it is written."""
     assert container("sh -c 'docker run --name x-$$ image'").stop_argv(1) is None
 
 
 def test_shells_within_shells_are_followed_so_far() -> None:
-    """And given up where nobody writes them any more."""
+    """Nine shells within shells are too deep: llamadoze then finds no container."""
     words: tuple[str, ...] = ("docker", "run", "image")
     for _ in range(9):
         words = ("sh", "-c", " ".join("'" + word.replace("'", "'\\''") + "'" for word in words))
@@ -163,7 +163,7 @@ def test_shells_within_shells_are_followed_so_far() -> None:
 
 @pytest.mark.parametrize("piece", ["$(", "`", "a;", "'", "<", "\\", "docker run x;"])
 def test_a_script_that_is_too_long_is_given_up(piece: str) -> None:
-    """Nobody waits for what is no command of a person."""
+    """Parsing a long script must not take seconds, because no person writes such a command."""
     begun = time.monotonic()
     container_of(("sh", "-c", piece * 200_000))
     container_of(("sh", "-c", piece * (20_000 // len(piece))))

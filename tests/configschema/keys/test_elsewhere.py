@@ -1,4 +1,4 @@
-"""Whether a model server lives without its command is told from the command's words."""
+"""The words of a command tell whether the model server outlives the command."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ IN_THEIR_COMMANDS = [
 
 @pytest.mark.parametrize("command", STARTERS)
 def test_a_server_that_its_command_only_starts_lives_elsewhere(command: str) -> None:
-    """Unless its author says otherwise."""
+    """The server runs elsewhere, unless the file has `detached: false`."""
     argv = split(command).argv
     assert lives_elsewhere(argv, PROXY, None)
     assert not lives_elsewhere(argv, PROXY, detached=False)
@@ -90,7 +90,7 @@ def test_a_server_that_its_command_only_starts_lives_elsewhere(command: str) -> 
 
 @pytest.mark.parametrize("command", PLACEHOLDERS)
 def test_a_command_that_never_serves_stands_for_its_server(command: str) -> None:
-    """That one may be anybody's; the command is a process of the model's all the same."""
+    """The server may belong to anybody, but the placeholder is a process of the model."""
     argv = split(command).argv
     assert is_placeholder(argv)
     assert not lives_elsewhere(argv, PROXY, None)
@@ -99,7 +99,7 @@ def test_a_command_that_never_serves_stands_for_its_server(command: str) -> None
 
 @pytest.mark.parametrize("command", IN_THEIR_COMMANDS)
 def test_what_is_not_sure_lives_in_its_command(command: str) -> None:
-    """Unless its author says otherwise."""
+    """In doubt, the server is part of its command, unless the file has `detached: true`."""
     argv = split(command).argv
     assert not lives_elsewhere(argv, PROXY, None)
     assert lives_elsewhere(argv, PROXY, detached=True)
@@ -107,7 +107,7 @@ def test_what_is_not_sure_lives_in_its_command(command: str) -> None:
 
 
 def test_a_model_without_a_command_is_the_server_at_its_address() -> None:
-    """One without an address as well is nothing."""
+    """A model with neither a command nor an address is no server at all."""
     assert model("proxy: http://10.0.0.5:8000").is_elsewhere
     assert not model("proxy: http://10.0.0.5:8000, detached: false").is_elsewhere
     assert model("cmd: docker start x, proxy: http://127.0.0.1:9").is_elsewhere
@@ -134,7 +134,7 @@ def test_a_model_without_a_command_is_the_server_at_its_address() -> None:
     ],
 )
 def test_servers_of_an_engine_or_of_another_machine_are_no_descendants(command: str) -> None:
-    """Of the process that stands for them here."""
+    """These servers do not descend from the local process that stands for them."""
     assert leaves_the_tree(split(command).argv)
 
 
@@ -151,5 +151,5 @@ def test_servers_of_an_engine_or_of_another_machine_are_no_descendants(command: 
     ],
 )
 def test_other_servers_are_descendants_of_their_command(command: str) -> None:
-    """As those of apptainer are; what an engine did before does not count."""
+    """Apptainer's servers are descendants, too; earlier engine commands do not count."""
     assert not leaves_the_tree(split(command).argv)

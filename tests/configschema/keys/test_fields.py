@@ -1,4 +1,4 @@
-"""What sections of the file have in common."""
+"""What all sections of the file have in common."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _model(text: str = FILE) -> Model:
 
 
 def test_sections_that_say_the_same_are_equal() -> None:
-    """However they came about; what is worked out and not compared does not count."""
+    """It does not matter how the sections were made; derived, uncompared fields do not count."""
     assert _model() == _model()
     assert attrs.evolve(_model(), on_port=None) == _model()
     assert Timeouts() == Timeouts()
@@ -25,13 +25,13 @@ def test_sections_that_say_the_same_are_equal() -> None:
 
 @pytest.mark.parametrize("other", [FILE.replace("5", "6"), FILE.replace("3", "4")])
 def test_sections_that_say_something_else_are_not(other: str) -> None:
-    """Be it in a section within."""
+    """A different value in a nested section makes the outer sections different, too."""
     assert _model() != _model(other)
     assert Timeouts() != Peer()
 
 
 def test_a_section_shows_what_it_says_but_no_secret() -> None:
-    """In a traceback, say."""
+    """For example, a traceback may show a section."""
     shown = repr(attrs.evolve(Peer(), proxy="http://there", api_key=Secret("sesame")))
     assert shown.startswith("Peer(proxy='http://there', models=(), filters=Filters(")
     assert "sesame" not in shown

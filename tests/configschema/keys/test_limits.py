@@ -28,13 +28,13 @@ def test_default_is_60_seconds() -> None:
 
 
 def test_global_value_replaces_the_default() -> None:
-    """The global setting holds for models without their own."""
+    """The global setting applies to models without their own."""
     found = limits("cmdSleepTimeout: 120\ncmdWakeTimeout: 90\n")
     assert (found.sleep, found.wake) == (120, 90)
 
 
 def test_models_own_value_wins() -> None:
-    """A model's own setting holds, whatever the global one is, larger or smaller."""
+    """A model's own setting applies, whether the global one is larger or smaller."""
     found = limits(
         "cmdSleepTimeout: 30\ncmdWakeTimeout: 300\n", ", cmdSleepTimeout: 90, cmdWakeTimeout: 45"
     )
@@ -42,13 +42,13 @@ def test_models_own_value_wins() -> None:
 
 
 def test_sleep_and_wake_resolve_apart() -> None:
-    """Setting one of the two leaves the other alone."""
+    """Setting one of the two does not change the other."""
     found = limits("cmdWakeTimeout: 90\n", ", cmdSleepTimeout: 120")
     assert (found.sleep, found.wake) == (120, 90)
 
 
 def test_another_models_value_does_not_leak() -> None:
-    """What one model sets is no other model's limit."""
+    """One model's setting does not change another model's limit."""
     text = """
     models:
       a: {cmd: x, proxy: 'http://localhost:1', cmdSleep: s, cmdWake: w, cmdSleepTimeout: 90}
@@ -76,12 +76,12 @@ def test_sleep_and_wake_come_together(given: str, missing: str) -> None:
 
 
 def test_health_check_timeout_is_at_least_15() -> None:
-    """A shorter one is raised, as llama-swap raises it."""
+    """llamadoze raises a shorter value to 15, as llama-swap does."""
     assert limits("healthCheckTimeout: 5\n").ready == 15
 
 
 def test_ttl_and_unload_timeout_resolve_like_llama_swap() -> None:
-    """-1 is the global ttl and 0 is never; an unloadTimeout of 0 is the global one, or 10."""
+    """A ttl of -1 is the global one, 0 is never; an unloadTimeout of 0 is the global one, or 10."""
     assert limits("globalTTL: 30\n").sleep_ttl == 30
     assert limits("globalTTL: 30\n", ", ttl: 0").sleep_ttl == 0
     assert limits("globalTTL: 30\n", ", ttl: 7").sleep_ttl == 7
@@ -108,23 +108,24 @@ ENDPOINTS = (
     ],
 )
 def test_an_idle_model_sleeps_and_then_stops(text: str, sleeps: int, stops: int) -> None:
-    """ttl alone is a sleep for cmdSleep and an end for endpoints, as their programs had it."""
+    """ttl alone means sleep for cmdSleep and stop for endpoints, as in their own programs."""
     config = parse(text).config
     found = resolve_limits(config, config.models["m"])
     assert (found.sleep_ttl, found.stop_ttl) == (sleeps, stops)
 
 
 def test_a_sleep_that_is_never_reached_is_warned_of() -> None:
-    """The model is stopped first."""
+    """The idle model stops before sleepTtl passes."""
     (warning,) = parse(MODEL % ", ttl: 9, sleepTtl: 9").warnings
     assert warning.path == "models.m.sleepTtl"
     assert warning.message == "is never reached, because the model stops after 9 idle seconds"
 
 
 def test_limits_of_http_steps_resolve_one_by_one() -> None:
-    """A step's own, else the global one of requests, else that of commands, else 60 s.
+    """A step's own limit wins, then the global one of requests, then that of commands, then 60 s.
 
-    All together have what commands have, or what the steps have by themselves if that is more.
+    All steps together have the limit of commands, or the sum of the steps' limits if it is higher.
+    The sum counts only limits of steps and of requests.
     """
     steps = "sleepEndpoints: [{endpoint: /a, timeout: 5}, {endpoint: /b}]"
     for everyones, each, whole in (
@@ -141,14 +142,14 @@ def test_limits_of_http_steps_resolve_one_by_one() -> None:
 
 
 def test_a_models_own_limit_holds_for_all_its_steps() -> None:
-    """Whatever the single ones may take."""
+    """The model's limit applies to the whole sleep, whatever its single steps may take."""
     steps = "sleepEndpoints: [{endpoint: /a, timeout: 50}, {endpoint: /b}]"
     config = parse(ENDPOINTS % (steps, ", cmdSleepTimeout: 20")).config
     assert resolve_limits(config, config.models["m"]).sleep == 20
 
 
 def test_what_a_sleep_must_prove_has_limits_of_its_own() -> None:
-    """And so has trust in it."""
+    """The verification of a sleep and the trust in it have limits of their own."""
     found = limits()
     assert (found.check, found.canary, found.sleep_failures, found.backoff) == (10, 60, 3, 60)
     own = ", verify: {timeout: 3, canaryTimeout: 20}, maxSleepFailures: 1"
@@ -158,7 +159,7 @@ def test_what_a_sleep_must_prove_has_limits_of_its_own() -> None:
 
 
 def test_a_model_may_have_its_own_limit_to_become_ready() -> None:
-    """Under a name that llama-swap does not know; what it ignores stays ignored."""
+    """The key is `readyTimeout`; a model's `healthCheckTimeout` is ignored, as in llama-swap."""
     assert limits("healthCheckTimeout: 60\n", ", readyTimeout: 900").ready == 900
     assert limits("healthCheckTimeout: 60\n", ", readyTimeout: 5").ready == 5
     assert limits("healthCheckTimeout: 60\n", ", healthCheckTimeout: 900").ready == 60
@@ -166,7 +167,7 @@ def test_a_model_may_have_its_own_limit_to_become_ready() -> None:
 
 @pytest.mark.parametrize("preset", ["vllm", "vllm-level2", "sglang"])
 def test_a_preset_that_loads_long_has_more_time_to_become_ready(preset: str) -> None:
-    """Where no key says how long; one that is written holds, be it the default of others."""
+    """The longer time applies if no key sets one; a written value wins, even the usual default."""
 
     def ready(everyones: str = "", own: str = "") -> float:
         keys = f"cmd: serve, proxy: 'http://localhost:1', sleep: {preset}{own}"
@@ -181,7 +182,7 @@ def test_a_preset_that_loads_long_has_more_time_to_become_ready(preset: str) -> 
 
 
 def test_a_stop_command_has_a_limit_of_its_own() -> None:
-    """The model's, the global one, or as llama-swap has it: as long as a start may take."""
+    """The model's limit wins, then the global one, then llama-swap's: the limit of a start."""
     assert limits().stop == 120
     assert limits("healthCheckTimeout: 5\n").stop == 15
     assert limits("healthCheckTimeout: 5\nunloadTimeout: 40\n").stop == 40
@@ -192,19 +193,19 @@ def test_a_stop_command_has_a_limit_of_its_own() -> None:
 
 
 def test_drain_timeout_resolves_from_model_to_global() -> None:
-    """An hour; 0 is no limit, also for a model against the global one."""
+    """The default is an hour; 0 means no limit, also where a model overrides the global value."""
     assert limits().drain == 3600
     assert limits("drainTimeout: 30\n").drain == 30
     assert limits("drainTimeout: 30\n", ", drainTimeout: 0").drain == 0
 
 
 def test_the_page_of_comfyui_may_ask_for_much_at_once() -> None:
-    """llama-swap's rule for the model of this name."""
+    """llama-swap has this rule for the model named `comfyui_auto`."""
     config = parse("models: {comfyui_auto: {cmd: 'x ${PORT}'}}").config
     assert resolve_limits(config, config.models["comfyui_auto"]).concurrency == 50
 
 
 def test_concurrency_limit_of_zero_is_ten() -> None:
-    """llama-swap's default."""
+    """This is llama-swap's default."""
     assert limits().concurrency == 10
     assert limits("", ", concurrencyLimit: 2").concurrency == 2

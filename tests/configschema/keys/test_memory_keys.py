@@ -1,4 +1,4 @@
-"""The keys by which memory says who runs: what each takes, and what is said of anything else."""
+"""The keys for routing by memory: what each accepts, and what the error for anything else says."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def problems(**keys: Any) -> str:
 
 
 def test_memory_rules_without_settings_have_defaults() -> None:
-    """Half a GiB is left on each GPU; all GPUs, and what others leave of the host."""
+    """Half a GiB stays free on each GPU; all GPUs count, and the host memory that others leave."""
     rules = rules_of(read()).memory
     assert rules is not None
     assert (rules.reserve, rules.gpus, rules.host_memory) == (512, (), None)
@@ -46,7 +46,7 @@ def test_memory_rules_without_settings_have_defaults() -> None:
 
 @pytest.mark.parametrize("use", ["group", "matrix", None])
 def test_memory_settings_without_memory_in_use_have_no_effect(use: str | None) -> None:
-    """They can stand there for another day."""
+    """The settings may stay in the file for later use."""
     settings = {"memory": {"reserve": 0}, "matrix": {"sets": {"all": "a"}}}
     text = {**whole(), "routing": {"router": {"use": use, "settings": settings}}}
     assert rules_of(parse(json.dumps(text)).config).memory is None
@@ -56,19 +56,19 @@ def test_memory_settings_without_memory_in_use_have_no_effect(use: str | None) -
     "old", [{"groups": {"g": {"members": ["a"]}}}, {"matrix": {"sets": {"s": "a"}}}]
 )
 def test_memory_and_an_older_rule_cannot_both_be_used(old: dict[str, Any]) -> None:
-    """Neither would be what is meant."""
+    """If both are used, llamadoze cannot know which is meant."""
     assert "cannot both be used" in problems(**old)
 
 
 def test_the_settings_are_read() -> None:
-    """Indexes of GPUs may be written as numbers."""
+    """Indexes of GPUs may also be written as numbers."""
     rules = rules_of(read(memory={"reserve": 0, "gpus": [0, "GPU-ab"], "hostMemory": 1.5})).memory
     assert rules is not None
     assert (rules.reserve, rules.gpus, rules.host_memory) == (0, ("0", "GPU-ab"), 1.5)
 
 
 def test_a_model_without_keys_runs_on_one_gpu_and_is_not_guessed() -> None:
-    """Nor is it kept."""
+    """The model has no `keep` either."""
     one = model()
     assert str(one.gpus) == "1"
     assert one.memory.gpu is None
@@ -90,7 +90,7 @@ def test_a_model_without_keys_runs_on_one_gpu_and_is_not_guessed() -> None:
     ],
 )
 def test_gpus_are_a_number_or_a_list(written: Any, expected: object) -> None:
-    """In the forms that NVIDIA's variables have, too; the schema agrees."""
+    """The forms of NVIDIA's variables work, too, and the schema accepts all forms."""
     assert model(gpus=written).gpus == expected
     assert not list(SCHEMA.iter_errors(whole(model={"gpus": written})))
 
@@ -99,7 +99,7 @@ def test_gpus_are_a_number_or_a_list(written: Any, expected: object) -> None:
     "wrong", [-1, 65, 1.5, True, [], "", ["0", "0"], ["0", ""], "0,,1", {}, [[0]]]
 )
 def test_other_gpus_are_refused_with_what_is_expected(wrong: Any) -> None:
-    """A name twice is a slip."""
+    """The same GPU twice in a list is a mistake."""
     said = problems(model={"gpus": wrong})
     assert "gpus" in said
     assert "expected" in said
@@ -107,7 +107,7 @@ def test_other_gpus_are_refused_with_what_is_expected(wrong: Any) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 0.25, 512])
 def test_sizes_are_gib(size: float) -> None:
-    """Parts of one, too; 0 is a model that uses no GPU."""
+    """Fractions are allowed; 0 is a model that uses no GPU."""
     one = model(memory={"gpu": size, "host": size})
     assert (one.memory.gpu, one.memory.host) == (size, size)
     assert not list(SCHEMA.iter_errors(whole(model={"memory": {"gpu": size}})))
@@ -116,13 +116,13 @@ def test_sizes_are_gib(size: float) -> None:
 @pytest.mark.parametrize("wrong", [-1, -0.1, True, "much", "12 GiB", [1], 1e9, {"GiB": 1}])
 @pytest.mark.parametrize("key", ["gpu", "host"])
 def test_other_sizes_are_refused(key: str, wrong: Any) -> None:
-    """With the place, and what is expected."""
+    """The error names the key."""
     assert "memory" in problems(model={"memory": {key: wrong}})
 
 
 @pytest.mark.parametrize("wrong", [".nan", ".inf", "-.inf"])
 def test_a_size_that_is_no_number_is_refused(wrong: str) -> None:
-    """YAML has such numbers."""
+    """YAML allows values such as .nan and .inf."""
     text = f"models: {{a: {{cmd: 'serve ${{PORT}}', memory: {{gpu: {wrong}}}}}}}"
     with pytest.raises(ConfigError, match="expected GiB, at least 0"):
         parse(text)
@@ -133,12 +133,12 @@ def test_a_size_that_is_no_number_is_refused(wrong: str) -> None:
     [{"reserve": -1}, {"reserve": "x"}, {"hostMemory": -1}, {"gpus": 3}, [], 3],
 )
 def test_other_settings_are_refused(memory: Any) -> None:
-    """A key that does not exist is one that does nothing."""
+    """Wrong values are refused rather than ignored."""
     assert "memory" in problems(memory=memory)
 
 
 def test_any_models_may_meet_by_memory() -> None:
-    """So none of them may share a port."""
+    """With routing by memory, no two models may share a port."""
     text = whole()
     text["models"] = {
         name: {"cmd": "serve", "proxy": "http://127.0.0.1:5800"} for name in ("a", "b")
@@ -148,7 +148,7 @@ def test_any_models_may_meet_by_memory() -> None:
 
 
 def test_a_macro_may_stand_for_a_size() -> None:
-    """As for any other value."""
+    """Macros work here as for any other value."""
     text = {**whole(model={"memory": {"gpu": "${size}"}}), "macros": {"size": 12}}
     guessed = parse(json.dumps(text)).config.models["a"].memory.gpu
     assert guessed is not None
@@ -156,12 +156,12 @@ def test_a_macro_may_stand_for_a_size() -> None:
 
 
 def test_keep_is_yes_or_no() -> None:
-    """As other switches are."""
+    """`keep` accepts true or false only, like other switches."""
     assert model(keep=True).keep is True
     assert "keep" in problems(model={"keep": "always"})
 
 
 def test_a_setting_that_does_not_exist_is_told_of() -> None:
-    """It does nothing."""
+    """An unknown key has no effect, so llamadoze warns about it."""
     loaded = parse(json.dumps(whole(memory={"spare": 1})))
     assert any("spare" in str(one) for one in loaded.warnings)

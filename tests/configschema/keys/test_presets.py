@@ -1,4 +1,4 @@
-"""Known kinds of model servers: their steps, what proves them, and what they need."""
+"""Presets for known model servers: their steps, their verification, and what they need."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def problems(keys: str) -> list[str]:
 
 
 def shown(recipe: Recipe) -> dict[str, list[str]]:
-    """Return the steps and questions in short."""
+    """Return the steps and questions in a short form."""
     return {
         part: [_short(step) for step in getattr(recipe, part)]
         for part in ("sleep", "wake", "asleep", "awake")
@@ -49,7 +49,7 @@ def _short(step: Step) -> str:
 
 
 def test_vllm_sleeps_at_level_1() -> None:
-    """The level stands in the address, where vLLM reads it."""
+    """The level is in the query, where vLLM reads it."""
     assert shown(only(f"{VLLM}, sleep: vllm").recipe) == {
         "sleep": ["POST /sleep?level=1"],
         "wake": ["POST /wake_up"],
@@ -59,7 +59,7 @@ def test_vllm_sleeps_at_level_1() -> None:
 
 
 def test_vllm_at_level_2_wakes_weights_then_loads_them_then_the_cache() -> None:
-    """The order of vLLM's documentation; resetting the cache may fail."""
+    """The order is that of vLLM's documentation, and resetting the cache may fail."""
     model = only(f"{VLLM}, sleep: vllm-level2")
     assert shown(model.recipe)["wake"] == [
         "POST /wake_up?tags=weights",
@@ -72,7 +72,7 @@ def test_vllm_at_level_2_wakes_weights_then_loads_them_then_the_cache() -> None:
 
 
 def test_sglang_is_flushed_before_its_memory_is_released() -> None:
-    """A release while something runs kills the server; a flush is only refused."""
+    """A release while a request runs kills the server, but a flush is only refused."""
     recipe = only("cmd: 'x ${PORT}', sleep: sglang").recipe
     assert shown(recipe) == {
         "sleep": ["POST /flush_cache", "POST /release_memory_occupation {}"],
@@ -86,7 +86,7 @@ NAPPER = "cmd: 'llama-server --port ${PORT} --sleep-idle-seconds 2', sleep: llam
 
 
 def test_llama_cpp_is_asked_until_it_sleeps_by_itself_and_woken_by_what_all_kinds_answer() -> None:
-    """To split a text wakes it and waits for that; its properties do not wake it."""
+    """A tokenize request wakes the server and waits for it; /props does not wake it."""
     recipe = only(NAPPER).recipe
     assert shown(recipe) == {
         "sleep": ["GET /props is_sleeping"],
@@ -110,7 +110,7 @@ def test_llama_cpp_is_asked_until_it_sleeps_by_itself_and_woken_by_what_all_kind
 def test_llama_cpp_has_its_own_idle_seconds_to_fall_asleep_and_some_more(
     cmd: str, limit: int | None
 ) -> None:
-    """Where its command tells them; else the limit of all sleeps holds."""
+    """The limit comes from the command's idle seconds; without them, the general one applies."""
     assert only(f'cmd: "{cmd}", sleep: llama.cpp').recipe.sleep[0].limit == limit
 
 
@@ -144,7 +144,7 @@ def test_llama_cpp_has_its_own_idle_seconds_to_fall_asleep_and_some_more(
 def test_what_llama_cpp_lacks_for_its_sleep_and_its_slots_is_warned_of(
     keys: str, warning: str
 ) -> None:
-    """With a value that will do."""
+    """The warning suggests a value that works."""
     found = warnings(keys)
     assert len(found) == bool(warning)
     assert all(one.startswith(warning) for one in found)
@@ -152,7 +152,7 @@ def test_what_llama_cpp_lacks_for_its_sleep_and_its_slots_is_warned_of(
 
 @pytest.mark.parametrize("name", ["a", "org/a-b:Q4", "it's"])
 def test_the_routers_questions_find_the_model_by_its_name(name: str) -> None:
-    """Whatever is in it."""
+    """The expression works with any characters in the name."""
     key = name.replace("'", "''")
     recipe = only(f"cmd: 'x ${{PORT}}', sleep: llama.cpp-router, useModelName: '{key}'").recipe
     (asleep,) = recipe.asleep
@@ -169,7 +169,7 @@ def test_the_routers_questions_find_the_model_by_its_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a`b", "a\\b", 'a"b', "a'b"])
 def test_whatever_is_in_a_name_is_text_in_a_question(name: str) -> None:
-    """No sign of it ends the text."""
+    """No character of a name ends the quoted text in an expression."""
     quoted = json.dumps(name)
     recipe = only(f"cmd: 'x ${{PORT}}', sleep: tabbyapi, useModelName: {quoted}").recipe
     (awake,) = recipe.awake
@@ -179,7 +179,7 @@ def test_whatever_is_in_a_name_is_text_in_a_question(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "tagged"), [("a", "a:latest"), ("a:7b", "a:7b")])
 def test_ollama_is_asked_for_the_name_with_its_tag(name: str, tagged: str) -> None:
-    """As /api/ps lists it. It has no /health."""
+    """/api/ps lists names with tags; the preset checks /api/version, because /health is missing."""
     model = only(f"cmd: 'x ${{PORT}}', sleep: ollama, useModelName: '{name}'")
     assert model.check_endpoint == "/api/version"
     (asleep,), (awake,) = model.recipe.asleep, model.recipe.awake
@@ -193,13 +193,13 @@ def test_ollama_is_asked_for_the_name_with_its_tag(name: str, tagged: str) -> No
 
 
 def test_a_check_endpoint_of_ones_own_wins_over_the_presets() -> None:
-    """It was written for a reason."""
+    """A check endpoint that the operator wrote always wins."""
     model = only("cmd: 'x ${PORT}', sleep: ollama, checkEndpoint: /mine")
     assert model.check_endpoint == "/mine"
 
 
 def test_every_request_of_a_preset_has_the_control_headers() -> None:
-    """A server that wants a key wants it for its questions, too; it is never shown."""
+    """A server that needs a key needs it for every request; llamadoze never shows the key."""
     keys = "cmd: 'x ${PORT}', sleep: tabbyapi, controlHeaders: {Authorization: Bearer s3cret}"
     model = only(keys)
     steps = [*model.recipe.sleep, *model.recipe.wake, *model.recipe.asleep, *model.recipe.awake]
@@ -211,7 +211,7 @@ def test_every_request_of_a_preset_has_the_control_headers() -> None:
 
 
 def test_no_other_host_gets_the_control_headers() -> None:
-    """One may be a key; and a step's own header wins, however it is written."""
+    """A control header may be a key; a step's own header wins, in upper or lower case."""
     keys = """
       cmd: 'x ${PORT}'
       sleepMode: enable
@@ -225,7 +225,7 @@ def test_no_other_host_gets_the_control_headers() -> None:
 
 
 def test_cuda_checkpoint_takes_one_step_each_way() -> None:
-    """Nothing tells that it sleeps but memory; a token tells that it is awake."""
+    """Only freed memory shows that the model sleeps; a generated token shows that it is awake."""
     recipe = only("cmd: 'x ${PORT}', sleep: cuda-checkpoint").recipe
     assert shown(recipe) == {"sleep": ["suspend"], "wake": ["resume"]}
     assert recipe.canary
@@ -233,7 +233,7 @@ def test_cuda_checkpoint_takes_one_step_each_way() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_sleeps_and_lets_ttl_mean_sleep(preset: str) -> None:
-    """As a command does."""
+    """With a preset, as with `cmdSleep`, ttl puts the model to sleep."""
     model = only(f"cmd: 'x ${{PORT}}', sleep: {preset}")
     assert model.can_sleep
     assert model.recipe.sleeps_at_ttl
@@ -266,7 +266,7 @@ def test_every_preset_sleeps_and_lets_ttl_mean_sleep(preset: str) -> None:
 def test_what_a_preset_needs_and_is_not_there_is_warned_of(
     keys: str, missing: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As far as cmd, env and headers show it."""
+    """llamadoze can check this only as far as cmd, env and headers show it."""
     monkeypatch.setattr(presetneeds, "DRIVER", Path("/nowhere"))
     found = warnings(keys)
     assert len(found) == len(missing)
@@ -288,7 +288,7 @@ def test_what_a_preset_needs_and_is_not_there_is_warned_of(
 def test_a_new_driver_needs_no_program(
     driver: str, program: str, is_enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its kernel module tells its version."""
+    """The version of the driver's kernel module tells whether the program is needed."""
     (tmp_path / "version").write_text(f"NVRM version: NVIDIA UNIX x86_64 {driver}\nGCC\n")
     if program:
         (tmp_path / program).write_text("")
@@ -365,19 +365,19 @@ def test_a_new_driver_needs_no_program(
     ],
 )
 def test_mistakes_in_what_sleep_must_prove_are_refused(keys: str, message: str) -> None:
-    """With the place they are at."""
+    """Each error names the place of the mistake."""
     (found,) = problems(keys)
     assert found.startswith(f"models.m.{message}")
 
 
 def test_what_would_prove_the_sleep_of_a_model_that_never_sleeps_is_warned_of() -> None:
-    """Its author expects something of it."""
+    """The author expects an effect that these keys do not have."""
     found = warnings("cmd: 'x ${PORT}', verify: {freed: 90}, maxSleepFailures: 1")
     assert found == ["has no effect, because the model has no way to sleep"] * 2
 
 
 def test_commands_among_steps_are_looked_at_as_others_are() -> None:
-    """No shell runs them either."""
+    """Commands in steps run without a shell as well."""
     steps = "[{cmd: 'a && b'}, {cmd: curl -X POST http://x}]"
     found = warnings(
         f"cmd: 'x ${{PORT}}', sleepMode: enable, sleepEndpoints: {steps}, wakeEndpoints: {steps}"
@@ -390,7 +390,7 @@ def test_commands_among_steps_are_looked_at_as_others_are() -> None:
 
 
 def test_steps_of_ones_own_have_all_that_a_preset_has() -> None:
-    """Query, headers, expected statuses, what must hold; and commands among them."""
+    """Your own steps may have queries, headers, expected statuses, conditions, and commands."""
     keys = """
       cmd: 'x ${PORT}'
       sleepMode: enable

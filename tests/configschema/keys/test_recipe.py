@@ -1,4 +1,4 @@
-"""The two ways a file may say how a model sleeps, and the one description they become."""
+"""A file may describe sleep in two ways, and both become the same kind of recipe."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def problem(keys: str) -> str:
 
 
 def test_llmsnaps_endpoints_become_calls() -> None:
-    """Paths are below the host of the proxy, as URL references go."""
+    """Paths are resolved against the host of the proxy, as URL references are."""
     recipe = only(LLMSNAP).recipe
     base = "http://127.0.0.1:5800"
     assert recipe.sleep == (
@@ -59,7 +59,7 @@ def test_llmsnaps_endpoints_become_calls() -> None:
 
 
 def test_commands_become_runs() -> None:
-    """One step each."""
+    """Each command becomes one step."""
     recipe = only("models: {m: {cmd: 'x ${PORT}', cmdSleep: s 1, cmdWake: w}}").recipe
     (sleep,), (wake,) = recipe.sleep, recipe.wake
     assert isinstance(sleep, Run)
@@ -69,12 +69,12 @@ def test_commands_become_runs() -> None:
 
 
 def test_a_model_with_neither_cannot_sleep() -> None:
-    """It is stopped to make room."""
+    """To make room, llamadoze stops such a model."""
     assert not only("models: {m: {cmd: 'x ${PORT}'}}").can_sleep
 
 
 def test_endpoints_that_are_not_enabled_are_not_used() -> None:
-    """llmsnap's sleepMode is off by default; whoever wrote endpoints is told."""
+    """sleepMode is off by default, so llamadoze warns about endpoints that are unused."""
     loaded = parse(LLMSNAP.replace("sleepMode: enable", "sleepMode: disable"))
     assert not loaded.config.models["m"].can_sleep
     assert [w.message for w in loaded.warnings] == [
@@ -139,5 +139,5 @@ def test_endpoints_that_are_not_enabled_are_not_used() -> None:
     ],
 )
 def test_mistakes_in_either_are_refused(keys: str, message: str) -> None:
-    """One line each."""
+    """Each mistake is reported in one line."""
     assert problem(keys).startswith(message)

@@ -1,4 +1,4 @@
-"""Macros and ports, by llama-swap's rules."""
+"""Macros and ports follow llama-swap's rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def problem(text: str) -> str:
 
 
 def test_a_macro_may_use_those_declared_before_it() -> None:
-    """Expansion goes from the last declared to the first."""
+    """llamadoze expands macros from the last declared to the first."""
     text = """
     macros: {base: /opt, tool: "${base}/bin/serve"}
     models: {m: {cmd: "${tool} --port ${PORT}"}}
@@ -28,7 +28,7 @@ def test_a_macro_may_use_those_declared_before_it() -> None:
 
 
 def test_a_forward_reference_is_an_unknown_macro() -> None:
-    """As in llama-swap, whose files we read."""
+    """This rule is llama-swap's, whose files llamadoze reads."""
     text = """\
 macros: {tool: "${base}/bin", base: /opt}
 models: {m: {cmd: "${tool}", proxy: "http://x:1"}}
@@ -49,7 +49,7 @@ def test_the_models_own_macro_wins() -> None:
 
 
 def test_a_macro_that_is_the_whole_value_keeps_its_type() -> None:
-    """A number stays a number, for keys that want one."""
+    """A number stays a number, because some keys need one."""
     text = """
     macros: {T: 90, wake: 45}
     cmdWakeTimeout: "${wake}"
@@ -77,7 +77,7 @@ def test_sleep_and_wake_commands_are_expanded() -> None:
 
 
 def test_pid_is_unknown_where_there_is_no_process_yet() -> None:
-    """cmd cannot hold the pid of the process it starts."""
+    """The pid of a process does not exist before cmd has started it."""
     text = "models: {m: {cmd: 'x ${PID}', proxy: 'http://x:1'}}"
     assert problem(text) == (
         "f:1:22: models.m.cmd: unknown macro '${PID}': "
@@ -86,7 +86,7 @@ def test_pid_is_unknown_where_there_is_no_process_yet() -> None:
 
 
 def test_ports_go_to_models_that_use_one_in_the_order_of_their_ids() -> None:
-    """startPort is the first; a model without ${PORT} takes none."""
+    """startPort is the first port; a model without ${PORT} takes none."""
     text = """
     startPort: 9000
     models:
@@ -103,13 +103,13 @@ def test_ports_go_to_models_that_use_one_in_the_order_of_their_ids() -> None:
 
 
 def test_a_proxy_port_that_cmd_does_not_use_is_refused() -> None:
-    """The address would be nobody's."""
+    """No server would listen at the address."""
     text = "models: {m: {cmd: x, proxy: 'http://x:${PORT}'}}"
     assert problem(text).startswith("f:1:22: models.m.proxy: proxy uses ${PORT}, but cmd does not")
 
 
 def test_comment_lines_of_commands_are_dropped_before_expansion() -> None:
-    """A macro in a comment is nobody's business, and an apostrophe there opens no quote."""
+    """Macros in comments are ignored, and an apostrophe there opens no quote."""
     text = """
     models:
       m:
@@ -131,12 +131,12 @@ def test_comment_lines_of_commands_are_dropped_before_expansion() -> None:
     ],
 )
 def test_macros_that_cannot_be_used_are_refused(macros: str, message: str) -> None:
-    """Each with its reason, at its place."""
+    """Each error names its reason and its place."""
     assert problem(f"macros: {macros}\n").endswith(message)
 
 
 def test_environment_variables_are_replaced_and_missing_ones_named() -> None:
-    """A plain value is typed after the replacement; a comment is not looked at."""
+    """A plain value gets its type after the replacement; comments are ignored."""
     text = """
     # ${env.NOT_LOOKED_AT}
     startPort: ${env.FIRST}
@@ -150,7 +150,7 @@ def test_environment_variables_are_replaced_and_missing_ones_named() -> None:
 
 
 def test_macros_that_double_each_other_are_bounded() -> None:
-    """A file of a few lines cannot fill the memory."""
+    """A file of a few lines must not fill the memory."""
     lines = [f"  m{n}: '" + f"${{m{n - 1}}}" * 10 + "'" for n in range(1, 30)]
     text = "macros:\n  m0: xxxxxxxxxx\n" + "\n".join(lines)
     text += "\nmodels: {m: {cmd: '${m29}', proxy: 'http://x:1'}}\n"
@@ -159,7 +159,7 @@ def test_macros_that_double_each_other_are_bounded() -> None:
 
 
 def test_a_models_port_is_known_and_no_key_of_the_file() -> None:
-    """It is what stood for ${PORT}."""
+    """A model's port is what ${PORT} stands for, and `port` is not a key of the file."""
     loaded = parse(
         "models: {a: {cmd: 'x ${PORT}', port: 1, id: z}, b: {cmd: x, proxy: 'http://x:1'}}"
     )
@@ -176,7 +176,7 @@ def test_a_models_port_is_known_and_no_key_of_the_file() -> None:
     ],
 )
 def test_an_unknown_macro_is_named_with_what_may_be_meant(use: str, hint: str) -> None:
-    """The nearest name, or the environment variable of this name."""
+    """The error suggests the nearest name, or the environment variable of this name."""
     text = f"macros: {{context: 1}}\nmodels: {{m: {{cmd: 'x {use}', proxy: 'http://x:1'}}}}\n"
     with pytest.raises(ConfigError) as caught:
         parse(text, "f", {"HOME": "/root"})
@@ -184,13 +184,13 @@ def test_an_unknown_macro_is_named_with_what_may_be_meant(use: str, hint: str) -
 
 
 def test_an_unknown_macro_is_shown_on_its_own_line() -> None:
-    """A command may have fifty of them."""
+    """A command may use fifty macros, so the error names the exact line."""
     text = "models:\n  m:\n    proxy: http://x:1\n    cmd: |\n      serve\n      --model ${nope}\n"
     assert problem(text).startswith("f:6:15: models.m.cmd: unknown macro '${nope}'")
 
 
 def test_a_port_that_cmd_does_not_use_is_nowhere() -> None:
-    """Nobody would listen on it."""
+    """No server would listen on the port."""
     text = "models: {m: {cmd: x, proxy: 'http://x:1', env: ['P=${PORT}']}}"
     assert problem(text) == (
         "f:1:52: models.m.env.0: unknown macro '${PORT}': "
@@ -199,7 +199,7 @@ def test_a_port_that_cmd_does_not_use_is_nowhere() -> None:
 
 
 def test_macros_of_models_keep_the_place_of_the_global_ones() -> None:
-    """So what was declared after them may still use them."""
+    """Because of that, macros that are declared after the global one may still use it."""
     text = """
     macros: {size: 1, arguments: "--size ${size}"}
     models: {m: {macros: {size: 2}, cmd: "x ${arguments} ${PORT}"}}
@@ -208,7 +208,7 @@ def test_macros_of_models_keep_the_place_of_the_global_ones() -> None:
 
 
 def test_numbers_in_texts_are_what_they_mean() -> None:
-    """Whole ones as such, which programs expect; others as written: 1.10 is no 1.1."""
+    """Whole numbers become plain integers, as programs expect; others stay as written: 1.10."""
     text = """
     macros: {a: 1.0, b: 1.10, c: 0x10, d: on, e: true, f: 1e3, g: y, h: 32_768, i: +5, j: 010}
     models: {m: {cmd: "x ${PORT} ${a} ${b} ${c} ${d} ${e} ${f} ${g} ${h} ${i} ${j}"}}
@@ -218,7 +218,7 @@ def test_numbers_in_texts_are_what_they_mean() -> None:
 
 
 def test_macros_are_expanded_in_every_section_that_is_known() -> None:
-    """With their types, where they are the whole value; PORT and MODEL_ID are the model's."""
+    """A macro that is the whole value keeps its type; PORT and MODEL_ID are the model's own."""
     text = """
     macros: {size: 4096, key: sk-1, header: X-Id}
     apiKeys: ["${key}"]
@@ -240,7 +240,7 @@ def test_macros_are_expanded_in_every_section_that_is_known() -> None:
 
 
 def test_names_of_set_params_by_id_may_hold_macros() -> None:
-    """They are aliases; no other keys are expanded."""
+    """These names are aliases; keys of other mappings are not expanded."""
     text = """
     macros: {fast: quick}
     models:
@@ -257,7 +257,7 @@ def test_names_of_set_params_by_id_may_hold_macros() -> None:
 
 
 def test_two_names_of_set_params_by_id_cannot_mean_one() -> None:
-    """Which of the two would hold?"""
+    """llamadoze could not know which of the two values to use."""
     text = """\
 macros: {x: a}
 models:
@@ -274,7 +274,7 @@ models:
 
 
 def test_a_value_of_the_environment_is_text_and_never_yaml() -> None:
-    """It may stand in lists, hold any character, and is typed where it is the whole plain word."""
+    """The value may contain any character; as a whole plain word it gets a type."""
     text = """
     apiKeys: [${env.KEY}, two]
     models:
@@ -289,39 +289,39 @@ def test_a_value_of_the_environment_is_text_and_never_yaml() -> None:
 
 @pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\0b"])
 def test_a_value_of_the_environment_is_one_line(value: str) -> None:
-    """As in llama-swap."""
+    """llamadoze refuses values of several lines, as llama-swap does."""
     with pytest.raises(ConfigError, match="variable 'X' has more than one line of text"):
         parse("logLevel: ${env.X}", environ={"X": value})
 
 
 def test_unknown_sections_are_not_looked_at_for_macros() -> None:
-    """They may be other programs', or hold anchors; what is inside known ones is looked at."""
+    """Unknown sections may be other programs'; unknown keys in known sections are expanded."""
     text = "x-common: {cmd: '${nothing}'}\nhooks: {other: '${nope}'}\n"
     assert problem(text) == ("f:2:17: hooks.other: unknown macro '${nope}'; declare it in macros")
 
 
 @pytest.mark.parametrize("first", ["6000.0", "6e3", "0x1770"])
 def test_the_first_port_may_be_written_as_any_number(first: str) -> None:
-    """What is whole is whole."""
+    """Any spelling of a whole number is allowed."""
     assert model(f"startPort: {first}\nmodels: {{m: {{cmd: 'x ${{PORT}}'}}}}").port == 6000
 
 
 @pytest.mark.parametrize("use", ["$PORT", "${port}", "${PORT:-8080}"])
 def test_a_slip_in_port_is_pointed_out(use: str) -> None:
-    """It is the commonest of all macros."""
+    """${PORT} is the commonest macro, so its misspellings get a hint."""
     with pytest.raises(ConfigError) as caught:
         parse(f"models: {{m: {{cmd: 'x --port {use}'}}}}", "f", {})
     assert f"proxy is missing: write ${{PORT}} in place of '{use}'" in str(caught.value)
 
 
 def test_a_macro_with_a_fault_is_one_problem() -> None:
-    """Its uses are not unknown."""
+    """Uses of the faulty macro are not reported as unknown macros."""
     text = "macros: {a: 'x ${a}', b: '${a}'}\nmodels: {m: {cmd: '${b} ${PORT}'}}\n"
     assert problem(text) == "f:1:10: macros.a: the macro 'a' contains itself"
 
 
 def test_macros_that_many_use_are_bounded() -> None:
-    """A large one in each of many models."""
+    """The limit also counts a large macro that each of many models uses."""
     models = "\n".join(f"  m{n}: {{cmd: 'x ${{PORT}} ${{a}}'}}" for n in range(50))
     text = f"macros: {{a: {'x' * 500_000}}}\nmodels:\n{models}\n"
     with pytest.raises(ConfigError, match="expand to more than"):
@@ -329,7 +329,7 @@ def test_macros_that_many_use_are_bounded() -> None:
 
 
 def test_a_missing_variable_hides_no_other_mistake() -> None:
-    """All that is to be mended is said at once, each where it stands."""
+    """llamadoze reports all mistakes at once, each with its place."""
     text = (
         "models:\n  m:\n    proxy: http://x:1\n    cmd: |\n      serve ${nope}\n      ${env.NO}\n"
     )

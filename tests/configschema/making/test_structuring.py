@@ -1,4 +1,4 @@
-"""Values with faults: what is left of what holds them."""
+"""If a value has faults, llamadoze still checks the rest of its list or section."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _said(text: str) -> list[str]:
 
 
 def test_all_faults_of_a_list_are_said_and_those_beside_it() -> None:
-    """Each with its place in the list."""
+    """Each error names its place in the list."""
     text = """\
 models:
   m:
@@ -31,13 +31,13 @@ models:
 
 
 def test_faults_in_a_list_leave_the_other_keys_of_its_section() -> None:
-    """However many they are: what is wrong with those is said as well."""
+    """However many faults the list has, llamadoze still reports faults of the other keys."""
     text = "models: {m: {cmd: 'sh ${PORT}'}}\nselectors: {s: {targets: [[], {}]}}\n"
     assert any("selectors.s.strategy: is required" in problem for problem in _said(text))
 
 
 def test_a_fault_deep_in_a_list_is_said_with_the_whole_way_to_it() -> None:
-    """Through names, lists and sections."""
+    """The path of the error leads through names, lists and sections."""
     text = "models: {m: {cmd: sh, verify: {asleep: [{}, {headers: {a: []}, timeout: x}]}}}\n"
     assert [problem.partition(": expected")[0] for problem in _said(text)][-2:] == [
         "f:1:56: models.m.verify.asleep.1.headers.a",
@@ -46,7 +46,7 @@ def test_a_fault_deep_in_a_list_is_said_with_the_whole_way_to_it() -> None:
 
 
 def test_one_name_with_a_fault_leaves_the_others() -> None:
-    """As its value alone is refused: what follows from the others is said as well."""
+    """llamadoze refuses only the faulty value, and still reports what is wrong with the others."""
     text = "models: {m: {cmd: 'sh ${PORT}'}}\ngroups: {a: {members: [nobody]}, b: 5}\n"
     assert [problem.partition(" ")[0] for problem in _said(text)] == [
         "f:2:24:",

@@ -1,4 +1,4 @@
-"""Which addresses name this machine itself."""
+"""Which addresses lead to this machine itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from configschema.rules.addresses import is_here
     ],
 )
 def test_an_address_names_this_machine(address: str) -> None:
-    """By its name, or by any number that never leaves the machine."""
+    """The address may have the machine's name, or a number that never leaves the machine."""
     assert is_here(address)
 
 
@@ -38,5 +38,5 @@ def test_an_address_names_this_machine(address: str) -> None:
     ],
 )
 def test_an_address_does_not_name_this_machine(address: str) -> None:
-    """Another machine's, a name that only looks like ours, or no address at all."""
+    """The address is another machine's, only resembles a local one, or is no address at all."""
     assert not is_here(address)

@@ -1,4 +1,4 @@
-"""Clusters, allocations, and models in them: what a file may say, and what follows from it."""
+"""Clusters, allocations and their models: what a file may contain, and what follows from it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def config_of(text: str) -> Config:
 
 
 def test_models_share_an_allocation_or_have_their_own() -> None:
-    """As the file says it; without a word they run here."""
+    """The file says which models share one; models without an allocation run on this machine."""
     models = config_of(REPORTED).models
     assert models["chat"].allocation == models["code"].allocation == "gpu-a"
     assert models["big"].allocation == "(big)"
@@ -62,14 +62,14 @@ def test_models_share_an_allocation_or_have_their_own() -> None:
 
 
 def test_no_address_is_needed_and_no_port_is_taken() -> None:
-    """Both are found on the node."""
+    """llamadoze finds the address and the port on the node."""
     config = config_of(REPORTED)
     assert all(model.port is None for model in config.models.values())
     assert config.models["chat"].proxy == "http://${HOST}:${PORT}"
 
 
 def test_a_model_that_has_landed_is_asked_by_way_of_its_entrance() -> None:
-    """Its steps, too; what it is started with stays, as the next server may land elsewhere."""
+    """Its steps use the entrance, too; cmd stays, because the next server may land elsewhere."""
     model = config_of(REPORTED).models["chat"]
     there = landed(model)
     assert there.proxy == "http://127.0.0.1:4321"
@@ -87,7 +87,7 @@ def test_a_model_that_has_landed_is_asked_by_way_of_its_entrance() -> None:
 
 
 def test_what_goes_to_another_address_does_not_go_through_the_entrance() -> None:
-    """Such as a step that asks a server of the operator's own."""
+    """For example, a step may send a request to a server of the operator's own."""
     endpoints = [{"endpoint": "/sleep"}, {"endpoint": "http://other:1/told"}]
     keys = {"sleepMode": "enable", "sleepEndpoints": endpoints, "wakeEndpoints": endpoints}
     there = landed(config_of(whole(keys)).models["a"])
@@ -99,7 +99,7 @@ def test_what_goes_to_another_address_does_not_go_through_the_entrance() -> None
 
 
 def test_the_address_may_stand_wherever_the_model_needs_it() -> None:
-    """In its commands for sleep as well."""
+    """The commands for sleep and wake may use the address, too."""
     keys = {"cmdSleep": "s http://${HOST}:${PORT}/x", "cmdWake": "w ${PORT}"}
     there = landed(config_of(whole({**keys, "proxy": "http://${HOST}:${PORT}/base"})).models["a"])
     assert there.cmd_sleep.argv == ("s", "http://127.0.0.1:4321/x")
@@ -108,13 +108,13 @@ def test_the_address_may_stand_wherever_the_model_needs_it() -> None:
 
 
 def test_macros_of_the_operators_own_win() -> None:
-    """A file may have had a macro of that name for long."""
+    """An existing file may already have a macro of that name."""
     text = whole({"cmd": "server --host ${HOST} --port ${PORT}", "macros": {"HOST": "0.0.0.0"}})
     assert "0.0.0.0" in config_of(text).models["a"].cmd.argv
 
 
 def test_without_clusters_no_key_of_theirs_changes_anything() -> None:
-    """A file that has such a word by chance is served as before."""
+    """A file that has such a key by chance works as before."""
     model = "{cmd: 'server --port ${PORT}', in: elsewhere}"
     loaded = parse(f"allocations: {{x: {{gres: 5}}}}\nmodels: {{a: {model}}}")
     assert loaded.config.models["a"].holding is None
@@ -140,12 +140,12 @@ def test_without_clusters_no_key_of_theirs_changes_anything() -> None:
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(text: str, message: str) -> None:
-    """Before anything is asked of a cluster."""
+    """The error comes before llamadoze sends anything to a cluster."""
     assert message in problems_of(text).replace("'", "")
 
 
 def test_another_allocation_needs_another_server() -> None:
-    """But not how long it is kept, or waited for."""
+    """Other times for idling and queueing need no new server."""
     old = config_of(REPORTED)
     more = config_of(REPORTED.replace("64G", "32G"))
     assert changes(old, more).replaced == ("chat", "code")
@@ -154,7 +154,7 @@ def test_another_allocation_needs_another_server() -> None:
 
 
 def test_a_server_is_recognised_wherever_it_has_landed() -> None:
-    """By the next daemon, which only has the file."""
+    """The next daemon, which only has the file, must recognise the server."""
     model = config_of(REPORTED).models["chat"]
     assert fingerprint(landed(model)) == fingerprint(model)
 
@@ -164,7 +164,7 @@ def test_a_server_is_recognised_wherever_it_has_landed() -> None:
     [("64G", 64 << 30), ("512", 512 << 20), ("1.5t", 3 << 39), ("8GB", 8 << 30), ("much", None)],
 )
 def test_memory_is_read_as_slurm_reads_it(text: str, size: int | None) -> None:
-    """Megabytes without a unit."""
+    """Without a unit, the number means megabytes, as in Slurm."""
     assert bytes_of(text) == size
 
 
@@ -172,7 +172,7 @@ def test_memory_is_read_as_slurm_reads_it(text: str, size: int | None) -> None:
     ("text", "ports"), [("", (0, 0)), ("1-2", (1, 2)), ("0-5", None), ("7", None)]
 )
 def test_a_range_of_ports_has_two_ends(text: str, ports: tuple[int, int] | None) -> None:
-    """None is any port."""
+    """An empty text means any port."""
     assert ports_of(text) == ports
 
 
@@ -186,11 +186,11 @@ def test_a_range_of_ports_has_two_ends(text: str, ports: tuple[int, int] | None)
     ],
 )
 def test_what_is_hardly_meant_is_warned_of(text: str, message: str) -> None:
-    """It is served all the same."""
+    """A warning does not keep llamadoze from serving the models."""
     assert any(message in str(warning) for warning in parse(text).warnings)
 
 
 def test_files_and_programs_of_a_node_are_not_looked_for_here() -> None:
-    """They need not be on this machine."""
+    """Files and programs of a node need not exist on this machine."""
     text = whole({"cmd": "no-such-server -m /no/such.gguf --port ${PORT}"})
     assert not parse(text).warnings

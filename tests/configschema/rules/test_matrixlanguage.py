@@ -1,4 +1,4 @@
-"""The expressions of a matrix."""
+"""The expressions in the sets of a matrix."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def written(expression: Expression) -> str:
     ],
 )
 def test_together_binds_tighter_than_either(text: str, tree: str) -> None:
-    """As in llama-swap."""
+    """The precedence of & and | is the same as in llama-swap."""
     assert written(read(text)) == tree
 
 
@@ -66,7 +66,7 @@ def test_together_binds_tighter_than_either(text: str, tree: str) -> None:
     ],
 )
 def test_faults_point_into_the_expression(text: str, message: str, at: int) -> None:
-    """With the number of characters before them."""
+    """An error tells how many characters stand before the fault."""
     with pytest.raises(WrongExpression) as caught:
         read(text)
     assert (str(caught.value), caught.value.at) == (message, at)
@@ -83,7 +83,7 @@ trees = st.recursive(
 
 
 def alternatives(expression: Expression) -> set[frozenset[str]]:
-    """Write out all the sets an expression stands for."""
+    """Return all the sets that an expression stands for."""
     match expression:
         case Name(name):
             return {frozenset({name})}
@@ -102,7 +102,7 @@ def alternatives(expression: Expression) -> set[frozenset[str]]:
 def test_who_may_run_together_is_what_the_written_out_sets_say(
     text: str, wanted: frozenset[str]
 ) -> None:
-    """Without writing them out."""
+    """llamadoze finds this out without writing the sets out."""
     tree = read(text)
     expected = any(wanted <= found for found in alternatives(tree))
     assert Sets({"s": tree}, {}).allow_together(wanted) is expected
@@ -110,7 +110,7 @@ def test_who_may_run_together_is_what_the_written_out_sets_say(
 
 @given(text=st.text(alphabet="ab+|&() %", max_size=30))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    """And the names of what is read stand where it says."""
+    """Names in what is read stand at the positions that the leaves report."""
     try:
         found = [(leaf.at, leaf.name) for leaf in leaves(read(text))]
     except WrongExpression as error:
@@ -121,7 +121,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 def test_many_alternatives_are_not_written_out() -> None:
-    """A million sets are asked in no time."""
+    """A check against a million possible sets takes almost no time."""
     text = " & ".join(f"(a{n} | b{n})" for n in range(20))
     sets = Sets({"s": read(text)}, {})
     assert sets.allow_together(frozenset({"a1", "b2", "a19"}))
@@ -129,7 +129,7 @@ def test_many_alternatives_are_not_written_out() -> None:
 
 
 def test_chains_of_references_may_be_long() -> None:
-    """In either direction of the file."""
+    """The references may point up or down in the file."""
     names = [f"s{number}" for number in range(3000)]
     for order in (names, list(reversed(names))):
         texts = {name: "a & b" if name == "s0" else f"+s{int(name[1:]) - 1}" for name in order}
@@ -139,7 +139,7 @@ def test_chains_of_references_may_be_long() -> None:
 
 
 def test_questions_about_large_expressions_have_an_end() -> None:
-    """Who runs together with whom is asked of files of any size."""
+    """llamadoze asks which models run together for files of any size."""
     count = 24
     either = read(" & ".join(f"(a{n} | b{n})" for n in range(count)))
     wanted = frozenset(f"a{n}" for n in range(count))
@@ -149,7 +149,7 @@ def test_questions_about_large_expressions_have_an_end() -> None:
 
 @given(text=trees)
 def test_partners_are_the_pairs_that_may_run_together(text: str) -> None:
-    """Both questions have one answer."""
+    """`partners` and `allow_together` must agree."""
     sets = Sets({"s": read(text)}, {})
     partners = sets.partners()
     for one in "abcd":

@@ -1,4 +1,4 @@
-"""Groups, matrix, selectors, profiles, peers: what must fit together."""
+"""Groups, matrix, selectors, profiles and peers: how they must fit together."""
 
 from __future__ import annotations
 
@@ -169,14 +169,14 @@ def problems(text: str) -> list[str]:
     ],
 )
 def test_what_does_not_fit_together_is_refused(text: str, problem: str) -> None:
-    """Each with its place, and the other one where there are two."""
+    """Each error names its place, and the second place where two conflict."""
     (found, *more) = problems(text)
     assert found.startswith(problem)
     assert more == []
 
 
 def test_names_of_set_params_by_id_are_aliases_of_one_model() -> None:
-    """They may not be another's, nor a model's id."""
+    """Such a name may not also be another model's alias or id."""
     one = "{cmd: 'x ${PORT}', filters: {setParamsByID: {%s: {}}}}"
     for name, place in (("first", "f:2:35"), ("b", "f:3:3")):
         with pytest.raises(ConfigError) as caught:
@@ -187,13 +187,13 @@ def test_names_of_set_params_by_id_are_aliases_of_one_model() -> None:
 
 
 def test_a_circle_of_sets_is_one_problem() -> None:
-    """At its first set; one that only leads into it is none."""
+    """The error is at the circle's first set; a set that only leads into the circle is no error."""
     text = "matrix:\n  sets:\n    r: +s\n    s: +t & a\n    t: b | +u\n    u: +s\n    v: +v\n"
     assert [problem.partition(": ")[0] for problem in problems(text)] == ["4:5", "7:5"]
 
 
 def test_a_name_of_two_peers_is_not_clear() -> None:
-    """Which of the two is meant?"""
+    """llamadoze could not know which of the two peers is meant."""
     text = PEER.replace("}\n", ", q: {proxy: 'http://peer:2', models: [big]}}\n")
     text += "selectors: {s: {strategy: pin, targets: [big]}}"
     (problem,) = problems(text)
@@ -213,13 +213,13 @@ def test_a_name_of_two_peers_is_not_clear() -> None:
     ],
 )
 def test_faults_in_expressions_are_shown_where_they_are(expression: str, place: str) -> None:
-    """In one line or several, quoted or not."""
+    """The place is exact for one or several lines, with and without quotes."""
     (problem,) = problems(f"matrix:\n  sets:\n    s: {expression}\n")
     assert problem.startswith(f"{place}: matrix.sets.s: there is no model or short name 'nope'")
 
 
 def test_what_fits_together_is_taken() -> None:
-    """All of it in one file."""
+    """One file may use all of these features."""
     found = config(
         """
 groups: {g: {swap: false, members: [a, b]}, (default): {members: [nobody]}}
@@ -237,7 +237,7 @@ routing: {scheduler: {use: fifo, settings: {fifo: {priority: {first: 2, b: -1}}}
 
 
 def test_the_newer_form_of_groups_and_matrix_is_the_same() -> None:
-    """Both may be there; `use` picks one, and groups without it."""
+    """A file may have both; `use` selects one, and without `use` groups apply."""
     text = "routing: {router: {%s settings: {groups: {g: {members: [a]}}, matrix: {sets: {s: b}}}}}"
     assert list(rules_of(config(text % "")).groups) == ["g"]
     matrix = rules_of(config(text % "use: matrix,")).matrix
@@ -258,14 +258,14 @@ def test_the_newer_form_of_groups_and_matrix_is_the_same() -> None:
     ],
 )
 def test_who_may_be_awake_at_the_same_time(text: str, together: str) -> None:
-    """By group or matrix; without either, nobody."""
+    """Groups or a matrix decide; without either, only one model is awake at a time."""
     company = company_of(config(text))
     pairs = ["ab", "ac", "bc"]
     assert [pair for pair in pairs if company.may_meet(*pair)] == together.split()
 
 
 def test_a_peers_full_name_is_nobody_elses() -> None:
-    """Neither a model's id, nor an alias, nor a selector."""
+    """The name may not also be a model's id, an alias or a selector."""
     text = """\
 models:
   p/big: {cmd: "x ${PORT}", aliases: [p/small]}

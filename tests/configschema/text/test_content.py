@@ -1,4 +1,4 @@
-"""What is read at all, and what serves nothing: by the command, as its operator sees it."""
+"""Which files are read and which serve nothing, as an operator sees it with the command."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from configschema.text.content import LONGEST, content_of
 from tests.system.daemon import LLAMADOZE, STATE
 
 GOOD = "models: {m: {cmd: 'sh ${PORT}'}}\n"
-PATIENCE = 20  # seconds; five of them are for a pipe that says nothing
+PATIENCE = 20  # seconds; five of them are for a pipe without data
 
 
 def check(file: str | Path, *more: str) -> tuple[int, list[str]]:
-    """Return the exit status of a check and its lines."""
+    """Return the exit status of `llamadoze check` and its lines."""
     done = subprocess.run(
         [LLAMADOZE, "check", str(file), *more],
         capture_output=True,
@@ -33,7 +33,7 @@ def check(file: str | Path, *more: str) -> tuple[int, list[str]]:
 
 
 def start(file: str | Path) -> tuple[int, list[str]]:
-    """Return the same of a daemon that was to serve a file."""
+    """Return the exit status and the lines of a daemon that should serve a file."""
     done = subprocess.run(
         [LLAMADOZE, "--config", str(file), "--listen", "127.0.0.1:0"],
         capture_output=True,
@@ -47,7 +47,7 @@ def start(file: str | Path) -> tuple[int, list[str]]:
 
 
 def refused(text: str) -> list[str]:
-    """Return what is wrong with a text, and nothing else."""
+    """Return the problems of a text."""
     with pytest.raises(ConfigError) as caught:
         parse(text, "f")
     return [str(problem) for problem in caught.value.problems]
@@ -74,7 +74,7 @@ def refused(text: str) -> list[str]:
 def test_other_encodings_are_refused_in_one_line(
     tmp_path: Path, content: bytes, complaint: str
 ) -> None:
-    """With the line that has the first byte of it, and no traceback."""
+    """The line names the place of the first wrong byte; there is no traceback."""
     file = tmp_path / "f.yaml"
     file.write_bytes(content)
     status, (line, verdict) = check(file)
@@ -93,7 +93,7 @@ def test_other_encodings_are_refused_in_one_line(
     ],
 )
 def test_utf_8_is_read_with_whatever_ends_its_lines(tmp_path: Path, content: bytes) -> None:
-    """And with the mark that Windows puts before it."""
+    """A byte order mark, which Windows writes first, is accepted, too."""
     file = tmp_path / "f.yaml"
     file.write_bytes(content)
     assert check(file) == (0, [f"{file}: good, 1 model"])
@@ -101,7 +101,7 @@ def test_utf_8_is_read_with_whatever_ends_its_lines(tmp_path: Path, content: byt
 
 @pytest.mark.parametrize("quote", ["“", "”", "\u2018", "\u2019", "«", "»"])
 def test_quotes_of_a_word_processor_are_warned_of(quote: str) -> None:
-    """They are letters of an argument; the file is taken all the same."""
+    """Such quotes become part of the argument, but the file is accepted."""
     (warning,) = parse(f"models: {{m: {{cmd: 'sh -c {quote}x${{PORT}}'}}}}", "f").warnings
     assert (
         warning.message == f"'{quote}' does not quote anything in a command: write a straight quote"
@@ -110,7 +110,7 @@ def test_quotes_of_a_word_processor_are_warned_of(quote: str) -> None:
 
 
 def test_a_pipe_that_nobody_writes_to_ends_with_a_line(tmp_path: Path) -> None:
-    """In a check and at the start, in seconds."""
+    """The check and the daemon both give up after a few seconds."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     began = time.monotonic()
@@ -121,7 +121,7 @@ def test_a_pipe_that_nobody_writes_to_ends_with_a_line(tmp_path: Path) -> None:
 
 
 def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
-    """As of ``<(program)``; its writer may be slow, and may write in pieces."""
+    """A pipe such as that of ``<(program)`` may have a slow writer that writes in pieces."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
 
@@ -148,13 +148,13 @@ def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
     ],
 )
 def test_devices_end_with_a_line(file: str, complaint: str) -> None:
-    """Also the one that never ends."""
+    """Even a device that never ends causes only one line."""
     assert check(file) == (1, [f"{file}:1:1: {complaint}", f"{file}: refused, 1 problem"])
 
 
 @pytest.mark.parametrize(("more", "fits"), [(0, True), (1, False)])
 def test_a_file_may_have_so_much_and_no_more(tmp_path: Path, more: int, *, fits: bool) -> None:
-    """To the byte."""
+    """The limit is exact to the byte."""
     file = tmp_path / "f.yaml"
     file.write_bytes(GOOD.encode() + b"#" * (LONGEST - len(GOOD) + more))
     if fits:
@@ -169,7 +169,7 @@ def test_a_file_may_have_so_much_and_no_more(tmp_path: Path, more: int, *, fits:
     [r"a\nb", r"a\tb", r"a\rb", r"a\eb", r"a\x00b", r"a\x7f", r"a\x9b", r"a\u2028b", r"\n", r"a\N"],
 )
 def test_names_with_control_characters_are_refused(name: str) -> None:
-    """No path and no log can hold them as they are: ids and aliases alike."""
+    """Paths and logs cannot show such names as they are; this applies to ids and aliases."""
     what = "a name cannot have a line break or another control character"
     (problem,) = refused(f"models: {{\"{name}\": {{cmd: 'sh ${{PORT}}'}}}}")
     assert problem.endswith(what)
@@ -180,7 +180,7 @@ def test_names_with_control_characters_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a b", "ü", "org/m:7b@q4", "模型", "😀", "a'b", "-", "1.5"])
 def test_other_names_are_taken(name: str) -> None:
-    """As llama-swap does."""
+    """llama-swap accepts such names, too."""
     text = f'models: {{"{name}": {{cmd: \'sh ${{PORT}}\', aliases: ["{name} 2"]}}}}'
     assert list(parse(text).config.models) == [name]
 
@@ -188,14 +188,14 @@ def test_other_names_are_taken(name: str) -> None:
 @pytest.mark.parametrize("key", ["readyTimeout", "cmdSleepTimeout", "cmdWakeTimeout"])
 @pytest.mark.parametrize("given", ["9999999999", "1000000001", "1e12"])
 def test_what_is_too_much_is_said_with_the_most(key: str, given: str) -> None:
-    """Not as if it were no number."""
+    """The error names the maximum, instead of calling the value no number."""
     (problem,) = refused(f"models: {{m: {{cmd: 'sh ${{PORT}}', {key}: {given}}}}}")
     limits = "at least 1, at most 1000000000"
     assert f"models.m.{key}: expected whole seconds, {limits}, found " in problem
 
 
 def test_a_command_by_another_name_is_said_with_the_right_one() -> None:
-    """The commonest slip of a newcomer."""
+    """Newcomers make this mistake most often."""
     loaded = parse("models: {m: {command: 'sh ${PORT}', proxy: 'http://127.0.0.1:9'}}", "f")
     assert [str(one) for one in loaded.warnings] == [
         "f:1:14: models.m.command: unknown key, ignored; did you mean cmd?",
@@ -215,7 +215,7 @@ def test_a_command_by_another_name_is_said_with_the_right_one() -> None:
     ],
 )
 def test_an_unknown_macro_brings_no_second_problem(keys: str, count: int) -> None:
-    """What would follow from it, such as a missing port, is not said."""
+    """llamadoze does not report what follows from it, such as a missing port."""
     problems = refused(f"models: {{m: {{{keys}}}}}")
     assert len(problems) == count
     assert all("unknown macro '${nope}'" in problem for problem in problems)
@@ -243,7 +243,7 @@ EDGE = "; '%s' is at the left edge: indent it below models:"
     ],
 )
 def test_a_file_that_serves_nothing_is_refused(tmp_path: Path, text: str, reason: str) -> None:
-    """With what is behind it, if that can be seen; in a check and at the start alike."""
+    """The check and the daemon name the likely reason, if llamadoze can see it."""
     file = tmp_path / "f.yaml"
     file.write_text(text)
     status, lines = check(file)
@@ -253,7 +253,7 @@ def test_a_file_that_serves_nothing_is_refused(tmp_path: Path, text: str, reason
 
 
 def test_a_file_with_peers_only_serves_them(tmp_path: Path) -> None:
-    """It is not nothing."""
+    """A file without models is accepted if it has peers."""
     file = tmp_path / "f.yaml"
     file.write_text("peers: {p: {proxy: 'http://127.0.0.1:9', models: [a]}}\n")
     assert check(file) == (0, [f"{file}: good, no models"])

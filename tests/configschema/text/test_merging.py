@@ -1,4 +1,4 @@
-"""Several files that are one configuration, by llama-swap's rules."""
+"""Several files form one configuration, by llama-swap's rules."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def problems(folder: Path, *texts: str) -> list[str]:
 
 
 def test_sections_are_united_and_lists_joined(tmp_path: Path) -> None:
-    """What one file leaves out another one brings; the same word twice is no conflict."""
+    """Each file may add keys; the same value in two files is no conflict."""
     config = merged(
         tmp_path,
         "logLevel: warn\nmacros: {a: 1}\nmodels: {m: {cmd: 'x ${PORT} ${a} ${b}'}}\nstartPort:\n",
@@ -36,12 +36,12 @@ def test_sections_are_united_and_lists_joined(tmp_path: Path) -> None:
 
 
 def test_files_without_content_change_nothing(tmp_path: Path) -> None:
-    """Empty ones, and those of comments only."""
+    """This applies to empty files and to files with nothing but comments."""
     assert merged(tmp_path, "", "# nothing\n", "logLevel: debug\n").log_level == "debug"
 
 
 def test_the_same_word_may_be_written_in_two_ways(tmp_path: Path) -> None:
-    """Quoted, or taken from the environment; a text is no number."""
+    """The word may be quoted or come from the environment; but a text is not equal to a number."""
     for number, text in enumerate(["debug", "'debug'", '"debug"', "${env.L}", "${env.NOTHING}"]):
         (tmp_path / f"{number}.yaml").write_text(f"logLevel: {text}\n")
     config = load(*files_in(tmp_path), environ={"L": "debug", "NOTHING": ""}).config
@@ -50,7 +50,7 @@ def test_the_same_word_may_be_written_in_two_ways(tmp_path: Path) -> None:
 
 
 def test_different_words_are_a_conflict_of_two_places(tmp_path: Path) -> None:
-    """Neither file is more right than the other."""
+    """Neither of the two files takes precedence."""
     assert problems(tmp_path, "logLevel: warn\n", "\nlogLevel: info\n") == [
         "0.yaml:1:1: logLevel: two files set this key to different values: 0.yaml:1 and 1.yaml:2"
     ]
@@ -61,14 +61,14 @@ def test_different_words_are_a_conflict_of_two_places(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("section", ["models", "groups", "peers", "profiles", "selectors"])
 def test_what_has_a_name_is_in_one_file(tmp_path: Path, section: str) -> None:
-    """Half a model in each of two files is a mistake."""
+    """A model that is split over two files is a mistake, and so is any other named section."""
     text = f"{section}:\n  one: {{}}\n"
     expected = f"0.yaml:2:3: {section}.one: is in two files: 0.yaml:2 and 1.yaml:2"
     assert expected in problems(tmp_path, text, text)
 
 
 def test_problems_name_their_file(tmp_path: Path) -> None:
-    """In the order of the files, all at once; also those that are no YAML."""
+    """All problems come at once, in the order of the files, even if a file is no YAML."""
     assert problems(
         tmp_path, "startPort: x\n", "models: {m: {ttl: y, cmd: 'x ${PORT}'}}\nunloadTimeout: z\n"
     ) == [
@@ -83,7 +83,7 @@ def test_problems_name_their_file(tmp_path: Path) -> None:
 
 
 def test_the_files_of_a_folder_are_taken_by_name(tmp_path: Path) -> None:
-    """Those that end in .yaml or .yml, and not those of folders inside."""
+    """Only files that end in .yaml or .yml count; folders inside the folder do not."""
     for name in ("b.yaml", "a.yml", "c.txt", "d.yaml.bak"):
         (tmp_path / name).touch()
     (tmp_path / "e.yaml").mkdir()
@@ -91,7 +91,7 @@ def test_the_files_of_a_folder_are_taken_by_name(tmp_path: Path) -> None:
 
 
 def test_what_an_alias_stands_for_is_not_changed_elsewhere(tmp_path: Path) -> None:
-    """A second file adds to one place only."""
+    """Merging a second file changes only one of the places that use the anchor."""
     config = merged(
         tmp_path,
         "hooks: {on_startup: {preload: &list [a]}}\n"
@@ -106,7 +106,7 @@ def test_what_an_alias_stands_for_is_not_changed_elsewhere(tmp_path: Path) -> No
 
 
 def test_names_from_the_environment_are_names_like_others(tmp_path: Path) -> None:
-    """The same model in two files, once as a variable."""
+    """llamadoze detects the same model in two files, even if one uses a variable for its name."""
     files = [tmp_path / f"{number}.yaml" for number in (0, 1)]
     for file, name in zip(files, ("a", "${env.N}"), strict=True):
         file.write_text(f"models:\n  {name}:\n    cmd: x ${{PORT}}\n")
@@ -115,7 +115,7 @@ def test_names_from_the_environment_are_names_like_others(tmp_path: Path) -> Non
 
 
 def test_each_file_may_have_a_merge_key(tmp_path: Path) -> None:
-    """Of its own anchors."""
+    """A merge key uses the anchors of its own file."""
     text = "base: &b {%s: 1}\nmacros: {<<: *b}\n"
     first, second = text % "x", text.replace("base", "other") % "y"
     model = "models: {m: {cmd: 'x ${PORT} ${x} ${y}'}}\n"
@@ -123,7 +123,7 @@ def test_each_file_may_have_a_merge_key(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_text_are_told_in_their_turn(tmp_path: Path) -> None:
-    """Whatever is wrong with those before them."""
+    """Each file gets its error, whatever is wrong with the files before it."""
     files = [tmp_path / name for name in ("a.yaml", "b.yaml", "c.yaml")]
     for file, content in zip(files, (b"a: [", b"caf\xe9: 1", b"- 1"), strict=True):
         file.write_bytes(content)

@@ -1,4 +1,4 @@
-"""All problems of a file at once, each where it is."""
+"""llamadoze reports all problems of a file at once, each with its place."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ models:
 
 
 def test_every_problem_is_said_at_once_in_the_files_order() -> None:
-    """One run shows all there is to mend, with line, column and path."""
+    """One run shows everything to fix, with line, column and path."""
     with pytest.raises(ConfigError) as caught:
         parse(BAD, "f.yaml")
     assert [str(problem) for problem in caught.value.problems] == [
@@ -57,7 +57,7 @@ def test_every_problem_is_said_at_once_in_the_files_order() -> None:
 
 
 def test_unknown_keys_warn_with_the_nearest_known_one() -> None:
-    """They do not refuse the file: real files carry keys of other programs."""
+    """They do not refuse the file: real files have keys of other programs."""
     with pytest.raises(ConfigError) as caught:
         parse(BAD, "f.yaml")
     assert [str(warning) for warning in caught.value.warnings] == [
@@ -81,7 +81,7 @@ def test_unknown_keys_warn_with_the_nearest_known_one() -> None:
     ],
 )
 def test_files_of_another_shape_are_refused(text: str, problem: str) -> None:
-    """What is no mapping of keys gets one clear line."""
+    """A file that is no mapping of keys gets one clear line."""
     with pytest.raises(ConfigError) as caught:
         parse(text, "f")
     assert str(caught.value).startswith(problem)
@@ -89,14 +89,14 @@ def test_files_of_another_shape_are_refused(text: str, problem: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "models:\n", "models: {}\n"])
 def test_an_empty_file_is_a_daemon_without_models(text: str) -> None:
-    """As in llama-swap."""
+    """llama-swap starts with such a file, too."""
     assert parse(text).config.models == {}
 
 
 def test_holders_of_anchors_may_hold_any_macro() -> None:
-    """What stands under unknown keys at the top is looked at where it is used.
+    """Text under unknown top-level keys is checked where it is used.
 
-    Such a key is no mistake, and neither is one that begins with x-; others are.
+    A key that holds an anchor is no mistake, and neither is one that begins with x-; others are.
     """
     text = """
     common: &common {cmd: "serve ${PORT}", ttl: 60}
@@ -111,7 +111,7 @@ def test_holders_of_anchors_may_hold_any_macro() -> None:
 
 
 def test_one_mistake_is_one_problem() -> None:
-    """What follows from it is not said."""
+    """llamadoze does not report what follows from the mistake."""
     text = "startPort: 99999\nmodels: {a: {cmd: 'x ${PORT}'}, b: {cmd: 'x ${PORT}', proxy: [12]}}\n"
     with pytest.raises(ConfigError) as caught:
         parse(text, "f")
@@ -122,14 +122,14 @@ def test_one_mistake_is_one_problem() -> None:
 
 
 def test_a_word_that_is_no_log_level_is_warned_of() -> None:
-    """It counts as info, as in llama-swap."""
+    """An unknown level counts as info, as in llama-swap."""
     assert [w.message for w in parse("logLevel: loud").warnings] == [
         "'loud' is none of debug, info, warn, error, so info is used"
     ]
 
 
 def test_empty_sections_are_warned_of() -> None:
-    """Whoever wrote the key meant to write more; a list that is empty says so itself."""
+    """An author who writes a key without a value forgot something; an empty list is meant."""
     text = "macros:\nhooks:\n  on_startup:\nmodels: {m: {cmd: 'x ${PORT}', env: , aliases: []}}\n"
     assert [str(w) for w in parse(text, "f").warnings] == [
         "f:1:1: macros: has no value, so it is ignored",
@@ -139,7 +139,7 @@ def test_empty_sections_are_warned_of() -> None:
 
 
 def test_numbers_that_llama_swap_cuts_are_cut_and_warned_of() -> None:
-    """Its YAML library takes 1.5 for 1; our own limits do not."""
+    """llama-swap's YAML library reads 1.5 as 1; llamadoze's own limits accept no fractions."""
     loaded = parse("globalTTL: 1.5\nunloadTimeout: 2e1\n", "f")
     assert (loaded.config.global_ttl, loaded.config.unload_timeout) == (1, 20)
     assert [str(w) for w in loaded.warnings] == [
@@ -148,7 +148,7 @@ def test_numbers_that_llama_swap_cuts_are_cut_and_warned_of() -> None:
 
 
 def test_keys_for_the_address_are_pointed_to_the_command_line() -> None:
-    """They are in many files, and mean nothing in any."""
+    """Many files have such keys, but they have no effect."""
     (warning,) = parse("listen: ':8080'").warnings
     assert warning.message == (
         "unknown key, ignored; set the address to listen on with --listen HOST:PORT"
@@ -156,7 +156,7 @@ def test_keys_for_the_address_are_pointed_to_the_command_line() -> None:
 
 
 def test_a_key_without_effect_is_said_once_for_all_models() -> None:
-    """Not fifty times."""
+    """One warning is enough, even for fifty models."""
     text = "models: {a: %s, b: %s, c: %s}" % ((("{cmd: 'x ${PORT}', healthCheckTimeout: 9}"),) * 3)
     assert [(w.path, w.message) for w in parse(text).warnings] == [
         (
@@ -194,7 +194,7 @@ def test_a_key_without_effect_is_said_once_for_all_models() -> None:
     ],
 )
 def test_what_llama_swap_refuses_at_the_top_is_refused(keys: str, problem: str) -> None:
-    """Each with its path and the value."""
+    """Each error names the path and the value."""
     with pytest.raises(ConfigError) as caught:
         parse(keys, "f")
     assert f": {problem}" in str(caught.value)
@@ -222,7 +222,7 @@ def test_what_llama_swap_refuses_at_the_top_is_refused(keys: str, problem: str) 
     ],
 )
 def test_what_is_refused_in_a_model(keys: str, problem: str) -> None:
-    """As llama-swap does, and our own keys alike."""
+    """This includes what llama-swap refuses, and wrong values for llamadoze's own keys."""
     with pytest.raises(ConfigError) as caught:
         parse(f"models: {{m: {{cmd: 'x ${{PORT}}', {keys}}}}}", "f")
     assert f": models.m.{problem}" in str(caught.value)
@@ -242,18 +242,18 @@ def test_what_is_refused_in_a_model(keys: str, problem: str) -> None:
     ],
 )
 def test_regular_expressions_of_re2_are_taken(pattern: str) -> None:
-    """They are not Python's in everything."""
+    """RE2's expressions differ from Python's."""
     quoted = pattern.replace("'", "''")
     assert parse(f"upstream: {{ignorePaths: ['{quoted}']}}").config.upstream.ignore_paths
 
 
 def test_what_is_too_much_for_llama_swaps_keys_counts_as_the_most() -> None:
-    """A ttl of three hundred years is one of thirty."""
+    """A ttl of three hundred years is shortened to about thirty."""
     assert parse("globalTTL: 9999999999").config.global_ttl == 1_000_000_000
 
 
 def test_what_llama_swap_takes_is_taken() -> None:
-    """Numbers as texts, words as truth values, limits below the least, odd addresses."""
+    """Examples: numbers for texts, words for truth values, limits too small, odd addresses."""
     text = """
     healthCheckTimeout: -5
     captureBuffer: -1
@@ -276,7 +276,7 @@ def test_what_llama_swap_takes_is_taken() -> None:
 
 
 def test_names_are_shown_fit_for_a_terminal() -> None:
-    """One problem is one line, whatever a model is called."""
+    """One problem is one line, whatever characters a model's name has."""
     text = 'models: {"a\\nb\\e[31m": {cmd: "x ${PORT}", ttl: x}}'
     with pytest.raises(ConfigError) as caught:
         parse(text, "f")
@@ -286,7 +286,7 @@ def test_names_are_shown_fit_for_a_terminal() -> None:
 
 
 def test_characters_that_may_not_be_in_yaml_are_shown_where_they_are() -> None:
-    """The parser itself does not say."""
+    """llamadoze finds the place itself, because the YAML parser does not report it."""
     with pytest.raises(ConfigError) as caught:
         parse("a: 1\nb: 2\nc: x\x01", "f")
     assert str(caught.value) == "f:3:5: not valid YAML: YAML does not allow the character 0x0001"
@@ -307,7 +307,7 @@ def test_characters_that_may_not_be_in_yaml_are_shown_where_they_are() -> None:
     ],
 )
 def test_what_the_yaml_library_of_llama_swap_refuses_is_refused(text: str, problem: str) -> None:
-    """As llama-swap's library or its checks refuse it."""
+    """Either llama-swap's YAML library or its own checks refuse these."""
     with pytest.raises(ConfigError) as caught:
         parse(text, "f")
     assert str(caught.value).startswith(problem)
@@ -354,7 +354,7 @@ def test_what_the_yaml_library_of_llama_swap_refuses_is_refused(text: str, probl
     ],
 )
 def test_a_message_says_the_way_out(text: str, problem: str) -> None:
-    """For the slips that everybody makes once."""
+    """These are mistakes that everybody makes once."""
     with pytest.raises(ConfigError) as caught:
         parse(text, "f")
     assert str(caught.value).startswith(problem)
@@ -379,12 +379,12 @@ def test_a_message_says_the_way_out(text: str, problem: str) -> None:
     ],
 )
 def test_a_key_in_the_wrong_place_is_pointed_to_the_right_one(text: str, message: str) -> None:
-    """It is ignored where it is."""
+    """The key has no effect where it is."""
     assert [warning.message for warning in parse(text).warnings] == [message]
 
 
 def test_many_mistakes_are_found_in_no_time() -> None:
-    """Hints are looked for as long as anybody reads them."""
+    """llamadoze stops looking for hints after more problems than anybody reads."""
     models = "\n".join(f"  model-{n}: {{cmd: 'x ${{PORT}}'}}" for n in range(500))
     members = ", ".join(f"modell-{n}" for n in range(500))
     unknown = "\n".join(f"    kye{n}: 1" for n in range(500))
@@ -400,7 +400,7 @@ def test_many_mistakes_are_found_in_no_time() -> None:
 
 
 def test_a_macro_in_one_name_renames_no_other() -> None:
-    """``${MODEL_ID}`` as a name in filters, beside a fault elsewhere in that model."""
+    """A name in filters may be ``${MODEL_ID}`` while the same model has a fault elsewhere."""
     text = """
     models:
       m1:
@@ -420,7 +420,7 @@ def test_a_macro_in_one_name_renames_no_other() -> None:
 
 
 def test_a_value_of_the_environment_renames_no_model() -> None:
-    """A model whose name is a variable's value, too, is called as the file calls it."""
+    """A message uses the model's name as the file has it, even if a variable has the same value."""
     text = "models: {m1: {cmd: '${env.NAME}', ttl: abc}}\ngroups: {g: {members: [m1, m1]}}"
     with pytest.raises(ConfigError) as caught:
         parse(text, environ={"NAME": "m1"})
@@ -429,31 +429,31 @@ def test_a_value_of_the_environment_renames_no_model() -> None:
 
 
 def test_a_value_that_is_not_shown_is_called_hidden() -> None:
-    """It is the value that is wrong, not that there is a macro."""
+    """The message must say that the value is wrong, and not that there is a macro."""
     with pytest.raises(ConfigError, match=r"found '\$\{env.T\}' \(its value is hidden\);"):
         parse("models: {m: {cmd: 'x ${PORT}', ttl: '${env.T}'}}", environ={"T": "1"})
 
 
 def test_a_name_of_the_environment_that_is_advised_hides_nothing() -> None:
-    """Though the file uses it elsewhere."""
+    """The advice is shown in full, even if the file uses the variable elsewhere."""
     with pytest.raises(ConfigError, match=r"did you mean '\$\{env.HOME\}'\?$"):
         parse("models: {m: {cmd: '${HOME}/x ${env.HOME} ${PORT}'}}", environ={"HOME": "/home/me"})
 
 
 def test_backslashes_are_shown_as_they_are() -> None:
-    """Not doubled: it is no Python that an operator writes."""
+    """Backslashes are not doubled, because an operator does not write Python."""
     loaded = parse(r"models: {m: {cmd: 'a C:\U ${PORT}'}}")
     assert r"as in 'C:\U':" in loaded.warnings[0].message
 
 
 @pytest.mark.parametrize("value", ["http", "both", "none", " upstream , http "])
 def test_outputs_of_the_log_may_be_several(value: str) -> None:
-    """As in the newest llama-swap."""
+    """The newest llama-swap accepts several outputs, too."""
     assert parse(f"logToStdout: '{value}'").config.log_to_stdout == value
 
 
 @pytest.mark.parametrize("value", ["''", "'proxy,'", "proxy,both", "stdout", "[proxy]", "1"])
 def test_outputs_of_the_log_are_known(value: str) -> None:
-    """As in the newest llama-swap."""
+    """The newest llama-swap refuses unknown outputs, too."""
     with pytest.raises(ConfigError, match="expected both, none, or some of proxy, upstream and"):
         parse(f"logToStdout: {value}")

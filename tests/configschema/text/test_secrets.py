@@ -1,4 +1,4 @@
-"""What must not be shown is not: keys, and values of the environment."""
+"""llamadoze never shows keys or values of the environment."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def said(text: str, environ: dict[str, str] | None = None) -> str:
     ids=range(12),
 )
 def test_keys_are_never_shown(text: str) -> None:
-    """Wherever they stand, and whatever is wrong with them."""
+    """The key stays hidden wherever it stands and whatever is wrong with it."""
     assert SECRET not in said(text)
 
 
@@ -66,7 +66,7 @@ models:
 
 
 def test_a_file_is_shown_without_what_looks_like_a_secret() -> None:
-    """However YAML lets one write it; what is no secret stays."""
+    """Secrets are hidden in every YAML spelling; other text stays."""
     loaded = parse(WRITTEN, environ={"CI_KEY": "of-the-environment"})
     shown = loaded.texts()["config"]
     for secret in (
@@ -80,7 +80,7 @@ def test_a_file_is_shown_without_what_looks_like_a_secret() -> None:
 
 
 def test_what_models_print_is_shown_without_the_secrets_of_the_file() -> None:
-    """Bare, too: a model's server may print its surroundings."""
+    """A model's server may print its environment, so secrets are hidden without names, too."""
     hide = parse(WRITTEN, environ={"CI_KEY": "of-the-environment"}).config.hide
     said = "of-the-environment of-a-variable of-the-next-line of-a-list hf_ 4096 serve"
     assert hide(said) == "${env.CI_KEY} *** *** *** hf_ 4096 serve"
@@ -88,19 +88,19 @@ def test_what_models_print_is_shown_without_the_secrets_of_the_file() -> None:
 
 @pytest.mark.parametrize("value", ["none", "EMPTY", "12345678", "${env.X}", "ab", "true"])
 def test_a_word_that_is_no_secret_is_not_looked_for_everywhere(value: str) -> None:
-    """It would leave nothing readable."""
+    """If llamadoze replaced such words everywhere, nothing would stay readable."""
     text = f"models: {{m: {{cmd: 'serve ${{PORT}} --api-key {value}', description: {value}s}}}}"
     assert parse(text, environ={"X": ""}).config.hide(f"a {value}s b") == f"a {value}s b"
 
 
 def test_something_is_shown_in_place_of_a_key() -> None:
-    """So that one sees that a value was there."""
+    """The placeholder tells that a value was there."""
     text = f"apiKeys: [{SECRET}]\nlogLevel: 'loud {SECRET}'"
     assert "'loud ***' is none of debug, info, warn, error" in said(text)
 
 
 def test_keys_are_not_in_what_a_debugger_prints() -> None:
-    """Nor in a traceback that shows its values."""
+    """Keys are also missing from tracebacks that show values."""
     text = f"""
     apiKeys: [{SECRET}]
     peers: {{p: {{proxy: "http://x:1", models: [m], apiKey: {SECRET}}}}}
@@ -142,7 +142,7 @@ def test_keys_are_not_in_what_a_debugger_prints() -> None:
     ids=range(26),
 )
 def test_values_of_the_environment_are_never_shown(text: str) -> None:
-    """What is shown instead is how it was written."""
+    """Messages show the value as the file writes it, such as ${env.S}."""
     assert SECRET not in said(text, {"S": SECRET})
 
 
@@ -171,7 +171,7 @@ def test_values_of_the_environment_are_never_shown(text: str) -> None:
     ],
 )
 def test_pieces_of_values_are_not_shown_either(text: str, secret: str) -> None:
-    """A word of a command, a name in an expression, a number, a password beside."""
+    """Pieces are a command's word, an expression's name, a number, or a password beside it."""
     shown = said(text, {"S": secret})
     assert shown
     assert "hiddenpart" not in shown
@@ -179,7 +179,7 @@ def test_pieces_of_values_are_not_shown_either(text: str, secret: str) -> None:
 
 
 def test_passwords_in_addresses_are_not_shown() -> None:
-    """They are keys in another place."""
+    """A password in an address is a secret like a key."""
     text = f"models: {{m: {{cmd: x, proxy: 'http://user:{SECRET}@host:port'}}}}"
     assert said(text) == (
         "f:1:22: models.m.proxy: "
@@ -188,7 +188,7 @@ def test_passwords_in_addresses_are_not_shown() -> None:
 
 
 def test_short_values_do_not_garble_what_is_shown() -> None:
-    """A whole value is hidden however short it is; a letter within a word is none."""
+    """A whole value is hidden however short it is, but not a letter within a word."""
     text = "models: {m: {cmd: 'x ${PORT} ${env.ONE}', aliases: [x1, [y]], ttl: 'x1'}}"
     assert said(text, {"ONE": "1"}) == (
         "f:1:57: models.m.aliases.1: expected a text, found a list\n"
@@ -198,7 +198,7 @@ def test_short_values_do_not_garble_what_is_shown() -> None:
 
 
 def test_what_was_written_is_shown_instead() -> None:
-    """So that the message still says where it comes from."""
+    """The message still tells where the value comes from."""
     assert said("startPort: 'port ${env.S}'", {"S": SECRET}) == (
         "f:1:1: startPort: expected a port, 1 to 65535, found 'port ${env.S}' (its value is hidden)"
     )
@@ -209,7 +209,7 @@ def test_what_was_written_is_shown_instead() -> None:
 
 @given(value=st.text(st.characters(exclude_characters="\n\r\0"), min_size=8, max_size=80))
 def test_no_value_is_shown_in_any_spelling(value: str) -> None:
-    """Quoted, escaped or cut."""
+    """The value stays hidden when it is quoted, escaped or shortened."""
     text = "startPort: '${env.S}'\nmodels: {m: {cmd: x, proxy: ' ${env.S}', ttl: ${env.S}}}"
     shown = said(text, {"S": f"§{value}"})
     assert "§" not in shown

@@ -1,5 +1,5 @@
-"""A GPU that is made up: `pynvml` and `nvidia-smi` for machines without one.
+"""Stand-ins for `pynvml` and `nvidia-smi`, for machines without a GPU.
 
-CUDA_STAND_IN names a folder where processes write what they hold, as in `tests/peers/libcuda.c`.
-This folder comes first on PYTHONPATH and on PATH of what should see that GPU.
+CUDA_STAND_IN names a folder with files for what processes hold, as in `tests/peers/libcuda.c`.
+Programs see this GPU if this folder comes first on their PYTHONPATH and PATH.
 """

@@ -1,8 +1,10 @@
-"""NVML with GPUs that are made up. What a process holds is a file: ``PID.bytes`` for the first GPU,
-``PID.N.bytes`` for GPU N. ``stranger.N.bytes`` is held by no model.
+"""NVML with stand-in GPUs: a file says how much memory a process holds.
 
-CUDA_STAND_IN_GPUS says how many GiB each GPU has, with commas; one of 80 without it. A process that
-is checkpointed, by its state in the file ``PID``, holds nothing.
+``PID.bytes`` is for the first GPU, ``PID.N.bytes`` for GPU N. ``stranger.N.bytes`` belongs to a
+program that is no model.
+
+CUDA_STAND_IN_GPUS gives the GiB of each GPU, separated by commas; without it, there is one GPU of
+80 GiB. A process holds nothing if its file ``PID`` says that it is checkpointed.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 CHECKPOINTED = "2"
-STRANGER = 1  # a pid that is always there, and no model's
+STRANGER = 1  # a pid that always exists and is no model's
 
 
 class NVMLError(Exception):
@@ -43,7 +45,7 @@ def _held(gpu: int) -> Iterator[SimpleNamespace]:
 def _text(file: Path) -> str:
     try:
         return file.read_text()
-    except FileNotFoundError:  # its process has just ended
+    except FileNotFoundError:  # the process has just ended
         return ""
 
 

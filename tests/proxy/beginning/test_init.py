@@ -1,4 +1,4 @@
-"""The first configuration: what is found, and that what is written can be used."""
+"""The first configuration: what `init` finds, and that the written file can be used."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's home, and nothing else of this machine."""
+    """A user's home, isolated from the rest of this machine."""
     for name in ("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "OLLAMA_MODELS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -45,7 +45,8 @@ def program(home: Path, name: str, help_text: str = "") -> None:
 
 
 def test_gguf_files_are_found_where_they_usually_are(home: Path) -> None:
-    """Parts count once, a projector for its model, a vocabulary not at all."""
+    """Split files count as one model, a projector belongs to its model, and a vocabulary is
+    ignored."""
     weigh(home / "models/a-Q4_K_M.gguf")
     weigh(home / "models/deep/er/b.gguf", 3 * MIB)
     weigh(home / "models/big-00001-of-00002.gguf", 4 * MIB)
@@ -65,7 +66,7 @@ def test_gguf_files_are_found_where_they_usually_are(home: Path) -> None:
 
 
 def test_a_projector_belongs_to_its_model_alone(home: Path) -> None:
-    """By its name, where a folder has several models; no projector is a model."""
+    """In a folder with several models, the projector's name decides; no projector is a model."""
     flat = home / "models"
     for name in ("gemma-4b-Q4_0", "gemma-mmproj-f16", "gemma-mmproj-bf16", "qwen-8b-Q4_0"):
         weigh(flat / f"{name}.gguf")
@@ -80,7 +81,7 @@ def test_a_projector_belongs_to_its_model_alone(home: Path) -> None:
 
 
 def test_names_that_no_command_can_hold_are_left_out(home: Path) -> None:
-    """And counted; another alphabet is none of these."""
+    """The output counts the models that were left out; names in another alphabet are allowed."""
     program(home, "llama-server")
     weigh(home / "models" / "ünï-Q4_0.gguf", 1000)
     for name in ("模型.gguf", "line\nbreak.gguf", "esc\x1b[0m.gguf", "${PORT}.gguf"):
@@ -97,14 +98,14 @@ def test_names_that_no_command_can_hold_are_left_out(home: Path) -> None:
 
 
 def test_a_program_of_an_environment_is_named_whole() -> None:
-    """A service has another PATH."""
+    """The file has the program's full path, because a service has another PATH."""
     path = "/home/me/my env/bin/vllm"
     found = Found(programs={"vllm": path}, weights=())
     assert parse(written(found)).config.models["small"].cmd.argv[0] == path
 
 
 def test_the_caches_of_hugging_face_and_ollama_are_read(home: Path) -> None:
-    """A repository whose description names no model is left out."""
+    """A repository whose config.json names no architecture is left out."""
     hub = home / ".cache/huggingface/hub"
     for name, config in (("models--org--chat", {"architectures": ["X"]}), ("models--org--y", {})):
         weigh(hub / name / "snapshots/1/model.safetensors")
@@ -122,7 +123,7 @@ def test_the_caches_of_hugging_face_and_ollama_are_read(home: Path) -> None:
 
 @pytest.mark.parametrize("naps", [False, True])
 def test_a_llama_server_sleeps_if_it_can(home: Path, naps: bool) -> None:
-    """As its own help says."""
+    """The help text of llama-server shows whether it can sleep."""
     program(home, "llama-server", "--sleep-idle-seconds N" if naps else "--port N")
     weigh(home / "models/a.gguf")
     found = look()
@@ -142,7 +143,7 @@ WEIGHTS = (
 
 
 def test_what_is_written_can_be_used() -> None:
-    """Every model with a name of its own, told how it serves, and without a warning."""
+    """Each model has its own name and the options for its purpose, and there is no warning."""
     gpus = (("NVIDIA L4", 24 << 30),)
     found = Found(programs=PROGRAMS, weights=WEIGHTS, gpus=gpus, naps=True)
     loaded = parse(written(found))
@@ -171,7 +172,7 @@ ODD_FILES = {
 
 @pytest.mark.parametrize("file", ODD_FILES)
 def test_odd_names_stay_names(file: str) -> None:
-    """For YAML they might be a number or a truth; for a command, the end of an argument."""
+    """YAML might read such a name as a number or a boolean; a command might split it."""
     weights = Weights(name=Path(file).stem, format="gguf", where=file, size=MIB)
     models = parse(written(Found(programs=PROGRAMS, weights=(weights,)))).config.models
     assert list(models) == [ODD_FILES[file]]
@@ -179,14 +180,14 @@ def test_odd_names_stay_names(file: str) -> None:
 
 
 def test_without_a_gpu_one_model_runs_at_a_time() -> None:
-    """That is the rule that needs no measuring."""
+    """This rule needs no measured memory."""
     config = parse(written(Found(programs=PROGRAMS, weights=WEIGHTS))).config
     assert config.routing.router.use != "memory"
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_without_weights_there_is_a_small_model_to_begin_with(name: str) -> None:
-    """Which the server downloads by itself, or one line does."""
+    """The server downloads the small model itself, or one command downloads the model."""
     found = Found(programs={name: PROGRAMS[name]}, weights=(), naps=True)
     loaded = parse(written(found))
     assert list(loaded.config.models) == ["small"]
@@ -195,7 +196,7 @@ def test_without_weights_there_is_a_small_model_to_begin_with(name: str) -> None
 
 
 def test_what_no_program_serves_is_left_out() -> None:
-    """And said."""
+    """The output names the models that were left out, and the missing program."""
     found = Found(programs={"vllm": "/usr/bin/vllm"}, weights=WEIGHTS)
     assert list(parse(written(found)).config.models) == ["chat-8b"]
     assert left_out(found) == [
@@ -206,7 +207,7 @@ def test_what_no_program_serves_is_left_out() -> None:
 
 
 def test_a_new_user_writes_checks_and_is_told_what_is_next(tmp_path: Path) -> None:
-    """Nothing is overwritten; with nothing found, it is said where models come from."""
+    """`init` overwrites nothing; if it finds nothing, it says where to get models."""
     weigh(tmp_path / "models/tiny-Q4_0.gguf")
     program(tmp_path, "llama-server")
     env = {**os.environ, "HOME": str(tmp_path), "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}

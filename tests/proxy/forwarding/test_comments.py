@@ -1,4 +1,4 @@
-"""What keeps a stream alive that was begun for the narration, while its model thinks."""
+"""Comments that keep a narrated stream alive while its model thinks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVENTS: list[Header] = [(b"content-type", b"text/event-stream")]
 
 @attrs.define(eq=False)
 class FakeExchange:
-    """Notes what is written, and when it was sent; a write takes `slow` seconds."""
+    """Records what is written and when it was sent; a write takes `slow` seconds."""
 
     slow: float = 0
     written: list[tuple[float, bytes]] = attrs.field(factory=list)
@@ -42,7 +42,7 @@ class FakeExchange:
 
 @attrs.define(eq=False)
 class FakeResponse:
-    """Comes in pieces, each after some seconds."""
+    """Arrives in pieces, each after some seconds."""
 
     pieces: list[tuple[float, bytes]]
     status: int = 200
@@ -71,7 +71,7 @@ async def answered(exchange: FakeExchange, ask: Callable[[Answer], Awaitable[Non
 
 
 def relaying(*pieces: tuple[float, bytes], head: float = 0, **more: Any) -> Any:
-    """Return who answers in these pieces, so many seconds after it was asked."""
+    """Return a function that answers in these pieces, `head` seconds after the request."""
 
     async def ask(answer: Answer) -> None:
         await trio.sleep(head)
@@ -84,7 +84,7 @@ def relaying(*pieces: tuple[float, bytes], head: float = 0, **more: Any) -> Any:
 async def test_a_comment_goes_out_each_while_until_the_first_byte(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Before the head of the answer and behind it; never after the model has said something."""
+    """Comments go out before and after the answer's head, but not after the model's first byte."""
     began, exchange = trio.current_time(), FakeExchange()
     first, second = (b"data: 1\n\n", b"data: 2\n\n")
     await answered(exchange, relaying((40, first), (100, second), head=40))
@@ -96,7 +96,7 @@ async def test_a_comment_goes_out_each_while_until_the_first_byte(
 async def test_an_answer_that_comes_at_once_has_no_comment(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """However long it goes on."""
+    """A pause after the model's first byte causes no comment, however long it is."""
     exchange = FakeExchange()
     answer = await answered(exchange, relaying((0, b"data: 1\n\n"), (60, b"data: 2\n\n")))
     assert b"".join(body for _, body in exchange.written) == b"data: 1\n\ndata: 2\n\n"
@@ -106,18 +106,18 @@ async def test_an_answer_that_comes_at_once_has_no_comment(
 async def test_a_comment_is_sent_whole_before_the_first_byte(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """To a client that takes it slowly, even if the model answers meanwhile."""
+    """Even if the client reads slowly and the model answers meanwhile, the comment stays whole."""
     exchange = FakeExchange(slow=10)
     await answered(exchange, relaying((20, b"data: 1\n\n")))
     assert [body for _, body in exchange.written] == [COMMENT, b"data: 1\n\n"]
 
 
 async def test_a_failure_is_told_as_it_is(autojump_clock: trio.testing.MockClock) -> None:
-    """By the same error, and with no comment behind it."""
+    """The error stays the same, and no comment follows it."""
     exchange = FakeExchange(slow=1)
 
     async def fail(_: Answer) -> None:
-        await trio.sleep(15.5)  # a comment is on its way
+        await trio.sleep(15.5)  # a comment is being sent
         raise UpstreamError("it broke off")
 
     with pytest.raises(UpstreamError, match="it broke off") as caught:
@@ -130,7 +130,7 @@ async def test_a_failure_is_told_as_it_is(autojump_clock: trio.testing.MockClock
 async def test_a_refusal_of_the_model_server_follows_the_comments(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """As an event, and the last one."""
+    """The refusal is an event, and it is the last event."""
     exchange = FakeExchange()
     await answered(exchange, relaying((20, b"too long"), status=400))
     comment, refusal = (body for _, body in exchange.written)
@@ -141,7 +141,7 @@ async def test_a_refusal_of_the_model_server_follows_the_comments(
 async def test_a_client_that_leaves_ends_the_comments(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """At once, wherever they are."""
+    """The comments end at once, even during a write."""
     for slow in (0, 10):
         began, exchange = trio.current_time(), FakeExchange(slow=slow)
         with trio.move_on_after(20) as left:
@@ -154,7 +154,7 @@ async def test_a_client_that_leaves_ends_the_comments(
 async def test_a_narrated_stream_is_not_silent_while_its_prompt_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Between the narration's end and the first event; others are passed on byte for byte."""
+    """Comments follow the narration; a stream without narration passes byte for byte."""
     monkeypatch.setattr("proxy.forwarding.answer.BETWEEN_COMMENTS", 0.1)
     body = {"model": "a", "stream": True, "chunks": 2, "delay": 0.55, "pause": 0.3}
     async with daemon({"a": stub("--ready-after", "0.2")}, sendLoadingState=True) as running:

@@ -1,4 +1,4 @@
-"""What filters make of a request's body."""
+"""How filters change the body of a request."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def filtered(data: dict[str, Any], filters: Filters, asked: str = "m") -> dict[s
     ],
 )
 def test_parameters_are_removed_by_path(strip: str, left: dict[str, Any]) -> None:
-    """What is not there is no fault, and the model stays."""
+    """A path that does not exist is ignored, and the model is never removed."""
     data = {"model": "m", "temperature": 1, "a": {"b": 1, "c": [1, 2, 3]}}
     assert filtered(data, Filters(strip_params=strip)) == left
     old_spelling = Filters(legacy_strip_params="temperature")
@@ -60,12 +60,12 @@ def test_parameters_are_removed_by_path(strip: str, left: dict[str, Any]) -> Non
     ],
 )
 def test_parameters_are_set_by_path(path: str, value: object, there: dict[str, Any]) -> None:
-    """Objects and lists on the way are made."""
+    """Filters create missing objects and lists on the path."""
     assert filtered({"model": "m"}, Filters(set_params={path: value})) == {"model": "m", **there}
 
 
 def test_what_is_set_for_a_name_comes_last() -> None:
-    """After removal and after what is set for all; other names' settings do not count."""
+    """A setting for the requested name overrides the others; other names' settings are ignored."""
     filters = Filters(
         strip_params="effort",
         set_params={"effort": "low", "top_k": 1},
@@ -79,14 +79,14 @@ def test_what_is_set_for_a_name_comes_last() -> None:
 def test_no_path_breaks_on_any_body(
     data: dict[str, Any], strip: str, path: str, value: object
 ) -> None:
-    """And the model is what it was."""
+    """The filters never change the model."""
     data["model"] = "m"
     filters = Filters(strip_params=strip, set_params={path: value})
     assert filtered(data, filters)["model"] == "m"
 
 
 def test_a_soft_default_is_set_only_where_the_request_has_none() -> None:
-    """A question mark behind the path makes it one; null is a choice, too."""
+    """A question mark after the path marks a soft default; null counts as a value."""
     filters = Filters(set_params={"max_tokens?": 9, "a.b?": 1})
     assert filtered({}, filters) == {"max_tokens": 9, "a": {"b": 1}}
     assert filtered({"max_tokens": 5, "a": {"b": None}}, filters) == {

@@ -1,4 +1,4 @@
-"""Forms on their way to a model server."""
+"""Multipart forms on their way to a model server."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def incoming(body: bytes, cuts: list[int] | None = None, length: bool = True) ->
 
 
 def drain(coroutine: Any) -> Any:
-    """Run what never waits."""
+    """Run a coroutine that never waits."""
 
     async def run() -> Any:
         return await coroutine
@@ -65,7 +65,7 @@ ORDERS = [
 def test_a_form_goes_on_byte_for_byte(
     parts: list[tuple[str, bytes]], cuts: list[int], length: bool
 ) -> None:
-    """Wherever its model stands, and however it arrives."""
+    """The position of the model's field and the split of the body do not matter."""
     body = form(*parts)
     with closing(drain(read_form(incoming(body, cuts, length), BOUNDARY, 1e9))) as upload:
         assert upload.model == "whisper"
@@ -75,7 +75,7 @@ def test_a_form_goes_on_byte_for_byte(
 
 @given(st.sampled_from(ORDERS), st.lists(st.integers(0, 20_000), max_size=20))
 def test_only_the_models_name_is_replaced(parts: list[tuple[str, bytes]], cuts: list[int]) -> None:
-    """And the length says so."""
+    """The form's length is adjusted to the new name."""
     name = "large-v3-türbo"
     renamed = [(head, name.encode() if data == b"whisper" else data) for head, data in parts]
     with closing(drain(read_form(incoming(form(*parts), cuts), BOUNDARY, 1e9))) as upload:
@@ -90,14 +90,14 @@ def test_only_the_models_name_is_replaced(parts: list[tuple[str, bytes]], cuts: 
     ids=["no model", "another field", "no form", "nothing"],
 )
 def test_a_form_without_a_model_names_none(body: bytes) -> None:
-    """What is wrong with it otherwise is for the model server to say."""
+    """Other faults of the form are left to the model server."""
     with closing(drain(read_form(incoming(body), BOUNDARY, 1e9))) as upload:
         assert upload.model == ""
 
 
 @pytest.mark.parametrize("length", [True, False])
 def test_a_form_that_is_too_long_is_refused(length: bool) -> None:
-    """At once if it says so, else when there is too much of it."""
+    """With a Content-Length the form is refused at once, otherwise when it exceeds the limit."""
     body = form((FILE, SOUND), (field("model"), b"whisper"))
     with pytest.raises(BadRequest, match="maxUpload") as caught:
         drain(read_form(incoming(body, [100, 500, 5000], length), BOUNDARY, 1000))
@@ -105,7 +105,7 @@ def test_a_form_that_is_too_long_is_refused(length: bool) -> None:
 
 
 def test_what_comes_after_the_model_is_bounded_too() -> None:
-    """While it is passed on."""
+    """The limit also applies while the form is passed on."""
     body = form((field("model"), b"whisper"), (FILE, SOUND))
     arriving = incoming(body, [200, 900, 5000], length=False)
     with (
@@ -116,7 +116,7 @@ def test_what_comes_after_the_model_is_bounded_too() -> None:
 
 
 def test_a_delimiter_may_come_in_two_pieces() -> None:
-    """At every place of it."""
+    """The split may be at any byte of the delimiter."""
     body = form((FILE, SOUND), (field("model"), b"whisper"))
     for cut in range(len(body) - 40, len(body)):
         with closing(drain(read_form(incoming(body, [cut]), BOUNDARY, 1e9))) as upload:
@@ -125,20 +125,20 @@ def test_a_delimiter_may_come_in_two_pieces() -> None:
 
 @pytest.mark.parametrize("body", [b"x" * 10_000_000, b"--xX--boundary\r\na: " + b"x" * 10_000_000])
 def test_what_never_becomes_a_part_is_not_kept(body: bytes) -> None:
-    """Neither before the first part, nor in a part's head."""
+    """The limit applies before the first part and in a part's head."""
     with pytest.raises(BadRequest, match="whose head has more than"):
         drain(read_form(incoming(body, list(range(0, 10_000_000, 65536))), BOUNDARY, 1e9))
 
 
 def test_a_file_that_comes_with_the_model_in_one_piece_is_no_head() -> None:
-    """However large the piece."""
+    """A large piece does not count as the head of a part."""
     body = form((field("model"), b"whisper"), (FILE, b"x" * 1_000_000))
     with closing(drain(read_form(incoming(body), BOUNDARY, 1e9))) as upload:
         assert (upload.model, read_all(upload)) == ("whisper", body)
 
 
 def test_a_form_needs_its_boundary() -> None:
-    """In quotes or not."""
+    """The boundary may be quoted."""
     assert boundary_of(b'multipart/form-data; boundary="a b"') == b"a b"
     with pytest.raises(BadRequest, match="boundary"):
         boundary_of(b"multipart/form-data")

@@ -35,14 +35,14 @@ def upstream_port(running: object, model: str = "a") -> int:
 
 @pytest.mark.parametrize("route", ROUTES)
 async def test_every_route_is_forwarded_with_its_query(route: str) -> None:
-    """The model server sees path and query as they were sent."""
+    """The model server gets the path and the query as they were sent."""
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, "POST", route + "?x=%2F&y=1", {"model": "a"})
         assert reply.json()["target"] == route + "?x=%2F&y=1"
 
 
 async def test_bodies_pass_byte_for_byte_both_ways() -> None:
-    """Odd spacing, escapes, doubled keys and non-ASCII text are nobody's to tidy."""
+    """The daemon does not tidy odd spacing, escapes, doubled keys or non-ASCII text."""
     body = '{ "model" :"a",\t"raw":true, "x":1.0,"x":"\\u00e9 é 😀", "n":1e400}\n\n'.encode()
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, "POST", "/v1/chat/completions", body)
@@ -50,7 +50,7 @@ async def test_bodies_pass_byte_for_byte_both_ways() -> None:
 
 
 async def test_a_large_body_passes() -> None:
-    """10 MB of prompt, there and back."""
+    """A prompt of 10 MB passes in both directions."""
     body = json.dumps({"model": "a", "raw": True, "x": "y" * 10_000_000}).encode()
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, "POST", "/v1/chat/completions", body)
@@ -58,7 +58,7 @@ async def test_a_large_body_passes() -> None:
 
 
 async def test_headers_go_on_without_those_of_the_connection() -> None:
-    """The client's address is added; hop-by-hop headers stay behind."""
+    """The daemon adds the client's address and removes hop-by-hop headers."""
     async with daemon({"a": stub()}) as running:
         headers = {
             "authorization": "Bearer k",
@@ -76,7 +76,7 @@ async def test_headers_go_on_without_those_of_the_connection() -> None:
 
 
 async def test_the_servers_status_and_headers_come_back() -> None:
-    """An error of the model server's is the client's to see."""
+    """The client sees an error of the model server."""
     async with daemon({"a": stub()}) as running:
         reply = await chat(running.port, "a", status=418)
     assert reply.status == 418
@@ -85,7 +85,7 @@ async def test_the_servers_status_and_headers_come_back() -> None:
 
 
 async def test_streams_arrive_as_they_are_made() -> None:
-    """The first event is here long before the last is written."""
+    """The first event arrives long before the model server writes the last event."""
     async with daemon({"a": stub()}) as running:
         await chat(running.port, "a")
         client = await Client.connect(running.port)
@@ -103,7 +103,7 @@ async def test_streams_arrive_as_they_are_made() -> None:
 
 
 async def test_a_client_that_leaves_cancels_the_request_upstream() -> None:
-    """At once, not at the end of the generation; and the lease is back."""
+    """The request is cancelled at once, not at the end of the generation, and frees its lease."""
     async with daemon({"a": stub()}) as running:
         await chat(running.port, "a")
         client = await Client.connect(running.port)
@@ -119,7 +119,7 @@ async def test_a_client_that_leaves_cancels_the_request_upstream() -> None:
 
 
 async def test_a_client_that_leaves_before_the_first_byte_cancels_too() -> None:
-    """While the model thinks."""
+    """The client disconnects while the model thinks."""
     async with daemon({"a": stub()}) as running:
         await chat(running.port, "a")
         client = await Client.connect(running.port)
@@ -133,21 +133,21 @@ async def test_a_client_that_leaves_before_the_first_byte_cancels_too() -> None:
 
 
 async def test_use_model_name_is_what_the_server_reads() -> None:
-    """Nothing else of the body changes its meaning."""
+    """The rest of the body keeps its meaning."""
     async with daemon({"a": stub(useModelName="org/real")}) as running:
         reply = await chat(running.port, "a", x=[1.5, "é", None])
     assert json.loads(reply.json()["body"]) == {"model": "org/real", "x": [1.5, "é", None]}
 
 
 async def test_an_alias_reaches_its_model_and_stays_in_the_body() -> None:
-    """As in llama-swap."""
+    """As in llama-swap, the model server reads the alias."""
     async with daemon({"a/b": stub(aliases=["gpt"])}) as running:
         reply = await chat(running.port, "gpt")
     assert json.loads(reply.json()["body"]) == {"model": "gpt"}
 
 
 async def test_connections_are_kept_on_both_sides() -> None:
-    """Many requests, one connection of the client's, none refused."""
+    """Many requests on one client connection all succeed."""
     async with daemon({"a": stub()}) as running:
         client = await Client.connect(running.port)
         async with client.stream:
@@ -156,7 +156,7 @@ async def test_connections_are_kept_on_both_sides() -> None:
 
 
 async def test_models_take_turns_and_a_sleeper_keeps_its_process() -> None:
-    """Through real commands: A sleeps while B runs, and wakes with its pid."""
+    """With real commands, model A sleeps while model B runs, and wakes with the same pid."""
     models = {"a": stub(sleeps=True), "b": stub()}
     async with daemon(models) as running:
         first = (await chat(running.port, "a")).json()["pid"]
@@ -167,7 +167,7 @@ async def test_models_take_turns_and_a_sleeper_keeps_its_process() -> None:
 
 
 async def test_a_swap_never_answers_with_an_error() -> None:
-    """Forty requests for three models at once, all served, none by a sleeper."""
+    """Thirty requests for three models succeed, and no sleeping model receives one."""
     models = {"a": stub(sleeps=True), "b": stub(sleeps=True), "c": stub()}
     replies: list[Reply] = []
     async with daemon(models) as running:
@@ -183,7 +183,7 @@ async def test_a_swap_never_answers_with_an_error() -> None:
 
 
 async def test_a_stream_in_flight_ends_before_its_model_sleeps() -> None:
-    """Whole, with another model's request waiting behind it."""
+    """The stream arrives whole although another model's request waits behind it."""
     async with daemon({"a": stub(sleeps=True), "b": stub()}) as running:
         await chat(running.port, "a")
         async with trio.open_nursery() as nursery:
@@ -194,7 +194,7 @@ async def test_a_stream_in_flight_ends_before_its_model_sleeps() -> None:
 
 
 async def test_a_server_that_dies_in_mid_stream_ends_it_with_an_error_event() -> None:
-    """An OpenAI client raises it; the next request starts the model again."""
+    """OpenAI clients raise the event as an error; the next request starts the model again."""
     async with daemon({"a": stub()}) as running:
         reply = await chat(running.port, "a", chunks=5, die_after=1)
         assert reply.complete
@@ -205,14 +205,14 @@ async def test_a_server_that_dies_in_mid_stream_ends_it_with_an_error_event() ->
 
 
 async def test_a_plain_body_that_breaks_off_is_left_without_its_end() -> None:
-    """The client can see that it is not whole."""
+    """The client can see that the body is incomplete."""
     async with daemon({"a": stub()}) as running:
         reply = await chat(running.port, "a", chunks=5, die_after=1, kind="text/plain")
     assert (reply.status, reply.complete) == (200, False)
 
 
 async def test_a_server_that_dies_before_its_answer_is_a_502() -> None:
-    """With the reason and its last words, in OpenAI's form; for all who had a request there."""
+    """Each request in flight gets the reason and the server's last output, in OpenAI's form."""
     async with daemon({"a": stub()}) as running:
         replies: list[Reply] = []
 
@@ -236,7 +236,7 @@ async def test_a_server_that_dies_before_its_answer_is_a_502() -> None:
 
 
 async def test_a_server_that_gives_up_while_starting_is_a_502_with_its_last_words() -> None:
-    """The operator's clue reaches the user."""
+    """The client reads the same clue as the operator."""
     async with daemon({"a": stub("--exit", "3")}) as running:
         reply = await chat(running.port, "a")
     assert reply.status == 502
@@ -248,7 +248,7 @@ async def test_a_server_that_gives_up_while_starting_is_a_502_with_its_last_word
 
 
 async def test_a_restarted_server_gets_new_connections() -> None:
-    """Kept connections of the dead process do no harm."""
+    """Kept connections to the old process cause no errors."""
     async with daemon({"a": stub()}) as running:
         for _ in range(3):
             assert (await chat(running.port, "a")).status == 200
@@ -256,7 +256,7 @@ async def test_a_restarted_server_gets_new_connections() -> None:
 
 
 async def test_an_address_where_nobody_listens_is_a_502() -> None:
-    """The process lives but does not serve."""
+    """The process lives but does not listen."""
     keys = {"cmd": "sleep 1000", "proxy": f"http://127.0.0.1:{free_port()}"}
     async with daemon({"a": {**keys, "checkEndpoint": "none"}}) as running:
         reply = await chat(running.port, "a")
@@ -265,7 +265,7 @@ async def test_an_address_where_nobody_listens_is_a_502() -> None:
 
 
 async def test_the_log_tells_how_each_request_ended(log_lines: list[dict[str, object]]) -> None:
-    """Served, refused, broken off, left by its client."""
+    """The log tells served, refused, broken and abandoned requests apart."""
     async with daemon({"a": stub()}) as running:
         await chat(running.port, "a")
         await chat(running.port, "nope")
@@ -292,7 +292,7 @@ STALLED = "no byte from the model server for 1s (timeouts.busy)"
 
 
 async def test_a_model_server_that_says_nothing_for_too_long_is_an_error() -> None:
-    """With a status before the head, and with an event in a stream."""
+    """The error is a status before the head, and an event in a stream."""
     async with daemon({"a": stub(timeouts={"busy": 1})}) as running:
         reply = await chat(running.port, "a", delay=5)
         assert (reply.status, reply.json()["error"]["message"]) == (502, STALLED)

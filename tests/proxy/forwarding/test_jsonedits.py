@@ -1,4 +1,4 @@
-"""A JSON text that is changed in places: what was asked for, and not a byte more."""
+"""Edits of a JSON text: the requested places change, and no other byte does."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def changed(text: bytes, *edits: Edit) -> bytes:
     ],
 )
 def test_what_is_not_asked_for_stays_as_it_was(before: bytes, edit: Edit, after: bytes) -> None:
-    """Numbers, escapes, blanks, order, and a key that is there twice."""
+    """Numbers, escapes, blanks, the order and duplicate keys stay as they were."""
     assert changed(before, edit) == after
 
 
 @given(st.dictionaries(KEYS, VALUES), st.booleans(), st.sampled_from([None, 1]))
 def test_a_change_is_that_of_the_tree(data: dict[str, Any], is_ascii: bool, indent: int) -> None:
-    """Whatever else is in the text, and however it is written."""
+    """An edit of the text has the same result as an edit of the parsed data."""
     text = json.dumps(data, ensure_ascii=is_ascii, indent=indent).encode()
     assert json.loads(changed(text, Put(("a",), [1]))) == {**data, "a": [1]}
     without = {key: value for key, value in data.items() if key != "a"}
@@ -69,13 +69,13 @@ def test_a_change_is_that_of_the_tree(data: dict[str, Any], is_ascii: bool, inde
 
 
 def reduced(text: bytes) -> bytes:
-    """Return it without the blanks before its end, which go with what is added there."""
+    """Return the text without the blanks before its end, which disappear with the added key."""
     return text[:-1].rstrip() + text[-1:]
 
 
 @given(st.binary(max_size=60))
 def test_what_is_no_json_is_told_or_left(text: bytes) -> None:
-    """Never another error, never without an end."""
+    """Invalid JSON raises NotJson or stays unchanged; no other error occurs."""
     for edit in (Put(("a", "b"), 1), Strip(("a", "b")), Put(("a",), 1)):
         try:
             changed(text, edit)
@@ -109,14 +109,14 @@ SIZE = 1 << 20
     ids=["text", "quotes", "slashes", "depth", "objects", "texts", "keys", "blanks", "digits"],
 )
 def test_a_large_body_is_changed_in_short_steps(inside: bytes) -> None:
-    """Whatever it is made of."""
+    """No content of the body makes a step long."""
     body = b'{"model": "a", ' + inside + b"}"
     assert changed(body, rename("b")) == body.replace(b'"a"', b'"b"', 1)
     assert longest_step(edited(body, [rename("b")])) < LONGEST_STEP
 
 
 def test_a_list_is_not_looked_through_for_a_name() -> None:
-    """However long it is, it stays as it was, and is no fault."""
+    """A list with a name in the path stays unchanged, however long it is, and causes no error."""
     body = b'{"x": [' + b"1234," * 900_000 + b"0]}"
     for edit in (Strip(("x", "y")), Strip(("x", "y", "z")), Put(("x", "y"), 1)):
         assert changed(body, edit) == body
@@ -124,7 +124,7 @@ def test_a_list_is_not_looked_through_for_a_name() -> None:
 
 
 async def test_the_model_server_gets_what_the_client_has_written() -> None:
-    """Through the daemon: only the name is another one."""
+    """The daemon changes only the name of the model."""
     body = b'{ "model":"alias",\n "n": 1.50, "x": "\\u00fc\\/" ,"big":1234567890123456789012 }'
     async with daemon({"a": stub(aliases=["alias"], useModelName="served")}) as running:
         said = (await ask(running.port, "POST", "/v1/completions", body)).json()["body"]

@@ -1,4 +1,4 @@
-"""What a client reads while its model comes up."""
+"""What a client reads while its model starts or wakes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def asked(running: Daemon, path: str, model: str = "a", **more: Any) -> Re
 
 
 def events(reply: Reply) -> list[tuple[str | None, Any]]:
-    """Return the events of a stream: name and data."""
+    """Return the events of a stream, each with its name and data."""
     found: list[tuple[str | None, Any]] = []
     for block in reply.body.decode().split("\n\n")[:-1]:
         if block.startswith(":"):
@@ -44,7 +44,7 @@ def events(reply: Reply) -> list[tuple[str | None, Any]]:
 
 @pytest.mark.parametrize("path", KINDS)
 async def test_a_stream_says_that_its_model_starts(path: str) -> None:
-    """In its API's own form; then it goes on with the model's events."""
+    """The narration has the API's own form; the model's events follow it."""
     async with daemon({"a": stub("--ready-after", "0.3")}, sendLoadingState=True) as running:
         reply = await asked(running, path)
         assert (reply.status, reply.complete) == (200, True)
@@ -61,7 +61,7 @@ async def test_a_stream_says_that_its_model_starts(path: str) -> None:
 
 
 async def test_chats_show_it_as_thinking() -> None:
-    """In llama-swap's field, with the time it took."""
+    """The narration is in llama-swap's field and says how long the start took."""
     async with daemon({"a": stub("--ready-after", "0.3")}, sendLoadingState=True) as running:
         found = events(await asked(running, "/v1/chat/completions"))
     text = "".join(data["choices"][0]["delta"]["reasoning_content"] for _, data in found[:-2])
@@ -70,7 +70,7 @@ async def test_chats_show_it_as_thinking() -> None:
 
 
 async def test_chats_are_told_when_the_model_will_be_ready() -> None:
-    """Once it was measured, and that it was measured once; nothing before."""
+    """The estimate needs an earlier start, and says so if there was only one."""
     async with daemon({"a": stub("--ready-after", "0.3")}, sendLoadingState=True) as running:
         first = await asked(running, "/v1/chat/completions")
         assert b"ready in about" not in first.body
@@ -94,12 +94,12 @@ async def test_chats_are_told_when_the_model_will_be_ready() -> None:
     ],
 )
 def test_a_forecast_is_said_in_round_words(ready: Forecast, text: str) -> None:
-    """Never as nothing, and with how sure it is where it is not."""
+    """A forecast is never zero, and says so if it was measured only once."""
     assert about(ready) == text
 
 
 def narrating() -> tuple[Narration, SimpleNamespace, SimpleNamespace]:
-    """Return a narration, how its model stands, and what is foretold of it."""
+    """Return a narration, the state of its model, and what the supervisor knows about the model."""
     at = SimpleNamespace(state=State.STARTING, queue=NO_QUEUE)
     known = SimpleNamespace(place=1, ready=None)
     server: Any = SimpleNamespace(at=at, model=SimpleNamespace(id="a"))
@@ -109,7 +109,7 @@ def narrating() -> tuple[Narration, SimpleNamespace, SimpleNamespace]:
 
 
 def test_an_estimate_is_said_again_when_it_is_another() -> None:
-    """By more than a fifth, up or down; and with each change of the state."""
+    """The estimate is repeated after a change of more than a fifth, or of the state."""
     narration, at, known = narrating()
     known.ready = Forecast(40, 2)
     assert narration._news() == "\nstarting (queue position: #1), ready in about 40 s"
@@ -121,7 +121,7 @@ def test_an_estimate_is_said_again_when_it_is_another() -> None:
 
 
 def test_an_estimate_that_is_not_known_is_not_said() -> None:
-    """It is said as soon as it is; and not taken back when it is not any more."""
+    """The estimate appears as soon as it is known, and is not withdrawn later."""
     narration, _, known = narrating()
     assert narration._news() == "\nstarting (queue position: #1)"
     assert narration._news() == ""
@@ -132,7 +132,7 @@ def test_an_estimate_that_is_not_known_is_not_said() -> None:
 
 
 async def test_it_says_whether_the_model_wakes_or_waits() -> None:
-    """And the place in the queue."""
+    """The narration includes the place in the queue."""
     models = {"a": stub(sleeps=True, sendLoadingState=True), "b": stub()}
     async with daemon(models) as running, trio.open_nursery() as nursery:
         await asked(running, "/v1/completions")
@@ -147,7 +147,8 @@ async def test_it_says_whether_the_model_wakes_or_waits() -> None:
 
 
 async def test_who_asks_for_no_stream_reads_nothing_before_the_answer() -> None:
-    """Nor does one whose API has no such form, or whose model says false."""
+    """The same applies to an API without a form for it, and to a model with sendLoadingState:
+    false."""
     models = {
         "a": stub("--ready-after", "0.2"),
         "b": stub("--ready-after", "0.2", sendLoadingState=False),
@@ -162,7 +163,7 @@ async def test_who_asks_for_no_stream_reads_nothing_before_the_answer() -> None:
 
 @pytest.mark.parametrize("path", KINDS)
 async def test_a_failure_after_it_began_is_an_event(path: str) -> None:
-    """In the form that the API's clients turn into an exception."""
+    """The event has the form that the API's clients raise as an error."""
     failing = stub("--exit", "3", "--exit-after", "0.2")
     async with daemon({"a": failing}, sendLoadingState=True) as running:
         reply = await asked(running, path)
@@ -182,7 +183,7 @@ async def test_a_failure_after_it_began_is_an_event(path: str) -> None:
 
 
 async def test_a_refusal_of_the_model_server_is_an_event_too() -> None:
-    """The status has gone out already; it is in the event."""
+    """The status line was already sent, so the event contains the refusal."""
     async with daemon({"a": stub("--ready-after", "0.2")}, sendLoadingState=True) as running:
         body = {"model": "a", "stream": True, "status": 422}
         reply = await ask(running.port, "POST", "/v1/chat/completions", body)
@@ -200,7 +201,7 @@ async def test_a_refusal_of_the_model_server_is_an_event_too() -> None:
 
 
 async def test_who_is_refused_at_once_gets_a_status() -> None:
-    """A limit that is reached is no loading."""
+    """Narration does not begin if a limit is reached."""
     models = {"a": stub("--ready-after", "0.5", concurrencyLimit=1)}
     async with daemon(models, sendLoadingState=True) as running, trio.open_nursery() as nursery:
         nursery.start_soon(asked, running, "/v1/chat/completions")
@@ -209,7 +210,7 @@ async def test_who_is_refused_at_once_gets_a_status() -> None:
 
 
 async def test_a_client_that_leaves_while_it_reads_leaves_no_lease() -> None:
-    """Nor a place in the queue."""
+    """The client leaves no place in the queue either."""
     async with daemon({"a": stub("--ready-after", "0.3")}, sendLoadingState=True) as running:
         for wait in (0.05, 0.28, 0.3, 0.32, 0.35):
             client = await Client.connect(running.port)
@@ -224,7 +225,7 @@ async def test_a_client_that_leaves_while_it_reads_leaves_no_lease() -> None:
 
 
 async def test_a_reload_that_takes_the_model_away_is_told_in_the_stream() -> None:
-    """Not by a fault in the narration."""
+    """The client reads that the model was removed, and no internal error."""
     models = {"a": stub("--ready-after", "30"), "b": stub()}
     async with daemon(models, sendLoadingState=True) as running, trio.open_nursery() as nursery:
 

@@ -1,4 +1,4 @@
-"""What the daemon asks of model servers over real sockets."""
+"""The daemon's own requests to model servers, over real sockets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SLEEPS: dict[str, Any] = {
 
 @asynccontextmanager
 async def answering(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Serve one answer to everybody; yield the address and what was asked."""
+    """Serve the same answer to every request; yield the address and the requests."""
     asked: list[bytes] = []
 
     async def serve(stream: trio.SocketStream) -> None:
@@ -44,7 +44,7 @@ async def answering(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
 
 
 async def test_a_model_with_llmsnaps_endpoints_sleeps_and_wakes() -> None:
-    """Under its pid, without any command."""
+    """The model keeps its pid and needs no command to sleep."""
     async with daemon({"a": stub(**SLEEPS), "b": stub()}) as running:
         first = (await chat(running.port, "a")).json()["pid"]
         await chat(running.port, "b")
@@ -67,7 +67,7 @@ async def test_a_model_with_llmsnaps_endpoints_sleeps_and_wakes() -> None:
 async def test_an_answer_that_is_read_is_json_or_a_failure(
     status: int, body: bytes, data: object, failure: str | None
 ) -> None:
-    """In words that an operator can use."""
+    """The failure tells an operator what the server answered."""
     head = b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n" % (status, len(body))
     async with answering(head + body) as (address, _):
         answer = await read_answer(Call(name="n", method="GET", url=f"{address}/slots"))
@@ -75,7 +75,7 @@ async def test_an_answer_that_is_read_is_json_or_a_failure(
 
 
 async def test_a_model_that_does_not_know_the_endpoint_is_stopped() -> None:
-    """A 404 is no sleep, as it is with plain curl."""
+    """A 404 is not a sleep, although plain curl would succeed."""
     async with answering(b"HTTP/1.1 404 X\r\ncontent-length: 0\r\n\r\n") as (address, asked):
         unknown = {**SLEEPS, "sleepEndpoints": [{"endpoint": f"{address}/sleep"}]}
         async with daemon({"a": stub(**unknown), "b": stub()}) as running:
@@ -86,7 +86,7 @@ async def test_a_model_that_does_not_know_the_endpoint_is_stopped() -> None:
 
 
 async def test_a_call_is_sent_as_it_is_written() -> None:
-    """Path, query, body; JSON is said to be JSON."""
+    """Path, query and body are kept; JSON gets its content type."""
     async with answering(b"HTTP/1.1 204 No Content\r\n\r\n") as (address, asked):
         url = f"{address}/base/ü?tags=weights&x=a%20b"
         assert await make_call(Call(name="s", method="PUT", url=url, body='{"a": 1}')) is None
@@ -113,7 +113,7 @@ async def test_a_call_is_sent_as_it_is_written() -> None:
     ],
 )
 async def test_anything_but_a_2xx_answer_is_a_failure(answer: bytes, failure: str) -> None:
-    """It says what the server did, and not all that it said."""
+    """The failure says what the server answered, but shortens long answers."""
     async with answering(answer) as (address, _):
         said = await make_call(Call(name="s", method="POST", url=f"{address}/sleep"))
     assert said is not None
@@ -122,7 +122,7 @@ async def test_anything_but_a_2xx_answer_is_a_failure(answer: bytes, failure: st
 
 
 async def test_a_status_that_says_enough_does_not_wait_for_its_body() -> None:
-    """The body may never come, and the limit of the step is a minute."""
+    """The body may never arrive, and the step's limit is a minute."""
 
     async def stall(stream: trio.SocketStream) -> None:
         await stream.receive_some()
@@ -153,12 +153,12 @@ async def test_a_status_that_says_enough_does_not_wait_for_its_body() -> None:
 def test_the_host_header_has_the_port_that_is_not_the_usual_one(
     address: str, authority: str
 ) -> None:
-    """As RFC 9110 has it; strict servers look at it."""
+    """RFC 9110 omits the default port, and strict servers check this."""
     assert Origin.of(address).authority == authority
 
 
 async def test_a_call_to_nobody_is_a_failure() -> None:
-    """The model server may have ended."""
+    """The model server may have exited."""
     said = await make_call(Call(name="s", method="POST", url="http://127.0.0.1:9/sleep"))
     assert said is not None
     assert said.startswith("failed: no connection to 127.0.0.1:9")
@@ -188,7 +188,7 @@ def answer_of(body: bytes, status: int = 200) -> bytes:
 async def test_what_must_hold_of_an_answer_is_true_and_nothing_else(
     body: bytes, holds: str, good: bool
 ) -> None:
-    """Whatever the server sends, there is an answer in words."""
+    """Any other answer of the server is a failure in words."""
     async with answering(answer_of(body)) as (address, _):
         said = await make_call(Call(name="s", method="GET", url=address, holds=holds))
     assert (said is None) is good
@@ -197,7 +197,7 @@ async def test_what_must_hold_of_an_answer_is_true_and_nothing_else(
 
 @pytest.mark.parametrize(("status", "good"), [(200, False), (202, True), (404, True), (500, False)])
 async def test_the_statuses_that_are_expected_are_good(status: int, good: bool) -> None:
-    """And no other, 200 neither."""
+    """With a list of expected statuses, all others are failures, including 200."""
     async with answering(answer_of(b"{}", status)) as (address, _):
         call = Call(name="s", method="POST", url=address, expect=(202, 404))
         assert (await make_call(call) is None) is good
@@ -208,7 +208,7 @@ LOCKED = "the model server requires a key: set it in controlHeaders"
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_key_that_is_missing_is_named(status: int) -> None:
-    """By the check, by a step and by the question for a token."""
+    """The health check, a step and the request for one token all say where to set the key."""
     async with answering(answer_of(b"no", status)) as (address, _):
         config = parse(json.dumps({"models": {"m": {"cmd": "x", "proxy": address}}})).config
         model = config.models["m"]
@@ -239,14 +239,14 @@ async def test_a_key_that_is_missing_is_named(status: int) -> None:
     ],
 )
 async def test_a_step_waits_until_no_request_runs(text: str, failure: str | None) -> None:
-    """As the server's own metrics say; what is not known is in nobody's way."""
+    """The step reads the server's own metric; an unknown or unreadable metric does not block."""
     async with answering(answer_of(text.encode())) as (address, _):
         step = Call(name="s", method="GET", url=f"{address}/metrics", idle_metric="running")
         assert await make_call(step) == failure
 
 
 async def test_a_metric_with_a_colon_in_its_name_is_found() -> None:
-    """As vLLM's are."""
+    """vLLM's metrics have such names."""
     text = b'vllm:num_requests_running{engine="0",model_name="a/b"} 1.0\n'
     async with answering(answer_of(text)) as (address, _):
         name = "vllm:num_requests_running"
@@ -255,7 +255,7 @@ async def test_a_metric_with_a_colon_in_its_name_is_found() -> None:
 
 
 async def test_a_call_has_its_own_headers() -> None:
-    """In place of what would be sent."""
+    """Configured headers replace the default headers."""
     headers = {"content-type": "text/plain", "x-admin-key": "k"}
     async with answering(answer_of(b"")) as (address, asked):
         await make_call(Call(name="s", method="POST", url=address, body="x", headers=headers))
@@ -281,7 +281,7 @@ async def test_a_call_has_its_own_headers() -> None:
 async def test_one_token_is_found_in_a_completion(
     status: int, body: bytes, token: str | None
 ) -> None:
-    """Or why there is none; a model that cannot do this is told from one that is ill."""
+    """Otherwise there is a reason; a model that cannot complete is not treated as ill."""
     async with answering(answer_of(body, status)) as (address, asked):
         keys = {"cmd": "x", "proxy": address, "controlHeaders": {"authorization": "Bearer k"}}
         found = parse(json.dumps({"models": {"m": keys}})).config.models["m"]
@@ -293,7 +293,7 @@ async def test_one_token_is_found_in_a_completion(
 
 
 async def test_one_token_is_asked_for_at_the_route_that_answered_before() -> None:
-    """And at no other."""
+    """No other route is tried."""
     async with answering(answer_of(b"{}", 500)) as (address, asked):
         found = parse(json.dumps({"models": {"m": {"cmd": "x", "proxy": address}}})).config
         said = await CONTACT.one_token(found.models["m"], "/v1/completions")

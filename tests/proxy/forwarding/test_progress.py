@@ -1,4 +1,4 @@
-"""How far llama.cpp's router is with a load, as it tells itself, and what is foretold from that."""
+"""The load progress that llama.cpp's router reports, and the forecast that follows from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close
 
 @attrs.define(eq=False)
 class FakeRouter:
-    """Says its piece to who asks for the stream, and then is silent or closes."""
+    """Sends its text to each client of the stream, and then stays silent or closes."""
 
     said: bytes
     closes: bool = True
@@ -36,7 +36,7 @@ class FakeRouter:
 
     async def serve(self, stream: trio.SocketStream) -> None:
         self.asked.append(bytes(await stream.receive_some()))
-        for start in range(0, len(self.said), 50):  # lines are torn, as networks may
+        for start in range(0, len(self.said), 50):  # lines are split, as networks may do
             await stream.send_all(self.said[start : start + 50])
             await trio.sleep(0.001)
         if not self.closes:
@@ -83,7 +83,7 @@ ALL_STAGES = ["text_model", "spec_model", "mmproj_model"]
     ],
 )
 async def test_the_share_of_a_load_is_read_from_the_stream(said: bytes, heard: list[float]) -> None:
-    """In its old form and its present one; anything else is passed over."""
+    """Old and present forms are read; anything else is ignored."""
     shares: list[float] = []
     router = FakeRouter(HEAD + said + told(stage="text_model", value=0.99))
     async with listening(router) as proxy:
@@ -93,7 +93,7 @@ async def test_the_share_of_a_load_is_read_from_the_stream(said: bytes, heard: l
 
 
 async def test_it_is_asked_with_the_models_own_name_and_headers() -> None:
-    """As its other requests are."""
+    """The request uses the same name and headers as other requests to the model."""
     keys = {"useModelName": "org/m:Q4", "controlHeaders": {"Authorization": "Bearer k"}}
     router = FakeRouter(HEAD + told("org/m:Q4", stage="text_model", value=0.5))
     shares: list[float] = []
@@ -118,13 +118,13 @@ async def test_a_server_without_the_stream_tells_nothing() -> None:
 
 
 async def test_who_hears_no_more_leaves_the_stream() -> None:
-    """So that the router does not write to nobody."""
+    """The daemon closes the connection, so that the router does not go on writing."""
     router = FakeRouter(HEAD + told(stage="text_model", value=0.5), closes=False)
     shares: list[float] = []
 
     def hear(share: float) -> None:
         shares.append(share)
-        hearing.cancel()  # when the share is there, however slow the machine is
+        hearing.cancel()  # as soon as the share has arrived, however slow the machine is
 
     async with listening(router) as proxy:
         with trio.fail_after(5):
@@ -136,7 +136,7 @@ async def test_who_hears_no_more_leaves_the_stream() -> None:
 
 @attrs.define(eq=False)
 class FakeProgress:
-    """Tells these shares, so many seconds after the load began, and fails at the end if told to."""
+    """Reports these shares, each so many seconds after the load began; can fail at the end."""
 
     shares: list[tuple[float, float]]
     failure: Exception | None = None
@@ -175,7 +175,7 @@ async def waking(progress: FakeProgress) -> AsyncIterator[Supervisor]:
 async def test_what_is_left_of_a_wake_follows_from_the_share_that_is_done(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even of the first, and for no longer than it lasts."""
+    """This also works for the first wake, and ends with the wake."""
     FakePrograms().install(monkeypatch)
     progress = FakeProgress([(1, 0.01), (4, 0.25), (8, 0.8)])
     async with waking(progress) as supervisor, trio.open_nursery() as nursery:
@@ -196,7 +196,7 @@ async def test_what_is_left_of_a_wake_follows_from_the_share_that_is_done(
 async def test_progress_that_cannot_be_heard_is_no_failure_of_the_wake(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is wrong with it; then it is foretold from what was learned."""
+    """If the progress fails, the forecast uses earlier wakes instead."""
     FakePrograms().install(monkeypatch)
     progress = FakeProgress([(1, 0.5), (2, 0.6)], failure=ValueError("no stream"))
     async with waking(progress) as supervisor:

@@ -1,4 +1,4 @@
-"""What is read of a body, whatever it is made of."""
+"""What the daemon reads from a body, however odd the body is."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ REFUSED = [
 
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 async def test_a_body_is_judged_by_its_model_server_and_not_by_us(large: bool) -> None:
-    """Half an emoji, NaN, a raw tab: its model can be read, so it goes on as it is."""
+    """If the model can be read, the body passes unchanged, even with half an emoji, NaN or a raw
+    tab."""
     async with daemon({"a": stub()}) as running:
         for body in SERVED:
             sent = body + b" " * (5 << 20) if large else body
@@ -53,7 +54,7 @@ async def test_a_body_is_judged_by_its_model_server_and_not_by_us(large: bool) -
 
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 async def test_a_body_without_a_readable_model_is_the_clients_fault(large: bool) -> None:
-    """Never ours, and no model is started."""
+    """The answer is never an internal error, and no model starts."""
     async with daemon({"a": stub()}) as running:
         for body in REFUSED:
             sent = body + b" " * (5 << 20) if large else body
@@ -76,7 +77,7 @@ async def test_a_body_without_a_readable_model_is_the_clients_fault(large: bool)
     ids=["a key", "half an emoji", "NaN", "much"],
 )
 async def test_a_filter_changes_odd_bodies_or_says_what_is_wrong(body: bytes, status: int) -> None:
-    """It takes out what it was asked for, or the client is told."""
+    """The filter removes the parameter, or the client gets an error."""
     model = stub(filters={"stripParams": "top_p"})
     async with daemon({"a": model}) as running:
         reply = await ask(running.port, "POST", PATH, body, KIND)
@@ -86,7 +87,7 @@ async def test_a_filter_changes_odd_bodies_or_says_what_is_wrong(body: bytes, st
 
 
 async def test_a_forms_model_is_found_wherever_it_stands() -> None:
-    """Escaped or not, before or behind much else; of several the first."""
+    """The name may be escaped and stand before or after other fields; the first one counts."""
     kind = {"content-type": "application/x-www-form-urlencoded"}
     rest = b"&x=" + b"y" * 100_000
     async with daemon({"a b": stub()}) as running:
@@ -101,7 +102,7 @@ async def test_a_forms_model_is_found_wherever_it_stands() -> None:
 
 
 async def test_a_refusal_is_json_that_can_be_read() -> None:
-    """Whatever the body was."""
+    """The content of the body does not matter."""
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, "POST", PATH, b"\x00" * 100)
         assert json.loads(reply.body)["error"]["message"]

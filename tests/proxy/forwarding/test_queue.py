@@ -1,4 +1,4 @@
-"""Many clients and few places: nobody thrashes, nobody starves, nobody is lost."""
+"""Many clients, few places: models do not thrash, no client starves, no request is lost."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ def is_activation(line: dict[str, Any]) -> bool:
 
 
 async def test_alternating_clients_share_each_swap(log_lines: Lines) -> None:
-    """80 requests of 20 clients for two models in turns take five starts."""
+    """20 clients alternate between two models; their 80 requests need five starts."""
     options = ["--ready-after", "0.5"]
     both = {name: stub(*options, concurrencyLimit=50) for name in "ab"}
     async with daemon(both) as running:
         took = await alternating(running.port, clients=20, requests=4, delay=0.05)
     assert activations(log_lines) == 5
-    assert took < 2.75 * 2  # the benchmark says more exactly
+    assert took < 2.75 * 2  # the benchmark measures this more exactly
 
 
 async def test_alternating_clients_share_each_wake(log_lines: Lines) -> None:
-    """The same where models sleep."""
+    """The same is true for models that sleep."""
     both = {name: stub(concurrencyLimit=50, **QUICK) for name in "ab"}
     async with daemon(both) as running:
         for name in "ba":
             await chat(running.port, name)
         log_lines.clear()
         await alternating(running.port, clients=20, requests=4, delay=0.05)
-    assert activations(log_lines) in (4, 5)  # `a` is awake already, if its clients come first
+    assert activations(log_lines) in (4, 5)  # `a` is awake already, if its clients are first
 
 
 async def test_a_stream_of_requests_does_not_keep_others_out() -> None:
-    """They wait for maxWait at most, then for the last request that was let in."""
+    """The wait is at most maxWait plus the time of the last request that was let in."""
     both = {name: stub(concurrencyLimit=50) for name in "ab"}
     async with daemon(both, maxWait=1) as running:
         took = await one_beside_a_stream(running.port, delay=0.3)
@@ -54,7 +54,7 @@ async def test_a_stream_of_requests_does_not_keep_others_out() -> None:
 
 
 async def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:
-    """Where the operator has set how many may wait; who is served at once does not wait."""
+    """maxQueue limits how many requests wait; a request that is served at once does not count."""
     async with daemon({"a": stub(), "b": stub()}, maxQueue=1) as running:
         await chat(running.port, "a")
         async with trio.open_nursery() as nursery:
@@ -70,7 +70,7 @@ async def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:
 
 
 async def test_models_of_a_group_without_swap_run_side_by_side() -> None:
-    """And come up at the same time."""
+    """The models also start at the same time."""
     models = {name: stub("--ready-after", "0.5") for name in "abc"}
     groups = {"g": {"swap": False, "members": ["a", "b"]}}
     async with daemon(models, groups=groups) as running:
@@ -85,7 +85,7 @@ async def test_models_of_a_group_without_swap_run_side_by_side() -> None:
 
 
 async def test_a_model_of_another_group_is_put_to_sleep_not_stopped() -> None:
-    """Whoever makes it leave."""
+    """It does not matter which model needs the room."""
     models = {"a": stub(sleeps=True), "b": stub()}
     groups = {"one": {"members": ["a"]}, "two": {"members": ["b"]}}
     async with daemon(models, groups=groups) as running:
@@ -120,7 +120,7 @@ def three() -> dict[str, Any]:
 
 
 async def all_swaps_are_clean(lines: Lines, swaps: int) -> None:
-    """See that no request is lost in so many swaps, and no process left after them."""
+    """Check that no request is lost in so many swaps, and that no process remains."""
     async with daemon(three()) as running:
         await swap_a_lot(running, lines, swaps)
     started = [line["pid"] for line in lines if "Starting process" in line["event"]]
@@ -131,12 +131,12 @@ async def all_swaps_are_clean(lines: Lines, swaps: int) -> None:
 
 
 async def test_forty_swaps_lose_no_request(log_lines: Lines) -> None:
-    """Under fifty clients, and no process is left."""
+    """Fifty clients cause the swaps; no process remains."""
     await all_swaps_are_clean(log_lines, 40)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_thousand_swaps_lose_no_request(log_lines: Lines) -> None:
-    """The same, for minutes."""
+    """The same check runs for minutes."""
     await all_swaps_are_clean(log_lines, 1000)

@@ -1,4 +1,4 @@
-"""Every way to name a model, and what becomes of a body on its way."""
+"""Every way to name a model, and how the daemon passes on a body."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def form(model: str, file: bytes = b"RIFF", last: bool = False) -> bytes:
     ],
 )
 async def test_every_family_reaches_its_model(path: str, target: str) -> None:
-    """With its query; two lose a prefix."""
+    """Routes keep their query; two routes lose a prefix."""
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, "POST", path, {"model": "a"}, JSON)
         assert reply.json()["target"] == target
@@ -51,7 +51,7 @@ async def test_every_family_reaches_its_model(path: str, target: str) -> None:
 
 @pytest.mark.parametrize("path", ["/props", "/v1/audio/voices", "/sdapi/v1/loras"])
 async def test_some_requests_name_their_model_in_the_query(path: str) -> None:
-    """Without it nobody knows whom to ask."""
+    """Without the name, the daemon cannot know the model."""
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, "GET", f"{path}?model=a&x=1")
         assert reply.json()["target"] == f"{path}?model=a&x=1"
@@ -61,7 +61,7 @@ async def test_some_requests_name_their_model_in_the_query(path: str) -> None:
 
 @pytest.mark.parametrize("last", [False, True])
 async def test_a_form_names_its_model_and_goes_on_as_it_is(last: bool) -> None:
-    """Wherever the field stands; with a length or in chunks."""
+    """The field may stand anywhere, and the body may have a length or be chunked."""
     body = form("a", bytes(range(256)), last)
     async with daemon({"a": stub()}) as running:
         for more in ({}, {"transfer-encoding": "chunked"}):
@@ -71,7 +71,7 @@ async def test_a_form_names_its_model_and_goes_on_as_it_is(last: bool) -> None:
 
 
 async def test_a_forms_model_is_renamed_and_its_file_left_alone() -> None:
-    """useModelName holds for forms, too."""
+    """useModelName also applies to forms."""
     async with daemon({"a": stub(useModelName="whisper-large")}) as running:
         body = form("a", bytes(range(256)))
         reply = await ask(running.port, "POST", "/v1/images/edits", body, FORM)
@@ -81,7 +81,7 @@ async def test_a_forms_model_is_renamed_and_its_file_left_alone() -> None:
 
 
 async def test_a_url_encoded_form_names_its_model() -> None:
-    """As does the query beside it; JSON is JSON, whatever curl says of it."""
+    """The query can name the model too, and a JSON body is read despite curl's content type."""
     kind = {"content-type": "application/x-www-form-urlencoded"}
     async with daemon({"a": stub()}) as running:
         for path, body in (
@@ -94,7 +94,7 @@ async def test_a_url_encoded_form_names_its_model() -> None:
 
 
 async def test_an_upload_is_slowed_down_to_what_its_server_takes() -> None:
-    """200 MB for a server that takes its time: the daemon holds next to nothing of it."""
+    """A slow server receives 200 MB, and the daemon's memory grows by less than 16 MiB."""
     size = 200 * 1024 * 1024
     chunk = bytes(range(256)) * 4096
     field = form("a").partition(b"RIFF")[0]
@@ -131,7 +131,7 @@ async def answer(client: Client) -> Any:
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_that_is_too_long_gets_413(chunked: bool) -> None:
-    """Which setting to change is said; the next request is served."""
+    """The error names the setting to change, and the next request succeeds."""
     more = {"transfer-encoding": "chunked"} if chunked else {}
     async with daemon({"a": stub()}, maxBody=1, maxUpload=2) as running:
         for body, kind, setting in (
@@ -149,7 +149,7 @@ async def test_a_body_that_is_too_long_gets_413(chunked: bool) -> None:
 
 
 async def test_millions_of_fields_hold_up_nobody() -> None:
-    """They are not read; nor is what cannot be written again."""
+    """The fields are not read, and neither are values that cannot be written again."""
     async with daemon({"a": stub(useModelName="b")}) as running:
         with trio.fail_after(2):
             reply = await ask(running.port, "POST", CHAT, b"a=b&" * 2_000_000)
@@ -161,7 +161,7 @@ async def test_millions_of_fields_hold_up_nobody() -> None:
 
 
 async def test_filters_hold_in_their_order() -> None:
-    """The name, then what goes, then what is set, then what is set for the name asked for."""
+    """The order: rename, remove, set, and then set for the requested name."""
     filters = {
         "stripParams": "temperature",
         "setParams": {"top_k": 5, "effort": "low"},
@@ -176,7 +176,7 @@ async def test_filters_hold_in_their_order() -> None:
 
 
 async def test_selectors_and_profiles_say_who_answers() -> None:
-    """The body names the model that was chosen; a reload puts no profile into use."""
+    """The body names the chosen model; a reload activates no profile."""
     whole: dict[str, Any] = {
         "selectors": {"any": {"strategy": "warm", "targets": ["a", "b"]}},
         "profiles": {"work": {"pins": {"gpt-4": "any", "b": None}}},
@@ -204,7 +204,7 @@ async def test_selectors_and_profiles_say_who_answers() -> None:
 
 
 async def test_keys_guard_all_routes_and_go_no_further() -> None:
-    """Our own errors can be read by a page; the log says who was refused, and why."""
+    """The log says which request was refused, and why."""
     with capture_logs() as lines:
         async with daemon({"a": stub()}, apiKeys=["sk-1"]) as running:
             await ask(running.port, "GET", "/logs", b"", {"x-request-id": "mine"})
@@ -223,7 +223,7 @@ async def test_keys_guard_all_routes_and_go_no_further() -> None:
 
 
 async def test_every_answer_has_the_requests_id() -> None:
-    """The client's own if it has one; the model server is told, too."""
+    """The client's own id is kept if it is valid; the model server receives the id too."""
     async with daemon({"a": stub()}) as running:
         mine = {"x-request-id": "mine-1", "traceparent": "00-1-2-01", **JSON}
         reply = await ask(running.port, "POST", CHAT, {"model": "a"}, mine)
@@ -235,7 +235,7 @@ async def test_every_answer_has_the_requests_id() -> None:
 
 
 async def test_errors_come_in_the_form_that_is_asked_for() -> None:
-    """JSON, text, or a page."""
+    """The forms are JSON, plain text and an HTML page."""
     async with daemon({"a": stub()}) as running:
         for path in (CHAT, "/nothing"):
             text = await ask(running.port, "POST", path, {"model": "<b>"}, {"accept": "text/plain"})
@@ -250,7 +250,7 @@ async def test_errors_come_in_the_form_that_is_asked_for() -> None:
 
 
 async def test_an_operator_cancels_a_request() -> None:
-    """The client is told, and the model server stops."""
+    """The client gets an error, and the model server stops."""
     async with daemon({"a": stub()}) as running, trio.open_nursery() as nursery:
         await ask(running.port, "POST", CHAT, {"model": "a"}, JSON)
 

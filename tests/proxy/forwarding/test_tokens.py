@@ -1,4 +1,4 @@
-"""What an answer says of its tokens."""
+"""Token counts in a model server's answer."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from proxy.forwarding.tokens import Tokens, tokens_of
     ids=repr,
 )
 def test_each_apis_counts_are_read(said: object, tokens: Tokens) -> None:
-    """llama.cpp's timings win; a text that a model wrote does not count."""
+    """llama.cpp's timings take precedence; counts in a model's text are ignored."""
     assert tokens_of(json.dumps(said).encode()) == tokens
 
 
 def test_counts_of_a_stream_are_put_together() -> None:
-    """Anthropic says what came in at the start, and what went out at the end."""
+    """Anthropic reports input tokens at the start and output tokens at the end."""
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 3, "output_tokens": 1}}}
     end = {"type": "message_delta", "usage": {"output_tokens": 8}}
     text = "".join(f"event: x\ndata: {json.dumps(one)}\n\n" for one in (start, end))
@@ -45,7 +45,7 @@ def test_counts_of_a_stream_are_put_together() -> None:
 
 
 def test_what_was_cut_off_is_not_counted() -> None:
-    """A part of an answer is no answer."""
+    """A truncated answer is not read."""
     assert tokens_of(b'{"usage": {"prompt_tokens": 5') == Tokens()
 
 

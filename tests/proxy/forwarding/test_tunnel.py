@@ -1,4 +1,4 @@
-"""Websockets that say nothing, and those who wait behind them."""
+"""Silent websockets, and requests that wait behind them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UPGRADE = (
 
 
 class Speaker:
-    """A model server's side that says something every so many seconds."""
+    """The model server's side of a websocket, which sends a byte every `pause` seconds."""
 
     def __init__(self, pause: float) -> None:
         self.pause = pause
@@ -36,7 +36,7 @@ class Speaker:
 
 
 async def in_the_way_after(pause: float, silence: float, others_after: float) -> float | None:
-    """Return when a websocket was found in the way of others; None if never."""
+    """Return the seconds until the websocket counts as in the way; None if it never does."""
 
     async def others_wait() -> None:
         await trio.sleep_until(began + others_after)
@@ -78,7 +78,7 @@ async def test_a_websocket_is_in_the_way_when_it_is_silent_and_others_wait(
     found: float | None,
     autojump_clock: MockClock,
 ) -> None:
-    """Not before, and not where either does not hold."""
+    """Both conditions must be true at the same time."""
     assert await in_the_way_after(pause, silence, others_after) == found
 
 
@@ -92,7 +92,7 @@ async def opened(running: Daemon) -> trio.SocketStream:
 
 
 async def test_a_silent_websocket_makes_room_for_another_model() -> None:
-    """It is closed with a reason (RFC 6455, 5.5.1), and the other model is served."""
+    """The websocket is closed with a reason (RFC 6455, 5.5.1), and the other model is served."""
     async with (
         daemon({"a": stub(), "b": stub()}, maxWait=1) as running,
         await opened(running) as stream,
@@ -104,7 +104,7 @@ async def test_a_silent_websocket_makes_room_for_another_model() -> None:
 
 
 async def test_a_websocket_in_use_is_not_ended_for_others() -> None:
-    """They wait for its end, as for that of any request."""
+    """Other requests wait until the websocket ends, as they wait for any request."""
     async with (
         daemon({"a": stub(), "b": stub()}, maxWait=1) as running,
         await opened(running) as stream,
@@ -119,7 +119,7 @@ async def test_a_websocket_in_use_is_not_ended_for_others() -> None:
 
 
 async def test_a_websocket_whose_client_does_not_read_is_cut_without_a_word() -> None:
-    """A frame of ours would stand in the middle of one of its server's."""
+    """A close frame from the daemon would land inside a frame of the model server."""
     async with daemon({"a": stub(), "b": stub()}, maxWait=1) as running:
         stream = await opened(running)
         async with trio.open_nursery() as nursery:
@@ -133,7 +133,7 @@ async def test_a_websocket_whose_client_does_not_read_is_cut_without_a_word() ->
 
 
 async def _send_much(stream: trio.SocketStream) -> None:
-    """Send what is echoed, and read nothing of it, until nobody takes more."""
+    """Send data that is echoed, and read none of it, until the other side takes no more."""
     with contextlib.suppress(trio.BrokenResourceError):
         while True:
             await stream.send_all(b"x" * 100_000)

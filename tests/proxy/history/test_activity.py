@@ -1,4 +1,4 @@
-"""Finished requests: llama-swap's routes with its JSON, and what is kept of each."""
+"""Finished requests: llama-swap's routes with its JSON, and what is kept of each request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def activity(port: int, query: str = "") -> dict[str, Any]:
 
 
 async def test_a_row_has_llama_swaps_keys() -> None:
-    """Numbers that nobody knows are -1; what it has no word for is in the metadata."""
+    """Unknown numbers are -1; facts that llama-swap has no key for are in the metadata."""
     async with daemon({"a": TALKS}) as running:
         await stream(running.port, **{"x-request-id": "mine", "x-session-id": "my talk"})
         await chat(running.port, "a")
@@ -59,7 +59,7 @@ async def test_a_row_has_llama_swaps_keys() -> None:
 
 
 async def test_a_request_that_failed_says_why() -> None:
-    """In a key that others do not have; one that was refused at once is no activity."""
+    """Only a failed request has the key; a request that was refused at once is not listed."""
     async with daemon({"a": stub("--exit", "3")}) as running:
         await chat(running.port, "a")
         await chat(running.port, "nobody")
@@ -69,7 +69,7 @@ async def test_a_request_that_failed_says_why() -> None:
 
 
 async def test_pages_sorts_and_filters() -> None:
-    """As in llama-swap; and by words, and failures alone."""
+    """The parameters are llama-swap's; in addition, you can filter by words and for failures."""
     async with daemon({"a": TALKS, "b": stub()}) as running:
         for model in "abab":
             await stream(running.port, model)
@@ -91,7 +91,7 @@ async def test_pages_sorts_and_filters() -> None:
 
 
 async def test_the_sums_have_llama_swaps_keys() -> None:
-    """Of all models, or of one; without a speed there is no histogram."""
+    """The sums are for all models or one model; without speeds, there is no histogram."""
     async with daemon({"a": TALKS, "b": stub()}) as running:
         for model in "aab":
             await stream(running.port, model)
@@ -107,7 +107,7 @@ async def test_the_sums_have_llama_swaps_keys() -> None:
 
 @pytest.mark.parametrize("values", [[5.0], [1.0, 1.0, 1.0], [float(n) for n in range(1000)]])
 def test_a_histogram_counts_all_values(values: list[float]) -> None:
-    """Whether they are all the same or spread; percentiles lie between the ends."""
+    """The values may be equal or spread; the percentiles lie between minimum and maximum."""
     found = histogram(values)
     assert found
     assert sum(found["bins"]) == len(values)
@@ -115,7 +115,7 @@ def test_a_histogram_counts_all_values(values: list[float]) -> None:
 
 
 async def test_the_oldest_are_forgotten() -> None:
-    """Beyond metricsMaxInMemory; numbers go on."""
+    """metricsMaxInMemory limits the rows; the numbers keep counting."""
     async with daemon({"a": stub()}, metricsMaxInMemory=2) as running:
         for _ in range(4):
             await chat(running.port, "a")
@@ -124,7 +124,7 @@ async def test_the_oldest_are_forgotten() -> None:
 
 
 async def test_a_capture_has_both_bodies_and_no_secret() -> None:
-    """Keys and cookies are left out of its headers, those of the answer, too."""
+    """Keys and cookies are redacted in the headers of the request and of the answer."""
     secrets = {"authorization": "Bearer sk-1", "cookie": "c=sk-2", "x-api-key": "sk-3"}
     async with daemon({"a": TALKS}) as running:
         await stream(running.port, **secrets)
@@ -141,7 +141,7 @@ async def test_a_capture_has_both_bodies_and_no_secret() -> None:
 
 
 async def test_captures_are_bounded_and_can_be_off() -> None:
-    """The oldest go; a body that is too long is not kept; 0 keeps none."""
+    """The oldest captures go first, a body that is too long is not kept, and 0 keeps nothing."""
     async with daemon({"a": stub()}, captureBuffer=0) as running:
         await chat(running.port, "a")
         assert (await ask(running.port, "GET", "/api/captures/1")).status == 404
@@ -162,7 +162,7 @@ async def test_captures_are_bounded_and_can_be_off() -> None:
 
 
 async def test_the_machine_is_sampled_and_described() -> None:
-    """llama-swap's keys; `after` leaves out what was; switched off it is a 503."""
+    """The keys are llama-swap's; `after` skips older samples; 503 means that sampling is off."""
     async with daemon({"a": stub()}) as running:
         while not (told := (await ask(running.port, "GET", "/api/performance")).json())[
             "sys_stats"

@@ -1,4 +1,4 @@
-"""What is kept of the last day: rows in their order, merged where they touch, bounded."""
+"""The rows of the last day: in order, bounded, and merged where they touch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def row(begin: float, end: float | None) -> dict[str, Any]:
 
 
 def test_rows_are_found_by_any_part_of_them() -> None:
-    """Those that begin before a time and end in it; those that go on."""
+    """A row that begins before the window or has no end yet is also found."""
     rows = Rows()
     for one in (row(0, 10), row(5, None), row(20, 30), row(40, 50)):
         rows.add(one)
@@ -24,7 +24,7 @@ def test_rows_are_found_by_any_part_of_them() -> None:
 
 
 def test_what_is_older_than_a_day_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But not what goes on; and never more than the most of a kind stay."""
+    """Rows without an end stay; each kind has a maximum number of rows."""
     monkeypatch.setattr(spans, "MOST_OF_A_KIND", 600)
     rows = Rows()
     rows.add(row(0, None))
@@ -38,7 +38,7 @@ def test_what_is_older_than_a_day_is_forgotten(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_uses_that_touch_are_one() -> None:
-    """Of one model; requests beside each other, and one after the other."""
+    """Requests to the same model merge if they overlap or follow each other closely."""
     timeline = Timeline()
     timeline.used("busy", "a", 10, 12)
     timeline.used("busy", "a", 12.1, 14)
@@ -50,7 +50,7 @@ def test_uses_that_touch_are_one() -> None:
 
 
 def test_changes_are_told_and_numbers_are_given_once() -> None:
-    """Also after rows of an earlier daemon were taken over."""
+    """Numbers stay unique after the rows of an earlier daemon were loaded."""
     told: list[tuple[str, int]] = []
     timeline = Timeline(on_change=lambda kind, one: told.append((kind, one["id"])))
     timeline.recall({"spans": [{"id": 40, **row(0, 1)}]}, 41)

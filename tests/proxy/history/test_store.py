@@ -1,4 +1,4 @@
-"""The file that outlives the daemon: what is in it, its bounds, and what a broken one costs."""
+"""The file that outlives the daemon: its content, its bounds, and the effects of a broken file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ QUESTIONS = [
 
 @pytest.mark.parametrize("asked", QUESTIONS)
 def test_the_file_answers_as_memory_does(tmp_path: Path, asked: Asked) -> None:
-    """Every question, in every order."""
+    """Every query gives the same rows in the same order."""
     requests = [finished(number) for number in range(20)]
     with database.opened(tmp_path / "h.db") as file:
         database.write(file, requests, [])
@@ -65,7 +65,7 @@ def test_the_file_answers_as_memory_does(tmp_path: Path, asked: Asked) -> None:
 
 
 def test_a_request_comes_out_as_it_went_in(tmp_path: Path) -> None:
-    """All of it."""
+    """No field is lost."""
     requests = [finished(number) for number in range(3)]
     with database.opened(tmp_path / "h.db") as file:
         database.write(file, requests, [(1, "spans", 5.0, '{"id": 1}')])
@@ -75,7 +75,7 @@ def test_a_request_comes_out_as_it_went_in(tmp_path: Path) -> None:
 
 
 def test_the_oldest_go_when_it_is_too_old_or_too_large(tmp_path: Path) -> None:
-    """By days and by MB; the place goes back to the disk."""
+    """The bounds are days and MB; the file becomes smaller on the disk."""
     now = time.time()
     path = tmp_path / "h.db"
     with database.opened(path) as file:
@@ -92,7 +92,7 @@ def test_the_oldest_go_when_it_is_too_old_or_too_large(tmp_path: Path) -> None:
 
 
 async def test_a_daemon_goes_on_from_what_the_last_one_kept(tmp_path: Path) -> None:
-    """Its numbers, its rows, and its last day; the last writes are those of its end."""
+    """The numbers and the last day continue; the earlier daemon wrote its last rows as it ended."""
     kept = {"path": str(tmp_path / "h.db")}
     async with daemon({"a": stub()}, store=kept) as running:
         await chat(running.port, "a")
@@ -107,7 +107,7 @@ async def test_a_daemon_goes_on_from_what_the_last_one_kept(tmp_path: Path) -> N
 
 
 async def test_what_is_kept_of_llama_swap_is_left_alone(tmp_path: Path) -> None:
-    """Its file may be named: our tables have names of their own."""
+    """You can name llama-swap's file, because our tables have other names."""
     path = tmp_path / "activity.db"
     with closing(sqlite3.connect(path)) as theirs:
         theirs.execute("CREATE TABLE activity (id INTEGER)")
@@ -123,7 +123,7 @@ async def test_what_is_kept_of_llama_swap_is_left_alone(tmp_path: Path) -> None:
 async def test_a_broken_file_costs_history_and_no_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, Any]], fault: str
 ) -> None:
-    """It is told of once, with what to change; the page goes on from memory."""
+    """The log reports the fault once, and the history stays in memory."""
     monkeypatch.setattr(store, "TOGETHER", 0.01)
     path = Path("/dev/full") if fault == "no file" else tmp_path / "h.db"
     if fault == "no database":
@@ -145,7 +145,7 @@ def no_room(*_: object) -> None:
 
 
 async def test_numbers_go_on_from_all_that_is_in_the_file(tmp_path: Path) -> None:
-    """Also from what is older than the day that is looked at: nothing is written over."""
+    """Rows older than the last day count too, so that nothing is overwritten."""
     path = tmp_path / "h.db"
     old = time.time() - 5 * DAY
     with database.opened(path) as file:
@@ -160,7 +160,7 @@ async def test_numbers_go_on_from_all_that_is_in_the_file(tmp_path: Path) -> Non
 async def test_a_file_that_cannot_be_read_at_the_start_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, Any]]
 ) -> None:
-    """What it holds would be written over: its numbers are not known."""
+    """The numbers in the file are unknown, so a write could overwrite its rows."""
     monkeypatch.setattr(database, "BUSY", 0.1)
     path = tmp_path / "h.db"
     with database.opened(path) as file:
@@ -176,7 +176,7 @@ async def test_a_file_that_cannot_be_read_at_the_start_is_not_written(
 
 
 async def test_another_file_gets_only_what_comes_after_it_was_named(tmp_path: Path) -> None:
-    """What was kept before is in the first; numbers go on from both."""
+    """Earlier rows stay in the first file; the numbers continue from both files."""
     one, other = tmp_path / "one.db", tmp_path / "other.db"
     with database.opened(other) as file:
         database.write(file, [finished(30)], [])
@@ -193,7 +193,7 @@ async def test_another_file_gets_only_what_comes_after_it_was_named(tmp_path: Pa
 
 
 async def test_a_number_that_no_file_can_hold_costs_nothing(tmp_path: Path) -> None:
-    """A server may say anything of its tokens."""
+    """A model server may report any number of tokens."""
     async with daemon({"a": stub()}, store={"path": str(tmp_path / "h.db")}) as running:
         body = b'{"model": "a", "raw": true, "usage": {"prompt_tokens": 1%b}}' % (b"0" * 40)
         await ask(running.port, "POST", "/v1/completions", body)

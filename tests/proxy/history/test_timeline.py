@@ -1,4 +1,4 @@
-"""The timeline of a daemon: which states its models were in, since when, and why."""
+"""The timeline of a daemon: the states of its models, their times and their causes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def states(told: dict[str, Any], model: str) -> list[tuple[str, str]]:
 
 
 async def test_a_swap_is_told_with_its_decision() -> None:
-    """For which request, how long it had waited, by which rule, who left and what that cost."""
+    """A decision names the request, its wait, the rule, the model that made room, and the cost."""
     async with daemon({"a": stub(**SLEEPS), "b": stub(**SLEEPS)}) as running:
         await chat(running.port, "a")
         body = b'{"model": "b", "messages": []}'
@@ -67,7 +67,7 @@ async def test_a_swap_is_told_with_its_decision() -> None:
 
 
 async def test_who_is_closed_for_newcomers_leaves_for_that() -> None:
-    """When it had requests, and another had waited for as long as it may."""
+    """The model had requests, and another model's request had waited for maxWait."""
     async with daemon({"a": stub(), "b": stub()}, maxWait=1) as running:
         async with trio.open_nursery() as nursery:
             body = b'{"model": "a", "messages": [], "delay": 1.6}'
@@ -83,7 +83,7 @@ async def test_who_is_closed_for_newcomers_leaves_for_that() -> None:
 
 
 async def test_an_operator_is_a_cause() -> None:
-    """Of a load, a sleep, a wake, an unload; each leads to a span of its own."""
+    """A load, a sleep, a wake and an unload each lead to spans with the operator as cause."""
     async with daemon({"a": stub(**SLEEPS)}) as running:
         for what in ("load", "sleep", "wake", "unload"):
             await ask(running.port, "POST", f"/api/models/{what}/a")
@@ -104,7 +104,7 @@ async def test_an_operator_is_a_cause() -> None:
 
 
 async def test_idleness_is_a_cause() -> None:
-    """With the key that says how long."""
+    """The cause names the configuration key with the time."""
     async with daemon({"a": stub(sleeps=True, sleepTtl=1)}) as running:
         await chat(running.port, "a")
         with trio.fail_after(5):
@@ -117,7 +117,7 @@ async def test_idleness_is_a_cause() -> None:
 
 @pytest.mark.parametrize("way", ["start", "sleep"])
 async def test_a_failure_is_a_cause(way: str) -> None:
-    """With its reason, in the span where it happened and in the one that follows."""
+    """The reason is in the span of the failure and in the span after it."""
     options = ("--exit", "3") if way == "start" else ("--faults", '{"/sleep": {"status": 500}}')
     async with daemon({"a": stub(*options, **SLEEPS), "b": stub()}) as running:
         await chat(running.port, "a")
@@ -134,7 +134,7 @@ async def test_a_failure_is_a_cause(way: str) -> None:
 
 
 async def test_the_asker_is_who_waits_when_the_first_has_left() -> None:
-    """A client that leaves during a start is not for whom the model came up."""
+    """If the first client disconnects during a start, the next waiting client is the asker."""
     async with daemon({"a": stub("--ready-after", "0.8")}) as running:
         body = b'{"model": "a", "messages": []}'
 
@@ -152,7 +152,7 @@ async def test_the_asker_is_who_waits_when_the_first_has_left() -> None:
 
 
 async def test_a_closed_model_that_is_gone_is_forgotten() -> None:
-    """It had crashed while it was closed for newcomers; then a reload took it away."""
+    """The model crashed while it was closed for newcomers, and a reload then removed it."""
     async with daemon({"a": stub(), "b": stub(), "c": stub()}, maxWait=1) as running:
         async with trio.open_nursery() as nursery:
             slow = b'{"model": "a", "messages": [], "delay": 20}'
@@ -180,7 +180,7 @@ async def test_a_closed_model_that_is_gone_is_forgotten() -> None:
 async def test_a_fault_in_what_is_kept_ends_nothing(
     monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, Any]]
 ) -> None:
-    """Models go on and requests are served; the log has the fault."""
+    """Models and requests go on, and the log reports the fault."""
 
     def fails(*_: object, **__: object) -> None:
         raise ValueError("a fault of ours")
@@ -193,11 +193,11 @@ async def test_a_fault_in_what_is_kept_ends_nothing(
         assert running.state("a") == "ready"
     said = {str(line["event"]) for line in log_lines}
     assert "Internal error; a part of the timeline is missing" in said
-    assert "Internal error; a request is missing in the history or the traces" in said
+    assert "Internal error; a request is missing in the history" in said
 
 
 async def test_a_window_has_what_happened_in_it() -> None:
-    """By seconds or by the calendar; the last hour without one."""
+    """The window is given in seconds or as dates; the default is the last hour."""
     async with daemon({"a": stub()}) as running:
         await chat(running.port, "a")
         assert not (await timeline(running, f"?since=0&until={time.time() - 100}"))["spans"]
@@ -207,12 +207,12 @@ async def test_a_window_has_what_happened_in_it() -> None:
 
 
 async def test_requests_are_played_with_other_settings() -> None:
-    """Of the window that is named; what cannot be read is refused."""
+    """The request needs a readable window, and the daemon must have been started from files."""
     async with daemon({"a": stub()}) as running:
         await chat(running.port, "a")
         body = b'{"since": 0, "until": 9999999999, "maxWait": 5}'
         reply = await ask(running.port, "POST", "/api/simulate", body)
-        assert reply.status == 400  # this one was not started from files
+        assert reply.status == 400  # this daemon was not started from files
         assert b"did not come from a file" in reply.body
         for bad in (b"", b"[]", b'{"since": 1}', b'{"since": 1, "until": "x"}'):
             assert (await ask(running.port, "POST", "/api/simulate", bad)).status == 400

@@ -1,4 +1,4 @@
-"""Many clients that come at once: how they are taken, and how many there are."""
+"""Many clients at once: how fast they are accepted, and how many may be open."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST = 5
 
 
 class Turns(trio.abc.Instrument):
-    """Counts the scheduler's turns."""
+    """Counts the turns of the scheduler."""
 
     now = 0
 
@@ -38,7 +38,7 @@ async def hear_hello(client: trio.SocketStream) -> None:
 async def test_those_who_wait_are_taken_in_few_turns_and_all_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Not one in each: the last of a burst would wait for as many turns as there are before it."""
+    """With one client per turn, the last client of a burst would wait for as many turns."""
     turns, taken, real = Turns(), Counter[int](), Connections.opened
 
     def opened(self: Connections) -> None:
@@ -56,7 +56,7 @@ async def test_those_who_wait_are_taken_in_few_turns_and_all_served(
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let few connections be open; return how many were, each time that one more was opened."""
+    """Allow few open connections; return the number of open connections at each new connection."""
     counts, real = [], Connections.opened
 
     def opened(self: Connections) -> None:
@@ -70,7 +70,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 async def test_there_are_never_more_than_there_may_be(few: list[int]) -> None:
-    """However many wait; whoever leaves makes room for the next ones."""
+    """Each client that disconnects makes room for the next waiting client."""
 
     async def visit(client: trio.SocketStream) -> None:
         await hear_hello(client)
@@ -83,7 +83,7 @@ async def test_there_are_never_more_than_there_may_be(few: list[int]) -> None:
 
 
 async def test_an_idle_one_goes_for_one_that_waits_and_a_busy_one_stays(few: list[int]) -> None:
-    """Of the idle ones that which has been so for longest."""
+    """The connection that has been idle longest is closed."""
     goes_on = trio.Event()
 
     async def handle(exchange: Exchange) -> None:

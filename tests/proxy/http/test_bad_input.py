@@ -1,4 +1,4 @@
-"""Requests that cannot be served: the right status, OpenAI's form, and no harm done."""
+"""Requests that cannot be served: the right status, OpenAI's form, and no side effects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHAT = "/v1/chat/completions"
 
 
 async def unharmed(running: Daemon) -> None:
-    """Check that nothing was left behind and the next request is served."""
+    """Check that no request remains and that the next request is served."""
     assert running.supervisor.servers["a"].snapshot().in_flight == 0
     assert not list(running.supervisor._scheduler.waiting)
     assert (await chat(running.port, "a")).status == 200
@@ -44,7 +44,7 @@ async def unharmed(running: Daemon) -> None:
 async def test_a_body_that_names_no_model_of_ours_is_refused(
     body: bytes, status: int, code: str
 ) -> None:
-    """And the connection goes on."""
+    """The connection stays open for the next request."""
     async with daemon({"a": stub()}) as running:
         client = await Client.connect(running.port)
         async with client.stream:
@@ -72,7 +72,7 @@ async def test_a_body_that_names_no_model_of_ours_is_refused(
 async def test_other_requests_get_their_status_in_the_same_form(
     method: str, path: str, status: int
 ) -> None:
-    """Never an HTML page."""
+    """The error is never an HTML page."""
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, method, path)
         assert reply.status == status
@@ -80,7 +80,7 @@ async def test_other_requests_get_their_status_in_the_same_form(
 
 
 async def test_more_requests_than_the_models_limit_get_429() -> None:
-    """With the time to come back."""
+    """The answer has a Retry-After header."""
     async with daemon({"a": stub(concurrencyLimit=1)}) as running, trio.open_nursery() as nursery:
         await chat(running.port, "a")
         nursery.start_soon(_quietly, running.port, {"delay": 0.3})
@@ -110,7 +110,7 @@ async def _quietly(port: int, more: dict[str, Any]) -> None:
     ids=range(8),
 )
 async def test_a_client_that_is_gone_halfway_or_speaks_nonsense_harms_nobody(sent: bytes) -> None:
-    """Whatever it sent, the daemon serves the next one."""
+    """Whatever the client sent, the daemon serves the next client."""
     async with daemon({"a": stub()}) as running:
         for _ in range(3):
             stream = await trio.open_tcp_stream("127.0.0.1", running.port)
@@ -121,7 +121,7 @@ async def test_a_client_that_is_gone_halfway_or_speaks_nonsense_harms_nobody(sen
 
 
 async def test_a_client_that_leaves_while_it_waits_leaves_the_queue() -> None:
-    """Its model is not started for nobody."""
+    """The model does not start if no client waits for it."""
     async with daemon({"a": stub(), "b": stub()}) as running, trio.open_nursery() as nursery:
         await chat(running.port, "a")
         nursery.start_soon(_quietly, running.port, {"delay": 0.5})

@@ -1,4 +1,4 @@
-"""What is held of bodies, and how slowly one may come."""
+"""How much memory bodies may take, and how slowly a body may arrive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.proxy.daemon import daemon, stub
 
 
 def dripping(size: int, pause: float, pieces: int = 10_000) -> Arriving:
-    """Return a body that comes in pieces of this size, a pause before each."""
+    """Return a body that arrives in pieces of this size, with a pause before each piece."""
     return Arriving.of([b"x" * size] * pieces, pause)
 
 
@@ -30,7 +30,7 @@ async def whole(passed: Passed) -> int:
 
 
 async def test_bodies_share_one_budget() -> None:
-    """The second one is told to come again; what the first one held is given back."""
+    """The second body gets a 503 with Retry-After; the first body returns its share at the end."""
     budget = Budget(limit=100)
     with budget.holding() as first:
         assert len(await hold(at_once(b"x" * 60), 1000, first)) == 60
@@ -44,7 +44,7 @@ async def test_bodies_share_one_budget() -> None:
 async def test_a_body_that_is_refused_half_way_gives_its_part_back(
     autojump_clock: MockClock,
 ) -> None:
-    """However it ends: too long, no room, or the client is gone."""
+    """The body may be too long, find no room, or lose its client."""
     budget = Budget(limit=100)
     for limit in (50, 1000):
         with pytest.raises(BadRequest), budget.holding() as holding:
@@ -55,7 +55,7 @@ async def test_a_body_that_is_refused_half_way_gives_its_part_back(
 
 
 async def test_a_body_that_drips_is_cut(autojump_clock: MockClock) -> None:
-    """One byte a second is too little for a model that is kept for it."""
+    """One byte a second is too slow while a model is kept for the body."""
     passed = Passed(Incoming(dripping(1, 1), None), 1000)
     began = trio.current_time()
     with pytest.raises(BadRequest, match="too slowly") as caught:
@@ -65,7 +65,7 @@ async def test_a_body_that_drips_is_cut(autojump_clock: MockClock) -> None:
 
 
 async def test_a_body_that_flows_may_take_its_time(autojump_clock: MockClock) -> None:
-    """Hours, at the least rate; and what it was ahead counts for a pause."""
+    """A body may take hours at the lowest rate; bytes beyond that rate allow for later pauses."""
     incoming = Incoming(dripping(LEAST_FLOW, 1, 5000), None)
     assert await whole(Passed(incoming, 10**9)) == 5000 * LEAST_FLOW
 
@@ -73,7 +73,7 @@ async def test_a_body_that_flows_may_take_its_time(autojump_clock: MockClock) ->
 async def test_the_time_in_which_a_model_server_takes_nothing_does_not_count(
     autojump_clock: MockClock,
 ) -> None:
-    """The client is not slow then."""
+    """In this time, the model server is slow and not the client."""
     passed = Passed(Incoming(dripping(100, 0.01), None), 10**6)
     for _ in range(50):
         assert await passed.read()
@@ -81,7 +81,7 @@ async def test_the_time_in_which_a_model_server_takes_nothing_does_not_count(
 
 
 async def test_what_holds_too_much_is_told_to_come_again() -> None:
-    """The daemon goes on serving the others, and takes the next one."""
+    """The daemon serves other requests meanwhile, and accepts the body later."""
     body = b'{"model": "a", "x": "' + b"x" * (2 << 20) + b'"}'
     head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9999999\r\n\r\n"
     async with daemon({"a": stub()}, maxBodies=3) as running:
@@ -97,7 +97,7 @@ async def test_what_holds_too_much_is_told_to_come_again() -> None:
 
 
 async def test_a_body_for_which_there_is_never_room_is_not_told_to_come_again() -> None:
-    """Whatever maxBody allows."""
+    """maxBody cannot allow a body that is larger than maxBodies."""
     body = b'{"model": "a", "x": "' + b"x" * (2 << 20) + b'"}'
     async with daemon({"a": stub()}, maxBodies=1, maxBody=0) as running:
         reply = await ask(running.port, "POST", "/v1/completions", body)
@@ -105,14 +105,14 @@ async def test_a_body_for_which_there_is_never_room_is_not_told_to_come_again() 
 
 
 async def test_uploads_that_stream_do_not_count() -> None:
-    """They are passed on as they come, and nothing of them is held."""
+    """The daemon passes such uploads on as they arrive and keeps none of their bytes."""
     async with daemon({"a": stub()}, maxBodies=1) as running:
         path, body = "/upstream/a/upload?count", b"x" * (3 << 20)
         assert (await ask(running.port, "PUT", path, body)).json()["size"] == len(body)
 
 
 async def test_a_connection_goes_on_or_ends_cleanly_behind_a_refused_body() -> None:
-    """What was left of the body is never taken for a request."""
+    """The rest of the body is never read as a request."""
     hidden = b"GET /running HTTP/1.1\r\nhost: localhost\r\n\r\n"
     body = b'{"model": "a", "x": "' + b"x" * (2 << 20) + b'"}' + hidden
     async with daemon({"a": stub()}, maxBodies=1) as running:
@@ -124,6 +124,6 @@ async def test_a_connection_goes_on_or_ends_cleanly_behind_a_refused_body() -> N
 
 
 def test_no_limit_is_none() -> None:
-    """Zero stands for it in the file."""
+    """In the file, zero means no limit."""
     assert Limits.of(0, 0, 0) == Limits()
     assert Limits.of(1, 2, 3) == Limits(1 << 20, 2 << 20, 3 << 20)

@@ -1,4 +1,4 @@
-"""The clients' connections: kept, closed, stalled, and cut at the end."""
+"""The clients' connections: kept, closed, stalled, and cut when the daemon ends."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def closed_after(port: int, data: bytes, limit: float) -> float | None:
 
 @pytest.mark.parametrize("data", [HEALTH, CHAT], ids=["view", "forwarded"])
 async def test_an_idle_connection_is_closed_after_its_time(data: bytes) -> None:
-    """Not at once, and not never."""
+    """The connection is not closed at once, but is closed eventually."""
     async with daemon({"a": stub()}, keep_alive=0.4) as running:
         await chat(running.port, "a")
         took = await closed_after(running.port, data, 3)
@@ -50,7 +50,7 @@ async def test_an_idle_connection_is_closed_after_its_time(data: bytes) -> None:
 
 
 async def test_a_connection_that_says_nothing_is_closed_after_the_same_time() -> None:
-    """It was idle from its first moment; until then, it may begin at any time."""
+    """The idle time starts with the connection; until it is over, a request may begin."""
     async with daemon({"a": stub()}, keep_alive=0.4) as running:
         took = await closed_after(running.port, b"", 3)
         assert took is not None
@@ -63,7 +63,7 @@ async def test_a_connection_that_says_nothing_is_closed_after_the_same_time() ->
 
 
 async def test_a_head_that_begins_late_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted from its first byte, and not from the connection's."""
+    """The time limit of a head starts with the head's first byte, not with the connection."""
     monkeypatch.setattr(http1, "SLOWEST_HEAD", 0.5)
     async with daemon({"a": stub()}, keep_alive=0.6) as running:
         stream = await trio.open_tcp_stream("127.0.0.1", running.port)
@@ -83,7 +83,7 @@ async def test_a_head_that_begins_late_has_its_own_time(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("data", [HEALTH, CHAT], ids=["view", "forwarded"])
 @pytest.mark.parametrize("how", ["close", "1.0"])
 async def test_a_client_that_asks_for_the_end_gets_it(data: bytes, how: str) -> None:
-    """Connection: close, or HTTP/1.0."""
+    """The client sends Connection: close, or speaks HTTP/1.0."""
     if how == "close":
         data = data.replace(b"Host: localhost", b"Host: localhost\r\nConnection: close")
     else:
@@ -96,7 +96,7 @@ async def test_a_client_that_asks_for_the_end_gets_it(data: bytes, how: str) -> 
 
 
 async def test_clients_that_go_away_leave_no_descriptor() -> None:
-    """Not even for the time an idle connection would be kept."""
+    """The descriptor is closed at once, not after the idle time."""
     async with daemon({"a": stub()}) as running:
         await chat(running.port, "a")
         before = len(os.listdir("/proc/self/fd"))
@@ -116,7 +116,7 @@ async def test_clients_that_go_away_leave_no_descriptor() -> None:
 
 
 async def test_clients_that_leave_at_any_moment_leave_no_lease() -> None:
-    """Two hundred of them, after 0 to 20 ms, some with a reset."""
+    """Two hundred clients disconnect after 0 to 20 ms, some with a reset."""
     async with daemon({"a": stub(concurrencyLimit=500)}) as running:
         await chat(running.port, "a")
 
@@ -141,7 +141,7 @@ async def test_clients_that_leave_at_any_moment_leave_no_lease() -> None:
 
 
 async def test_the_end_waits_for_streams_and_not_for_idle_connections() -> None:
-    """A stream that ends within the grace is whole; an idle client delays nothing."""
+    """A stream that ends within the grace is whole, and an idle client delays nothing."""
     async with daemon({"a": stub()}, grace=5) as running, trio.open_nursery() as nursery:
         await chat(running.port, "a")
         idle = await trio.open_tcp_stream("127.0.0.1", running.port)
@@ -172,7 +172,7 @@ async def test_the_end_waits_for_streams_and_not_for_idle_connections() -> None:
 
 @pytest.mark.parametrize("graceful", [True, False])
 async def test_a_client_that_does_not_read_cannot_hold_up_the_end(graceful: bool) -> None:
-    """Its connection is closed when the grace is over, or at once."""
+    """The daemon closes the connection after the grace, or at once if it must end at once."""
     async with daemon({"a": stub()}, grace=0.3) as running:
         await chat(running.port, "a")
         client = await Client.connect(running.port)
@@ -192,7 +192,7 @@ async def test_a_client_that_does_not_read_cannot_hold_up_the_end(graceful: bool
 
 
 async def test_many_clients_at_once_are_all_accepted() -> None:
-    """Five hundred connects in one moment."""
+    """Five hundred clients connect at the same moment."""
     async with daemon({"a": stub()}) as running, trio.open_nursery() as nursery:
 
         async def visit() -> None:
@@ -207,7 +207,7 @@ async def say_nothing(exchange: Exchange) -> None:
 
 
 async def test_a_handshake_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    """The client would have seconds for it."""
+    """Without the end, the client would have several seconds for the handshake."""
     tls, _ = contexts(tmp_path)
     with trio.fail_after(3):
         async with (
@@ -220,7 +220,7 @@ async def test_a_handshake_does_not_hold_up_the_end(tmp_path: Path) -> None:
 
 
 async def test_nor_does_a_handshake_that_is_over_after_the_end_was_told(tmp_path: Path) -> None:
-    """The connection is one of those that take no more requests."""
+    """The new connection accepts no request."""
     tls, trusting = contexts(tmp_path)
 
     async def begin(stream: trio.SocketStream) -> None:
@@ -242,7 +242,7 @@ async def test_nor_does_a_handshake_that_is_over_after_the_end_was_told(tmp_path
 
 @pytest.mark.parametrize("number", range(10))
 async def test_what_arrives_at_the_moment_of_a_hard_end_is_no_fault(number: int) -> None:
-    """Whichever task hears of it first: that of the end, or of the connection."""
+    """Either the task of the end or the task of the connection may notice first."""
     [listener] = await open_listeners(Address("127.0.0.1", 0))
     address = listener.socket.getsockname()
 

@@ -1,4 +1,4 @@
-"""Errors: in which form each client reads them, and what stands beside them."""
+"""Errors: the form that each client reads, and the headers beside it."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ async def chatted(running: Daemon, body: Any, **headers: str) -> Reply:
 
 
 async def way_of(running: Daemon) -> str:
-    """Return what the daemon calls itself in Via."""
+    """Return the name that the daemon gives itself in Via."""
     lines: list[str] = (await chatted(running, {"model": "a"})).json()["headers"]
     return next(line.removeprefix("via: ") for line in lines if line.startswith("via: "))
 
 
 @pytest.mark.parametrize(("accept", "kind"), FORMS)
 def test_an_error_is_json_unless_something_else_is_liked_better(accept: str, kind: str) -> None:
-    """What is liked as well is no reason."""
+    """If another form has the same preference as JSON, the answer is JSON."""
     found, body = form_of(Problem(404, "no <b> here"), accept)
     assert found == kind
     if kind == JSON:
@@ -89,7 +89,7 @@ def test_an_error_is_json_unless_something_else_is_liked_better(accept: str, kin
 
 @given(st.text(alphabet='text/plainhtmljson*;,=q.019 "\\\x00\xe9', max_size=60))
 def test_any_accept_has_one_of_three_forms(accept: str) -> None:
-    """Whatever is written there."""
+    """Even a nonsensical Accept header gets one of the forms."""
     kind, body = form_of(Problem(400, "why"), accept)
     assert kind in (JSON, TEXT, PAGE)
     assert b"why" in body
@@ -97,7 +97,7 @@ def test_any_accept_has_one_of_three_forms(accept: str) -> None:
 
 @pytest.mark.parametrize("accept", ["text/plain", "text/html", BROWSERS])
 def test_who_is_to_come_back_gets_json(accept: str) -> None:
-    """As from llama-swap."""
+    """Errors with Retry-After are always JSON, as from llama-swap."""
     kind, body = form_of(Problem(429, "too many", headers={"Retry-After": "1"}), accept)
     assert (kind, json.loads(body)["error"]["code"]) == (JSON, "rate_limit_exceeded")
 
@@ -119,7 +119,7 @@ def test_who_is_to_come_back_gets_json(accept: str) -> None:
 async def test_wherever_an_error_is_made_the_client_chooses_its_form(
     method: str, path: str, status: int, accept: str, kind: str
 ) -> None:
-    """On the way, in a view, and for a model."""
+    """The error may come from routing, from a view, or from a request to a model."""
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, method, path, {"model": "x"}, {"accept": accept})
         assert (reply.status, reply.headers["content-type"]) == (status, kind)
@@ -129,7 +129,7 @@ async def test_wherever_an_error_is_made_the_client_chooses_its_form(
 
 @pytest.mark.parametrize("path", [CHAT, "/nothing", "/upstream/nobody/x"])
 async def test_the_head_of_an_error_has_no_body(path: str) -> None:
-    """But its length."""
+    """The head does have the length of the body."""
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, "HEAD", path)
         assert (reply.status >= 400, reply.body) == (True, b"")
@@ -138,7 +138,7 @@ async def test_the_head_of_an_error_has_no_body(path: str) -> None:
 
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "zstd", "deflate", "gzip, br", "x"])
 async def test_a_coded_body_is_refused(coding: str) -> None:
-    """It names a model that cannot be read; what is taken is said. The model does not start."""
+    """The model cannot be read; the answer names the accepted coding, and no model starts."""
     body = gzip.compress(b'{"model": "a"}')
     async with daemon({"a": stub()}) as running:
         for kind in ("application/json", "text/plain"):
@@ -150,13 +150,13 @@ async def test_a_coded_body_is_refused(coding: str) -> None:
 
 @pytest.mark.parametrize("coding", ["identity", "Identity", "IDENTITY"])
 async def test_a_body_that_is_said_to_be_plain_is_read(coding: str) -> None:
-    """As one of which nothing is said."""
+    """The identity coding is the same as no coding."""
     async with daemon({"a": stub()}) as running:
         assert (await chatted(running, {"model": "a"}, content_encoding=coding)).status == 200
 
 
 async def test_a_coded_body_is_passed_on_where_none_is_read() -> None:
-    """Below /upstream it is the model server's business."""
+    """Below /upstream, the daemon does not read the body."""
     async with daemon({"a": stub()}) as running:
         fields = {"content-encoding": "gzip"}
         reply = await ask(running.port, "POST", "/upstream/a/x", b"\x1f\x8b..", fields)
@@ -165,7 +165,7 @@ async def test_a_coded_body_is_passed_on_where_none_is_read() -> None:
 
 
 async def test_a_request_that_was_here_before_is_refused() -> None:
-    """It would come again until nothing is left."""
+    """Otherwise the request would loop until no resources are left."""
     async with daemon({"a": stub()}) as running:
         us = await way_of(running)
         for via in (us, f"1.1 other, {us}", f"{us}, 1.0 third (a comment)"):
@@ -176,7 +176,7 @@ async def test_a_request_that_was_here_before_is_refused() -> None:
 
 
 async def test_a_way_in_two_headers_is_one_way() -> None:
-    """What is here in either of them is refused; else they go on as one (RFC 9110, 5.3)."""
+    """Several Via headers are checked and passed on as one list (RFC 9110, 5.3)."""
     head = b"POST %b HTTP/1.1\r\nhost: localhost\r\n" % CHAT.encode()
     body = b'{"model": "a"}'
     async with daemon({"a": stub()}) as running:
@@ -192,7 +192,7 @@ async def test_a_way_in_two_headers_is_one_way() -> None:
 
 
 async def test_a_way_by_other_daemons_goes_on() -> None:
-    """With ours at its end, and no two daemons are called the same."""
+    """The daemon adds its own name at the end of Via, and each daemon has a different name."""
     async with daemon({"a": stub()}) as running:
         us = await way_of(running)
         reply = await chatted(running, {"model": "a"}, via="1.1 llamadoze-0, 1.1 nginx")
@@ -202,7 +202,7 @@ async def test_a_way_by_other_daemons_goes_on() -> None:
 
 
 async def test_a_model_whose_proxy_leads_back_here_is_a_loop() -> None:
-    """Two daemons that are each other's peers, too."""
+    """Two daemons that are each other's peers are a loop too."""
     async with daemon({"a": stub()}) as last:
         peers = {"p": {"proxy": f"http://127.0.0.1:{last.port}", "models": ["a"]}}
         async with daemon({"z": stub()}, peers=peers) as first:
@@ -222,7 +222,7 @@ async def test_a_model_whose_proxy_leads_back_here_is_a_loop() -> None:
     ],
 )
 async def test_each_answer_names_its_request_twice(method: str, path: str) -> None:
-    """Anthropic's client reads request-id, OpenAI's x-request-id."""
+    """Anthropic's client reads request-id, OpenAI's reads x-request-id."""
     async with daemon({"a": stub()}) as running:
         mine = {"x-request-id": "mine-1"}
         reply = await ask(running.port, method, path, {"model": "a"}, mine)
@@ -234,7 +234,7 @@ async def test_each_answer_names_its_request_twice(method: str, path: str) -> No
 
 @pytest.mark.parametrize("given_id", ["two words", "x" * 129, "two\twords", ""])
 async def test_an_id_that_no_log_can_hold_is_replaced(given_id: str) -> None:
-    """By one of ours."""
+    """The daemon generates an id instead."""
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, "GET", "/health", b"", {"x-request-id": given_id})
         assert len(reply.headers["x-request-id"]) == 16
@@ -243,7 +243,7 @@ async def test_an_id_that_no_log_can_hold_is_replaced(given_id: str) -> None:
 async def test_modules_that_have_gone_since_the_start_are_told_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As when another version is installed meanwhile: models go on, and errors are JSON."""
+    """An upgrade may replace the modules: models go on, and the error asks for a restart."""
     _pattern.cache_clear()
     _reader_of_forms.cache_clear()
     for name in ("werkzeug.datastructures", "werkzeug.http", "re2", "proxy.forwarding.forms"):
@@ -261,7 +261,7 @@ async def test_modules_that_have_gone_since_the_start_are_told_of(
 
 
 async def test_a_reload_that_lacks_a_module_changes_nothing() -> None:
-    """It ends neither the daemon nor its models, and says what to do."""
+    """The daemon and its models go on, and the error asks for a restart."""
 
     def read(*_: object) -> Loaded:
         raise ModuleNotFoundError("No module named 're2'")

@@ -1,4 +1,4 @@
-"""Odd and hostile bytes on a connection: each gets its due, and nobody else notices."""
+"""Odd and hostile bytes on a connection: each has a defined answer, and no other client notices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WHOLE = b"e\r\n" + BODY + b"\r\n0\r\n\r\n"
 
 
 async def said(port: int, *pieces: bytes, limit: float = 3, pause: float = 0) -> bytes:
-    """Send bytes; return what comes back until the connection is closed, or for a while."""
+    """Send bytes; return the answer until the connection is closed or the limit is over."""
     stream = await trio.open_tcp_stream("127.0.0.1", port)
     answer = b""
     async with stream:
@@ -38,7 +38,7 @@ async def said(port: int, *pieces: bytes, limit: float = 3, pause: float = 0) ->
 
 
 def statuses(answer: bytes) -> list[int]:
-    """Return the statuses of all answers, in their order."""
+    """Return the statuses of all answers in order."""
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) [A-Z]", answer)]
 
 
@@ -82,7 +82,7 @@ BAD = {
 
 @pytest.mark.parametrize("data", BAD.values(), ids=BAD)
 async def test_what_could_be_read_in_two_ways_is_refused(data: bytes) -> None:
-    """Once, and the connection ends: what follows may be anything."""
+    """The daemon answers once and closes the connection, because the next bytes may be anything."""
     async with daemon({"a": stub()}) as running:
         answer = await said(running.port, data + GET)
         assert statuses(answer) == [400]
@@ -104,7 +104,7 @@ async def test_what_could_be_read_in_two_ways_is_refused(data: bytes) -> None:
     ids=["codings", "two", "HTTP/2.0", "CONNECT", "a long path", "many headers", "a long trailer"],
 )
 async def test_what_is_not_served_gets_its_own_status(data: bytes, status: int) -> None:
-    """And the connection ends."""
+    """The daemon then closes the connection."""
     async with daemon({"a": stub()}) as running:
         assert statuses(await said(running.port, data)) == [status]
         await unharmed(running)
@@ -127,7 +127,7 @@ FINE = {
 
 @pytest.mark.parametrize("data", FINE.values(), ids=FINE)
 async def test_what_is_merely_odd_is_served(data: bytes) -> None:
-    """And so is what follows it; also if it comes byte for byte."""
+    """The next request is served too, even if all bytes arrive one by one."""
     async with daemon({"a": stub()}) as running:
         await chat(running.port, "a")
         last = GET[:-2] + b"connection: close\r\n\r\n"
@@ -138,7 +138,7 @@ async def test_what_is_merely_odd_is_served(data: bytes) -> None:
 
 
 async def test_requests_that_come_together_are_answered_in_their_order() -> None:
-    """Forwarded ones, views, and what cannot be read at the end."""
+    """The mix has forwarded requests, views, and an unreadable request at the end."""
     async with daemon({"a": stub()}) as running:
         await chat(running.port, "a")
         several = (POST + b"\r\n" + BODY + GET + CHUNKED + b"\r\n" + WHOLE) * 30
@@ -149,7 +149,7 @@ async def test_requests_that_come_together_are_answered_in_their_order() -> None
 
 
 async def test_thousands_of_requests_at_once_are_taken_as_they_are_served() -> None:
-    """What waits is bounded, and all are answered."""
+    """The buffer is bounded, and all requests are answered."""
     async with daemon({"a": stub()}) as running:
         slow = b'{"model": "a", "delay": 0.5}'
         first = POST.replace(b"14", b"%d" % len(slow)) + b"\r\n" + slow
@@ -159,7 +159,7 @@ async def test_thousands_of_requests_at_once_are_taken_as_they_are_served() -> N
 
 
 async def test_a_client_waits_for_100_before_it_sends() -> None:
-    """Who is refused is not asked for the body; who is not, is."""
+    """The daemon asks for the body only if it accepts the request."""
     head = POST + b"expect: 100-continue\r\n"
     async with daemon({"a": stub()}, apiKeys=["k"]) as running:
         stream = await trio.open_tcp_stream("127.0.0.1", running.port)
@@ -172,7 +172,7 @@ async def test_a_client_waits_for_100_before_it_sends() -> None:
 
 
 async def test_head_has_no_body() -> None:
-    """Of views and of model servers; the next answer follows at once."""
+    """This applies to views and model servers; the next answer follows at once."""
     async with daemon({"a": stub()}) as running:
         head = b"HEAD /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n"
         answer = await said(running.port, head + GET[:-2] + b"connection: close\r\n\r\n")
@@ -182,7 +182,7 @@ async def test_head_has_no_body() -> None:
 
 
 async def test_http_1_0_gets_no_chunks() -> None:
-    """A stream ends with the connection; who asks to keep it keeps it."""
+    """The end of the connection ends a stream; keep-alive is respected."""
     stream = b'{"model":"a","chunks":2}'
     head = b"POST /v1/completions HTTP/1.0\r\ncontent-length: %d\r\n\r\n" % len(stream)
     keep = b"GET /health HTTP/1.0\r\nconnection: keep-alive\r\n\r\n"
@@ -196,7 +196,7 @@ async def test_http_1_0_gets_no_chunks() -> None:
 
 
 async def test_a_refusal_is_read_before_the_connection_ends() -> None:
-    """The client sends on for a while; closing at once would reset the answer away."""
+    """The client still sends its body, and an early close would reset the answer away."""
     async with daemon({"a": stub()}, apiKeys=["k"]) as running:
         head = b"POST /v1/completions HTTP/1.1\r\nhost: [::1]\r\ncontent-length: 30000000\r\n\r\n"
         stream = await trio.open_tcp_stream("127.0.0.1", running.port)
@@ -209,7 +209,7 @@ async def test_a_refusal_is_read_before_the_connection_ends() -> None:
 
 
 async def test_slow_heads_and_slow_bodies_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dripping does not help a head; a body must go on coming."""
+    """A head has a total time limit; a body must only keep arriving."""
     monkeypatch.setattr(http1, "SLOWEST_HEAD", 0.4)
     monkeypatch.setattr(http1, "SLOWEST_PIECE", 0.4)
     async with daemon({"a": stub()}) as running:
@@ -226,7 +226,7 @@ async def test_slow_heads_and_slow_bodies_are_given_up(monkeypatch: pytest.Monke
 
 
 async def test_clients_that_reset_at_any_moment_harm_nobody() -> None:
-    """While they send, wait, and read."""
+    """Clients reset while they send, wait and read."""
     stream = b'{"model":"a","chunks":50,"pause":0.005}'
     head = b"POST /v1/completions HTTP/1.1\r\nhost: [::]\r\ncontent-length: %d\r\n\r\n" % len(
         stream
@@ -249,7 +249,7 @@ async def test_clients_that_reset_at_any_moment_harm_nobody() -> None:
 
 
 async def test_a_client_that_stops_reading_holds_up_nobody() -> None:
-    """The model server is slowed down with it, and the end of the daemon is not."""
+    """Neither other clients nor the end of the daemon have to wait."""
     async with daemon({"a": stub()}, grace=0.3) as running:
         body = b'{"model":"a","raw":true,"x":"%b"}' % (b"y" * 30_000_000)
         head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\n"

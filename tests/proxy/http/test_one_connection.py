@@ -1,4 +1,4 @@
-"""One client's connection in each state, over TCP, over TLS, and where there is no epoll."""
+"""One client's connection in each state, over TCP, over TLS, and without epoll."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.proxy.certificates import contexts
 from tests.proxy.daemon import Daemon, daemon, stub
 from tests.proxy.serving import ASK, serving
 
-PAUSE = 0.03  # seconds, in which what was sent is read
+PAUSE = 0.03  # seconds in which sent bytes are read
 BLANK = b"\r\n"
 HEAD = re.compile(rb"HTTP/1.1 \d+ (?:[^\r]+\r\n)*?content-length: (\d+)\r\n(?:[^\r]+\r\n)*\r\n")
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
@@ -31,14 +31,14 @@ Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 @attrs.frozen
 class Way:
-    """How clients reach us."""
+    """How clients connect to the daemon."""
 
     serves: ssl.SSLContext | None = None
     trusts: ssl.SSLContext | None = None
 
     @asynccontextmanager
     async def to(self, port: int) -> AsyncIterator[Stream]:
-        """Connect; leave without a goodbye."""
+        """Connect; at the end, disconnect without a TLS goodbye."""
         plain = await trio.open_tcp_stream("127.0.0.1", port)
         stream: Stream = plain
         try:
@@ -84,7 +84,7 @@ def asking(path: str, body: bytes | None = None, head: bytes = b"") -> bytes:
 
 @attrs.define(eq=False)
 class Echo:
-    """Answers with the path and what was read of the body, once `goes_on` is set for ``/slow``."""
+    """Answers with the path and the read body; for ``/slow``, only after `goes_on` is set."""
 
     begun: list[str] = attrs.field(factory=list)
     ended: list[str] = attrs.field(factory=list)
@@ -133,9 +133,9 @@ async def answers(stream: Stream, count: int) -> list[str]:
 
 @asynccontextmanager
 async def connected(way: Way) -> AsyncIterator[tuple[Stream, Echo, Callable[[], Awaitable[None]]]]:
-    """Return a connection, who answers on it, and what shows that it is as at first.
+    """Return a connection, the handler that answers, and a check that all is as it was at first.
 
-    That is asked with single requests, after which no task may be there that was not at first.
+    The check sends single requests. After them, the number of tasks must be as at first.
     """
     echo = Echo()
     async with serving(echo, tls=way.serves) as served, way.to(served.port) as stream:
@@ -157,7 +157,7 @@ async def connected(way: Way) -> AsyncIterator[tuple[Stream, Echo, Callable[[], 
 
 
 async def test_the_next_request_may_come_while_one_is_served(way: Way) -> None:
-    """Whole, or in pieces; they are answered in their order."""
+    """The next request may arrive whole or in pieces; answers keep the order of the requests."""
     async with connected(way) as (stream, echo, is_as_before):
         await stream.send_all(asking("/slow", b"one"))
         await trio.sleep(PAUSE)
@@ -175,7 +175,7 @@ async def test_the_next_request_may_come_while_one_is_served(way: Way) -> None:
 
 
 async def test_half_a_head_may_come_while_one_is_served(way: Way) -> None:
-    """The rest of it comes before or after the answer."""
+    """The rest of the head arrives before or after the answer."""
     async with connected(way) as (stream, echo, is_as_before):
         for is_answered in (False, True):
             echo.goes_on = trio.Event()
@@ -197,7 +197,7 @@ async def test_half_a_head_may_come_while_one_is_served(way: Way) -> None:
 
 
 async def test_a_dozen_requests_may_come_while_one_is_served(way: Way) -> None:
-    """More than are taken before those before them are answered."""
+    """More requests arrive than the daemon reads before it answers the earlier ones."""
     paths = [f"/{number}" for number in range(12)]
     async with connected(way) as (stream, echo, is_as_before):
         await stream.send_all(asking("/slow", b""))
@@ -212,7 +212,7 @@ async def test_a_dozen_requests_may_come_while_one_is_served(way: Way) -> None:
 
 
 async def test_requests_that_come_in_one_piece_are_all_answered(way: Way) -> None:
-    """Also if there are more than are taken at once, and a body crosses the pieces."""
+    """There may be more requests than one read takes, and a body may span two reads."""
     paths = [f"/{number}" for number in range(40)]
     async with connected(way) as (stream, _, is_as_before):
         for _ in range(3):
@@ -226,7 +226,7 @@ async def test_requests_that_come_in_one_piece_are_all_answered(way: Way) -> Non
 
 
 async def test_a_body_may_come_late(way: Way) -> None:
-    """Long after its head, while it is waited for or before."""
+    """The body arrives long after its head, before or after the handler waits for it."""
     async with connected(way) as (stream, echo, is_as_before):
         for path in ("/now", "/slow"):
             late = asking(path, b"body")
@@ -246,7 +246,7 @@ async def test_a_body_may_come_late(way: Way) -> None:
 async def test_a_body_of_megabytes_comes_in_pieces_with_pauses(
     way: Way, path: str, size: int
 ) -> None:
-    """And a request comes right behind it."""
+    """The next request follows directly after the body."""
     body = os.urandom(3 << 20) if size > 1000 else os.urandom(50_000)
     async with connected(way) as (stream, echo, is_as_before):
 
@@ -267,7 +267,7 @@ async def test_a_body_of_megabytes_comes_in_pieces_with_pauses(
 
 
 async def test_a_body_in_chunks_may_be_cut_anywhere(way: Way) -> None:
-    """Also in the middle of a size, or of the end."""
+    """The cut may be in the middle of a chunk size or of the last chunk."""
     whole = asking("/chunks", None, b"transfer-encoding: chunked\r\n")
     whole += b"3\r\nabc\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n"
     async with connected(way) as (stream, _, is_as_before):
@@ -280,7 +280,7 @@ async def test_a_body_in_chunks_may_be_cut_anywhere(way: Way) -> None:
 
 
 async def test_blank_lines_between_requests_harm_in_no_state(way: Way) -> None:
-    """RFC 9112, 2.2: before a head, while one is served, between two, and byte by byte."""
+    """RFC 9112, 2.2: before a head, during a request, between two requests, and byte by byte."""
     async with connected(way) as (stream, echo, is_as_before):
         await stream.send_all(BLANK)
         await trio.sleep(PAUSE)
@@ -304,7 +304,7 @@ async def test_blank_lines_between_requests_harm_in_no_state(way: Way) -> None:
 async def test_garbage_while_one_is_served_ends_the_connection_after_its_answer(
     way: Way, body: bytes
 ) -> None:
-    """It is answered as what it is, and nothing behind it is heard."""
+    """The garbage gets an error, and bytes after it are ignored."""
     async with connected(way) as (stream, echo, _):
         await stream.send_all(asking("/slow", body))
         await trio.sleep(PAUSE)
@@ -320,22 +320,22 @@ async def test_garbage_while_one_is_served_ends_the_connection_after_its_answer(
 
 
 async def ends(stream: Stream) -> bool:
-    """Return once the other side has closed."""
+    """Return True once the other side has closed the connection."""
     try:
         return not await stream.receive_some()
-    except trio.BrokenResourceError:  # TLS misses its goodbye
+    except trio.BrokenResourceError:  # the TLS goodbye is missing
         return True
 
 
 @pytest.mark.parametrize("pause", [0, 0.05])
 async def test_urgent_data_in_a_request_holds_nothing_up(pause: float) -> None:
-    """A read stops at it, and nothing tells of what is behind (tcp(7)); it is not of the body."""
+    """A read stops at urgent data, and no event reports the bytes after it (tcp(7))."""
     echo = Echo()
     body = b"x" * 20
     async with serving(echo) as served:
         with socket.create_connection(("127.0.0.1", served.port)) as client, trio.fail_after(5):
             for turn in range(2):
-                await trio.sleep(0.05)  # so that nothing else is to be read
+                await trio.sleep(0.05)  # so that there is nothing else to read
                 client.send(asking("/a", body)[:-15])
                 await trio.sleep(pause)
                 client.send(b"!", socket.MSG_OOB)
@@ -345,7 +345,7 @@ async def test_urgent_data_in_a_request_holds_nothing_up(pause: float) -> None:
 
 
 async def test_a_cancellation_that_comes_too_late_is_not_for_the_next_request() -> None:
-    """The first has its answer; the second has none, and none of somebody else's."""
+    """The first request gets its own answer; the second request gets none."""
     served: list[Exchange] = []
     goes_on = trio.Event()
 
@@ -358,7 +358,7 @@ async def test_a_cancellation_that_comes_too_late_is_not_for_the_next_request() 
         await stream.send_all(asking("/first", b"") + asking("/second", b""))
         await trio.sleep(2 * PAUSE)
         goes_on.set()
-        served[0].cancel()  # it goes on in this very step
+        served[0].cancel()  # the request goes on in this very step
         assert await answers(stream, 1) == ["/first"]
         with trio.fail_after(2):
             assert await ends(stream)
@@ -370,7 +370,7 @@ LEFT = {
     "half a head": asking("/half", b"")[:20],
     "a head": asking("/now", b"body")[:-4],
     "half a body": asking("/now", b"body")[:-2],
-    # More than is buffered; what the system holds has room for the rest, and so for the end.
+    # More than the daemon buffers. The system's buffers have room for the rest, and so for the end.
     "a body that is not read": asking("/slow", b"x" * 330_000)[:-2],
     "served": asking("/slow", b"body"),
     "served, with a blank line": asking("/slow", b"body") + BLANK,
@@ -385,7 +385,7 @@ LEFT = {
 async def test_a_client_that_leaves_in_any_state_leaves_nothing(
     way: Way, sent: bytes, reads: bool
 ) -> None:
-    """No task, no descriptor, no call that goes on."""
+    """No task, descriptor or handler call remains."""
     echo = Echo()
     async with serving(echo, tls=way.serves) as served:
         async with way.to(served.port) as stream:
@@ -395,7 +395,7 @@ async def test_a_client_that_leaves_in_any_state_leaves_nothing(
         tasks_before, descriptors_before = tasks(), descriptors()
         for _ in range(3):
             async with way.to(served.port) as stream:
-                with trio.move_on_after(1):  # not all of it may be taken
+                with trio.move_on_after(1):  # the daemon may not read all of it
                     await stream.send_all(sent)
                 await trio.sleep(2 * PAUSE if reads else 0)
         await until(lambda: tasks() == tasks_before)
@@ -405,7 +405,7 @@ async def test_a_client_that_leaves_in_any_state_leaves_nothing(
 
 @asynccontextmanager
 async def watched(way: Way, **more: Any) -> AsyncIterator[Daemon]:
-    """Serve a model, and see that at the end nothing is left of its clients."""
+    """Serve models, and check at the end that nothing remains of the clients."""
     model = {"a": stub(), "b": stub("--start", "0.8"), **more}
     async with daemon(model, tls=way.serves, apiKeys=["sk-one"]) as running:
         async with way.to(running.port) as stream:
@@ -433,7 +433,7 @@ async def whole_answer(stream: Stream) -> bytes:
 
 
 async def test_a_client_that_leaves_a_stream_gives_the_model_back(way: Way) -> None:
-    """At once, and not when the model has said the last word."""
+    """The model is free at once, not when its answer ends."""
     async with watched(way) as running:
         async with way.to(running.port) as stream:
             await stream.send_all(completion("a", stream=True, chunks=1000, pause=0.05))
@@ -445,7 +445,7 @@ async def test_a_client_that_leaves_a_stream_gives_the_model_back(way: Way) -> N
 
 
 async def test_a_client_that_leaves_while_the_model_thinks_gives_it_back(way: Way) -> None:
-    """Nothing is written meanwhile that could fail."""
+    """The daemon notices although it writes nothing that could fail."""
     async with watched(way) as running:
         async with way.to(running.port) as stream:
             await stream.send_all(completion("a", pause=1000, chunks=1))
@@ -455,7 +455,7 @@ async def test_a_client_that_leaves_while_the_model_thinks_gives_it_back(way: Wa
 
 
 async def test_a_client_that_leaves_while_it_waits_for_a_model_waits_no_more(way: Way) -> None:
-    """The place in the queue is free."""
+    """The client's place in the queue becomes free."""
     async with watched(way) as running:
         async with way.to(running.port) as stream:
             await stream.send_all(completion("b"))
@@ -466,7 +466,7 @@ async def test_a_client_that_leaves_while_it_waits_for_a_model_waits_no_more(way
 
 
 async def test_a_client_that_leaves_with_half_a_body_leaves_nothing(way: Way) -> None:
-    """Neither below a model, where it is passed on, nor where it is held."""
+    """The body is passed on to a model server, or kept in memory."""
     body = completion("a", filler="x" * 200_000)
     upload = body.replace(b"/v1/completions", b"/upstream/a/v1/completions", 1)
     async with watched(way) as running:
@@ -478,7 +478,7 @@ async def test_a_client_that_leaves_with_half_a_body_leaves_nothing(way: Way) ->
 
 
 async def test_a_client_that_leaves_after_a_refusal_leaves_nothing(way: Way) -> None:
-    """Its answer has come, and the rest of its request was still read."""
+    """The client has its answer, and the daemon was still reading the rest of the request."""
     async with watched(way) as running:
         for size in (150, 150_000):
             async with way.to(running.port) as stream:

@@ -1,4 +1,4 @@
-"""Edges: what has become readable is told once, and to the one who waits for it."""
+"""Edge-triggered events: each is reported once, to the task that waits for the socket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from proxy.http.wire import Plain
 
 pytestmark = pytest.mark.skipif(not HAS_EPOLL, reason="needs Linux")
 
-TOLD = 0.05  # seconds in which what has become readable is told
+TOLD = 0.05  # seconds in which an event is reported
 Pair = tuple[socket.socket, socket.socket]
 
 
@@ -46,14 +46,14 @@ def pair() -> Iterator[Pair]:
 
 
 async def is_told(watched: Watch) -> bool:
-    """Return whether a wait is over soon."""
+    """Return whether a wait ends soon."""
     with trio.move_on_after(TOLD) as scope:
         await watched.wait()
     return not scope.cancelled_caught
 
 
 async def test_what_comes_between_a_read_and_the_wait_is_not_missed(pair: Pair) -> None:
-    """It is told to nobody then, and remembered; once it was waited for, it is old."""
+    """An event without a waiting task is remembered for one wait."""
     here, there = pair
     watched = watch(here)
     there.send(b"one")
@@ -68,14 +68,14 @@ async def test_what_comes_between_a_read_and_the_wait_is_not_missed(pair: Pair) 
 
 
 async def test_what_came_before_it_was_watched_is_told(pair: Pair) -> None:
-    """A request may have arrived before its connection was taken."""
+    """A request may have arrived before its connection was accepted."""
     here, there = pair
     there.send(b"one")
     assert await is_told(watch(here))
 
 
 async def test_an_end_that_comes_with_the_last_bytes_is_not_waited_for(pair: Pair) -> None:
-    """The system tells both at once, and never again."""
+    """The system reports both at once, and does not repeat the report."""
     here, there = pair
     watched = watch(here)
     there.send(b"one")
@@ -86,7 +86,7 @@ async def test_an_end_that_comes_with_the_last_bytes_is_not_waited_for(pair: Pai
 
 
 async def test_a_reset_is_told_as_an_end() -> None:
-    """Whoever reads then hears of it."""
+    """The next read raises the error."""
     listener = socket.create_server(("127.0.0.1", 0))
     there = socket.create_connection(listener.getsockname())
     here, _ = listener.accept()
@@ -104,7 +104,7 @@ async def test_a_reset_is_told_as_an_end() -> None:
 
 
 async def test_a_cancelled_wait_loses_nothing(pair: Pair) -> None:
-    """Whether it came before, while or after the wait was cancelled."""
+    """An event after a cancelled wait is still reported."""
     here, there = pair
     watched = watch(here)
     assert not await is_told(watched)
@@ -117,7 +117,7 @@ async def test_a_cancelled_wait_loses_nothing(pair: Pair) -> None:
 async def test_what_is_told_in_the_step_of_a_cancellation_is_not_lost(
     pair: Pair, first: str
 ) -> None:
-    """Either the wait returns, or the next one does."""
+    """Either this wait or the next wait returns."""
     here, _ = pair
     edge, told = watch(here), 0
     assert isinstance(edge, Edge)
@@ -140,7 +140,7 @@ async def test_what_is_told_in_the_step_of_a_cancellation_is_not_lost(
 
 
 async def test_reads_that_are_cancelled_again_and_again_get_every_byte(pair: Pair) -> None:
-    """In their order, and each once."""
+    """The bytes arrive in order, each exactly once."""
     here, there = pair
     wire, sent, read = Plain(here), b"".join(b"%06d" % n for n in range(2000)), b""
 
@@ -160,7 +160,7 @@ async def test_reads_that_are_cancelled_again_and_again_get_every_byte(pair: Pai
 
 
 async def test_who_waits_for_what_is_closed_gets_an_error(pair: Pair) -> None:
-    """At once, and so does who waits after that."""
+    """The error comes at once, and also for waits after the close."""
     wire = Plain(pair[0])
 
     async def read() -> None:
@@ -177,7 +177,7 @@ async def test_who_waits_for_what_is_closed_gets_an_error(pair: Pair) -> None:
 
 
 async def test_a_number_that_is_used_again_wakes_nobody_wrong(pair: Pair) -> None:
-    """Descriptors are numbers, and the lowest free one is given next."""
+    """Descriptors are numbers, and the system reuses the lowest free number."""
     old, woken = Plain(pair[0]), []
     number = pair[0].fileno()
 
@@ -197,7 +197,7 @@ async def test_a_number_that_is_used_again_wakes_nobody_wrong(pair: Pair) -> Non
             with pairs() as [(here, there)]:
                 assert here.fileno() == number
                 new = Plain(here)
-                old.close()  # a second time, which is nobody else's end
+                old.close()  # a second close, which must not end the new socket
                 nursery.start_soon(wait, "new", new._watch)
                 await trio.sleep(TOLD)
                 assert woken == ["old closed"]
@@ -208,7 +208,7 @@ async def test_a_number_that_is_used_again_wakes_nobody_wrong(pair: Pair) -> Non
 
 
 async def test_what_is_closed_without_a_word_leaves_its_number_to_the_next(pair: Pair) -> None:
-    """The system forgets it then; the next one is told as any other."""
+    """The system forgets the closed socket; the new socket with its number gets its own events."""
     here, _ = pair
     number = here.fileno()
     before = watch(here)
@@ -222,7 +222,7 @@ async def test_what_is_closed_without_a_word_leaves_its_number_to_the_next(pair:
 
 
 async def test_a_call_comes_once(pair: Pair) -> None:
-    """Who wants to be called again says so."""
+    """For another call, the callback must be set again."""
     here, there = pair
     watched, calls = watch(here), []
     watched.call(lambda: calls.append(1))
@@ -235,7 +235,7 @@ async def test_a_call_comes_once(pair: Pair) -> None:
 
 
 async def test_a_call_comes_at_once_if_something_was_told(pair: Pair) -> None:
-    """And not a second time for the same."""
+    """The same event does not cause a second call."""
     here, there = pair
     watched, calls = watch(here), []
     there.send(b"x")
@@ -248,7 +248,7 @@ async def test_a_call_comes_at_once_if_something_was_told(pair: Pair) -> None:
 
 
 async def test_a_call_that_was_called_off_never_comes(pair: Pair) -> None:
-    """By none, by a wait, or by the end."""
+    """None, a wait or the end of the watch cancels the callback."""
     here, there = pair
     watched, calls = watch(here), []
     watched.call(lambda: calls.append("none"))
@@ -270,7 +270,7 @@ async def test_a_call_that_was_called_off_never_comes(pair: Pair) -> None:
 
 
 async def test_a_call_is_not_for_what_was_read_before_it_was_told(pair: Pair) -> None:
-    """A wire has read more at once than it was told of."""
+    """A read may return bytes whose event comes only later."""
     here, there = pair
     wire, calls = Plain(here), []
     there.send(b"x")
@@ -286,7 +286,7 @@ async def test_a_call_is_not_for_what_was_read_before_it_was_told(pair: Pair) ->
 
 
 async def test_a_call_comes_at_once_for_what_a_read_has_left(pair: Pair) -> None:
-    """Not all was read: no edge would tell of the rest."""
+    """No new event would report bytes that a read has left in the socket."""
     here, there = pair
     here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
     there.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
@@ -300,7 +300,7 @@ async def test_a_call_comes_at_once_for_what_a_read_has_left(pair: Pair) -> None
 
 
 async def test_a_call_comes_for_an_end(pair: Pair) -> None:
-    """That is how one who waits for a model is known to have left."""
+    """This is how the daemon notices that a client that waits for a model has disconnected."""
     here, there = pair
     wire, calls = Plain(here), []
     with trio.move_on_after(TOLD):
@@ -314,7 +314,7 @@ async def test_a_call_comes_for_an_end(pair: Pair) -> None:
 
 
 async def test_thousands_become_readable_at_once() -> None:
-    """More than one look at the epoll returns; all are told, and each once."""
+    """One poll of epoll does not return all of them, but each is reported exactly once."""
     told: list[int] = []
 
     async def wait(number: int, watched: Watch) -> None:
@@ -334,7 +334,7 @@ async def test_thousands_become_readable_at_once() -> None:
 
 
 async def test_thousands_end_at_once() -> None:
-    """Each is told of it, whether somebody waits or not."""
+    """Each end is reported, with or without a waiting task."""
     with pairs(1500) as found, trio.fail_after(20):
         watches = [watch(here) for here, _ in found]
         for _, there in found:
@@ -347,7 +347,7 @@ async def test_thousands_end_at_once() -> None:
 
 
 def test_each_run_of_trio_has_its_own() -> None:
-    """What one has left open is no business of the next, and its descriptor is closed."""
+    """Sockets left open by one run do not affect the next run, and no descriptor remains open."""
 
     async def read_one() -> Plain:
         wire = Plain(here)
@@ -360,14 +360,14 @@ def test_each_run_of_trio_has_its_own() -> None:
     with pairs() as [(here, there)]:
         left = [trio.run(read_one) for _ in range(2)]
         for wire in left:
-            wire._watch.end()  # nobody watches it any more
+            wire._watch.end()  # its run has ended, so nothing watches the socket any more
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 async def test_a_call_that_fails_harms_nobody_else(
     pair: Pair, log_lines: list[dict[str, object]]
 ) -> None:
-    """It is told to the operator; the others are told, and it itself is the next time."""
+    """The log reports the fault, and all sockets go on getting events, the failing one too."""
 
     def fail() -> None:
         raise RuntimeError("a fault of ours")
@@ -388,7 +388,7 @@ async def test_a_call_that_fails_harms_nobody_else(
 async def test_beyond_the_systems_limit_of_watches_trio_waits(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``fs.epoll.max_user_watches``: that one is served all the same, and so are the others."""
+    """Sockets beyond ``fs.epoll.max_user_watches`` are served without epoll."""
     here, there = pair
     watched = watch(here)
     assert isinstance(watched, Edge)

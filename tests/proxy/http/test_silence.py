@@ -1,4 +1,4 @@
-"""A machine that is gone without a word, and one that only takes its time."""
+"""A machine that vanishes silently, and a machine that is only slow."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ needs_namespaces = pytest.mark.skipif(not is_possible(), reason="no network name
 
 @pytest.fixture(scope="module")
 def outcomes() -> Any:
-    """What became of requests to a machine that was there, and then was not."""
+    """Return the outcomes of requests to a machine that was there and then vanished."""
     command = (*NAMESPACES, sys.executable, "-m", "tests.proxy.http.two_machines")
     said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return json.loads(said.stdout)
@@ -37,7 +37,7 @@ def outcomes() -> Any:
     "moment", ["before the head", "in mid-answer", "in mid-upload", "on a kept connection"]
 )
 def test_a_machine_that_is_gone_fails_its_requests_in_time(outcomes: Any, moment: str) -> None:
-    """No packet comes back, and none says so."""
+    """No packet comes back, and no packet reports an error."""
     said, seconds = outcomes[moment]
     assert GONE in said
     assert seconds < SILENCE + LATE
@@ -45,7 +45,7 @@ def test_a_machine_that_is_gone_fails_its_requests_in_time(outcomes: Any, moment
 
 @needs_namespaces
 def test_a_machine_that_is_gone_is_not_reached_again(outcomes: Any) -> None:
-    """Neither anew nor by a connection that was kept while nobody asked."""
+    """Neither a new connection nor one that was kept idle reaches the machine."""
     for moment in ("on a new connection", "on one kept for longer"):
         assert "within 2s (timeouts.connect)" in outcomes[moment][0]
 
@@ -53,7 +53,7 @@ def test_a_machine_that_is_gone_is_not_reached_again(outcomes: Any) -> None:
 @needs_namespaces
 @pytest.mark.parametrize("why", ["thinks", "reads late"])
 def test_a_server_that_takes_longer_is_not_cut(outcomes: Any, why: str) -> None:
-    """Its system answers for it: no byte comes, or none of a long body is taken."""
+    """The server's system still answers, though no byte comes or none of a long body is read."""
     said, seconds = outcomes[why]
     assert said == "hi"
     assert seconds >= WHILE
@@ -61,14 +61,14 @@ def test_a_server_that_takes_longer_is_not_cut(outcomes: Any, why: str) -> None:
 
 @needs_namespaces
 def test_an_address_that_nobody_has_is_said_to_be_one(outcomes: Any) -> None:
-    """It is not the same as a port on which nobody listens."""
+    """The error differs from that of a port without a listener."""
     said, _ = outcomes["nobody has the address"]
     assert said == "no connection to 10.77.0.9:8000: no route to host"
 
 
 @given(st.integers(0, 10_000_000), st.integers(1, 2_000_000))
 def test_the_probes_take_as_long_as_a_silence_may(keepalive: int, silence: int) -> None:
-    """And none of the numbers is one that the system does not take."""
+    """All numbers are in the range that the system accepts."""
     idle, every, count = probes(keepalive, silence)
     assert idle + every * count <= max(2, silence)
     assert 1 <= every <= 32767
@@ -78,7 +78,7 @@ def test_the_probes_take_as_long_as_a_silence_may(keepalive: int, silence: int) 
 
 
 def test_the_usual_probes() -> None:
-    """After 30 s, then every 6 s."""
+    """The first probe is after 30 s, and the next ones every 6 s."""
     assert probes(30, 60) == (30, 6, 5)
 
 
@@ -87,7 +87,7 @@ async def stay(_: trio.SocketStream) -> None:
 
 
 async def options(timeouts: Timeouts) -> tuple[int, int, int, int]:
-    """Return what the system was told of a connection: user timeout, and the probes."""
+    """Return the system's settings of a connection: the user timeout and the probes."""
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(trio.serve_tcp, stay, 0)
         port = listeners[0].socket.getsockname()[1]
@@ -101,12 +101,12 @@ async def options(timeouts: Timeouts) -> tuple[int, int, int, int]:
 
 
 async def test_a_server_on_this_machine_is_asked_as_ever() -> None:
-    """It cannot be gone without this system knowing."""
+    """Such a server cannot vanish without this system noticing."""
     assert (await options(Timeouts()))[:3] == (0, 30, 30)
 
 
 async def test_a_server_elsewhere_has_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For what it was sent, and for what it is asked."""
+    """The limit applies to sent bytes and to probes."""
     monkeypatch.setattr(origin, "_is_elsewhere", lambda _: True)
     assert await options(Timeouts()) == (60_000, 30, 6, 5)
     without = await options(Timeouts(silence=0))  # type: ignore[arg-type] # a plain number
@@ -114,7 +114,7 @@ async def test_a_server_elsewhere_has_its_limit(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_while_a_long_body_is_sent_the_systems_own_limit_is_lifted() -> None:
-    """And it is set again behind that, whatever happens."""
+    """The limit is restored afterwards, even after a cancellation."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as connection:
         connection.connect(listener.getsockname())
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 5000)
@@ -141,7 +141,7 @@ async def test_while_a_long_body_is_sent_the_systems_own_limit_is_lifted() -> No
     ],
 )
 def test_how_a_connection_broke_is_said(number: int, silence: int, said: str) -> None:
-    """With the setting, where it was one."""
+    """The error names the setting if a setting caused it."""
     timeouts = Timeouts(silence=silence)  # type: ignore[arg-type] # a plain number
     error = Origin("h", 1).broken(OSError(number, "x"), timeouts)
     assert str(error) == f"the connection to the model server broke: {said}"

@@ -1,4 +1,4 @@
-"""Clients that take their time, and connections that are too many."""
+"""Slow clients, and too many connections."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def large_request(version: str) -> bytes:
 
 
 async def stalled(running: Daemon) -> trio.SocketStream:
-    """Ask for much, and read nothing of it."""
+    """Request a large answer, and read none of it."""
     stream = await trio.open_tcp_stream("127.0.0.1", running.port)
     await stream.send_all(large_request("1.1"))
     return stream
 
 
 async def test_a_client_that_reads_nothing_is_cut_after_its_time() -> None:
-    """The model is free then."""
+    """After clientTimeout, the model is free."""
     async with daemon({"a": stub()}, clientTimeout=1) as running:
         stream = await stalled(running)
         async with stream:
@@ -48,7 +48,7 @@ async def test_a_client_that_reads_nothing_is_cut_after_its_time() -> None:
 
 
 async def test_a_client_that_reads_again_in_time_gets_all() -> None:
-    """A pause is no fault."""
+    """A pause shorter than clientTimeout does no harm."""
     async with daemon({"a": stub()}, clientTimeout=5) as running:
         stream = await stalled(running)
         await trio.sleep(1)
@@ -60,7 +60,7 @@ async def test_a_client_that_reads_again_in_time_gets_all() -> None:
 
 
 async def test_a_client_that_reads_slowly_and_steadily_is_not_cut() -> None:
-    """clientTimeout is for one that takes nothing."""
+    """clientTimeout applies only to a client that reads nothing."""
     async with daemon({"a": stub()}, clientTimeout=2) as running:
         stream = await stalled(running)
         async with stream:
@@ -72,7 +72,7 @@ async def test_a_client_that_reads_slowly_and_steadily_is_not_cut() -> None:
 
 
 async def answers(handle: Handler, request: bytes) -> bytes:
-    """Return what is read before the connection ends; an error of the connection is a mark."""
+    """Return the bytes until the connection ends; a connection error is marked as `<reset>`."""
     [listener] = await open_listeners(Address("127.0.0.1", 0))
     port, stop, said = listener.socket.getsockname()[1], trio.Event(), b""
     async with trio.open_nursery() as nursery:
@@ -97,7 +97,7 @@ OLD = b"GET / HTTP/1.0\r\n\r\n"
 
 
 async def test_a_cut_answer_is_no_whole_one_to_http_1_0() -> None:
-    """The connection's end would be the answer's; nginx speaks so by default."""
+    """A normal close would look like the answer's end; nginx uses HTTP/1.0 by default."""
 
     async def cut(exchange: Exchange) -> None:
         exchange.begin(200, [])
@@ -114,7 +114,7 @@ async def test_a_cut_answer_is_no_whole_one_to_http_1_0() -> None:
 
 
 async def test_the_daemons_end_is_no_end_of_an_answer() -> None:
-    """A stream that is cut then is reset, too."""
+    """A stream that is cut when the daemon ends is reset too."""
 
     async def endless(exchange: Exchange) -> None:
         exchange.begin(200, [])
@@ -141,7 +141,7 @@ def connection() -> Connection:
 async def test_the_connection_that_is_idle_longest_goes_first(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """One that has just come stays: its request is on its way."""
+    """A new connection stays, because its request is about to arrive."""
     connections = Connections(most=2)
     first, second = connection(), connection()
     with connections.listed(first), connections.listed(second):
@@ -154,7 +154,7 @@ async def test_the_connection_that_is_idle_longest_goes_first(
 
 
 async def test_who_has_just_sent_something_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long it was silent before."""
+    """The silence before does not count."""
     listed, real = [], Connections.listed
 
     def note(self: Connections, one: Connection) -> Any:
@@ -176,7 +176,7 @@ async def test_who_has_just_sent_something_is_not_idle(monkeypatch: pytest.Monke
 async def test_room_is_waited_for_and_those_that_arrive_count(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """A handshake takes a descriptor as well."""
+    """A connection in its handshake takes a descriptor too."""
     connections = Connections(most=1)
     connections.opened()
     with trio.move_on_after(3) as scope:
@@ -188,7 +188,7 @@ async def test_room_is_waited_for_and_those_that_arrive_count(
 
 @pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPERM, errno.EMFILE])
 async def test_a_failed_accept_ends_nothing(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """accept(2): most errors are those of one client; it is tried again."""
+    """accept(2): most errors concern one client, so the daemon tries again."""
     real, failures = socket.socket.accept, [number]
 
     def accept(self: socket.socket) -> tuple[socket.socket, Any]:
@@ -204,7 +204,7 @@ async def test_a_failed_accept_ends_nothing(number: int, monkeypatch: pytest.Mon
 
 
 async def test_many_headers_are_refused() -> None:
-    """Each costs more than its bytes."""
+    """Each header costs more memory than its bytes."""
     fields = "".join(f"x-{number}: y\r\n" for number in range(2500))
     request = f"GET /health HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n".encode()
     async with (
@@ -218,7 +218,7 @@ async def test_many_headers_are_refused() -> None:
 async def test_requests_that_do_not_arrive_make_room_for_those_that_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also those that were refused and whose rest nobody wants."""
+    """Refused requests whose rest is still to come make room too."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (40, 40))
     stuck = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{"
     for keys in ([], ["sk-1"]):

@@ -1,4 +1,4 @@
-"""A model server that says nothing for too long (``timeouts.busy``)."""
+"""A model server that sends nothing for too long (``timeouts.busy``)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMPATIENT = Timeouts(busy=1, response_header=60)  # type: ignore[arg-type] # pla
 
 @asynccontextmanager
 async def stalling(beginning: bytes, pause: float = 1000) -> AsyncIterator[Upstream]:
-    """Serve the beginning of an answer, a pause, and the rest; yield who gives up after 1 s."""
+    """Serve the start of an answer, a pause, and the rest; yield a client with a timeout of 1 s."""
 
     async def serve(stream: trio.SocketStream) -> None:
         with contextlib.suppress(trio.BrokenResourceError):
@@ -42,7 +42,7 @@ async def stalling(beginning: bytes, pause: float = 1000) -> AsyncIterator[Upstr
 @pytest.mark.parametrize("body", [b"{}", b"x" * 100_000, b"x" * 30_000_000])
 @pytest.mark.parametrize("beginning", [b"", SIZED[:10], SIZED[:-1]])
 async def test_a_request_without_a_byte_for_too_long_is_cut(beginning: bytes, body: bytes) -> None:
-    """Before the head, in it, in the body; and where nothing is taken of what is sent."""
+    """The stall may be before, in or after the head, or while the server does not read the body."""
     async with stalling(beginning) as upstream:
         began = trio.current_time()
         with pytest.raises(Stalled) as caught:
@@ -52,7 +52,7 @@ async def test_a_request_without_a_byte_for_too_long_is_cut(beginning: bytes, bo
 
 
 async def test_a_request_that_gets_its_bytes_in_time_is_not_cut() -> None:
-    """However long all of it takes."""
+    """The total time does not matter."""
     async with peer([SIZED]) as (_, upstream):
         upstream.timeouts = IMPATIENT
         assert await ask(upstream) == (200, b"hi")
@@ -61,7 +61,7 @@ async def test_a_request_that_gets_its_bytes_in_time_is_not_cut() -> None:
 
 
 async def test_a_client_that_takes_its_time_is_not_the_model_servers_stall() -> None:
-    """Nobody listens to the model server meanwhile, and it may send nothing more either."""
+    """While the client does not read, the daemon does not read from the model server."""
     async with stalling(SIZED[:-1], pause=0.2) as upstream:
         request = Request(method=b"POST", target=b"/x", headers=[(b"host", b"h")])
         with await upstream.exchange(request) as response:
@@ -71,7 +71,7 @@ async def test_a_client_that_takes_its_time_is_not_the_model_servers_stall() -> 
 
 
 async def test_an_upload_that_comes_slowly_is_not_the_model_servers_stall() -> None:
-    """It has nothing to say before it has all of it."""
+    """The model server cannot answer before it has the whole upload."""
 
     class Slow:
         length = 3
@@ -90,7 +90,7 @@ async def test_an_upload_that_comes_slowly_is_not_the_model_servers_stall() -> N
 
 
 async def test_a_websocket_may_say_nothing() -> None:
-    """For as long as it likes."""
+    """timeouts.busy does not apply to websockets."""
     agreed = b"HTTP/1.1 101 S\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"
     async with peer([agreed, b"late"]) as (_, upstream):
         upstream.timeouts = IMPATIENT

@@ -1,4 +1,4 @@
-"""The client towards model servers, against a scripted peer that plays bytes."""
+"""The client for model servers, against a scripted peer that sends bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 @attrs.define(eq=False)
 class Peer:
-    """A server on a real socket: one script of answers for each connection."""
+    """A server on a real socket, with one script of answers for each connection."""
 
     scripts: list[list[bytes]]
     port: int = 0
@@ -88,7 +88,7 @@ TO_THE_END = OK + b"\r\nhi"
 
 @pytest.mark.parametrize("answer", [SIZED, CHUNKED, TO_THE_END, b"HTTP/1.1 100 C\r\n\r\n" + SIZED])
 async def test_every_framing_gives_the_same_body(answer: bytes) -> None:
-    """A length, chunks, the connection's end; an interim answer before it."""
+    """The body ends by length, chunks or the connection's end; an interim answer may precede it."""
     async with peer([answer]) as (_, upstream):
         assert await ask(upstream) == (200, b"hi")
 
@@ -98,14 +98,14 @@ async def test_every_framing_gives_the_same_body(answer: bytes) -> None:
     [(b"HTTP/1.1 204 X\r\n\r\n", 204), (b"HTTP/1.1 304 X\r\ncontent-length: 5\r\n\r\n", 304)],
 )
 async def test_answers_that_have_no_body_end_at_their_head(answer: bytes, status: int) -> None:
-    """204 and 304, whatever length they claim (RFC 9110, 15.3.5 and 15.4.5)."""
+    """204 and 304 have no body, whatever length they claim (RFC 9110, 15.3.5 and 15.4.5)."""
     async with peer([answer]) as (_, upstream):
         assert await ask(upstream) == (status, b"")
 
 
 @given(st.lists(st.integers(1, len(CHUNKED) - 1), max_size=20))
 def test_the_split_of_the_bytes_changes_nothing(cuts: list[int]) -> None:
-    """However the network cuts an answer, it reads the same."""
+    """The network may cut an answer anywhere."""
     edges = [0, *sorted(set(cuts)), len(CHUNKED)]
     parser = ResponseParser()
     body = b"".join(parser.feed(CHUNKED[start:end]) for start, end in itertools.pairwise(edges))
@@ -114,7 +114,7 @@ def test_the_split_of_the_bytes_changes_nothing(cuts: list[int]) -> None:
 
 
 async def test_a_connection_is_used_again() -> None:
-    """Ten exchanges, one connection."""
+    """Ten exchanges use one connection."""
     async with peer([SIZED] * 10) as (played, upstream):
         for _ in range(10):
             assert await ask(upstream) == (200, b"hi")
@@ -123,7 +123,7 @@ async def test_a_connection_is_used_again() -> None:
 
 @attrs.define(eq=False)
 class Crowd:
-    """A server that answers when so many have asked; it counts its connections."""
+    """A server that answers once `wanted` requests have arrived; it counts its connections."""
 
     wanted: int
     made: int = 0
@@ -150,14 +150,14 @@ class Crowd:
             all_here.set()
 
     async def asked_by(self, number: int, upstream: Upstream) -> None:
-        """Let so many ask at once."""
+        """Send this many requests at once."""
         self.wanted = number
         async with trio.open_nursery() as nursery:
             for _ in range(number):
                 nursery.start_soon(ask, upstream)
 
     async def settled(self, number: int) -> None:
-        """Wait until so many connections are open."""
+        """Wait until this many connections are open."""
         for _ in range(1000):
             if self.open == number:
                 return
@@ -180,7 +180,7 @@ async def crowd(timeouts: Timeouts) -> AsyncIterator[tuple[Crowd, Upstream]]:
 
 
 async def test_as_many_streams_as_there_were_begin_again_without_connecting() -> None:
-    """Two hundred at once, three times: two hundred connections."""
+    """Three rounds of 200 requests use 200 connections in total."""
     async with crowd(Timeouts()) as (server, upstream):
         for _ in range(3):
             await server.asked_by(200, upstream)
@@ -188,7 +188,7 @@ async def test_as_many_streams_as_there_were_begin_again_without_connecting() ->
 
 
 async def test_more_connections_than_are_kept_are_closed_at_once() -> None:
-    """Those that are kept are used again."""
+    """The kept connections are used again."""
     async with crowd(Timeouts()) as (server, upstream):
         upstream.most_kept = 10
         await server.asked_by(30, upstream)
@@ -199,7 +199,7 @@ async def test_more_connections_than_are_kept_are_closed_at_once() -> None:
 
 @attrs.define(eq=False)
 class Clock:
-    """In place of the module `time`, where only this is used of it."""
+    """Replaces the module `time`, of which only this function is used."""
 
     now: float = 0
 
@@ -214,7 +214,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def test_connections_that_were_needed_once_go_while_others_are_kept(clock: Clock) -> None:
-    """After idleConn, though the busy one is always taken first; one goes for one that is kept."""
+    """The busy connection is reused; after idleConn, each request closes one of the others."""
     async with crowd(Timeouts(idle_conn=AnySeconds(90))) as (server, upstream):
         await server.asked_by(5, upstream)
         for _ in range(9):
@@ -229,7 +229,7 @@ async def test_connections_that_were_needed_once_go_while_others_are_kept(clock:
 
 
 async def test_all_that_is_too_old_goes_when_one_is_asked_for(clock: Clock) -> None:
-    """None of them is used: who knows what is at their other end."""
+    """An old connection is not used, because the other end may have changed."""
     async with crowd(Timeouts(idle_conn=AnySeconds(90))) as (server, upstream):
         await server.asked_by(5, upstream)
         clock.now += 91
@@ -248,7 +248,7 @@ async def test_all_that_is_too_old_goes_when_one_is_asked_for(clock: Clock) -> N
     ],
 )
 async def test_a_connection_out_of_step_is_not_used_again(answer: bytes) -> None:
-    """The answer itself is whole."""
+    """The answer itself is still complete."""
     async with peer([answer], [SIZED]) as (played, upstream):
         assert await ask(upstream) == (200, b"hi")
         assert await ask(upstream) == (200, b"hi")
@@ -265,7 +265,7 @@ async def test_a_kept_connection_that_was_closed_is_replaced() -> None:
 
 
 async def test_what_a_server_says_unasked_is_nobodys_answer() -> None:
-    """Such as a 408 for a connection that idled too long."""
+    """For example, a server may send 408 for a connection that was idle too long."""
     late = b"HTTP/1.1 408 T\r\ncontent-length: 0\r\n\r\n"
     async with peer([SIZED + late], [SIZED]) as (_, upstream):
         await ask(upstream)
@@ -274,7 +274,7 @@ async def test_what_a_server_says_unasked_is_nobodys_answer() -> None:
 
 
 async def test_a_request_that_was_worked_on_is_not_sent_again() -> None:
-    """A server that read it, worked and closed may have done what was asked."""
+    """A server that read the request before it closed may have carried it out."""
 
     class Slow(Peer):
         async def serve(self, stream: trio.SocketStream) -> None:
@@ -309,14 +309,14 @@ async def test_a_request_that_was_worked_on_is_not_sent_again() -> None:
     ],
 )
 async def test_a_broken_answer_is_an_error_with_its_reason(answer: bytes, reason: str) -> None:
-    """And the connection is gone."""
+    """The connection is closed."""
     async with peer([answer]) as (_, upstream):
         with pytest.raises(UpstreamError, match=reason):
             await ask(upstream)
 
 
 async def test_an_early_answer_to_a_long_request_is_heard() -> None:
-    """A server may refuse 20 MB after the first of them and read no more."""
+    """A server may refuse 20 MB after the first bytes and read no more."""
     refusal = b"HTTP/1.1 413 X\r\ncontent-length: 2\r\n\r\nno"
     async with peer([refusal], reads=False) as (_, upstream):
         assert await ask(upstream, b"x" * 20_000_000) == (413, b"no")
@@ -324,7 +324,7 @@ async def test_an_early_answer_to_a_long_request_is_heard() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "a..b", "x" * 70])
 async def test_a_host_that_is_not_there_is_an_error(host: str) -> None:
-    """Refused, or no name at all."""
+    """The connection is refused, or the name is invalid."""
     with pytest.raises(UpstreamError, match="no connection to"):
         await ask(Upstream(Origin(host, 1)))
 
@@ -360,7 +360,7 @@ REFUSED = tried("127.0.0.1", errno.ECONNREFUSED)
 async def test_a_connection_that_fails_says_what_the_system_said(
     monkeypatch: pytest.MonkeyPatch, cause: list[OSError], said: str, is_grouped: bool
 ) -> None:
-    """Of each address that was tried, if it is not the same of all."""
+    """The error lists each address that was tried, unless all failed in the same way."""
 
     async def fail(*_: object) -> None:
         chained = ExceptionGroup("x", cause) if is_grouped or len(cause) > 1 else cause[0]
@@ -374,7 +374,7 @@ async def test_a_connection_that_fails_says_what_the_system_said(
 
 
 async def test_a_name_that_nobody_knows_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The resolver's own words."""
+    """The error has the resolver's own words."""
 
     async def fail(*_: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -385,11 +385,11 @@ async def test_a_name_that_nobody_knows_is_said_to_be_one(monkeypatch: pytest.Mo
 
 
 async def test_a_connection_that_breaks_says_what_the_system_said() -> None:
-    """A reset is not the same as an end."""
+    """A reset is reported differently from a normal close."""
 
     async def serve(stream: trio.SocketStream) -> None:
         await stream.receive_some(1)
-        await stream.aclose()  # what was not read makes it a reset
+        await stream.aclose()  # bytes that were not read turn the close into a reset
 
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(trio.serve_tcp, serve, 0)
@@ -409,12 +409,12 @@ async def test_a_connection_that_breaks_says_what_the_system_said() -> None:
     ],
 )
 def test_addresses_are_read(url: str, origin: Origin) -> None:
-    """With the defaults of their schemes."""
+    """The default port follows from the scheme."""
     assert Origin.of(url) == origin
 
 
 async def test_cancelling_an_exchange_closes_its_connection() -> None:
-    """At every moment of it."""
+    """The server sees the connection end although it has not answered."""
     ended = trio.Event()
 
     async def serve(stream: trio.SocketStream) -> None:

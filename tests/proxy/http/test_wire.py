@@ -1,4 +1,4 @@
-"""A connected socket without trio's turns."""
+"""A connected socket that avoids Trio's checkpoints where it can."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pair() -> tuple[Plain, socket.socket]:
 
 
 async def test_bytes_come_as_they_arrived_and_then_the_end() -> None:
-    """Nothing is waited for that is there."""
+    """Bytes that are already there are returned at once."""
     wire, other = pair()
     other.sendall(b"one")
     assert await wire.receive() == b"one"
@@ -34,7 +34,7 @@ async def test_bytes_come_as_they_arrived_and_then_the_end() -> None:
 
 
 async def test_a_read_that_is_cancelled_takes_nothing() -> None:
-    """Whatever turn it was in."""
+    """No byte is lost, in whichever turn the cancellation comes."""
     wire, other = pair()
     other.setblocking(False)
     sent = taken = 0
@@ -53,7 +53,7 @@ async def test_a_read_that_is_cancelled_takes_nothing() -> None:
 
 
 async def test_who_waits_learns_that_it_was_closed() -> None:
-    """Reading or writing."""
+    """Both a waiting read and a waiting write raise an error."""
     wire, other = pair()
 
     async def read() -> None:
@@ -74,7 +74,7 @@ async def test_who_waits_learns_that_it_was_closed() -> None:
 
 
 async def test_one_that_is_always_ready_lets_others_in() -> None:
-    """Every so many turns."""
+    """A connection that never has to wait yields regularly to other tasks."""
     wire, other = pair()
     other.sendall(b"x" * 100_000)
     turns = 0
@@ -96,7 +96,7 @@ async def test_one_that_is_always_ready_lets_others_in() -> None:
 
 
 async def test_a_reader_of_the_log_that_is_too_slow_is_told_what_it_missed() -> None:
-    """Once, and the right number."""
+    """The reader gets the number of dropped bytes once."""
     book = LogBook()
     with book.followed("proxy") as reader:
         for _ in range(MOST_UNREAD // 1024 + 3):
@@ -117,7 +117,7 @@ async def test_a_reader_of_the_log_that_is_too_slow_is_told_what_it_missed() -> 
     ],
 )
 def test_an_error_is_said_as_the_system_says_it(error: OSError, words: str) -> None:
-    """As the end of a sentence."""
+    """The words fit the end of a sentence."""
     assert words_of(error) == words
 
 
@@ -126,7 +126,7 @@ def test_an_error_is_said_as_the_system_says_it(error: OSError, words: str) -> N
     [(TimeoutError(errno.ETIMEDOUT, "x"), errno.ETIMEDOUT), (ssl.SSLError(1, "x"), None)],
 )
 def test_the_systems_own_error_comes_through_tls(cause: OSError, number: int | None) -> None:
-    """TLS has numbers of its own, which mean something else."""
+    """TLS has its own error numbers with other meanings."""
     error = trio.BrokenResourceError("x")
     error.__cause__ = cause
     assert _of_system(error).errno == number

@@ -1,4 +1,4 @@
-"""What goes to a client in one write, and what must not wait for more."""
+"""Which bytes go to a client in one write, and which bytes must not wait for more."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ CHUNKED = (
 )
 TO_THE_END = b"HTTP/1.1 200 OK\r\n\r\n"
 HI, BYE, END = b"2\r\nhi\r\n", b"3\r\nbye\r\n", b"0\r\n\r\n"
-PAUSE = 0.05  # seconds, in which what was said is passed on
+PAUSE = 0.05  # seconds in which sent bytes are passed on
 
 
 @attrs.define(eq=False)
 class Written:
-    """What was written to clients, piece by piece."""
+    """The writes to clients, piece by piece."""
 
     pieces: list[bytes] = attrs.field(factory=list)
     _wires: set[Plain] = attrs.field(factory=set)
 
     def note(self, wire: Plain, data: bytes | bytearray) -> None:
-        """Take a write; a client's connection begins with a status line, a server's does not."""
+        """Record a write to a client; its connection is known by a status line at the beginning."""
         if data.startswith(b"HTTP/1.1 "):
             self._wires.add(wire)
         if wire in self._wires:
@@ -38,7 +38,7 @@ class Written:
 
     @property
     def bodies(self) -> list[bytes]:
-        """The writes, without the answer's head."""
+        """The writes without the head of the answer."""
         head, _, rest = self.pieces[0].partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 OK\r\n")
         return [rest, *self.pieces[1:]]
@@ -46,7 +46,7 @@ class Written:
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> Written:
-    """Watch all writes."""
+    """Record all writes."""
     found, real = Written(), Plain.send
 
     async def send(self: Plain, data: bytes | bytearray) -> None:
@@ -58,7 +58,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Written:
 
 
 async def answered(script: list[bytes], ask: bytes = ASK) -> bytes:
-    """Return what a client reads when a server says this, with a pause after each piece."""
+    """Return what a client reads if a server sends this script, with a pause after each piece."""
 
     async def serve(stream: trio.SocketStream) -> None:
         async with stream:
@@ -102,7 +102,7 @@ async def answered(script: list[bytes], ask: bytes = ASK) -> bytes:
 async def test_what_comes_together_goes_on_in_one_write(
     script: list[bytes], bodies: list[bytes], written: Written
 ) -> None:
-    """The first piece with the head, the last one with the end."""
+    """The first piece goes out with the head, the last piece with the end."""
     read = await answered(script)
     assert written.bodies == bodies
     assert b"".join(written.pieces) == read
@@ -112,20 +112,20 @@ async def test_what_comes_together_goes_on_in_one_write(
 async def test_the_head_of_a_stream_does_not_wait_for_its_body(
     script: list[bytes], written: Written
 ) -> None:
-    """The client sees that it was heard, which may be long before the first word."""
+    """The head tells the client that its request was accepted, long before the first word."""
     await answered(script)
     assert written.bodies == [b"", *script[1:]]
 
 
 async def test_http_1_0_gets_the_same_pieces_without_their_sizes(written: Written) -> None:
-    """The end of the connection is the end of the answer."""
+    """The end of the connection marks the end of the answer."""
     read = await answered([CHUNKED + HI, BYE + END], ASK.replace(b"HTTP/1.1", b"HTTP/1.0"))
     assert written.bodies == [b"hi", b"bye"]
     assert read.endswith(b"\r\n\r\nhibye")
 
 
 async def test_an_answer_of_our_own_is_one_write(written: Written) -> None:
-    """Whoever reads once has all of it."""
+    """A client gets the whole answer with one read."""
     async with (
         daemon({"a": stub()}) as running,
         await trio.open_tcp_stream("127.0.0.1", running.port) as client,

@@ -1,8 +1,9 @@
-"""Two network namespaces with a cable between them: what a machine of its own is to a socket.
+"""Two network namespaces with a cable between them, which look like two machines to a socket.
 
-``unshare --user --map-root-user --net python -m tests.proxy.http.two_machines`` prints as JSON what
-became of requests to a server at the other end, by name: what was answered or the error, and after
-how many seconds. The cable is cut in the middle of some. `is_possible` says whether it can be had.
+``unshare --user --map-root-user --net python -m tests.proxy.http.two_machines`` sends requests to a
+server at the other end and prints their outcomes as JSON: by name, the answer or the error, and the
+seconds until then. The cable is cut during some of the requests. `is_possible` says whether this
+machine allows such namespaces.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from proxy.http.upstream import Upstream
 
 HERE, THERE, NOBODY, PORT = "10.77.0.1", "10.77.0.2", "10.77.0.9", 8000
 SILENCE = 2  # seconds
-WHILE = 2.5 * SILENCE  # seconds that a server that lives says and reads nothing
+WHILE = 2.5 * SILENCE  # seconds in which a live server sends and reads nothing
 LONG = b"x" * 30_000_000
 NAMESPACES = ("unshare", "--user", "--map-root-user", "--net")
 SHORT = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
 
 
 def is_possible() -> bool:
-    """Whether this machine lets us have namespaces with a cable."""
+    """Return whether this machine allows namespaces with a cable."""
     if not all(map(shutil.which, ("unshare", "nsenter", "ip"))):
         return False
     cable = ("ip", "link", "add", "cable", "type", "veth", "peer", "name", "far")
@@ -42,7 +43,7 @@ def is_possible() -> bool:
 
 
 def serve() -> None:
-    """Be the server: the path says what is wrong with it."""
+    """Run the server; the path of a request selects how the server misbehaves."""
     with create_server(("", PORT)) as listener:
         print("up", flush=True)
         while True:
@@ -50,7 +51,7 @@ def serve() -> None:
 
 
 def answer(connection: socket) -> None:
-    """Answer what comes on one connection."""
+    """Answer the requests on one connection."""
     with suppress(OSError):
         answer_all(connection)
 
@@ -71,7 +72,7 @@ def answer_all(connection: socket) -> None:
 
 
 class Cable:
-    """The way to the other machine, which is a process in a namespace of its own."""
+    """The connection to the other machine, which is a process in its own namespace."""
 
     def __init__(self) -> None:
         command = ("unshare", "--net", sys.executable, "-m", __spec__.name, "serve")
@@ -91,7 +92,7 @@ class Cable:
         run(f"nsenter --net=/proc/{self.far.pid}/ns/net {command}")
 
     def cut(self) -> None:
-        """Let nothing come back any more, and nobody say so."""
+        """Drop all packets from the other machine without any error message."""
         self.there(f"ip route add blackhole {HERE}/32")
 
 
@@ -101,7 +102,7 @@ def run(command: str) -> None:
 
 
 async def ask(upstream: Upstream, path: str, body: bytes = b"{}") -> str:
-    """Return what was answered, or the error."""
+    """Return the answer or the error."""
     request = Request(method=b"POST", target=path.encode(), headers=[(b"host", b"h")], body=body)
     try:
         with await upstream.exchange(request) as response:
@@ -120,7 +121,7 @@ def there() -> Upstream:
 
 
 async def play() -> dict[str, tuple[str, float]]:
-    """Ask while the other machine lives, and again when it is gone."""
+    """Send requests while the other machine is there, and again after it has vanished."""
     outcomes: dict[str, tuple[str, float]] = {}
     cable = Cable()
     began = trio.current_time()

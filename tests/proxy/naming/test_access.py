@@ -1,4 +1,4 @@
-"""Keys and what browsers ask before they ask."""
+"""API keys, and the preflights that browsers send before a request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def basic(password: str) -> bytes:
 
 
 def without(headers: list[Header], keys: Keys = KEYS) -> list[Header]:
-    """Return what a model server gets of headers."""
+    """Return the headers that a model server gets."""
     return keys.without(headers, first_values(headers))
 
 
@@ -34,7 +34,7 @@ def without(headers: list[Header], keys: Keys = KEYS) -> list[Header]:
     ],
 )
 def test_each_way_to_show_a_key_lets_in(header: Header) -> None:
-    """And the key goes no further."""
+    """The key is not passed on to the model server."""
     KEYS.check("GET", "/running", dict([header]), changes=False)
     assert without([header, (b"accept", b"*/*")]) == [(b"accept", b"*/*")]
 
@@ -55,7 +55,7 @@ def test_each_way_to_show_a_key_lets_in(header: Header) -> None:
     ids=repr,
 )
 def test_without_a_known_key_nobody_gets_in(headers: list[Header]) -> None:
-    """Authorization counts before x-api-key, of two the first; how to show a key is said."""
+    """Authorization precedes x-api-key; its first value counts; the 401 says how to send a key."""
     with pytest.raises(BadRequest, match="API key") as caught:
         KEYS.check("GET", "/logs", first_values(headers), changes=False)
     assert caught.value.status == 401
@@ -64,13 +64,13 @@ def test_without_a_known_key_nobody_gets_in(headers: list[Header]) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/health", "/ready", "/wol-health", "/favicon.ico"])
 def test_what_says_nothing_of_anybody_is_open(path: str) -> None:
-    """And so is every preflight, which cannot show a key."""
+    """Preflights are open too, because they cannot have a key."""
     KEYS.check("GET", path, {}, changes=False)
     KEYS.check("OPTIONS", "/logs", {}, changes=True)
 
 
 def test_other_peoples_keys_are_passed_on() -> None:
-    """A model server may have keys of its own."""
+    """A model server may have its own keys."""
     headers = [(b"authorization", b"Bearer theirs"), (b"x-api-key", b"sk-one")]
     headers.append((b"x-api-key", b"another"))
     assert without(headers) == [headers[0], headers[2]]
@@ -78,7 +78,7 @@ def test_other_peoples_keys_are_passed_on() -> None:
 
 
 def test_all_keys_of_ours_stay_here_however_often_they_are_shown() -> None:
-    """The first counts; the model server reads none of them, and those of others."""
+    """The first key counts; the model server gets only keys that are not ours."""
     first, second = (b"authorization", b"Bearer sk-one"), (b"authorization", basic("sk-two"))
     theirs = (b"authorization", b"Bearer theirs")
     headers = [first, second, theirs]
@@ -89,7 +89,7 @@ def test_all_keys_of_ours_stay_here_however_often_they_are_shown() -> None:
 
 
 def test_a_key_that_may_only_read_changes_nothing() -> None:
-    """It is told so by its name; another one may."""
+    """The refusal names the key; a key without `read` may change things."""
     read, other = {b"x-api-key": b"sk-two"}, {b"x-api-key": b"sk-one"}
     assert KEYS.check("GET", "/running", read, changes=False).name == "two"
     with pytest.raises(BadRequest, match="'two' may only read") as caught:
@@ -99,7 +99,7 @@ def test_a_key_that_may_only_read_changes_nothing() -> None:
 
 
 def test_a_websockets_key_stands_among_its_protocols() -> None:
-    """A browser can set no other header; the other protocols go on."""
+    """A browser can set no other header for a websocket; the other protocols are passed on."""
     offered = b"realtime, openai-insecure-api-key.sk-one , openai-beta.x"
     header = (b"sec-websocket-protocol", offered)
     KEYS.check("GET", "/upstream/m/ws", dict([header]), changes=True)

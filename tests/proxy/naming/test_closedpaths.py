@@ -1,4 +1,4 @@
-"""Paths that control a model server are closed to clients, however they are written."""
+"""Clients cannot use paths that control a model server, however the paths are spelled."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ async def posted(running: Daemon, path: str) -> Reply:
 
 
 async def seen_by(running: Daemon, model: str) -> Any:
-    """Return what a model's server says of itself, asked without the daemon."""
+    """Return the statistics of a model's server, requested without the daemon."""
     port = int(running.supervisor.servers[model].model.proxy.rpartition(":")[2])
     return (await ask(port, "GET", "/stats")).json()
 
 
 @pytest.mark.parametrize("path", sorted(CONTROL))
 def test_each_route_of_control_is_closed(path: str) -> None:
-    """Of every server that there is a preset for, whatever the model is."""
+    """The list covers every server with a preset, and applies to every model."""
     assert is_closed(path)
     assert is_closed(path, model="of a peer")
     assert is_closed(path.upper())
@@ -65,7 +65,7 @@ def test_each_route_of_control_is_closed(path: str) -> None:
     ],
 )
 def test_the_spelling_of_a_path_does_not_matter(path: str) -> None:
-    """A router may be more forgiving than another; the most forgiving one counts."""
+    """Routers differ in strictness, so the daemon assumes the most forgiving router."""
     assert is_closed(path)
 
 
@@ -79,7 +79,7 @@ def test_the_spelling_of_a_path_does_not_matter(path: str) -> None:
     ],
 )
 def test_what_only_asks_is_open(path: str) -> None:
-    """So are paths that begin like one, or hold one in their middle."""
+    """Paths that only begin like a closed path or contain one are open too."""
     assert not is_closed(path)
 
 
@@ -96,12 +96,12 @@ def test_what_only_asks_is_open(path: str) -> None:
     ],
 )
 def test_a_path_is_read_as_the_most_forgiving_router_would(path: bytes, plain: str) -> None:
-    """Decoded twice, without what is not seen, and in lower case."""
+    """The path is decoded twice, without invisible characters, and in lower case."""
     assert plain_path(path) == plain
 
 
 def test_a_models_own_recipe_closes_its_paths_and_no_others() -> None:
-    """For this model alone; the root is what everybody asks for."""
+    """The paths are closed for this model only; the root stays open, because everyone uses it."""
     text = """
       models:
         m: {cmd: x, proxy: 'http://h:1/base', sleepMode: enable,
@@ -118,7 +118,7 @@ def test_a_models_own_recipe_closes_its_paths_and_no_others() -> None:
 
 
 def test_what_is_only_asked_stays_open() -> None:
-    """A step by GET is a question in a recipe."""
+    """A GET step in a recipe only reads."""
     text = """
       models:
         m: {cmd: x, proxy: 'http://h:1', sleep: vllm,
@@ -132,7 +132,7 @@ def test_what_is_only_asked_stays_open() -> None:
 
 @pytest.mark.parametrize("preset", ["ollama", "tabbyapi", "sglang", "vllm", "llama.cpp-router"])
 def test_every_presets_own_steps_are_closed(preset: str) -> None:
-    """But for Ollama's, whose way to sleep is the one to chat."""
+    """Ollama is the exception: its route for sleep is also its route for generating text."""
     text = f"models: {{m: {{cmd: x, proxy: 'http://h:1', sleep: {preset}}}}}"
     config = parse(text).config
     steps = [*config.models["m"].recipe.sleep, *config.models["m"].recipe.wake]
@@ -144,14 +144,14 @@ def test_every_presets_own_steps_are_closed(preset: str) -> None:
 
 
 def test_the_setting_opens_all_of_them() -> None:
-    """upstream.allowControl."""
+    """upstream.allowControl opens all closed paths."""
     rules = controls(f"{PLAIN}\nupstream: {{allowControl: true}}")
     assert not any(is_closed(path, rules) for path in CONTROL)
     assert not is_closed("/slots/0", rules)
 
 
 def test_a_long_path_is_not_repeated_whole() -> None:
-    """The refusal goes into a log, too."""
+    """The refusal is also written to a log, so it shortens the path."""
     with pytest.raises(BadRequest) as caught:
         controls().refuse("m", b"/" + b"x" * 10_000 + b"/sleep")
     assert len(str(caught.value)) < 400
@@ -167,7 +167,7 @@ def test_a_long_path_is_not_repeated_whole() -> None:
 )
 @pytest.mark.parametrize("below", ["/upstream/comfyui_auto", "/upstream/ui", "/comfyui"])
 async def test_the_server_is_not_even_asked(below: str, path: str) -> None:
-    """A model that is stopped does not start for it, and one that runs hears nothing."""
+    """A stopped model does not start for such a path, and a running model does not receive it."""
     async with daemon({"comfyui_auto": stub(aliases=["ui"], **OWN)}) as running:
         reply = await posted(running, f"{below}{path}")
         assert (reply.status, reply.json()["error"]["code"]) == (403, "forbidden")
@@ -180,7 +180,7 @@ async def test_the_server_is_not_even_asked(below: str, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/slots/0?action=erase", "/v1/model/unload", "/admin/nap"])
 async def test_they_are_passed_on_where_that_is_allowed(path: str) -> None:
-    """As they are."""
+    """The path is passed on unchanged."""
     models = {"a": stub(**OWN)}
     async with daemon(models, upstream={"allowControl": True}) as running:
         reply = await posted(running, f"/upstream/a{path}")
@@ -191,14 +191,14 @@ async def test_they_are_passed_on_where_that_is_allowed(path: str) -> None:
     "path", ["//upstream/a/sleep", "/%75pstream/a/sleep", "/upstream//a/sleep"]
 )
 async def test_no_spelling_of_the_way_there_leads_around(path: str) -> None:
-    """There is nothing then."""
+    """Other spellings of /upstream are not found."""
     async with daemon({"a": stub()}) as running:
         assert (await posted(running, path)).status == 404
         assert running.state("a") == "stopped"
 
 
 async def test_the_daemon_itself_still_controls_the_server() -> None:
-    """Its own steps do not come this way."""
+    """The daemon's own steps do not go through /upstream."""
     async with daemon({"a": stub(sleeps=True)}) as running:
         await posted(running, "/upstream/a/")
         assert (await posted(running, "/upstream/a/sleep")).status == 403
@@ -208,7 +208,7 @@ async def test_the_daemon_itself_still_controls_the_server() -> None:
 
 
 async def test_a_base_path_and_another_name_lead_around_nothing() -> None:
-    """The path counts that the server gets, and the model that a profile's pin stands for."""
+    """The check uses the path that the server gets, and the model behind a profile's pin."""
     base = stub(proxy="http://127.0.0.1:${PORT}/v1", checkEndpoint="none")
     own = stub(
         sleepMode="enable",
@@ -231,7 +231,7 @@ async def test_a_base_path_and_another_name_lead_around_nothing() -> None:
     ],
 )
 def test_every_way_to_sleep_closes_its_paths(keys: str) -> None:
-    """That of a command's address, and one that is only asked."""
+    """The path may be in a command's address or in a step by GET."""
     rules = controls(f"models: {{m: {{cmd: x, proxy: 'http://127.0.0.1:1', {keys}}}}}")
     assert is_closed("/nap", rules)
     assert is_closed("/up", rules)

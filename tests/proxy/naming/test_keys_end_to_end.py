@@ -1,4 +1,4 @@
-"""Keys from a client's request to the model server and the metrics; what must not be shown."""
+"""API keys from the client's request to the model server and the metrics; secrets stay hidden."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEYS: list[Any] = ["sk-plain", {"name": "app", "key": "sk-app"}]
 READER = {"name": "dash", "key": "sk-dash", "read": True}
 ALL: dict[str, Any] = {"apiKeys": [*KEYS, READER]}
 PROTOCOL = "openai-insecure-api-key."
-SECRET = "a-secret-of-the-environment"  # noqa: S105 -- nobody's
+SECRET = "a-secret-of-the-environment"  # noqa: S105 -- not a real secret
 
 
 def basic(password: str) -> str:
@@ -38,7 +38,7 @@ async def chatted(running: Daemon, headers: dict[str, str]) -> Reply:
 
 
 async def websocket(running: Daemon, path: str, protocols: str) -> bytes:
-    """Ask for a websocket; return all that is said until its end."""
+    """Request a websocket; return all bytes until its end."""
     stream = await trio.open_tcp_stream("127.0.0.1", running.port)
     fields = ["host: localhost", "connection: upgrade", "upgrade: websocket"]
     head = "\r\n".join([f"GET {path} HTTP/1.1", *fields, f"sec-websocket-protocol: {protocols}"])
@@ -54,7 +54,7 @@ async def websocket(running: Daemon, path: str, protocols: str) -> bytes:
 
 
 def counted(metrics: Reply) -> dict[str, float]:
-    """Return the requests of each key."""
+    """Return the number of requests of each key."""
     start = 'llamadoze_key_requests_total{key="'
     lines = [line for line in metrics.body.decode().splitlines() if line.startswith(start)]
     pairs = [line.removeprefix(start).split('"} ') for line in lines]
@@ -77,7 +77,7 @@ def counted(metrics: Reply) -> dict[str, float]:
 async def test_each_way_to_show_a_key_is_served_and_goes_no_further(
     headers: dict[str, str],
 ) -> None:
-    """The model server does not learn it."""
+    """The model server does not see the key."""
     async with daemon({"a": stub()}, **ALL) as running:
         reply = await chatted(running, headers)
         assert reply.status == 200
@@ -103,7 +103,7 @@ async def test_each_way_to_show_a_key_is_served_and_goes_no_further(
     ids=str,
 )
 async def test_without_a_known_key_nothing_is_asked(headers: dict[str, str]) -> None:
-    """Neither a model nor the daemon; how to show one is said, and what was shown is not."""
+    """No model starts; the 401 says how to send a key, but does not repeat a key that was sent."""
     async with daemon({"a": stub()}, **ALL) as running:
         for reply in (
             await chatted(running, headers),
@@ -119,7 +119,7 @@ async def test_without_a_known_key_nothing_is_asked(headers: dict[str, str]) -> 
 
 @pytest.mark.parametrize("path", ["/upstream/a/ws", "/v1/realtime?model=a"])
 async def test_a_websockets_key_stands_among_its_protocols(path: str) -> None:
-    """A browser can set no other header of it."""
+    """A browser can set no other header for a websocket."""
     async with daemon({"a": stub()}, **ALL) as running:
         got = await websocket(running, path, f"realtime, {PROTOCOL}sk-app")
         assert got.startswith(b"HTTP/1.1 101 ")
@@ -144,7 +144,7 @@ async def test_a_websockets_key_stands_among_its_protocols(path: str) -> None:
     ],
 )
 async def test_a_key_for_reading_reads(path: str) -> None:
-    """By GET and by HEAD, whatever the path's spelling."""
+    """GET and HEAD work, however the path is spelled."""
     async with daemon({"a": stub()}, **ALL) as running:
         assert (await asked(running, "GET", path, "sk-dash")).status == 200
         head = await asked(running, "HEAD", path, "sk-dash")
@@ -163,7 +163,7 @@ async def test_a_key_for_reading_reads(path: str) -> None:
     ],
 )
 async def test_a_key_for_reading_changes_nothing_and_asks_no_model(method: str, path: str) -> None:
-    """It is told so by its name; another key may."""
+    """The refusal names the key; a key without `read` may do the same."""
     async with daemon({"a": stub(), "comfyui_auto": stub()}, **ALL) as running:
         reply = await asked(running, method, path, "sk-dash", {"model": "a"})
         assert reply.status == 403
@@ -176,7 +176,7 @@ async def test_a_key_for_reading_changes_nothing_and_asks_no_model(method: str, 
 
 
 async def test_requests_are_counted_by_their_keys_name() -> None:
-    """A key without a name is none; the keys themselves are nowhere."""
+    """A key without a name is not counted; no key appears in the metrics."""
     async with daemon({"a": stub()}, **ALL) as running:
         for key in ("sk-app", "sk-app", "sk-plain", "sk-other"):
             await asked(running, "POST", CHAT, key, {"model": "a"})
@@ -199,7 +199,7 @@ async def test_requests_are_counted_by_their_keys_name() -> None:
 async def test_of_two_keys_in_one_place_the_first_counts(
     first: str, second: str, status: bytes
 ) -> None:
-    """And the model server reads neither, if they are ours."""
+    """The model server gets neither key if both are ours."""
     fields = f"host: localhost\r\nauthorization: {first}\r\nauthorization: {second}"
     body = '{"model": "a"}'
     request = f"POST {CHAT} HTTP/1.1\r\n{fields}\r\ncontent-length: {len(body)}\r\n\r\n{body}"
@@ -219,7 +219,7 @@ async def test_of_two_keys_in_one_place_the_first_counts(
 @pytest.mark.parametrize("path", ["/", "/health", "/wol-health", "/ready", "/favicon.ico"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_what_tells_nothing_of_anybody_needs_no_key(method: str, path: str) -> None:
-    """Ollama's clients begin with HEAD /."""
+    """These routes reveal nothing, and Ollama's clients begin with HEAD / without a key."""
     async with daemon({"a": stub()}, **ALL) as running:
         reply = await asked(running, method, path)
         assert reply.status == (204 if path == "/favicon.ico" else 200)
@@ -237,7 +237,7 @@ async def test_what_tells_nothing_of_anybody_needs_no_key(method: str, path: str
     ],
 )
 async def test_no_cache_keeps_our_own_answers(method: str, path: str, status: int) -> None:
-    """What one may read, another may not."""
+    """One client may read what another client may not."""
     async with daemon({"a": stub()}, **ALL) as running:
         reply = await asked(running, method, path, "sk-plain")
         assert (reply.status, reply.headers["cache-control"]) == (status, "no-store")
@@ -245,7 +245,7 @@ async def test_no_cache_keeps_our_own_answers(method: str, path: str, status: in
 
 
 async def test_what_caches_do_with_a_models_answer_is_its_servers_business() -> None:
-    """Nothing is added to it."""
+    """The daemon adds no cache header."""
     async with daemon({"a": stub()}) as running:
         assert "cache-control" not in (await chatted(running, {})).headers
 
@@ -269,14 +269,14 @@ async def test_what_caches_do_with_a_models_answer_is_its_servers_business() -> 
     ],
 )
 def test_what_would_let_everybody_in_is_no_key(keys: str, fault: str) -> None:
-    """Such as a variable that is empty."""
+    """For example, an empty variable must not become a key."""
     with pytest.raises(ConfigError) as caught:
         parse(f"apiKeys: {keys}")
     assert [fault in str(problem) for problem in caught.value.problems] == [True]
 
 
 async def test_how_models_run_is_shown_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable as it is written, an address without its password."""
+    """A variable appears as it is written, and an address without its password."""
     monkeypatch.setenv("TEST_SECRET", SECRET)
     model = stub("--word", "${env.TEST_SECRET}", proxy="http://me:pass-word@127.0.0.1:${PORT}")
     async with daemon({"a": model}, **ALL) as running:
@@ -300,6 +300,6 @@ async def test_how_models_run_is_shown_without_secrets(monkeypatch: pytest.Monke
     ],
 )
 async def test_a_key_is_not_among_what_events_show(header: tuple[bytes, bytes]) -> None:
-    """A key for reading may read them."""
+    """A read-only key may read the events."""
     call = Call("id", "GET", "/upstream/a/ws", [header], "127.0.0.1")
     assert "sk-secret" not in json.dumps(call.entry())

@@ -1,4 +1,4 @@
-"""What a model has made is asked of that model; and spellings of a path that mean the same."""
+"""Requests for a response or a video go to the model that made it; odd spellings of paths."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CHAT = "/v1/chat/completions"
 
 
 async def make(running: Daemon, model: str, made: str, path: str = "/v1/responses") -> None:
-    """Let a model answer with the id of what it has made."""
+    """Let a model answer with the id of what it made."""
     reply = await ask(running.port, "POST", path, {"model": model, "raw": True, "id": made})
     assert (reply.status, reply.json()["id"]) == (200, made)
 
 
 async def who_answers(running: Daemon, path: str, method: str = "GET") -> str:
-    """Return which of the models was asked."""
+    """Return the model that answered."""
     reply = await ask(running.port, method, path)
     assert reply.status == 200, reply.body
     return next(name for name in "ab" if running.pid(name) == reply.json()["pid"])
@@ -36,7 +36,7 @@ async def asked(running: Daemon, method: str, path: str, body: Any = b"") -> Rep
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/videos"])
 async def test_what_was_made_is_asked_of_who_made_it(path: str) -> None:
-    """With every method, and below the id; however often, and whichever was asked last."""
+    """This applies to every method and to paths below the id, in any order of requests."""
     kind = "resp" if path == "/v1/responses" else "video"
     async with daemon({"a": stub(aliases=["al"]), "b": stub()}, groups=BOTH) as running:
         await make(running, "al", f"{kind}_1", path)
@@ -49,7 +49,7 @@ async def test_what_was_made_is_asked_of_who_made_it(path: str) -> None:
 
 
 async def test_the_query_names_another_model() -> None:
-    """It counts before what is remembered, and is needed where nothing is."""
+    """The query overrides the remembered model, and is required if no model is remembered."""
     async with daemon({"a": stub(), "b": stub()}, groups=BOTH) as running:
         await make(running, "a", "resp_1")
         assert await who_answers(running, "/v1/responses/resp_1?model=b") == "b"
@@ -60,7 +60,7 @@ async def test_the_query_names_another_model() -> None:
 @pytest.mark.parametrize("path", ["/v1/responses/resp_9", "/v1/videos/video_9/content"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 async def test_what_nobody_has_made_is_not_found(method: str, path: str) -> None:
-    """It is said how to ask for it; nothing is started."""
+    """The error says how to name the model, and no model starts."""
     async with daemon({"a": stub()}) as running:
         reply = await asked(running, method, path)
         assert reply.status == 404
@@ -70,7 +70,7 @@ async def test_what_nobody_has_made_is_not_found(method: str, path: str) -> None
 
 
 def test_the_id_in_a_streams_first_event_counts() -> None:
-    """A client that streams asks for it later, too."""
+    """A client that streams may request the result later."""
     made = MadeBy()
     made.note(
         b'event: x\ndata: {"type":"x","response":{"id": "resp_s","object":"response"}}\n', "a"
@@ -79,7 +79,7 @@ def test_the_id_in_a_streams_first_event_counts() -> None:
 
 
 async def test_the_target_is_the_path_as_it_was_meant() -> None:
-    """The model server sees its own route, with the query."""
+    """The model server gets its own route with the query."""
     async with daemon({"a": stub()}) as running:
         await make(running, "a", "resp_1")
         for path in ("/v1/responses/resp_1?x=%20", "/v1/v1/responses/resp_1/?x=%20"):
@@ -100,7 +100,7 @@ async def test_the_target_is_the_path_as_it_was_meant() -> None:
     ],
 )
 async def test_an_id_is_no_way_to_another_route(path: str) -> None:
-    """The model server is not asked, by any method."""
+    """The model server does not receive such a request, whatever the method."""
     async with daemon({"a": stub()}) as running:
         for method in ("GET", "POST", "DELETE"):
             assert (await asked(running, method, f"{path}?model=a")).status == 404
@@ -122,21 +122,21 @@ async def test_an_id_is_no_way_to_another_route(path: str) -> None:
     ],
 )
 def test_what_is_no_such_id_is_not_kept(said: bytes) -> None:
-    """An error, a chat, or an id without end."""
+    """Errors, chats and overlong ids are ignored."""
     made = MadeBy()
     made.note(said, "a")
     assert not made._known
 
 
 def test_the_first_id_of_an_answer_is_its_own() -> None:
-    """Those of its parts follow it."""
+    """The ids of an answer's parts come after its own id."""
     made = MadeBy()
     made.note(b'{"id":"resp_1","previous": {"id":"resp_2"}}', "a")
     assert (made.model_of("resp_1"), made.model_of("resp_2")) == ("a", "")
 
 
 def test_only_the_last_ids_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is made again is a new one."""
+    """An id that is made again counts as new."""
     monkeypatch.setattr(madeby, "MOST", 3)
     made = MadeBy()
     for number in (1, 2, 3, 1, 4):
@@ -145,7 +145,7 @@ def test_only_the_last_ids_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_many_ids_take_bounded_room() -> None:
-    """However many clients ask."""
+    """The number of clients does not matter."""
     made = MadeBy()
     for number in range(madeby.MOST + 50):
         made.note(b'{"id": "video-%d"}' % number, "a")
@@ -155,7 +155,7 @@ def test_many_ids_take_bounded_room() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "HEAD"])
 def test_any_method_goes_to_what_was_made(method: str) -> None:
-    """The id is what stands behind the route's own name."""
+    """The id is the segment after the name of the route."""
     route = route_of(method, "/v1/videos/video_1/content")
     assert route
     assert (route.made, route.named_in, route.filtered) == ("video_1", NamedIn.QUERY, False)
@@ -163,7 +163,7 @@ def test_any_method_goes_to_what_was_made(method: str) -> None:
 
 
 async def test_a_realtime_websocket_goes_to_the_model_of_its_query() -> None:
-    """With the query, and both ways."""
+    """The query is passed on, and bytes pass in both directions."""
     async with daemon({"a": stub()}) as running:
         stream = await trio.open_tcp_stream("127.0.0.1", running.port)
         head = "GET /v1/realtime?model=a HTTP/1.1\r\nhost: localhost\r\n"
@@ -179,7 +179,7 @@ async def test_a_realtime_websocket_goes_to_the_model_of_its_query() -> None:
 
 @pytest.mark.parametrize("query", ["", "?model=", "?model=nobody", "?voice=a"])
 async def test_a_realtime_request_without_a_model_is_refused(query: str) -> None:
-    """A websocket's request has no body that could name it."""
+    """The request for a websocket has no body that could name a model."""
     async with daemon({"a": stub()}) as running:
         reply = await asked(running, "GET", f"/v1/realtime{query}")
         assert (reply.status, reply.json()["error"]["param"]) == (404, "model")
@@ -207,7 +207,7 @@ async def test_a_realtime_request_without_a_model_is_refused(query: str) -> None
     ],
 )
 async def test_addresses_that_clients_join_badly_are_understood(path: str, target: str) -> None:
-    """A base URL with a slash at its end, with /v1 twice, or without it."""
+    """The base URL may have a slash at its end, /v1 twice, or no /v1."""
     async with daemon({"a": stub()}) as running:
         reply = await asked(running, "POST", path, {"model": "a"})
         assert (reply.status, reply.json()["target"]) == (200, target)
@@ -227,7 +227,7 @@ async def test_addresses_that_clients_join_badly_are_understood(path: str, targe
     ],
 )
 async def test_views_answer_to_such_addresses_as_to_the_plain_one(path: str, plain: str) -> None:
-    """Without a redirect, which few clients follow."""
+    """The daemon does not redirect, because few clients follow redirects."""
     async with daemon({"a": stub()}) as running:
         reply, other = await asked(running, "GET", path), await asked(running, "GET", plain)
         assert (reply.status, reply.headers["content-type"]) == (200, other.headers["content-type"])
@@ -238,6 +238,6 @@ async def test_views_answer_to_such_addresses_as_to_the_plain_one(path: str, pla
     "path", ["/v1/v1/v1/messages", "/v2/chat/completions", "/v1/chat", "/chat", "/v1"]
 )
 async def test_other_addresses_are_not_guessed_at(path: str) -> None:
-    """They are nothing."""
+    """Other paths are not found."""
     async with daemon({"a": stub()}) as running:
         assert (await asked(running, "POST", path, {"model": "a"})).status == 404

@@ -1,4 +1,4 @@
-"""Whose browser asks: names of this machine, pages of other sites, and what they may read."""
+"""Browsers: the names of this machine, pages of other sites, and what these pages may read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def chat_of(running: Daemon, origin: str) -> Reply:
 
 
 async def status_of_websocket(running: Daemon, path: str, origin: str) -> int:
-    """Ask for a websocket as a page does; return the answer's status."""
+    """Request a websocket as a page does; return the status of the answer."""
     stream = await trio.open_tcp_stream(LOCAL, running.port)
     fields = ["host: localhost", "connection: upgrade", "upgrade: websocket", f"origin: {origin}"]
     async with stream:
@@ -54,7 +54,7 @@ async def status_of_websocket(running: Daemon, path: str, origin: str) -> int:
 
 
 async def header_lines(running: Daemon, request: str, name: str) -> list[str]:
-    """Return the values of all headers of a name."""
+    """Return the values of all headers with this name."""
     stream = await trio.open_tcp_stream(LOCAL, running.port)
     async with stream:
         await stream.send_all(request.encode())
@@ -74,7 +74,7 @@ async def header_lines(running: Daemon, request: str, name: str) -> list[str]:
     ],
 )
 def test_names_of_this_machine_are_served(host: str) -> None:
-    """An address cannot be made to lead here by others; other names are the operator's."""
+    """Others cannot point an IP address to this machine; the operator lists further names."""
     rules = guard("security: {hosts: [Llm.Home]}")
     rules.admit(Visitor(host=host), LOCAL, changes=True, shared=False)
 
@@ -88,7 +88,7 @@ def test_names_of_this_machine_are_served(host: str) -> None:
 )
 @pytest.mark.parametrize("local", ["127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"])
 def test_other_names_are_refused_on_this_machines_own_port(host: str, local: str) -> None:
-    """Somebody else's name may lead here, and then a page of it is a page of ours."""
+    """Another site's name may resolve to this machine, and its page would then count as ours."""
     rules = guard("security: {hosts: [llm.home]}")
     with pytest.raises(BadRequest, match=r"security\.hosts") as caught:
         rules.admit(Visitor(host=host), local, changes=False, shared=False)
@@ -97,12 +97,12 @@ def test_other_names_are_refused_on_this_machines_own_port(host: str, local: str
 
 @pytest.mark.parametrize(("text", "local"), [("apiKeys: [k]", LOCAL), ("", "192.168.1.3")])
 def test_any_name_is_served_with_keys_or_to_others(text: str, local: str) -> None:
-    """A key is no business of a page, and what is open to a network has names there."""
+    """A page does not know the key, and a server in a network has names there."""
     guard(text).admit(Visitor(host="llm.example"), local, changes=True, shared=False)
 
 
 async def test_a_request_to_another_name_is_answered_with_403() -> None:
-    """A target that is a whole address has the name that counts."""
+    """If the target is a whole URL, the name in the URL counts."""
     async with daemon({"a": stub()}) as running:
         reply = await asked(running, "GET", "/health", host="evil.example")
         assert (reply.status, reply.json()["error"]["code"]) == (403, "host_not_allowed")
@@ -116,14 +116,14 @@ async def test_a_request_to_another_name_is_answered_with_403() -> None:
     "host", ["a b", "localhost/", "a@b", "localhost:x", "[::1", "a,b c", '"a"', "<a>", "a\\b"]
 )
 async def test_a_host_with_letters_that_none_has_is_no_request(host: str) -> None:
-    """In the header, and in the target."""
+    """Such a Host header makes the request invalid."""
     async with daemon({"a": stub()}) as running:
         assert (await asked(running, "GET", "/health", host=host)).status == 400
 
 
 @pytest.mark.parametrize(("method", "path"), CHANGES)
 async def test_a_page_of_another_site_changes_nothing(method: str, path: str) -> None:
-    """Whether its browser says so by Origin, or by Sec-Fetch-Site alone as for an image."""
+    """The browser sends Origin, or only Sec-Fetch-Site, as it does for an image."""
     async with daemon({"a": stub()}) as running:
         for told in ({"origin": OTHER}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
             reply = await ask(running.port, method, path, b"", told)
@@ -148,7 +148,7 @@ async def test_a_page_of_another_site_changes_nothing(method: str, path: str) ->
     ids=str,
 )
 async def test_programs_and_this_machines_pages_may_change_it(headers: dict[str, str]) -> None:
-    """A program that is no browser sends neither header."""
+    """A program that is not a browser sends neither header."""
     async with daemon({"a": stub()}, security={"hosts": ["box.lan"]}) as running:
         assert (await ask(running.port, "GET", "/unload", b"", headers)).body == b"OK"
         assert (await ask(running.port, "POST", "/upstream/a/x", b"", headers)).status == 200
@@ -156,7 +156,7 @@ async def test_programs_and_this_machines_pages_may_change_it(headers: dict[str,
 
 @pytest.mark.parametrize("path", ["/upstream/a/ws", "/v1/realtime?model=a"])
 async def test_a_page_of_another_site_gets_no_websocket(path: str) -> None:
-    """CORS does not hold for websockets: it could read what it is told."""
+    """CORS does not apply to websockets, so the page could read all that is sent."""
     async with daemon({"a": stub()}) as running:
         assert await status_of_websocket(running, path, OTHER) == 403
         assert running.state("a") == "stopped"
@@ -168,7 +168,7 @@ async def test_a_page_of_another_site_gets_no_websocket(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/models", "/models", "/v1/models/a", "/v1/v1/models/"])
 async def test_any_page_may_read_the_list_of_models(path: str) -> None:
-    """As it may all of the model APIs, and which request it was."""
+    """Pages may also read the other model APIs and the request ids."""
     async with daemon({"a": stub()}) as running:
         reply = await asked(running, "GET", path, origin=OTHER)
         assert reply.status == 200
@@ -179,7 +179,7 @@ async def test_any_page_may_read_the_list_of_models(path: str) -> None:
 
 
 async def test_any_page_may_ask_a_model_and_read_why_not() -> None:
-    """Refusals can be read as answers can."""
+    """A page can read refusals as well as answers."""
     async with daemon({"a": stub()}) as running:
         assert (await chat_of(running, OTHER)).headers["access-control-allow-origin"] == "*"
         reply = await ask(running.port, "POST", CHAT, {"model": "x"}, {"origin": OTHER})
@@ -188,7 +188,7 @@ async def test_any_page_may_ask_a_model_and_read_why_not() -> None:
 
 @pytest.mark.parametrize("path", ["/running", "/logs", "/metrics", "/api/version", "/upstream/a/x"])
 async def test_what_is_not_a_model_api_is_read_by_this_machines_pages_alone(path: str) -> None:
-    """Other pages get no header that lets them read it."""
+    """Other pages get no header that allows them to read the answer."""
     async with daemon({"a": stub()}) as running:
         await asked(running, "GET", "/upstream/a/")
         own = "http://localhost:3000"
@@ -200,7 +200,7 @@ async def test_what_is_not_a_model_api_is_read_by_this_machines_pages_alone(path
 
 
 async def test_listed_origins_and_no_others_may_do_all() -> None:
-    """Which one it was is said, so that caches keep the answers apart."""
+    """The answer names the origin, so that caches keep answers apart."""
     keys = cors(allowedOrigins=[OTHER], allowCredentials=True, exposedHeaders=["x-a"])
     async with daemon({"a": stub()}, **keys) as running:
         for path in ("/running", "/v1/models", "/upstream/a/"):
@@ -216,7 +216,7 @@ async def test_listed_origins_and_no_others_may_do_all() -> None:
 
 
 async def test_a_star_opens_all_for_reading_and_the_model_apis_for_use() -> None:
-    """It was meant for reading: what changes the daemon needs the origin's name."""
+    """A star is meant for reading; changes to the daemon need a listed origin."""
     async with daemon({"a": stub()}, **cors(allowedOrigins=["*"])) as running:
         reply = await asked(running, "GET", "/running", origin=OTHER)
         assert (reply.status, reply.headers["access-control-allow-origin"]) == (200, "*")
@@ -225,7 +225,7 @@ async def test_a_star_opens_all_for_reading_and_the_model_apis_for_use() -> None
 
 
 async def test_a_preflight_is_answered_with_what_is_allowed() -> None:
-    """It is of no use to a page that is not listed."""
+    """A page that is not listed gets no permissions."""
     keys = cors(allowedOrigins=[OTHER], allowedMethods=["GET", "POST"], maxAge=60)
     wish = {"access_control_request_headers": "X-One, bad name, x-two"}
     async with daemon({"a": stub()}, apiKeys=["k"], **keys) as running:
@@ -240,7 +240,7 @@ async def test_a_preflight_is_answered_with_what_is_allowed() -> None:
 
 
 async def test_a_model_servers_own_rules_do_not_count() -> None:
-    """Two answers to who may read are none to a browser; here it is one line, and ours."""
+    """Browsers reject two CORS headers, so the answer has only the daemon's header."""
     rules = "access-control-allow-origin: x\r\nAccess-Control-Max-Age: 1\r\n"
     canned = f"HTTP/1.1 200 OK\r\n{rules}content-length: 2\r\n\r\nok"
 
@@ -279,7 +279,7 @@ async def test_a_model_servers_own_rules_do_not_count() -> None:
     ],
 )
 def test_rules_that_no_browser_could_follow_are_faults(keys: str, fault: str) -> None:
-    """They are found before anything is served."""
+    """The daemon reports them before it serves anything."""
     with pytest.raises(ConfigError) as caught:
         parse(f"security: {{{keys}}}")
     assert [fault in str(problem) for problem in caught.value.problems] == [True]
@@ -296,13 +296,13 @@ def test_rules_that_no_browser_could_follow_are_faults(keys: str, fault: str) ->
     ],
 )
 def test_rules_that_make_sense_are_taken(keys: str) -> None:
-    """Without a word about them."""
+    """There are no warnings."""
     assert parse(f"security: {{{keys}}}").warnings == ()
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/models", "/v1/responses", "/v1/audio/transcriptions"])
 async def test_any_page_may_ask_before_it_uses_the_model_apis(path: str) -> None:
-    """That is what a browser does before it sends JSON."""
+    """A browser sends such a preflight before it sends JSON."""
     method = "GET" if path == "/v1/models" else "POST"
     async with daemon({"a": stub()}) as running:
         fields = {"origin": OTHER, "access_control_request_method": method}
@@ -312,7 +312,7 @@ async def test_any_page_may_ask_before_it_uses_the_model_apis(path: str) -> None
 
 @pytest.mark.parametrize("path", ["/models/load", "/models/unload", "/v1/models/", "/models"])
 async def test_what_changes_models_is_no_model_api(path: str) -> None:
-    """Though its path begins as that of the list; a form could ask for it without asking before."""
+    """The path begins like the list's, and an HTML form could post there without a preflight."""
     async with daemon({"a": stub()}) as running:
         fields = {"origin": OTHER, "content-type": "text/plain"}
         reply = await ask(running.port, "POST", path, {"model": "a"}, fields)
@@ -345,7 +345,7 @@ async def test_what_changes_models_is_no_model_api(path: str) -> None:
 async def test_an_image_of_another_site_starts_no_model(
     fields: dict[str, str], status: int
 ) -> None:
-    """A link that somebody follows may."""
+    """A link that a person follows may start a model."""
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, "GET", "/upstream/a/x", b"", fields)
         assert reply.status == status
@@ -353,7 +353,7 @@ async def test_an_image_of_another_site_starts_no_model(
 
 
 def test_pages_of_our_own_names_are_ours() -> None:
-    """Whatever Host a reverse proxy sends, and however the name is written."""
+    """The Host that a reverse proxy sends and the spelling of the name do not matter."""
     rules = guard("security: {hosts: [LLM.Home.example.]}")
     ours = Visitor(origin="https://llm.home.example", host="127.0.0.1:8080")
     rules.admit(ours, LOCAL, changes=True, shared=False)
@@ -362,7 +362,7 @@ def test_pages_of_our_own_names_are_ours() -> None:
 
 @pytest.mark.parametrize("keys", ["{}", "{exposedHeaders: [x-a]}", "{maxAge: 60}"])
 async def test_without_origins_only_the_model_apis_are_everybodys(keys: str) -> None:
-    """As without the section; a star that is written holds for all answers."""
+    """This equals no `cors` section at all; an explicit star opens all answers for reading."""
     page = Visitor(origin=OTHER)
     rules = guard(f"security: {{cors: {keys}}}")
     assert (b"access-control-allow-origin", b"*") in rules.headers_for(page, shared=True)

@@ -1,4 +1,4 @@
-"""A model server's own pages: /upstream, websockets, /comfyui."""
+"""A model server's own pages: /upstream, websockets and /comfyui."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def asked(running: Daemon, path: str, method: str = "GET", **headers: str)
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH"])
 async def test_any_path_and_method_reaches_the_model_server(method: str) -> None:
-    """Nothing is filtered, and escapes stay."""
+    """The daemon filters nothing and keeps escapes."""
     models = {"org/b": stub(aliases=["bee"], useModelName="x", filters={"setParams": {"y": 1}})}
     async with daemon(models) as running:
         for name in ("org/b", "org%2Fb", "bee"):
@@ -30,7 +30,7 @@ async def test_any_path_and_method_reaches_the_model_server(method: str) -> None
 
 
 async def test_a_page_is_moved_below_its_slash() -> None:
-    """Its relative links would lead elsewhere. A proxy in front may have a prefix of its own."""
+    """Relative links need the slash; the redirect is relative, as a proxy may add a prefix."""
     async with daemon({"a": stub(), "comfyui_auto": stub()}) as running:
         for method, status in (("GET", 301), ("POST", 308)):
             for path in ("/upstream/a", "/comfyui"):
@@ -41,7 +41,7 @@ async def test_a_page_is_moved_below_its_slash() -> None:
 
 
 async def test_files_of_a_page_start_no_model() -> None:
-    """A browser's old tab must not swap models; once it runs, they are served."""
+    """An old browser tab must not swap models; once the model runs, its files are served."""
     async with daemon({"a": stub()}) as running:
         reply = await asked(running, "/upstream/a/app.js?v=1")
         assert (reply.status, running.state("a")) == (409, "stopped")
@@ -50,7 +50,7 @@ async def test_files_of_a_page_start_no_model() -> None:
 
 
 async def test_comfyui_is_started_by_its_page_only() -> None:
-    """Everything else of it waits for that."""
+    """All other paths of ComfyUI get a 409 until the page has started it."""
     async with daemon({"comfyui_auto": stub()}) as running:
         assert (await asked(running, "/comfyui/api/queue")).status == 409
         assert (await asked(running, "/comfyui/")).json()["target"] == "/"
@@ -68,7 +68,7 @@ async def test_comfyui_is_started_by_its_page_only() -> None:
     ],
 )
 async def test_nobody_controls_a_model_server_behind_the_daemons_back(path: str) -> None:
-    """However it is written, unless a setting allows it."""
+    """The spelling of the path does not matter; upstream.allowControl allows it."""
     async with daemon({"a": stub()}) as running:
         assert (await asked(running, f"/upstream/a{path}", "POST")).status == 403
     async with daemon({"a": stub()}, upstream={"allowControl": True}) as running:
@@ -76,7 +76,7 @@ async def test_nobody_controls_a_model_server_behind_the_daemons_back(path: str)
 
 
 async def test_profiles_hold_below_upstream() -> None:
-    """Selectors do not."""
+    """Profiles apply below /upstream, but selectors do not."""
     whole: dict[str, Any] = {
         "selectors": {"s": {"strategy": "pin", "targets": ["a"]}},
         "profiles": {"p": {"pins": {"org/x": "a"}}},
@@ -88,7 +88,7 @@ async def test_profiles_hold_below_upstream() -> None:
 
 
 async def websocket(port: int, path: str, after: bytes = b"") -> tuple[trio.SocketStream, bytes]:
-    """Ask for a websocket; return the connection, and what came with the answer's head."""
+    """Request a websocket; return the connection, the answer's head and any bytes after it."""
     stream = await trio.open_tcp_stream("127.0.0.1", port)
     head = f"GET {path} HTTP/1.1\r\nhost: localhost\r\n{UPGRADE}\r\n"
     await stream.send_all(head.encode() + after)
@@ -109,7 +109,7 @@ async def until(stream: trio.SocketStream, got: bytes, end: bytes) -> bytes:
 
 
 async def test_a_websocket_passes_both_ways() -> None:
-    """What the client sends at once with its request is not lost, and it keeps the model in use."""
+    """Bytes sent together with the request are not lost, and the model stays in use."""
     async with daemon({"a": stub()}) as running:
         stream, answer = await websocket(running.port, "/upstream/a/ws", after=b"early ")
         async with stream:
@@ -130,7 +130,7 @@ async def test_a_websocket_passes_both_ways() -> None:
 
 
 async def test_a_client_that_leaves_a_websocket_ends_it() -> None:
-    """At the model server, too."""
+    """The connection to the model server ends too."""
     async with daemon({"a": stub()}) as running:
         stream, _ = await websocket(running.port, "/upstream/a/ws")
         await stream.aclose()
@@ -140,7 +140,7 @@ async def test_a_client_that_leaves_a_websocket_ends_it() -> None:
 
 
 async def test_a_refused_websocket_is_an_answer_like_any_other() -> None:
-    """The connection ends with it."""
+    """The connection ends with the answer."""
     async with daemon({"a": stub()}) as running:
         stream, answer = await websocket(running.port, "/upstream/a/ws/refuse", after=b"early")
         async with stream:
@@ -152,7 +152,7 @@ async def test_a_refused_websocket_is_an_answer_like_any_other() -> None:
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 async def test_no_request_hides_behind_a_websockets(framing: str) -> None:
-    """A server that ignores the upgrade would take it for the next one."""
+    """A server that ignores the upgrade would read the hidden bytes as the next request."""
     async with daemon({"a": stub()}) as running:
         await asked(running, "/upstream/a/")
         hidden = b"POST /sleep HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n"
@@ -166,14 +166,14 @@ async def test_no_request_hides_behind_a_websockets(framing: str) -> None:
 
 
 async def test_an_upgrade_header_alone_is_no_websocket() -> None:
-    """Without Connection: upgrade nobody has asked for one."""
+    """Without Connection: upgrade, the request does not ask for a websocket."""
     async with daemon({"a": stub()}) as running:
         reply = await asked(running, "/upstream/a/ws", upgrade="websocket")
         assert reply.status == 200
 
 
 async def test_websockets_may_be_kept_from_starting_a_model() -> None:
-    """compat.ignoreWebsockets."""
+    """With compat.ignoreWebsockets, a websocket gets a 409 while the model is stopped."""
     async with daemon({"a": stub(compat={"ignoreWebsockets": True})}) as running:
         stream, answer = await websocket(running.port, "/upstream/a/ws")
         async with stream:
@@ -186,7 +186,7 @@ async def test_websockets_may_be_kept_from_starting_a_model() -> None:
 
 
 async def test_elsewhere_a_websocket_is_not_offered() -> None:
-    """The request is answered as if it had not asked."""
+    """The daemon ignores the upgrade and answers the request."""
     async with daemon({"a": stub()}) as running:
         stream, answer = await websocket(running.port, "/health")
         async with stream:

@@ -1,4 +1,4 @@
-"""Other servers' models."""
+"""Models of other servers (peers)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHAT = "/v1/chat/completions"
 
 @asynccontextmanager
 async def with_peer(**settings: Any) -> AsyncIterator[tuple[Daemon, Daemon]]:
-    """Run a daemon, and one before it that has the first as its peer."""
+    """Run a daemon, and a second daemon that has the first one as its peer."""
     models = {"far": stub(), "org/deep": stub()}
     async with daemon(models) as far:
         proxy = f"http://127.0.0.1:{far.port}"
@@ -36,7 +36,7 @@ async def asked(running: Daemon, model: str, **more: Any) -> Any:
 
 
 async def test_a_peers_models_are_asked_for_by_full_or_bare_name() -> None:
-    """The peer reads the bare one, and nothing of our clients' addresses."""
+    """The peer gets the bare name, and does not learn the addresses of our clients."""
     async with with_peer() as (near, far):
         for name in ("lab/far", "far", "lab/org/deep"):
             status, echo = await asked(near, name)
@@ -51,7 +51,7 @@ async def test_a_peers_models_are_asked_for_by_full_or_bare_name() -> None:
 
 
 async def test_a_peers_key_replaces_the_clients() -> None:
-    """In both headers that servers look at; the peer's own host is named."""
+    """The peer gets its key in both common headers, and its own name as Host."""
     seen: list[bytes] = []
 
     async def serve(stream: trio.SocketStream) -> None:
@@ -76,7 +76,7 @@ async def test_a_peers_key_replaces_the_clients() -> None:
 
 
 async def test_a_peers_filters_change_what_it_reads() -> None:
-    """As a model's do."""
+    """The filters work like those of a model."""
     filters = {"stripParams": "temperature", "setParams": {"top_k": 3}}
     async with with_peer(filters=filters) as (near, _):
         _, echo = await asked(near, "far", temperature=1)
@@ -84,7 +84,7 @@ async def test_a_peers_filters_change_what_it_reads() -> None:
 
 
 async def test_a_peer_that_is_not_there_is_a_502() -> None:
-    """With its address, and the time limit that was reached."""
+    """The error has the peer's address or the time limit that was reached."""
     peer = {"proxy": f"http://127.0.0.1:{free_port(1)}", "models": ["m"]}
     async with daemon({"a": stub()}, peers={"p": peer}) as running:
         status, reply = await asked(running, "m")
@@ -96,7 +96,7 @@ async def test_a_peer_that_is_not_there_is_a_502() -> None:
 
 
 async def test_other_time_limits_hold_at_once_after_a_reload() -> None:
-    """Of models as of peers: the next request has a connection of the new kind."""
+    """The next request to a model or a peer uses a connection with the new limits."""
     async with daemon({"a": stub(timeouts={"responseHeader": 60})}) as running:
         assert (await asked(running, "a"))[0] == 200
         config = running.supervisor.config
@@ -109,7 +109,7 @@ async def test_other_time_limits_hold_at_once_after_a_reload() -> None:
 
 
 async def test_a_client_that_leaves_ends_the_peers_work() -> None:
-    """As with a model of ours."""
+    """The request ends as it does with a local model."""
     async with with_peer() as (near, far):
         await asked(near, "far")
         client = await Client.connect(near.port)

@@ -1,4 +1,4 @@
-"""Limits of API keys: what is refused, when to come back, and that all of it is counted."""
+"""Limits of API keys: refusals, the time to retry, and the counts in the metrics."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def refused(quotas: Quotas, one: ApiKey) -> BadRequest:
 
 
 async def test_no_minute_has_more_requests_than_allowed(autojump_clock: MockClock) -> None:
-    """Whenever it begins; refused ones do not count."""
+    """The limit applies to any 60 seconds; refused requests do not count."""
     quotas, one = Quotas(), key(minute=3)
     for _ in range(3):
         quotas.begin(one)
@@ -59,7 +59,7 @@ async def test_no_minute_has_more_requests_than_allowed(autojump_clock: MockCloc
 
 
 async def test_a_limit_at_once_is_free_again_when_a_request_ends() -> None:
-    """Each key has its own."""
+    """Each key has its own limit."""
     quotas, one = Quotas(), key(at_once=2)
     quotas.begin(one)
     quotas.begin(one)
@@ -74,7 +74,7 @@ async def test_a_limit_at_once_is_free_again_when_a_request_ends() -> None:
 
 
 async def test_a_limit_that_is_lowered_counts_what_came_before(autojump_clock: MockClock) -> None:
-    """A reload does not give a key another minute."""
+    """A reload does not give the key a fresh minute."""
     quotas = Quotas()
     for _ in range(5):
         quotas.begin(key(minute=10))
@@ -87,7 +87,7 @@ async def asked(running: Daemon, shown: str, body: dict[str, Any]) -> Reply:
 
 
 async def test_a_batch_is_refused_beyond_its_limit_and_others_are_not() -> None:
-    """What it asks for while it has its limit is a 429 with its reason, in metrics, too."""
+    """A request beyond the limit gets a 429 with its reason, and the metrics count it."""
     replies: list[Reply] = []
 
     async def keep(shown: str) -> None:
@@ -112,7 +112,7 @@ async def test_a_batch_is_refused_beyond_its_limit_and_others_are_not() -> None:
 
 
 async def test_a_request_whose_client_leaves_is_no_longer_in_flight() -> None:
-    """The place is free at once."""
+    """Its place is free at once."""
     async with daemon({"a": stub()}, apiKeys=[{**BATCH, "inFlight": 1}]) as running:
         assert (await asked(running, "sk-batch", {"model": "a"})).status == 200
         for _ in range(2):
@@ -124,7 +124,7 @@ async def test_a_request_whose_client_leaves_is_no_longer_in_flight() -> None:
 
 
 async def test_a_colleague_gets_in_beyond_a_limit_that_a_batch_has_filled() -> None:
-    """Of all requests together; up to the part of its key."""
+    """A key that has less than its share is let in beyond globalConcurrencyLimit."""
     keys = [{**BATCH, "inFlight": 0}, MATE]
     async with daemon({"a": stub()}, apiKeys=keys, globalConcurrencyLimit=2) as running:
         assert (await asked(running, "sk-batch", {"model": "a"})).status == 200

@@ -1,4 +1,4 @@
-"""Which requests go to a model, and which name their path begins with."""
+"""Which requests go to a model, and which model name a path begins with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from proxy.naming.routes import NamedIn, methods_of, model_in_path, route_of
     ],
 )
 def test_posted_requests_go_to_their_path(path: str, target: bytes) -> None:
-    """Two families lose a prefix on the way."""
+    """Two families of routes lose a prefix."""
     route = route_of("POST", path)
     assert route
     assert (route.target, route.named_in) == (target, NamedIn.BODY)
@@ -28,7 +28,7 @@ def test_posted_requests_go_to_their_path(path: str, target: bytes) -> None:
 
 
 def test_some_are_asked_for_by_query() -> None:
-    """And by it alone; HEAD is a GET without its body."""
+    """Only the query names the model; HEAD works like GET without a body."""
     for path in ("/props", "/v1/audio/voices", "/sdapi/v1/loras"):
         for method in ("GET", "HEAD"):
             route = route_of(method, path)
@@ -37,7 +37,7 @@ def test_some_are_asked_for_by_query() -> None:
 
 
 def test_everything_else_is_no_models_business() -> None:
-    """Not even a forwarded path with another method."""
+    """A forwarded path with another method does not go to a model either."""
     assert route_of("GET", "/v1/chat/completions") is None
     assert route_of("POST", "/v1/models") is None
     assert methods_of("/nonsense") == set()
@@ -60,5 +60,5 @@ def test_everything_else_is_no_models_business() -> None:
 def test_the_longest_name_that_a_path_begins_with_is_the_models(
     path: bytes, found: tuple[str, bytes] | None
 ) -> None:
-    """Whole segments; what follows keeps its escapes."""
+    """Only whole segments match; the rest of the path keeps its escapes."""
     assert model_in_path(path, ["a", "org/b", "org/b/c"]) == found

@@ -59,12 +59,12 @@ def targets(selector: Selector) -> list[Target]:
     ],
 )
 def test_warm_takes_what_serves_soonest(states: dict[str, State], expected: str) -> None:
-    """Ready, else coming up, else asleep, else the first."""
+    """The order: ready, starting or waking, asleep, and then the first target."""
     assert chosen("warm", states) == expected
 
 
 def test_pin_takes_the_first() -> None:
-    """Whatever runs."""
+    """Running models do not matter."""
     assert chosen("pin", {"a": State.READY}) == "b"
 
 
@@ -84,24 +84,24 @@ def test_pin_takes_the_first() -> None:
 def test_spillover_fills_what_runs_before_it_brings_up_another(
     states: dict[str, State], reserved: dict[str, int], expected: str | None
 ) -> None:
-    """The least busy of those that run, until it has as many requests as is set."""
+    """The least busy running model is chosen until it has the configured number of requests."""
     assert chosen("spill", states, reserved) == expected
 
 
 def test_equals_take_turns() -> None:
-    """So that neither sits idle."""
+    """Equally busy models take turns, so that neither is idle."""
     states = {"a": State.READY, "b": State.READY}
     assert {chosen("spill", states, turn=turn) for turn in range(2)} == {"a", "b"}
 
 
 def test_a_peer_is_always_there() -> None:
-    """It counts as running."""
+    """A peer's model always counts as running."""
     assert chosen("near", {}) == "p/far"
     assert chosen("near", {}, {"p/far": 1}) == "a"
 
 
 def test_a_choice_counts_until_its_request_ends() -> None:
-    """Whatever way it ends."""
+    """It does not matter how the request ends."""
     selectors, selector = Selectors(), CONFIG.selectors["spill"]
 
     def stopped(_: str) -> State:

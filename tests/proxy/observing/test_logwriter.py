@@ -1,4 +1,4 @@
-"""The log's way to a reader that may be slow."""
+"""The log on its way to a reader that may be slow."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def until_end(descriptor: int) -> None:
 
 
 def test_a_reader_that_keeps_up_gets_each_line_at_once() -> None:
-    """In the same step, so that nothing is lost if the daemon dies."""
+    """The line is written in the same step, so that no line is lost if the daemon dies."""
     with pipe() as (reading, writer):
         writer.write(LINE)
         assert os.read(reading, 1000) == LINE
@@ -51,7 +51,7 @@ def test_a_reader_that_keeps_up_gets_each_line_at_once() -> None:
 
 @pytest.mark.parametrize("line", [LINE, b"y" * 20_000 + b"\n"], ids=["short", "long"])
 def test_a_reader_that_does_not_read_holds_up_nobody(line: bytes) -> None:
-    """The pipe is full, and then some; all of it comes when it is read, in its order."""
+    """More lines than the pipe has room for are kept, and arrive in order later."""
     lines = [b"%06d " % number + line for number in range((512 << 10) // len(line))]
     with pipe() as (reading, writer):
         for one in lines:
@@ -60,7 +60,7 @@ def test_a_reader_that_does_not_read_holds_up_nobody(line: bytes) -> None:
 
 
 def test_what_there_is_no_room_for_is_counted_and_said() -> None:
-    """When there is room again; the memory stays bounded until then."""
+    """The count is written once there is room again; until then, memory stays bounded."""
     count = 3 * MOST_UNWRITTEN // len(LINE)
     with pipe() as (reading, writer):
         for _ in range(count):
@@ -74,7 +74,7 @@ def test_what_there_is_no_room_for_is_counted_and_said() -> None:
 
 
 def test_a_file_is_written_to_directly(tmp_path: Path) -> None:
-    """It never makes anybody wait for its reader."""
+    """A write to a file never waits for a reader."""
     with (tmp_path / "log").open("w") as file:
         writer = LogWriter(file)
         writer.write(LINE * 1000)
@@ -82,7 +82,7 @@ def test_a_file_is_written_to_directly(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_has_left_is_no_error() -> None:
-    """The daemon serves on without a log."""
+    """The daemon goes on without a log."""
     reading, writing = os.pipe()
     with os.fdopen(writing, "w") as file:
         os.close(reading)
@@ -92,19 +92,19 @@ def test_a_reader_that_has_left_is_no_error() -> None:
 
 
 def test_a_terminal_that_stands_still_holds_up_nobody() -> None:
-    """That it can be written to does not say how much it takes."""
+    """A terminal that is ready for a write may take only a part of the line."""
     main, other = pty.openpty()
     with os.fdopen(other, "w") as file:
         writer = LogWriter(file)
         for _ in range(1000):
             writer.write(b"x" * 300 + b"\n")
         assert writer._unwritten
-        all_of(main, writer)  # else its thread would write on, to whatever has the number next
+        all_of(main, writer)  # otherwise its thread may write to the number's next file
     os.close(main)
 
 
 def test_a_pipe_that_does_not_wait_loses_nothing() -> None:
-    """Others may have made it so: a file's descriptors share that."""
+    """Another process may have made the pipe non-blocking, because processes share this flag."""
     with pipe() as (reading, writer):
         os.set_blocking(writer._descriptor, False)
         for number in range(3000):
@@ -114,7 +114,7 @@ def test_a_pipe_that_does_not_wait_loses_nothing() -> None:
 
 
 def test_the_last_lines_are_waited_for_and_what_is_missing_is_said() -> None:
-    """At the end there is no next line that could say it."""
+    """At the end, there is no next line that could report the missing lines."""
     with pipe() as (reading, writer):
         for _ in range(3 * MOST_UNWRITTEN // len(LINE)):
             writer.write(LINE)

@@ -1,4 +1,4 @@
-"""What pages of ours are told while it happens, and that nobody is told what he did not ask for."""
+"""Events for the daemon's own pages: as they happen, and only the requested kinds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SLEEPS: dict[str, Any] = {"sleeps": True}
 
 
 class Heard:
-    """What a listener was told, by kind."""
+    """The events that a listener received, by kind."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -25,7 +25,7 @@ class Heard:
         self.told: dict[str, list[Any]] = {}
 
     async def until(self, kind: str, holds: Any = lambda _: True) -> Any:
-        """Read until something of a kind was told for which a condition holds."""
+        """Read until an event of this kind fulfils the condition; return the event."""
         with trio.fail_after(5):
             while True:
                 for one in self.told.get(kind, []):
@@ -43,7 +43,7 @@ class Heard:
 
 
 async def test_only_the_kinds_that_are_asked_for_are_told() -> None:
-    """Without a word, llama-swap's and the small ones of ours; an unknown kind is refused."""
+    """The default is llama-swap's kinds and our small ones; an unknown kind is refused."""
     async with daemon({"a": stub()}) as running:
         async with reading(running.port, "/api/events?kinds=models,activity") as client:
             heard = Heard(client)
@@ -65,7 +65,7 @@ async def test_only_the_kinds_that_are_asked_for_are_told() -> None:
 
 
 async def test_a_row_says_all_that_is_known_of_a_model() -> None:
-    """First of all of them, then of each that changes."""
+    """First there is a row for each model, and then a row for each model that changes."""
     async with (
         daemon({"a": stub(**SLEEPS), "b": stub()}) as running,
         reading(running.port, "/api/events?kinds=models") as client,
@@ -84,7 +84,7 @@ async def test_a_row_says_all_that_is_known_of_a_model() -> None:
 
 
 async def test_who_waits_is_told_with_place_and_reason() -> None:
-    """Behind whom, how many requests those have, and since when it waits."""
+    """The row has the models ahead, their requests in flight, and the beginning of the wait."""
     async with (
         daemon({"a": stub(), "b": stub()}) as running,
         reading(running.port, "/api/events?kinds=queue") as client,
@@ -111,7 +111,7 @@ async def test_who_waits_is_told_with_place_and_reason() -> None:
 
 
 async def test_spans_and_decisions_are_told_as_they_change() -> None:
-    """Once with what has happened up to then, however often that was within a moment."""
+    """Several changes within a moment are one event with the newest state."""
     async with (
         daemon({"a": stub(**SLEEPS), "b": stub()}) as running,
         reading(running.port, "/api/events?kinds=timeline") as client,
@@ -136,7 +136,7 @@ async def test_spans_and_decisions_are_told_as_they_change() -> None:
 
 
 async def test_a_flood_of_log_is_cut_and_counted() -> None:
-    """The newest whole lines are told; what was left out is a number."""
+    """The event has the newest whole lines and the number of omitted bytes."""
     loud = stub("--flood", "1")
     async with (
         daemon({"a": loud}) as running,
@@ -156,7 +156,7 @@ async def test_a_flood_of_log_is_cut_and_counted() -> None:
 
 
 async def test_a_pause_and_a_reload_are_told() -> None:
-    """Also where no model has a process that would change its state."""
+    """The event also comes if no model changes its state."""
     async with (
         daemon({"a": stub()}) as running,
         reading(running.port, "/api/events?kinds=daemon") as client,
@@ -173,7 +173,7 @@ async def test_a_pause_and_a_reload_are_told() -> None:
 
 
 async def test_memory_is_looked_at_only_while_somebody_watches() -> None:
-    """Every two seconds then; who holds what, on the host at least."""
+    """The daemon then measures every two seconds, at least the memory of the host."""
     settings = {"performance": {"disabled": True}}
     async with daemon({"a": stub("--hold", "30")}, **settings) as running:  # type: ignore[arg-type] # settings of the file
         looks = 0

@@ -1,4 +1,4 @@
-"""When a model will be ready, as lists, events and refusals tell it."""
+"""When a model will be ready, according to lists, events and refusals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def status_of(running: Daemon, name: str) -> dict[str, Any]:
 
 
 async def events_of(running: Daemon, model: str) -> dict[str, Any]:
-    """Return a model's row as somebody reads it who begins to listen now."""
+    """Return a model's row as a client reads it that begins to listen now."""
     stream = await trio.open_tcp_stream("127.0.0.1", running.port)
     async with stream:
         await stream.send_all(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -42,7 +42,7 @@ async def events_of(running: Daemon, model: str) -> dict[str, Any]:
 
 
 async def test_lists_and_events_tell_when_a_model_that_comes_up_is_ready() -> None:
-    """Only while it comes up or is waited for, and once that was measured."""
+    """The time appears only while a start or a request waits, and only after a measurement."""
     models = {"a": stub("--ready-after", "0.6", aliases=["other"]), "b": stub()}
     async with daemon(models) as running, trio.open_nursery() as nursery:
         await chat(running.port, "a")
@@ -67,7 +67,7 @@ async def test_lists_and_events_tell_when_a_model_that_comes_up_is_ready() -> No
 
 
 async def test_what_was_never_measured_is_unknown_in_lists() -> None:
-    """Null where there is a key for all models, and no key where there is one for some."""
+    """A key that all models have is null; a key that only some models have is missing."""
     async with daemon({"a": stub("--ready-after", "0.6")}) as running, trio.open_nursery() as all_:
         all_.start_soon(chat, running.port, "a")
         await trio.sleep(0.2)
@@ -78,7 +78,7 @@ async def test_what_was_never_measured_is_unknown_in_lists() -> None:
 
 
 async def test_a_model_that_is_waited_for_is_foretold_with_who_must_leave() -> None:
-    """Also while it sleeps yet; one that nobody wants is not."""
+    """The forecast also works for a sleeping model; without a waiting request, there is none."""
     quick: dict[str, Any] = {"cmdSleep": "sleep 0.3", "cmdWake": "sleep 0.4"}
     async with daemon({name: stub(**quick) for name in "ab"}) as running:
         for name in "abab":
@@ -98,7 +98,7 @@ async def test_a_model_that_is_waited_for_is_foretold_with_who_must_leave() -> N
 
 
 async def test_a_full_queue_says_when_the_model_will_be_ready() -> None:
-    """In whole seconds, as far as that is known."""
+    """Retry-After is in whole seconds, if the time is known."""
     models = {"a": stub(), "b": stub("--ready-after", "1.2")}
     async with daemon(models, maxQueue=1) as running:
         for name in "ba":
@@ -116,14 +116,14 @@ async def test_a_full_queue_says_when_the_model_will_be_ready() -> None:
     ("seconds", "expected"), [(37.2, "38"), (0.0, "1"), (0.2, "1"), (10_000, "3600")]
 )
 def test_who_is_refused_comes_back_when_the_model_is_ready(seconds: float, expected: str) -> None:
-    """Not at once, and not in hours."""
+    """Retry-After is at least 1 second and at most an hour."""
     for error in (QueueFull("a", 1), BackingOff("a", 0.0, 4, "it ended")):
         problem = problem_of(error, {"a": Forecast(seconds, 1)}.get)
         assert problem.headers["Retry-After"] == expected
 
 
 def test_who_is_refused_comes_back_no_sooner_than_that_can_help() -> None:
-    """A model that may not start yet, and room that somebody keeps, are waited for."""
+    """The wait covers the time until a model may start again, or until kept room becomes free."""
     soon = {"a": Forecast(2, 1)}.get
     refusals = (BackingOff("a", 8.0, 4, "it ended"), NoRoom("a", "full", 8))
     for error in refusals:
@@ -131,7 +131,7 @@ def test_who_is_refused_comes_back_no_sooner_than_that_can_help() -> None:
 
 
 def test_who_is_refused_where_nothing_is_known_comes_back_as_ever() -> None:
-    """The same holds for those that no forecast concerns."""
+    """The defaults also apply to errors that do not depend on a forecast."""
     for error, expected in (
         (QueueFull("a", 1), "5"),
         (BackingOff("a", 7.2, 4, "it ended"), "8"),

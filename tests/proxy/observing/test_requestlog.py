@@ -1,4 +1,4 @@
-"""The line of a request: the same, whether it comes through structlog or past it."""
+"""A request's log line is the same, whether it is written through structlog or directly."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TIME = re.compile(r'"timestamp":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"\}')
 
 @attrs.define
 class Said:
-    """What the log tells of an answer."""
+    """The parts of an answer that the log reports."""
 
     status: int = 200
     said_all: bool = True
@@ -42,7 +42,7 @@ class Said:
 
 @attrs.define
 class Log:
-    """A log's file."""
+    """The file of a log."""
 
     file: Path
     book: LogBook
@@ -57,14 +57,14 @@ Configured = Callable[[Format, str], Log]
 
 @pytest.fixture
 def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Configured]:
-    """Let the log go to a file, and be as before at the end."""
+    """Write the log to a file; restore the configuration at the end."""
     kept = structlog.get_config()
     with (tmp_path / "log").open("w") as file:
         log = Log(tmp_path / "log", LogBook())
         monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
 
         def set_up(form: Format, level: str) -> Log:
-            monkeypatch.setattr(sys, "stdout", file)  # pytest puts its own there before each test
+            monkeypatch.setattr(sys, "stdout", file)  # pytest sets its own before each test
             configure(form, level, log.book)
             return log
 
@@ -137,7 +137,7 @@ CASES = pytest.mark.parametrize(
 
 
 def through_structlog(level: str, event: str, facts: dict[str, Any]) -> None:
-    """Write the line as all others are written."""
+    """Write the line in the way that all other lines are written."""
     asked = {"method": "POST", "path": "/v1/completions", "client": "", "stream": False}
     whole = {"model": "a", "duration_s": 0.5, "request_id": "the-id", **asked, **facts}
     first, last = ("model", "method", "path", "client"), ("stream", "key", "reason")
@@ -150,7 +150,7 @@ def through_structlog(level: str, event: str, facts: dict[str, Any]) -> None:
 def test_a_line_of_json_is_as_structlog_would_write_it(
     configured: Configured, asked: Call, answer: Said, level: str, event: str, facts: dict[str, Any]
 ) -> None:
-    """Byte for byte but for the time; ASCII, so that it harms no terminal."""
+    """Only the time may differ; the line is ASCII, so that it harms no terminal."""
     log = configured("json", "info")
     report(asked, answer, UNKNOWN, 10.5)  # type: ignore[arg-type] # all that is read of it
     through_structlog(level, event, facts)
@@ -169,7 +169,7 @@ def test_a_line_of_json_is_as_structlog_would_write_it(
 def test_a_line_of_text_is_as_structlog_writes_it(
     configured: Configured, asked: Call, answer: Said, level: str, event: str, facts: dict[str, Any]
 ) -> None:
-    """On one line, and nothing in it moves a cursor."""
+    """The text is one line, and nothing in it moves a cursor."""
     log = configured("text", "info")
     report(asked, answer, UNKNOWN, 10.5)  # type: ignore[arg-type] # all that is read of it
     through_structlog(level, event, facts)
@@ -187,7 +187,7 @@ def test_a_line_of_text_is_as_structlog_writes_it(
 def test_the_level_says_which_requests_are_written(
     configured: Configured, form: Format, level: str, count: int
 ) -> None:
-    """With ``warn``, only those that failed; /logs keeps what is written."""
+    """With ``warn``, only failed requests are written; /logs keeps the written lines."""
     log = configured(form, level)
     for asked, answer, *_ in REPORTED.values():
         report(asked, answer, UNKNOWN, 10.5)  # type: ignore[arg-type] # all that is read of it
@@ -197,7 +197,7 @@ def test_the_level_says_which_requests_are_written(
 
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_what_is_not_shown_is_kept_all_the_same(configured: Configured, form: Format) -> None:
-    """logToStdout says what is shown; /logs has it."""
+    """logToStdout selects what is shown, but /logs keeps every line."""
     log = configured(form, "info")
     log.book.shown = frozenset()
     report(call(), Said(), UNKNOWN, 10.5)  # type: ignore[arg-type] # all that is read of it
@@ -206,7 +206,7 @@ def test_what_is_not_shown_is_kept_all_the_same(configured: Configured, form: Fo
 
 
 def test_a_refusal_at_the_door_is_a_line_too(configured: Configured) -> None:
-    """Before a model is known."""
+    """Such a request is refused before its model is known."""
     log = configured("json", "warn")
     problem = Problem(401, "an API key is required")
     report_refusal("GET", "/logs", "192.0.2.7", problem, "the-id", "batch")
@@ -219,7 +219,7 @@ def test_a_refusal_at_the_door_is_a_line_too(configured: Configured) -> None:
 
 
 async def test_the_lines_of_requests_are_read_at_logs(configured: Configured) -> None:
-    """In the daemon's own form."""
+    """The lines at /logs have the daemon's log format."""
     log = configured("json", "info")
     async with daemon({"a": stub()}) as running:
         monitored = running.book
@@ -229,7 +229,7 @@ async def test_the_lines_of_requests_are_read_at_logs(configured: Configured) ->
         page = (await ask(running.port, "GET", "/logs")).body.decode()
     [line] = [one for one in page.splitlines() if "/v1/completions" in one]
     found = json.loads(line)
-    # For the model's start.
+    # The request waited for the model's start.
     assert found.pop("duration_s") >= found.pop("first_byte_s") >= found.pop("queue_s") > 0
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", found.pop("timestamp"))
     assert found.pop("event").startswith("<a> POST /v1/completions 200 after ")

@@ -1,4 +1,4 @@
-"""What waits for a reader that does not read."""
+"""Messages that wait for a reader that does not read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from proxy.observing.unread import Unread
 
 
 async def test_all_that_waits_is_taken_at_once_and_in_order() -> None:
-    """And what comes later, later."""
+    """Later messages are returned by a later call."""
     unread = Unread(100)
     assert unread.put(b"one")
     assert unread.put(b"two")
@@ -22,7 +22,7 @@ async def test_all_that_waits_is_taken_at_once_and_in_order() -> None:
 
 
 async def test_more_than_the_bound_does_not_wait() -> None:
-    """Bytes count, not messages; what was taken counts no more."""
+    """The bound counts bytes, not messages; messages that were taken no longer count."""
     unread = Unread(10)
     assert unread.put(b"x" * 6)
     assert not unread.put(b"x" * 6)
@@ -32,7 +32,7 @@ async def test_more_than_the_bound_does_not_wait() -> None:
 
 
 async def test_a_closed_one_gives_what_it_has_and_no_more() -> None:
-    """A reader that is too slow learns of it by the end."""
+    """The end tells a slow reader that it was too slow."""
     unread = Unread(10)
     unread.put(b"last")
     unread.close()

@@ -1,4 +1,4 @@
-"""The command that plays a trace: its report, its picture, and what it says of bad input."""
+"""The command that plays a trace: its report, its picture, and its messages about bad input."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def simulate(folder: Path, *more: str) -> int:
 
 
 def test_a_report_of_waits_and_swaps(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In all, against the order of coming, and for each model."""
+    """The report has totals, a comparison with first come, first served, and a row per model."""
     assert simulate(folder, "--start", "20", "--start", "code=8", "--serve", "3") == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     assert rows[0][:4] == ["maxWait", "10,", "minActive", "0;"]
@@ -53,7 +53,7 @@ def test_a_report_of_waits_and_swaps(folder: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_report_for_programs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same figures, in seconds."""
+    """The figures are the same, in seconds."""
     times = ("--start", "20", "--start", "code=8", "--serve", "3")
     assert simulate(folder, *times, "--json") == 0
     told = json.loads(capsys.readouterr().out)
@@ -64,13 +64,13 @@ def test_a_report_for_programs(folder: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_picture_with_a_row_for_each_model(folder: Path) -> None:
-    """It is well-formed, whatever the models are called."""
+    """The picture is well-formed XML, whatever the models are called."""
     config = folder / "config.yaml"
     config.write_text(config.read_text().replace("code:", "'<co&de>':"))
     trace = folder / "trace.csv"
     trace.write_text(trace.read_text().replace("code", "<co&de>"))
     assert simulate(folder, "--picture", str(folder / "out.svg")) == 0
-    tree = ElementTree.parse(folder / "out.svg")  # noqa: S314 -- it is ours
+    tree = ElementTree.parse(folder / "out.svg")  # noqa: S314 -- our own file
     texts = [node.text for node in tree.iter("{http://www.w3.org/2000/svg}text")]
     assert {"chat", "<co&de>"} <= set(texts)
 
@@ -78,7 +78,7 @@ def test_a_picture_with_a_row_for_each_model(folder: Path) -> None:
 def test_a_trace_may_begin_with_a_mark_of_its_encoding_and_without_names(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Then its first line is a request like any other; one that is none is said."""
+    """Without column names, the first line is a request; an invalid first line is an error."""
     (folder / "trace.csv").write_text("1,chat\n2,code\n", encoding="utf-8-sig")
     assert simulate(folder) == 0
     assert capsys.readouterr().out.splitlines()[2].split()[5] == "2"
@@ -88,7 +88,7 @@ def test_a_trace_may_begin_with_a_mark_of_its_encoding_and_without_names(
 
 
 def test_other_settings_than_the_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """To see what they would do."""
+    """The options show what other settings would do."""
     assert simulate(folder, "--max-wait", "0", "--min-active", "7") == 0
     assert "maxWait 0, minActive 7" in capsys.readouterr().out
 
@@ -107,7 +107,7 @@ def test_other_settings_than_the_files(folder: Path, capsys: pytest.CaptureFixtu
 def test_a_trace_that_cannot_be_read_is_refused_with_its_line(
     folder: Path, trace: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing is played then."""
+    """Nothing is played in this case."""
     (folder / "trace.csv").write_text(trace)
     assert simulate(folder) == 1
     assert message in capsys.readouterr().err
@@ -116,7 +116,6 @@ def test_a_trace_that_cannot_be_read_is_refused_with_its_line(
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--start", "much", "--start much: expected SECONDS or MODEL=SECONDS"),
         ("--wake", "cat=3", "--wake cat=3: no model is called 'cat'"),
         ("--picture", "/nowhere/out.svg", "cannot write /nowhere/out.svg"),
         ("--trace", "/nowhere/trace.csv", "cannot read /nowhere/trace.csv"),
@@ -125,7 +124,7 @@ def test_a_trace_that_cannot_be_read_is_refused_with_its_line(
 def test_an_argument_that_cannot_be_used_is_said(
     folder: Path, option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In one line."""
+    """The error is one line."""
     assert simulate(folder, option, value) == 1
     assert message in capsys.readouterr().err
 
@@ -139,7 +138,7 @@ routing: {router: {use: memory, settings: {
 
 
 def play(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, list[str]]:
-    """Return the rows of the totals, by the rule's name, and what stands above them."""
+    """Return the rows of the totals by the name of the rule, and the lines above the rows."""
     assert main(["simulate", "--config", str(folder / "config.yaml"), *more]) == 0
     lines = capsys.readouterr().out.splitlines()
     start = next(place for place, line in enumerate(lines) if "requests   swaps" in line)
@@ -158,7 +157,7 @@ def by_memory(folder: Path) -> Path:
 def test_all_rules_of_a_file_are_compared(
     by_memory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The one in effect is first and marked; where both fit, there is no swap but the starts."""
+    """The rule in effect is first and marked; if both models fit, the only swaps are the starts."""
     trace = ("--trace", str(by_memory / "trace.csv"))
     found = play(by_memory, capsys, *trace, "--memory", "10", "--gpu", "24")
     assert [*found][1:] == [
@@ -185,7 +184,7 @@ def test_all_rules_of_a_file_are_compared(
 def test_sizes_say_who_runs_beside_whom(
     by_memory: Path, options: list[str], swaps: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of all models or of one, on GPUs or on the host; what has no size has a device for itself."""
+    """Sizes are for all models or one, on GPUs or the host; without a size, a model runs alone."""
     (by_memory / "trace.csv").write_text("0,chat,4\n10,code,4\n300,chat,4\n")
     found = play(by_memory, capsys, "--trace", str(by_memory / "trace.csv"), *options)
     assert found["* memory"][:2] == ["3", swaps]
@@ -195,7 +194,7 @@ def test_sizes_say_who_runs_beside_whom(
 def test_sizes_and_times_may_be_what_a_daemon_has_learned(
     by_memory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From its state folder; what the file or an option says goes first."""
+    """They come from the state folder; the file and the options take precedence."""
     knowledge = Knowledge(by_memory / "learned.json")
     models = load(by_memory / "config.yaml").config.models
     for model in models.values():
@@ -221,7 +220,7 @@ def line(at: str, **facts: object) -> str:
 def test_a_trace_may_be_the_daemons_own_log(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A request is served when its model came up, or when the line says so; the rest is counted."""
+    """Serving begins when the model is ready, or as the line says; other lines are counted."""
     served = {"status": 200, "request_id": "x"}
     (folder / "log").write_text(
         line("00:00:00", model="chat", state="starting")
@@ -244,7 +243,7 @@ def test_a_trace_may_be_the_daemons_own_log(
 
 
 def test_what_the_daemon_writes_is_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The line that a forwarded request has in the log is one of a trace."""
+    """The log line of a forwarded request can be part of a trace."""
     lines = RequestLines()
     book = BytesIO()
     put: Any = SimpleNamespace(put=book.write)
@@ -258,26 +257,32 @@ def test_what_the_daemon_writes_is_read(folder: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "message", "status"),
     [
-        (["--memory", "much"], "--memory much: expected GIB, [MODEL=]GIB or [MODEL=]GIB/REST"),
-        (["--memory", "cat=3"], "--memory cat=3: no model is called 'cat'"),
-        (["--gpu", "x"], "--gpu x: expected GIB"),
-        (["--host", "-1"], "--host -1: expected GIB"),
+        (["--memory", "much"], "--memory much: expected GIB, [MODEL=]GIB or [MODEL=]GIB/REST", 2),
+        (["--memory", "cat=3"], "--memory cat=3: no model is called 'cat'", 1),
+        (["--gpu", "x"], "--gpu x: expected GIB", 2),
+        (["--host", "-1"], "--host -1: expected GIB", 2),
+        (["--start", "much"], "--start much: expected SECONDS or MODEL=SECONDS", 2),
+        (["--queue-wait", "x"], "--queue-wait x: expected [ALLOCATION=]SECONDS", 2),
     ],
 )
-def test_a_size_that_is_none_is_said(
-    by_memory: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+def test_a_value_that_cannot_be_read_is_said(
+    by_memory: Path,
+    options: list[str],
+    message: str,
+    status: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In one line, with the option."""
-    assert simulate(by_memory, *[f"{options[0]}={options[1]}"]) == 1
+    """The error is one line and names the option. Only what depends on the file has status 1."""
+    assert simulate(by_memory, *[f"{options[0]}={options[1]}"]) == status
     assert message in capsys.readouterr().err
 
 
 def test_without_any_memory_to_play_with_it_is_asked_for(
     by_memory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The play looks at no machine."""
+    """The simulation does not look at this machine."""
     config = by_memory / "config.yaml"
     config.write_text(config.read_text().replace("memory: {hostMemory: 30}", "memory: {}"))
     assert simulate(by_memory) == 1
@@ -287,7 +292,7 @@ def test_without_any_memory_to_play_with_it_is_asked_for(
 def test_a_log_without_requests_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A log as text has none that could be read."""
+    """A log in text format has no lines that can be read."""
     (folder / "log").write_text("12:00:00 [info] <chat> POST /v1/chat/completions 200\n")
     assert main(["simulate", "--config", str(folder / "config.yaml"), "--log", str(folder / "log")])
     assert "contains no request" in capsys.readouterr().err

@@ -10,14 +10,14 @@ from tests.proxy.daemon import daemon, stub
 
 
 async def test_health_is_ok_whatever_the_models_do() -> None:
-    """As llama-swap answers."""
+    """The answer is that of llama-swap."""
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, "GET", "/health")
         assert (reply.status, reply.body) == (200, b"OK")
 
 
 async def test_models_are_listed_by_id_without_the_unlisted() -> None:
-    """In OpenAI's form."""
+    """The list has OpenAI's form."""
     models = {
         "b": stub(name="Bee", description="buzzes"),
         "a": stub(aliases=["x"]),
@@ -32,7 +32,7 @@ async def test_models_are_listed_by_id_without_the_unlisted() -> None:
 
 
 async def test_running_shows_state_pid_and_users() -> None:
-    """Sleepers and failures, too; the stopped are absent."""
+    """Sleeping and failed models are listed; stopped models are not."""
     models = {"a": stub(sleeps=True, ttl=600), "b": stub(), "c": stub("--exit", "3"), "d": stub()}
     async with daemon(models) as running:
         for name in "cab":
@@ -51,7 +51,7 @@ async def test_running_shows_state_pid_and_users() -> None:
 
 
 async def test_models_are_loaded_put_to_sleep_woken_and_unloaded() -> None:
-    """By id with slashes, and by alias."""
+    """The path names the model by id, with slashes, or by alias."""
     async with daemon({"org/a": stub(sleeps=True, aliases=["gpt"])}) as running:
         api = "/api/models"
         loaded = (await ask(running.port, "POST", f"{api}/load/org/a")).json()
@@ -92,14 +92,14 @@ NO_WAY = "model 'b' cannot sleep: configure sleep, cmdSleep and cmdWake, or endp
 async def test_what_cannot_be_done_is_refused_with_its_reason(
     action: str, status: int, message: str
 ) -> None:
-    """In OpenAI's form."""
+    """The error has OpenAI's form."""
     async with daemon({"a": stub(sleeps=True), "b": stub()}) as running:
         reply = await ask(running.port, "POST", f"/api/models/{action}")
         assert (reply.status, reply.json()["error"]["message"]) == (status, message)
 
 
 async def test_a_sleep_that_fails_is_told_to_the_operator() -> None:
-    """curl -f makes a 404 of the server's a failure; plain curl would not."""
+    """With curl -f, a 404 of the server is a failure; with plain curl it is not."""
     broken = stub(sleeps=True)
     broken["cmdSleep"] = "curl -fsS http://127.0.0.1:1/sleep"
     async with daemon({"a": broken}) as running:
@@ -111,7 +111,7 @@ async def test_a_sleep_that_fails_is_told_to_the_operator() -> None:
 
 
 async def test_unloading_a_model_in_use_cuts_its_stream_and_waiters_are_told() -> None:
-    """The operator said so."""
+    """An operator's unload does not wait for requests."""
     async with daemon({"a": stub()}) as running, trio.open_nursery() as nursery:
         await chat(running.port, "a")
 

@@ -1,4 +1,4 @@
-"""Views that are loaded late: who asks first, who leaves meanwhile, and an end before they came."""
+"""Views that are loaded on first use: several first requests, disconnects, and an early end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.proxy.daemon import daemon, stub
 
 @attrs.define(eq=False)
 class Gate:
-    """Holds up the loading, in its thread, until it is opened."""
+    """Blocks the loading, in its thread, until the test opens the gate."""
 
     times: int = 0
     _open: threading.Event = attrs.field(factory=threading.Event)
@@ -39,7 +39,7 @@ class Gate:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    """Let loading take as long as a test wants."""
+    """Let loading take as long as the test needs."""
     gate, real = Gate(), Views._load
 
     def load(self: Views) -> Any:
@@ -52,7 +52,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 
 async def test_views_are_loaded_once_for_all_who_ask_first(gate: Gate) -> None:
-    """All of them are served, and so is who comes later."""
+    """All first requests are served, and later requests too."""
     replies: list[Reply] = []
 
     async def visit(path: str) -> None:
@@ -72,7 +72,7 @@ async def test_views_are_loaded_once_for_all_who_ask_first(gate: Gate) -> None:
 
 
 async def test_nobody_else_waits_for_views_that_are_loaded(gate: Gate) -> None:
-    """Models are asked and probes answered meanwhile."""
+    """Requests to models and probes are answered meanwhile."""
     async with daemon({"a": stub()}) as running:
         client = await Client.connect(running.port)
         async with client.stream:
@@ -86,7 +86,7 @@ async def test_nobody_else_waits_for_views_that_are_loaded(gate: Gate) -> None:
 
 
 async def test_without_a_view_none_is_loaded(gate: Gate) -> None:
-    """Neither for models and probes, nor for browsers' questions and what is refused."""
+    """Requests to models, probes, preflights and refusals need no view."""
     async with daemon({"a": stub()}, apiKeys=["sk-one"]) as running:
         headers = {"x-api-key": "sk-one"}
         body = {"model": "a"}
@@ -99,7 +99,7 @@ async def test_without_a_view_none_is_loaded(gate: Gate) -> None:
 
 
 async def test_a_client_that_leaves_while_views_are_loaded_harms_nobody(gate: Gate) -> None:
-    """The next one is served by what was loaded for it."""
+    """The loading goes on and serves the next client."""
     async with daemon({"a": stub()}) as running:
         async with await trio.open_tcp_stream("127.0.0.1", running.port) as leaving:
             await leaving.send_all(b"GET /running HTTP/1.1\r\nhost: localhost\r\n\r\n")
@@ -112,7 +112,7 @@ async def test_a_client_that_leaves_while_views_are_loaded_harms_nobody(gate: Ga
 
 
 async def test_a_daemon_ends_in_its_time_while_views_are_loaded(gate: Gate) -> None:
-    """Who waits for one is cut when the grace is over, and the end waits for no more than that."""
+    """The waiting request is cut after the grace, and the end waits no longer than that."""
     with trio.fail_after(5):
         async with daemon({"a": stub()}, grace=0.2) as running:
             stream = await trio.open_tcp_stream("127.0.0.1", running.port)
@@ -125,7 +125,7 @@ async def test_a_daemon_ends_in_its_time_while_views_are_loaded(gate: Gate) -> N
 
 
 async def test_who_waits_for_a_view_at_the_end_is_served_in_the_grace(gate: Gate) -> None:
-    """As any request that came before it."""
+    """The request is treated like any request that began before the end."""
     async with daemon({"a": stub()}, grace=5) as running:
         client = await Client.connect(running.port)
         async with client.stream:
@@ -139,7 +139,7 @@ async def test_who_waits_for_a_view_at_the_end_is_served_in_the_grace(gate: Gate
 
 
 async def test_views_that_cannot_be_loaded_end_no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An upgrade may have replaced their files meanwhile; who asks again, is tried for again."""
+    """An upgrade may have replaced the files; the next request tries to load them again."""
     real = Views._load
 
     def fail(_: Views) -> Any:
@@ -156,7 +156,7 @@ async def test_views_that_cannot_be_loaded_end_no_daemon(monkeypatch: pytest.Mon
 
 
 async def test_what_is_served_while_views_are_loaded_is_freed_later() -> None:
-    """Only what was loaded stays for ever."""
+    """Only the loaded modules stay in memory."""
     gc.collect()
     async with daemon({"a": stub()}) as running:
         clients = [await Client.connect(running.port) for _ in range(20)]

@@ -1,4 +1,4 @@
-"""Leases over HTTP: asked for, shown, renewed and given back."""
+"""Leases over HTTP: taken, shown, renewed and given back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def wanted(**keys: object) -> dict[str, Any]:
 
 
 async def test_a_lease_is_taken_shown_renewed_and_given_back() -> None:
-    """It wakes its model, and keeps others from its room: they are told when to come back."""
+    """A lease wakes its model and keeps its room; other requests get a Retry-After."""
     async with daemon({"a": stub(sleeps=True, aliases=["gpt"]), "b": stub()}) as running:
         port = running.port
         taken = await ask(port, "POST", ROUTE, wanted(model="gpt", reason="nightly"))
@@ -67,7 +67,7 @@ async def test_a_lease_is_taken_shown_renewed_and_given_back() -> None:
     ],
 )
 async def test_what_cannot_be_leased(body: Any, status: int, param: str | None) -> None:
-    """The answer names the key, and no model is started."""
+    """The error names the key, and no model starts."""
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, "POST", ROUTE, body)
         assert (reply.status, reply.json()["error"]["param"]) == (status, param)
@@ -75,7 +75,7 @@ async def test_what_cannot_be_leased(body: Any, status: int, param: str | None) 
 
 
 async def test_a_client_that_leaves_before_has_taken_nothing() -> None:
-    """The model comes up all the same; it was asked for."""
+    """The model starts nevertheless, because the client requested it."""
     async with daemon({"a": stub("--ready-after", "1")}) as running:
         with trio.move_on_after(0.5):
             await ask(running.port, "POST", ROUTE, wanted())
@@ -86,7 +86,7 @@ async def test_a_client_that_leaves_before_has_taken_nothing() -> None:
 
 
 async def test_a_model_that_fails_is_not_leased() -> None:
-    """The error is that of a load."""
+    """The error is the same as that of a load."""
     async with daemon({"a": stub("--exit", "3")}) as running:
         reply = await ask(running.port, "POST", ROUTE, wanted())
         assert (reply.status, reply.json()["error"]["code"]) == (502, "model_failed")
@@ -94,7 +94,7 @@ async def test_a_model_that_fails_is_not_leased() -> None:
 
 
 async def test_events_tell_of_leases() -> None:
-    """Which there are, and then each grant, renewal and end."""
+    """The first event lists all leases; later events report each grant, renewal and end."""
     async with daemon({"a": stub()}) as running:
         first = (await ask(running.port, "POST", ROUTE, wanted(holder="me"))).json()
         async with reading(running.port, "/api/events") as client:
@@ -112,7 +112,7 @@ async def test_events_tell_of_leases() -> None:
 
 
 async def test_a_key_that_may_only_read_takes_no_lease() -> None:
-    """It may look at them."""
+    """The key may list the leases."""
     keys = [{"key": "full"}, {"key": "look", "read": True}]
     async with daemon({"a": stub()}, apiKeys=keys) as running:
         headers = {"authorization": "Bearer look"}

@@ -1,4 +1,4 @@
-"""What clients of llama.cpp's router and of newer llama-swap ask for, in their words."""
+"""Requests and states in the words of llama.cpp's router and of newer llama-swap."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def post(running: Daemon, path: str, body: object) -> Reply:
 
 
 async def test_a_model_stands_in_llama_cpps_words() -> None:
-    """From its start to its sleep, and back again."""
+    """The words cover a model from its start to its sleep and back."""
     models = {"a": stub("--ready-after", "0.5", sleeps=True), "b": stub("--exit", "3")}
     async with daemon(models) as running, trio.open_nursery() as nursery:
         assert await status(running, "a") == "unloaded"
@@ -45,7 +45,7 @@ async def test_a_model_stands_in_llama_cpps_words() -> None:
 
 
 async def test_falling_asleep_and_waking_have_their_words() -> None:
-    """Who falls asleep counts as sleeping, who wakes as loading."""
+    """A model that falls asleep counts as sleeping, and a model that wakes counts as loading."""
     slow = stub(cmdSleep="sleep 0.4", cmdWake="sleep 0.4")
     async with daemon({"a": slow}) as running, trio.open_nursery() as nursery:
         await chat(running.port, "a")
@@ -65,7 +65,7 @@ async def until_asleep(running: Daemon) -> None:
 
 
 async def test_a_failed_model_is_unloaded() -> None:
-    """There is no other word for it; it may be asked again."""
+    """There is no other word for a failure, and a client may request the model again."""
     async with daemon({"a": stub("--exit", "3")}) as running:
         assert (await chat(running.port, "a")).status == 502
         assert running.state("a") == "failed"
@@ -73,7 +73,7 @@ async def test_a_failed_model_is_unloaded() -> None:
 
 
 async def test_a_model_is_loaded_by_its_name_in_a_body() -> None:
-    """By id and by alias, also if it is loaded, or asleep."""
+    """The name is an id or an alias; the model may already be loaded or asleep."""
     async with daemon({"org/a": stub(sleeps=True, aliases=["x"])}) as running:
         for name in ("org/a", "x", "org/a"):
             reply = await post(running, "/models/load", {"model": name})
@@ -84,7 +84,7 @@ async def test_a_model_is_loaded_by_its_name_in_a_body() -> None:
 
 @pytest.mark.parametrize("name", ["org/a", "x"])
 async def test_eject_puts_to_sleep_what_can_sleep(name: str) -> None:
-    """Its process lives on, and its next load is a wake."""
+    """The process lives on, and the next load is a wake."""
     async with daemon({"org/a": stub(sleeps=True, aliases=["x"])}) as running:
         await chat(running.port, "org/a")
         pid = running.pid("org/a")
@@ -97,7 +97,7 @@ async def test_eject_puts_to_sleep_what_can_sleep(name: str) -> None:
 
 
 async def test_eject_stops_what_cannot_sleep() -> None:
-    """Again and again without harm."""
+    """A repeated eject does no harm."""
     async with daemon({"a": stub()}) as running:
         await chat(running.port, "a")
         for _ in range(2):
@@ -106,14 +106,14 @@ async def test_eject_stops_what_cannot_sleep() -> None:
 
 
 async def test_eject_of_a_model_that_was_never_up_does_nothing() -> None:
-    """Also of one that could sleep."""
+    """This also applies to a model that can sleep."""
     async with daemon({"a": stub(sleeps=True)}) as running:
         assert (await post(running, "/models/unload", {"model": "a"})).status == 200
         assert running.state("a") == "stopped"
 
 
 async def test_eject_ends_a_start() -> None:
-    """Its user does not want to wait for it any more."""
+    """The user no longer wants to wait for the start."""
     models = {"a": stub("--ready-after", "60", sleeps=True)}
     async with daemon(models) as running, trio.open_nursery() as nursery:
         nursery.start_soon(post, running, "/models/load", {"model": "a"})
@@ -147,7 +147,7 @@ async def test_eject_ends_a_start() -> None:
     ],
 )
 async def test_a_body_that_names_no_model_is_refused(path: str, body: bytes, answer: int) -> None:
-    """With what is expected, and nothing is done."""
+    """The error says what is expected, and nothing happens."""
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, "POST", path, body)
         assert reply.status == answer
@@ -157,7 +157,7 @@ async def test_a_body_that_names_no_model_is_refused(path: str, body: bytes, ans
 
 
 async def test_beyond_the_global_limit_is_refused_at_once() -> None:
-    """Of all models together; who comes after is let in."""
+    """The limit counts the requests of all models; later requests succeed."""
     groups = {"g": {"swap": False, "members": ["a", "b"]}}
     models = {"a": stub(), "b": stub()}
     async with daemon(models, groups=groups, globalConcurrencyLimit=2) as running:
@@ -183,7 +183,7 @@ async def in_use(running: Daemon, names: str) -> None:
 
 
 async def test_those_who_wait_for_a_model_count_in_the_global_limit() -> None:
-    """A request is in service from its beginning; views are none of them."""
+    """A request counts from its beginning; views do not count."""
     models = {"a": stub("--ready-after", "1")}
     async with daemon(models, globalConcurrencyLimit=1) as running, trio.open_nursery() as nursery:
         nursery.start_soon(chat, running.port, "a")
@@ -195,7 +195,7 @@ async def test_those_who_wait_for_a_model_count_in_the_global_limit() -> None:
 
 
 async def test_a_client_that_leaves_makes_room_in_the_global_limit() -> None:
-    """Also one that was refused takes none."""
+    """A refused request does not count either."""
     async with daemon({"a": stub()}, globalConcurrencyLimit=1) as running:
         await chat(running.port, "a")
         async with trio.open_nursery() as nursery:
@@ -209,7 +209,7 @@ async def test_a_client_that_leaves_makes_room_in_the_global_limit() -> None:
 
 
 async def test_a_profile_is_in_use_from_the_start() -> None:
-    """And can be put out of use."""
+    """You can activate another profile later."""
     profiles = {"p": {"pins": {"x": "a", "b": None}}, "q": {"pins": {"x": "b"}}}
     hooks = {"on_startup": {"profile": "p"}}
     async with daemon({"a": stub(), "b": stub()}, profiles=profiles, hooks=hooks) as running:
@@ -222,7 +222,7 @@ async def test_a_profile_is_in_use_from_the_start() -> None:
 
 
 async def test_without_that_hook_no_profile_is_in_use() -> None:
-    """As before."""
+    """The hook is optional."""
     async with daemon({"a": stub()}, profiles={"p": {"pins": {"x": "a"}}}) as running:
         assert (await chat(running.port, "x")).status == 404
 
@@ -232,7 +232,7 @@ async def test_without_that_hook_no_profile_is_in_use() -> None:
     [({}, "localhost"), ({"hostHeader": "llm.internal"}, "llm.internal"), ({"hostHeader": 5}, "5")],
 )
 async def test_the_host_that_a_model_server_reads(keys: dict[str, Any], host: str) -> None:
-    """The client's own, or the one that the file has; there is one only."""
+    """The only Host header is the client's own or the configured one."""
     async with daemon({"a": stub(**keys)}) as running:
         headers = [line.lower() for line in (await chat(running.port, "a")).json()["headers"]]
         assert [line for line in headers if line.startswith("host:")] == [f"host: {host}"]
@@ -254,7 +254,7 @@ SOFT = {"setParams": {"max_tokens?": 4096, "chat.effort?": "low", "stop?": ["x"]
     ],
 )
 async def test_a_soft_default_fills_only_what_is_missing(sent: str, added: dict[str, Any]) -> None:
-    """What the client has said stays, to the byte."""
+    """The bytes that the client sent stay unchanged."""
     text = f'{{"model": "a", {sent}"raw": true,  "temperature": 1.50, "n": 1E2, "s": "\\u00fc"}}'
     async with daemon({"a": stub(filters=SOFT)}) as running:
         reply = await ask(running.port, "POST", "/v1/chat/completions", text.encode())
@@ -266,7 +266,7 @@ async def test_a_soft_default_fills_only_what_is_missing(sent: str, added: dict[
 
 
 async def test_a_soft_default_beside_what_the_client_has_in_the_same_object() -> None:
-    """Only the one is added."""
+    """Only the missing key is added to the object."""
     async with daemon({"a": stub(filters=SOFT)}) as running:
         more = {"chat": {"other": 1}, "raw": True}
         seen = (await chat(running.port, "a", **more)).json()

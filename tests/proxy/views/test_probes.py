@@ -1,4 +1,4 @@
-"""What asks only whether the daemon is there: load balancers, containers, llama-swap's clients."""
+"""Probes of load balancers, containers and llama-swap's clients: is the daemon there?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PATHS = ("/health", "/wol-health")
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_probe_is_answered_without_a_key(path: str) -> None:
-    """By GET and HEAD, however the path is spelt, with the request's id."""
+    """GET and HEAD work in any spelling of the path, and the answer has the request's id."""
     async with daemon({"a": stub()}, apiKeys=["sk-one"]) as running:
         client = await Client.connect(running.port)
         async with client.stream:
@@ -31,7 +31,7 @@ async def test_a_probe_is_answered_without_a_key(path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE"])
 async def test_a_probe_by_another_method_is_told_which_there_are(method: str, path: str) -> None:
-    """405, and not 404: the path is right (RFC 9110, 15.5.6)."""
+    """The status is 405 and not 404, because the path is right (RFC 9110, 15.5.6)."""
     async with daemon({"a": stub()}, apiKeys=["sk-one"]) as running:
         reply = await ask(running.port, method, path)
         assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD")
@@ -39,7 +39,7 @@ async def test_a_probe_by_another_method_is_told_which_there_are(method: str, pa
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_probe_may_speak_http_1_0(path: str) -> None:
-    """As HAProxy's do, without a Host; the connection ends with the answer."""
+    """HAProxy's probes have no Host; the connection ends with the answer."""
     async with (
         daemon({"a": stub()}) as running,
         await trio.open_tcp_stream("127.0.0.1", running.port) as stream,

@@ -1,4 +1,4 @@
-"""The views of the configuration: never a secret, whatever the file looks like."""
+"""The views of the configuration never show a secret, whatever the file looks like."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ aliases: [x]
 
 
 def test_settings_are_those_that_say_something() -> None:
-    """With the keys of the file, in plain values; secrets have stars, the environment its name."""
+    """Settings appear under the file's keys; secrets are masked, and variables keep their names."""
     text = "models:\n  m:\n" + "".join(f"    {line}\n" for line in MODEL.strip().splitlines())
     config = parse(text, environ={"A_KEY": "sk-of-the-environment"}).config
     found = settings_of(config, "m")
@@ -39,7 +39,7 @@ def test_settings_are_those_that_say_something() -> None:
 
 
 def test_differences_name_both_values() -> None:
-    """Those of the whole file and of models; a changed secret is told with stars."""
+    """The differences cover the whole file and each model; a changed secret is masked."""
     old = parse(
         "models: {m: {cmd: 'a ${PORT}', ttl: 5, timeouts: {busy: 1}}, n: {cmd: 'b ${PORT}'}}\n"
         "apiKeys: [k-1]\nmaxWait: 5\n"
@@ -61,7 +61,7 @@ def test_differences_name_both_values() -> None:
 
 @pytest.mark.parametrize("is_good", [True, False])
 def test_files_are_shown_without_secrets(tmp_path: Path, is_good: bool) -> None:
-    """Short ones, too; also when something else is wrong with the file."""
+    """This includes short secrets and files with other errors."""
     peers = {"p": {"proxy": "http://me:pw-1@x", "apiKey": "sk-p", "models": ["z"]}}
     whole = {
         "models": {"m": {"cmd": "sleep 9 ${PORT}"}},
@@ -119,12 +119,12 @@ def test_files_are_shown_without_secrets(tmp_path: Path, is_good: bool) -> None:
     ],
 )
 def test_what_looks_like_a_secret_is_hidden(text: str, shown: str) -> None:
-    """In commands and variables, where no key of the file says that it is one."""
+    """In commands and variables, no key of the file marks a value as a secret."""
     assert without_arguments(text) == shown
 
 
 def test_secrets_are_hidden_however_they_are_spelled() -> None:
-    """In quotes and escapes, of macros, from the environment, wherever they are used."""
+    """Secrets may be quoted, escaped, from macros or the environment, and used anywhere."""
     text = r"""
 macros: {suffix: part-of-it}
 apiKeys: ["sk-${suffix}", 'it''s-a-key', "back\\slash", "tab\u002dkey", ab]
@@ -147,7 +147,7 @@ models:
 
 
 def test_a_file_that_cannot_be_read_is_not_shown(tmp_path: Path) -> None:
-    """Where the secrets are is not known then; its problem is told all the same."""
+    """The places of its secrets are unknown; the problem is reported nevertheless."""
     file = write(tmp_path, models={"m": {"cmd": "sleep 9 ${PORT}"}}, apiKeys=["sk-own"])
     with started("--config", file, "--state-dir", str(tmp_path / "s")) as daemon:
         daemon.key = "sk-own"

@@ -1,4 +1,4 @@
-"""Views behind ASGI: what arrives, what goes out, and when a view's call ends."""
+"""Views behind ASGI: what they receive, what they send, and when a view's call ends."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def read_until(client: trio.SocketStream, words: bytes) -> bytes:
 
 
 async def said_by(served: Served, request: bytes, words: bytes) -> bytes:
-    """Return what is read until something was said; then the client leaves."""
+    """Return the bytes until these words arrive; then the client disconnects."""
     async with await served.connect() as client:
         await client.send_all(request)
         return await read_until(client, words)
@@ -40,7 +40,7 @@ async def said_by(served: Served, request: bytes, words: bytes) -> bytes:
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 async def test_a_body_that_comes_in_parts_is_told_of_in_parts(framing: str) -> None:
-    """The last one says so, and after it only the client's end is waited for."""
+    """The last part is marked; after it, the view can only wait for the client to disconnect."""
     told: list[Any] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -72,7 +72,7 @@ async def test_a_body_that_comes_in_parts_is_told_of_in_parts(framing: str) -> N
 
 
 async def test_a_views_body_may_come_byte_for_byte() -> None:
-    """As from a client far away."""
+    """A client far away may send so slowly."""
     head = b"POST /models/load HTTP/1.1\r\nhost: localhost\r\ncontent-length: 14\r\n\r\n"
     async with (
         daemon({"a": stub()}) as running,
@@ -88,7 +88,7 @@ async def test_a_views_body_may_come_byte_for_byte() -> None:
 
 
 async def test_a_stream_begins_at_once_and_ends_with_its_client() -> None:
-    """The view's call is cancelled, in which it says how it ends."""
+    """When the client disconnects, the call of the view is cancelled and can clean up."""
     ended, asked = trio.Event(), trio.Event()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -119,7 +119,7 @@ async def test_a_stream_begins_at_once_and_ends_with_its_client() -> None:
 
 @pytest.mark.parametrize("path", ["/", "/v1/models", "/running", "/nothing"])
 async def test_the_head_of_a_view_is_that_of_its_answer(path: str) -> None:
-    """With the length of the body that does not come; the connection goes on."""
+    """The head has the length of the missing body, and the connection stays open."""
     async with daemon({"a": stub()}) as running:
         client = await Client.connect(running.port)
         async with client.stream:
@@ -133,7 +133,7 @@ async def test_the_head_of_a_view_is_that_of_its_answer(path: str) -> None:
 
 
 async def test_a_stream_asked_for_by_head_ends_with_its_head() -> None:
-    """What would go on for ever does not begin."""
+    """The endless body does not begin."""
     async with daemon({"a": stub()}) as running:
         client = await Client.connect(running.port)
         async with client.stream:
@@ -144,7 +144,7 @@ async def test_a_stream_asked_for_by_head_ends_with_its_head() -> None:
 
 
 async def test_an_answer_that_can_have_no_body_has_no_length() -> None:
-    """Nor chunks (RFC 9110, 8.6; RFC 9112, 6.1); the next answer follows on the connection."""
+    """It has no chunks either (RFC 9110, 8.6; RFC 9112, 6.1), and the connection stays open."""
     async with daemon({"a": stub()}) as running:
         client = await Client.connect(running.port)
         async with client.stream:
@@ -156,7 +156,7 @@ async def test_an_answer_that_can_have_no_body_has_no_length() -> None:
 
 
 async def test_a_view_that_fails_ends_its_own_request_only() -> None:
-    """The client is told so, and the connection of another goes on."""
+    """The client gets an error, and the connections of other clients go on."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/bad":
@@ -172,7 +172,7 @@ async def test_a_view_that_fails_ends_its_own_request_only() -> None:
 
 
 async def test_a_views_addresses_are_the_clients() -> None:
-    """ASGI 3.0: the scope says who asks whom, for what, and how."""
+    """ASGI 3.0: the scope has the client, the server, the method and the path."""
     scopes: list[Any] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:

@@ -1,4 +1,4 @@
-"""What operators and pages read: lists, logs, events, metrics."""
+"""What operators and pages read: lists, logs, events and metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.proxy.daemon import daemon, stub
 
 @asynccontextmanager
 async def reading(port: int, path: str) -> AsyncIterator[Client]:
-    """Read an endless answer."""
+    """Yield a client that has read the head of an endless answer."""
     client = await Client.connect(port)
     async with client.stream:
         await client.send("GET", path)
@@ -28,7 +28,7 @@ async def reading(port: int, path: str) -> AsyncIterator[Client]:
 
 
 async def until(client: Client, words: bytes) -> bytes:
-    """Read until something was said."""
+    """Read until these words arrive."""
     text = b""
     with trio.fail_after(5):
         while words not in text:
@@ -39,7 +39,7 @@ async def until(client: Client, words: bytes) -> bytes:
 
 
 async def test_models_are_listed_with_all_that_is_known_of_them() -> None:
-    """llama-swap's fields; aliases as rows of their own if that is wanted."""
+    """The fields are llama-swap's; aliases get their own rows if this is configured."""
     capabilities = {"in": ["text", "image"], "out": ["text"], "tools": True, "context": 4096}
     models = {
         "a": stub(aliases=["x"], capabilities=capabilities, metadata={"k": 1, "type": "mine"}),
@@ -66,7 +66,7 @@ async def test_models_are_listed_with_all_that_is_known_of_them() -> None:
 
 @pytest.mark.parametrize("how", [("GET", "/unload"), ("POST", "/api/models/unload")])
 async def test_all_models_are_unloaded_at_once(how: tuple[str, str]) -> None:
-    """It answers when they have ended."""
+    """The answer comes after the models have stopped."""
     groups = {"g": {"swap": False, "members": ["a", "b"]}}
     async with daemon({"a": stub(), "b": stub()}, groups=groups) as running:
         for name in "ab":
@@ -77,7 +77,7 @@ async def test_all_models_are_unloaded_at_once(how: tuple[str, str]) -> None:
 
 
 async def test_ready_says_whether_a_request_would_be_served() -> None:
-    """Models that are stopped are no fault; a pause is a reason to ask another daemon."""
+    """Stopped models do not matter; during a pause, clients should use another daemon."""
     async with daemon({"a": stub()}) as running:
         assert (await ask(running.port, "GET", "/ready")).status == 200
         await ask(running.port, "POST", "/api/pause")
@@ -86,7 +86,7 @@ async def test_ready_says_whether_a_request_would_be_served() -> None:
 
 
 async def test_metrics_count_requests_tokens_and_steps() -> None:
-    """By model and status; names that nobody has are one label."""
+    """The labels are model and status; unknown names share one label."""
     usage = '"usage": {"prompt_tokens": 3, "completion_tokens": 4}'
     body = f'{{"model": "a", "raw": true, {usage}}}'.encode()
     models = {"a": stub(sleeps=True), "b": stub("--exit", "3")}
@@ -120,14 +120,14 @@ async def test_metrics_count_requests_tokens_and_steps() -> None:
 
 
 async def test_a_models_output_is_read_as_it_comes() -> None:
-    """What was before, unless that is not wanted; then what is; until the daemon ends."""
+    """Earlier output comes first, unless `no-history` is set; the stream ends with the daemon."""
     models = {"org/a": stub("--ready-after", "0.1", aliases=["al"], cmdStop="echo stopping")}
     async with (
         daemon(models, logToStdout="both") as running,
         reading(running.port, "/logs/stream/al") as own,
         reading(running.port, "/logs/stream/upstream?no-history") as every,
     ):
-        await trio.sleep(0.05)  # for the second to listen: what was before is lost to it
+        await trio.sleep(0.05)  # so that the second client, which gets no history, listens
         await chat(running.port, "org/a", die=4)
         for client in (own, every):
             assert b"told to die" in await until(client, b"told to die\n")
@@ -138,7 +138,7 @@ async def test_a_models_output_is_read_as_it_comes() -> None:
 
 
 async def test_nobodys_log_is_refused() -> None:
-    """As llama-swap does."""
+    """llama-swap refuses an unknown name in the same way."""
     async with daemon({"a": stub()}) as running:
         reply = await ask(running.port, "GET", "/logs/stream/nobody")
         assert reply.status == 400
@@ -150,7 +150,7 @@ async def test_nobodys_log_is_refused() -> None:
 
 
 def messages(text: bytes) -> list[tuple[str, Any]]:
-    """Return what events say: their type and data."""
+    """Return the type and the data of each event."""
     found = []
     for block in text.decode().split("\n\n")[:-1]:
         name, data = block.split("\n")
@@ -161,7 +161,7 @@ def messages(text: bytes) -> list[tuple[str, Any]]:
 
 
 async def test_events_tell_how_all_stands_and_what_happens() -> None:
-    """In llama-swap's form, but for the leases: first seven messages, then changes."""
+    """The form is llama-swap's, except for leases: first seven messages, then changes."""
     profiles = {"p": {"pins": {"x": "a"}}}
     async with (
         daemon({"a": stub()}, profiles=profiles) as running,
@@ -197,7 +197,7 @@ async def until_end(client: Client) -> None:
 
 
 async def test_listeners_that_leave_are_forgotten() -> None:
-    """Of events and of logs."""
+    """This applies to listeners of events and of logs."""
     async with daemon({"a": stub()}) as running:
         for path in ("/api/events", "/logs/stream", "/logs/stream/a"):
             async with reading(running.port, path):

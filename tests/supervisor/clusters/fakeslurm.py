@@ -1,4 +1,4 @@
-"""A Slurm that is made up, for keepers on Trio's own clock: jobs start when a test says so."""
+"""A made-up Slurm for keepers on Trio's own clock: jobs start when a test says so."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class FakeSlurm:
     """The controller.
 
     Attributes:
-        jobs: by number, in any state.
-        steps: that run.
-        submitted: the marks of the jobs that were asked for.
+        jobs: the jobs by number, in any state.
+        steps: the steps that run.
+        submitted: the marks of the jobs that were submitted.
         cancelled: what was cancelled, with the signal.
-        silent: whether it does not answer.
-        refusal: why it takes no job.
-        starts_in: seconds until a job that is asked for runs; None waits for the test.
+        silent: whether the controller does not answer.
+        refusal: why the controller takes no job.
+        starts_in: seconds until a submitted job runs; None waits for the test.
         looks: how often all jobs were listed.
         lasts: seconds that jobs last.
-        stuck: steps that end with their jobs alone.
-        deaf: how many more times it does not answer a scancel.
+        stuck: steps that end only with their jobs.
+        deaf: how many more times the controller does not answer a scancel.
     """
 
     jobs: dict[str, Job] = attrs.field(factory=dict)
@@ -134,7 +134,7 @@ def config_of(idle: int = 100, timeout: int = 600, **more: object) -> Config:
 
 @asynccontextmanager
 async def keeping(config: Config) -> AsyncIterator[tuple[Keeper, Clusters]]:
-    """Have the keeper of the only cluster."""
+    """Yield the keeper of the only cluster, and all clusters."""
     async with open_clusters("us") as clusters:
         clusters.change(config)
         yield clusters.keeper, clusters

@@ -1,4 +1,4 @@
-"""What is due for one allocation, decided from how it stands."""
+"""What llamadoze does next for one allocation, decided from the allocation's state."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def runs(number: str = "1", since: float = 10.0, ends_in: float | None = None) -
 
 
 def test_nothing_is_done_for_an_allocation_that_nobody_wants() -> None:
-    """It costs nothing."""
+    """An allocation that nobody wants costs nothing."""
     due = plan(Facts(), NOW)
     assert not due.submits
     assert not due.cancelled
 
 
 def test_it_is_asked_for_once_when_somebody_waits() -> None:
-    """Not again while that is on its way, or in the queue."""
+    """llamadoze submits no second job while the first is on its way, queued or running."""
     assert plan(Facts(wanted=True), NOW).submits
     assert not plan(Facts(wanted=True, is_asked=True), NOW).submits
     assert not plan(Facts(wanted=True, jobs=(queued(),)), NOW).submits
@@ -38,14 +38,14 @@ def test_it_is_asked_for_once_when_somebody_waits() -> None:
 
 
 def test_a_queued_job_is_cancelled_when_nobody_waits_any_more() -> None:
-    """After a moment in which somebody else may ask for the same."""
+    """llamadoze waits a moment first, as another request may need the same job."""
     facts = Facts(jobs=(queued(),), empty_since=NOW)
     assert not plan(facts, NOW + 1).cancelled
     assert plan(facts, NOW + 3).cancelled == {"1"}
 
 
 def test_a_running_job_is_kept_for_its_idle_time() -> None:
-    """As long as a model is in it, it is not idle."""
+    """A job with a model in it is not idle."""
     facts = Facts(jobs=(runs(),), empty_since=NOW, idle=300)
     assert not plan(facts, NOW + 299).cancelled
     assert plan(facts, NOW + 300).cancelled == {"1"}
@@ -54,7 +54,7 @@ def test_a_running_job_is_kept_for_its_idle_time() -> None:
 
 
 def test_the_next_one_is_asked_for_before_the_first_ends() -> None:
-    """A tenth of its time before, or as long as the operator says."""
+    """It is submitted a tenth of the job's time before the end, or as early as `renew` says."""
     job = runs(since=2 * HOUR, ends_in=600)
     used = frozenset({"1"})
     assert plan(Facts(jobs=(job,), in_use=used), NOW).submits
@@ -63,7 +63,7 @@ def test_the_next_one_is_asked_for_before_the_first_ends() -> None:
 
 
 def test_models_leave_a_job_when_the_next_one_runs() -> None:
-    """And the first is given back when they have."""
+    """llamadoze cancels the first job when its models have left."""
     old, new = runs("9", since=2 * HOUR, ends_in=600), runs("10", ends_in=2 * HOUR)
     both = Facts(jobs=(old, new), in_use=frozenset({"9"}))
     assert plan(both, NOW).left == {"9"}
@@ -72,7 +72,7 @@ def test_models_leave_a_job_when_the_next_one_runs() -> None:
 
 
 def test_models_leave_a_job_shortly_before_its_end() -> None:
-    """Whether there is another one or not; who starts then waits for that."""
+    """They leave even if no next job is there; a model that starts then waits for the next job."""
     job = runs(since=2 * HOUR, ends_in=50)
     facts = Facts(jobs=(job,), in_use=frozenset({"1"}), wanted=True)
     assert plan(facts, NOW).left == {"1"}
@@ -81,7 +81,7 @@ def test_models_leave_a_job_shortly_before_its_end() -> None:
 
 
 def test_a_job_that_slurm_tells_to_end_takes_nobody() -> None:
-    """A preemption is an end like any other."""
+    """A preemption counts as an end like any other."""
     facts = Facts(jobs=(runs(),), in_use=frozenset({"1"}), leaving=frozenset({"1"}), wanted=True)
     assert facts.best(NOW) is None
     assert plan(facts, NOW).left == {"1"}
@@ -89,14 +89,14 @@ def test_a_job_that_slurm_tells_to_end_takes_nobody() -> None:
 
 
 def test_a_job_without_a_limit_is_never_renewed() -> None:
-    """There is nothing to be in time for."""
+    """A job without a time limit never ends, so it needs no next job."""
     used = Facts(jobs=(runs(),), in_use=frozenset({"1"}))
     assert not plan(used, NOW + 1e9).submits
     assert next_change(used, NOW) == float("inf")
 
 
 def test_what_the_configuration_has_no_more_is_let_go() -> None:
-    """As soon as its models have left it."""
+    """llamadoze cancels a job that the configuration no longer has when its models have left."""
     facts = Facts(jobs=(runs(), queued("2")), in_use=frozenset({"1"}), is_current=False)
     assert plan(facts, NOW).left == {"1"}
     assert plan(facts, NOW).cancelled == {"2"}
@@ -104,7 +104,7 @@ def test_what_the_configuration_has_no_more_is_let_go() -> None:
 
 
 def test_one_job_is_enough() -> None:
-    """Of several that wait, as after a controller that was slow, the first is kept."""
+    """If several jobs are queued, as after a slow controller, llamadoze keeps only the first."""
     facts = Facts(jobs=(queued("1"), queued("2")), wanted=True)
     assert plan(facts, NOW).cancelled == {"2"}
 
@@ -127,7 +127,7 @@ jobs = st.lists(
 def test_nothing_that_is_used_is_cancelled_and_nothing_is_asked_for_twice(
     jobs: list[Job], wanted: bool, is_current: bool, data: st.DataObject
 ) -> None:
-    """However it stands."""
+    """This is true of any jobs, whatever state the allocation is in."""
     running = [job.id for job in jobs if job.runs]
     in_use = data.draw(st.sets(st.sampled_from(running)) if running else st.just(set()))
     facts = Facts(jobs=tuple(jobs), in_use=frozenset(in_use), wanted=wanted, is_current=is_current)
@@ -142,7 +142,7 @@ def test_nothing_that_is_used_is_cancelled_and_nothing_is_asked_for_twice(
 
 @pytest.mark.parametrize("ends_in", [30, 90, 600, 7200])
 def test_the_next_look_comes_in_time(ends_in: float) -> None:
-    """For the renewal, and for the end."""
+    """The next look comes in time for the renewal and for the end of the job."""
     facts = Facts(jobs=(runs(since=HOUR, ends_in=ends_in),), in_use=frozenset({"1"}))
     now = NOW
     while not plan(facts, now).left:
@@ -152,7 +152,7 @@ def test_the_next_look_comes_in_time(ends_in: float) -> None:
 
 
 def test_a_job_that_was_lost_is_asked_for_again_only_if_somebody_waits() -> None:
-    """Who was in it sleeps, or serves to the end; neither needs another."""
+    """Models of the lost job sleep or finish their requests, and need no new job for that."""
     lost = Facts(in_use=frozenset({"1"}), idle=300)
     assert not plan(lost, NOW).submits
     assert plan(Facts(in_use=frozenset({"1"}), wanted=True), NOW).submits

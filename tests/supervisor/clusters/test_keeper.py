@@ -1,4 +1,4 @@
-"""Who holds what of a cluster, and what becomes of it; Slurm is made up, the clock is Trio's."""
+"""What a keeper holds of a cluster, and for how long; Slurm is made up, the clock is Trio's."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def held(
 async def test_one_job_is_asked_for_whoever_waits(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """Both are let in when it runs."""
+    """The keeper submits one job for both models, and lets both in when the job runs."""
     config, numbers = config_of(), []
 
     async with keeping(config) as (keeper, _), trio.open_nursery() as nursery:
@@ -59,7 +59,7 @@ async def test_one_job_is_asked_for_whoever_waits(
 async def test_who_waits_is_told_why_and_until_when(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """In Slurm's words; again when they are others."""
+    """A model that waits gets Slurm's reason, and gets it again when it changes."""
     fake.starts_in = 50
     config, told = config_of(), list[Queue]()
     async with keeping(config) as (keeper, _), held(keeper, config, told=told):
@@ -75,7 +75,7 @@ async def test_who_waits_is_told_why_and_until_when(
 async def test_a_wait_has_a_limit_and_nothing_stays_in_the_queue(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """The text says which key that is."""
+    """The error names the key that sets the limit."""
     fake.starts_in = None
     config = config_of(timeout=30)
     async with keeping(config) as (keeper, _):
@@ -90,7 +90,7 @@ async def test_a_wait_has_a_limit_and_nothing_stays_in_the_queue(
 async def test_a_wait_that_nobody_wants_any_more_ends_at_once(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """And says nothing."""
+    """NoAllocation then has no text, because nobody is left to read it."""
     fake.starts_in = None
     config = config_of()
 
@@ -107,7 +107,7 @@ async def test_a_wait_that_nobody_wants_any_more_ends_at_once(
 async def test_who_asks_again_at_once_keeps_the_place_in_the_queue(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """A job is not given up in the moment between two who want it."""
+    """The keeper does not give the job up in the moment between two models that want it."""
     fake.starts_in = 20
     config = config_of()
     async with keeping(config) as (keeper, _):
@@ -122,7 +122,7 @@ async def test_who_asks_again_at_once_keeps_the_place_in_the_queue(
 async def test_a_refusal_is_final_for_who_waits_and_not_for_the_next(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """What was wrong may have been mended."""
+    """The next request submits a job again, as the fault may have been fixed."""
     fake.refusal = "Invalid account"
     config = config_of()
     async with keeping(config) as (keeper, _):
@@ -137,7 +137,7 @@ async def test_a_refusal_is_final_for_who_waits_and_not_for_the_next(
 async def test_a_job_that_ends_in_the_queue_is_no_allocation(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """Somebody has cancelled it, and does not want it asked for again."""
+    """Somebody has cancelled the job and does not want llamadoze to submit it again."""
     fake.starts_in = None
     config = config_of()
     async with keeping(config) as (keeper, _), trio.open_nursery() as nursery:
@@ -155,7 +155,7 @@ async def test_a_job_that_ends_in_the_queue_is_no_allocation(
 async def test_an_idle_job_is_kept_for_a_while_and_then_given_back(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """Who comes in between finds it."""
+    """A model that starts within the idle time finds the job."""
     config = config_of(idle=100)
     async with keeping(config) as (keeper, _):
         async with held(keeper, config):
@@ -172,7 +172,7 @@ async def test_an_idle_job_is_kept_for_a_while_and_then_given_back(
 async def test_nobody_is_let_into_a_job_that_is_given_back(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """Not even in the moment in which that is asked for."""
+    """This includes the moment in which llamadoze asks Slurm to cancel the job."""
     config = config_of(idle=10)
     async with keeping(config) as (keeper, _):
         async with held(keeper, config):
@@ -189,7 +189,7 @@ async def test_nobody_is_let_into_a_job_that_is_given_back(
 async def test_models_leave_when_the_next_job_runs(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """Each is told once, and the first job goes when it has left."""
+    """Each model is told to leave, and the first job ends when its models have left."""
     fake.lasts = 1000
     config, told = config_of(), list[str]()
     async with keeping(config) as (keeper, clusters):
@@ -207,7 +207,7 @@ async def test_models_leave_when_the_next_job_runs(
 async def test_silence_changes_nothing_of_what_is_held(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """It is told to who waits; when Slurm answers again, all goes on."""
+    """A model that waits is told of the silence; when Slurm answers again, everything goes on."""
     config, told = config_of(), list[Queue]()
     async with keeping(config) as (keeper, _):
         async with held(keeper, config) as job:
@@ -231,7 +231,7 @@ async def test_silence_changes_nothing_of_what_is_held(
 async def test_what_an_earlier_daemon_left_is_ended_before_anybody_starts(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """Jobs of allocations that are gone, and steps that nobody has taken over."""
+    """These are jobs of allocations that are gone, and steps that no model has taken over."""
     config = config_of()
     ours = mark_of("us", holding_of(config))
     running = Job(id="7", state="RUNNING", node="n1", comment=ours, starts=BEGAN)
@@ -255,7 +255,7 @@ async def test_what_an_earlier_daemon_left_is_ended_before_anybody_starts(
 async def test_what_outlives_the_daemon_is_not_given_back(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """All else is."""
+    """llamadoze keeps the job that a model lives on in, and gives every other job back."""
     config = config_of()
     async with (
         keeping(config) as (keeper, _),
@@ -269,7 +269,7 @@ async def test_what_outlives_the_daemon_is_not_given_back(
 async def test_a_job_whose_number_never_came_is_given_back_too(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """The daemon ends while it asks."""
+    """The daemon ends while it waits for the number of the job."""
     fake.starts_in = None
     config = config_of()
     async with keeping(config) as (keeper, _):
@@ -284,7 +284,7 @@ async def test_a_job_whose_number_never_came_is_given_back_too(
 async def test_another_allocation_of_a_reload_is_another_job(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """The first goes when its models have left it, idle or not."""
+    """The first job ends when its models have left, even before its idle time has passed."""
     config, more = config_of(idle=1000), config_of(idle=1000, mem="2G")
     left = list[str]()
     async with keeping(config) as (keeper, clusters):
@@ -302,7 +302,7 @@ async def test_another_allocation_of_a_reload_is_another_job(
 async def test_nothing_is_asked_while_nothing_is_held(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """Slurm has others to answer; while something is, it is asked now and then."""
+    """While a job is held, llamadoze asks only now and then, as Slurm has others to answer."""
     config = config_of(idle=0)
     async with keeping(config) as (keeper, _):
         async with held(keeper, config):
@@ -319,7 +319,7 @@ async def test_nothing_is_asked_while_nothing_is_held(
 async def test_how_a_job_ended_is_known_for_a_while(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """So that its models can say it, and are not to blame."""
+    """The job's models can give the reason; a lost node, for example, is not their fault."""
     config = config_of()
     async with keeping(config) as (keeper, _):
         async with held(keeper, config) as job:
@@ -335,7 +335,7 @@ async def test_how_a_job_ended_is_known_for_a_while(
 async def test_clusters_of_one_slurm_leave_each_others_jobs_alone(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """Two entries may differ in the partition alone, and each sees all jobs."""
+    """Two entries may differ only in the partition, and each sees the jobs of both."""
     config = parse(
         "clusters: {one: {partition: p}, two: {partition: q}}\n"
         "models: {a: {cmd: x, in: {cluster: one, gres: 'gpu:1'}}, "
@@ -350,7 +350,7 @@ async def test_clusters_of_one_slurm_leave_each_others_jobs_alone(
 async def test_what_was_held_is_given_back_though_no_cluster_is_left(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """The earlier daemon was killed, and its models were taken out of the file."""
+    """An earlier daemon was killed, and then its models were removed from the file."""
     fake.jobs["7"] = Job(id="7", state="RUNNING", node="n1", comment="llamadoze.us.0123")
     async with open_clusters("us") as clusters:
         clusters.change(parse('models: {a: {cmd: "x ${PORT}"}}').config, may_be_left=True)
@@ -361,7 +361,7 @@ async def test_what_was_held_is_given_back_though_no_cluster_is_left(
 async def test_a_cancel_that_slurm_does_not_hear_is_asked_again(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """Also when nobody holds anything: no later request would remind of that job."""
+    """llamadoze repeats the cancel even if it holds nothing, because no later request would."""
     fake.jobs["7"] = Job(id="7", state="RUNNING", node="n1", comment="llamadoze.us.0123")
     fake.deaf = 2
     async with open_clusters("us") as clusters:
@@ -373,7 +373,7 @@ async def test_a_cancel_that_slurm_does_not_hear_is_asked_again(
 async def test_a_step_that_does_not_end_holds_up_its_own_job_alone(
     fake: FakeSlurm, autojump_clock: MockClock, log_lines: list[dict[str, str]]
 ) -> None:
-    """That job is given back; it is told of once."""
+    """llamadoze gives that job back and logs it once; other jobs are not held up."""
     config = config_of()
     mark = mark_of("us", holding_of(config))
     fake.jobs["1"] = Job(id="1", state="RUNNING", node="n1", comment=mark, starts=BEGAN)
@@ -395,7 +395,7 @@ async def test_a_step_that_does_not_end_holds_up_its_own_job_alone(
 async def test_what_outlives_the_daemon_is_left_alone_until_its_end(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """Other models may take long to stop, and nobody is in the job any more."""
+    """Other models may take long to stop, so the job is spared although no model is in it."""
     config = config_of(idle=0)
     holding = holding_of(config)
     async with keeping(config) as (keeper, _):
@@ -411,7 +411,7 @@ async def test_what_outlives_the_daemon_is_left_alone_until_its_end(
 async def test_a_reload_says_how_long_an_allocation_is_kept(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """Also when models that were there before are started with what they know."""
+    """The new idle time also counts for a model that starts with its earlier settings."""
     before, after = config_of(idle=300), config_of(idle=5)
     async with keeping(before) as (keeper, clusters):
         clusters.change(after)
@@ -424,7 +424,7 @@ async def test_a_reload_says_how_long_an_allocation_is_kept(
 async def test_an_allocation_that_is_gone_from_the_file_is_forgotten(
     fake: FakeSlurm, autojump_clock: MockClock
 ) -> None:
-    """A daemon that is reloaded for years does not grow."""
+    """llamadoze forgets it, so a daemon that is reloaded for years does not grow."""
     async with keeping(config_of()) as (keeper, clusters):
         for idle in range(5):
             clusters.change(config_of(idle=idle, mem=f"{idle + 1}G"))

@@ -1,4 +1,4 @@
-"""The launcher as it runs on a node: a real one, with a stub as the model server it leads to."""
+"""The launcher that runs on a node: a real one, with a stub as its model server."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Launched:
 
     @property
     def landed(self) -> Model:
-        """The model as it can be asked."""
+        """The model with the address at which its server can be reached."""
         return landed(self.model, port=self.report.port, entrance=self.entrance)
 
 
@@ -119,14 +119,14 @@ def connected(control: Control, nursery: trio.Nursery) -> Iterator[None]:
 
 
 async def test_requests_reach_the_server_through_the_entrance() -> None:
-    """Its port was found on the node; it listens there alone."""
+    """The launcher finds a port on the node, and the server listens only there."""
     with launched(stub()) as one:
         await ready(one)
         assert one.landed.proxy == f"http://127.0.0.1:{one.report.port}"
 
 
 async def test_who_has_not_the_key_learns_nothing() -> None:
-    """Neither by guessing nor by waiting; others are served meanwhile."""
+    """Guessing and waiting both fail, and clients with the key are served meanwhile."""
     with launched(stub()) as one:
         await ready(one)
         wrong = attrs.evolve(one.entrance, key=Secret(new_key()))
@@ -137,7 +137,7 @@ async def test_who_has_not_the_key_learns_nothing() -> None:
 
 
 async def test_a_listener_that_has_not_the_key_is_a_stranger() -> None:
-    """Whoever has the port of a launcher that is gone gets no request."""
+    """A process that has the port of an ended launcher gets no request."""
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
 
@@ -154,13 +154,13 @@ async def test_a_listener_that_has_not_the_key_is_a_stranger() -> None:
 
 
 async def test_a_server_that_does_not_listen_yet_refuses() -> None:
-    """As it would without a launcher."""
+    """The text is the same as without a launcher: connection refused."""
     with launched(model_of("sleep 60")) as one:
         assert "connection refused" in (await ask_if_ready(one.landed) or "").lower()
 
 
 async def test_the_owner_is_told_how_the_server_ends() -> None:
-    """At once, and also if it asks later."""
+    """The owner learns the exit status at once, and also if it connects later."""
     with launched(stub("--exit 7 --exit-after 0.3")) as one:
         control = Control(one.entrance)
         async with trio.open_nursery() as nursery:
@@ -171,7 +171,7 @@ async def test_the_owner_is_told_how_the_server_ends() -> None:
 
 
 async def test_the_owner_ends_the_server_in_its_grace() -> None:
-    """With all that it has started; then it is killed."""
+    """The server ends with everything that it has started; after the grace, it is killed."""
     with launched(stub("--ignore-term 1 --escape 60")) as one:
         await ready(one)
         control = Control(one.entrance)
@@ -187,7 +187,7 @@ async def test_the_owner_ends_the_server_in_its_grace() -> None:
 
 
 async def test_slurms_signal_is_told_to_the_owner() -> None:
-    """Who decides what becomes of the server; without an owner it is ended."""
+    """The owner decides what to do with the server; without an owner, the server is ended."""
     with launched(stub()) as one:
         await ready(one)
         notices: list[str] = []
@@ -204,7 +204,7 @@ async def test_slurms_signal_is_told_to_the_owner() -> None:
 
 
 async def test_the_owner_learns_what_the_server_holds_and_that_it_listens() -> None:
-    """Weighed on the node, where its processes are."""
+    """The launcher measures on the node, where the server's processes are."""
     with launched(stub("--hold 64")) as one:
         await ready(one)
         control = Control(one.entrance)
@@ -217,7 +217,7 @@ async def test_the_owner_learns_what_the_server_holds_and_that_it_listens() -> N
 
 
 async def test_the_server_is_told_nothing_that_is_not_its_business() -> None:
-    """No key, and no mark of the machine of the daemon."""
+    """The server's environment has no key and no mark of the daemon's machine."""
     with launched(model_of("env")) as one:
         out = one.process.stdout
         assert out is not None
@@ -229,7 +229,7 @@ async def test_the_server_is_told_nothing_that_is_not_its_business() -> None:
 
 
 async def test_a_launcher_that_is_gone_cannot_be_asked() -> None:
-    """That is told, and is no error of the program."""
+    """The owner is told so, and this is not an error of the program."""
     with launched(stub()) as one:
         entrance = one.entrance
     control = Control(entrance)
@@ -240,7 +240,7 @@ async def test_a_launcher_that_is_gone_cannot_be_asked() -> None:
 
 
 def test_a_port_that_is_taken_is_told() -> None:
-    """Before anything is started."""
+    """The launcher reports this before it starts anything."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         model = model_of(f"true --port {port}", proxy=f"http://127.0.0.1:{port}")
@@ -249,7 +249,7 @@ def test_a_port_that_is_taken_is_told() -> None:
 
 
 def test_a_range_of_ports_holds_for_the_entrance() -> None:
-    """Where a firewall lets in some only."""
+    """A firewall may open only some ports, so the entrance must be within the range."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     text = f"clusters: {{c: {{ports: {port}-{port}}}}}\n"
@@ -260,7 +260,7 @@ def test_a_range_of_ports_holds_for_the_entrance() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_launcher_runs_on_an_older_python(name: str) -> None:
-    """Nodes have the Python of their system."""
+    """Nodes run the Python of their system."""
     text = (Path(node.__file__).parent / f"{name}.py").read_text()
     ast.parse(text, feature_version=(3, 8))
     imported = {one.module for one in ast.walk(ast.parse(text)) if isinstance(one, ast.ImportFrom)}
@@ -269,13 +269,13 @@ def test_the_launcher_runs_on_an_older_python(name: str) -> None:
 
 
 def test_the_launcher_is_small_enough_for_an_environment() -> None:
-    """Linux takes 128 KiB in one variable."""
+    """Linux allows 128 KiB in one environment variable, which holds the launcher's program."""
     assert len(program()) < 64 << 10
     assert json.loads(program())
 
 
 def test_a_report_is_found_in_any_pieces() -> None:
-    """What is around it is the output of the step."""
+    """The text around the report is the output of the step."""
     text = b'hello\nllamadoze-step {"port": 1, "entrance": 2}\nworld\nand more'
     for size in (1, 7, len(text)):
         heard: list[bytes] = []
@@ -287,7 +287,7 @@ def test_a_report_is_found_in_any_pieces() -> None:
 
 
 async def test_a_report_is_found_in_a_file(tmp_path: Path) -> None:
-    """Before whoever follows the file has come to it."""
+    """The reader finds the report faster than the file is followed."""
     file = tmp_path / "log"
     reader = ReportReader(lambda _: None)
     async with trio.open_nursery() as nursery:
@@ -302,7 +302,7 @@ async def test_a_report_is_found_in_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["true", "false"])
 async def test_an_end_right_after_the_start_is_never_missed(command: str) -> None:
-    """Whatever else the launcher starts and reaps in that moment; here its status is taken."""
+    """The launcher may reap other processes at that moment, but keeps the server's exit status."""
     for _ in range(10):
         with launched(model_of(command)) as one:
             control = Control(one.entrance)
@@ -313,7 +313,7 @@ async def test_an_end_right_after_the_start_is_never_missed(command: str) -> Non
 
 
 async def test_many_may_come_at_once_and_silent_strangers_keep_nobody_out() -> None:
-    """The key lets in; who says nothing must go when others come."""
+    """Only a client with the key gets in; silent connections must go when others come."""
     with launched(stub()) as one, ExitStack() as open_ones:
         await ready(one)
         address = ("127.0.0.1", one.report.entrance)
@@ -331,7 +331,7 @@ async def test_many_may_come_at_once_and_silent_strangers_keep_nobody_out() -> N
 
 
 def test_a_choice_of_gpus_goes_along_if_the_job_has_them() -> None:
-    """The next job may have others; an operator's numbers count within the job."""
+    """The next job may have other GPUs, so names are dropped; an operator's numbers stay."""
     env = {"CUDA_VISIBLE_DEVICES": "GPU-1,GPU-2", "PATH": "p", "HIP_VISIBLE_DEVICES": "0"}
     assert without_gpus_of_others(env, {"GPU-1", "GPU-2"}) == env
     kept = {"PATH": "p", "HIP_VISIBLE_DEVICES": "0"}
@@ -339,7 +339,7 @@ def test_a_choice_of_gpus_goes_along_if_the_job_has_them() -> None:
 
 
 def test_what_slurm_says_of_each_end_is_no_output_of_the_model() -> None:
-    """It would be taken for the reason why the model failed."""
+    """Slurm's words would be taken for the reason why the model failed."""
     told = b"srun: error: n1: task 0: Exited with exit code 1\nreal\n"
     assert without_slurms_words(told) == b"real\n"
 
@@ -347,7 +347,7 @@ def test_what_slurm_says_of_each_end_is_no_output_of_the_model() -> None:
 def test_commands_beside_a_server_know_nothing_of_the_daemons_own_job(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It may run in one; where the site's Slurm is told, that stays."""
+    """The daemon may run in a job itself; of that job's variables, only SLURM_CONF stays."""
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
     holding = model_of("true").holding

@@ -1,4 +1,4 @@
-"""What Slurm's commands are asked, and how their answers read; the commands are stand-ins here."""
+"""What Slurm's commands are asked, and how their answers are read; the commands are stand-ins."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def say(folder: Path, program: str, text: str, status: int = 0) -> None:
-    """Let a command write something, and what it was called with to a file."""
+    """Make a command that prints a text, and notes its arguments in a file."""
     file = folder / program
     script = f"echo \"$@ in job $SLURM_JOB_ID\" >> {folder}/asked\ncat <<'END'\n{text}\nEND\n"
     file.write_text(f"#!/bin/sh\n{script}exit {status}\n")
@@ -39,7 +39,7 @@ def say(folder: Path, program: str, text: str, status: int = 0) -> None:
 
 
 async def test_jobs_are_read_from_one_list(commands: Path) -> None:
-    """What waits, runs and has ended; times are seconds since 1970."""
+    """The list has jobs that wait, run or have ended; times are seconds since 1970."""
     rows = [
         "12|RUNNING|n[3-5],n7|llamadoze.x.y|1000|5000|None",
         "13|PENDING||llamadoze.x.y|N/A|N/A|Resources",
@@ -57,17 +57,17 @@ async def test_jobs_are_read_from_one_list(commands: Path) -> None:
     assert [job.is_live for job in found] == [True, True, False]
     asked = (commands / "asked").read_text()
     assert asked.count("\n") == 1
-    assert asked.rstrip().endswith("in job")  # it is none of the job that the daemon runs in
+    assert asked.rstrip().endswith("in job")  # without the job that the daemon runs in
 
 
 async def test_steps_are_those_of_ours(commands: Path) -> None:
-    """Not the script of a job, nor what Slurm adds."""
+    """The scripts of jobs and the steps that Slurm adds are left out."""
     say(commands, "squeue", "12.0|token|n1\n12.batch|batch|n1\n12.extern|extern|n1")
     assert [step.id for step in await slurm.steps()] == ["12.0"]
 
 
 async def test_a_failure_is_no_answer(commands: Path) -> None:
-    """That nothing is known is not the same as that there is nothing."""
+    """An unanswered question must not be read as an empty list."""
     say(commands, "squeue", "slurm_load_jobs error: Unable to contact slurm controller", 1)
     with pytest.raises(NotAnswered, match="Unable to contact"):
         await slurm.jobs()
@@ -76,7 +76,7 @@ async def test_a_failure_is_no_answer(commands: Path) -> None:
 async def test_a_command_that_hangs_is_given_up_on(
     commands: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And what it has started is gone."""
+    """llamadoze also ends what the command has started."""
     monkeypatch.setattr(slurm, "LONGEST_ANSWER", 0.2)
     (commands / "squeue").write_text("#!/bin/sh\nsleep 60\n")
     (commands / "squeue").chmod(0o755)
@@ -87,7 +87,7 @@ async def test_a_command_that_hangs_is_given_up_on(
 async def test_a_command_that_is_not_there_is_no_answer(
     commands: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its name is told."""
+    """The error names the command."""
     monkeypatch.setenv("PATH", str(commands))
     with pytest.raises(NotAnswered, match="squeue"):
         await slurm.jobs()
@@ -120,7 +120,7 @@ async def test_an_allocation_is_asked_for_with_all_that_the_file_says(commands: 
 async def test_a_refusal_is_told_from_silence(
     commands: Path, said: str, error: type[Exception]
 ) -> None:
-    """The first is final; after the other a job may be there all the same."""
+    """A refusal is final, but after a silence the job may exist all the same."""
     holding = parse(CONFIG).config.models["a"].holding
     assert holding is not None
     say(commands, "sbatch", said, 1)
@@ -129,7 +129,7 @@ async def test_a_refusal_is_told_from_silence(
 
 
 async def test_what_has_ended_already_need_not_be_cancelled(commands: Path) -> None:
-    """And nothing is asked where there is nothing to cancel."""
+    """If there is nothing to cancel, llamadoze runs no command."""
     say(commands, "scancel", "scancel: error: Kill job error on job id 7: Invalid job id", 1)
     await slurm.cancel(["7"], "KILL")
     await slurm.cancel([])
@@ -140,7 +140,7 @@ async def test_what_has_ended_already_need_not_be_cancelled(commands: Path) -> N
 
 
 async def test_a_nodes_address_is_the_one_that_slurm_uses(commands: Path) -> None:
-    """Its name may be known to nobody else."""
+    """Other machines may not know the node by its name."""
     say(commands, "scontrol", "NodeName=n1 Arch=x86_64 NodeAddr=10.0.0.7 NodeHostName=n1")
     assert await slurm.address_of("n1") == "10.0.0.7"
 
@@ -150,12 +150,12 @@ async def test_a_nodes_address_is_the_one_that_slurm_uses(commands: Path) -> Non
     [("n1", "n1"), ("n[3-5],n7", "n3"), ("a1,b[2-3]", "a1"), ("gpu[007,9]", "gpu007"), ("", "")],
 )
 def test_the_first_node_is_read_from_a_list(nodes: str, first: str) -> None:
-    """As Slurm shortens such lists."""
+    """Slurm shortens lists of nodes, as in `n[3-5],n7`."""
     assert slurm.first_node(nodes) == first
 
 
 def test_how_a_job_waits_and_ends_is_said_in_slurms_words() -> None:
-    """With what is expected, if it is."""
+    """The text includes when the job is expected to start, if Slurm says so."""
     job = Job(id="5", state="PENDING", reason="Priority")
     assert queued_told(job, 0) == "job 5 waits in Slurm's queue (Priority)"
     assert "expected to start at" in queued_told(Job(id="5", state="PENDING", starts=60.0), 0)

@@ -1,4 +1,4 @@
-"""A server that is looked after while it serves: ill, or put to sleep by somebody else."""
+"""Checks of a server that serves: it may be ill, or something else may have put it to sleep."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def in_use(supervisor: Supervisor, name: str = "a") -> AsyncIterator[None]
 async def test_a_server_that_somebody_else_puts_to_sleep_is_woken_for_its_requests(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """They stay where they are, and go on under the same process."""
+    """The requests stay where they are, and the same process serves them."""
     calls = Sleepy()
     async with supervise(two(SLEEPER, B), calls=calls) as supervisor:
         pid = await use(supervisor, "a")
@@ -69,7 +69,7 @@ async def test_a_server_that_somebody_else_puts_to_sleep_is_woken_for_its_reques
 async def test_a_server_that_naps_by_itself_wakes_by_itself_for_its_requests(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """It says that it sleeps while it loads for a request: that is no sleep by somebody else."""
+    """While it loads for a request, the server says that it sleeps; that is its own nap."""
     calls = FakeCalls()
     napper = model("serve a --sleep-idle-seconds 2", sleep="llama.cpp")
     async with supervise(two(napper, B), calls=calls) as supervisor:
@@ -84,7 +84,7 @@ async def test_a_server_that_naps_by_itself_wakes_by_itself_for_its_requests(
 async def test_a_server_that_says_something_is_not_asked_whether_it_sleeps(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Nor is one that nobody uses, or that cannot sleep."""
+    """llamadoze also does not ask a server that is not in use, or that cannot sleep."""
     calls = Sleepy()
     async with supervise(two(SLEEPER, B), calls=calls) as supervisor:
         async with in_use(supervisor):
@@ -114,7 +114,7 @@ async def failed_after(supervisor: Supervisor, limit: float) -> float | None:
 async def test_a_watched_server_that_is_ill_for_long_is_replaced(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Three checks in a row must fail; the reason says what the last one said."""
+    """The check must fail three times in a row, and the reason has the last answer."""
     probe = FakeProbe()
     async with supervise(two(WATCHED, B), probe) as supervisor:
         pid = await use(supervisor, "a")
@@ -148,7 +148,7 @@ async def test_a_good_answer_between_failures_makes_up_for_them(
 async def test_a_check_that_gets_no_answer_is_one_that_failed(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """As a process does that is stopped."""
+    """A process that was stopped by SIGSTOP behaves like this."""
     hangs = trio.Event()
 
     async def probe(_: object) -> str | None:
@@ -166,7 +166,7 @@ async def test_a_check_that_gets_no_answer_is_one_that_failed(
 async def test_a_server_is_not_checked_where_nobody_watches_it_or_while_it_works(
     autojump_clock: MockClock, programs: FakePrograms, watched: bool, used: bool
 ) -> None:
-    """A server that computes may leave its check without an answer."""
+    """A server that computes may not answer its check in time."""
     probe = FakeProbe()
     a = WATCHED if watched else model("serve a")
     async with supervise(two(a, B), probe) as supervisor:
@@ -183,7 +183,7 @@ async def test_a_server_is_not_checked_where_nobody_watches_it_or_while_it_works
 async def test_a_server_under_suspicion_is_asked_at_once_also_while_it_is_used(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """A request got no answer from it: if it does not answer its check either, it is replaced."""
+    """A request got no answer; if the check gets none either, llamadoze replaces the server."""
     probe = FakeProbe()
     async with supervise(two(model("serve a"), B), probe) as supervisor:
         await use(supervisor, "a")
@@ -198,7 +198,7 @@ async def test_a_server_under_suspicion_is_asked_at_once_also_while_it_is_used(
 async def test_a_server_that_shows_that_it_is_well_is_beyond_suspicion(
     autojump_clock: MockClock, programs: FakePrograms, what: str
 ) -> None:
-    """By its check, or by anything that it sends to anybody."""
+    """A good answer to the check clears the server, and so does anything that it sends."""
     probe = FakeProbe()
     async with supervise(two(model("serve a"), B), probe) as supervisor:
         await use(supervisor, "a")
@@ -212,14 +212,14 @@ async def test_a_server_that_shows_that_it_is_well_is_beyond_suspicion(
             usage.heard += 1
         assert await failed_after(supervisor, 100) is None
         probe.unready.add("a")
-        usage.suspect()  # another time, it counts from the beginning
+        usage.suspect()  # a new suspicion counts from the beginning
         assert await failed_after(supervisor, 10) == pytest.approx(2, abs=0.5)
 
 
 async def test_a_server_that_moves_is_not_checked(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Asleep, its check may well fail; nothing of it counts afterwards."""
+    """The check may well fail during a sleep, and such failures do not count afterwards."""
     probe = FakeProbe()
     a = model("serve a", watch="true", cmdSleep="sleep 1", cmdWake="sleep 1")
     async with supervise(two(a, B), probe) as supervisor:

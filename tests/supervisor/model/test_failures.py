@@ -1,4 +1,4 @@
-"""Models that fail, die, or are stopped: what the waiters are told and what comes next."""
+"""Models that fail, die or are stopped: what waiting requests are told, and what comes next."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ B = model("serve b")
 async def test_a_model_that_cannot_start_fails_its_waiters(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines, cmd: str, reason: str
 ) -> None:
-    """All who waited are told, once; another request tries again, a little later."""
+    """Each waiting request is told once; a later request tries again after a pause."""
     probe = FakeProbe({"a"})
     async with supervise(two(model(cmd), B), probe) as supervisor:
         for expected in (0, 1):
@@ -49,7 +49,7 @@ async def test_a_model_that_is_never_ready_fails_with_its_last_answer(
     autojump_clock: MockClock,
     programs: FakePrograms,
 ) -> None:
-    """After healthCheckTimeout; the process is gone then."""
+    """The model fails after healthCheckTimeout, and its process is gone."""
     text = "healthCheckTimeout: 20\n" + two(A, B)
     async with supervise(text, FakeProbe({"a"})) as supervisor:
         with pytest.raises(ModelFailed, match="not ready within 20s: /health answered 503"):
@@ -61,7 +61,7 @@ async def test_a_model_that_is_never_ready_fails_with_its_last_answer(
 async def test_a_hanging_check_does_not_outlast_its_limit(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Each question has its own limit and so has the sum of them."""
+    """Each question has its own limit, and all questions together have one, too."""
 
     async def silent(_: object) -> str | None:
         await trio.sleep_forever()
@@ -75,7 +75,7 @@ async def test_a_hanging_check_does_not_outlast_its_limit(
 async def test_check_endpoint_none_is_ready_at_once(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """As in llama-swap."""
+    """As in llama-swap, the model is ready without a check."""
     text = two(model("serve a", checkEndpoint="none"), B)
     async with supervise(text, FakeProbe({"a"})) as supervisor:
         await use(supervisor, "a")
@@ -85,7 +85,7 @@ async def test_check_endpoint_none_is_ready_at_once(
 async def test_death_while_starting_fails_the_waiters(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """With the exit status, at once and not after the time limit."""
+    """The waiting requests get the exit status at once, not after the time limit."""
     async with supervise(two(model("crash 2"), B), FakeProbe({"a"})) as supervisor:
         with pytest.raises(ModelFailed, match="process exited with status 7 while starting"):
             await use(supervisor, "a")
@@ -96,7 +96,7 @@ async def test_death_while_ready_is_seen_and_the_next_request_starts_it(
     autojump_clock: MockClock,
     programs: FakePrograms,
 ) -> None:
-    """Nobody has to ask first."""
+    """llamadoze notices the death without a request."""
     async with supervise(two(A, B)) as supervisor:
         first = await use(supervisor, "a")
         programs.of("serve", "a").exit(9)
@@ -111,7 +111,7 @@ async def test_death_while_asleep_is_seen_and_the_next_request_starts_it(
     autojump_clock: MockClock,
     programs: FakePrograms,
 ) -> None:
-    """cmdWake is not run against nothing."""
+    """llamadoze does not run cmdWake for a process that is gone."""
     async with supervise(two(A, B)) as supervisor:
         await use(supervisor, "a")
         await supervisor.sleep("a")
@@ -125,7 +125,7 @@ async def test_death_while_asleep_is_seen_and_the_next_request_starts_it(
 async def test_who_waits_for_a_model_that_dies_while_it_wakes_is_served_by_the_next_process(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The wake command is ended with it; out of memory is how a wake mostly ends a process."""
+    """cmdWake ends with the process; a process that dies in a wake mostly lacked memory."""
     async with supervise(two(A, B)) as supervisor, trio.open_nursery() as nursery:
         await use(supervisor, "a")
         await supervisor.sleep("a")
@@ -138,14 +138,14 @@ async def test_who_waits_for_a_model_that_dies_while_it_wakes_is_served_by_the_n
         first = programs.of("serve", "a").pid
         began = trio.current_time()
         assert await use(supervisor, "a") != first
-        assert trio.current_time() - began == pytest.approx(2, abs=0.2)  # the start was no crash
+        assert trio.current_time() - began == pytest.approx(2, abs=0.2)  # so no backoff
         assert "- sleep 5" in programs.history
 
 
 async def test_death_while_falling_asleep_does_not_stop_the_swap(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The other model gets its room; who waits for the dead one gets a new process."""
+    """The other model gets its room, and a request for the dead model gets a new process."""
     async with supervise(two(A, B)) as supervisor, trio.open_nursery() as nursery:
         await use(supervisor, "a")
 
@@ -163,7 +163,7 @@ async def test_death_while_falling_asleep_does_not_stop_the_swap(
 async def test_unloading_sends_the_waiters_away(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Otherwise the model would start again at once."""
+    """Otherwise their requests would start the model again at once."""
     probe = FakeProbe({"a"})
     async with supervise(two(A, B), probe) as supervisor, trio.open_nursery() as nursery:
 
@@ -181,7 +181,7 @@ async def test_unloading_sends_the_waiters_away(
 async def test_unloading_ends_a_model_in_any_state(
     autojump_clock: MockClock, programs: FakePrograms, when: int
 ) -> None:
-    """Ready, falling asleep, asleep: its command is ended, too."""
+    """The model may be ready, falling asleep or asleep; a running cmdSleep is ended, too."""
     async with supervise(two(A, B)) as supervisor, trio.open_nursery() as nursery:
         await use(supervisor, "a")
         if when:
@@ -195,7 +195,7 @@ async def test_unloading_ends_a_model_in_any_state(
 async def test_the_limit_of_requests_counts_those_that_wait(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """One more is refused at once; a request that ends makes room."""
+    """At the limit, a further request is refused at once; a request that ends makes room."""
     text = two(model("serve a", concurrencyLimit=2), B)
     async with supervise(text) as supervisor, trio.open_nursery() as nursery:
         nursery.start_soon(use, supervisor, "a", 10)
@@ -210,7 +210,7 @@ async def test_the_limit_of_requests_counts_those_that_wait(
 async def test_an_unknown_name_is_refused(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Aliases are known."""
+    """An alias is a known name; a request for any other name is refused."""
     async with supervise(two(model("serve a", aliases="[gpt]"), B)) as supervisor:
         await use(supervisor, "gpt")
         with pytest.raises(UnknownModel, match="no model is called 'nope'"):
@@ -222,7 +222,7 @@ async def test_a_waiter_that_leaves_while_the_model_loads_leaves_no_lease(
     autojump_clock: MockClock,
     programs: FakePrograms,
 ) -> None:
-    """The load goes on; its count of users is right."""
+    """The model goes on loading, and the number of its users is right."""
     probe = FakeProbe({"a"})
     async with supervise(two(A, B), probe) as supervisor:
         with trio.move_on_after(3):
@@ -236,7 +236,7 @@ async def test_a_waiter_that_leaves_while_the_model_loads_leaves_no_lease(
 async def test_leaving_the_supervisor_ends_every_process(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Awake, asleep, or in the middle of a command."""
+    """Awake, asleep or in the middle of a command, every process is ended."""
     async with supervise(two(A, B)) as supervisor, trio.open_nursery() as nursery:
         await use(supervisor, "a")
         nursery.start_soon(use, supervisor, "b")
@@ -249,7 +249,7 @@ async def test_leaving_the_supervisor_ends_every_process(
 async def test_a_fault_of_the_program_ends_one_model_and_not_the_daemon(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """The others go on; the log has the fault."""
+    """The other models go on, and the log has the fault."""
 
     async def faulty(model: Model) -> str | None:
         if model.id == "a":
@@ -267,7 +267,7 @@ async def test_a_fault_of_the_program_ends_one_model_and_not_the_daemon(
 async def test_two_requests_in_the_moment_after_a_failure_both_get_a_new_try(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The old failure is not theirs."""
+    """The earlier failure does not fail these requests."""
     probe = FakeProbe({"a"})
     async with supervise("healthCheckTimeout: 15\n" + two(A, B), probe) as supervisor:
         with pytest.raises(ModelFailed):
@@ -281,7 +281,7 @@ async def test_two_requests_in_the_moment_after_a_failure_both_get_a_new_try(
 async def test_two_models_called_in_the_same_moment_after_a_failure_take_turns(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """A failed model that is called again holds its place before it has moved."""
+    """A failed model that is called again keeps its turn even before its task has moved."""
     probe = FakeProbe({"a"})
     async with supervise("healthCheckTimeout: 15\n" + two(A, B), probe) as supervisor:
         with pytest.raises(ModelFailed):
@@ -300,7 +300,7 @@ async def test_two_models_called_in_the_same_moment_after_a_failure_take_turns(
 async def test_an_unload_and_a_request_in_the_same_moment_both_end(
     autojump_clock: MockClock, programs: FakePrograms, first: str
 ) -> None:
-    """The request is served by the old process, or by a new one, or sent away; nobody hangs."""
+    """The request is served by the old process or a new one, or it is refused; nothing hangs."""
     async with supervise(two(A, B)) as supervisor:
         pid = await use(supervisor, "a")
 

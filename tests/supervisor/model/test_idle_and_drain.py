@@ -1,4 +1,4 @@
-"""An idle model goes awake, asleep, stopped; and what holds up a sleep is bounded."""
+"""An idle model goes from awake to asleep to stopped; what delays a sleep is bounded."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_an_idle_model_sleeps_and_then_stops(
 async def test_a_request_begins_the_ladder_anew(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """From wherever the model was on it."""
+    """A request begins both idle times again, whether the model was asleep or stopped."""
     async with supervise(two(sleeper(sleepTtl=60, ttl=600), B)) as supervisor:
         await use(supervisor, "a")
         await trio.sleep(500)
@@ -72,7 +72,7 @@ async def test_a_request_begins_the_ladder_anew(
 async def test_one_that_sleeps_for_another_stops_at_its_ttl_too(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Asleep is asleep, whoever wanted it."""
+    """`ttl` counts for a model that made room by a sleep as for any other sleeper."""
     async with supervise(two(sleeper(sleepTtl=0, ttl=600), B)) as supervisor:
         await use(supervisor, "a")
         await use(supervisor, "b", 100)
@@ -84,7 +84,7 @@ async def test_one_that_sleeps_for_another_stops_at_its_ttl_too(
 async def test_a_ttl_of_commands_alone_is_a_sleep_without_end(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """As the program did that had them first."""
+    """With cmdSleep alone, `ttl` never stops the model, as in the program that had it first."""
     async with supervise(two(sleeper(ttl=60), B)) as supervisor:
         await use(supervisor, "a")
         await trio.sleep(80_000)
@@ -94,7 +94,7 @@ async def test_a_ttl_of_commands_alone_is_a_sleep_without_end(
 async def test_a_request_and_the_end_of_the_ttl_in_one_moment_lose_nothing(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Whichever comes first, the request is served."""
+    """Whether the request or the end of the ttl comes first, the request is served."""
     async with supervise(two(sleeper(sleepTtl=60, ttl=120), B)) as supervisor:
         await use(supervisor, "a")
         for pause in (60, 61, 62, 120, 121, 59.999, 60.001):
@@ -106,7 +106,7 @@ async def test_a_request_and_the_end_of_the_ttl_in_one_moment_lose_nothing(
 async def test_a_request_while_the_model_falls_asleep_is_not_overtaken_by_the_ttl(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """It waits for the end of the sleep, past the ttl, and is met by a wake and no cold start."""
+    """The request waits until the sleep ends, past the ttl, and gets a wake instead of a start."""
     a = model("serve a", cmdSleep="sleep 5", cmdWake="sleep 1", sleepTtl=60, ttl=62)
     async with supervise(two(a, B)) as supervisor:
         await use(supervisor, "a")
@@ -119,7 +119,7 @@ async def test_a_request_while_the_model_falls_asleep_is_not_overtaken_by_the_tt
 async def test_a_sleeper_that_is_waited_for_is_not_idle(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The one before it may take longer than its ttl."""
+    """The model that it waits for may be in use for longer than the sleeper's ttl."""
     async with supervise(two(sleeper(sleepTtl=0, ttl=600), B)) as supervisor:
         await use(supervisor, "a")
         async with trio.open_nursery() as nursery:
@@ -133,7 +133,7 @@ async def test_a_sleeper_that_is_waited_for_is_not_idle(
 async def test_a_sleeper_whose_waiter_left_is_not_woken_beside_another(
     autojump_clock: MockClock, programs: FakePrograms, ticks: int
 ) -> None:
-    """Whatever the number of steps between the call and its withdrawal."""
+    """The number of steps between the call and its withdrawal does not matter."""
     b = model("serve b", cmdSleep="sleep 5", cmdWake="sleep 1")
     up: list[set[str]] = []
     async with supervise(two(sleeper(), b)) as supervisor:
@@ -174,7 +174,7 @@ async def test_a_sleeper_whose_waiter_left_is_not_woken_beside_another(
 async def test_at_equal_times_the_model_stops(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """A sleep for no time is not worth its command."""
+    """A sleep that lasts no time is not worth its command."""
     async with supervise(two(sleeper(sleepTtl=60, ttl=60), B)) as supervisor:
         await use(supervisor, "a")
         await trio.sleep(61)
@@ -186,7 +186,7 @@ async def test_at_equal_times_the_model_stops(
 async def test_a_lease_on_a_process_that_is_gone_counts_no_more(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Its client may not read for hours; the next process is not in use for that."""
+    """Its client may not read for hours, but that does not keep the next process in use."""
     async with (
         supervise(two(sleeper(drainTimeout=30), B)) as supervisor,
         trio.open_nursery() as nursery,
@@ -206,7 +206,7 @@ async def test_a_lease_on_a_process_that_is_gone_counts_no_more(
 async def test_requests_that_hold_up_a_sleep_for_too_long_are_cut(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """The model is stopped, since nobody knows what a sleep would do to them."""
+    """llamadoze stops the model, because nobody knows what a sleep would do to the requests."""
     async with (
         supervise(two(sleeper(drainTimeout=30), B)) as supervisor,
         trio.open_nursery() as nursery,
@@ -228,7 +228,7 @@ async def test_requests_that_hold_up_a_sleep_for_too_long_are_cut(
 async def test_requests_that_end_in_time_are_not_cut(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The limit counts from the wish to sleep, and a later sleep has its own."""
+    """The limit counts from the wish to sleep, and a later sleep has its own limit."""
     async with (
         supervise("drainTimeout: 30\n" + two(sleeper(), B)) as supervisor,
         trio.open_nursery() as nursery,
@@ -242,7 +242,7 @@ async def test_requests_that_end_in_time_are_not_cut(
 async def test_a_request_that_ends_with_the_limit_is_not_cut(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Nothing is in the way any more."""
+    """At that moment nothing is in the way of the sleep any more."""
     async with (
         supervise(two(sleeper(drainTimeout=30), B)) as supervisor,
         trio.open_nursery() as nursery,
@@ -257,7 +257,7 @@ async def test_a_request_that_ends_with_the_limit_is_not_cut(
 async def test_without_a_limit_requests_may_take_their_time(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """As in llama-swap: what runs is never cut for another. 0 says that there is none."""
+    """`drainTimeout: 0` means no limit: as in llama-swap, a running request is never cut."""
     async with (
         supervise("drainTimeout: 0\n" + two(sleeper(), B)) as supervisor,
         trio.open_nursery() as nursery,
@@ -271,7 +271,7 @@ async def test_without_a_limit_requests_may_take_their_time(
 async def test_a_model_may_have_its_own_limit_to_become_ready(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """Large models take their time; others fail early."""
+    """A large model gets its time, and other models fail early."""
     text = "healthCheckTimeout: 60\n" + two(model("serve a", readyTimeout=900), B)
     async with supervise(text, FakeProbe({"a", "b"})) as supervisor:
         for name, limit in (("a", 900), ("b", 60)):
@@ -284,7 +284,7 @@ async def test_a_model_may_have_its_own_limit_to_become_ready(
 async def test_an_address_that_leads_nowhere_is_a_failure_with_its_reason(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """It is no reason to refuse the file: the other models work."""
+    """llamadoze does not refuse the file for this, because the other models work."""
     async with supervise(two("{cmd: serve a, proxy: 'localhost:80'}", B)) as supervisor:
         with pytest.raises(ModelFailed, match="proxy leads nowhere: it must be"):
             await use(supervisor, "a")

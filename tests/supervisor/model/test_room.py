@@ -1,4 +1,4 @@
-"""A start that fails beside sleepers: tried once without them, and what is learned from that."""
+"""A start that fails beside sleepers: llamadoze tries it once without them, and learns from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SLEEPERS = {name: model(f"serve {name}", cmdSleep="sleep 1", cmdWake="sleep 1") 
 
 
 def test_a_start_is_tried_once_more_and_what_helped_is_kept() -> None:
-    """From then on, the room is made before each start."""
+    """From then on, llamadoze makes the room before each start."""
     room = Room()
     assert not room.must_be_made
     assert room.start_failed(beside_sleepers=True)
@@ -33,7 +33,7 @@ def test_a_start_is_tried_once_more_and_what_helped_is_kept() -> None:
 
 
 def test_what_did_not_help_is_not_done_again() -> None:
-    """The start fails for another reason; after a good one, that may have changed."""
+    """The start fails for another reason; after a good start, that may have changed."""
     room = Room()
     assert room.start_failed(beside_sleepers=True)
     assert not room.start_failed(beside_sleepers=True)
@@ -44,7 +44,7 @@ def test_what_did_not_help_is_not_done_again() -> None:
 
 
 def test_a_start_that_fails_alone_teaches_nothing() -> None:
-    """Nobody was in its way."""
+    """No sleeper was in its way."""
     room = Room()
     assert not room.start_failed(beside_sleepers=False)
     room.start_was_good()
@@ -52,7 +52,7 @@ def test_a_start_that_fails_alone_teaches_nothing() -> None:
 
 
 def only_while_it_runs(programs: FakePrograms) -> Probe:
-    """Return a probe: who has ended answers nothing."""
+    """Return a probe: a program that has ended answers nothing."""
 
     async def probe(one: Model) -> str | None:
         await trio.lowlevel.checkpoint()
@@ -71,7 +71,7 @@ def supervising(programs: FakePrograms, **models: str) -> AbstractAsyncContextMa
 async def test_a_start_that_fails_beside_sleepers_is_made_again_without_them(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """Who waits for it is served; next time, they are stopped before it starts."""
+    """The waiting request is served; next time llamadoze stops the sleepers before the start."""
     programs.cramped.add("serve a")
     async with supervising(programs, a=A, **SLEEPERS) as supervisor:
         for name in ("b", "c"):
@@ -95,7 +95,7 @@ async def test_a_start_that_fails_beside_sleepers_is_made_again_without_them(
 async def test_sleepers_are_stopped_in_the_order_of_their_value(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """First the one that is likely to save the least: here, which was idle for the longest."""
+    """The sleeper that is likely to save the least is first: here, the one idle for longest."""
     programs.cramped.add("serve a")
     async with supervising(programs, a=A, **SLEEPERS) as supervisor:
         for name in ("c", "d", "b"):
@@ -109,7 +109,7 @@ async def test_sleepers_are_stopped_in_the_order_of_their_value(
 async def test_a_start_that_fails_without_them_too_is_told_and_costs_no_more_sleepers(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """Once was enough to know that they are not the cause."""
+    """After one try it is known that the sleepers are not the cause."""
     programs.broken.add("serve a")
     async with supervising(programs, a=A, **SLEEPERS) as supervisor:
         await use(supervisor, "b")
@@ -128,7 +128,7 @@ async def test_a_start_that_fails_without_them_too_is_told_and_costs_no_more_sle
 async def test_a_start_that_nobody_waits_for_any_more_is_not_made_again(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """No sleeper is stopped for it."""
+    """llamadoze stops no sleeper for such a start."""
     programs.cramped.add("serve a")
     async with supervising(programs, a=A, **SLEEPERS) as supervisor:
         await use(supervisor, "b")

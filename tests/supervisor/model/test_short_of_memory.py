@@ -1,4 +1,4 @@
-"""A start or a wake that fails for memory, where that says who runs: tried once more, with all."""
+"""With `use: memory`, a start or wake that lacks memory is tried again with the whole device."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def starts(room: FakeRoom, name: str) -> int:
 
 
 def pair(room: FakeRoom, guessed: float, taken: float, **keys: Any) -> str:
-    """Return a model that takes other than what was guessed, and a sleeper beside it on one GPU."""
+    """Return a model that takes more or less than guessed, and a sleeper beside it on one GPU."""
     room.gpus = {"GPU-aa": 24.0}
     room.takes = {
         "a": Takes(gpu=taken, host=1, gpu_asleep=1),
@@ -51,7 +51,7 @@ def pair(room: FakeRoom, guessed: float, taken: float, **keys: Any) -> str:
 async def test_a_start_that_lacks_memory_is_made_again_with_all_there_is(
     autojump_clock: MockClock, room: FakeRoom, log_lines: LogLines
 ) -> None:
-    """Who waits is served; what is known was raised, and then measured."""
+    """The request is served; what is known of the model was raised, and then measured."""
     async with opened(room, pair(room, guessed=10, taken=21)) as supervisor:
         await use(supervisor, "b")
         await use(supervisor, "a", 3)
@@ -71,7 +71,7 @@ async def test_a_start_that_lacks_memory_is_made_again_with_all_there_is(
 async def test_others_come_beside_it_again_when_it_was_good(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """All there is was for the start alone."""
+    """Only the start itself has the whole device."""
     room.gpus = {"GPU-aa": 24.0}
     room.takes = {"a": Takes(gpu=12), "b": Takes(gpu=13), "c": Takes(gpu=10)}
     guesses = {"a": 2, "b": 13, "c": 10}
@@ -87,7 +87,7 @@ async def test_others_come_beside_it_again_when_it_was_good(
 async def test_a_start_that_lacks_memory_with_all_there_is_fails_for_good(
     autojump_clock: MockClock, room: FakeRoom, log_lines: LogLines
 ) -> None:
-    """Once more is enough: the request is told, and the next one waits as after any failure."""
+    """llamadoze tries once more; then the request fails, and the next one waits as usual."""
     async with opened(room, pair(room, guessed=10, taken=30)) as supervisor:
         with pytest.raises(ModelFailed, match="out of memory"):
             await use(supervisor, "a")
@@ -108,7 +108,7 @@ async def test_a_start_that_lacks_memory_with_all_there_is_fails_for_good(
 async def test_a_start_that_fails_for_another_reason_is_not_made_again(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """Although others sleep: under rules it would be, as nothing is known of memory there."""
+    """Other rules, which know nothing of memory, would start it again without the sleepers."""
     room.broken.add("serve a")
     async with opened(room, pair(room, guessed=10, taken=5)) as supervisor:
         await use(supervisor, "b")
@@ -123,7 +123,7 @@ async def test_a_start_that_fails_for_another_reason_is_not_made_again(
 async def test_a_wake_that_lacks_memory_becomes_a_start_with_all_there_is(
     autojump_clock: MockClock, room: FakeRoom, log_lines: LogLines
 ) -> None:
-    """The sleeper beside it ends for that; what is known was raised by a quarter."""
+    """The sleeper beside it is stopped, and what is known was raised by a quarter."""
     async with opened(room, pair(room, guessed=12, taken=12)) as supervisor:
         await use(supervisor, "a", 3)
         await supervisor.sleep("a")
@@ -141,7 +141,7 @@ async def test_a_wake_that_lacks_memory_becomes_a_start_with_all_there_is(
 async def test_a_server_that_dies_of_a_wake_without_memory_is_started_with_all_there_is(
     autojump_clock: MockClock, room: FakeRoom, log_lines: LogLines
 ) -> None:
-    """As most do."""
+    """Most servers die when a wake lacks memory."""
     async with opened(room, pair(room, guessed=12, taken=12)) as supervisor:
         await use(supervisor, "a", 3)
         await supervisor.sleep("a")
@@ -159,7 +159,7 @@ async def test_a_server_that_dies_of_a_wake_without_memory_is_started_with_all_t
 async def test_a_wake_that_fails_for_another_reason_raises_nothing(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """The model is started afresh, beside who sleeps."""
+    """The model is started anew beside the sleepers."""
     async with opened(room, pair(room, guessed=12, taken=12)) as supervisor:
         await use(supervisor, "b", 3)
         await supervisor.sleep("b")
@@ -175,7 +175,7 @@ async def test_a_wake_that_fails_for_another_reason_raises_nothing(
 async def test_a_sleep_that_lacks_host_memory_says_nothing_of_the_gpu(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """The server could not put its weights there; it is stopped, and comes up as before."""
+    """The server had no room there for its weights; it is stopped, and starts as before."""
     async with opened(room, pair(room, guessed=20, taken=20)) as supervisor:
         await use(supervisor, "a", 3)
         room.short.add("sleep 1")
@@ -204,7 +204,7 @@ async def test_a_sleep_that_lacks_host_memory_says_nothing_of_the_gpu(
     ],
 )
 def test_what_servers_say_of_too_little_memory_is_known(line: str) -> None:
-    """In the words of each."""
+    """Each server has its own words for it."""
     assert SHORT_OF_MEMORY.search(line)
 
 
@@ -219,5 +219,5 @@ def test_what_servers_say_of_too_little_memory_is_known(line: str) -> None:
     ],
 )
 def test_what_else_they_say_is_none_of_it(line: str) -> None:
-    """A start that fails for that is not made again."""
+    """llamadoze does not repeat a start that fails with such words."""
     assert not SHORT_OF_MEMORY.search(line)

@@ -1,4 +1,4 @@
-"""How long a start, a sleep and a wake may take, all that belongs to them included."""
+"""How long a start, a sleep and a wake may take, including everything that belongs to them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def seconds_of_a_swap(supervisor: Supervisor, name: str = "b") -> float:
 
 
 async def cut(supervisor: Supervisor) -> None:
-    """Use a model, and leave before its answer has ended."""
+    """Use a model, and disconnect before its answer has ended."""
     with pytest.raises(ConnectionError):
         async with supervisor.lease("a"):
             raise ConnectionError("the client has left")
@@ -34,7 +34,7 @@ async def cut(supervisor: Supervisor) -> None:
 async def test_a_sleep_takes_no_longer_than_it_may_with_all_its_questions(
     autojump_clock: MockClock, programs: FakePrograms, keys: dict[str, object]
 ) -> None:
-    """Whatever time of their own those have."""
+    """The limit of the sleep counts, however much time the questions may take by themselves."""
     a = model("serve a", sleep="vllm", cmdSleepTimeout=5, **keys)
     async with supervise(two(a, B), calls=FakeCalls("is_sleeping")) as supervisor:
         await use(supervisor, "a")
@@ -45,7 +45,7 @@ async def test_a_sleep_takes_no_longer_than_it_may_with_all_its_questions(
 async def test_the_check_after_a_wake_takes_no_longer_than_the_wake_may(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """The time of its steps counts; then the process is replaced."""
+    """The time of the wake's steps counts, too; at the limit, llamadoze replaces the process."""
     probe = FakeProbe()
     a = model("serve a", cmdSleep="sleep 1", cmdWake="sleep 4", cmdWakeTimeout=10)
     async with supervise(two(a, B), probe) as supervisor, trio.open_nursery() as nursery:
@@ -70,7 +70,7 @@ async def test_the_check_after_a_wake_takes_no_longer_than_the_wake_may(
 async def test_a_server_that_cannot_be_asked_has_a_moment_after_a_cut_request(
     autojump_clock: MockClock, programs: FakePrograms, was_cut: bool, takes: float
 ) -> None:
-    """It may still work on that when it is told to sleep."""
+    """The server may still work on the cut request when it is told to sleep."""
     a = model("serve a", cmdSleep="sleep 1", cmdWake="sleep 1")
     async with supervise(two(a, B)) as supervisor:
         await use(supervisor, "a")
@@ -84,7 +84,7 @@ async def test_a_server_that_cannot_be_asked_has_a_moment_after_a_cut_request(
 async def test_a_cut_long_ago_costs_no_time(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """It is counted from then; and after one sleep, it is forgotten."""
+    """The moment counts from the cut, and the next sleep forgets the cut."""
     a = model("serve a", cmdSleep="sleep 1", cmdWake="sleep 1")
     async with supervise(two(a, B)) as supervisor:
         await cut(supervisor)
@@ -99,7 +99,7 @@ async def test_a_cut_long_ago_costs_no_time(
 async def test_vllm_is_asked_whether_it_is_idle_only_after_a_cut(
     autojump_clock: MockClock, programs: FakePrograms, was_cut: bool
 ) -> None:
-    """It has nothing to do otherwise, as it answers each request only when that is done."""
+    """Otherwise vLLM has nothing to do, because it answers a request only when that is done."""
     calls = FakeCalls()
     async with supervise(two(model("serve a", sleep="vllm"), B), calls=calls) as supervisor:
         await use(supervisor, "a")
@@ -116,7 +116,7 @@ async def test_vllm_is_asked_whether_it_is_idle_only_after_a_cut(
 async def test_a_server_that_does_not_get_idle_is_not_put_to_sleep(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Within the time of a sleep; it is stopped, as it would crash."""
+    """A server that is not idle within the time of a sleep is stopped; a sleep would crash it."""
     calls = FakeCalls("metrics")
     a = model("serve a", sleep="vllm", cmdSleepTimeout=20)
     async with supervise(two(a, B), calls=calls) as supervisor:
@@ -129,7 +129,7 @@ async def test_a_server_that_does_not_get_idle_is_not_put_to_sleep(
 async def test_a_start_that_takes_long_is_told_now_and_then(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """Each 15 seconds, with what the server has said last; not any more once it is ready."""
+    """The log says so every 15 seconds, with the server's last output, until it is ready."""
     probe = FakeProbe({"a"})
     text = "healthCheckTimeout: 300\n" + two(model("serve a"), B)
     async with supervise(text, probe) as supervisor, trio.open_nursery() as nursery:
@@ -159,7 +159,7 @@ async def test_a_start_that_takes_long_is_told_now_and_then(
 async def test_a_start_that_took_too_long_says_which_key_gives_it_more_time(
     autojump_clock: MockClock, programs: FakePrograms, keys: dict[str, object], words: str
 ) -> None:
-    """Its own one, if it has that."""
+    """The error names the model's own key, if the model has it."""
     text = "healthCheckTimeout: 20\n" + two(model("serve a", **keys), B)
     async with supervise(text, FakeProbe({"a"})) as supervisor:
         with pytest.raises(ModelFailed) as caught:
@@ -173,7 +173,7 @@ async def test_a_start_that_took_too_long_says_which_key_gives_it_more_time(
 async def test_a_death_around_a_sleep_holds_up_no_start(
     autojump_clock: MockClock, programs: FakePrograms, moment: str
 ) -> None:
-    """It says nothing of the next start: who asks has a new process at once."""
+    """The death says nothing of the next start, so a request gets a new process at once."""
     a = model("serve a", cmdSleep="sleep 5", cmdWake="sleep 5")
     async with supervise(two(a, B)) as supervisor, trio.open_nursery() as nursery:
         first = await use(supervisor, "a")

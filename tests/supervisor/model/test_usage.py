@@ -1,4 +1,4 @@
-"""Who waits for what others bring about: each is woken when that holds, and by nothing else."""
+"""Tasks that wait for conditions: each is woken when its condition is true, and only then."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from supervisor.model.usage import Stir, Usage
 
 @attrs.define(eq=False)
 class Steps(trio.abc.Instrument):
-    """Counts how often each task runs, from when it is added."""
+    """Counts how often each task runs, from when the instrument is added."""
 
     of: Counter[str] = attrs.field(factory=Counter)
 
@@ -43,7 +43,7 @@ class Waiting:
 async def test_each_is_woken_when_its_condition_holds(
     autojump_clock: MockClock,
 ) -> None:
-    """And runs no step before, however often something changes."""
+    """Before that the task runs no step, however often something changes."""
     waiting, steps = Waiting(), Steps()
     async with trio.open_nursery() as nursery:
         for number in (3, 1, 2, 3):
@@ -61,7 +61,7 @@ async def test_each_is_woken_when_its_condition_holds(
 
 
 async def test_what_holds_already_is_not_waited_for(autojump_clock: MockClock) -> None:
-    """Nobody has to change anything any more."""
+    """The wait ends without any further change."""
     waiting = Waiting(number=5)
     await waiting.wait(5)
     assert waiting.reached == [5]
@@ -70,7 +70,7 @@ async def test_what_holds_already_is_not_waited_for(autojump_clock: MockClock) -
 async def test_what_holds_no_more_when_one_runs_is_waited_for_again(
     autojump_clock: MockClock,
 ) -> None:
-    """It held for a part of a step only, or another task was faster."""
+    """The condition was true for part of a step only, or another task was faster."""
     waiting = Waiting()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(waiting.wait, 1)
@@ -85,7 +85,7 @@ async def test_what_holds_no_more_when_one_runs_is_waited_for_again(
 
 
 async def test_who_is_cancelled_is_forgotten(autojump_clock: MockClock) -> None:
-    """The condition is asked no more; the others go on waiting."""
+    """Its condition is no longer asked, and the other tasks go on waiting."""
     waiting, asked = Waiting(), 0
 
     def is_so() -> bool:
@@ -124,7 +124,7 @@ async def test_who_waits_because_of_a_change_waits_for_the_next(autojump_clock: 
 async def test_only_the_last_of_several_leases_wakes_those_who_wait_for_the_end(
     autojump_clock: MockClock,
 ) -> None:
-    """A busy model's requests end by the hundred."""
+    """Requests of a busy model end by the hundred, and only the last must wake the waiters."""
     usage, steps, ended = Usage(Stir()), Steps(), []
 
     async def wait() -> None:
@@ -149,7 +149,7 @@ async def test_only_the_last_of_several_leases_wakes_those_who_wait_for_the_end(
 
 
 async def test_idle_time_counts_from_the_last_of_several_leases(autojump_clock: MockClock) -> None:
-    """Whoever comes meanwhile, or waits and leaves, begins it anew."""
+    """A new lease starts the idle time anew, and so does a waiting request that leaves."""
     usage, ended = Usage(Stir()), []
 
     async def idle() -> None:
@@ -175,7 +175,7 @@ async def test_idle_time_counts_from_the_last_of_several_leases(autojump_clock: 
 
 
 async def test_the_end_of_a_life_ends_its_leases_and_is_told(autojump_clock: MockClock) -> None:
-    """One that is given back later is nobody's."""
+    """A lease that is given back after that counts for no later life."""
     usage = Usage(Stir())
     lease = usage.take()
     async with trio.open_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""What could not be ended holds its memory: nobody starts on it, and an operator can say so."""
+"""What could not be ended holds its memory: no model starts there unless an operator allows it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def stuck(supervisor: Supervisor, programs: FakePrograms) -> int:
 async def test_a_model_whose_process_could_not_be_ended_stays_where_it_is(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """It is neither stopped nor failed, and everybody can see why."""
+    """The model is neither stopped nor failed, and its snapshot and the log say why."""
     async with supervise(two(A, B)) as supervisor:
         pid = await stuck(supervisor, programs)
         await trio.sleep(1000)
@@ -54,7 +54,7 @@ async def test_a_model_whose_process_could_not_be_ended_stays_where_it_is(
 async def test_who_needs_the_room_is_sent_away_and_others_are_served(
     autojump_clock: MockClock, programs: FakePrograms, name: str
 ) -> None:
-    """Those who come later, too, and at once."""
+    """Later requests are refused, too, and at once."""
     async with supervise(ALL) as supervisor:
         await stuck(supervisor, programs)
         began = trio.current_time()
@@ -69,7 +69,7 @@ async def test_who_needs_the_room_is_sent_away_and_others_are_served(
 async def test_those_who_wait_when_it_turns_out_are_sent_away(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The swap that they wait for does not come."""
+    """The swap that the requests wait for does not come."""
     programs.unkillable.add("serve a")
     async with supervise(ALL) as supervisor:
         await use(supervisor, "a")
@@ -83,7 +83,7 @@ async def test_those_who_wait_when_it_turns_out_are_sent_away(
 async def test_what_ends_by_itself_after_all_holds_nobody_up(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """It is looked for each second; how the model ended is told."""
+    """llamadoze looks for it every second, and then tells how the model ended."""
     async with supervise(two(A, B)) as supervisor:
         await stuck(supervisor, programs)
         await trio.sleep(50.5)
@@ -100,7 +100,7 @@ async def test_what_ends_by_itself_after_all_holds_nobody_up(
 async def test_an_unload_gives_up_what_is_left(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The operator says that it does not matter; both models can start then."""
+    """The operator says that the leftover does not matter, so both models can start."""
     async with supervise(two(A, B)) as supervisor:
         pid = await stuck(supervisor, programs)
         snapshot = await supervisor.unload("a")
@@ -114,7 +114,7 @@ async def test_an_unload_gives_up_what_is_left(
 async def test_one_that_was_given_up_can_be_stuck_again(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """What an operator said of one process holds for no other."""
+    """What an operator says of one process does not apply to any other."""
     async with supervise(two(A, B)) as supervisor:
         first = await stuck(supervisor, programs)
         await supervisor.unload("a")
@@ -129,7 +129,7 @@ async def test_one_that_was_given_up_can_be_stuck_again(
 async def test_where_leftovers_are_ignored_nobody_waits_for_them(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The model has failed, as it is said what is left of it."""
+    """The model counts as failed, and the failure names what is left."""
     programs.unkillable.add("serve a")
     async with supervise("ignoreLeftovers: true\n" + two(A, B)) as supervisor:
         pid = await use(supervisor, "a")
@@ -141,7 +141,7 @@ async def test_where_leftovers_are_ignored_nobody_waits_for_them(
 async def test_a_start_that_failed_and_could_not_be_ended_holds_its_room_too(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """A process that hangs while it loads is the likeliest of all."""
+    """A process that hangs while it loads is the most likely leftover."""
     a = model("crash 5")
     programs.unkillable.add("crash 5")
 
@@ -160,7 +160,7 @@ async def test_a_start_that_failed_and_could_not_be_ended_holds_its_room_too(
 async def test_the_daemon_ends_though_something_is_left(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """Nothing more can be done about it."""
+    """The daemon can do nothing more about it."""
     with trio.fail_after(5):
         async with supervise(two(A, B)) as supervisor:
             await stuck(supervisor, programs)

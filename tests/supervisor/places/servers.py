@@ -1,4 +1,4 @@
-"""Models and servers for tests of places: what a file says, and who answers where."""
+"""Models and servers for tests of places: what a file says, and which server answers where."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def model_of(**keys: object) -> Model:
 
 
 def with_port(port: int, **keys: object) -> Model:
-    """Return the model that a file describes; its ``${PORT}`` is this one."""
+    """Return the model that a file describes; ``${PORT}`` is this port."""
     text = yaml.safe_dump({"startPort": port, "models": {"a": keys}})
     return parse(text).config.models["a"]
 
 
 def order_for(model: Model, log_file: Path | None = None) -> Order:
-    """Return the order to have its server."""
+    """Return the order to run a model's server."""
     return Order(
         model=model,
         limits=LIMITS,
@@ -45,7 +45,7 @@ def order_for(model: Model, log_file: Path | None = None) -> Order:
 
 
 async def scales(pid: int, host: bool) -> Held:
-    """Say whom it weighs."""
+    """Return the pid as the amount, so that a test sees which process was weighed."""
     await trio.lowlevel.checkpoint()
     return Held(host=pid if host else None, gpu=pid)
 
@@ -61,7 +61,7 @@ def answers(port: int) -> bool:
 
 @contextmanager
 def stub_on(port: int) -> Iterator[int]:
-    """Run a server that is nobody's; yield its process."""
+    """Run a server that belongs to no model; yield its pid."""
     with subprocess.Popen(
         shlex.split(stub_command("--port", f"{port}")), start_new_session=True
     ) as process:
@@ -76,9 +76,9 @@ def stub_on(port: int) -> Iterator[int]:
 
 
 def engine_in(folder: Path, container: str) -> str:
-    """Write a script that stands in for docker; return the path that it is found on.
+    """Write a script that stands in for docker; return the PATH on which it is found.
 
-    Its server is no descendant of it. A container is its port; `container` is its id.
+    The server is no descendant of the script. The port names a container; `container` is its id.
     """
     stub = stub_command("--port", "$port")
     script = folder / "docker"

@@ -1,4 +1,4 @@
-"""What a container's engine is asked: to stop it, and which process it has."""
+"""What llamadoze asks a container engine: to stop a container, and which process it has."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ GROUP = Path("/proc/self/cgroup").read_text().split()[0]
     ],
 )
 def test_a_container_is_stopped_by_its_engine(cmd: str, stop: str) -> None:
-    """With the grace of its model; what cannot be named cannot be stopped."""
+    """The engine gets the model's grace; a container without a known name cannot be stopped."""
     model = model_of(cmd=cmd, proxy="http://127.0.0.1:9")
     command = stop_command(model, Limits(unload=7.2, stop=3))
     assert (command is not None) == bool(stop)
@@ -46,7 +46,7 @@ def test_a_container_is_stopped_by_its_engine(cmd: str, stop: str) -> None:
 
 
 def test_what_the_operator_says_comes_first() -> None:
-    """With the process that it is for, if there is one."""
+    """cmdStop gets the pid that it is for; without a pid, the engine stops the container."""
     keys = {"cmd": "docker run --name box image", "proxy": "http://127.0.0.1:9"}
     model = model_of(**keys, cmdStop="end ${PID}")
     assert argv_of(model, Limits(), 77) == ("end", "77")
@@ -59,7 +59,7 @@ def test_what_the_operator_says_comes_first() -> None:
 
 
 def test_an_id_that_an_engine_has_written_is_used(tmp_path: Path) -> None:
-    """Before the file is there, and where nothing can be read, the name has to do."""
+    """If the id's file is missing or unreadable, the name must be enough."""
     file = tmp_path / "cid"
     keys = {"cmd": f"docker run --cidfile {file} image", "proxy": "http://127.0.0.1:9"}
     model, limits = model_of(**keys), Limits(unload=5)
@@ -75,7 +75,7 @@ def test_an_id_that_an_engine_has_written_is_used(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(10)
 def test_a_pipe_in_the_place_of_an_id_holds_nobody_up(tmp_path: Path) -> None:
-    """Its writer may never come."""
+    """A pipe may never get a writer, so llamadoze does not wait for one."""
     file = tmp_path / "cid"
     os.mkfifo(file)
     model = model_of(cmd=f"docker run --cidfile {file} image", proxy="http://127.0.0.1:9")
@@ -97,7 +97,7 @@ def test_a_pipe_in_the_place_of_an_id_holds_nobody_up(tmp_path: Path) -> None:
 async def test_an_engines_word_for_a_process_must_fit_this_machine(
     tmp_path: Path, says: str, found: bool
 ) -> None:
-    """Its control group bears the container's id; the engine may be on another machine."""
+    """The engine may be on another machine, so the process's control group must have the id."""
     engine = tmp_path / "docker"
     me = os.getpid()
     said = says.replace("ME", f"{me}").replace("GROUP", GROUP)
@@ -111,7 +111,7 @@ async def test_an_engines_word_for_a_process_must_fit_this_machine(
 async def test_an_engine_that_does_not_answer_tells_nothing(
     tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody waits for it for long."""
+    """llamadoze does not wait long for the engine."""
     monkeypatch.setattr("supervisor.places.containers.LONGEST_INSPECTION", 0.2)
     engine = tmp_path / "docker"
     engine.write_text(f"#!/bin/sh\n{script}\necho '{os.getpid()} {GROUP}'\n")

@@ -1,4 +1,4 @@
-"""Servers that live without us: found, started by a command that ends, seen gone, left alone."""
+"""Servers that live without llamadoze: found, started by a command that ends, gone, left alone."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def later(seconds: float, act: Callable[[], object]) -> None:
 async def test_a_server_that_is_there_at_the_start_is_taken_as_it_is(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """It serves; no command is run for it."""
+    """The server serves, and llamadoze runs no command for it."""
     async with supervise(two(elsewhere("serve a"), B), FakeProbe()) as supervisor:
         await trio.testing.wait_all_tasks_blocked()
         assert state(supervisor, "a") is State.READY
@@ -61,7 +61,7 @@ async def test_a_server_that_is_there_at_the_start_is_taken_as_it_is(
 async def test_a_server_that_sleeps_at_the_start_is_known_to_sleep(
     autojump_clock: MockClock, programs: FakePrograms, wrong: str, expected: State
 ) -> None:
-    """It says so itself; a request wakes it."""
+    """The server itself says whether it sleeps, and a request wakes it."""
     calls = FakeCalls(wrong)
     text = two(elsewhere(sleep="vllm"), B)
     async with supervise(text, FakeProbe(), calls) as supervisor:
@@ -75,7 +75,7 @@ async def test_a_server_that_sleeps_at_the_start_is_known_to_sleep(
 async def test_a_server_that_comes_later_is_waited_for(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Nobody here can start it; its time is that of a start."""
+    """llamadoze cannot start it, so the request waits as long as a start may take."""
     probe = FakeProbe({"a"})
     async with supervise(two(elsewhere(), B), probe) as supervisor:
         with pytest.raises(ModelFailed, match="not ready within 120s"):
@@ -89,7 +89,7 @@ async def test_a_server_that_comes_later_is_waited_for(
 async def test_a_server_that_comes_up_asleep_is_woken_for_who_waits(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """As one that somebody else has put to sleep before a start of ours."""
+    """llamadoze wakes it like a server that something else has put to sleep."""
     probe, calls = FakeProbe({"a"}), FakeCalls()
     async with supervise(two(elsewhere(sleep="vllm"), B), probe, calls) as supervisor:
         await trio.testing.wait_all_tasks_blocked()
@@ -102,7 +102,7 @@ async def test_a_server_that_comes_up_asleep_is_woken_for_who_waits(
 async def test_a_command_that_ends_has_started_its_server(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Its end is no end of the server, before it answers as little as after."""
+    """The end of the command is not the end of the server, before or after its first answer."""
     probe = FakeProbe({"a"})
     async with supervise(two(elsewhere("sleep 2"), B), probe) as supervisor:
         async with trio.open_nursery() as nursery:
@@ -117,7 +117,7 @@ async def test_a_command_that_ends_has_started_its_server(
 async def test_a_command_that_fails_is_a_start_that_failed(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """At once, and not after the time of a start."""
+    """The request is told at once, not after the time of a start."""
     async with supervise(two(elsewhere("fail 3"), B), FakeProbe({"a"})) as supervisor:
         with pytest.raises(ModelFailed, match="process exited with status 3 while starting"):
             await use(supervisor, "a")
@@ -127,7 +127,7 @@ async def test_a_command_that_fails_is_a_start_that_failed(
 async def test_a_command_that_fails_after_its_server_answers_ends_nothing(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The server is what counts."""
+    """Once the server answers, its command no longer matters."""
     probe = FakeProbe({"a"})
     async with supervise(two(elsewhere("crash 5"), B), probe) as supervisor:
         async with trio.open_nursery() as nursery:
@@ -140,7 +140,7 @@ async def test_a_command_that_fails_after_its_server_answers_ends_nothing(
 async def test_a_server_without_cmd_stop_is_left_alone_and_found_again(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """It is unloaded as far as that goes: nobody has said how it ends."""
+    """llamadoze can only forget the server, because nothing says how to end it."""
     async with supervise(two(elsewhere("serve a"), B)) as supervisor:
         await use(supervisor, "a")
         assert (await supervisor.unload("a")).state is State.STOPPED
@@ -152,7 +152,7 @@ async def test_a_server_without_cmd_stop_is_left_alone_and_found_again(
 async def test_cmd_stop_ends_a_server_and_its_silence_is_waited_for(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The next may start only then."""
+    """The next model starts only when the server is silent."""
     probe = FakeProbe()
     a = elsewhere("serve a", cmdStop="sleep 1")
     async with supervise(two(a, B), probe) as supervisor, trio.open_nursery() as nursery:
@@ -168,7 +168,7 @@ async def test_cmd_stop_ends_a_server_and_its_silence_is_waited_for(
 async def test_what_is_told_of_a_server_that_is_left_holds_no_password(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """Clients read why their model is not started."""
+    """Clients read why their model does not start, so the text must not have the password."""
     a = elsewhere("serve a", cmdStop="sleep 1", unloadTimeout=1, proxy="'http://me:hush@a.test:9'")
     async with supervise(two(a, B)) as supervisor:
         await use(supervisor, "a")
@@ -182,7 +182,7 @@ async def test_what_is_told_of_a_server_that_is_left_holds_no_password(
 async def test_what_answers_after_its_cmd_stop_is_left_and_told(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """It holds its memory, until it falls silent by itself."""
+    """The server counts as holding its memory until it falls silent by itself."""
     probe = FakeProbe()
     a = elsewhere("serve a", cmdStop="sleep 1", unloadTimeout=5)
     async with supervise(two(a, B), probe) as supervisor:
@@ -206,7 +206,7 @@ async def test_what_answers_after_its_cmd_stop_is_left_and_told(
 async def test_a_server_that_falls_silent_has_failed_and_is_taken_again(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Nothing but its check tells of it; three of them must fail."""
+    """Only its check shows that the server is silent, and the check must fail three times."""
     probe = FakeProbe()
     async with supervise(two(elsewhere(), B), probe) as supervisor:
         await use(supervisor, "a")
@@ -222,7 +222,7 @@ async def test_a_server_that_falls_silent_has_failed_and_is_taken_again(
 async def test_a_server_of_an_earlier_daemon_goes_on_where_it_was(
     autojump_clock: MockClock, programs: FakePrograms, was: str, expected: State
 ) -> None:
-    """It is found by its address alone."""
+    """The next daemon finds the server by its address alone."""
     config = parse(two(elsewhere("serve a", cmdSleep="sleep 1", cmdWake="sleep 1"), B)).config
     record = Record(
         model="a", handle=ElsewhereHandle(), port=None, state=was, fingerprint="", logs=True
@@ -237,7 +237,7 @@ async def test_a_server_of_an_earlier_daemon_goes_on_where_it_was(
 async def test_a_command_is_a_failure_only_before_its_server_has_answered(
     autojump_clock: MockClock,
 ) -> None:
-    """What it does then is nobody's business."""
+    """Once the server has answered, the command's status does not matter."""
     server = ServerElsewhere(order_for(model_of(proxy=PROXY)), FakeProbe(), scales, was_there=False)
     for landed, status in ((False, 3), (True, None)):
         if landed:
@@ -255,7 +255,7 @@ async def test_a_command_is_a_failure_only_before_its_server_has_answered(
 async def test_a_server_with_no_check_is_never_found_and_never_left(
     autojump_clock: MockClock,
 ) -> None:
-    """Nothing tells whether it is there."""
+    """Without a check, nothing shows whether the server is there."""
     one = model_of(proxy=PROXY, checkEndpoint="none")
     place = Elsewhere(FakeProbe(), scales)
     assert await place.find(one) is None
@@ -270,7 +270,7 @@ async def test_a_server_with_no_check_is_never_found_and_never_left(
 
 
 async def test_an_answer_that_hangs_holds_nobody_up(autojump_clock: MockClock) -> None:
-    """It is none."""
+    """An answer that does not come in time counts as none."""
 
     async def silent(_: object) -> str | None:
         await trio.sleep_forever()
@@ -281,7 +281,7 @@ async def test_an_answer_that_hangs_holds_nobody_up(autojump_clock: MockClock) -
 
 
 async def test_a_command_that_cannot_be_started_is_named() -> None:
-    """As for any other model."""
+    """The error names the command, as for any other model."""
     place = Elsewhere(FakeProbe({"a"}), scales)
     order = order_for(model_of(cmd="/no/such", detached=True, proxy=PROXY))
     with pytest.raises(CannotRun, match="cmd cannot be started: No such file"):
@@ -291,7 +291,7 @@ async def test_a_command_that_cannot_be_started_is_named() -> None:
 
 @pytest.mark.parametrize(("adopt", "up"), [(True, True), (True, False), (False, True)])
 async def test_what_an_earlier_daemon_ran_to_start_a_server_ends(adopt: bool, up: bool) -> None:
-    """The server is no process of ours: it is taken as it is wherever it answers."""
+    """llamadoze ends that command, but not the server, and takes the server over if it answers."""
     config = attrs.evolve(parse(f"models: {{a: {elsewhere('sleep 60')}}}").config, adopt=adopt)
     with running("sleep 60 & echo $!") as (process, pids):
         record = Record(

@@ -1,4 +1,4 @@
-"""What a server is found by: written down, read with care, and void where it means nothing."""
+"""Handles, by which a server is found again: how they are written, checked, and refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HERE: dict[str, Any] = {
     "handle", [HereHandle(5, 7, "t.a.1"), ElsewhereHandle(), ElsewhereHandle(5, 7)]
 )
 def test_a_handle_is_read_as_it_was_written(handle: Handle) -> None:
-    """By way of JSON."""
+    """The handle is the same after it was written as JSON and read."""
     assert handle_in(json.loads(json.dumps(as_data(handle)))) == handle
 
 
@@ -52,27 +52,27 @@ def test_a_handle_is_read_as_it_was_written(handle: Handle) -> None:
     ],
 )
 def test_what_could_stand_for_no_process_is_refused(wrong: dict[str, object]) -> None:
-    """Nothing of it may reach a signal."""
+    """No such value may reach a signal."""
     assert handle_in(HERE) is not None
     assert handle_in({**HERE, **wrong}) is None
 
 
 @pytest.mark.parametrize("missing", HERE)
 def test_a_handle_with_a_part_missing_is_refused(missing: str) -> None:
-    """None has a default in the file."""
+    """No part has a default in the file."""
     assert handle_in({name: HERE[name] for name in HERE if name != missing}) is None
 
 
 @pytest.mark.parametrize("data", [None, 5, "here", [], [HERE], {}, {"place": "here"}])
 def test_what_is_no_handle_at_all_is_refused(data: object) -> None:
-    """Whatever JSON can be."""
+    """The value may be anything that JSON allows."""
     assert handle_in(data) is None
 
 
 def test_a_process_means_nothing_after_a_boot_and_a_server_elsewhere_still_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But the command that has started it is gone."""
+    """After a boot, only the command that started the server elsewhere is gone."""
     process, elsewhere = as_data(HereHandle(5, 7, "")), as_data(ElsewhereHandle(5, 7))
     found = handle_in(elsewhere)
     assert isinstance(found, ElsewhereHandle)
@@ -87,10 +87,10 @@ def test_a_process_means_nothing_after_a_boot_and_a_server_elsewhere_still_does(
 
 @pytest.mark.parametrize("wrong", [{"pid": "5"}, {"started": None}, {"boot": 1}, {"pid": True}])
 def test_an_odd_server_elsewhere_is_refused(wrong: dict[str, object]) -> None:
-    """Though little is needed of it."""
+    """The values of its command are checked, although llamadoze needs little of the handle."""
     assert handle_in({**as_data(ElsewhereHandle(5, 7)), **wrong}) is None
 
 
 def test_a_server_elsewhere_without_a_command_has_none() -> None:
-    """Zero is no process."""
+    """A pid of zero is no process."""
     assert ElsewhereHandle().command is None

@@ -40,13 +40,13 @@ def none_taken() -> set[int]:
 
 
 async def test_a_model_whose_port_is_free_stays_as_it_is() -> None:
-    """Not even a copy of it is made."""
+    """llamadoze does not even copy the model."""
     model = with_port(free_port(), **MOVABLE)
     assert await HERE.fitted(model, none_taken) is model
 
 
 async def test_a_port_that_is_listened_on_is_left_for_one_that_nobody_has() -> None:
-    """Not those that other models have, and not those that others listen on."""
+    """The new port belongs to no other model, and nothing listens there."""
     first = free_port(5)
     model = with_port(first, **MOVABLE)
     with ExitStack() as others:
@@ -67,7 +67,7 @@ async def test_a_port_with_remains_of_connections_is_left() -> None:
 
 
 async def test_one_that_listens_on_all_addresses_is_in_the_way_too() -> None:
-    """The model's own address is one of them."""
+    """A socket on all addresses also takes the model's own address."""
     first = free_port(2)
     with socket.create_server(("0.0.0.0", first)):
         assert (await HERE.fitted(with_port(first, **MOVABLE), none_taken)).port == first + 1
@@ -75,7 +75,7 @@ async def test_one_that_listens_on_all_addresses_is_in_the_way_too() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])
 async def test_a_port_that_is_the_operators_or_another_machines_stays(host: str) -> None:
-    """Even if it is taken: nobody would find the model on another."""
+    """It stays even if it is taken, because nobody would find the model on another port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         cmd = "serve --port ${PORT}" if host != "127.0.0.1" else f"serve --port {port}"
@@ -94,13 +94,13 @@ async def test_a_port_that_is_the_operators_or_another_machines_stays(host: str)
 async def test_what_is_missing_is_said_before_anything_starts(
     keys: dict[str, object], words: str | None
 ) -> None:
-    """In the words of the file."""
+    """The reason uses the words of the file."""
     found = await HERE.obstacle(with_port(5800, **keys))
     assert (found is None) if words is None else (found or "").startswith(words)
 
 
 async def test_a_port_that_is_taken_is_said_with_who_has_it() -> None:
-    """And with what an operator can do."""
+    """The reason names the process that has the port, and says what an operator can do."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         found = await HERE.obstacle(model_of(cmd="serve", proxy=f"http://127.0.0.1:{port}"))
@@ -112,7 +112,7 @@ async def test_a_port_that_is_taken_is_said_with_who_has_it() -> None:
 
 @pytest.mark.parametrize("cmd", ["sleep infinity", "sh -c 'while true; do sleep 5; done'", "cat"])
 async def test_a_placeholder_stands_for_whoever_answers(cmd: str) -> None:
-    """Its server is somebody else's, and in nobody's way."""
+    """The placeholder's server belongs to something else, and is in nobody's way."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         proxy = f"http://127.0.0.1:{server.getsockname()[1]}"
         assert await HERE.obstacle(model_of(cmd=cmd, proxy=proxy)) is None
@@ -120,14 +120,14 @@ async def test_a_placeholder_stands_for_whoever_answers(cmd: str) -> None:
 
 
 async def test_a_program_that_is_not_there_is_named() -> None:
-    """As the system names it."""
+    """The error has the system's own text."""
     with pytest.raises(CannotRun, match=r"cmd cannot be started: No such file.*'/no/such'"):
         async with HERE.start(order_for(model_of(cmd="/no/such", proxy="http://127.0.0.1:9"))):
             raise AssertionError("it runs")
 
 
 def fixed(port: int, *options: str, **keys: object) -> dict[str, object]:
-    """Return a model whose port no ``${PORT}`` gives, so that it cannot move."""
+    """Return a model whose port does not come from ``${PORT}``, so that it cannot move."""
     cmd = stub_command("--port", f"{port}", *options)
     return {"cmd": cmd, "proxy": f"http://127.0.0.1:{port}", **keys}
 
@@ -136,7 +136,7 @@ def fixed(port: int, *options: str, **keys: object) -> dict[str, object]:
 async def test_cmd_stop_is_run_where_an_earlier_life_may_have_left_a_server(
     works: bool, log_lines: list[dict[str, object]]
 ) -> None:
-    """The start goes on if it works; if not, the failure says so."""
+    """If cmdStop works, the start goes on; if not, the failure says so."""
     port = free_port(1)
     with stub_on(port) as pid:
         stop = f"kill {pid}" if works else "sh -c 'exit 3'"
@@ -160,7 +160,7 @@ async def _until_started(running: Daemon) -> None:
 
 
 async def test_a_stranger_that_answers_is_not_the_model() -> None:
-    """The start fails and says whose process that is, as requests would go to it."""
+    """The start fails and names the process, because requests would go there."""
     port = free_port(1)
     never = {"cmd": f"sh -c 'sleep 30; exec serve {port}'", "proxy": f"http://127.0.0.1:{port}"}
     async with daemon({"a": never}) as running, trio.open_nursery() as nursery:
@@ -180,7 +180,7 @@ async def test_a_stranger_that_answers_is_not_the_model() -> None:
 
 
 async def test_a_placeholders_server_is_taken_and_left_alone() -> None:
-    """Whoever runs it goes on to do so."""
+    """Whoever runs the placeholder's server goes on running it."""
     port = free_port(1)
     model = {"cmd": "sleep infinity", "proxy": f"http://127.0.0.1:{port}"}
     with stub_on(port) as pid:
@@ -191,7 +191,7 @@ async def test_a_placeholders_server_is_taken_and_left_alone() -> None:
 
 @pytest.mark.parametrize("wrapped", [False, True])
 async def test_a_server_of_an_engine_is_accepted_and_ended(tmp_path: Path, wrapped: bool) -> None:
-    """Though no process of the model holds its socket; also from a script that runs the engine."""
+    """No process of the model holds its socket; a script may run the engine, too."""
     port = free_port(1)
     path = engine_in(tmp_path, "0" * 64)
     cmd = f"docker run --name box image --port {port}"
@@ -216,7 +216,7 @@ async def test_a_server_of_an_engine_is_accepted_and_ended(tmp_path: Path, wrapp
 
 
 async def test_a_server_that_leaves_its_session_is_the_models_own() -> None:
-    """It is known by its token."""
+    """llamadoze knows the server by its token."""
     port = free_port(1)
     stub_there = stub_command("--port", f"{port}")
     cmd = f"sh -c {shlex.quote(f'setsid {stub_there} & exec sleep 60')}"
@@ -226,7 +226,7 @@ async def test_a_server_that_leaves_its_session_is_the_models_own() -> None:
 
 
 async def test_a_model_moves_when_it_is_started_and_keeps_that_port() -> None:
-    """Until it is started again and that is taken as well."""
+    """The model keeps the new port until it is started again and that port is taken, too."""
     async with daemon({"a": stub(), "b": stub()}) as running:
         first = running.supervisor.config.models["a"].port or 0
         with socket.create_server(("127.0.0.1", first)):

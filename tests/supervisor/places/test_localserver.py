@@ -1,4 +1,4 @@
-"""A server that a process of this machine is, or has brought up: its memory, and its end."""
+"""A server that a local process is, or has started: its memory and its end."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def container(folder: Path, port: int, run: str = "--name box", stop: str = "") 
 
 
 async def test_a_servers_memory_is_its_process_with_its_kin() -> None:
-    """Also where a wrapper has brought it up in another session."""
+    """This includes a server that a wrapper has started in another session."""
     port = free_port(1)
     there = f"setsid {stub_command('--port', f'{port}')} & exec sleep 60"
     model = model_of(cmd=f"sh -c {shlex.quote(there)}", proxy=f"http://127.0.0.1:{port}")
@@ -66,14 +66,14 @@ async def test_a_servers_memory_is_its_process_with_its_kin() -> None:
 
 
 async def test_before_it_has_answered_its_process_stands_for_it() -> None:
-    """Nothing else is known then."""
+    """Before the first answer, nothing else is known."""
     model = model_of(cmd="sleep 60", proxy=f"http://127.0.0.1:{free_port(1)}")
     async with HERE.start(order_for(model)) as server:
         assert await server.weigh(host=True) == Held(server.pid, server.pid)
 
 
 async def test_a_containers_memory_is_its_first_processes(tmp_path: Path) -> None:
-    """The engine tells it, in the environment in which it was started."""
+    """The engine names the process, in the environment in which it was started."""
     port = free_port(1)
     async with landed(container(tmp_path, port, stop="docker stop box")) as server:
         pid = int((tmp_path / "pid").read_text())
@@ -85,7 +85,7 @@ async def test_a_containers_memory_is_its_first_processes(tmp_path: Path) -> Non
 
 
 async def test_a_container_without_a_name_cannot_be_weighed(tmp_path: Path) -> None:
-    """What its client holds says nothing of it."""
+    """What the engine's client holds says nothing of the container."""
     port = free_port(1)
     model = container(tmp_path, port, run="--rm")
     async with landed(model) as server:
@@ -97,7 +97,7 @@ async def test_a_container_without_a_name_cannot_be_weighed(tmp_path: Path) -> N
 async def test_what_answers_after_the_end_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its client has ended, but nobody has told the engine."""
+    """The client has ended, but nobody has told the engine to end the server."""
     monkeypatch.setattr(localserver, "LONGEST_GOODBYE", 0.2)
     port = free_port(1)
     async with landed(container(tmp_path, port)) as server:
@@ -115,7 +115,7 @@ async def test_what_answers_after_the_end_is_left(
 
 
 async def test_another_server_on_the_same_port_is_not_what_is_left(tmp_path: Path) -> None:
-    """It is told by its socket, not by its answers."""
+    """The server is recognised by its socket, not by its answers."""
     port = free_port(1)
     model = model_of(
         cmd=f"docker run --name box image --port {port}",
@@ -136,7 +136,7 @@ async def test_another_server_on_the_same_port_is_not_what_is_left(tmp_path: Pat
 
 
 async def test_what_is_let_go_is_not_looked_for(tmp_path: Path) -> None:
-    """It is not to end."""
+    """A server that llamadoze lets go is not meant to end."""
     port = free_port(1)
     model = model_of(cmd=stub_command("--port", f"{port}"), proxy=f"http://127.0.0.1:{port}")
     async with HERE.start(order_for(model, tmp_path / "log")) as server:

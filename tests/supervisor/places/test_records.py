@@ -1,4 +1,4 @@
-"""The state file: what the next daemon is left, in which form, and how often it is written."""
+"""The state file: what it leaves to the next daemon, in which form, and when it is written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read(folder: Path) -> dict[str, Record]:
 @pytest.mark.parametrize("handle", [HereHandle(5, 7, "t.a.1"), ElsewhereHandle(5, 7)])
 @pytest.mark.parametrize("state", [one for one in State if one in HAS_PROCESS])
 def test_a_server_is_read_as_it_was_noted(tmp_path: Path, handle: Handle, state: State) -> None:
-    """In each of the states that have one."""
+    """This covers each state in which a model has a server."""
     records = Records(tmp_path)
     snapshot = attrs.evolve(READY, handle=handle, state=state)
     assert records.note(MODEL, snapshot, logs=True)
@@ -47,7 +47,7 @@ def test_a_server_is_read_as_it_was_noted(tmp_path: Path, handle: Handle, state:
 
 @pytest.mark.parametrize("state", [one for one in State if one in ENDED])
 def test_a_server_that_has_ended_is_left_out(tmp_path: Path, state: State) -> None:
-    """The others stay."""
+    """The other servers stay in the file."""
     records = Records(tmp_path)
     records.note(MODEL, READY, logs=True)
     records.note(OTHER, READY, logs=True)
@@ -58,7 +58,7 @@ def test_a_server_that_has_ended_is_left_out(tmp_path: Path, state: State) -> No
 def test_the_file_is_written_once_for_each_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And only what has changed is put into words again."""
+    """Only records that have changed are turned into text again."""
     written: list[str] = []
     worded: list[str] = []
     write, text = records_module.write_anew, records_module._text
@@ -89,7 +89,7 @@ def test_the_file_is_written_once_for_each_change(
 
 
 def test_what_is_kept_is_named_until_its_model_has_its_say(tmp_path: Path) -> None:
-    """A daemon that is killed while it begins must not lose the servers that it was left."""
+    """A daemon that is killed while it begins must not lose the servers that it inherited."""
     Records(tmp_path).note(MODEL, READY, logs=True)
     records = Records(tmp_path)
     records.keep(read(tmp_path)["a"])
@@ -102,7 +102,7 @@ def test_what_is_kept_is_named_until_its_model_has_its_say(tmp_path: Path) -> No
 def test_a_write_that_failed_is_made_again_with_the_next_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, object]]
 ) -> None:
-    """Even if nothing has changed since; it is told of once."""
+    """The file is written even if nothing has changed since, and the log says so once."""
     folder = tmp_path / "state"
     records = Records(folder)
     assert not records.note(MODEL, READY, logs=True)
@@ -114,7 +114,7 @@ def test_a_write_that_failed_is_made_again_with_the_next_word(
 
 
 def test_a_file_of_an_older_llamadoze_is_understood(tmp_path: Path) -> None:
-    """Its processes are named at the record's top, and the boot at the file's."""
+    """In such a file the pid is at the top of the record, and the boot at the top of the file."""
     old = {**OLD, "fingerprint": "x"}
     write(tmp_path, {"boot": boot(), "models": [old]})
     (record,) = read_records(tmp_path / "state.json")
@@ -123,7 +123,7 @@ def test_a_file_of_an_older_llamadoze_is_understood(tmp_path: Path) -> None:
 
 
 def test_a_file_of_an_older_llamadoze_and_another_boot_is_left_out(tmp_path: Path) -> None:
-    """Its numbers stand for other processes now."""
+    """Its pids now stand for other processes."""
     write(tmp_path, {"boot": "another", "models": [{**OLD, "fingerprint": "x"}]})
     assert read_records(tmp_path / "state.json") == ()
 
@@ -162,7 +162,7 @@ GOOD = {
 def test_one_that_is_no_record_is_left_out_and_the_others_stay(
     tmp_path: Path, wrong: dict[str, object], log_lines: list[dict[str, object]]
 ) -> None:
-    """The log says so."""
+    """The log says that a record was left out."""
     write(tmp_path, {"models": [{**GOOD, **wrong}, {**GOOD, "model": "b"}]})
     assert read(tmp_path).keys() == {"b"}
     assert len(log_lines) == 1
@@ -186,7 +186,7 @@ def test_one_that_is_no_record_is_left_out_and_the_others_stay(
 def test_what_is_no_state_file_is_none(
     tmp_path: Path, data: str, log_lines: list[dict[str, object]]
 ) -> None:
-    """The log says so; nothing of it is believed."""
+    """The log says so, and nothing from the file is used."""
     (tmp_path / "state.json").write_text(data, errors="surrogatepass")
     assert read_records(tmp_path / "state.json") == ()
     assert len(log_lines) == 1
@@ -194,13 +194,13 @@ def test_what_is_no_state_file_is_none(
 
 @pytest.mark.parametrize("odd", [None, 5, "a", [], {}, {"pid": 5}, {"pid": 5, "started": 1}])
 def test_odd_records_are_left_out(tmp_path: Path, odd: object) -> None:
-    """Whatever stands where a record should, and however old it looks."""
+    """Anything may stand in the place of a record, however old it looks."""
     write(tmp_path, {"boot": boot(), "models": [odd, GOOD]})
     assert read(tmp_path).keys() == {"a"}
 
 
 def test_one_folder_is_one_daemons(tmp_path: Path, log_lines: list[dict[str, object]]) -> None:
-    """The next has it when that has ended, and the same name for its processes."""
+    """The next daemon gets the folder when the first has ended, and has the same owner name."""
     with open_records(tmp_path) as records:
         assert records
         owner = records.owner
@@ -218,7 +218,7 @@ def test_one_folder_is_one_daemons(tmp_path: Path, log_lines: list[dict[str, obj
 
 
 def test_what_marks_jobs_of_a_cluster_is_of_the_folder_alone(tmp_path: Path) -> None:
-    """Login nodes may share it, and those of one image may each have their own."""
+    """Login nodes may share the folder, and nodes of one image may each have their own."""
     one, other = tmp_path / "one", tmp_path / "other"
     one.mkdir()
     other.mkdir()
@@ -229,7 +229,7 @@ def test_what_marks_jobs_of_a_cluster_is_of_the_folder_alone(tmp_path: Path) -> 
 
 
 def test_a_server_that_is_being_taken_over_stays_noted(tmp_path: Path) -> None:
-    """A daemon that is killed in that time has lost nothing."""
+    """A daemon that is killed at that time loses nothing."""
     step = StepHandle(
         **dict.fromkeys(("cluster", "token", "node", "host", "address"), "x"),
         job="1",

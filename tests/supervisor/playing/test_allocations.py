@@ -1,4 +1,4 @@
-"""Allocations of a cluster in virtual time: how jobs come, end and are lost, at which cost."""
+"""A cluster's allocations in virtual time: how jobs begin, end and are lost, and at what cost."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def played(one: PlayedAllocation, *arrivals: Arrival) -> Outcome:
 
 
 def test_the_first_request_waits_for_the_queue_and_the_start() -> None:
-    """The second finds both done."""
+    """The second request waits for neither."""
     one = allocation(Terms(queue=QueueWait(60)))
     outcome = played(one, Arrival(0, "a", 1), Arrival(200, "a", 1))
     assert outcome.waits["a"] == pytest.approx([60 + ENGINE + 30, 0])
@@ -45,7 +45,7 @@ def test_the_first_request_waits_for_the_queue_and_the_start() -> None:
 
 
 def test_a_swap_within_a_job_asks_the_queue_for_nothing() -> None:
-    """It is a sleep, and a wake."""
+    """The swap is a sleep, and a wake or a start."""
     one = allocation(Terms(queue=QueueWait(60)))
     outcome = played(
         one, Arrival(0, "a", 1), Arrival(200, "b", 1), Arrival(300, "a", 1), Arrival(400, "b", 1)
@@ -57,7 +57,7 @@ def test_a_swap_within_a_job_asks_the_queue_for_nothing() -> None:
 
 
 def test_a_job_that_nobody_uses_is_given_back() -> None:
-    """When its models have left it for their own idle time, and it was idle for its own."""
+    """The job ends after its models' own idle times, and then its own idle time, have passed."""
     one = allocation(Terms(idle=100, ttl={"a": 50}), "a")
     played(one, Arrival(0, "a", 10), Arrival(HOUR, "a", 10))
     assert one.jobs == 2
@@ -65,7 +65,7 @@ def test_a_job_that_nobody_uses_is_given_back() -> None:
 
 
 def test_a_sleeper_without_an_idle_time_keeps_its_job() -> None:
-    """As in the daemon."""
+    """The daemon does the same: without a ttl, a sleeper keeps its job."""
     one = allocation(Terms(idle=100))
     played(one, Arrival(0, "a", 10), Arrival(HOUR, "a", 10))
     assert one.jobs == 1
@@ -73,7 +73,7 @@ def test_a_sleeper_without_an_idle_time_keeps_its_job() -> None:
 
 
 def test_the_next_job_is_asked_for_before_the_first_ends() -> None:
-    """Then who comes waits for a start, not for the queue; nothing is cut."""
+    """After the move a request waits for a start, not for the queue, and no request is cut."""
     one = allocation(Terms(queue=QueueWait(300), time=2 * HOUR), "a")
     times = [Arrival(60.0 * minute, "a", 1) for minute in range(240)]
     outcome = played(one, *times)
@@ -84,7 +84,7 @@ def test_the_next_job_is_asked_for_before_the_first_ends() -> None:
 
 
 def test_a_node_that_fails_cuts_what_it_serves() -> None:
-    """Who waits goes on to wait, for another job."""
+    """Requests that wait go on waiting, for another job."""
     terms = Terms(queue=QueueWait(10), failures=2000.0)  # every four hours
     one = allocation(terms)
     times = [Arrival(30.0 * n, "ab"[n % 2], 20) for n in range(2000)]
@@ -95,14 +95,14 @@ def test_a_node_that_fails_cuts_what_it_serves() -> None:
 
 
 def test_a_long_request_is_cut_by_the_end_of_its_job() -> None:
-    """It is counted."""
+    """The outcome counts such a request."""
     one = allocation(Terms(time=600), "a")
     played(one, Arrival(0, "a", HOUR))
     assert one.cut == 1
 
 
 def test_sleepers_have_the_memory_of_the_allocation() -> None:
-    """The least valuable is stopped, and starts anew."""
+    """If sleepers need more, the least valuable is stopped, and starts anew later."""
     gib = 1 << 30
     need = Need(known=Footprint(gpus=(gib,), host=4 * gib, host_asleep=20 * gib, lives=1))
     names = ("a", "b", "c", "d")
@@ -115,7 +115,7 @@ def test_sleepers_have_the_memory_of_the_allocation() -> None:
 
 
 def test_the_waits_of_a_queue_are_as_they_were_told() -> None:
-    """In the median, and for nine in ten."""
+    """The median is as given, and so is the wait that nine in ten do not exceed."""
     queue, chance = QueueWait(60, 600), Random(1)
     drawn = sorted(queue.drawn(chance) for _ in range(10_000))
     assert drawn[5000] == pytest.approx(60, rel=0.1)
@@ -134,7 +134,7 @@ def test_the_waits_of_a_queue_are_as_they_were_told() -> None:
 def test_everybody_is_served_or_counted(
     times: list[tuple[float, str]], time: float, failures: float, idle: float, ttl: float
 ) -> None:
-    """Whatever becomes of the jobs."""
+    """Whatever happens to the jobs, each request is served or counted as cut."""
     terms = Terms(
         queue=QueueWait(20, 90),
         time=time,
@@ -175,7 +175,7 @@ def whole(room: Space | None = None) -> ClusterPlay:
 
 
 def test_a_configuration_says_which_allocations_there_are() -> None:
-    """And on which terms; this machine is one that is always held."""
+    """The file also gives their terms; this machine is an allocation that is always held."""
     play = whole()
     assert set(play.allocations) == {"one", "two", "(own)", ""}
     one = play.allocations["one"].terms
@@ -188,7 +188,7 @@ def test_a_configuration_says_which_allocations_there_are() -> None:
 
 
 def test_models_of_two_allocations_never_wait_for_each_other() -> None:
-    """Nor for those of this machine."""
+    """They also never wait for the models of this machine."""
     outcome = whole().play([Arrival(0, name, 50) for name in ("a", "c", "own", "here")])
     assert outcome.waits["here"] == [30]
     assert outcome.waits["c"] == pytest.approx([5 + ENGINE + 30])
@@ -196,7 +196,7 @@ def test_models_of_two_allocations_never_wait_for_each_other() -> None:
 
 
 def test_a_model_whose_allocation_is_waited_for_is_queued() -> None:
-    """That is what selectors choose by."""
+    """Selectors choose by this state."""
     play = whole()
     seen = []
 
@@ -218,5 +218,5 @@ def test_a_model_whose_allocation_is_waited_for_is_queued() -> None:
     ],
 )
 def test_times_are_read_as_sbatch_has_them(text: str, seconds: float) -> None:
-    """In minutes where there is one number."""
+    """A single number means minutes."""
     assert seconds_of(text) == seconds

@@ -1,4 +1,4 @@
-"""Requests in virtual time: what holds for every trace, and what the scheduler is worth."""
+"""Requests in virtual time: what is true of every trace, and what the scheduler is worth."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ arrivals = st.builds(
 def test_everybody_is_served_within_a_bounded_wait(
     trace: list[Arrival], placement: str, max_wait: int, min_active: int
 ) -> None:
-    """The longest wait, then each other model once: its steps, its batch, and what it is kept."""
+    """The bound is the longest wait plus, for each other model, its steps, batch and kept time."""
     make_room = rules(PLACEMENTS[placement])
     patience = Patience(max_wait=max_wait, min_active=min_active)
     outcome = Simulation(TIMES, make_room, patience).play(trace)
@@ -53,13 +53,13 @@ def test_everybody_is_served_within_a_bounded_wait(
         max(times.start, times.wake) + max(times.stop, times.sleep) + kept
         for times in TIMES.values()
     ]
-    bound = max_wait + sum(turns) + max(turns)  # one more that was coming up already
+    bound = max_wait + sum(turns) + max(turns)  # one more model that was on its way already
     assert all(wait <= bound for waits in outcome.waits.values() for wait in waits)
     check_company(outcome, make_room)
 
 
 def check_company(outcome: Outcome, make_room: MakeRoom) -> None:
-    """See that nobody came up beside a model that had to leave for it."""
+    """Check that no model started or woke beside a model that had to leave for it."""
     for span in outcome.spans:
         if span.state not in (State.STARTING, State.WAKING):
             continue
@@ -74,7 +74,7 @@ def check_company(outcome: Outcome, make_room: MakeRoom) -> None:
 @settings(deadline=None)
 @given(trace=st.lists(arrivals, max_size=40))
 def test_first_come_first_served_keeps_the_order(trace: list[Arrival]) -> None:
-    """The comparison is what it is called: nobody begins before who came first."""
+    """With `first_come`, no request begins before one that came earlier."""
     outcome = Simulation(TIMES, one_at_a_time, Patience(), first_come=True).play(trace)
     came = sorted(trace, key=lambda arrival: arrival.at)
     seen = dict.fromkeys(TIMES, 0)
@@ -86,7 +86,7 @@ def test_first_come_first_served_keeps_the_order(trace: list[Arrival]) -> None:
 
 
 def test_one_request_beside_an_endless_stream() -> None:
-    """It is answered after the longest wait, the last request of the stream, and the swap."""
+    """The request waits for the longest wait, the last request of the stream, and the swap."""
     stream = [Arrival(second / 2, "a", 1) for second in range(200)]
     times = {"a": Durations(start=1, sleep=2, wake=2), "b": Durations(start=3)}
     outcome = Simulation(times, one_at_a_time, Patience(max_wait=10)).play(
@@ -100,7 +100,7 @@ def test_one_request_beside_an_endless_stream() -> None:
 
 
 def test_a_turn_that_has_come_is_not_taken_by_those_who_make_room() -> None:
-    """Sets of a matrix that are not a matter of pairs: who left must not come back first."""
+    """In sets of a matrix that are no pairs, a model that made room must not come back first."""
     matrix = "matrix: {sets: {one: a&b&c, two: b&c&d, three: a&d}, evict_costs: {d: 13, c: 10}}"
     trace = [
         *(Arrival(turn * 0.3, "b", 0.1) for turn in range(1000)),
@@ -115,7 +115,7 @@ def test_a_turn_that_has_come_is_not_taken_by_those_who_make_room() -> None:
 
 
 def test_who_waits_for_long_does_not_keep_out_who_fits_beside() -> None:
-    """A long request is in the way of one model, and not of another."""
+    """A long request is in the way of one model, but not of another."""
     groups = "groups: {g: {swap: false, members: [a, b]}}"
     trace = [Arrival(0, "a", 600), Arrival(20, "c", 1), Arrival(21, "b", 1)]
     times = {name: Durations(start=5) for name in "abc"}
@@ -125,7 +125,7 @@ def test_who_waits_for_long_does_not_keep_out_who_fits_beside() -> None:
 
 
 def test_two_models_in_steady_use_share_the_time() -> None:
-    """Also where each is used by one client, one request after the other, with gaps between."""
+    """Each model may also be used by one client, whose requests have gaps between them."""
     trace = [
         Arrival(turn / 2 + place / 4, name, 0.4)
         for turn in range(1200)
@@ -151,7 +151,7 @@ def zipf(requests: int, models: int, rate: float) -> list[Arrival]:
 
 
 def test_fewer_swaps_and_shorter_waits_than_in_the_order_of_coming() -> None:
-    """Ten models, one request a second."""
+    """The trace has ten models, and one request a second."""
     trace = zipf(2000, 10, 1)
     times = {arrival.model: Durations(start=10) for arrival in trace}
     fair = Simulation(times, one_at_a_time, Patience()).play(trace)

@@ -1,4 +1,4 @@
-"""Requests in virtual time where memory says who runs: what is held, who waits, what it saves."""
+"""Requests in virtual time with `use: memory`: what is held, who waits, and what that saves."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def left_by(need: Need, span: Span) -> dict[str, int]:
 def test_no_more_is_held_than_there_is(
     trace: list[Arrival], fleet: dict[str, Durations], space: Space, max_wait: int
 ) -> None:
-    """At no moment, on no device, by those that are awake, move or sleep; and all are served."""
+    """At no moment do models hold more of a device than there is; and all requests are served."""
     outcome = Simulation(fleet, space, Patience(max_wait=max_wait)).play(trace)
     assert sum(map(len, outcome.waits.values())) == len(trace)
     spans = list(held(outcome, fleet, space))
@@ -120,7 +120,7 @@ def test_no_more_is_held_than_there_is(
 
 
 def check_alone(outcome: Outcome, fleet: Mapping[str, Durations]) -> None:
-    """See that nobody was awake on the device of a model whose size is not known."""
+    """Check that no other model was awake on the device of a model of unknown size."""
     for span in outcome.spans:
         if fleet[span.model].need.known.is_known:
             continue
@@ -146,7 +146,7 @@ def test_everybody_is_served_within_the_bound_of_fixed_rules(
     max_wait: int,
     min_active: int,
 ) -> None:
-    """The longest wait, then each other model once: its steps, its batch, and what it is kept."""
+    """The bound is the longest wait plus, for each other model, its steps, batch and kept time."""
     patience = Patience(max_wait=max_wait, min_active=min_active)
     outcome = Simulation(fleet, space, patience).play(trace)
     kept = LONGEST + max(max_wait, min_active)
@@ -163,7 +163,7 @@ def test_everybody_is_served_within_the_bound_of_fixed_rules(
 def test_nobody_pinned_is_moved(
     trace: list[Arrival], fleet: dict[str, Durations], space: Space
 ) -> None:
-    """It comes up once and stays; who has no room beside it is refused, and nobody is forgotten."""
+    """The pinned model starts once and stays; each request is served or refused."""
     fleet["a"] = attrs.evolve(fleet["a"], pin=KEPT)
     outcome = Simulation(fleet, space, Patience()).play([Arrival(0, "a", 1), *trace])
     states = [span.state for span in outcome.spans if span.model == "a"]
@@ -172,7 +172,7 @@ def test_nobody_pinned_is_moved(
 
 
 def test_two_that_fit_beside_each_other_are_never_swapped() -> None:
-    """On one GPU, or each on its own: there are no swaps but the first starts."""
+    """On one GPU or on one each, the models start once and are never swapped."""
     trace = [Arrival(turn * 3, "ab"[turn % 2], 2) for turn in range(200)]
     fleet = {name: Durations(need=sized(10)) for name in "ab"}
     for gpus in ((24,), (12, 12)):
@@ -200,7 +200,7 @@ def test_two_that_fit_beside_each_other_are_never_swapped() -> None:
 def test_where_nothing_fits_beside_anything_it_is_one_at_a_time(
     trace: list[Arrival], fleet: dict[str, Durations]
 ) -> None:
-    """Memory then decides what the fixed rule decides, for each request."""
+    """For each request, memory then decides the same as the fixed rule."""
     space = Space(whole={"gpu0": 24, HOST: 1000})
     found = Simulation(fleet, space, Patience()).play(trace)
     single = Simulation(fleet, one_at_a_time, Patience()).play(trace)
@@ -242,7 +242,7 @@ def test_where_all_fit_each_model_starts_once(
 def test_where_requests_do_not_pile_up_there_are_never_more_swaps_than_with_one_at_a_time(
     fleet: dict[str, Durations], size: int, asked: list[tuple[str, float]]
 ) -> None:
-    """Whoever comes up has then to leave for a request only, and not for a turn."""
+    """A model then leaves only for a request, not for a turn."""
     now, trace = 0.0, []
     for name, gap in asked:
         now += gap
@@ -274,8 +274,11 @@ def random_play(seed: int) -> tuple[dict[str, Durations], Space, list[Arrival]]:
 
 
 def test_on_the_whole_memory_swaps_and_waits_less_than_one_at_a_time() -> None:
-    """Not in each single play: who is let in sooner is not let in together with others. In all
-    plays together by far, and seldom is one worse in both."""
+    """All plays together show it clearly, and a single play is seldom worse in both.
+
+    A single play may be worse in one: a request that is let in sooner may not be let in together
+    with others.
+    """
     swaps, waits, worse = Counter[str](), Counter[str](), 0
     for seed in range(150):
         fleet, space, trace = random_play(seed)
@@ -291,7 +294,7 @@ def test_on_the_whole_memory_swaps_and_waits_less_than_one_at_a_time() -> None:
 
 
 def test_a_play_of_many_models_is_quick() -> None:
-    """Two hundred of them on four GPUs, five thousand requests; the bound is a generous one."""
+    """The play has 200 models on four GPUs and 5000 requests; the bound is generous."""
     choose = random.Random(1)
     fleet = {
         f"m{n}": Durations(start=size, need=sized(size, 0, host=2))
@@ -310,7 +313,7 @@ def test_a_play_of_many_models_is_quick() -> None:
 
 @pytest.mark.parametrize("first_come", [False, True])
 def test_a_sleeper_keeps_its_gpus_and_one_that_ends_gives_them_up(first_come: bool) -> None:
-    """What sleeps wakes where it slept; what has ended starts where there is room."""
+    """A sleeper wakes where it slept; a model that has ended starts where there is room."""
     fleet = {
         "a": Durations(start=5, need=sized(20, 2)),
         "b": Durations(start=5, need=sized(22, 0), can_sleep=False),

@@ -1,4 +1,4 @@
-"""Processes that tests start: each script says the numbers of those that matter, then ``up``."""
+"""Processes that tests start: each script prints the pids that matter, then ``up``."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ LEFT_ALL = "env -i setsid sh -c 'sleep 60 & echo $!'"
 
 
 def pids_in(said: bytes) -> list[int]:
-    """Return the numbers that a script has said."""
+    """Return the pids that a script has printed."""
     return [int(line) for line in said.decode().split() if line.isdecimal()]
 
 
 async def until_said(output: list[bytes], word: bytes = b"up\n") -> list[int]:
-    """Wait for a script's word; return the numbers that it said before."""
+    """Wait for a word of a script; return the pids that it printed before."""
     with trio.fail_after(5):
         while word not in b"".join(output):
             await trio.sleep(0.005)
@@ -41,7 +41,7 @@ async def until_said(output: list[bytes], word: bytes = b"up\n") -> list[int]:
 
 
 def is_settled(pid: int) -> bool:
-    """Whether a process has become the program that it is to be, or says its number itself."""
+    """Whether a process already runs its final program, or prints its own pid."""
     argv = argv_of(pid)
     return argv[0] == "sleep" or "echo $$" in " ".join(argv)
 
@@ -62,7 +62,7 @@ def kill(pids: Iterable[int]) -> None:
 
 @contextmanager
 def running(script: str, **more: str) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
-    """Run a script in a session of its own, up to its word; it and those it names end with this."""
+    """Run a script in a new session until it prints ``up``; then kill it and what it named."""
     process = subprocess.Popen(
         ["sh", "-c", f"{script}\necho up\nread _"],
         stdin=subprocess.PIPE,
@@ -89,7 +89,7 @@ def running(script: str, **more: str) -> Iterator[tuple[subprocess.Popen[bytes],
 
 
 def parent(script: str, **more: str) -> int:
-    """Run a script to its end; return the number that it said, of one that goes on."""
+    """Run a script to its end; return the pid that it printed, of a process that goes on."""
     env = {**os.environ, **more}
     with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, env=env) as process:
         BROOD.add(process.pid)

@@ -1,7 +1,7 @@
-"""A process that gathers orphans, which is of the whole process: run it, and read what it saw.
+"""Scenes for a process that gathers orphans, each in a process of its own.
 
-``python -m tests.supervisor.processes.gathering NAME`` runs one scene, and writes what came of it
-as JSON.
+Gathering concerns the whole process. So ``python -m tests.supervisor.processes.gathering NAME``
+runs one scene, and writes its result as JSON.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Found = dict[str, object]
 
 
 async def orphans_come_and_are_reaped() -> Found:
-    """An orphan is handed over here, and forgotten when it has ended."""
+    """The kernel hands an orphan to this process, which forgets the orphan when it has ended."""
     orphan = parent(LEFT_ALL)
     entry = entry_of(orphan)
     found: Found = {
@@ -55,7 +55,7 @@ async def orphans_come_and_are_reaped() -> Found:
 
 
 async def a_number_of_before_may_be_a_childs_now() -> Found:
-    """Its status is for who has started it."""
+    """The exit status belongs to the code that has started the child."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(BROOD.reap)
         process = subprocess.Popen(["sh", "-c", "exit 3"])  # noqa: ASYNC220 -- a moment
@@ -69,7 +69,7 @@ async def a_number_of_before_may_be_a_childs_now() -> Found:
 
 
 async def what_is_being_started_is_not_reaped() -> Found:
-    """Its status is for who starts it, even if it ends before its number is known."""
+    """The status belongs to the code that starts it, even if it ends before its pid is known."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(BROOD.reap)
         await trio.testing.wait_all_tasks_blocked()
@@ -85,7 +85,7 @@ async def what_is_being_started_is_not_reaped() -> Found:
 
 
 async def children_keep_their_status() -> Found:
-    """Orphans come and go meanwhile."""
+    """Meanwhile orphans come and go."""
     statuses = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(BROOD.reap)
@@ -103,7 +103,7 @@ async def children_keep_their_status() -> Found:
 
 
 async def _alive_after_a_life() -> tuple[list[bool], list[int]]:
-    """Return which of those that a life has started live after its end, and their numbers."""
+    """Return which of the processes that a life has started outlive it, and their pids."""
     output: list[bytes] = []
     argv = ["sh", "-c", f"{LEFT_ALL}\n{LEFT_BOTH}\necho up; sleep 60; :"]
     env = dict(os.environ)
@@ -114,12 +114,12 @@ async def _alive_after_a_life() -> tuple[list[bool], list[int]]:
 
 
 async def who_has_left_all_ends_with_the_only_life() -> Found:
-    """It came from nobody else."""
+    """No other life can have started it."""
     return {"alive": (await _alive_after_a_life())[0]}
 
 
 async def who_has_left_all_is_known_by_what_it_writes_to() -> Found:
-    """It has taken the life's pipe along."""
+    """It still has the life's pipe."""
     argv, env = ["sleep", "60"], dict(os.environ)
     async with open_child(argv, env=env, on_output=lambda _: None, grace=1, token=OTHER):
         alive, _ = await _alive_after_a_life()
@@ -127,7 +127,7 @@ async def who_has_left_all_is_known_by_what_it_writes_to() -> Found:
 
 
 async def what_is_let_go_outlives_the_end() -> Found:
-    """With its token; what else is left ends."""
+    """It lives on because of its token; whatever else is left ends."""
     pids = [parent(LEFT_BOTH, **{TOKEN: token}) for token in (OWN, OTHER)]
     BROOD.spared.add(OWN)
     await end_orphans()
@@ -138,7 +138,7 @@ async def what_is_let_go_outlives_the_end() -> Found:
 
 
 async def a_commands_daemon_lives_until_the_end() -> Found:
-    """A command that is done may have started it; one that was cut may not."""
+    """A command that has finished may have started one; a command that was cut may not."""
     said: list[bytes] = []
     cut: list[bytes] = []
     env = dict(os.environ)
@@ -153,7 +153,7 @@ async def a_commands_daemon_lives_until_the_end() -> Found:
 
 
 async def a_process_that_ignores_the_end_is_killed() -> Found:
-    """At the daemon's end, after a moment."""
+    """It is killed at the daemon's end, after a moment."""
     script = """setsid sh -c 'trap "" TERM; echo $$; while :; do sleep 60; done' 2>/dev/null &"""
     orphan = parent(script)
     began = trio.current_time()

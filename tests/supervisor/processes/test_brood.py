@@ -1,4 +1,4 @@
-"""Orphans that are handed to the daemon: whose they are, that they end and are forgotten."""
+"""Orphans that are handed to the daemon: whose they are, how they end and are forgotten."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[3]
     ],
 )
 def test_a_daemon_that_gathers_orphans(scene: str, found: dict[str, object]) -> None:
-    """Each scene says in its own words what should come of it; see `gathering`."""
+    """The name of each scene says what is expected; see `gathering`."""
     ended = subprocess.run(
         [sys.executable, "-m", "tests.supervisor.processes.gathering", scene],
         capture_output=True,
@@ -53,7 +53,7 @@ def test_a_daemon_that_gathers_orphans(scene: str, found: dict[str, object]) -> 
 
 
 def test_a_process_that_does_not_gather_has_no_orphans() -> None:
-    """Its children may be anybody's: nobody takes their status."""
+    """Its children may belong to any code, so their status is left alone."""
     with running("true") as (process, _):
         brood = Brood()
         assert process.pid in children_of(os.getpid())
@@ -62,7 +62,7 @@ def test_a_process_that_does_not_gather_has_no_orphans() -> None:
 
 
 def test_descendants_are_found_over_several_generations_and_no_orphans() -> None:
-    """An orphan descends from nobody that it left."""
+    """An orphan is no descendant of the processes that it has left."""
     with running(f"sh -c 'sleep 60 & exec sleep 60' &\n{LEFT_BOTH}") as (leader, (orphan,)):
         tree = psutil.Process(leader.pid)
         began = time.monotonic()
@@ -77,7 +77,7 @@ def test_descendants_are_found_over_several_generations_and_no_orphans() -> None
 
 
 def test_children_of_every_thread_are_found() -> None:
-    """The kernel lists them with the thread that has started them."""
+    """The kernel lists a child with the thread that has started it."""
     code = (
         "import os, subprocess, threading, time\n"
         "def start():\n"

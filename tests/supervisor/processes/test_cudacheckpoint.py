@@ -1,4 +1,4 @@
-"""Processes with CUDA are suspended and resumed: in the right order, by whichever way there is."""
+"""Processes with CUDA are suspended and resumed in the right order, by the driver or a program."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = {1: b"CUDA_ERROR_INVALID_VALUE", 800: b"CUDA_ERROR_NOT_PERMITTED"}
 
 @attrs.define
 class Library:
-    """A driver's library: its processes are numbers, and those in `states` use CUDA."""
+    """A stand-in for the driver's library; the processes in `states`, by number, use CUDA."""
 
     states: dict[int, int]
     fails: set[str] = attrs.field(factory=set)
@@ -56,7 +56,7 @@ class Library:
 
 
 def test_all_are_locked_before_the_first_is_checkpointed() -> None:
-    """Else one could wait for another that is gone already; those without CUDA are left out."""
+    """Otherwise a process could wait for one that is gone; processes without CUDA are left out."""
     library = Library({1: RUNNING, 3: RUNNING})
     Driver(library).suspend([1, 2, 3])
     limit = 10_000  # milliseconds; no other call has an argument
@@ -69,7 +69,7 @@ def test_all_are_locked_before_the_first_is_checkpointed() -> None:
 
 
 def test_all_are_restored_before_the_first_goes_on() -> None:
-    """The same backwards."""
+    """The steps are those of a suspension, in reverse order."""
     library = Library({1: CHECKPOINTED, 3: CHECKPOINTED})
     Driver(library).resume([1, 2, 3])
     assert library.history == ["Restore 1 0", "Restore 3 0", "Unlock 1 0", "Unlock 3 0"]
@@ -77,7 +77,7 @@ def test_all_are_restored_before_the_first_goes_on() -> None:
 
 @pytest.mark.parametrize("state", [RUNNING, LOCKED, CHECKPOINTED])
 def test_what_was_done_already_is_not_done_again(state: int) -> None:
-    """A step may be repeated, and one before it may have been cut off anywhere."""
+    """A step may be repeated, and an earlier attempt may have been cut off anywhere."""
     library = Library({1: state})
     Driver(library).suspend([1])
     assert library.states == {1: CHECKPOINTED}
@@ -98,7 +98,7 @@ def test_what_was_done_already_is_not_done_again(state: int) -> None:
 def test_a_suspension_that_fails_leaves_nobody_locked(
     fails: set[str], told: str, left: dict[int, int]
 ) -> None:
-    """A locked process could not end in good order when it is asked to. The first cause is told."""
+    """A locked process could not end in order when asked to. The first cause is reported."""
     library = Library({1: RUNNING, 2: RUNNING}, fails)
     with pytest.raises(Refused, match=f"{told}: CUDA_ERROR_NOT_PERMITTED"):
         Driver(library).suspend([1, 2])
@@ -107,14 +107,14 @@ def test_a_suspension_that_fails_leaves_nobody_locked(
 
 @pytest.mark.parametrize("action", ["suspend", "resume"])
 def test_no_process_with_cuda_is_a_failure(action: str) -> None:
-    """The model would be taken for asleep, and hold all it has."""
+    """Otherwise the model would count as asleep and still hold all its memory."""
     with pytest.raises(Refused, match=r"no process .* uses CUDA.*CUDA_ERROR_INVALID_VALUE"):
         getattr(Driver(Library({})), action)([1, 2])
 
 
 @pytest.mark.parametrize("action", ["suspend", "resume"])
 def test_a_process_that_the_driver_has_given_up_is_a_failure(action: str) -> None:
-    """Whatever else it does, it will not compute again."""
+    """Such a process will not compute again, whatever else it does."""
     with pytest.raises(Refused, match="process 2 is in state 3"):
         getattr(Driver(Library({1: RUNNING, 2: FAILED})), action)([1, 2])
 
@@ -128,7 +128,7 @@ def program(folder: Path, script: str) -> Program:
 
 
 def test_the_program_toggles_each_process(tmp_path: Path) -> None:
-    """One that has no CUDA is refused, which does not matter."""
+    """The program refuses a process without CUDA, which does not matter."""
     script = f'[ $3 = 2 ] && exit 1; echo "$*" >> {tmp_path}/history'
     for action in ("suspend", "resume"):
         getattr(program(tmp_path, script), action)([1, 2, 3])
@@ -137,20 +137,20 @@ def test_the_program_toggles_each_process(tmp_path: Path) -> None:
 
 
 def test_a_program_that_toggles_nothing_is_a_failure(tmp_path: Path) -> None:
-    """With what it has said."""
+    """The error has what the program said."""
     with pytest.raises(Refused, match=r"no process .* uses CUDA.*: not supported"):
         program(tmp_path, "echo not supported >&2; exit 1").suspend([1, 2])
 
 
 def test_the_driver_comes_before_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its calls need nothing that has to be installed."""
+    """The driver's calls need nothing that must be installed."""
     found: list[Way] = [Program("x")]
     monkeypatch.setattr(Driver, "load", lambda: found[0])
     assert way() is found[0]
 
 
 def test_without_either_both_reasons_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An operator can mend either."""
+    """The operator can fix either."""
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     monkeypatch.setenv("PATH", "/nowhere")
     words = "libcuda.so.1 is older than 570.*, and there is no cuda-checkpoint on PATH"

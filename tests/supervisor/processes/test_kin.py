@@ -1,4 +1,4 @@
-"""Who belongs to a life: by descent, by session, by token, and nobody else; how it is looked up."""
+"""Which processes belong to a life: by descent, session and token; and how they are looked up."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ from tests.supervisor.processes.families import (
     ["sleep 60 & echo $!", LEFT_THE_SESSION, LEFT_ITS_PARENT, LEFT_BOTH, LEFT_ITS_ENVIRONMENT],
 )
 async def test_what_a_life_has_started_belongs_to_it(script: str) -> None:
-    """Whatever of its parent, its session and its environment it has left."""
+    """It belongs whichever of its parent, its session and its environment it has left."""
     with running(script, **{TOKEN: OWN}) as (leader, pids):
         assert set(await kin_of(leader, OWN).members()) == {leader.pid, *pids}
         assert len(pids) == 1
 
 
 async def test_what_descends_from_a_member_belongs_without_a_sign_of_its_own() -> None:
-    """A session of its own and an empty environment do not help it."""
+    """A session of its own and an empty environment do not hide it."""
     with running("env -i setsid sleep 60 & echo $!") as (leader, pids):
         assert set(await kin_of(leader).members()) == {leader.pid, *pids}
 
 
 async def test_another_life_of_the_same_model_does_not_belong() -> None:
-    """Nor does a command of it, which carries its token in another variable."""
+    """A command of it does not belong either, because its token is in another variable."""
     with (
         running(LEFT_BOTH, **{TOKEN: OWN}) as (leader, pids),
         running(LEFT_BOTH, **{TOKEN: OTHER}),
@@ -72,7 +72,7 @@ async def test_another_life_of_the_same_model_does_not_belong() -> None:
 
 @pytest.mark.parametrize("token", ["", OWN], ids=["without", "with"])
 async def test_a_leader_that_has_ended_leaves_its_kin_to_be_found(token: str) -> None:
-    """By its session, which nobody else can have meanwhile; by the token beyond it."""
+    """The session finds them, as nobody else can have it meanwhile; the token finds the rest."""
     script = f"{LEFT_BOTH}\n{LEFT_ITS_PARENT}"
     with running(script, **{TOKEN: OWN}) as (leader, (elsewhere, near)):
         life = kin_of(leader, token)
@@ -82,10 +82,10 @@ async def test_a_leader_that_has_ended_leaves_its_kin_to_be_found(token: str) ->
 
 
 async def test_one_that_is_only_an_entry_for_its_parent_is_no_member() -> None:
-    """It holds nothing, and no signal reaches it."""
+    """A process that has ended and was not reaped holds nothing, and no signal reaches it."""
     with running("sleep 60 & echo $!") as (leader, pids):
         life = kin_of(leader)
-        leader.kill()  # and nobody asks how it ended
+        leader.kill()  # and nothing reaps it
         while is_alive(leader.pid):
             await trio.sleep(0.005)
         assert start_of(leader.pid) is not None
@@ -94,27 +94,27 @@ async def test_one_that_is_only_an_entry_for_its_parent_is_no_member() -> None:
 
 @pytest.mark.parametrize("off", [-100, 100])
 async def test_a_number_that_was_given_to_another_process_is_not_it(off: int) -> None:
-    """Nothing of that one may be ended: neither it, nor what it has started in its session."""
+    """llamadoze must not end that process or what it has started in its session."""
     with running("sleep 60 & echo $!") as (stranger, _):
         started = start_of(stranger.pid) or 0
         assert await kin.Kin(stranger.pid, started + off, OWN).members() == []
 
 
 async def test_older_processes_do_not_belong_whatever_they_carry() -> None:
-    """A life has started all of its kin."""
+    """A life has started all of its kin, so none of them is older."""
     with running("sleep 60 & echo $!", **{TOKEN: OWN}) as (older, _):
         life = kin.Kin(0, (start_of(older.pid) or 0) + 100_000, OWN)
         assert await life.members() == []
 
 
 async def test_a_token_alone_finds_a_life_whose_leader_nobody_knows() -> None:
-    """The state file may not name it."""
+    """The state file may not name the leader."""
     with running(LEFT_BOTH, **{TOKEN: OWN}) as (leader, pids):
         assert set(await kin.Kin(0, 0, OWN).members()) == {leader.pid, *pids}
 
 
 async def test_a_name_that_looks_like_the_kernels_words_misleads_nobody(tmp_path: Path) -> None:
-    """A program may be called anything."""
+    """A program may have any name, also one that looks like part of the kernel's line."""
     program = shutil.copy("/bin/sleep", tmp_path / "x) Z 1 1 (y")
     with subprocess.Popen([program, "60"], start_new_session=True) as process:  # noqa: ASYNC220
         try:
@@ -129,7 +129,7 @@ async def test_a_name_that_looks_like_the_kernels_words_misleads_nobody(tmp_path
 
 
 async def test_tokens_of_one_owner_are_found() -> None:
-    """Not those of one whose name only begins alike, and none of commands."""
+    """An owner whose name only begins alike does not count, and a command's token does not."""
     with (
         running("true", **{TOKEN: f"{OWNER}.a.1"}),
         running("true", **{TOKEN: f"{OWNER}x.a.1"}),
@@ -141,7 +141,7 @@ async def test_tokens_of_one_owner_are_found() -> None:
 
 
 def test_a_token_is_read_among_other_variables() -> None:
-    """One whose name only begins alike is none."""
+    """A variable whose name only begins alike does not count."""
     with running("true", **{f"{TOKEN}X": "no", "A": f"{TOKEN}=no"}) as (other, _):
         assert token_of(other.pid) == ""
     with running("true", **{TOKEN: "yes", COMMAND: "other"}) as (process, _):
@@ -151,7 +151,7 @@ def test_a_token_is_read_among_other_variables() -> None:
 
 @attrs.define(eq=False)
 class SlowLooks:
-    """Looks at all processes that take as long as they are held up; each is known by its number."""
+    """Looks at all processes that take as long as the test wants; each has a number."""
 
     begun: int = 0
     may_end: threading.Event = attrs.field(factory=threading.Event)
@@ -181,7 +181,7 @@ async def _until_begun(looks: SlowLooks) -> None:
 
 
 async def test_those_who_ask_at_once_share_one_look(looks: SlowLooks) -> None:
-    """One that began before they asked is too old for them."""
+    """A look that began before they asked is too old for them."""
     found: dict[str, int] = {}
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
@@ -197,7 +197,7 @@ async def test_those_who_ask_at_once_share_one_look(looks: SlowLooks) -> None:
 
 @pytest.mark.parametrize("which", ["first", "0", "1"])
 async def test_one_who_asks_and_leaves_strands_nobody(looks: SlowLooks, which: str) -> None:
-    """Whoever it was that looked for the others."""
+    """The other tasks get an answer, even if the task that leaves was looking for them."""
     found: dict[str, int] = {}
     scopes = {name: trio.CancelScope() for name in ("first", "0", "1", "2")}
 
@@ -223,7 +223,7 @@ async def test_one_who_asks_and_leaves_strands_nobody(looks: SlowLooks, which: s
 async def test_a_look_that_fails_is_made_again(
     monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
-    """The machine may be out of descriptors or threads for a moment."""
+    """The machine may lack descriptors or threads for a moment."""
     failures = [failure]
 
     def look() -> Table:

@@ -1,4 +1,4 @@
-"""Who listens on a port, on which addresses of this machine, and whose the socket is."""
+"""Which sockets listen on a port, on which addresses of this machine, and whose they are."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def port_of(server: socket.socket) -> int:
 
 
 def used_up(address: str, *, by_server: bool = True) -> int:
-    """Return a port of a server whose last connection was ended by itself, or by its client."""
+    """Return a port whose last connection was closed by the server itself, or by its client."""
     with listening(address) as server:
         client = socket.create_connection(server.getsockname()[:2])
         connection, _ = server.accept()
@@ -68,7 +68,7 @@ def used_up(address: str, *, by_server: bool = True) -> int:
 def test_a_listener_is_found_by_the_addresses_that_lead_to_it(
     address: str, asked: str, takes: bool
 ) -> None:
-    """One that listens on all of them, too; as a connection to it shows."""
+    """A listener on all addresses counts, too; a real connection confirms the result."""
     with listening(address) as server:
         found = listeners_on(port_of(server), [ipaddress.ip_address(asked)])
         try:
@@ -81,13 +81,13 @@ def test_a_listener_is_found_by_the_addresses_that_lead_to_it(
 
 
 def test_one_that_takes_no_ipv4_is_not_found_by_it() -> None:
-    """It listens on all of IPv6, and said that it wants no other."""
+    """The server listens on all of IPv6, and has declared that it wants no IPv4."""
     with listening("::", only_v6=True) as server:
         assert listeners_on(port_of(server), [ipaddress.ip_address("127.0.0.1")]) == []
 
 
 def test_two_on_one_port_are_told_apart() -> None:
-    """Each has its own address, and its own number."""
+    """Each has its own address and its own inode."""
     with listening("127.0.0.1") as one, listening("127.0.0.2", port_of(one)) as other:
         both = [ipaddress.ip_address(f"127.0.0.{last}") for last in (1, 2)]
         inodes = {os.fstat(server.fileno()).st_ino for server in (one, other)}
@@ -103,7 +103,7 @@ def port_of_closed() -> int:
 
 
 def test_no_other_port_is_taken_for_it() -> None:
-    """A connection's own port is no listener, and neither is one that is only bound."""
+    """A connection's own port has no listener, and a port that is only bound has none either."""
     here = [ipaddress.ip_address("127.0.0.1")]
     with listening("127.0.0.1") as server, socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -114,7 +114,7 @@ def test_no_other_port_is_taken_for_it() -> None:
 
 
 async def test_the_process_that_holds_a_socket_is_named() -> None:
-    """As an operator looks for it."""
+    """The text names the process as an operator would look for it."""
     with listening("127.0.0.1") as server, running("true") as (other, _):
         found = listeners_on(port_of(server), [ipaddress.ip_address("127.0.0.1")])
         inodes = [one.inode for one in found]
@@ -126,7 +126,7 @@ async def test_the_process_that_holds_a_socket_is_named() -> None:
 
 
 async def test_addresses_of_another_machine_give_nothing() -> None:
-    """Whatever the name: only what a socket can be bound to is here."""
+    """Whatever the name is, only addresses that a socket can be bound to are here."""
 
     class Names(trio.abc.HostnameResolver):
         async def getaddrinfo(self, host: object, *_: object, **__: object) -> object:  # type: ignore[override]
@@ -149,20 +149,20 @@ async def test_addresses_of_another_machine_give_nothing() -> None:
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1"])
 def test_an_address_that_nothing_can_be_bound_to_is_not_here(address: str) -> None:
-    """Those are of documents only (RFC 5737, RFC 3849)."""
+    """These addresses are for documentation only (RFC 5737, RFC 3849)."""
     assert not is_here(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_a_port_with_remains_suits_only_some_servers(address: str) -> None:
-    """One that sets SO_REUSEADDR; it is free all the same."""
+    """Only a server that sets SO_REUSEADDR can use it, although the port is free."""
     port = used_up(address)
     assert has_remains(port)
     assert (is_free(address, port), suits_any_server(address, port)) == (True, False)
 
 
 def test_a_client_that_ends_first_leaves_the_servers_port_whole() -> None:
-    """The remains are of the client's port."""
+    """The remains then belong to the client's port."""
     port = used_up("127.0.0.1", by_server=False)
     assert not has_remains(port)
     assert suits_any_server("127.0.0.1", port)
@@ -170,7 +170,7 @@ def test_a_client_that_ends_first_leaves_the_servers_port_whole() -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "0.0.0.0", "::"])
 def test_a_port_that_is_listened_on_suits_nobody(address: str) -> None:
-    """And is free again afterwards."""
+    """The port is free again afterwards."""
     with listening(address) as server:
         port = port_of(server)
         assert not is_free(address, port)
@@ -180,13 +180,13 @@ def test_a_port_that_is_listened_on_suits_nobody(address: str) -> None:
 
 @pytest.mark.parametrize(("taken", "asked"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")])
 def test_one_on_all_addresses_is_in_the_way_of_one_on_a_single_one(taken: str, asked: str) -> None:
-    """Both ways."""
+    """The two are in each other's way, whichever of them listens first."""
     with listening(taken) as server:
         assert not is_free(asked, port_of(server))
 
 
 def test_a_port_that_is_kept_for_a_server_suits_it() -> None:
-    """Whoever gave it out has bound it; what an earlier server left there is still in the way."""
+    """The keeper of the port has bound it; what a server has left there is still in the way."""
     with kept_free(1) as port:
         assert suits_any_server("127.0.0.1", port)
         with listening("127.0.0.1", port):
@@ -195,6 +195,6 @@ def test_a_port_that_is_kept_for_a_server_suits_it() -> None:
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1"])
 def test_a_port_of_another_machine_is_not_ours_to_judge(address: str) -> None:
-    """Nothing can be said against it."""
+    """This machine can say nothing against it."""
     assert is_free(address, 80)
     assert suits_any_server(address, 80)

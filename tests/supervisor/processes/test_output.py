@@ -1,4 +1,4 @@
-"""A log file that a process writes to is heard of, and kept short."""
+"""A log file that a process writes to is followed, and kept short."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from supervisor.processes.output import LogFile
 async def test_a_file_is_followed_and_emptied_when_it_is_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing that was written is heard twice, and the last of it is heard at the end."""
+    """Each line is heard once, and the last line is heard at the end."""
     monkeypatch.setattr(output, "LARGEST_FILE", 100)
     monkeypatch.setattr(output, "BETWEEN_LOOKS", 0.01)
     file = tmp_path / "log"
@@ -34,7 +34,7 @@ async def test_a_file_is_followed_and_emptied_when_it_is_large(
 
 
 async def test_a_file_that_is_gone_says_nothing(tmp_path: Path) -> None:
-    """Nor does it end anything."""
+    """A missing file is no error, and ends nothing."""
     heard: list[bytes] = []
     followed = LogFile(tmp_path / "log")
     async with trio.open_nursery() as nursery:

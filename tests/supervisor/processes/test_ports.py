@@ -1,4 +1,4 @@
-"""Ports that are kept free: nobody else is given them, and a server of ours may listen there."""
+"""Ports that are kept free: no other process gets them, but a server of ours may listen there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from supervisor.processes.ports import HOST, is_free, kept_free
 
 
 def test_nobody_else_is_given_a_port_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even another one who keeps ports, and begins to look right before it."""
+    """Another keeper of ports that begins its search just before it does not get it either."""
     with kept_free(2) as mine:
         tried: list[int] = []
         bound = ports._bound
@@ -29,7 +29,7 @@ def test_nobody_else_is_given_a_port_that_is_kept(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("options", [[socket.SO_REUSEADDR], [socket.SO_REUSEPORT]])
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
 def test_a_server_listens_on_a_port_that_is_kept(options: list[int], address: str) -> None:
-    """With either option, on one address or on all."""
+    """Either option works, on one address or on all."""
     with kept_free(1) as port:
         assert is_free(HOST, port)
         with socket.socket() as server:
@@ -42,7 +42,7 @@ def test_a_server_listens_on_a_port_that_is_kept(options: list[int], address: st
 
 
 def test_ports_follow_each_other_and_are_given_back() -> None:
-    """As the models of a file have them."""
+    """A file's models have ports that follow each other."""
     with kept_free(5) as first:
         assert all(is_free(HOST, first + more) for more in range(5))
     with contextlib.ExitStack() as stack:

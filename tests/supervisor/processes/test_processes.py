@@ -1,4 +1,4 @@
-"""Real processes and their descendants: what is started is ended, all of it, in time."""
+"""Real processes and their descendants: everything that was started is ended in time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.conftest import processes_with
 
 @pytest.fixture
 def mark() -> Iterator[str]:
-    """A word for command lines; nothing that bears it may live after the test."""
+    """A word for command lines; no process with this word may live after the test."""
     word = f"mark-{uuid.uuid4().hex}"
     yield word
     assert processes_with(word) == []
@@ -31,7 +31,7 @@ async def started(output: list[bytes], word: bytes) -> None:
 
 
 async def end_of(script: str, mark: str, grace: float) -> tuple[float, bytes]:
-    """Run a script until it says "up", leave it, and return how long its end took."""
+    """Run a script until it says "up", end it; return the seconds of its end and its output."""
     output: list[bytes] = []
     argv = ["sh", "-c", script, mark]
     async with open_child(argv, env=dict(os.environ), on_output=output.append, grace=grace):
@@ -50,13 +50,13 @@ async def end_of(script: str, mark: str, grace: float) -> tuple[float, bytes]:
     ],
 )
 async def test_a_process_that_obeys_is_gone_at_once(script: str, mark: str) -> None:
-    """With all that it started, and without waiting for the grace."""
+    """Everything that it has started ends, too, without waiting for the grace."""
     took, _ = await end_of(script, mark, grace=10)
     assert took < 1
 
 
 async def test_what_it_says_at_its_end_is_still_heard(mark: str) -> None:
-    """The log holds the goodbye."""
+    """The log has the last output of a process that ends."""
     _, output = await end_of("trap 'echo bye; exit 0' TERM; sleep 60 & echo up; wait", mark, 10)
     assert output.endswith(b"bye\n")
 
@@ -71,26 +71,26 @@ async def test_what_it_says_at_its_end_is_still_heard(mark: str) -> None:
 async def test_a_process_that_ignores_the_request_is_killed_after_the_grace(
     script: str, mark: str
 ) -> None:
-    """Also if it is not the leader that ignores it."""
+    """The process that ignores it need not be the leader."""
     took, _ = await end_of(script, mark, grace=0.3)
     assert 0.3 <= took < 1.3
 
 
 async def test_a_stopped_process_is_killed_after_the_grace(mark: str) -> None:
-    """SIGSTOP holds off SIGTERM, not SIGKILL."""
+    """SIGSTOP holds back SIGTERM, but not SIGKILL."""
     took, _ = await end_of("echo up; kill -STOP $$", mark, grace=0.3)
     assert 0.3 <= took < 1.3
 
 
 async def test_what_a_crash_leaves_behind_is_ended(mark: str) -> None:
-    """The leader is gone by itself; its children still hold memory."""
+    """The leader has ended by itself, but its children still hold memory."""
     argv = ["sh", "-c", "sleep 60 & exit 7", mark]
     async with open_child(argv, env=dict(os.environ), on_output=lambda _: None, grace=5) as child:
         assert await child.exited() == 7
 
 
 async def test_much_output_holds_nobody_up(mark: str) -> None:
-    """A flooded pipe is read all the time."""
+    """llamadoze reads the flooded pipe all the time."""
     took, output = await end_of(
         "head -c 20000000 /dev/zero | tr '\\0' x; echo up; sleep 60", mark, 5
     )
@@ -99,7 +99,7 @@ async def test_much_output_holds_nobody_up(mark: str) -> None:
 
 
 async def test_a_cut_forgoes_the_grace(mark: str) -> None:
-    """For an operator who cannot wait."""
+    """An operator who cannot wait may skip the grace."""
     script = "trap '' TERM; echo up; while :; do sleep 60; done"
     output: list[bytes] = []
     argv = ["sh", "-c", script, mark]
@@ -121,7 +121,7 @@ async def test_a_cut_forgoes_the_grace(mark: str) -> None:
     ],
 )
 async def test_a_command_whose_time_is_up_is_gone_with_its_group(script: str, mark: str) -> None:
-    """Also what a shell started in the background, also what ignores SIGTERM."""
+    """This includes what a shell started in the background, and what ignores SIGTERM."""
     began = time.monotonic()
     with trio.move_on_after(0.3) as scope:
         await run_told(["sh", "-c", script, mark], env=dict(os.environ), on_output=lambda _: None)
@@ -131,7 +131,7 @@ async def test_a_command_whose_time_is_up_is_gone_with_its_group(script: str, ma
 
 
 async def test_a_command_that_ends_well_leaves_nothing(mark: str) -> None:
-    """What it left in the background is ended, too."""
+    """What the command left in the background is ended, too."""
     output: list[bytes] = []
     argv = ["sh", "-c", "echo done; sleep 60 & exit 0", mark]
     env = dict(os.environ)
@@ -149,14 +149,14 @@ async def test_a_command_that_ends_well_leaves_nothing(mark: str) -> None:
     ],
 )
 async def test_a_commands_failure_is_said_in_words(argv: list[str], failure: str) -> None:
-    """Status, signal, or why it could not be started."""
+    """The text is the status, the signal, or why the command could not be started."""
     env = dict(os.environ)
     found = await run_told(argv, env=env, on_output=lambda _: None)
     assert found == failure
 
 
 async def test_cancelling_at_any_moment_of_a_start_leaves_nothing(mark: str) -> None:
-    """Also between the start of the process and the first line of its owner."""
+    """This includes the moment between the process's start and the first line of its owner."""
     for delay in (0, 0.0005, 0.001, 0.002, 0.004):
         for _ in range(4):
             with trio.move_on_after(delay):
@@ -168,7 +168,7 @@ async def test_cancelling_at_any_moment_of_a_start_leaves_nothing(mark: str) -> 
 
 
 def test_last_words_are_cut_and_harmless() -> None:
-    """No line fills a log, none moves a terminal's cursor."""
+    """No line fills a log, and no line moves a terminal's cursor."""
     ring = LogRing()
     ring.write(b"x" * 90_000 + b"\x1b[2J\x07 the end\n\xff\n\n")
     long, odd = ring.tail(3)
@@ -177,7 +177,7 @@ def test_last_words_are_cut_and_harmless() -> None:
 
 
 def test_controls_are_left_out() -> None:
-    """Of both forms: those of a byte, and those that UTF-8 has of the second half of them."""
+    """Controls of one byte are left out, and so are the two-byte controls of UTF-8."""
     ring = LogRing()
     ring.write("a\0b\x07c\x9b1md\x85e\tf\u00a0g\u00e9\n".encode())
     assert ring.text().decode() == "abcde\tf\u00a0g\u00e9\n"
@@ -185,7 +185,7 @@ def test_controls_are_left_out() -> None:
 
 @pytest.mark.parametrize("cut", range(1, 14))
 def test_controls_are_left_out_wherever_a_chunk_ends(cut: int) -> None:
-    """In the middle of a letter, too; an escape before another control is none."""
+    """A chunk may end within a letter; an escape before another control is no sequence."""
     ring, text = LogRing(), b"\xc2\x9b31mr\xc2\x85e\x1b\x01d\xc2\xa0\n"
     ring.write(text[:cut])
     ring.write(text[cut:])
@@ -194,7 +194,7 @@ def test_controls_are_left_out_wherever_a_chunk_ends(cut: int) -> None:
 
 @pytest.mark.parametrize("cut", range(1, 12))
 def test_colours_are_left_out_wherever_a_chunk_ends(cut: int) -> None:
-    """In the middle of a sequence, too; a lone escape that begins nothing does no harm."""
+    """A chunk may end within a sequence; a lone escape that begins nothing does no harm."""
     ring, text = LogRing(), b"\x1b[1;31mred\x1b[0m"
     ring.write(text[:cut])
     ring.write(text[cut:])

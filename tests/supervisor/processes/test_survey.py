@@ -61,7 +61,7 @@ def files_in(folder: Path) -> list[str]:
 
 @asynccontextmanager
 async def served(*options: str, **env: str) -> AsyncIterator[tuple[Child, int]]:
-    """Run a model server that is made up; it is there when it listens."""
+    """Run a made-up model server; yield when it listens."""
     port = free_port(1)
     argv = server_on(port, *options)
     async with open_child(
@@ -81,7 +81,7 @@ async def listens(port: int) -> bool:
 
 
 async def test_each_process_counts_for_the_tree_that_it_belongs_to(nvml: FakeNvml) -> None:
-    """On each GPU, with what it has started; a stranger's for none."""
+    """What a tree has started counts on each GPU; a stranger's process counts for no tree."""
     argv = ["sh", "-c", "sleep 60 & sleep 60 & wait"]
     async with (
         open_child(argv, env={}, on_output=lambda _: None, grace=0) as one,
@@ -106,7 +106,7 @@ async def test_each_process_counts_for_the_tree_that_it_belongs_to(nvml: FakeNvm
 async def test_a_process_that_is_younger_than_the_table_is_asked_whose_it_is(
     nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was started while others were looked at."""
+    """The process was started while the look was under way."""
     async with open_child(["sleep", "60"], env={}, on_output=lambda _: None, grace=0) as child:
         monkeypatch.setattr(Table, "now", lambda: Table({}, {}, {}))
         nvml.compute[0] = [Process(child.pid, 10), Process(os.getpid(), 5)]
@@ -115,7 +115,7 @@ async def test_a_process_that_is_younger_than_the_table_is_asked_whose_it_is(
 
 
 async def test_what_the_driver_does_not_count_is_not_known(nvml: FakeNvml) -> None:
-    """All that is taken is."""
+    """The total that is taken is still known."""
     nvml.compute = [[Process(os.getpid(), None)], []]
     seen = await survey({"a": os.getpid()})
     assert (seen.held["a"].gpu, seen.held["a"].by_gpu) == (None, {})
@@ -123,7 +123,7 @@ async def test_what_the_driver_does_not_count_is_not_known(nvml: FakeNvml) -> No
 
 
 async def test_a_model_that_is_gone_holds_nothing(nvml: FakeNvml) -> None:
-    """It may end at any moment."""
+    """A model may end at any moment."""
     assert nvml.draws
     assert (await survey({"a": 1 << 22})).held == {"a": Held(0, 0, {}, 0)}
 
@@ -131,7 +131,7 @@ async def test_a_model_that_is_gone_holds_nothing(nvml: FakeNvml) -> None:
 async def test_without_a_thread_the_hosts_memory_is_known_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The next look may have one."""
+    """The next look may have a thread."""
 
     async def none(*_: object, **__: object) -> NoReturn:
         raise RuntimeError("can't start new thread")
@@ -145,7 +145,7 @@ async def test_without_a_thread_the_hosts_memory_is_known_alone(
 async def test_without_a_descriptor_there_is_what_can_be_seen(
     monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml
 ) -> None:
-    """The GPUs, here: the driver has its own."""
+    """The driver has its own descriptor, so the GPUs can still be seen."""
 
     def fails(*_: object) -> NoReturn:
         raise OSError(24, "too many open files")
@@ -159,13 +159,13 @@ async def test_without_a_descriptor_there_is_what_can_be_seen(
 
 
 def test_nothing_is_known_where_the_kernel_tells_nothing(tmp_path: Path) -> None:
-    """And that is no failure."""
+    """Missing files of the kernel are no failure."""
     assert Host(tmp_path, tmp_path).memory() == (None, None)
     assert (Survey().host_total, Survey().host_free) == (None, None)
 
 
 def test_without_a_limit_the_machines_memory_is_there(host: Host) -> None:
-    """Whichever version of control groups it has."""
+    """This is so with either version of control groups."""
     assert host.memory() == (8 * GIB, 4 * GIB)
     write(host.proc / "self/cgroup", "4:cpu,memory:/a\n0::/a")
     write(host.cgroups / "a/memory.max", "max")
@@ -174,7 +174,7 @@ def test_without_a_limit_the_machines_memory_is_there(host: Host) -> None:
 
 
 def test_a_limit_of_the_daemons_control_group_counts(host: Host) -> None:
-    """Also that of one above it; what it can drop of files is free."""
+    """A limit of a group above it counts, too; file cache that can be dropped counts as free."""
     write(host.proc / "self/cgroup", "0::/system.slice/llamadoze.service")
     group = host.cgroups / "system.slice"
     write(group / "llamadoze.service/memory.max", "max")
@@ -185,7 +185,7 @@ def test_a_limit_of_the_daemons_control_group_counts(host: Host) -> None:
 
 
 def test_a_limit_of_a_container_counts(host: Host) -> None:
-    """It sees its own group as the first, or knows only the path outside."""
+    """A container sees its own group as the root, or knows only the path outside."""
     write(host.proc / "self/cgroup", "5:memory:/docker/0123\n4:cpu:/")
     group = host.cgroups / "memory"
     write(group / "memory.limit_in_bytes", 3 * GIB)
@@ -205,7 +205,7 @@ def test_a_limit_that_is_above_what_there_is_gives_no_more(host: Host) -> None:
 
 
 async def test_a_made_up_server_holds_memory_of_the_gpu_that_it_was_given(gpus: Path) -> None:
-    """By UUID or by index, less while it sleeps, and nothing after its end."""
+    """The GPU is given by UUID or index; the server holds less asleep, and nothing at the end."""
     write(gpus / "stranger.1.bytes", GIB)
     async with (
         served("--gpu", "1000", CUDA_VISIBLE_DEVICES=SECOND) as (one, port),
@@ -233,7 +233,7 @@ async def test_a_made_up_server_holds_memory_of_the_gpu_that_it_was_given(gpus: 
 
 
 async def test_a_made_up_server_finds_no_more_room_than_there_is(gpus: Path) -> None:
-    """It ends at its start, and does not wake, as CUDA's memory has run out."""
+    """The server ends at its start and does not wake, because CUDA's memory has run out."""
     said: list[bytes] = []
     strict = ["--gpu", "3000", "--gpu-strict", "1"]
     on_second = {**os.environ, "CUDA_VISIBLE_DEVICES": "1"}
@@ -254,7 +254,7 @@ async def test_a_made_up_server_finds_no_more_room_than_there_is(gpus: Path) -> 
 async def test_whatever_a_driver_does_nothing_is_seen_then_and_that_is_told(
     monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, object]]
 ) -> None:
-    """A decision goes on with what was seen before."""
+    """The log has the internal error, and a decision goes on with what was seen before."""
 
     def raises(_: object) -> NoReturn:
         raise ZeroDivisionError

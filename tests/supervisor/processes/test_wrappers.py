@@ -1,4 +1,4 @@
-"""Processes that hide behind others, in sessions of their own: they end with their life, too."""
+"""Processes that hide behind others in sessions of their own: they end with their life, too."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WAITS = "while kill -0 $! 2>/dev/null; do wait $!; done"
 
 
 async def end_of(script: str, grace: float) -> tuple[float, bytes, Child]:
-    """Run a script until it says "up" and end it; nothing that it named lives then."""
+    """Run a script until it says "up" and end it; check that nothing that it named lives on."""
     output: list[bytes] = []
     argv, env = ["sh", "-c", script], dict(os.environ)
     async with open_child(argv, env=env, on_output=output.append, grace=grace, token=OWN) as child:
@@ -65,7 +65,7 @@ async def end_of(script: str, grace: float) -> tuple[float, bytes, Child]:
     ],
 )
 async def test_what_hides_behind_a_wrapper_ends_at_once(script: str) -> None:
-    """Without waiting for the grace, as all of it obeys."""
+    """All of it obeys, so nothing waits for the grace."""
     took, _, child = await end_of(script, grace=10)
     assert took < 1
     assert not child.was_killed
@@ -73,13 +73,13 @@ async def test_what_hides_behind_a_wrapper_ends_at_once(script: str) -> None:
 
 @pytest.mark.parametrize("first", ["exec sleep 60", "trap '' TERM; while :; do sleep 60; done"])
 async def test_what_has_left_all_but_its_parent_ends_though_that_ends_first(first: str) -> None:
-    """It is known by its descent alone, which is over in the moment in which its parent ends."""
+    """Only its descent shows whose it is, and its descent is lost when its parent ends."""
     script = f"env -i setsid sh -c 'echo $$; echo up; sleep 60; :' & {first}"
     await end_of(script, grace=0.2)
 
 
 async def test_what_has_left_all_but_its_parent_ends_without_a_grace() -> None:
-    """As what a command has started whose time is up."""
+    """This is how a command that has timed out ends, with what it has started."""
     output: list[bytes] = []
     argv = ["sh", "-c", "env -i setsid sleep 60 & echo $!; exec sleep 60"]
     with trio.move_on_after(0.3):
@@ -92,7 +92,7 @@ async def test_what_has_left_all_but_its_parent_ends_without_a_grace() -> None:
 
 @pytest.mark.parametrize("script", [LEFT_BOTH, LEFT_THE_SESSION])
 async def test_what_a_crash_leaves_in_other_sessions_is_ended(script: str) -> None:
-    """The first process is gone by itself."""
+    """The first process has ended by itself."""
     output: list[bytes] = []
     argv, env = ["sh", "-c", f"{script}\necho up; sleep 0.1; exit 7"], dict(os.environ)
     async with open_child(argv, env=env, on_output=output.append, grace=5, token=OWN) as child:
@@ -105,7 +105,7 @@ async def test_what_a_crash_leaves_in_other_sessions_is_ended(script: str) -> No
 async def test_one_that_is_about_to_become_another_program_is_not_missed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The kernel shows no environment of it while execve(2) goes on, which may take a moment."""
+    """While execve(2) goes on, which may take a moment, the kernel shows no environment."""
     read, output = census._read, list[bytes]()
     first_look: list[float] = []
     argv, env = ["sh", "-c", f"{LEFT_BOTH}\necho up; sleep 0.1; exit 7"], dict(os.environ)
@@ -128,7 +128,7 @@ async def test_one_that_is_about_to_become_another_program_is_not_missed(
 
 
 async def test_the_request_to_end_reaches_other_sessions_at_once() -> None:
-    """The first process goes on until they have ended, and so must not be waited for first."""
+    """The first process waits for the others, so llamadoze must not wait for it first."""
     script = f"trap : TERM; {HEARD} & {WAITS}; echo bye"
     took, said, child = await end_of(script, grace=10)
     assert took < 1
@@ -140,7 +140,7 @@ async def test_the_request_to_end_reaches_other_sessions_at_once() -> None:
 async def test_who_ignores_the_request_in_another_session_is_killed_after_the_grace(
     script: str,
 ) -> None:
-    """Not before, and it is told."""
+    """It is not killed before, and the kill is reported."""
     took, _, child = await end_of(script, grace=0.3)
     assert 0.3 <= took < 1.3
     assert child.was_killed
@@ -165,7 +165,7 @@ async def test_a_way_to_ask_is_taken_and_what_ends_slowly_has_its_grace() -> Non
 
 
 async def test_what_is_let_go_lives_on_with_all_it_has(tmp_path: Path) -> None:
-    """Its output goes on to its file; one that writes to a pipe cannot be let go."""
+    """Its output still goes to its file; a process that writes to a pipe cannot be let go."""
     log = tmp_path / "log"
     output: list[bytes] = []
     script = f"{LEFT_THE_SESSION}; {LEFT_BOTH}; echo up; while :; do sleep 0.02; echo more; done"
@@ -191,7 +191,7 @@ async def test_what_is_let_go_lives_on_with_all_it_has(tmp_path: Path) -> None:
 
 
 async def test_what_a_command_leaves_running_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a session of its own, as a daemon does; what stays in its group ends."""
+    """A daemon in a session of its own lives on; what stays in the command's group ends."""
     monkeypatch.setattr(child_module, "ESCAPEE_GRACE", 0.05)
     output: list[bytes] = []
     script = f"{LEFT_BOTH}; sleep 60 & echo $!"
@@ -204,7 +204,7 @@ async def test_what_a_command_leaves_running_lives_on(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("script", [LEFT_BOTH, LEFT_THE_SESSION, f"{DEAF} &"])
 async def test_what_a_command_has_started_is_gone_when_its_time_is_up(script: str) -> None:
-    """In whatever session: it was not to the end."""
+    """A command that timed out did not finish, so what it has started ends in any session."""
     output: list[bytes] = []
     argv = ["sh", "-c", f"{script}\nexec sleep 60"]
     began = time.monotonic()
@@ -218,7 +218,7 @@ async def test_what_a_command_has_started_is_gone_when_its_time_is_up(script: st
 
 
 async def test_a_command_does_not_end_with_the_life_that_it_belongs_to() -> None:
-    """Nor does that end with a command: both carry the life's token, and one of their own."""
+    """The life does not end with a command: both carry the life's token, and each has its own."""
     output: list[bytes] = []
     env = dict(os.environ)
     async with open_child(["sleep", "60"], env=env, on_output=print, grace=5, token=OWN) as life:
@@ -231,7 +231,7 @@ async def test_a_command_does_not_end_with_the_life_that_it_belongs_to() -> None
 
 
 async def test_a_process_of_an_earlier_daemon_is_recognised_and_ended() -> None:
-    """By its number and the moment of its start; its kin ends with it."""
+    """It is recognised by its pid and start time, and its kin ends with it."""
     with running(LEFT_BOTH, **{TOKEN: OWN}) as (process, pids):
         started = start_of(process.pid) or 0
         with recognised(process.pid, started + 1) as other:
@@ -247,7 +247,7 @@ async def test_a_process_of_an_earlier_daemon_is_recognised_and_ended() -> None:
 
 
 async def test_an_adopted_process_may_be_waited_for_by_several() -> None:
-    """All of them are told."""
+    """All of them learn that it has ended."""
     told: list[int] = []
     with (
         running("true") as (process, _),
@@ -270,7 +270,7 @@ async def test_an_adopted_process_may_be_waited_for_by_several() -> None:
 
 
 async def test_what_survives_even_being_killed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As what hangs in a driver does: here, SIGKILL is kept from it."""
+    """A process that hangs in a driver survives SIGKILL; here, the test withholds SIGKILL."""
     monkeypatch.setattr(child_module, "LONGEST_DEATH", 0.2)
     monkeypatch.setattr(child_module, "kill_all", lambda _: None)
     monkeypatch.setattr(child_module, "ESCAPEE_GRACE", 0.05)

@@ -1,4 +1,4 @@
-"""GPUs that are made up: NVML in this process, and the kernel's files for AMD and Intel."""
+"""Made-up GPUs: NVML in this process, and the kernel's files for AMD and Intel."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Process:
 
 
 class FakeNvml(types.ModuleType):
-    """Two GPUs; the processes that compute and those that draw, by GPU."""
+    """Two GPUs, each with lists of the processes that compute and of those that draw."""
 
     def __init__(self) -> None:
         super().__init__("pynvml")
@@ -88,7 +88,7 @@ class FakeNvml(types.ModuleType):
 
 @contextmanager
 def made_up_nvml(patch: pytest.MonkeyPatch, module: types.ModuleType) -> Iterator[None]:
-    """Let this module be NVML in the block."""
+    """Let this module stand in for NVML in the block."""
     patch.setitem(sys.modules, "pynvml", module)
     driver._initialised.cache_clear()
     yield
@@ -101,7 +101,7 @@ def write(file: Path, text: object) -> None:
 
 
 def plug_in(sys_files: Path, card: str, driver: str, address: str, **files: object) -> Path:
-    """Make a GPU as sysfs shows it, with numbers in its files; return its device's folder."""
+    """Make a GPU as sysfs shows it, with numbers in its files; return the folder of its device."""
     device = sys_files / "devices/pci0000:00" / address
     (sys_files / "bus/pci/drivers" / driver).mkdir(parents=True, exist_ok=True)
     device.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""How a model's processes are kept to some GPUs, and what its own file says of that."""
+"""How llamadoze limits a model to some GPUs, and what the model's own file says of GPUs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_nvidias_gpus_are_named_by_uuid() -> None:
 
 
 def test_other_vendors_gpus_are_named_by_index() -> None:
-    """Each vendor's by its own variable."""
+    """Each vendor has its own variable."""
     assert environment_for([C]) == {"ROCR_VISIBLE_DEVICES": "2"}
     assert environment_for([D]) == {"ZE_AFFINITY_MASK": "1"}
     assert environment_for([A, C]) == {
@@ -34,14 +34,14 @@ def test_other_vendors_gpus_are_named_by_index() -> None:
 
 
 def test_a_model_that_is_to_run_on_no_gpu_is_kept_from_those_that_there_are() -> None:
-    """But for Intel's, which cannot be hidden."""
+    """Intel's GPUs are an exception, because they cannot be hidden."""
     assert environment_for([]) == {}
     assert environment_for([], ["nvidia"]) == {"CUDA_VISIBLE_DEVICES": ""}
     assert environment_for([], ["amd", "intel"]) == {"ROCR_VISIBLE_DEVICES": ""}
 
 
 def test_a_gpu_is_chosen_without_a_word_to_other_vendors() -> None:
-    """HIP heeds CUDA's variable: an empty one would hide AMD's GPU as well."""
+    """HIP heeds CUDA's variable, so an empty one would hide AMD's GPU as well."""
     assert environment_for([C], ["nvidia", "amd"]) == {"ROCR_VISIBLE_DEVICES": "2"}
 
 
@@ -79,5 +79,5 @@ def test_a_gpu_is_chosen_without_a_word_to_other_vendors() -> None:
     ],
 )
 def test_what_a_model_says_itself_is_read(env: list[str], command: str, said: str | None) -> None:
-    """Nothing is said by what only passes the daemon's own value on, or names all."""
+    """A variable that only passes the daemon's own value on, or names all GPUs, says nothing."""
     assert said_by(env, command) == said

@@ -1,4 +1,4 @@
-"""All GPUs of a machine in one shape: NVIDIA's by a fake NVML, others by trees that are made up."""
+"""All GPUs of a machine in one form: NVIDIA's from a fake NVML, others from made-up files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_two_gpus_are_read_with_those_who_hold_their_memory(fake: FakeNvml) -> None:
-    """A process with parts of a GPU is there with their sum."""
+    """A process with several parts of a GPU is listed with their sum."""
     fake.compute = [[Process(1, 10), Process(2, 20), Process(2, 5)], [Process(2, 7)]]
     one, two = look([])
     assert (one.device.name, one.device.index, one.device.vendor) == (FIRST, 0, "nvidia")
@@ -56,7 +56,7 @@ def test_two_gpus_are_read_with_those_who_hold_their_memory(fake: FakeNvml) -> N
 
 
 def test_a_driver_that_counts_for_no_process_says_so(fake: FakeNvml) -> None:
-    """As under a hypervisor; an idle GPU is known to be held by nobody."""
+    """This happens under a hypervisor; of an idle GPU it is known that nobody holds it."""
     fake.compute = [[Process(1, None)], []]
     one, two = look([])
     assert (one.held, two.held) == (None, {})
@@ -66,7 +66,7 @@ def test_a_driver_that_counts_for_no_process_says_so(fake: FakeNvml) -> None:
 
 
 def test_one_process_that_is_not_counted_leaves_the_others_known(fake: FakeNvml) -> None:
-    """A stranger's is of no model."""
+    """The process that is not counted is a stranger and belongs to no model."""
     fake.compute = [[Process(1, None), Process(2, 20)], []]
     seen = look_at_all([])
     assert seen.readings[0].held == {2: 20}
@@ -74,7 +74,7 @@ def test_one_process_that_is_not_counted_leaves_the_others_known(fake: FakeNvml)
 
 
 def test_a_gpu_that_is_lost_is_left_out(fake: FakeNvml) -> None:
-    """The other keeps its index, and sums are no longer known."""
+    """The other GPU keeps its index, and sums are no longer known."""
     fake.compute = [[Process(1, 10)], [Process(1, 20)]]
     fake.lost = {0}
     (left,) = look([])
@@ -84,14 +84,14 @@ def test_a_gpu_that_is_lost_is_left_out(fake: FakeNvml) -> None:
 
 
 def test_a_gpu_with_the_hosts_memory_is_no_device_and_counts(fake: FakeNvml) -> None:
-    """Its driver tells what processes hold, and no whole."""
+    """Its driver tells what processes hold, but no total."""
     fake.has_memory, fake.compute = False, [[Process(1, 10)], []]
     seen = look_at_all([])
     assert (look([]), seen.held_by([1]), seen.by_device([1])) == ([], 10, {})
 
 
 def test_without_a_driver_there_is_no_gpu(fake: FakeNvml) -> None:
-    """And there is one when it is loaded."""
+    """There is one as soon as the driver is loaded."""
     fake.broken = True
     assert (look([]), look_at_all([]).held_by([1])) == ([], None)
     fake.broken = False
@@ -99,7 +99,7 @@ def test_without_a_driver_there_is_no_gpu(fake: FakeNvml) -> None:
 
 
 def test_without_the_library_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of NVIDIA's."""
+    """Without NVIDIA's library, no GPU of NVIDIA is seen."""
     without_library(monkeypatch)
     assert (look([]), look_at_all([]).is_whole) == ([], False)
 
@@ -127,7 +127,7 @@ def test_amds_gpus_are_read_without_a_library(
 def test_of_a_process_that_hides_a_sum_is_not_known(
     system: Drm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may hold memory of AMD's GPU, and be in a container of another user."""
+    """The process may hold memory of AMD's GPU, in a container of another user."""
     without_library(monkeypatch)
     plug_in(system.sys, "card0", "amdgpu", OF_AMD, mem_info_vram_total=16 * GIB)
     (system.proc / "10").mkdir(parents=True)
@@ -138,7 +138,7 @@ def test_of_a_process_that_hides_a_sum_is_not_known(
 
 
 def test_all_vendors_gpus_are_read_together(fake: FakeNvml, system: Drm) -> None:
-    """Each vendor counts its own."""
+    """Each vendor counts its own GPUs."""
     plug_in(system.sys, "card0", "amdgpu", OF_AMD, mem_info_vram_total=16 * GIB)
     open_gpu(system.proc, 1, 4, OF_AMD, client_id=7, resident_vram=5)
     fake.compute = [[Process(1, 10)], []]
@@ -173,14 +173,14 @@ def test_all_vendors_gpus_are_read_together(fake: FakeNvml, system: Drm) -> None
 def test_a_device_is_found_by_what_an_operator_writes(
     fake: FakeNvml, text: str, found: str | None
 ) -> None:
-    """Its index, its UUID or the beginning of that, its address."""
+    """An operator may write the index, the UUID, the beginning of the UUID, or the address."""
     assert fake.draws
     match = matching([one.device for one in look([])], text)
     assert (match.name if match else None) == found
 
 
 def test_what_two_devices_are_known_as_matches_none(fake: FakeNvml) -> None:
-    """Such as an index where two vendors have one; or a beginning that both share."""
+    """Examples are an index that two vendors have, and a beginning that two UUIDs share."""
     assert fake.draws
     one, two = (reading.device for reading in look([]))
     other: Device = attrs.evolve(one, name="GPU-a1ff", vendor="amd")

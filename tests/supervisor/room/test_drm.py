@@ -1,4 +1,4 @@
-"""What the kernel tells of AMD's and Intel's GPUs, on trees that are made up."""
+"""What the kernel tells of AMD's and Intel's GPUs, from made-up files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def only(cards: list[Card]) -> Card:
 
 
 def test_an_amd_gpu_tells_what_it_has_and_who_holds_it(drm: Drm) -> None:
-    """By process, and by all together."""
+    """The kernel tells the memory of each process, and of all together."""
     amd(drm)
     open_gpu(drm.proc, 10, 4, FIRST, client_id=7, resident_vram="3 GiB", memory_vram="3 GiB")
     open_gpu(drm.proc, 11, 4, FIRST, client_id=8, resident_vram="512 KiB")
@@ -50,7 +50,7 @@ def test_an_amd_gpu_tells_what_it_has_and_who_holds_it(drm: Drm) -> None:
 
 
 def test_a_client_with_several_descriptors_counts_once(drm: Drm) -> None:
-    """Each of them tells all that the client holds; another client of the process adds to it."""
+    """Each descriptor shows all that its client holds; another client of the process adds to it."""
     amd(drm)
     for descriptor in (4, 5):
         open_gpu(drm.proc, 10, descriptor, FIRST, client_id=7, resident_vram="100 MiB")
@@ -59,7 +59,7 @@ def test_a_client_with_several_descriptors_counts_once(drm: Drm) -> None:
 
 
 def test_a_client_that_a_child_has_too_counts_for_the_first(drm: Drm) -> None:
-    """A fork copies descriptors, and no memory of the GPU."""
+    """A fork copies descriptors, but no GPU memory."""
     amd(drm)
     for pid in (10, 11):
         open_gpu(drm.proc, pid, 4, FIRST, client_id=7, resident_vram="100 MiB")
@@ -67,7 +67,7 @@ def test_a_client_that_a_child_has_too_counts_for_the_first(drm: Drm) -> None:
 
 
 def test_an_older_kernel_without_clients_counts_each_process(drm: Drm) -> None:
-    """By the figure that it has."""
+    """An older kernel has another figure for each process, which is used."""
     amd(drm)
     for pid in (10, 11):
         open_gpu(drm.proc, pid, 4, FIRST, memory_vram="100 MiB", memory_gtt="9 GiB")
@@ -75,7 +75,7 @@ def test_an_older_kernel_without_clients_counts_each_process(drm: Drm) -> None:
 
 
 def test_what_is_not_in_the_gpus_memory_is_not_counted(drm: Drm) -> None:
-    """Nor what is evicted from it."""
+    """Memory that was evicted from the GPU is not counted either."""
     amd(drm)
     figures = {"total_vram": "9 GiB", "resident_gtt": "2 GiB", "resident_vram": "0"}
     open_gpu(drm.proc, 10, 4, FIRST, client_id=7, **figures)
@@ -83,7 +83,7 @@ def test_what_is_not_in_the_gpus_memory_is_not_counted(drm: Drm) -> None:
 
 
 def test_what_a_process_holds_by_rocm_counts(drm: Drm) -> None:
-    """Some kernels do not count it for the client; it is not counted twice where they do."""
+    """Some kernels leave it out of the client's figure; elsewhere it is not counted twice."""
     amd(drm)
     by_rocm(drm, 10, 4 * GIB)
     by_rocm(drm, 11, 1 * GIB)
@@ -92,7 +92,7 @@ def test_what_a_process_holds_by_rocm_counts(drm: Drm) -> None:
 
 
 def test_indexes_are_those_of_rocm(drm: Drm) -> None:
-    """Which counts in its driver's order, and a processor's own GPU with the others."""
+    """ROCm counts in its driver's order, and includes a GPU within a processor."""
     amd(drm, SECOND, "card0")
     amd(drm, "0000:0c:00.0", "card1", total=GIB // 2)
     amd(drm, FIRST, "card2")
@@ -113,7 +113,7 @@ def test_indexes_are_those_of_rocm(drm: Drm) -> None:
 def test_of_an_intel_gpu_is_used_what_is_seen_of_processes(
     drm: Drm, figures: dict[str, str]
 ) -> None:
-    """Its drivers tell the whole memory alone."""
+    """Intel's drivers tell only the total, so the used memory is the sum over processes."""
     device = plug_in(drm.sys, "card1", "xe", FIRST)
     for tile in (0, 1):
         write(device / f"tile{tile}/physical_vram_size_bytes", 8 * GIB)
@@ -125,7 +125,7 @@ def test_of_an_intel_gpu_is_used_what_is_seen_of_processes(
 
 
 def test_intels_own_build_of_i915_tells_the_memory_of_a_card(drm: Drm) -> None:
-    """The kernel's does not, so that such a GPU is not seen."""
+    """The kernel's own build does not, so such a GPU is not seen."""
     plug_in(drm.sys, "card0", "i915", FIRST)
     assert drm.cards([]) == []
     write(drm.sys / "class/drm/card0/lmem_total_bytes", 16 * GIB)
@@ -133,7 +133,7 @@ def test_intels_own_build_of_i915_tells_the_memory_of_a_card(drm: Drm) -> None:
 
 
 def test_a_gpu_within_a_processor_is_left_out(drm: Drm) -> None:
-    """What it sets apart is too little for a model. One with much set apart is a GPU as any."""
+    """Its memory is too little for a model; one with much memory counts like any other GPU."""
     amd(drm, FIRST, "card0", total=512 * MIB)
     plug_in(drm.sys, "card1", "i915", "0000:00:02.0")
     assert drm.cards([]) == []
@@ -142,14 +142,14 @@ def test_a_gpu_within_a_processor_is_left_out(drm: Drm) -> None:
 
 
 def test_others_cards_outputs_and_drivers_are_no_gpus(drm: Drm) -> None:
-    """NVIDIA's come by NVML."""
+    """NVIDIA's GPUs come from NVML."""
     plug_in(drm.sys, "card0", "nvidia", FIRST, mem_info_vram_total=16 * GIB)
     amd(drm, SECOND, "card1-HDMI-A-1")
     assert drm.cards([]) == []
 
 
 def test_without_a_gpu_no_process_is_looked_at(drm: Drm) -> None:
-    """Nor even listed; a GPU within a processor is none here."""
+    """The processes are not even listed; a GPU within a processor is no GPU here."""
 
     def pids() -> Iterator[int]:
         raise AssertionError
@@ -160,7 +160,7 @@ def test_without_a_gpu_no_process_is_looked_at(drm: Drm) -> None:
 
 
 def test_a_process_that_is_gone_or_hides_holds_nothing(drm: Drm) -> None:
-    """What cannot be read is no failure, nor is nonsense."""
+    """A file that cannot be read is no failure, and nonsense is none either."""
     amd(drm)
     open_gpu(drm.proc, 10, 4, FIRST, client_id=7, resident_vram="much")
     open_gpu(drm.proc, 11, 4, FIRST, client_id=8, resident_vram="1 MiB")
@@ -172,7 +172,7 @@ def test_a_process_that_is_gone_or_hides_holds_nothing(drm: Drm) -> None:
 def test_what_another_users_process_holds_is_not_known(
     drm: Drm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unless ROCm tells: that everybody may read."""
+    """ROCm's figures are an exception, because everybody may read them."""
 
     def refused(path: Path | str) -> list[str]:
         if str(path).endswith("/fd"):
@@ -188,7 +188,7 @@ def test_what_another_users_process_holds_is_not_known(
 
 
 def test_descriptors_of_other_files_are_not_read(drm: Drm) -> None:
-    """Those of a server are thousands."""
+    """A server may have thousands of such descriptors."""
     amd(drm)
     open_gpu(drm.proc, 10, 4, FIRST, client_id=7, resident_vram="1 MiB")
     (drm.proc / "10/fd/4").unlink()

@@ -1,4 +1,4 @@
-"""The processes that models' memory is counted from: when each server is asked for its own."""
+"""The processes that models' memory is counted from, and when a server is asked for its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FakeServer:
 
 
 async def test_a_server_is_asked_once_for_each_of_its_lives(autojump_clock: MockClock) -> None:
-    """A root of an earlier life is nobody's, or a stranger's by now."""
+    """A root of an earlier life belongs to nobody, or to a stranger by now."""
     server = FakeServer()
     roots = Roots({"a": server})
     for _ in range(3):
@@ -41,7 +41,7 @@ async def test_a_server_is_asked_once_for_each_of_its_lives(autojump_clock: Mock
 async def test_a_root_that_cannot_be_seen_is_asked_for_again_after_a_while(
     autojump_clock: MockClock,
 ) -> None:
-    """An engine may start a container's process later than its client."""
+    """An engine may start a container's process later than its own client."""
     server = FakeServer(pid=None)
     roots = Roots({"a": server})
     assert await roots.now() == {}
@@ -53,7 +53,7 @@ async def test_a_root_that_cannot_be_seen_is_asked_for_again_after_a_while(
 
 
 async def test_a_server_that_has_ended_has_no_root(autojump_clock: MockClock) -> None:
-    """And is not asked."""
+    """llamadoze does not ask it."""
     server = FakeServer()
     roots = Roots({"a": server})
     await roots.now()
@@ -64,7 +64,7 @@ async def test_a_server_that_has_ended_has_no_root(autojump_clock: MockClock) ->
 async def test_an_engine_that_hangs_delays_a_look_by_two_seconds(
     autojump_clock: MockClock,
 ) -> None:
-    """All are asked at the same time; the others are told."""
+    """All servers are asked at the same time, and the answers of the others count."""
     stuck = {name: FakeServer(takes=100) for name in "abc"}
     roots = Roots({**stuck, "d": FakeServer()})
     began = trio.current_time()
@@ -73,7 +73,7 @@ async def test_an_engine_that_hangs_delays_a_look_by_two_seconds(
 
 
 async def test_a_server_may_come_or_go_while_another_is_asked(autojump_clock: MockClock) -> None:
-    """As by a reload; the next time tells of who is there then."""
+    """A reload may add or remove a server; the next answer has the servers that are there then."""
     servers = {"a": FakeServer(takes=1), "b": FakeServer(pid=8)}
     roots = Roots(servers)
     found: list[dict[str, int]] = []
@@ -94,7 +94,7 @@ async def test_a_server_may_come_or_go_while_another_is_asked(autojump_clock: Mo
 async def test_a_life_that_ends_while_it_is_asked_for_is_asked_for_again(
     autojump_clock: MockClock,
 ) -> None:
-    """The answer is of the life that was asked for."""
+    """The answer belongs to the life that was asked."""
     server = FakeServer(takes=1)
     roots = Roots({"a": server})
     async with trio.open_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""Who makes room at least cost: against all sets there are, and bounded where there are many."""
+"""Which models make room at least cost: the best of all sets, in bounded time for many models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ devices_alone = st.sets(st.sampled_from([G, H]), max_size=1).map(frozenset)
 
 @st.composite
 def tenants(draw: st.DrawFn, most: int) -> list[Tenant]:
-    """Draw tenants; what one of them leaves asleep is no more than it holds awake."""
+    """Draw tenants; none of them leaves more asleep than it holds awake."""
     found = []
     for number in range(draw(st.integers(0, most))):
         holds = {G: draw(amounts), H: draw(amounts)}
@@ -58,7 +58,7 @@ def cheapest(
     space: Mapping[str, int],
     below: Cost = NO_WAY,
 ) -> Eviction | None:
-    """Ask for the cheapest set where all together may hold so many bytes on each device."""
+    """Return the cheapest set, where all together may hold so many bytes on each device."""
     lacks = {device: -amount for device, amount in space.items()}
     for held in (wanted.needs, *(one.holds for one in all_of_them)):
         for device, amount in held.items():
@@ -67,14 +67,14 @@ def cheapest(
 
 
 def left_by(tenant: Tenant, way: Way | None) -> Mapping[str, int]:
-    """Return what is held after that."""
+    """Return what a tenant holds after it has left in this way."""
     return tenant.holds if way is None else tenant.rest if way is Way.SLEEP else {}
 
 
 def makes_room(
     all_of_them: Sequence[Tenant], ways: Ways, wanted: Wanted, space: Mapping[str, int]
 ) -> bool:
-    """Whether it fits then, and is beside nobody whom it cannot be beside."""
+    """Whether the wanted model fits then, beside no model that it cannot run beside."""
     for one in all_of_them:
         way = ways.get(one.model)
         meets = wanted.devices & one.alone or any(one.holds.get(d) for d in wanted.alone)
@@ -90,7 +90,7 @@ def makes_room(
 
 
 def cost_of(all_of_them: Sequence[Tenant], ways: Ways) -> Cost:
-    """Return the cost of a choice, as `Cost` says it."""
+    """Return the cost of a choice in the form of `Cost`."""
     count, seconds = 0, 0.0
     for one in all_of_them:
         way = ways.get(one.model)
@@ -103,7 +103,7 @@ def cost_of(all_of_them: Sequence[Tenant], ways: Ways) -> Cost:
 def best_of_all(
     all_of_them: Sequence[Tenant], wanted: Wanted, space: Mapping[str, int]
 ) -> Cost | None:
-    """Return the least cost of all choices there are; None if none of them is enough."""
+    """Return the least cost of all choices; None if no choice is enough."""
     options: list[list[Way | None]] = [
         [None, Way.END, *([Way.SLEEP] if one.is_awake and one.can_sleep else [])]
         for one in all_of_them
@@ -118,7 +118,7 @@ def best_of_all(
 
 
 def ways_of(found: Eviction) -> dict[str, Way]:
-    """Return what becomes of whom."""
+    """Return in which way each model leaves."""
     assert not found.asleep & found.ended
     asleep, ended = dict.fromkeys(found.asleep, Way.SLEEP), dict.fromkeys(found.ended, Way.END)
     return {**asleep, **ended}
@@ -154,7 +154,7 @@ def assert_nobody_is_too_many(
 def test_nobody_leaves_without_whom_the_others_would_suffice(
     all_of_them: list[Tenant], wanted: Wanted, space: dict[str, int]
 ) -> None:
-    """Whoever is in the set has something that is missing, or cannot be beside who comes."""
+    """Each model in the set holds what is missing, or cannot run beside the wanted model."""
     found = cheapest(all_of_them, wanted, space)
     if found is None:
         ends = {one.model: Way.END for one in all_of_them}
@@ -181,7 +181,7 @@ def crowd(count: int, *, seed: int = 1, device: str = G) -> list[Tenant]:
 @pytest.mark.parametrize("count", [20, 40, 41, 64, 200])
 @pytest.mark.parametrize("seed", [1, 3, 7])
 def test_a_crowd_on_one_device_is_chosen_from_soundly(count: int, seed: int) -> None:
-    """Be it by the search that is broken off, or one after the other: enough, and not too many."""
+    """The search may be broken off or go one by one: the set is enough, and no model too many."""
     many = crowd(count, seed=seed)
     held = sum(one.holds[G] for one in many)
     for needed in (1, 9, held // 3, held - 20):
@@ -194,7 +194,7 @@ def test_a_crowd_on_one_device_is_chosen_from_soundly(count: int, seed: int) -> 
 
 
 def test_a_crowd_that_has_to_go_all_of_it_goes() -> None:
-    """Sleep leaves too much of each, so all end."""
+    """Sleep leaves too much of each model, so all of them end."""
     many = [attrs.evolve(one, rest={G: one.holds[G]}) for one in crowd(64)]
     held = sum(one.holds[G] for one in many)
     found = cheapest(many, Wanted(needs={G: held}), {G: held})
@@ -204,7 +204,7 @@ def test_a_crowd_that_has_to_go_all_of_it_goes() -> None:
 
 
 def took(many: list[Tenant], wanted: Wanted, space: Mapping[str, int], below: Cost) -> float:
-    """Return the best time of three, which is that of the machine when it is quiet."""
+    """Return the best time of three, which is the time of a quiet machine."""
     times = []
     for _ in range(3):
         began = time.perf_counter()
@@ -215,7 +215,7 @@ def took(many: list[Tenant], wanted: Wanted, space: Mapping[str, int], below: Co
 
 @pytest.mark.parametrize("count", [24, 40, 64, 300])
 def test_the_time_is_bounded_however_alike_they_are(count: int) -> None:
-    """Also where a place was found before, that no set of these is cheaper than."""
+    """This includes a search that must beat a place found before, which no set can."""
     alike = [Tenant(model=f"{n:03}", holds={G: 10}, to_sleep=1.0) for n in range(count)]
     wanted, space = Wanted(needs={G: 10 * (count // 2)}), {G: 10 * count}
     for below in (NO_WAY, (0, count / 2), (0, count / 2 - 0.1), (0, 0.0)):
@@ -224,14 +224,14 @@ def test_the_time_is_bounded_however_alike_they_are(count: int) -> None:
 
 @pytest.mark.parametrize("below", [(0, 3.0), (0, 3.1), (1, 0.0)])
 def test_a_set_that_is_not_cheaper_than_what_is_known_is_no_use(below: Cost) -> None:
-    """It must cost less than that, and not the same."""
+    """The set must cost less; the same cost is not enough."""
     two = [Tenant(model=name, holds={G: 10}, to_sleep=3.0) for name in "ab"]
     found = cheapest(two, Wanted(needs={G: 10}), {G: 20}, below)
     assert (found is not None) is (below > (0, 3.0))
 
 
 def test_an_end_counts_more_than_any_sleep() -> None:
-    """Who could sleep is ended only where sleep would not do."""
+    """A model that could sleep is ended only if a sleep would not be enough."""
     few = [Tenant(model=n, holds={G: 10}, rest={G: 1}, to_sleep=99.0, to_end=1.0) for n in "ab"]
     by_sleep = cheapest(few, Wanted(needs={G: 18}), {G: 20})
     assert by_sleep == Eviction(asleep=frozenset("ab"), cost=(0, 198.0))
@@ -244,14 +244,14 @@ def test_an_end_counts_more_than_any_sleep() -> None:
 
 
 def test_who_cannot_sleep_ends_and_that_is_no_loss() -> None:
-    """It is the only way with it, as it is without memory rules."""
+    """Such a model has no other way, as under the other rules."""
     one = Tenant(model="a", holds={G: 10}, can_sleep=False, to_end=2.0)
     expected = Eviction(ended=frozenset("a"), cost=(0, 2.0))
     assert cheapest([one], Wanted(needs={G: 5}), {G: 10}) == expected
 
 
 def test_room_on_one_device_is_not_made_on_another() -> None:
-    """Only who holds some of what is missing leaves."""
+    """Only a model that holds some of what is missing leaves."""
     here, there = Tenant(model="a", holds={G: 5}), Tenant(model="b", holds={H: 50}, to_sleep=0.1)
     found = cheapest([here, there], Wanted(needs={G: 10, H: 10}), {G: 10, H: 64})
     assert found is not None
@@ -259,7 +259,7 @@ def test_room_on_one_device_is_not_made_on_another() -> None:
 
 
 def test_a_tenant_that_is_wanted_for_two_devices_is_taken_once() -> None:
-    """One that holds some of both is cheaper than two that hold one each."""
+    """A tenant that holds some of both is cheaper than two that hold one each."""
     both = Tenant(model="both", holds={G: 5, H: 5}, to_sleep=3.0)
     each = [Tenant(model=device, holds={device: 5}, to_sleep=2.0) for device in (G, H)]
     found = cheapest([*each, both], Wanted(needs={G: 5, H: 5}), {G: 10, H: 10})
@@ -267,7 +267,7 @@ def test_a_tenant_that_is_wanted_for_two_devices_is_taken_once() -> None:
 
 
 def test_any_two_of_three_make_the_room_and_the_two_cheapest_are_taken() -> None:
-    """Not the largest."""
+    """The cost decides, not the size."""
     three = [
         Tenant(model=n, holds={G: 10}, to_sleep=float(c))
         for n, c in zip("abc", (3, 1, 2), strict=True)

@@ -1,7 +1,7 @@
-"""A machine with GPUs whose memory fake programs take: with no more of it than there is.
+"""A machine with GPUs whose memory fake programs take, but no more of it than there is.
 
-A model's program is ``serve NAME``. What it holds follows from its name, its environment says on
-which GPUs, and whether it is awake is told by the supervisor itself.
+A model's program is ``serve NAME``. What it holds follows from its name. Its environment says on
+which GPUs it runs, and the supervisor itself says whether it is awake.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ NOTHING = Held(0, 0, {}, 0)  # what `survey` tells of a process that is gone
 
 @attrs.frozen
 class Takes:
-    """What a program takes, in GiB: of each of its GPUs and of the host; the same asleep.
+    """What a program takes, in GiB: of each of its GPUs and of the host, awake and asleep.
 
-    `mapped` are those of the host's that are files: the kernel drops them, and counts them as free.
+    `mapped` is the part of the host memory that is files: the kernel can drop them, and counts them
+    as free.
     """
 
     gpu: float = 0
@@ -50,17 +51,17 @@ class FakeRoom(FakePrograms):
     """The machine.
 
     Attributes:
-        gpus: GiB by name.
-        host: GiB.
+        gpus: GiB of each GPU, by its name.
+        host: GiB of the host.
         takes: what each program takes, by its model.
-        strangers: GiB that others hold, by device.
-        tells: whether the driver tells who holds what.
-        hangs: whether a look lasts for ever.
-        delay: seconds that a look lasts else.
+        strangers: GiB that other programs hold, by device.
+        tells: whether the driver tells which process holds what.
+        hangs: whether a look never ends.
+        delay: seconds that a look takes otherwise.
         looks: when each look began.
-        env: of each program, by its model; of the last start.
+        env: the environment of the last start of each program, by its model.
         short: commands that fail and say that memory is missing.
-        supervisor: the one that runs.
+        supervisor: the supervisor that runs.
     """
 
     gpus: dict[str, float] = attrs.field(factory=dict)
@@ -95,7 +96,7 @@ class FakeRoom(FakePrograms):
         )
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Stand in for this machine's programs, and for the kernel's word of which are there."""
+        """Stand in for this machine's programs, and for the kernel's list of those that run."""
         FakePrograms.install(self, monkeypatch)
         monkeypatch.setattr("supervisor.scheduling.roomkeeper.Path", self._folder)
 
@@ -112,7 +113,7 @@ class FakeRoom(FakePrograms):
         )
 
     def _reading(self, gpu: str, there: Mapping[int, Held]) -> Reading:
-        """Tell of all programs, whoever asked for which, as a driver does."""
+        """Tell of all programs, as a driver does, whichever were asked for."""
         ours = {pid: one.by_gpu.get(gpu, 0) for pid, one in there.items()}
         used = sum(ours.values()) + int(self.strangers.get(gpu, 0) * GIB)
         by_pid = {pid: amount for pid, amount in ours.items() if amount} if self.tells else None
@@ -131,12 +132,12 @@ class FakeRoom(FakePrograms):
         return self.supervisor.servers[name].at.state is State.ASLEEP
 
     def seen_by(self, name: str) -> list[str]:
-        """Return the GPUs that a program uses: those it was told of, or the first."""
+        """Return the GPUs that a program uses: those in its environment, or the first."""
         said = self.env[name].get("CUDA_VISIBLE_DEVICES")
         return [*self.gpus][:1] if said is None else [gpu for gpu in said.split(",") if gpu]
 
     def held_on(self, gpu: str) -> float:
-        """Return the GiB that programs hold on a GPU; moving ones as awake ones."""
+        """Return the GiB that programs hold on a GPU; a program that moves counts as awake."""
         sums = 0.0
         for child in self.running.values():
             if child.argv[0] == "serve" and gpu in self.seen_by(child.argv[1]):
@@ -155,7 +156,7 @@ class FakeRoom(FakePrograms):
         log_file: Path | None = None,
         token: str = "",
     ) -> AsyncIterator[FakeChild]:
-        """Start a program, which ends at once where there is too little memory for it."""
+        """Start a program, which ends at once if there is too little memory for it."""
         if argv[0] == "serve":
             self.env[argv[1]] = env
         async with FakePrograms.open_child(
@@ -176,7 +177,7 @@ def served(name: str, *, sleeps: bool = True, **keys: Any) -> dict[str, object]:
 
 
 def written(models: Mapping[str, object], memory: Mapping[str, object], **more: object) -> str:
-    """Return a configuration in which memory says who runs."""
+    """Return a configuration with `router.use: memory`."""
     router = {"use": "memory", "settings": {"memory": dict(memory)}}
     return yaml.safe_dump({"models": dict(models), "routing": {"router": router}, **more})
 

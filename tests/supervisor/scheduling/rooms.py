@@ -1,4 +1,4 @@
-"""Machines and models for decisions by memory, and an account of what is held that is its own."""
+"""Machines and models for decisions by memory, and a separate account of what is held."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def standing(
 
     Args:
         name: its id.
-        footprint: what is known.
-        state: where it stands, and was wished to.
+        footprint: what is known of its memory.
+        state: its state, which is also what was wished.
         on: its GPUs, with blanks between them.
-        **more: other facts; ``count`` and ``only`` of what it needs.
+        **more: other facts; ``count`` and ``only`` say which GPUs it needs.
     """
     need = Need(
         gpus=more.pop("count", 1),
@@ -94,7 +94,7 @@ def decided(
     max_wait: float = 10,
     **priorities: int,
 ) -> Decision:
-    """Decide what to do for those that are wanted, as a rule after they have waited too long."""
+    """Decide for the models that are wanted; by default they have waited too long."""
     standing_by_name = by_name(models)
     demands = [
         Demand(model=name, since=since + place, priority=priorities.get(name, 0))
@@ -105,7 +105,7 @@ def decided(
     return decide(demands, standing_by_name, room, patience, now)
 
 
-# An account of its own: what each holds where, by the words of the documentation.
+# A separate account of what each model holds on each device, as the documentation says.
 
 
 @attrs.frozen
@@ -114,7 +114,7 @@ class Holding:
 
     Attributes:
         amounts: bytes by device.
-        whole: GPUs that nobody else may be awake on; the host on a machine without a GPU.
+        whole: GPUs on which no other model may be awake; the host on a machine without a GPU.
     """
 
     amounts: Mapping[str, int]
@@ -122,7 +122,7 @@ class Holding:
 
 
 def awake_on(model: Snapshot, gpus: tuple[str, ...], space: Space) -> Holding:
-    """Return what a model is promised that is awake on some GPUs."""
+    """Return what is promised to a model that is awake on some GPUs."""
     footprint = model.need.known
     sizes = {HOST: footprint.host or 0}
     whole: frozenset[str] = frozenset()
@@ -138,14 +138,14 @@ def awake_on(model: Snapshot, gpus: tuple[str, ...], space: Space) -> Holding:
 
 
 def asleep_on(model: Snapshot) -> Holding:
-    """Return what a model has left that sleeps."""
+    """Return what a model still holds asleep."""
     footprint = model.need.known
     left = dict(zip(model.gpus, footprint.gpus_asleep or (), strict=False))
     return Holding({HOST: footprint.host_asleep or 0, **left}, frozenset())
 
 
 def holding_now(model: Snapshot, space: Space) -> Holding:
-    """Return what a model holds as it stands; what moves counts as awake."""
+    """Return what a model holds in its state; a model that moves counts as awake."""
     if model.state in HOLDS_MEMORY:
         return awake_on(model, model.gpus, space)
     return asleep_on(model) if model.state is State.ASLEEP else Holding({}, frozenset())

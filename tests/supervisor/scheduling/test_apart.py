@@ -1,4 +1,4 @@
-"""Models of several machines: who can be in whose way."""
+"""Models of several machines: which of them can be in each other's way."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def server(text: str, name: str, state: State) -> Any:
 
 
 def test_only_models_of_one_home_make_room_for_each_other() -> None:
-    """This machine is one of them."""
+    """This machine counts as a home, too."""
     rules = rules_for(parse(TEXT % "").config)
     assert rules.make_room("n", frozenset({"m", "o"})) == {"m"}
     assert rules.make_room("o", frozenset({"m", "n"})) == frozenset()
 
 
 def test_a_model_counts_where_its_server_still_runs() -> None:
-    """A reload moves it only when its requests have ended; until then it has the memory here."""
+    """A reload moves it only when its requests have ended; until then it holds memory here."""
     moved = TEXT % ", in: shared"
     rules = rules_for(parse(moved).config)
     assert rules.make_room("n", frozenset({"m"})) == frozenset()
@@ -41,7 +41,7 @@ def test_a_model_counts_where_its_server_still_runs() -> None:
 
 
 def test_a_model_that_left_the_cluster_holds_up_nobody_here() -> None:
-    """Its server drains there yet."""
+    """Its server is still draining in the cluster."""
     rules = rules_for(parse(TEXT % "").config)
     running = {"m": server(TEXT % ", in: shared", "m", State.READY)}
     found = rules.as_they_run(running, running)

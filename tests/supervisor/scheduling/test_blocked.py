@@ -1,4 +1,4 @@
-"""For whom nothing can make room: who holds it, and what the one who asks is told."""
+"""Models for which nothing can make room: who holds the room, and what the request is told."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def why(space: Space, *models: Snapshot, name: str = "b") -> str:
 
 
 def test_nobody_is_blocked_by_those_who_may_be_moved() -> None:
-    """In use or not, asleep or awake, known or not."""
+    """Others may be in use or not, asleep or awake, known or unknown."""
     used = ready("a", known(20), in_flight=3)
     assert blocked(ONE, used, standing("b", known(20))) is None
     assert blocked(ONE, ready("a"), standing("b")) is None
@@ -38,7 +38,7 @@ def test_nobody_is_blocked_by_those_who_may_be_moved() -> None:
 
 
 def test_who_is_pinned_blocks_and_is_named() -> None:
-    """With the size that it holds, and why it stays."""
+    """The text has the size that the pinned model holds, and why it stays."""
     kept = ready("a", known(10), pin=KEPT)
     said = why(ONE, kept, standing("b", known(20)))
     assert said == "it needs 20.0 GiB, and of 24.0 GiB on g0, 'a' (keep: true) holds 10.0 GiB"
@@ -47,7 +47,7 @@ def test_who_is_pinned_blocks_and_is_named() -> None:
 
 
 def test_a_lease_that_ends_says_when() -> None:
-    """The first of them to end counts."""
+    """The lease that ends first counts."""
     leased = ready("a", known(10), pin=LEASED)
     later = ready("c", known(10), pin=attrs.evolve(LEASED, until=2000.0))
     found = blocked(ONE, leased, later, standing("b", known(20)))
@@ -57,13 +57,13 @@ def test_a_lease_that_ends_says_when() -> None:
 
 
 def test_what_is_not_known_gets_what_pinned_ones_leave() -> None:
-    """They never leave, so it would wait for ever to have a device for itself."""
+    """Pinned models never leave, so the model would wait forever for a device to itself."""
     for kept in (ready("a", known(1), pin=KEPT), asleep("a", known(10, rest=1), pin=KEPT)):
         assert blocked(ONE, kept, standing("b")) is None
 
 
 def test_who_is_pinned_and_not_measured_yet_has_all_of_its_device() -> None:
-    """That passes with the first look at it."""
+    """This ends with the first look at the pinned model."""
     said = why(ONE, ready("a", pin=KEPT), standing("b", known(3)))
     assert said == (
         "it needs 3.0 GiB, and of 24.0 GiB on g0, 'a' (keep: true) has all of it until it is "
@@ -72,7 +72,7 @@ def test_who_is_pinned_and_not_measured_yet_has_all_of_its_device() -> None:
 
 
 def test_strangers_block_and_may_pass() -> None:
-    """Each device is told of; without them there would be room."""
+    """The text names each device; without the strangers there would be room."""
     taken = machine(24, 24, others={"g0": 20, "g1": 21})
     found = blocked(taken, standing("b", known(10)))
     assert found is not None
@@ -84,7 +84,7 @@ def test_strangers_block_and_may_pass() -> None:
 
 
 def test_strangers_beside_pinned_ones_that_block_alone_are_no_reason_to_wait() -> None:
-    """Their end would not help."""
+    """If the strangers ended, there would still be no room."""
     taken = machine(24, others={"g0": 2})
     found = blocked(taken, ready("a", known(10), pin=KEPT), standing("b", known(20)))
     assert found is not None
@@ -92,7 +92,7 @@ def test_strangers_beside_pinned_ones_that_block_alone_are_no_reason_to_wait() -
 
 
 def test_a_sleeper_that_can_start_on_another_gpu_is_not_blocked() -> None:
-    """Its own is held by one that stays."""
+    """A model that stays holds its own GPU."""
     sleeper = asleep("b", known(20, rest=1))
     kept = ready("a", known(10), pin=KEPT)
     assert blocked(TWO, sleeper, kept) is None
@@ -100,12 +100,12 @@ def test_a_sleeper_that_can_start_on_another_gpu_is_not_blocked() -> None:
 
 
 def test_a_sleeper_on_a_gpu_that_is_gone_is_not_blocked() -> None:
-    """It starts on one that is there."""
+    """The sleeper starts on a GPU that is there."""
     assert blocked(ONE, asleep("b", known(20, rest=1), on="g7")) is None
 
 
 def test_what_could_not_be_ended_blocks_and_is_named() -> None:
-    """It holds its memory until somebody ends it: nobody waits for that without an end."""
+    """It holds its memory until somebody ends it, so no request waits forever for that."""
     stuck = standing("a", known(10), State.STOPPING, "g0", left="pid 7", leaving=True)
     said = why(ONE, stuck, standing("b", known(20)))
     assert said == (
@@ -117,7 +117,7 @@ def test_what_could_not_be_ended_blocks_and_is_named() -> None:
 
 
 def test_a_model_for_the_host_is_told_of_the_host() -> None:
-    """A model without a GPU, on a machine with and without one."""
+    """The model uses no GPU; the machine may have one or none."""
     host = machine(host=16)
     kept = ready("a", known(host=10), on="", pin=KEPT)
     said = why(host, kept, standing("b", known(host=8)))
@@ -129,7 +129,7 @@ def test_a_model_for_the_host_is_told_of_the_host() -> None:
 
 
 def test_a_rule_is_blocked_by_pinned_ones_alone() -> None:
-    """Groups and a matrix heed them, too; memory is not looked at."""
+    """Groups and a matrix heed pinned models, too, but do not look at memory."""
     kept = ready("a", pin=KEPT)
     models = by_name([kept, standing("b")])
     found = blocked_by_rule("b", models, one_at_a_time, 1000)

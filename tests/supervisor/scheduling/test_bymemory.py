@@ -1,4 +1,4 @@
-"""Who makes room by the memory there is: who leaves, who stays, and on which GPU one comes up."""
+"""Which models make room by memory: who leaves, who stays, and which GPU a model gets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.supervisor.scheduling.rooms import (
 ONE, TWO = machine(24), machine(24, 24)
 
 
-# Never more than there is.
+# No more than there is.
 
 
 @st.composite
@@ -64,7 +64,7 @@ def footprints(draw: st.DrawFn) -> Footprint:
 
 @st.composite
 def models_on(draw: st.DrawFn, space: Space) -> dict[str, Snapshot]:
-    """Draw models in any state, wherever they fit or do not."""
+    """Draw models in any state, whether they fit or not."""
     found = []
     for name in "abcdefg"[: draw(st.integers(1, 7))]:
         footprint, state = draw(footprints()), draw(st.sampled_from(State))
@@ -91,7 +91,7 @@ def models_on(draw: st.DrawFn, space: Space) -> dict[str, Snapshot]:
 @given(data=st.data(), max_wait=st.sampled_from([0, 5, 100]))
 @settings(max_examples=500, deadline=None)
 def test_nobody_is_called_for_whom_there_is_no_room(data: st.DataObject, max_wait: int) -> None:
-    """Beside all that hold memory at that moment, and what sleepers have left."""
+    """All models that hold memory at that moment count, and what sleepers have left."""
     space = data.draw(machines())
     models = data.draw(models_on(space))
     wanted = data.draw(st.lists(st.sampled_from(sorted(models)), unique=True, min_size=1))
@@ -137,7 +137,7 @@ def assert_seat_is_right(model: Snapshot, gpus: tuple[str, ...], space: Space) -
 
 
 def test_models_that_fit_run_together() -> None:
-    """Nobody is asked to leave, and who comes is called at once."""
+    """No model is asked to leave, and the new model is called at once."""
     decision = decided(ONE, ready("a", known(10)), standing("b", known(14)), wanted="b")
     assert decision.wishes == {"b": Wish.SERVE}
     assert decision.gpus == {"b": ("g0",)}
@@ -145,7 +145,7 @@ def test_models_that_fit_run_together() -> None:
 
 
 def test_one_too_many_lets_one_sleep_first() -> None:
-    """And comes up when that has given its memory back, not before."""
+    """The new model is called only when the other one has given its memory back."""
     a, b = ready("a", known(10, rest=1)), standing("b", known(15))
     decision = decided(ONE, a, b, wanted="b")
     assert decision.wishes == {"a": Wish.SLEEP}
@@ -159,7 +159,7 @@ def test_one_too_many_lets_one_sleep_first() -> None:
 
 
 def test_a_sleeper_is_stopped_only_where_the_sleep_of_others_does_not_suffice() -> None:
-    """Its end is dear: it would have to start anew."""
+    """To stop a sleeper is expensive, because it would have to start anew."""
     sleeper, awake = asleep("s", known(10, rest=4)), ready("a", known(10, rest=1))
     some = decided(ONE, sleeper, awake, standing("b", known(15)), wanted="b")
     assert some.wishes == {"a": Wish.SLEEP}
@@ -168,7 +168,7 @@ def test_a_sleeper_is_stopped_only_where_the_sleep_of_others_does_not_suffice() 
 
 
 def test_who_is_in_use_is_moved_last() -> None:
-    """However much more its neighbour's sleep costs; and a request is not cut."""
+    """An idle model sleeps first, however much its sleep costs; and no request is cut."""
     slow = Costs(sleep=5, wake=4)
     used = ready("u", known(10), in_flight=1)
     idle = ready("i", known(10), costs=slow, habits=Habits((5, 5)))
@@ -180,7 +180,7 @@ def test_who_is_in_use_is_moved_last() -> None:
 
 
 def test_who_comes_up_for_somebody_is_not_turned_back_while_others_could_leave() -> None:
-    """Also one that was called and has not moved yet, or is on its way back."""
+    """This includes a model that was called and has not moved yet."""
     idle = ready("i", known(10), costs=Costs(sleep=8, wake=8))
     for state, on in ((State.STARTING, "g0"), (State.WAKING, "g0"), (State.STOPPED, "g0")):
         coming = standing("c", known(10), state, on, wish=Wish.SERVE, waiting=1)
@@ -190,7 +190,7 @@ def test_who_comes_up_for_somebody_is_not_turned_back_while_others_could_leave()
 
 
 def test_nobody_who_is_pinned_is_moved() -> None:
-    """Neither awake nor asleep: who comes has no turn."""
+    """A pinned model stays awake or asleep, and the wanted model gets no turn."""
     pinned = ready("a", known(10), pin=KEPT)
     assert decided(ONE, pinned, standing("b", known(15)), wanted="b").wishes == {}
     sleeping = asleep("a", known(10, rest=4), pin=KEPT)
@@ -202,7 +202,7 @@ def test_nobody_who_is_pinned_is_moved() -> None:
 
 
 def test_a_model_that_is_not_known_gets_a_device_of_its_own() -> None:
-    """The emptiest one; awake ones leave it, and sleepers may stay."""
+    """It gets the emptiest device; models that are awake leave it, and sleepers may stay."""
     there = ready("a", known(2), on="g0"), asleep("s", known(8, rest=1), on="g1")
     decision = decided(TWO, *there, standing("b"), wanted="b")
     assert decision.wishes == {"b": Wish.SERVE}
@@ -212,7 +212,7 @@ def test_a_model_that_is_not_known_gets_a_device_of_its_own() -> None:
 
 
 def test_a_model_that_is_not_known_comes_up_beside_pinned_ones() -> None:
-    """It gets what they leave; others leave for it all the same."""
+    """It gets what pinned models leave; other models leave for it all the same."""
     there = ready("k", known(3), pin=KEPT), ready("a", known(8))
     assert decided(ONE, *there, standing("b"), wanted="b").wishes == {"a": Wish.SLEEP}
     alone = decided(ONE, there[0], standing("b"), wanted="b")
@@ -220,14 +220,14 @@ def test_a_model_that_is_not_known_comes_up_beside_pinned_ones() -> None:
 
 
 def test_a_gpu_that_strangers_have_filled_is_not_given_to_who_wants_all_of_one() -> None:
-    """An idle model leaves the other one instead."""
+    """An idle model leaves the other GPU instead."""
     space = machine(24, 24, others={"g0": 20})
     decision = decided(space, ready("a", known(8), on="g1"), standing("b"), wanted="b")
     assert decision.wishes == {"a": Wish.SLEEP}
 
 
 def test_nobody_joins_a_model_while_it_is_awake_for_the_first_time() -> None:
-    """It has to leave before, or who comes goes elsewhere."""
+    """The new model must leave first, or the wanted model goes to another GPU."""
     new = ready("n", on="g0")
     assert decided(ONE, new, standing("b", known(1)), wanted="b").wishes == {"n": Wish.SLEEP}
     decision = decided(TWO, new, standing("b", known(1)), wanted="b")
@@ -237,14 +237,14 @@ def test_nobody_joins_a_model_while_it_is_awake_for_the_first_time() -> None:
 
 
 def test_two_that_are_not_known_get_a_device_each() -> None:
-    """In one decision, too."""
+    """One decision may call both, each on its own GPU."""
     decision = decided(TWO, standing("a"), standing("b"), wanted="ab")
     assert decision.wishes == {"a": Wish.SERVE, "b": Wish.SERVE}
     assert sorted(decision.gpus.values()) == [("g0",), ("g1",)]
 
 
 def test_a_start_that_lacked_memory_gets_all_there_is() -> None:
-    """Sleepers end for it, and awake ones leave its device."""
+    """Sleepers are stopped for it, and models that are awake leave its device."""
     short = standing("b", attrs.evolve(known(4), is_short=True))
     there = ready("a", known(2)), asleep("s", known(8, rest=1))
     decision = decided(ONE, *there, short, wanted="b")
@@ -252,7 +252,7 @@ def test_a_start_that_lacked_memory_gets_all_there_is() -> None:
 
 
 def test_without_a_gpu_the_host_is_the_device() -> None:
-    """What is not known gets all of it; what is known shares it."""
+    """An unknown model gets all of the host; known models share it."""
     host = machine(host=16)
     first = decided(host, ready("a", known(host=4), on=""), standing("b"), wanted="b")
     assert first.wishes == {"a": Wish.SLEEP}
@@ -264,7 +264,7 @@ def test_without_a_gpu_the_host_is_the_device() -> None:
 
 
 def test_a_model_that_uses_no_gpu_takes_none_of_one() -> None:
-    """It runs beside whoever has a whole GPU, as long as the host has room."""
+    """It runs beside a model that has a whole GPU, as long as the host has room."""
     cpu = standing("c", known(host=8))
     beside = decided(ONE, ready("n"), cpu, wanted="c")
     assert (beside.wishes, beside.gpus) == ({"c": Wish.SERVE}, {})
@@ -276,53 +276,53 @@ def test_a_model_that_uses_no_gpu_takes_none_of_one() -> None:
 
 
 def test_a_guess_that_is_larger_than_a_device_takes_all_of_it() -> None:
-    """It is started when everybody has left, and not refused for ever."""
+    """It starts when all others have left, and is not refused forever."""
     large = standing("b", known(80))
     assert decided(ONE, large, wanted="b").wishes == {"b": Wish.SERVE}
     beside = decided(ONE, ready("a", known(1)), large, wanted="b")
     assert beside.wishes == {"a": Wish.SLEEP}
 
 
-# Where.
+# Which GPU.
 
 
 def test_the_gpu_is_taken_that_fits_best() -> None:
-    """So that the larger gap is left for who needs it."""
+    """So the larger gap is left for a model that needs it."""
     there = ready("a", known(10), on="g0"), ready("c", known(18), on="g1")
     decision = decided(TWO, *there, standing("b", known(5)), wanted="b")
     assert decision.gpus == {"b": ("g1",)}
 
 
 def test_a_gpu_where_nobody_has_to_leave_goes_before_one_that_fits_better() -> None:
-    """Whatever room is wasted."""
+    """A GPU without a model that must leave is taken, however much room that wastes."""
     there = (ready("a", known(20), on="g0"),)
     decision = decided(machine(24, 80), *there, standing("b", known(10)), wanted="b")
     assert (decision.wishes, decision.gpus) == ({"b": Wish.SERVE}, {"b": ("g1",)})
 
 
 def test_a_gpu_is_left_to_its_sleepers_where_another_is_free() -> None:
-    """Or the two would make each other leave for ever; also who needs a GPU for itself."""
+    """Otherwise the two would make each other leave forever; this includes unknown models."""
     sleeper = asleep("s", known(20, rest=1), on="g0")
     for one in (standing("b", known(20)), standing("b")):
         assert decided(TWO, sleeper, one, wanted="b").gpus == {"b": ("g1",)}
 
 
 def test_the_gpu_is_taken_where_least_is_lost() -> None:
-    """The model there is idle, and the other in use."""
+    """The model on the chosen GPU is idle, and the model on the other GPU is in use."""
     there = ready("a", known(20), on="g0", in_flight=1), ready("c", known(20), on="g1")
     decision = decided(TWO, *there, standing("b", known(10)), wanted="b")
     assert decision.wishes == {"c": Wish.SLEEP}
 
 
 def test_a_sleeper_wakes_on_its_own_gpu() -> None:
-    """Who is there leaves, although another GPU is free."""
+    """The model on that GPU leaves, although another GPU is free."""
     sleeper, other = asleep("s", known(20, rest=1), on="g0"), ready("a", known(10), on="g0")
     decision = decided(TWO, sleeper, other, wanted="s")
     assert decision.wishes == {"a": Wish.SLEEP}
 
 
 def test_a_sleeper_moves_where_pinned_ones_hold_its_gpu() -> None:
-    """It is stopped, and then starts on another."""
+    """The sleeper is stopped, and then starts on another GPU."""
     sleeper = asleep("s", known(20, rest=1), on="g0")
     pinned = ready("a", known(10), on="g0", pin=KEPT)
     assert decided(TWO, sleeper, pinned, wanted="s").wishes == {"s": Wish.STOP}
@@ -333,7 +333,7 @@ def test_a_sleeper_moves_where_pinned_ones_hold_its_gpu() -> None:
 
 
 def test_a_model_on_two_gpus_makes_room_on_both() -> None:
-    """Each by what it holds there; one that is elsewhere stays."""
+    """Each GPU counts by what a model holds there; a model on another GPU stays."""
     three = machine(24, 24, 24)
     there = (
         ready("a", known(10), on="g0"),
@@ -352,13 +352,13 @@ def test_a_model_on_two_gpus_makes_room_on_both() -> None:
 
 
 def test_a_model_on_more_gpus_than_there_are_gets_all() -> None:
-    """It says itself what it lacks, if it does."""
+    """If it lacks memory, its own server says so."""
     decision = decided(TWO, standing("p", known(20, 20, 20, 20), count=4), wanted="p")
     assert decision.gpus == {"p": ("g0", "g1")}
 
 
 def test_a_model_comes_up_on_the_gpus_that_its_file_names_alone() -> None:
-    """In their order, whoever has to leave there."""
+    """It gets them in the order of its file, whichever models have to leave."""
     there = (ready("a", known(20), on="g1"),)
     decision = decided(TWO, *there, standing("b", known(10), only="g1"), wanted="b")
     assert decision.wishes == {"a": Wish.SLEEP}
@@ -367,7 +367,7 @@ def test_a_model_comes_up_on_the_gpus_that_its_file_names_alone() -> None:
 
 
 def test_the_order_of_gpus_is_kept_in_what_is_known() -> None:
-    """The first of a model's GPUs holds what its first was seen to hold."""
+    """The first of its GPUs is assumed to hold what the first was seen to hold."""
     uneven = standing("b", known(4, 20), only="g0 g1", count=2)
     beside = decided(TWO, ready("a", known(10), on="g0"), uneven, wanted="b")
     assert beside.wishes == {"b": Wish.SERVE}
@@ -377,7 +377,7 @@ def test_the_order_of_gpus_is_kept_in_what_is_known() -> None:
 
 
 def test_what_strangers_hold_is_not_given_away() -> None:
-    """The other GPU is taken, or nobody is called."""
+    """The model gets the other GPU, or is not called."""
     taken = machine(24, 24, others={"g0": 20})
     assert decided(taken, standing("b", known(10)), wanted="b").gpus == {"b": ("g1",)}
     both = machine(24, 24, others={"g0": 20, "g1": 20})
@@ -385,7 +385,7 @@ def test_what_strangers_hold_is_not_given_away() -> None:
 
 
 def test_a_model_whose_server_ends_is_called_when_that_is_over() -> None:
-    """Its next one may come up on another GPU, and the old one is on its own yet."""
+    """Its next server may start on another GPU, while the old one is still on its own."""
     ending = standing("b", known(10), State.STOPPING, "g0", wish=Wish.STOP, leaving=True)
     assert decided(TWO, ending, wanted="b").wishes == {}
     broken_off = standing("b", known(10), State.STARTING, "g0", wish=Wish.STOP, leaving=True)
@@ -398,7 +398,7 @@ def test_a_model_whose_server_ends_is_called_when_that_is_over() -> None:
 
 
 def test_who_has_waited_longest_is_not_overtaken_for_its_room() -> None:
-    """A small model that came later fits now, and would take what the large one waits for."""
+    """A small model that came later fits now, but would take room that the large one waits for."""
     used = ready("u", known(10), in_flight=1)
     large, small = standing("l", known(20)), standing("s", known(10))
     decision = decided(ONE, used, large, small, wanted="ls")
@@ -415,7 +415,7 @@ def test_who_has_waited_longest_is_not_overtaken_for_its_room() -> None:
 
 
 def test_a_higher_priority_goes_first_to_what_both_want() -> None:
-    """Before either has waited too long."""
+    """Before either has waited too long, the model with the higher priority goes first."""
     used = ready("u", known(20))
     models = used, standing("l", known(20)), standing("h", known(20))
     decision = decided(ONE, *models, wanted="lh", since=999, h=1)
@@ -423,7 +423,7 @@ def test_a_higher_priority_goes_first_to_what_both_want() -> None:
 
 
 def test_without_a_longest_wait_a_model_in_use_is_never_closed() -> None:
-    """Who comes waits until it is idle, and the others that leave do so then."""
+    """The wanted model waits until the other is idle; further models leave only then."""
     used = ready("u", known(20), in_flight=1)
     decision = decided(ONE, used, standing("b", known(10)), wanted="bu", max_wait=0)
     assert decision.admit == {"u"}
@@ -480,14 +480,14 @@ def test_an_answer_takes_little_time(gpus: int, per_gpu: int, size: float) -> No
 
 
 def test_what_sleep_leaves_is_taken_to_grow_as_it_did() -> None:
-    """A sleeper that has left more each time leaves more this time."""
+    """A sleeper that has left more each time is assumed to leave more this time."""
     growing = ready("a", known(10, rest=1, growth=2 * GIB))
     assert decided(ONE, growing, standing("b", known(21)), wanted="b").wishes == {"a": Wish.SLEEP}
     assert decided(ONE, growing, standing("b", known(22)), wanted="b").wishes == {"a": Wish.STOP}
 
 
 def test_a_device_that_is_too_full_is_left_alone_by_who_comes_elsewhere() -> None:
-    """Strangers took more of it than was left; that is nobody's reason to sleep."""
+    """Strangers took more of it than was left, which is no reason for a model to sleep."""
     full = machine(24, 24, others={"g1": 20})
     there = ready("a", known(10), on="g1")
     decision = decided(full, there, standing("b", known(10)), wanted="b")
@@ -504,7 +504,7 @@ def test_a_device_that_is_too_full_is_left_alone_by_who_comes_elsewhere() -> Non
 
 
 def test_a_gpu_that_is_gone_is_no_place() -> None:
-    """Who slept there is stopped, and starts on another; who was awake there is in no way."""
+    """A model that slept there is stopped and starts elsewhere; one awake there blocks nothing."""
     gone = asleep("s", known(20, rest=1), on="g7")
     assert decided(ONE, gone, wanted="s").wishes == {"s": Wish.STOP}
     lost = ready("a", known(20), on="g7")
@@ -514,7 +514,7 @@ def test_a_gpu_that_is_gone_is_no_place() -> None:
 @given(data=st.data())
 @settings(max_examples=300)
 def test_what_was_asked_before_changes_no_answer(data: st.DataObject) -> None:
-    """Whoever ran in an earlier question of the same decision, and whoever could not be moved."""
+    """The running and the fixed models of an earlier question do not matter."""
     space = data.draw(machines())
     models = data.draw(models_on(space))
     subsets = st.sets(st.sampled_from(sorted(models))).map(frozenset)
@@ -527,7 +527,7 @@ def test_what_was_asked_before_changes_no_answer(data: st.DataObject) -> None:
 
 
 def test_a_device_without_room_for_anybody_has_one_model_at_a_time() -> None:
-    """All of a GPU may be reserved, or no memory of the host be given: each takes all of that."""
+    """A whole GPU may be reserved, or the host give no memory: each model then takes all of it."""
     nothing = machine(host=0)
     one, two = ready("a", known(host=4), on=""), standing("b", known(host=4))
     assert decided(nothing, one, two, wanted="b").wishes == {"a": Wish.SLEEP}

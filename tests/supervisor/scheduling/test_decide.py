@@ -1,4 +1,4 @@
-"""Whose turn it is: the pure decision, by cases."""
+"""Whose turn it is: the pure decision, case by case."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WITHOUT_END = Patience(max_wait=0)
 
 
 def demands(waiting: Iterable[str]) -> list[Demand]:
-    """Return what is waited for; the first came first."""
+    """Return the demands of waiting requests; the first came first."""
     names = list(waiting)
     return [
         Demand(model=name, since=names.index(name) / 1000, count=names.count(name))
@@ -47,25 +47,25 @@ def test_nothing_waits_nothing_happens() -> None:
 
 
 def test_a_stopped_model_is_called_when_nobody_is_in_the_way() -> None:
-    """Sleepers are in nobody's way."""
+    """Sleepers are in no model's way."""
     sleeper = stand("b", State.ASLEEP, Wish.SLEEP, can_sleep=True)
     assert decided("a", stand("a"), sleeper).wishes == {"a": Wish.SERVE}
 
 
 def test_all_who_wait_for_a_ready_model_get_in() -> None:
-    """Together, also those who came later than somebody who waits for another."""
+    """They get in together, even those that came after a request for another model."""
     decision = decided("aba", stand("a", State.READY, Wish.SERVE), stand("b"))
     assert decision == Decision(admit=frozenset("a"))
 
 
 def test_an_idle_model_makes_room_by_sleeping_if_it_can() -> None:
-    """The wanted one is not called before the room is there."""
+    """The wanted model is not called before the room is there."""
     ready = stand("b", State.READY, Wish.SERVE, can_sleep=True)
     assert decided("a", stand("a"), ready).wishes == {"b": Wish.SLEEP}
 
 
 def test_an_idle_model_without_sleep_makes_room_by_stopping() -> None:
-    """There is no other way."""
+    """Such a model has no other way."""
     assert decided("a", stand("a"), stand("b", State.READY, Wish.SERVE)).wishes == {"b": Wish.STOP}
 
 
@@ -76,14 +76,14 @@ def test_a_model_in_use_is_left_alone() -> None:
 
 
 def test_a_model_that_comes_up_for_somebody_is_let_come_up() -> None:
-    """Even if a request for another is older than those that wait for it now."""
+    """A request for another model does not turn it back, even if that request is older."""
     for state in (State.STARTING, State.WAKING):
         coming = stand("b", state, Wish.SERVE, can_sleep=True)
         assert decided("ab", stand("a"), coming) == Decision()
 
 
 def test_a_start_that_nobody_waits_for_is_broken_off() -> None:
-    """A wake is let end, which takes a moment, and put back to sleep."""
+    """A wake takes only a moment, so it is allowed to end, and the model is put back to sleep."""
     starting = stand("b", State.STARTING, Wish.SERVE, can_sleep=True)
     assert decided("a", stand("a"), starting).wishes == {"b": Wish.STOP}
     waking = stand("b", State.WAKING, Wish.SERVE, can_sleep=True)
@@ -91,26 +91,26 @@ def test_a_start_that_nobody_waits_for_is_broken_off() -> None:
 
 
 def test_a_call_that_was_not_answered_yet_is_taken_back() -> None:
-    """Two models must not be called at once because the first has not moved yet."""
+    """Otherwise two models would be called at once, because the first has not moved yet."""
     called = stand("b", State.STOPPED, Wish.SERVE)
     assert decided("a", stand("a"), called).wishes == {"b": Wish.STOP, "a": Wish.SERVE}
 
 
 def test_a_model_on_its_way_out_is_waited_for() -> None:
-    """The next one is called when the memory is free."""
+    """The next model is called when the memory is free."""
     for state in (State.FALLING_ASLEEP, State.STOPPING):
         decision = decided("a", stand("a"), stand("b", state, Wish.SLEEP, can_sleep=True))
         assert "a" not in decision.wishes
 
 
 def test_a_model_wanted_while_it_falls_asleep_is_called_back() -> None:
-    """It is served after it woke."""
+    """The request is served after the model has woken."""
     falling = stand("a", State.FALLING_ASLEEP, Wish.SLEEP, can_sleep=True)
     assert decided("a", falling).wishes == {"a": Wish.SERVE}
 
 
 def test_a_sleep_that_waits_for_requests_to_end_is_not_called_off_by_newcomers() -> None:
-    """Or under steady load the model would never sleep."""
+    """Otherwise the model would never sleep under steady load."""
     draining = stand("a", State.READY, Wish.SLEEP, in_flight=1, can_sleep=True)
     assert decided("a", draining) == Decision()
 
@@ -121,7 +121,7 @@ def test_the_older_waiters_model_goes_first() -> None:
 
 
 def test_a_failed_model_is_called_again_and_holds_its_place_from_then_on() -> None:
-    """Before its task has moved, another model must not be called beside it."""
+    """Before its task has moved, no other model may be called beside it."""
     assert decided("a", stand("a", State.FAILED)).wishes == {"a": Wish.SERVE}
     called = stand("a", State.FAILED, Wish.SERVE)
     assert decided("ab", called, stand("b")).wishes == {"a": Wish.SERVE}
@@ -129,14 +129,14 @@ def test_a_failed_model_is_called_again_and_holds_its_place_from_then_on() -> No
 
 
 def test_a_model_that_was_told_to_end_serves_nobody() -> None:
-    """Who wants it is served by its next process."""
+    """Its next process serves the requests for it."""
     leaving = attrs.evolve(stand("a", State.READY), leaving=True)
     assert decided("a", leaving) == Decision(wishes={"a": Wish.SERVE})
     assert decided("a", attrs.evolve(leaving, wish=Wish.SERVE)) == Decision()
 
 
 def test_models_that_do_not_conflict_come_up_side_by_side() -> None:
-    """The same decision serves richer rules of placement."""
+    """The same decision works with richer rules of placement."""
     models = {name: stand(name) for name in "abc"}
     apart = frozenset("ab")
     decision = decide(
@@ -150,7 +150,7 @@ def test_models_that_do_not_conflict_come_up_side_by_side() -> None:
 
 
 def test_a_model_called_back_does_not_come_up_beside_who_must_leave_for_it() -> None:
-    """Where groups let the other in, but not in this order: the call is taken back."""
+    """Groups may let the other in, but not in this order: the call is taken back."""
     falling = stand("a", State.FALLING_ASLEEP, Wish.SERVE, can_sleep=True)
     decision = decide(
         [Demand(model="b", since=0, priority=1), Demand(model="a", since=0)],

@@ -1,4 +1,4 @@
-"""When a model will be ready: by cases, and for whatever may come."""
+"""When a model will be ready: case by case, and for any models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOW = 1000.0
 
 
 def stand(model: str, state: State, since: float = NOW, **more: object) -> Snapshot:
-    """Return how a model stands that can sleep and is wanted, if nothing else is said."""
+    """Return a model's snapshot; by default, the model can sleep and is wanted."""
     first = Snapshot(
         model=model, state=state, since=since, wish=Wish.SERVE, can_sleep=True, costs=COSTS
     )
@@ -36,13 +36,13 @@ def stand(model: str, state: State, since: float = NOW, **more: object) -> Snaps
 
 
 def told(*models: Snapshot, order: str = "", now: float = NOW, **more: object) -> Forecast | None:
-    """Return the forecast for the first of these models, of which one runs at a time."""
+    """Return the forecast for the first of these models; one model runs at a time."""
     known = {one.model: one for one in models}
     return forecast(models[0].model, known, list(order), one_at_a_time, now, **more)  # type: ignore[arg-type]  # as above
 
 
 def test_a_model_that_serves_is_ready() -> None:
-    """Whoever else waits, as newcomers are let in."""
+    """It does not matter which others wait, because new requests are let in."""
     other = stand("b", State.STOPPED)
     assert told(stand("a", State.READY), other, order="b") == Forecast(0.0)
 
@@ -66,12 +66,12 @@ def test_a_model_that_serves_is_ready() -> None:
 def test_each_state_has_its_way_up(
     state: State, more: dict[str, object], expected: Forecast
 ) -> None:
-    """What is left of the step, and the steps behind it; as sure as the least known of them."""
+    """It is the rest of the step plus the next steps, and as sure as the least known of them."""
     assert told(stand("a", state, **{"since": NOW - 10, **more})) == expected  # type: ignore[arg-type]  # as above
 
 
 def test_a_failed_model_is_held_back_first() -> None:
-    """Its start follows the pause."""
+    """The start of a failed model comes after its backoff."""
     assert told(stand("a", State.FAILED), held_back={"a": 7.0}) == Forecast(47.0, 5)
 
 
@@ -88,14 +88,14 @@ def test_a_failed_model_is_held_back_first() -> None:
     ],
 )
 def test_who_must_leave_is_waited_for(rival: Snapshot, expected: float) -> None:
-    """By sleep if it can, else by its end; or for what is left of either."""
+    """The other model sleeps if it can, else it ends; if it moves already, the rest counts."""
     found = told(stand("a", State.ASLEEP), rival)
     assert found is not None
     assert found.seconds == expected
 
 
 def test_who_may_not_be_moved_is_waited_for_until_that_ends() -> None:
-    """If it does."""
+    """If the pin never ends, there is no forecast."""
     for until, expected in ((NOW + 9, Forecast(9 + 6 + 8, 2)), (NOW - 9, Forecast(14, 2))):
         kept = stand("b", State.READY, pin=Pin(until=until))
         assert told(stand("a", State.ASLEEP), kept) == expected
@@ -103,7 +103,7 @@ def test_who_may_not_be_moved_is_waited_for_until_that_ends() -> None:
 
 
 def test_a_sleeper_whose_room_is_needed_is_stopped() -> None:
-    """Where memory is what counts."""
+    """If memory decides which models run, the sleeper's stop counts."""
     models = {one.model: one for one in (stand("a", State.STOPPED), stand("b", State.ASLEEP))}
 
     def all_others(wanted: str, _: frozenset[str]) -> frozenset[str]:
@@ -113,13 +113,13 @@ def test_a_sleeper_whose_room_is_needed_is_stopped() -> None:
 
 
 def test_all_who_must_leave_do_so_side_by_side() -> None:
-    """The longest of them counts."""
+    """The longest of their ways out counts."""
     rivals = (stand("b", State.READY), stand("c", State.READY, can_sleep=False))
     assert told(stand("a", State.ASLEEP), *rivals) == Forecast(14.0, 2)
 
 
 def test_who_waits_before_it_has_its_swap_first() -> None:
-    """Out and up, and then out again for this one; who came later is not before it."""
+    """That model comes and leaves first; a request that came later is not before this one."""
     models = (stand("a", State.ASLEEP), stand("b", State.READY), stand("c", State.STOPPED))
     swaps = 6.0 + 40.0 + 6.0 + 8.0
     assert told(*models, order="ca") == Forecast(swaps, 2)
@@ -128,13 +128,13 @@ def test_who_waits_before_it_has_its_swap_first() -> None:
 
 
 def test_who_comes_up_already_is_before_it() -> None:
-    """Whoever came first: a start that somebody waits for is not broken off."""
+    """The order does not matter: a start that a request waits for is not broken off."""
     models = (stand("a", State.ASLEEP), stand("b", State.STARTING, NOW - 10))
     assert told(*models, order="ab") == Forecast(30.0 + 6.0 + 8.0, 2)
 
 
 def test_who_can_run_beside_it_is_not_waited_for() -> None:
-    """Nor who is held back after a failure, or serves."""
+    """A model that is held back after a failure is not waited for either."""
     beside = {one.model: one for one in (stand("a", State.ASLEEP), stand("b", State.STOPPED))}
 
     def none(_: str, __: frozenset[str]) -> frozenset[str]:
@@ -146,20 +146,20 @@ def test_who_can_run_beside_it_is_not_waited_for() -> None:
 
 
 def test_a_model_that_is_closed_for_newcomers_comes_back_after_the_others() -> None:
-    """It serves, but it is their turn."""
+    """The model still serves, but it is the turn of the others."""
     models = (stand("a", State.READY), stand("b", State.STOPPED))
     found = told(*models, order="ba", closed=frozenset("a"))
     assert found == Forecast(6.0 + 40.0 + 6.0 + 8.0, 2)
 
 
 def test_a_step_that_takes_longer_than_ever_is_never_about_to_end() -> None:
-    """A tenth of what was learned is left, however long it takes."""
+    """At least a tenth of the learned time is left, however long the step takes."""
     late = told(stand("a", State.STARTING, NOW - 3600))
     assert late == Forecast(4.0, 5)
 
 
 def test_what_was_never_measured_is_not_guessed() -> None:
-    """Neither its own part nor another's; nor the end of what could not be ended."""
+    """Its own steps, the steps of others and the end of a leftover may all be unknown."""
     unknown = attrs.evolve(COSTS, sleep=None)
     assert told(stand("a", State.STARTING, costs=UNKNOWN)) is None
     assert told(stand("a", State.QUEUED)) is None, "how long the queue is, nobody knows"
@@ -171,7 +171,7 @@ def test_what_was_never_measured_is_not_guessed() -> None:
     ("share", "left"), [(0.25, 15.0), (0.5, 5.0), (0.05, 3.0), (0.0, 3.0), (1.0, 0.1)]
 )
 def test_a_server_that_tells_how_far_it_is_knows_best(share: float, left: float) -> None:
-    """From its share and the time so far; too little of it is left to what was learned."""
+    """Its share and the time so far count; if the share is too small, the learned time counts."""
     found = told(stand("a", State.WAKING, NOW - 5), shares={"a": share})
     assert found is not None
     assert found.seconds == pytest.approx(left)
@@ -188,7 +188,7 @@ known_costs = st.builds(Costs, start=known, stop=known, sleep=known, wake=known)
 
 @st.composite
 def standing(draw: st.DrawFn, of: st.SearchStrategy[Costs]) -> dict[str, Snapshot]:
-    """Return some models, standing anyhow."""
+    """Return some models in any states."""
     names = draw(st.lists(st.sampled_from(NAMES), unique=True, min_size=1))
     return {
         name: Snapshot(
@@ -216,7 +216,7 @@ def test_it_is_zero_only_where_the_model_serves(
     shares: dict[str, float],
     held_back: dict[str, float],
 ) -> None:
-    """Never negative, never without end, never nothing for a model that is yet to come."""
+    """The forecast is never negative or infinite, and never zero for a model that is not ready."""
     line = [name for name in order if name in models]
     for name in models:
         found = forecast(
@@ -230,7 +230,7 @@ def test_it_is_zero_only_where_the_model_serves(
 
 @given(standing(known_costs), st.permutations(NAMES))
 def test_what_was_measured_is_foretold(models: dict[str, Snapshot], order: Sequence[str]) -> None:
-    """Whatever stands how; by one measurement of each part at least."""
+    """The models may be in any state; each part was measured at least once."""
     line = [name for name in order if name in models]
     for name, one in models.items():
         found = forecast(name, models, line, one_at_a_time, NOW)
@@ -242,7 +242,7 @@ def test_what_was_measured_is_foretold(models: dict[str, Snapshot], order: Seque
 def test_who_waits_behind_more_others_is_not_ready_earlier(
     models: dict[str, Snapshot], order: Sequence[str]
 ) -> None:
-    """With each who goes before, it takes as long or longer."""
+    """With each model that goes first, the wait is as long or longer."""
     name, *others = [one for one in order if one in models]
     behind = [
         forecast(name, models, [*others[:place], name], one_at_a_time, NOW)
@@ -257,7 +257,7 @@ def test_who_waits_behind_more_others_is_not_ready_earlier(
 def test_it_falls_no_faster_than_time_passes(
     models: dict[str, Snapshot], order: Sequence[str], passed: float
 ) -> None:
-    """And does not grow while nothing else happens."""
+    """The forecast also does not grow while nothing else happens."""
     line = [name for name in order if name in models]
     for name in models:
         first = forecast(name, models, line, one_at_a_time, NOW)
@@ -271,7 +271,7 @@ def test_it_falls_no_faster_than_time_passes(
 def test_the_more_is_done_the_less_is_left(
     models: dict[str, Snapshot], one: float, two: float
 ) -> None:
-    """Of the step under way, by the server's own word."""
+    """The server itself says how much of the step under way is done."""
     less, more = sorted((one, two))
     for name, stood in models.items():
         if stood.state in HOLDS_MEMORY and stood.since < NOW:
@@ -287,7 +287,7 @@ def test_the_more_is_done_the_less_is_left(
 async def test_a_supervisor_foretells_from_what_it_has_learned(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing before it has seen each step; then what they took, and what is left of them."""
+    """The supervisor must have seen each step first; then it knows the times and what is left."""
     FakePrograms().install(monkeypatch)
     slow = {"cmdSleep": "'sleep 3'", "cmdWake": "'sleep 2'"}
     text = two(written("serve a", **slow), written("serve b", **slow))

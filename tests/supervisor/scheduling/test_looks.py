@@ -1,6 +1,6 @@
-"""Looks at memory while models come up, fail and are used: what they count, and what they decide.
+"""Looks at memory while models start, fail and are used: what they count, and what they decide.
 
-And what is decided without a look, or without a decision at all.
+It also shows what is decided without a look, or needs no decision at all.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def one_gpu(room: FakeRoom) -> FakeRoom:
 
 
 def pair(room: FakeRoom, takes: Takes, names: str = "ab", **keys: Any) -> dict[str, object]:
-    """Return models that take the same, which is guessed for their GPU memory."""
+    """Return models that take the same; their guess for the GPU is right."""
     room.takes |= dict.fromkeys(names, takes)
     return {name: served(name, memory={"gpu": takes.gpu}, **keys) for name in names}
 
 
 def takes_long(supervisor: Supervisor, name: str, seconds: float) -> None:
-    """Let a model be ready only some seconds from now."""
+    """Let a model become ready only after some seconds."""
     when = trio.current_time() + seconds
 
     async def probe(_: Model) -> str | None:
@@ -86,13 +86,13 @@ def told(room: FakeRoom, name: str) -> str | None:
     return room.env[name].get("CUDA_VISIBLE_DEVICES")
 
 
-# While a model comes up.
+# While a model starts or wakes.
 
 
 async def test_a_second_start_that_takes_long_is_not_refused_for_its_own_memory(
     autojump_clock: MockClock, one_gpu: FakeRoom
 ) -> None:
-    """Its process is another than that of its first life, and what it holds is no stranger's."""
+    """Its process is not that of its first life, and what it holds is not a stranger's."""
     models = pair(one_gpu, Takes(gpu=20), "a", sleeps=False)
     async with opened(one_gpu, written(models, {})) as supervisor:
         await use(supervisor, "a", 3)
@@ -113,7 +113,7 @@ async def test_a_second_start_that_takes_long_is_not_refused_for_its_own_memory(
 async def test_nobody_yields_to_a_model_that_starts_for_the_second_time(
     autojump_clock: MockClock, one_gpu: FakeRoom, log_lines: LogLines
 ) -> None:
-    """What its new process takes of the GPU is no stranger's."""
+    """What its new process takes of the GPU is not a stranger's."""
     one_gpu.takes = {"a": Takes(gpu=13.7), "b": Takes(gpu=10)}
     models = {"a": served("a", sleeps=False), "b": served("b")}
     together = {"side": {"swap": False, "members": ["a", "b"]}}
@@ -137,7 +137,7 @@ async def test_a_container_that_cannot_be_seen_before_it_is_ready_is_no_stranger
     monkeypatch: pytest.MonkeyPatch,
     root: int | None,
 ) -> None:
-    """Until then its root is not known, or is its client's, which holds nothing of the GPU."""
+    """Until then its root is unknown, or is the engine's client, which holds no GPU memory."""
     plain = ModelServer.root
 
     async def of_engine(self: ModelServer) -> int | None:
@@ -159,7 +159,7 @@ async def test_a_container_that_cannot_be_seen_before_it_is_ready_is_no_stranger
 async def test_a_model_that_comes_up_is_not_refused_for_strangers_that_grow_meanwhile(
     autojump_clock: MockClock, one_gpu: FakeRoom
 ) -> None:
-    """It has its room already; who comes later is told of them."""
+    """The model has its room already; only a later request is told of the strangers."""
     models = pair(one_gpu, Takes(gpu=20), "a")
     async with opened(one_gpu, written(models, {})) as supervisor:
         takes_long(supervisor, "a", 30)
@@ -181,7 +181,7 @@ async def test_a_model_that_comes_up_is_not_refused_for_strangers_that_grow_mean
 async def test_a_wake_that_fails_starts_again_where_that_is_decided_anew(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """The new process is told of its GPU, and nobody is placed there while it comes up."""
+    """The new process gets its GPU, and no other model is placed there while it starts."""
     models = {
         **pair(room, Takes(gpu=14, gpu_asleep=1), "ac"),
         **pair(room, Takes(gpu=8, gpu_asleep=1), "b"),
@@ -215,7 +215,7 @@ async def test_a_model_may_be_removed_by_a_reload_during_a_look(
     log_lines: LogLines,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An engine is asked for another's process just then; the look goes on."""
+    """The look is waiting for another model's engine at that moment, and goes on."""
     plain = ModelServer.root
 
     async def slowly(self: ModelServer) -> int | None:
@@ -238,7 +238,7 @@ async def test_a_model_may_be_removed_by_a_reload_during_a_look(
 async def test_a_look_that_raises_ends_nothing_and_is_made_again(
     autojump_clock: MockClock, room: FakeRoom, log_lines: LogLines
 ) -> None:
-    """Who waits for it is served a second later, and the log says what happened."""
+    """A request that waits for the look is served a second later, and the log has the error."""
     failed_at: list[float] = []
     models = pair(room, Takes(gpu=10))
     async with opened(room, written(models, {})) as supervisor:
@@ -263,7 +263,7 @@ async def test_a_look_that_raises_ends_nothing_and_is_made_again(
 async def test_a_driver_that_hangs_is_told_of_once_and_decisions_go_on(
     autojump_clock: MockClock, one_gpu: FakeRoom, log_lines: LogLines
 ) -> None:
-    """With what was seen before: only the first of them waits for it."""
+    """Decisions use what was seen before; only the first of them waits for the driver."""
     models = pair(one_gpu, Takes(gpu=20, gpu_asleep=1))
     async with opened(one_gpu, written(models, {})) as supervisor:
         for name in "aba":
@@ -283,7 +283,7 @@ async def test_a_driver_that_hangs_is_told_of_once_and_decisions_go_on(
 async def test_models_start_although_the_driver_hangs_when_the_daemon_starts(
     autojump_clock: MockClock, room: FakeRoom, log_lines: LogLines
 ) -> None:
-    """Nothing was seen yet; that holds them up for the longest look alone."""
+    """Nothing was seen yet, but the models wait only for the longest look."""
     room.hangs = True
     models = pair(room, Takes(gpu=10))
     async with opened(room, written(models, {})) as supervisor:
@@ -303,7 +303,7 @@ async def test_models_start_although_the_driver_hangs_when_the_daemon_starts(
 async def test_a_model_that_is_used_is_looked_after_every_two_seconds(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """Although nobody used one when the last look ended."""
+    """The looks begin even if no model was in use when the last look ended."""
     room.takes["a"] = Takes(gpu=10)
     async with opened(room, written({"a": served("a")}, {})) as supervisor:
         await use(supervisor, "a")
@@ -323,7 +323,7 @@ async def test_a_model_that_is_used_is_looked_after_every_two_seconds(
 async def test_files_that_a_model_maps_are_not_taken_off_what_strangers_hold(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """The kernel counts them as free: of strangers' 10 GiB none may be hidden behind them."""
+    """The kernel counts them as free, but they must not hide any of the strangers' 10 GiB."""
     room.gpus, room.host = {}, 40
     room.strangers["host"] = 10
     room.takes["a"] = Takes(host=20, mapped=15)
@@ -340,7 +340,7 @@ async def test_files_that_a_model_maps_are_not_taken_off_what_strangers_hold(
 async def test_models_that_cannot_be_seen_are_no_strangers_on_the_host(
     autojump_clock: MockClock, room: FakeRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Containers of an engine that does not tell, say: what they are taken to need is theirs."""
+    """An engine may not tell what its containers hold; what they are assumed to need is theirs."""
 
     async def unseen(_: ModelServer) -> None:
         await trio.lowlevel.checkpoint()
@@ -362,7 +362,7 @@ async def test_models_that_cannot_be_seen_are_no_strangers_on_the_host(
 async def test_who_finds_no_room_beside_a_lease_may_come_back_when_that_ends(
     autojump_clock: MockClock, one_gpu: FakeRoom
 ) -> None:
-    """Whatever is foretold of the model's wake."""
+    """The refusal names the end of the lease, whatever the forecast of the model's wake is."""
     models = pair(one_gpu, Takes(gpu=20))
     async with opened(one_gpu, written(models, {})) as supervisor:
         for name in "aba":
@@ -377,7 +377,7 @@ async def test_who_finds_no_room_beside_a_lease_may_come_back_when_that_ends(
 async def test_settings_that_name_no_gpu_that_is_there_leave_models_none(
     autojump_clock: MockClock, room: FakeRoom, log_lines: LogLines
 ) -> None:
-    """They are kept from the others, and it is said once."""
+    """Models are kept from all other GPUs, and the log says so once."""
     room.takes["a"] = Takes(host=1)
     models = {"a": served("a", memory={"host": 1})}
     async with opened(room, written(models, {"gpus": ["9"]})) as supervisor:
@@ -424,7 +424,7 @@ def test_a_number_of_400_digits_in_what_was_learned_is_left_out(tmp_path: Path) 
 
 @pytest.fixture
 def decisions(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """When something was decided."""
+    """The times at which something was decided."""
     made: list[float] = []
     plain = Scheduler._decide
 
@@ -439,7 +439,7 @@ def decisions(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def test_a_newcomer_gets_in_without_a_decision_until_its_model_is_closed(
     autojump_clock: MockClock, one_gpu: FakeRoom, decisions: list[float]
 ) -> None:
-    """Although others wait for another model; from then on they go first."""
+    """It gets in although others wait for another model; once it is closed, those go first."""
     models = pair(one_gpu, Takes(gpu=20))
     async with opened(one_gpu, written(models, {}, maxWait=10)) as supervisor:
         await use(supervisor, "a")
@@ -463,7 +463,7 @@ async def test_a_newcomer_gets_in_without_a_decision_until_its_model_is_closed(
 async def test_a_lease_that_ends_while_others_use_the_model_makes_no_decision(
     autojump_clock: MockClock, one_gpu: FakeRoom, decisions: list[float]
 ) -> None:
-    """Nobody waits for one of several to end; the last of them does."""
+    """Nothing waits for one of several leases to end, only for the last of them."""
     models = pair(one_gpu, Takes(gpu=20))
     async with opened(one_gpu, written(models, {}, maxWait=0)) as supervisor:
         await use(supervisor, "a")
@@ -485,7 +485,7 @@ async def test_a_lease_that_ends_while_others_use_the_model_makes_no_decision(
 
 
 def called_first(demands: Iterable[Demand], now: float) -> str:
-    """Return which of some models at rest is called, where one runs at a time."""
+    """Return which of some stopped models is called; one model runs at a time."""
     costs = {"quick": Costs(start=1, stop=0.1), "slow": Costs(start=2, stop=0.1)}
     models = {name: Snapshot(model=name, costs=one) for name, one in costs.items()}
     decision = decide(demands, models, one_at_a_time, Patience(max_wait=60), now)
@@ -507,7 +507,7 @@ def called_first(demands: Iterable[Demand], now: float) -> str:
 def test_priority_goes_before_a_cheap_swap_until_the_longest_wait(
     waited: dict[str, float], first: str
 ) -> None:
-    """Also among those that have waited for four times the cost of a swap."""
+    """This includes models that have waited for four times the cost of a swap."""
     now, priorities = 100.0, {"quick": 0, "slow": 1}
     demands = [
         Demand(model=name, since=now - seconds, priority=priorities[name])

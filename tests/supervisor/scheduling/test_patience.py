@@ -1,4 +1,4 @@
-"""How long those who wait bear with those who are served, and what ends it."""
+"""How long waiting requests let other requests be served, and what ends that."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def decided(
 
 
 def test_a_busy_model_lets_newcomers_in_until_another_has_waited_too_long() -> None:
-    """And it is said when to decide again."""
+    """The decision also says when to decide again."""
     before = decided(BUSY, STOPPED, b=100, a=105, now=109)
     assert before == Decision(admit=frozenset("a"), until=110)
     after = decided(BUSY, STOPPED, b=100, a=105, now=110)
@@ -40,25 +40,25 @@ def test_a_busy_model_lets_newcomers_in_until_another_has_waited_too_long() -> N
 
 
 def test_a_closed_model_makes_room_when_its_last_request_has_ended() -> None:
-    """Even with newcomers at its door, who wait for its next turn."""
+    """New requests at its door wait for its next turn."""
     decision = decided(IDLE, STOPPED, b=100, a=105, now=110)
     assert decision.wishes == {"a": Wish.SLEEP}
     assert not decision.admit
 
 
 def test_a_closed_model_opens_again_when_the_others_have_left() -> None:
-    """Nothing was done that had to be undone."""
+    """If the others disconnect, nothing must be undone."""
     assert decided(BUSY, STOPPED, a=105, now=110).admit == {"a"}
 
 
 def test_without_a_longest_wait_a_busy_model_is_never_closed() -> None:
-    """As in llama-swap."""
+    """With `maxWait: 0` a busy model stays open, as in llama-swap."""
     decision = decided(BUSY, STOPPED, b=100, a=105, now=9999, patience=Patience(max_wait=0))
     assert decision == Decision(admit=frozenset("a"))
 
 
 def test_what_came_up_has_its_time_too() -> None:
-    """Nobody has waited behind it for longer than since then."""
+    """A wait behind a model does not count before that model was ready."""
     fresh = attrs.evolve(IDLE, ready_since=120)
     decision = decided(fresh, STOPPED, b=100, a=105, now=120)
     assert decision == Decision(admit=frozenset("a"), until=130)
@@ -69,7 +69,7 @@ def test_what_came_up_has_its_time_too() -> None:
 
 
 def test_who_waited_for_a_model_gets_in_when_it_comes_up() -> None:
-    """However cheap the swap is that another presses for: its load was not for nothing."""
+    """It gets in however cheap the swap to another model is, so that its load was of use."""
     fresh = attrs.evolve(IDLE, ready_since=120, costs=Costs(sleep=1e-9))
     other = attrs.evolve(STOPPED, costs=Costs(start=1e-9))
     decision = decided(fresh, other, b=100, a=105, now=120.000001)
@@ -79,7 +79,7 @@ def test_who_waited_for_a_model_gets_in_when_it_comes_up() -> None:
 
 
 def test_a_model_that_came_up_is_kept_for_a_while() -> None:
-    """Idle or not, and also against who has waited too long."""
+    """It is kept whether idle or not, even if another has waited too long."""
     patience = Patience(max_wait=10, min_active=30)
     fresh = attrs.evolve(IDLE, ready_since=100)
     assert decided(fresh, STOPPED, b=90, now=110, patience=patience).until == 130
@@ -89,7 +89,7 @@ def test_a_model_that_came_up_is_kept_for_a_while() -> None:
 
 
 def test_nobody_waits_long_for_a_cheap_swap() -> None:
-    """Four times its cost, where all of that is known."""
+    """The wait ends at four times the swap's cost, if that cost is fully known."""
     busy = attrs.evolve(BUSY, costs=Costs(sleep=0.2))
     asleep = Snapshot(
         model="b", state=State.ASLEEP, wish=Wish.SLEEP, can_sleep=True, costs=Costs(wake=0.2)
@@ -101,7 +101,7 @@ def test_nobody_waits_long_for_a_cheap_swap() -> None:
 
 
 def test_a_model_that_has_just_become_idle_is_kept_for_a_moment() -> None:
-    """Its client asks again within a twentieth of the swap's cost, as a rule."""
+    """Its client usually asks again within a twentieth of the swap's cost."""
     often = Habits((0.2, 30, 0.3))
     idle = attrs.evolve(IDLE, idle_since=105, costs=Costs(sleep=5), habits=often)
     other = attrs.evolve(STOPPED, costs=Costs(start=15))
@@ -113,14 +113,14 @@ def test_a_model_that_has_just_become_idle_is_kept_for_a_moment() -> None:
 
 @pytest.mark.parametrize("gaps", [(), (30.0,), (0.2, 30, 40)])
 def test_a_model_whose_users_come_back_late_is_not_kept(gaps: tuple[float, ...]) -> None:
-    """Nor one whose habits are not known: who waits would wait for nothing."""
+    """A model whose habits are unknown is not kept either: others would wait for nothing."""
     idle = attrs.evolve(IDLE, idle_since=105, costs=Costs(sleep=5), habits=Habits(gaps))
     other = attrs.evolve(STOPPED, costs=Costs(start=15))
     assert decided(idle, other, b=104, now=105).wishes == {"a": Wish.SLEEP}
 
 
 def test_a_wake_that_was_never_measured_costs_what_others_cost() -> None:
-    """So that nobody waits the longest wait behind a stream for a model that wakes at once."""
+    """Otherwise a model that wakes at once would wait for the longest wait behind a stream."""
     asleep = Snapshot(model="b", state=State.ASLEEP, wish=Wish.SLEEP, can_sleep=True)
     demand, models = [Demand(model="b", since=100)], {"a": BUSY, "b": asleep}
     usual = usual_costs([Costs(wake=0.2, sleep=0.1), Costs(wake=0.4), Costs(wake=9, sleep=0.1)])
@@ -132,7 +132,7 @@ def test_a_wake_that_was_never_measured_costs_what_others_cost() -> None:
 
 
 def test_the_higher_priority_goes_first() -> None:
-    """Until somebody has waited too long."""
+    """Once another has waited too long, priority no longer counts."""
     c = attrs.evolve(STOPPED, model="c")
     first = Demand(model="c", since=105, priority=1)
     assert decided(STOPPED, c, b=100, c=first, now=106).wishes == {"c": Wish.SERVE}
@@ -140,7 +140,7 @@ def test_the_higher_priority_goes_first() -> None:
 
 
 def test_what_comes_up_sooner_goes_first() -> None:
-    """Counted for each of those who wait; what was never measured is tried."""
+    """The time is divided by the number of waiting requests; an unmeasured model is tried."""
     slow = attrs.evolve(STOPPED, costs=Costs(start=60))
     quick = attrs.evolve(STOPPED, model="c", costs=Costs(start=2))
     assert decided(slow, quick, b=100, c=105, now=106).wishes == {"c": Wish.SERVE}
@@ -149,7 +149,7 @@ def test_what_comes_up_sooner_goes_first() -> None:
 
 
 def test_requests_of_a_closed_model_are_cut_when_they_may_hold_up_no_longer() -> None:
-    """Where the operator has set drainTimeout."""
+    """If the operator has set drainTimeout, it limits how long they delay the others."""
     bounded = attrs.evolve(BUSY, drain_limit=30)
     assert decided(bounded, STOPPED, b=100, now=120).until == 140
     decision = decided(bounded, STOPPED, b=100, now=140)
@@ -158,6 +158,6 @@ def test_requests_of_a_closed_model_are_cut_when_they_may_hold_up_no_longer() ->
 
 
 def test_a_rest_for_good_is_not_turned_into_a_sleep() -> None:
-    """A model that is to be replaced stops, whoever else wants its place."""
+    """A model that must be replaced is stopped, whichever model wants its place."""
     leaving = attrs.evolve(IDLE, wish=Wish.DRAIN)
     assert decided(leaving, STOPPED, b=100, now=101).wishes == {"a": Wish.STOP}

@@ -1,4 +1,4 @@
-"""Who must make room for whom: groups and matrix, with llama-swap's results."""
+"""Which models must make room: groups and a matrix, with llama-swap's results."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def rules(text: str = "") -> MakeRoom:
 
 
 def leaving(text: str, wanted: str, running: str) -> str:
-    """Return who must leave, as a word of their names."""
+    """Return the models that must leave, as a word of their names."""
     return "".join(sorted(rules(text)(wanted, frozenset(running))))
 
 
 def test_without_rules_one_model_runs_at_a_time() -> None:
-    """The wanted one itself never leaves."""
+    """The wanted model itself never leaves."""
     assert leaving("", "a", "bcd") == "bcd"
     assert leaving("", "a", "ab") == "b"
     assert leaving("", "a", "a") == ""
@@ -57,7 +57,7 @@ def grouped(exclusive: str = "false", persistent: str = "false") -> str:
     ],
 )
 def test_groups_say_who_leaves(text: str, wanted: str, running: str, expected: str) -> None:
-    """`swap` within the group, `exclusive` towards others, `persistent` against that."""
+    """`swap` acts within a group, `exclusive` on other groups; `persistent` protects from that."""
     assert leaving(text, wanted, running) == expected
 
 
@@ -69,7 +69,7 @@ def test_models_in_no_group_swap_with_each_other_and_stop_the_others() -> None:
 
 
 def test_a_group_that_is_not_exclusive_stops_not_even_an_exclusive_one() -> None:
-    """Which two of them meet depends on the order, as in llama-swap."""
+    """Which of the two gives way depends on the order, as in llama-swap."""
     text = "groups: {one: {exclusive: true, members: [a]}, two: {exclusive: false, members: [b]}}"
     assert leaving(text, "a", "b") == "b"
     assert leaving(text, "b", "a") == ""
@@ -94,7 +94,7 @@ def test_a_group_that_is_not_exclusive_stops_not_even_an_exclusive_one() -> None
 def test_a_matrix_evicts_what_costs_least(
     matrix: str, wanted: str, running: str, expected: str
 ) -> None:
-    """Of equal costs, the set that stands first; a model in no set runs alone."""
+    """At equal cost, the first set counts; a model in no set runs alone."""
     assert leaving(f"matrix: {{{matrix}}}", wanted, running) == expected
 
 
@@ -131,7 +131,7 @@ expressions = st.recursive(st.sampled_from("abcd"), _nested, max_leaves=10)
 def test_no_other_set_would_have_cost_less(
     most: int, sets: list[str], costs: dict[str, int], wanted: str, running: frozenset[str]
 ) -> None:
-    """Checked against every alternative there is, written out."""
+    """The result is checked against all alternatives, written out."""
     lines = "\n".join(f"    s{number}: {text}" for number, text in enumerate(sets))
     text = f"matrix:\n  evict_costs: {costs}\n  sets:\n{lines}"
     with pytest.MonkeyPatch.context() as patch:
@@ -149,7 +149,7 @@ def test_no_other_set_would_have_cost_less(
 
 
 def test_of_equal_costs_the_first_alternative_counts_whichever_way_it_is_asked() -> None:
-    """A large matrix, which is not written out, has the same answers."""
+    """A large matrix is not written out, and gives the same answers."""
     text = "matrix: {sets: {one: (a & b) | (a & c) | (a & d), two: a & c & d}}"
     found = []
     for most in (20_000, 0):

@@ -1,4 +1,4 @@
-"""Whose turn it is, by random play: whatever happens, nobody meets whom they must not."""
+"""Whose turn it is, in random play: no model ever meets one that it must not meet."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class Play(RuleBasedStateMachine):
         self.settle()
 
     def teardown(self) -> None:
-        """When requests end and models move, everybody who waits is served or told."""
+        """When requests end and models move, each waiting request is served or told."""
         for _ in range(200):
             self.now += 1
             self.settle()

@@ -1,4 +1,4 @@
-"""Whose turn it is by memory, in random play: nobody comes up without room, and nobody starves."""
+"""Whose turn it is by memory, in random play: no model starts without room, and none starves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MACHINES = {
     "a GPU and little else": machine(24, host=20),
     "no GPU": machine(host=24),
 }
-REAL = {  # GiB awake on each GPU, and of the host; asleep
+REAL = {  # GiB awake on each GPU; awake on the host; asleep on each GPU
     "a": (10, 6, 1),
     "b": (15, 4, 2),
     "c": (8, 9, 0),
@@ -35,7 +35,7 @@ REAL = {  # GiB awake on each GPU, and of the host; asleep
 
 
 class PlayByMemory(Play):
-    """The same with devices; what a model needs is learned when it was awake for a while."""
+    """The same play with devices; what a model needs is learned once it has been awake."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class PlayByMemory(Play):
 
     @rule(name=st.sampled_from(MODELS))
     def start_fails_for_memory(self, name: str) -> None:
-        """It needs more than was known, and gets all there is next time."""
+        """The model needs more than was known, and gets the whole device next time."""
         if self.models[name].state is State.STARTING:
             known = self.models[name].need.known.was_too_little()
             self.learn(name, known)
@@ -164,7 +164,7 @@ class PlayByMemory(Play):
             self.learn(name, known.rested())
 
     def assert_it_fits(self, model: Snapshot) -> None:
-        """Nobody comes up where others hold what it is taken to need."""
+        """Check that others do not hold what the model is assumed to need."""
         mine = awake_on(model, model.gpus, self.space)
         others = [m for m in self.models.values() if m.model != model.model]
         held = [holding_now(one, self.space) for one in others]

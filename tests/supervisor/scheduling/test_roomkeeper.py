@@ -1,4 +1,4 @@
-"""Looks at the memory of a machine: when, what is learned, and what models are told of GPUs."""
+"""Looks at a machine's memory: when they are made, what they teach, and which GPUs models get."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def many(room: FakeRoom, takes: Takes, names: str = "abc", **keys: Any) -> dict[
 async def test_models_come_up_side_by_side_where_there_is_room(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """What is not known gets a GPU alone; once it was seen, it shares one."""
+    """An unknown model gets a GPU to itself; once it was seen, it shares one."""
     models = many(room, Takes(gpu=10, host=1, gpu_asleep=1), "abcd")
     async with opened(room, written(models, {})) as supervisor:
         await use(supervisor, "a")
@@ -74,7 +74,7 @@ async def test_models_come_up_side_by_side_where_there_is_room(
 async def test_a_decision_waits_for_a_look_after_a_step(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """Nobody comes up by what was seen before a model took memory, or gave it back."""
+    """What was seen before a model took memory, or gave it back, must not decide."""
     room.delay = 0.5
     models = many(room, Takes(gpu=20), "abc", memory={"gpu": 20})
     async with opened(room, written(models, {"gpus": ["0"]})) as supervisor:
@@ -91,7 +91,7 @@ async def test_a_decision_waits_for_a_look_after_a_step(
 async def test_what_a_model_leaves_asleep_is_learned(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """And counted where it sleeps: the next one has less room there."""
+    """What the sleeper leaves counts on its GPU, so the next model has less room there."""
     models = many(room, Takes(gpu=20, host=2, gpu_asleep=3, host_asleep=5), "ab")
     async with opened(room, written(models, {"gpus": ["0"]})) as supervisor:
         await use(supervisor, "a")
@@ -105,7 +105,7 @@ async def test_what_a_model_leaves_asleep_is_learned(
 async def test_what_strangers_hold_is_seen_and_not_given_away(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """The model comes up on the other GPU; the models' own memory is no stranger's."""
+    """The model starts on the other GPU; the models' own memory is not a stranger's."""
     room.strangers["GPU-aa"] = 10
     models = many(room, Takes(gpu=20), "a", memory={"gpu": 20})
     async with opened(room, written(models, {"reserve": 1024})) as supervisor:
@@ -120,7 +120,7 @@ async def test_what_strangers_hold_is_seen_and_not_given_away(
 async def test_a_request_waits_some_seconds_for_what_strangers_hold_and_looks_seldom(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """It may be on its way out; then it is refused, with who holds what."""
+    """The strangers may be about to end; if not, the request is refused, with who holds what."""
     room.strangers = dict.fromkeys(room.gpus, 20)
     models = many(room, Takes(gpu=20), "a", memory={"gpu": 20})
     async with opened(room, written(models, {})) as supervisor:
@@ -139,7 +139,7 @@ async def test_a_request_waits_some_seconds_for_what_strangers_hold_and_looks_se
 async def test_there_are_few_looks_while_a_request_waits_for_a_model_in_use(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """One every two seconds for what it may grow, and those that decisions need."""
+    """One look every two seconds sees what the model may grow; decisions add their own looks."""
     models = many(room, Takes(gpu=20), "ab", memory={"gpu": 20})
     text = written(models, {"gpus": ["0"]}, maxWait=0)
     async with opened(room, text) as supervisor:
@@ -161,7 +161,7 @@ async def test_there_are_few_looks_while_a_request_waits_for_a_model_in_use(
 async def test_an_awake_model_that_grows_is_measured_again(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """While it is used, the most that was seen of it counts."""
+    """While the model is used, the most that was seen of it counts."""
     models = many(room, Takes(gpu=5), "a", memory={"gpu": 5})
     async with opened(room, written(models, {})) as supervisor:
         async with supervisor.lease("a"):
@@ -179,7 +179,7 @@ async def test_an_awake_model_that_grows_is_measured_again(
 async def test_the_host_is_shared_by_what_its_key_gives(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """Whatever others hold of it; two of three fit."""
+    """What others hold of the host does not matter; two of three models fit."""
     room.gpus, room.host = {}, 64
     room.strangers["host"] = 60
     models = many(room, Takes(host=4), "abc", memory={"host": 4})
@@ -196,7 +196,7 @@ async def test_the_host_is_shared_by_what_its_key_gives(
 async def test_without_that_key_the_host_is_what_others_leave(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """All but a twentieth, which is left to the system."""
+    """A twentieth of the host is left to the system."""
     room.gpus, room.host = {}, 40
     room.strangers["host"] = 20
     models = many(room, Takes(host=9), "ab", memory={"host": 9})
@@ -215,7 +215,7 @@ async def test_without_that_key_the_host_is_what_others_leave(
 async def test_a_driver_that_names_no_processes_leaves_guesses(
     autojump_clock: MockClock, room: FakeRoom, log_lines: LogLines
 ) -> None:
-    """What models are taken to hold is no stranger's; those unknown get a GPU alone, for good."""
+    """What models are assumed to hold is theirs; unknown models get a GPU alone, for good."""
     room.tells = False
     models = {
         **many(room, Takes(gpu=10), "ab", memory={"gpu": 10}),
@@ -241,7 +241,7 @@ async def test_a_driver_that_names_no_processes_leaves_guesses(
 async def test_a_driver_that_hangs_delays_a_decision_by_five_seconds_and_no_more(
     autojump_clock: MockClock, room: FakeRoom, log_lines: LogLines
 ) -> None:
-    """Then what was seen before counts. It is said once, until the driver answers again."""
+    """After the delay, what was seen before counts; the log says so once per silence."""
     models = many(room, Takes(gpu=20, gpu_asleep=1), "ab", memory={"gpu": 20})
     async with opened(room, written(models, {"gpus": ["0"]})) as supervisor:
         await use(supervisor, "a")
@@ -265,7 +265,7 @@ async def test_a_driver_that_hangs_delays_a_decision_by_five_seconds_and_no_more
 async def test_a_driver_that_takes_longer_than_a_look_is_fresh_starves_nobody(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """Its answer counts from when it came."""
+    """The driver's answer counts from when it came."""
     room.delay = 3
     models = many(room, Takes(gpu=20), "ab", memory={"gpu": 20})
     async with opened(room, written(models, {"gpus": ["0"]})) as supervisor:
@@ -278,7 +278,7 @@ async def test_a_driver_that_takes_longer_than_a_look_is_fresh_starves_nobody(
 async def test_a_gpu_that_vanishes_is_used_no_more(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """Who slept there is stopped, and comes up on another."""
+    """A model that slept there is stopped, and starts on another GPU."""
     models = many(room, Takes(gpu=20, gpu_asleep=1), "ab", memory={"gpu": 20})
     async with opened(room, written(models, {})) as supervisor:
         for name in "ab":
@@ -297,7 +297,7 @@ async def test_a_gpu_that_vanishes_is_used_no_more(
 async def test_a_driver_that_sees_no_gpu_any_more_is_one_that_does_not_answer(
     autojump_clock: MockClock, room: FakeRoom, log_lines: LogLines
 ) -> None:
-    """It may be replaced just now; nobody is taken to need no GPU for that."""
+    """The driver may just be replaced, so no model counts as needing no GPU."""
     models = many(room, Takes(gpu=20, gpu_asleep=1), "ab")
     async with opened(room, written(models, {"gpus": ["0"]})) as supervisor:
         await use(supervisor, "a", 3)
@@ -315,7 +315,7 @@ async def test_a_driver_that_sees_no_gpu_any_more_is_one_that_does_not_answer(
 async def test_a_gpu_that_comes_later_is_used_from_then_on(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """What was learned without one does not say that a model needs none."""
+    """What was learned without a GPU does not say that a model needs none."""
     there, room.gpus = room.gpus, {}
     models = many(room, Takes(gpu=10, host=2, gpu_asleep=1), "ab")
     async with opened(room, written(models, {})) as supervisor:
@@ -337,7 +337,7 @@ async def test_a_gpu_that_comes_later_is_used_from_then_on(
 async def test_models_have_only_the_gpus_that_the_settings_name(
     autojump_clock: MockClock, room: FakeRoom, log_lines: LogLines
 ) -> None:
-    """By index or name; one that is not there is told of once."""
+    """The settings use the index or the name; the log names a missing GPU once."""
     models = many(room, Takes(gpu=5), "ab")
     async with opened(room, written(models, {"gpus": ["gpu-bb", "7"]})) as supervisor:
         for name in "abab":
@@ -349,7 +349,7 @@ async def test_models_have_only_the_gpus_that_the_settings_name(
 async def test_a_gpu_of_a_model_that_is_not_there_is_told_of_once(
     autojump_clock: MockClock, room: FakeRoom, log_lines: LogLines
 ) -> None:
-    """The model may be on any."""
+    """The log says so once, and the model may run on any GPU."""
     models = many(room, Takes(gpu=5), "a", gpus=["9"])
     async with opened(room, written(models, {})) as supervisor:
         await use(supervisor, "a", 10)
@@ -376,7 +376,7 @@ async def test_a_gpu_of_a_model_that_is_not_there_is_told_of_once(
 async def test_a_process_is_told_of_its_gpus_by_name(
     autojump_clock: MockClock, room: FakeRoom, keys: dict[str, Any], expected: str | None
 ) -> None:
-    """Unless its file says so itself."""
+    """If the model's own settings name GPUs, llamadoze does not."""
     seen: list[object] = []
     room.takes["a"] = Takes()
     original = room.open_child
@@ -402,7 +402,7 @@ async def test_a_process_is_told_of_its_gpus_by_name(
 async def test_a_model_that_names_its_gpu_itself_is_counted_there(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """Who is in the way there leaves, whatever is free elsewhere."""
+    """Models that are in the way there leave, whatever is free elsewhere."""
     room.takes = {"a": Takes(gpu=20, gpu_asleep=1), "b": Takes(gpu=20, gpu_asleep=1)}
     fixed = served("b", env=["CUDA_VISIBLE_DEVICES=GPU-aa"], memory={"gpu": 20})
     models = {"a": served("a", memory={"gpu": 20}), "b": fixed}
@@ -417,7 +417,7 @@ async def test_a_model_that_names_its_gpu_itself_is_counted_there(
 async def test_a_model_is_counted_where_it_is_seen(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """Whatever was chosen for it: a container may have another."""
+    """A container may use another GPU than the one that was chosen for it."""
     room.takes = {"a": Takes(gpu=20), "b": Takes(gpu=20)}
     models = {name: served(name, memory={"gpu": 20}) for name in "ab"}
     async with opened(room, written(models, {})) as supervisor:
@@ -437,7 +437,7 @@ async def test_a_model_is_counted_where_it_is_seen(
 async def test_memory_is_switched_on_and_off_while_models_run(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """Nobody is moved by that alone; where each runs is seen."""
+    """The change alone moves no model, and llamadoze sees where each model runs."""
     models = many(room, Takes(gpu=10, gpu_asleep=1), "abc")
     by_rule = "models: " + written(models, {}).partition("models:")[2].partition("routing:")[0]
     async with opened(room, by_rule) as supervisor:
@@ -468,7 +468,7 @@ async def test_memory_is_switched_on_and_off_while_models_run(
 async def test_a_smaller_host_memory_holds_for_the_next_decision(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """Although nothing was seen to change."""
+    """The smaller limit counts although no look has shown a change."""
     room.gpus = {}
     models = many(room, Takes(host=4), "ab", memory={"host": 4})
     async with opened(room, written(models, {"hostMemory": 8})) as supervisor:
@@ -482,7 +482,7 @@ async def test_a_smaller_host_memory_holds_for_the_next_decision(
 async def test_a_pause_holds_everybody_and_its_end_lets_them_in(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """A look meanwhile decides nothing."""
+    """A look during the pause decides nothing."""
     models = many(room, Takes(gpu=10), "ab")
     async with opened(room, written(models, {})) as supervisor:
         await use(supervisor, "a")
@@ -498,7 +498,7 @@ async def test_a_pause_holds_everybody_and_its_end_lets_them_in(
 async def test_a_removed_model_keeps_its_room_until_it_has_ended(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """Who waits for that comes up afterwards."""
+    """A request that waits for that room is served afterwards."""
     models = many(room, Takes(gpu=20), "ab", memory={"gpu": 20})
     async with opened(room, written(models, {"gpus": ["0"]}, maxWait=0)) as supervisor:
         async with trio.open_nursery() as nursery:
@@ -515,7 +515,7 @@ async def test_a_removed_model_keeps_its_room_until_it_has_ended(
 async def test_a_model_that_is_called_back_while_it_ends_is_told_of_its_gpu(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """Its next server is given one as any other is."""
+    """Its next server is given a GPU like any other."""
     models = many(room, Takes(gpu=20), "ab", sleeps=False, memory={"gpu": 20})
     async with opened(room, written(models, {"gpus": ["1"]})) as supervisor:
         await use(supervisor, "a")
@@ -528,7 +528,7 @@ async def test_a_model_that_is_called_back_while_it_ends_is_told_of_its_gpu(
 async def test_a_guess_that_a_reload_corrects_holds_for_a_model_that_was_never_seen(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """One that was seen is known better."""
+    """Of a model that was seen, the measurement is better than the guess."""
     room.takes = {"a": Takes(gpu=5), "b": Takes(gpu=6)}
     before = {name: served(name, memory={"gpu": 20}) for name in "ab"}
     after = {name: served(name, memory={"gpu": 8}) for name in "ab"}
@@ -544,7 +544,7 @@ async def test_a_guess_that_a_reload_corrects_holds_for_a_model_that_was_never_s
 async def test_a_driver_that_cannot_name_our_processes_says_nothing_of_them(
     autojump_clock: MockClock, room: FakeRoom, pids: tuple[int, ...]
 ) -> None:
-    """As in a container, where it has the host's pids: no model is taken to use no GPU for that."""
+    """In a container the driver has the host's pids; no model then counts as using no GPU."""
     room.gpus = {"GPU-aa": 24.0}
     models = {**many(room, Takes(gpu=15), "ab"), **many(room, Takes(gpu=5), "c", memory={"gpu": 5})}
     plain = room.take
@@ -570,7 +570,7 @@ async def test_a_driver_that_cannot_name_our_processes_says_nothing_of_them(
 async def test_a_server_that_cannot_be_weighed_is_no_stranger(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """A container without an engine that tells, say: what it is taken to hold is its own."""
+    """An engine may not tell what a container holds; what it is assumed to hold is its own."""
     room.gpus = {"GPU-aa": 24.0}
     models = {
         **many(room, Takes(gpu=12), "a", memory={"gpu": 12}),
@@ -594,7 +594,7 @@ async def test_a_server_that_cannot_be_weighed_is_no_stranger(
 async def test_what_could_not_be_ended_keeps_its_room_and_who_needs_that_is_told(
     autojump_clock: MockClock, room: FakeRoom
 ) -> None:
-    """Who fits beside it comes up; nobody waits without an end."""
+    """A model that fits beside it starts, and no request waits forever."""
     models: dict[str, object] = {
         **many(room, Takes(gpu=12), "a", sleeps=False, memory={"gpu": 12}),
         **many(room, Takes(gpu=20), "b", sleeps=False, memory={"gpu": 20}),

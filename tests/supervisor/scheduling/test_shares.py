@@ -1,4 +1,4 @@
-"""API keys that compete: each gets turns and places by its share, and nobody starves another."""
+"""API keys that compete: each gets turns and places by its share, and no key starves another."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def use(
 async def press(
     supervisor: Supervisor, key: str, served: Counter[str], until: float, pause: float = 0
 ) -> None:
-    """Ask again and again, a second each; after a pause, and after a refusal in any case."""
+    """Send requests again and again, a second each, with a pause after each and after a refusal."""
     while trio.current_time() < until:
         try:
             async with supervisor.lease("a", by(key)):
@@ -65,12 +65,12 @@ async def press(
 def test_a_part_is_by_share_and_at_least_one(
     limit: int, weights: dict[str, int], part: int
 ) -> None:
-    """Of a, while b is there, too."""
+    """Each case gives the part of key a while key b uses the model, too."""
     assert part_of(limit, "a", ["b", "b"], weights) == part
 
 
 def test_without_names_nobody_has_a_part() -> None:
-    """A limit is a limit then; so it is for a key that is alone."""
+    """Then only the limit counts, and the same is true for a key that is alone."""
     assert not is_below_part("", ["", ""], 2, {})
     assert not is_below_part("a", ["a", "a"], 2, {"a": 1})
     assert not is_below_part("a", [], 2, {"a": 1})
@@ -80,7 +80,7 @@ def test_without_names_nobody_has_a_part() -> None:
 async def test_a_batch_that_fills_a_model_leaves_places_to_a_colleague(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The colleague waits for the next place; the batch is refused beyond its part meanwhile."""
+    """The colleague waits for the next place; beyond its part, the batch is refused meanwhile."""
     order: list[str] = []
     async with supervise(config_of(KEYS)) as supervisor, trio.open_nursery() as nursery:
         async with supervisor.lease("a", by("batch")):
@@ -104,7 +104,7 @@ async def test_a_batch_that_fills_a_model_leaves_places_to_a_colleague(
 async def test_two_keys_that_press_get_places_by_their_shares(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Both ask for more than there is, all the time: three to one."""
+    """Both always ask for more than there is, and get three to one."""
     served: Counter[str] = Counter()
 
     async with supervise(config_of(KEYS, share=3)) as supervisor:
@@ -121,7 +121,7 @@ async def test_two_keys_that_press_get_places_by_their_shares(
 async def test_an_idle_key_keeps_no_place_empty(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """A batch that is alone has all of them, however small its share is."""
+    """A batch that is alone has all places, however small its share is."""
     order: list[str] = []
     async with supervise(config_of(KEYS, share=9)) as supervisor, trio.open_nursery() as nursery:
         for _ in range(4):
@@ -133,7 +133,7 @@ async def test_an_idle_key_keeps_no_place_empty(
 async def test_one_place_goes_from_key_to_key(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Where a model serves one request at once, too: whoever asks seldom has the next turn."""
+    """If a model serves one request at a time, the key that asks seldom has the next turn."""
     served: Counter[str] = Counter()
 
     async with supervise(config_of(KEYS, limit=1)) as supervisor:
@@ -150,7 +150,7 @@ async def test_one_place_goes_from_key_to_key(
 async def test_a_model_that_must_make_room_lets_no_newcomer_in(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Nor those who still wait for a place in it: they have its next turn."""
+    """Requests that wait for a place do not get in either; they have the model's next turn."""
     order: list[str] = []
     served: dict[str, float] = {}
 
@@ -182,7 +182,7 @@ async def test_a_model_that_must_make_room_lets_no_newcomer_in(
 async def test_a_limit_holds_when_a_reload_takes_the_names_away(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Those who wait for a place go on waiting for it."""
+    """Requests that wait for a place go on waiting for it."""
     order: list[str] = []
     async with supervise(config_of(KEYS, limit=2)) as supervisor, trio.open_nursery() as nursery:
         for _ in range(2):
@@ -199,7 +199,7 @@ async def test_a_limit_holds_when_a_reload_takes_the_names_away(
 async def test_who_waits_for_a_place_takes_none_in_the_queue_for_models(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """``maxQueue`` counts those whose model must come up."""
+    """``maxQueue`` counts only requests whose model must start or wake."""
     order: list[str] = []
     text = config_of(f"{KEYS}maxQueue: 1", limit=2)
     async with supervise(text) as supervisor, trio.open_nursery() as nursery:
@@ -217,7 +217,7 @@ async def test_who_waits_for_a_place_takes_none_in_the_queue_for_models(
 async def test_a_batch_for_many_models_lets_a_colleague_in_between(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """It has had a turn; so the colleague's model is next, though others are waited for longer."""
+    """The batch has had a turn, so the colleague's model is next, although others wait longer."""
     order: list[str] = []
     text = config_of(f"{KEYS}maxWait: 1", models="abcd")
     async with supervise(text) as supervisor, trio.open_nursery() as nursery:
@@ -232,7 +232,7 @@ async def test_a_batch_for_many_models_lets_a_colleague_in_between(
 async def test_a_full_queue_lets_a_colleague_wait(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """``maxQueue`` is for all; a key that has less than its part of it waits all the same."""
+    """``maxQueue`` is for all keys, but a key with less than its part of it waits all the same."""
     order: list[str] = []
     text = config_of(f"{KEYS}maxQueue: 2")
     async with supervise(text) as supervisor, trio.open_nursery() as nursery:
@@ -253,7 +253,7 @@ async def test_a_full_queue_lets_a_colleague_wait(
 async def test_who_leaves_the_queue_for_a_place_keeps_none(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The next of its key may wait then."""
+    """After that, the next request of its key may wait."""
     order: list[str] = []
     async with supervise(config_of(KEYS, limit=2)) as supervisor, trio.open_nursery() as nursery:
         async with supervisor.lease("a", by("batch")):
@@ -271,7 +271,7 @@ async def test_who_leaves_the_queue_for_a_place_keeps_none(
 
 @pytest.mark.parametrize("now", [101, 200])
 def test_of_equals_the_key_goes_first_that_has_had_fewer_turns(now: float) -> None:
-    """Before others, the model's priority counts; behind it, age."""
+    """The model's priority counts first, then the turns, then age."""
     models = {name: Snapshot(model=name) for name in "ab"}
     demands = [Demand(model="a", since=99), Demand(model="b", since=100)]
     patience = Patience(max_wait=10)

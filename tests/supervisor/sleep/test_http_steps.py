@@ -1,4 +1,4 @@
-"""Sleep and wake by HTTP requests of our own, on a virtual clock."""
+"""Sleep and wake by llamadoze's own HTTP requests, on a virtual clock."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def events(log_lines: LogLines) -> list[str]:
 async def test_the_steps_are_taken_in_their_order(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """And the process stays the same."""
+    """All steps go to the same process, which also serves after the wake."""
     calls = FakeCalls()
     async with supervise(two(sleeper(), B), calls=calls) as supervisor:
         first = await use(supervisor, "a")
@@ -55,7 +55,7 @@ async def test_the_steps_are_taken_in_their_order(
 async def test_a_step_into_sleep_that_fails_stops_the_model(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """Later steps are not taken."""
+    """llamadoze does not take the later steps."""
     calls = FakeCalls(failing="/sleep")
     steps = "[{endpoint: /sleep}, {endpoint: /more}]"
     async with supervise(two(sleeper(steps), B), calls=calls) as supervisor:
@@ -71,7 +71,7 @@ async def test_a_step_into_sleep_that_fails_stops_the_model(
 async def test_a_step_out_of_sleep_that_fails_restarts_the_model(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """Whoever waits is served by the new process."""
+    """The new process serves the waiting request."""
     async with supervise(two(sleeper(), B), calls=FakeCalls(failing="rpc")) as supervisor:
         first = await use(supervisor, "a")
         await use(supervisor, "b")
@@ -84,7 +84,7 @@ async def test_a_step_out_of_sleep_that_fails_restarts_the_model(
 async def test_each_step_has_its_own_limit(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """The first takes its 100 of 120 s; the second has 20 and would take 30."""
+    """The first step takes its 100 of 120 s; the second has 20 s and would take 30 s."""
     steps = "[{endpoint: '/a?slow=100', timeout: 120}, {endpoint: '/b?slow=30'}]"
     text = "sleepRequestTimeout: 20\n" + two(sleeper(steps), B)
     async with supervise(text) as supervisor:
@@ -101,7 +101,7 @@ async def test_each_step_has_its_own_limit(
 async def test_an_idle_model_with_endpoints_stops_at_its_ttl(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """As in llmsnap, which never let it sleep for that."""
+    """As in llmsnap, `ttl` never puts a model with endpoints to sleep."""
     async with supervise("globalTTL: 60\n" + two(sleeper(), B)) as supervisor:
         await use(supervisor, "a")
         await trio.sleep(62)

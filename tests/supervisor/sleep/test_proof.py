@@ -1,4 +1,4 @@
-"""Whether memory was freed, how its rest grows, and how far sleep is trusted: the pure rules."""
+"""Whether memory was freed, how the rest grows, and how far sleep is trusted: the pure rules."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ON_HOST = Recipe(host_memory=True)
 def test_which_memory_a_sleep_must_free(
     verify: Verify, recipe: Recipe, awake: Held, kinds: list[str]
 ) -> None:
-    """GPU memory where some is held; host memory where it is asked for."""
+    """GPU memory counts if the model holds some; host memory counts if a setting wants it."""
     found = amounts(verify, recipe, awake, Held(1, 1))
     assert [one.kind for one in found] == kinds
 
@@ -56,13 +56,13 @@ def test_which_memory_a_sleep_must_free(
     ],
 )
 def test_how_much_may_be_left(verify: Verify, asleep: int, words: str | None) -> None:
-    """A share of what was held, and no more than a size where one is given."""
+    """A sleep may leave a share of what was held, and no more than a size if one is given."""
     found = shortfall(verify, Amount("GPU", 10 * GIB, asleep * GIB))
     assert (found is None) if words is None else (found and words in found)
 
 
 def test_memory_that_cannot_be_measured_any_more_is_not_taken_for_freed() -> None:
-    """Of either kind."""
+    """This is so for GPU memory and for host memory."""
     verify = Verify(host_memory=True)
     for one in amounts(verify, PLAIN, Held(9 * GIB, 9 * GIB), Held()):
         assert (one.left, one.freed) == (9 * GIB, 0)
@@ -73,7 +73,7 @@ def test_memory_that_cannot_be_measured_any_more_is_not_taken_for_freed() -> Non
 
 @given(st.lists(st.integers(0, 1 << 40), min_size=1))
 def test_a_history_knows_the_first_the_least_and_the_trend(left: list[int]) -> None:
-    """Over all sleeps of a process."""
+    """A history covers all sleeps of a process."""
     history = History()
     for amount in left:
         history = history.then(amount)
@@ -93,12 +93,12 @@ def test_a_history_knows_the_first_the_least_and_the_trend(left: list[int]) -> N
     ],
 )
 def test_bytes_are_written_as_operators_read_them(count: int, text: str) -> None:
-    """With one figure behind the point where that says something."""
+    """A size has one decimal place if that says something."""
     assert size(count) == text
 
 
 def test_trust_ends_after_failures_in_a_row() -> None:
-    """One that works in between begins anew; what is lost is not won back by working."""
+    """A proved sleep resets the count, but does not bring lost trust back."""
     trust = Trust().failed(3).failed(3).proved().failed(3).failed(3)
     assert trust == Trust(2)
     lost = trust.failed(3)
@@ -107,7 +107,7 @@ def test_trust_ends_after_failures_in_a_row() -> None:
 
 
 def test_without_a_limit_trust_does_not_end() -> None:
-    """0 is no limit."""
+    """A limit of 0 means no limit."""
     trust = Trust()
     for _ in range(100):
         trust = trust.failed(0)

@@ -1,4 +1,4 @@
-"""The requirement's integration tests against real processes, in short times."""
+"""The requirement's integration tests with real processes and short times."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def models(sleep: str = "true", wake: str = "true") -> Any:
 async def test_a_sleep_of_half_a_second_against_less_and_more(
     log_lines: LogLines, limit: float, expected: State
 ) -> None:
-    """Its time up, the model is stopped; in time, it sleeps."""
+    """If the sleep times out, the model is stopped; if it ends in time, the model sleeps."""
     config = models(sleep="sleep 0.5")
     async with open_supervisor(
         config, Contact(probe=FakeProbe(), call=FakeCalls()), limits(sleep=limit)
@@ -54,7 +54,7 @@ async def test_a_sleep_of_half_a_second_against_less_and_more(
 async def test_a_wake_of_half_a_second_against_less_and_more(
     log_lines: LogLines, limit: float, same: bool
 ) -> None:
-    """Its time up, the model is restarted; in time, it is the same process."""
+    """If the wake times out, the model is restarted; if it ends in time, the process stays."""
     config = models(wake="sleep 0.5")
     async with open_supervisor(
         config, Contact(probe=FakeProbe(), call=FakeCalls()), limits(wake=limit)
@@ -67,7 +67,7 @@ async def test_a_wake_of_half_a_second_against_less_and_more(
 
 
 async def test_a_sleep_command_of_a_shell_is_ended_with_all_its_children() -> None:
-    """`sh -c 'curl ... & wait'`: the child in the background must not go on."""
+    """In `sh -c 'curl ... & wait'`, the child in the background must not go on."""
     config = models(sleep="sh -c 'sleep 1003 & wait'")
     async with open_supervisor(
         config, Contact(probe=FakeProbe(), call=FakeCalls()), limits(sleep=0.2)
@@ -78,7 +78,7 @@ async def test_a_sleep_command_of_a_shell_is_ended_with_all_its_children() -> No
 
 
 async def test_the_commands_know_the_models_pid_and_environment() -> None:
-    """${PID} is the running process, and env is the model's."""
+    """${PID} is the pid of the running process, and the environment is the model's."""
     config = parse_models(
         a={
             "cmd": "sleep 1001",
@@ -95,7 +95,7 @@ async def test_the_commands_know_the_models_pid_and_environment() -> None:
 
 
 async def test_cmd_stop_asks_instead_of_sigterm() -> None:
-    """The process ends by the command; no signal was sent before."""
+    """The command ends the process, and no signal is sent before."""
     trap = "trap 'echo term' TERM; trap 'echo usr1; exit 0' USR1; while :; do sleep 0.01; done"
     config = parse_models(
         a={"cmd": f'sh -c "{trap}"', "cmdStop": "kill -USR1 ${PID}"}, b={"cmd": "sleep 1002"}
@@ -110,7 +110,7 @@ async def test_cmd_stop_asks_instead_of_sigterm() -> None:
 
 
 async def test_a_cmd_stop_that_fails_is_followed_by_sigterm(log_lines: LogLines) -> None:
-    """At once; nobody is told anything by waiting."""
+    """SIGTERM follows at once, because waiting would tell the process nothing."""
     config = parse_models(a={"cmd": "sleep 1001", "cmdStop": "false"}, b={"cmd": "sleep 1002"})
     short = {"a": Limits(unload=30)}
     async with open_supervisor(
@@ -123,7 +123,7 @@ async def test_a_cmd_stop_that_fails_is_followed_by_sigterm(log_lines: LogLines)
 
 
 async def test_a_crash_names_its_last_words(log_lines: LogLines) -> None:
-    """An operator reads the reason where the failure is."""
+    """The operator reads the reason together with the failure."""
     config = parse_models(
         a={"cmd": "sh -c 'echo out of memory; exit 3'", "checkEndpoint": "/health"},
         b={"cmd": "sleep 1002"},
@@ -136,7 +136,7 @@ async def test_a_crash_names_its_last_words(log_lines: LogLines) -> None:
 
 
 async def test_a_port_that_a_stranger_holds_is_a_failure_and_never_ready() -> None:
-    """Its answer to the check would be taken for the model's."""
+    """The stranger's answer to the check would be taken for the model's."""
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         port = stranger.getsockname()[1]
         config = parse_models(
@@ -155,7 +155,7 @@ async def test_a_port_that_a_stranger_holds_is_a_failure_and_never_ready() -> No
 
 
 async def test_what_a_failing_command_said_is_part_of_the_reason(log_lines: LogLines) -> None:
-    """It is the first thing an operator would ask."""
+    """The command's output is the first thing that an operator would ask for."""
     config = models(sleep="sh -c 'echo trying; echo no such route >&2; exit 22'")
     async with open_supervisor(
         config, Contact(probe=FakeProbe(), call=FakeCalls()), limits()
@@ -166,7 +166,7 @@ async def test_what_a_failing_command_said_is_part_of_the_reason(log_lines: LogL
 
 
 async def test_the_last_words_are_those_of_this_process_and_no_other() -> None:
-    """A predecessor's end explains nothing."""
+    """The output of an earlier process explains nothing."""
     script = "echo starting; echo no CUDA >&2; exit 7"
     config = parse_models(
         a={"cmd": f"sh -c '{script}'", "checkEndpoint": "/health"}, b={"cmd": "sleep 1002"}
@@ -180,7 +180,7 @@ async def test_the_last_words_are_those_of_this_process_and_no_other() -> None:
 
 
 async def test_a_process_that_had_to_be_killed_is_named(log_lines: LogLines) -> None:
-    """An operator may want to give it more time, or mend it."""
+    """The operator may want to give the process more time, or fix it."""
     trap = "trap : TERM; while :; do sleep 0.01; done"
     config = parse_models(a={"cmd": f'sh -c "{trap}"'}, b={"cmd": "sleep 1002"})
     async with open_supervisor(

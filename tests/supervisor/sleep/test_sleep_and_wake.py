@@ -33,7 +33,7 @@ def events(log_lines: LogLines) -> list[str]:
 async def test_a_model_that_makes_room_sleeps_and_wakes_under_the_same_pid(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """The main job: A sleeps while B runs, and comes back without a new process."""
+    """This is the main job: a sleeps while b runs, and comes back without a new process."""
     a = model("serve a", cmdSleep="sleep 15", cmdWake="sleep 1.6", cmdSleepTimeout=120)
     async with supervise(two(a, B)) as supervisor:
         first = await use(supervisor, "a")
@@ -84,7 +84,7 @@ async def test_a_sleep_of_15_seconds_against_10_and_20(
 async def test_a_wake_of_45_seconds_against_30_and_60(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines, timeout: int, woke: bool
 ) -> None:
-    """Too little time restarts the model, and the request that waits is served by the restart."""
+    """Too little time restarts the model, and the new process serves the waiting request."""
     a = model("serve a", cmdSleep="sleep 1", cmdWake="sleep 45", cmdWakeTimeout=timeout)
     async with supervise(two(a, B)) as supervisor:
         first = await use(supervisor, "a")
@@ -119,7 +119,7 @@ async def test_a_sleep_that_fails_stops_the_model(
     command: str,
     reason: str,
 ) -> None:
-    """Its memory must be free before the next model starts."""
+    """The failed sleeper's memory must be free before the next model starts."""
     a = model("serve a", cmdSleep=f"'{command}'", cmdWake="sleep 1")
     async with supervise(two(a, B)) as supervisor:
         await use(supervisor, "a")
@@ -146,7 +146,7 @@ async def test_a_wake_that_fails_restarts_the_model(
     command: str,
     reason: str,
 ) -> None:
-    """The request is served all the same, by a new process."""
+    """A new process still serves the request."""
     a = model("serve a", cmdSleep="sleep 1", cmdWake=f"'{command}'")
     async with supervise(two(a, B)) as supervisor:
         first = await use(supervisor, "a")
@@ -160,7 +160,7 @@ async def test_a_wake_that_fails_restarts_the_model(
 async def test_a_model_that_is_not_ready_after_its_wake_is_restarted(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """A wake counts when the model answers its check again, within the limit of a wake."""
+    """A wake succeeds when the model answers its check again, within the limit of a wake."""
     probe = FakeProbe()
     a = model("serve a", cmdSleep="sleep 1", cmdWake="sleep 1", cmdWakeTimeout=15)
     async with supervise("healthCheckTimeout: 300\n" + two(a, B), probe) as supervisor:
@@ -182,7 +182,7 @@ async def test_a_request_while_its_model_falls_asleep_is_served_after_it_woke(
     autojump_clock: MockClock,
     programs: FakePrograms,
 ) -> None:
-    """It waits for the end of the sleep; no second command runs beside the first."""
+    """The request waits for the end of the sleep; no second command runs beside the first."""
     a = model("serve a", cmdSleep="sleep 10", cmdWake="sleep 2")
     async with supervise(two(a, B)) as supervisor:
         first = await use(supervisor, "a")
@@ -213,7 +213,7 @@ async def test_requests_that_wait_for_the_same_model_get_in_together(
 async def test_a_request_in_flight_is_not_cut_by_a_swap(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The other model waits for its end."""
+    """The other model waits until the request ends."""
     a = model("serve a", cmdSleep="sleep 1", cmdWake="sleep 1")
     async with supervise(two(a, B)) as supervisor, trio.open_nursery() as nursery:
         nursery.start_soon(use, supervisor, "a", 100)
@@ -225,7 +225,7 @@ async def test_a_request_in_flight_is_not_cut_by_a_swap(
 async def test_a_waiter_that_leaves_starts_nothing(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """No model is loaded for nobody."""
+    """llamadoze loads no model that nobody waits for."""
     async with supervise(two(model("serve a"), B)) as supervisor, trio.open_nursery() as nursery:
         nursery.start_soon(use, supervisor, "a", 10)
         await trio.sleep(1)
@@ -253,7 +253,7 @@ async def test_at_its_ttl_a_model_sleeps_if_it_can(
 async def test_at_its_ttl_a_model_without_sleep_stops(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """And the next request starts it again."""
+    """After that, the next request starts the model again."""
     async with supervise("globalTTL: 30\n" + two(model("serve a"), B)) as supervisor:
         await use(supervisor, "a")
         await trio.sleep(31)
@@ -266,7 +266,7 @@ async def test_a_model_nobody_used_after_its_load_has_its_whole_ttl(
     autojump_clock: MockClock,
     programs: FakePrograms,
 ) -> None:
-    """The load itself counts as use, or the load would be for nothing."""
+    """The load itself counts as use; otherwise the load would be for nothing."""
     async with supervise(two(model("serve a", ttl=30), B)) as supervisor:
         await trio.sleep(1000)
         await supervisor.load("a")
@@ -278,7 +278,7 @@ async def test_an_operators_sleep_waits_for_the_requests_in_flight(
     autojump_clock: MockClock,
     programs: FakePrograms,
 ) -> None:
-    """Admission closes at once, so a steady load cannot hold it off."""
+    """As soon as a sleep is wished, new requests wait, so a steady load cannot delay the sleep."""
     a = model("serve a", cmdSleep="sleep 1", cmdWake="sleep 1")
     async with supervise(two(a, B)) as supervisor, trio.open_nursery() as nursery:
         nursery.start_soon(use, supervisor, "a", 10)
@@ -301,7 +301,7 @@ async def test_sleeping_what_cannot_sleep_or_does_not_run_is_refused(
     autojump_clock: MockClock,
     programs: FakePrograms,
 ) -> None:
-    """Each with its reason."""
+    """Each refusal has its reason."""
     a = model("serve a", cmdSleep="sleep 1", cmdWake="sleep 1")
     async with supervise(two(a, B)) as supervisor:
         with pytest.raises(NotRunning, match="model 'a' is stopped: load it first"):
@@ -319,7 +319,7 @@ async def test_sleeping_what_cannot_sleep_or_does_not_run_is_refused(
 async def test_an_operators_sleep_that_fails_says_so(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The answer is not "OK" when the model was stopped instead."""
+    """The answer is not "OK" if the model was stopped instead."""
     a = model("serve a", cmdSleep="fail 22", cmdWake="sleep 1")
     async with supervise(two(a, B)) as supervisor:
         await supervisor.load("a")
@@ -330,7 +330,7 @@ async def test_an_operators_sleep_that_fails_says_so(
 async def test_a_failed_sleep_is_told_even_if_the_model_starts_again_at_once(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Somebody waits for it: it has left its end behind before the operator's call goes on."""
+    """A waiting request starts the model before the operator's call goes on."""
     a = model("serve a", cmdSleep="fail 22", cmdWake="sleep 1")
     async with supervise(two(a, B)) as supervisor, trio.open_nursery() as nursery:
         nursery.start_soon(use, supervisor, "a", 10)

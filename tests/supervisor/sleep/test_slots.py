@@ -32,12 +32,13 @@ SAVED = Answer({"n_saved": 1371, "n_written": 22 << 20, "n_restored": 1371, "n_r
 
 @attrs.define(eq=False)
 class FakeSlots:
-    """Answers what llama.cpp is asked of its slots, and notes it; `wrong` by the path's beginning.
+    """Answers requests about slots as llama.cpp does, and notes them.
 
     Attributes:
-        wrong: other answers than the good ones; None is never an answer.
-        made: what was asked: the path, and the file of a slot.
-        sleeps: whether it says that it does.
+        wrong: other answers than the good ones, by the beginning of the path; None never answers.
+        made: the paths that were asked.
+        bodies: the bodies that came with them, which name the files.
+        sleeps: whether the server says that it sleeps.
     """
 
     wrong: dict[str, Answer | None] = attrs.field(factory=dict)
@@ -60,7 +61,7 @@ class FakeSlots:
 
     @property
     def taken(self) -> list[str]:
-        """What was asked of the slots themselves."""
+        """The requests for the slots themselves."""
         return [path for path in self.made if path.startswith("/slots/")]
 
 
@@ -74,7 +75,7 @@ BACK = ["/slots/0?action=restore", "/slots/1?action=restore"]
 
 
 async def test_each_slot_is_saved_to_a_file_of_its_own(log_lines: LogLines) -> None:
-    """And restored from it; the log says how much that was."""
+    """Each slot is restored from its file, and the log says how much that was."""
     server = FakeSlots()
     slots = Slots(only(NAPPER), server, "llamadoze-1", 30)
     await slots.save()
@@ -87,14 +88,14 @@ async def test_each_slot_is_saved_to_a_file_of_its_own(log_lines: LogLines) -> N
 
 
 async def test_a_server_that_sleeps_is_not_asked_for_its_slots() -> None:
-    """There are none any more, and that question would wake it."""
+    """Such a server has no slots any more, and the question would wake it."""
     server = FakeSlots(sleeps=True)
     await Slots(only(NAPPER), server, "s", 30).save()
     assert server.made == ["/props"]
 
 
 async def test_a_slot_that_works_is_left_alone() -> None:
-    """It would be saved when it is done, which may be much later."""
+    """The server would save it only when its work is done, which may be much later."""
     works = Answer([{"id": 0, "is_processing": True}, {"id": 1, "is_processing": False}])
     server = FakeSlots({"/slots/": SAVED, "/slots": works})
     await Slots(only(NAPPER), server, "s", 30).save()
@@ -102,7 +103,7 @@ async def test_a_slot_that_works_is_left_alone() -> None:
 
 
 async def test_a_router_is_told_whose_slots_are_meant() -> None:
-    """And not to load the model for it."""
+    """The router is also told not to load the model for that."""
     server, router = FakeSlots(), "cmd: 'x ${PORT}', sleep: llama.cpp-router, useModelName: q 4"
     await Slots(only(router), server, "s", 30).save()
     asked = "?model=q+4&autoload=false"
@@ -126,7 +127,7 @@ async def test_a_router_is_told_whose_slots_are_meant() -> None:
 async def test_what_cannot_be_saved_is_told_and_fails_nothing(
     log_lines: LogLines, wrong: dict[str, Answer | None], said: str | None
 ) -> None:
-    """Whatever the server answers; slots with nothing in them are not worth a line."""
+    """Any answer of the server is accepted; slots with nothing in them are not logged."""
     await Slots(only(NAPPER), FakeSlots(wrong), "s", 30).save()
     assert events(log_lines) == ([f"<m> {said}"] if said else [])
 
@@ -147,7 +148,7 @@ async def test_a_server_that_does_not_answer_holds_up_nobody_for_long(
     took: float,
     said: str,
 ) -> None:
-    """It has seconds to say what there is, and half the time of a sleep for the rest."""
+    """The server has 2 s to list its slots, and at most half the time of a sleep to save them."""
     began = trio.current_time()
     await Slots(only(NAPPER), FakeSlots(wrong), "s", limit).save()
     assert trio.current_time() - began == pytest.approx(took)
@@ -157,7 +158,7 @@ async def test_a_server_that_does_not_answer_holds_up_nobody_for_long(
 async def test_the_files_of_other_settings_or_other_weights_have_other_names(
     tmp_path: Path,
 ) -> None:
-    """What was read by other weights means nothing to these; the port does not matter."""
+    """What other weights have read means nothing to a model; the port does not matter."""
     weights = tmp_path / "m.gguf"
     weights.write_bytes(b"x")
 
@@ -191,7 +192,7 @@ async def supervised(server: FakeSlots, **keys: object) -> AsyncIterator[Supervi
 
 
 async def test_slots_are_saved_before_a_stop_and_restored_after_the_next_start() -> None:
-    """Whoever has asked for the stop; under the same names."""
+    """It does not matter who asks for the stop, and the file names stay the same."""
     server = FakeSlots()
     async with supervised(server) as supervisor:
         await use(supervisor, "a")
@@ -209,7 +210,7 @@ async def test_slots_are_saved_before_a_stop_and_restored_after_the_next_start()
 async def test_slots_are_saved_before_a_sleep_and_restored_after_the_wake(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Under the same process."""
+    """The process stays the same, and its slots are restored."""
     server = FakeSlots()
     a = model("serve a", sleep="llama.cpp", slots="keep")
     contact = Contact(probe=FakeProbe(), call=FakeCalls(), ask=server)
@@ -223,7 +224,7 @@ async def test_slots_are_saved_before_a_sleep_and_restored_after_the_wake(
 
 
 async def test_the_slots_of_what_sleeps_are_not_saved_at_its_end() -> None:
-    """There is nothing in them."""
+    """The slots of a sleeper are empty."""
     server = FakeSlots()
     async with supervised(server, sleep="llama.cpp") as supervisor:
         await use(supervisor, "a")
@@ -245,7 +246,7 @@ async def test_the_slots_of_what_sleeps_are_not_saved_at_its_end() -> None:
 async def test_nothing_is_saved_of_a_server_that_has_ended_or_has_no_slots(
     keys: dict[str, object],
 ) -> None:
-    """A crash leaves nobody to ask."""
+    """After a crash there is no server to ask."""
     server = FakeSlots()
     async with supervised(server, **keys) as supervisor:
         await use(supervisor, "a")
@@ -255,7 +256,7 @@ async def test_nothing_is_saved_of_a_server_that_has_ended_or_has_no_slots(
 
 
 async def test_nothing_is_saved_of_a_server_that_was_never_ready() -> None:
-    """It has read nothing."""
+    """Such a server has read nothing."""
     server = FakeSlots()
     config = parse_models(a={"cmd": "sleep 1001", "slots": "keep"})
     contact = Contact(probe=FakeProbe({"a"}), call=FakeCalls(), ask=server)
@@ -271,7 +272,7 @@ async def test_nothing_is_saved_of_a_server_that_was_never_ready() -> None:
 
 
 async def test_the_slots_of_a_server_that_was_there_already_are_saved_before_its_end() -> None:
-    """Nothing is restored in it: what it has read is there."""
+    """Nothing is restored into it, because it still has what it has read."""
     server, probe = FakeSlots(), FakeProbe()
     config = parse_models(a={"cmdStop": "true", "slots": "keep"})
     contact = Contact(probe=probe, call=FakeCalls(), ask=server)
@@ -280,7 +281,7 @@ async def test_the_slots_of_a_server_that_was_there_already_are_saved_before_its
         trio.open_nursery() as nursery,
     ):
         await supervisor.servers["a"].reached(frozenset({State.READY}))
-        await use(supervisor, "a", 0.2)  # meanwhile the weights are looked at, in a thread
+        await use(supervisor, "a", 0.2)  # meanwhile a thread looks at the weights
         nursery.start_soon(supervisor.unload, "a")
         with trio.fail_after(5):
             while server.taken != BOTH:
@@ -290,7 +291,7 @@ async def test_the_slots_of_a_server_that_was_there_already_are_saved_before_its
 
 
 async def test_nothing_is_saved_of_a_server_that_is_ill(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others wait for its end, and it would not answer."""
+    """Others wait for the end of the server, which would not answer."""
     for time in ("LOOKS_EVERY", "WATCHED_EVERY"):
         monkeypatch.setattr(checkup, time, 0.05)
     server, probe = FakeSlots(), FakeProbe()
@@ -304,7 +305,7 @@ async def test_nothing_is_saved_of_a_server_that_is_ill(monkeypatch: pytest.Monk
 
 
 async def test_an_end_that_is_hurried_waits_for_no_slots() -> None:
-    """The server is killed at once, whatever it is saving."""
+    """llamadoze kills the server at once, even if the server is saving its slots."""
     server = FakeSlots({"/slots/1?action=save": None})
     with trio.fail_after(5):
         async with supervised(server) as supervisor, trio.open_nursery() as nursery:
@@ -317,7 +318,7 @@ async def test_an_end_that_is_hurried_waits_for_no_slots() -> None:
 
 
 async def test_a_second_request_to_end_has_no_time_for_slots() -> None:
-    """As a server has it that is asked once more when there is no time."""
+    """llamadoze asks a server a second time only if there is no time left."""
     asked: list[str] = []
 
     @attrs.define

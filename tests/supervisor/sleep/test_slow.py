@@ -1,4 +1,4 @@
-"""The requirement's integration tests in its own numbers, with real processes and real time."""
+"""The requirement's integration tests with its own numbers, real processes and real time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ B: dict[str, object] = {"cmd": "sleep 2002"}
 async def test_a_sleep_of_15_seconds_against_10_and_20(
     log_lines: LogLines, timeout: int, slept: bool
 ) -> None:
-    """10 s: timed out, stopped. 20 s: asleep."""
+    """With 10 s the sleep times out and the model is stopped; with 20 s the model sleeps."""
     models = parse_models(a=config(sleep="sleep 15", cmdSleepTimeout=timeout), b=B)
     async with open_supervisor(models, Contact(probe=FakeProbe(), call=FakeCalls())) as supervisor:
         await use(supervisor, "a")
@@ -43,7 +43,7 @@ async def test_a_sleep_of_15_seconds_against_10_and_20(
 async def test_a_wake_of_45_seconds_against_30_and_60(
     log_lines: LogLines, timeout: int, woke: bool
 ) -> None:
-    """30 s: timed out, restarted. 60 s: the same process."""
+    """With 30 s the wake times out and the model is restarted; with 60 s the process stays."""
     models = parse_models(a=config(wake="sleep 45", cmdWakeTimeout=timeout), b=B)
     async with open_supervisor(models, Contact(probe=FakeProbe(), call=FakeCalls())) as supervisor:
         first = await use(supervisor, "a")
@@ -56,7 +56,7 @@ async def test_a_wake_of_45_seconds_against_30_and_60(
 
 
 async def test_the_models_90_seconds_hold_against_a_global_30() -> None:
-    """A sleep of 40 s completes."""
+    """A sleep of 40 s completes under the model's own limit."""
     whole = parse_models(a=config(sleep="sleep 40", cmdSleepTimeout=90), b=B)
     whole = attrs.evolve(whole, cmd_sleep_timeout=Timeout(30))
     async with open_supervisor(whole, Contact(probe=FakeProbe(), call=FakeCalls())) as supervisor:

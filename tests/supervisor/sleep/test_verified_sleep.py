@@ -1,4 +1,4 @@
-"""A sleep that does not prove itself is a failed sleep: by policy, on a virtual clock."""
+"""A sleep that is not proved is a failed sleep: the policy, on a virtual clock."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AWAKE, ASLEEP = Held(0, 40 * GIB), Held(0, 1 * GIB)
 
 @attrs.define(eq=False)
 class FakeServer:
-    """Answers steps and questions; `wrong` says by path how, once for each entry, or always."""
+    """Answers steps and questions; `wrong` has wrong answers by path, and the last one repeats."""
 
     wrong: dict[str, list[str | None]] = attrs.field(factory=dict)
     made: list[str] = attrs.field(factory=list)
@@ -63,7 +63,7 @@ def supervise(
 async def test_a_preset_sleeps_and_wakes_by_its_steps_and_questions(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """In their order, and under the same pid."""
+    """Steps and questions come in order, and the pid stays the same."""
     server = FakeServer()
     async with supervise(server, AWAKE, ASLEEP, sleep="vllm-level2") as supervisor:
         first = await use(supervisor, "a")
@@ -87,7 +87,7 @@ async def test_a_preset_sleeps_and_wakes_by_its_steps_and_questions(
 async def test_a_question_is_asked_again_until_its_answer_is_right(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """A server may need a moment."""
+    """A server may need a moment until its answer is right."""
     server = FakeServer({"/is_sleeping": ["answered {}", "answered {}", None]})
     async with supervise(server) as supervisor:
         await use(supervisor, "a")
@@ -109,7 +109,7 @@ async def test_a_question_that_is_never_answered_right_is_a_failed_sleep(
     answer: str,
     words: str,
 ) -> None:
-    """The model is stopped, whatever it said before."""
+    """llamadoze stops the model, whatever the model said before."""
     async with supervise(FakeServer({"/is_sleeping": [answer]})) as supervisor:
         await use(supervisor, "a")
         began = trio.current_time()
@@ -122,7 +122,7 @@ async def test_a_question_that_is_never_answered_right_is_a_failed_sleep(
 async def test_memory_that_is_not_freed_is_a_failed_sleep(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """After its time, in which it is measured again."""
+    """The sleep fails after its time, during which llamadoze measures the memory again."""
     async with supervise(FakeServer(), AWAKE, Held(0, 30 * GIB)) as supervisor:
         await use(supervisor, "a")
         began = trio.current_time()
@@ -136,7 +136,7 @@ async def test_memory_that_is_not_freed_is_a_failed_sleep(
 async def test_memory_that_is_freed_a_little_later_is_good(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """A driver takes its time."""
+    """A driver may need a moment to free memory."""
     held = [AWAKE, AWAKE, AWAKE, ASLEEP]
     async with supervise(FakeServer(), *held) as supervisor:
         await use(supervisor, "a")
@@ -147,7 +147,7 @@ async def test_memory_that_is_freed_a_little_later_is_good(
 async def test_memory_that_cannot_be_seen_any_more_is_not_taken_for_freed(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """The GPU may have fallen off the bus."""
+    """The driver may have lost the GPU."""
     async with supervise(FakeServer(), AWAKE, Held(0, None)) as supervisor:
         await use(supervisor, "a")
         await use(supervisor, "b")
@@ -158,7 +158,7 @@ async def test_memory_that_cannot_be_seen_any_more_is_not_taken_for_freed(
 async def test_scales_that_hang_are_a_failed_sleep(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """A driver that hangs has not freed anything as far as we know."""
+    """A driver that hangs has freed nothing, as far as llamadoze knows."""
 
     async def weigh(_: int, __: bool) -> Held:
         weighed.append(1)
@@ -178,7 +178,7 @@ async def test_scales_that_hang_are_a_failed_sleep(
 async def test_a_wake_that_is_not_proved_restarts_the_model(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """Who waits is served by the new process."""
+    """The new process serves the waiting request."""
     server = FakeServer({"/is_sleeping": [None, "answered {}"]})
     async with supervise(server, verify="{timeout: 2}") as supervisor:
         first = await use(supervisor, "a")
@@ -202,7 +202,7 @@ async def test_a_model_that_says_something_else_after_its_wake_is_restarted(
     after: Token,
     words: str,
 ) -> None:
-    """A wake can corrupt the weights and answer 200 to everything."""
+    """A wake can corrupt the weights while the server answers 200 to everything."""
     server = FakeServer(words=[Token("four"), after, Token("four")])
     async with supervise(server, verify="{canary: true}") as supervisor:
         first = await use(supervisor, "a")
@@ -214,7 +214,7 @@ async def test_a_model_that_says_something_else_after_its_wake_is_restarted(
 async def test_a_model_that_says_nothing_before_is_not_asked_after(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """It is of another kind, such as one for embeddings."""
+    """The model is of another kind, for example for embeddings."""
     unsuited = Token(failure="/v1/completions answered 404", is_unsuited=True)
     server = FakeServer(words=[unsuited])
     async with supervise(server, verify="{canary: true}") as supervisor:
@@ -240,7 +240,7 @@ async def fail_to_sleep(supervisor: Supervisor, times: int) -> None:
 async def test_sleep_is_switched_off_after_failures_in_a_row(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """With one line; from then on the model is swapped by stop and start."""
+    """The log says so in one line; from then on the model is swapped by stop and start."""
     server = FakeServer(SLEEPS_BADLY)
     async with supervise(server) as supervisor:
         await fail_to_sleep(supervisor, 5)
@@ -257,7 +257,7 @@ async def test_sleep_is_switched_off_after_failures_in_a_row(
 async def test_a_reload_lets_a_model_sleep_again(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The operator may have mended it."""
+    """The operator may have fixed the cause."""
     server = FakeServer(SLEEPS_BADLY)
     async with supervise(server) as supervisor:
         await fail_to_sleep(supervisor, 3)
@@ -270,7 +270,7 @@ async def test_a_reload_lets_a_model_sleep_again(
 async def test_an_operators_sleep_lets_a_model_sleep_again(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """And it tells whether that worked."""
+    """The answer says whether that worked."""
     server = FakeServer(SLEEPS_BADLY)
     async with supervise(server) as supervisor:
         await fail_to_sleep(supervisor, 3)
@@ -285,7 +285,7 @@ async def test_an_operators_sleep_lets_a_model_sleep_again(
 async def test_wakes_that_fail_count_and_sleeps_that_work_do_not_make_up_for_them(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Each wake fails, so a sleep is worth nothing."""
+    """If each wake fails, a sleep is worth nothing."""
     server = FakeServer({"/wake_up": ["answered 500"]})
     async with supervise(server) as supervisor:
         await fail_to_sleep(supervisor, 6)
@@ -295,7 +295,7 @@ async def test_wakes_that_fail_count_and_sleeps_that_work_do_not_make_up_for_the
 async def test_an_idle_model_whose_sleep_is_switched_off_is_stopped(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Its memory is wanted back all the same."""
+    """The memory of an idle model is wanted back even if it cannot sleep."""
     async with supervise(FakeServer(SLEEPS_BADLY), sleepTtl=30) as supervisor:
         await fail_to_sleep(supervisor, 3)
         await use(supervisor, "a")
@@ -306,7 +306,7 @@ async def test_an_idle_model_whose_sleep_is_switched_off_is_stopped(
 async def test_what_sleep_leaves_may_not_grow_without_end(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """The process is replaced while nobody uses it; that is no failure."""
+    """The process is replaced while nobody uses it, and this is not a failure."""
     held = [Held(0, n * GIB) for n in (40, 1, 40, 2, 40, 3)]
     async with supervise(FakeServer(), *held) as supervisor:
         first = await use(supervisor, "a")
@@ -329,7 +329,7 @@ async def test_what_sleep_leaves_may_not_grow_without_end(
 async def test_a_reading_of_memory_that_fails_once_is_taken_again(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """A driver that is asked while it works may not answer."""
+    """A driver may not answer while it works."""
     async with supervise(FakeServer(), AWAKE, Held(0, None), ASLEEP) as supervisor:
         await use(supervisor, "a")
         await use(supervisor, "b")
@@ -339,7 +339,7 @@ async def test_a_reading_of_memory_that_fails_once_is_taken_again(
 async def test_a_router_that_has_loaded_nothing_has_nothing_to_free(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """It sleeps already."""
+    """A router that has loaded nothing sleeps already."""
     server, small = FakeServer(), Held(60 << 20)
     async with supervise(server, small, sleep="llama.cpp-router") as supervisor:
         await use(supervisor, "a")
@@ -350,7 +350,7 @@ async def test_a_router_that_has_loaded_nothing_has_nothing_to_free(
 async def test_a_canary_that_is_switched_on_while_the_model_sleeps_begins_with_the_wake(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """There is nothing to compare with, so nothing can be wrong."""
+    """There is no earlier token to compare with, so nothing can be wrong."""
     server = FakeServer(words=[Token(failure="answered 404", is_unsuited=True)])
     async with supervise(server) as supervisor:
         first = await use(supervisor, "a")
@@ -364,7 +364,7 @@ async def test_a_canary_that_is_switched_on_while_the_model_sleeps_begins_with_t
 async def test_a_model_that_could_say_something_and_does_not_after_its_wake_is_restarted(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines, words: int
 ) -> None:
-    """Also where there is nothing to compare with."""
+    """The model is restarted even if there is no earlier token to compare with."""
     server = FakeServer(words=[Token(failure="answered 500")] * words + [Token("four")])
     canary = "{canary: true}" if words == 2 else "{}"
     async with supervise(server, verify=canary) as supervisor:
@@ -381,7 +381,7 @@ async def test_a_model_that_could_say_something_and_does_not_after_its_wake_is_r
 async def test_optional_steps_together_leave_the_others_half_of_the_time(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Two of them hang."""
+    """Two optional steps hang here, and the sleep still succeeds."""
     steps = "[{endpoint: /x, optional: true}, {endpoint: /x, optional: true}, {endpoint: /s}]"
     keys = {"sleepMode": "enable", "sleepEndpoints": steps, "wakeEndpoints": "[{endpoint: /w}]"}
     server = FakeServer({"/x": ["hangs"]})
@@ -396,7 +396,7 @@ async def test_optional_steps_together_leave_the_others_half_of_the_time(
 async def test_a_question_with_a_time_of_its_own_may_take_it(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Some servers answer when they are done."""
+    """Some servers answer only when they are done."""
 
     async def slowly(step: Call) -> str | None:
         await trio.sleep(6 if "slow" in step.url else 0)
@@ -415,7 +415,7 @@ async def test_a_question_with_a_time_of_its_own_may_take_it(
 async def test_host_memory_that_an_operator_asks_for_is_proved_whatever_a_router_says(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """Its questions may be weak."""
+    """The router's questions may prove too little."""
     full, verify = Held(200 << 20), "{hostMemory: true, timeout: 1}"
     async with supervise(FakeServer(), full, sleep="llama.cpp-router", verify=verify) as supervisor:
         await use(supervisor, "a")
@@ -426,7 +426,7 @@ async def test_host_memory_that_an_operator_asks_for_is_proved_whatever_a_router
 async def test_host_memory_that_cannot_be_measured_before_a_sleep_is_told(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """It proves nothing then."""
+    """Without a measurement, host memory proves nothing."""
     async with supervise(FakeServer(), Held(), verify="{hostMemory: true}") as supervisor:
         await use(supervisor, "a")
         await use(supervisor, "b")
@@ -438,7 +438,7 @@ async def test_host_memory_that_cannot_be_measured_before_a_sleep_is_told(
 async def test_a_sleeper_that_is_killed_has_not_failed_to_sleep(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """Out of memory kills whoever holds most; the log says where to look."""
+    """The OOM killer kills the process that holds most; the log says where to look."""
     async with supervise(FakeServer()) as supervisor:
         for _ in range(3):
             await use(supervisor, "a")
@@ -453,7 +453,7 @@ async def test_a_sleeper_that_is_killed_has_not_failed_to_sleep(
 async def test_a_sleeper_that_dies_of_its_sleep_sleeps_no_more(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """An engine can answer all questions right and die a moment later; nobody waits for that."""
+    """A server may answer all questions right and die a moment later; no request waits for that."""
     async with supervise(FakeServer()) as supervisor:
         for _ in range(3):
             began = trio.current_time()
@@ -469,7 +469,7 @@ async def test_a_sleeper_that_dies_of_its_sleep_sleeps_no_more(
 async def test_an_optional_step_that_hangs_leaves_the_others_their_time(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """It is given up, and the wake is good."""
+    """llamadoze gives the step up, and the wake succeeds."""
     server = FakeServer({"/reset_prefix_cache": ["hangs"]})
     async with supervise(server, sleep="vllm-level2") as supervisor:
         first = await use(supervisor, "a")
@@ -482,7 +482,7 @@ async def test_an_optional_step_that_hangs_leaves_the_others_their_time(
 async def test_a_question_that_hangs_once_is_asked_again(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """It was accepted and not answered."""
+    """The server has accepted the question and not answered it."""
     async with supervise(FakeServer({"/is_sleeping": ["hangs", None]})) as supervisor:
         await use(supervisor, "a")
         await use(supervisor, "b")
@@ -492,7 +492,7 @@ async def test_a_question_that_hangs_once_is_asked_again(
 async def test_deaths_asleep_are_no_crashes_of_a_start(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Each start was good, so none has to wait."""
+    """Each start was good, so no request has to wait."""
     async with supervise(FakeServer({}), text="maxSleepFailures: 0\n") as supervisor:
         for _ in range(5):
             await use(supervisor, "a")
@@ -505,7 +505,7 @@ async def test_deaths_asleep_are_no_crashes_of_a_start(
 async def test_all_steps_together_have_one_limit(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """The second of four hangs."""
+    """The second of four steps hangs here, until the limit of all steps has passed."""
     server = FakeServer({"/collective_rpc": ["hangs"]})
     async with supervise(server, sleep="vllm-level2", cmdWakeTimeout=7) as supervisor:
         first = await use(supervisor, "a")
@@ -520,7 +520,7 @@ async def test_all_steps_together_have_one_limit(
 async def test_a_step_that_is_optional_may_fail(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines
 ) -> None:
-    """The log says so."""
+    """The log says that llamadoze skips the step."""
     server = FakeServer({"/reset_prefix_cache": ["answered 404"]})
     async with supervise(server, sleep="vllm-level2") as supervisor:
         first = await use(supervisor, "a")
@@ -533,7 +533,7 @@ async def test_a_step_that_is_optional_may_fail(
 async def test_a_model_that_fails_again_and_again_is_started_ever_later(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """A request waits for the next start if that is near, else it is told when to come again."""
+    """A request waits for the next start if it is near; otherwise it is told when to retry."""
     text = two(model("fail 3"), B)
     contact = Contact(probe=FakeProbe({"a"}), call=FakeServer())
     async with open_supervisor(parse(text).config, contact) as supervisor:
@@ -555,7 +555,7 @@ async def test_a_model_that_fails_again_and_again_is_started_ever_later(
 async def test_a_backoff_keeps_nobody_else_waiting(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Who serves is not asked to leave for a model that cannot start yet."""
+    """A model that serves does not make room for a model that cannot start yet."""
     text = two(model("fail 3"), B)
     contact = Contact(probe=FakeProbe({"a"}), call=FakeServer())
     async with open_supervisor(parse(text).config, contact) as supervisor:
@@ -577,7 +577,7 @@ async def test_a_backoff_keeps_nobody_else_waiting(
 
 
 async def test_an_unload_ends_a_backoff(autojump_clock: MockClock, programs: FakePrograms) -> None:
-    """The operator has seen it."""
+    """The operator who unloads the model knows of the failures, so the next start need not wait."""
     text = two(model("fail 3"), B)
     contact = Contact(probe=FakeProbe({"a"}), call=FakeServer())
     async with open_supervisor(parse(text).config, contact) as supervisor:

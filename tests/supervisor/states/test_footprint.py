@@ -14,7 +14,7 @@ LEARNED = Footprint(gpus=(8 * GIB,), host=GIB, lives=1)
 
 
 def test_nothing_is_known_before_the_end_of_the_first_life() -> None:
-    """It may grow yet; then the most that was seen counts."""
+    """The model may still grow; at the end of its life, the most that was seen counts."""
     seen = UNMEASURED.held_awake([5, 0], 3).held_awake([7, 1], 2).held_awake([6, 0], 2)
     assert not seen.is_known
     known = seen.rested()
@@ -23,7 +23,7 @@ def test_nothing_is_known_before_the_end_of_the_first_life() -> None:
 
 
 def test_a_guess_holds_until_the_first_life_is_over() -> None:
-    """More than that is believed at once, and less at the end."""
+    """A larger measurement counts at once, a smaller one only at the end."""
     less = GUESSED.held_awake([5 * GIB], GIB)
     assert (less.gpus, less.host) == (GUESSED.gpus, GUESSED.host)
     assert less.rested() == Footprint(gpus=(5 * GIB,), host=GIB, lives=1)
@@ -40,7 +40,7 @@ def test_a_guess_of_one_device_is_none_of_the_other() -> None:
 
 
 def test_what_was_too_much_is_forgotten_by_and_by() -> None:
-    """A model that takes less today may take all of it tomorrow; but not for ever."""
+    """A model that takes less today may take it all tomorrow, but this is not assumed forever."""
     assert LEARNED.gpus is not None
     known = LEARNED.held_awake([6 * GIB], 2 * GIB)
     assert known.gpus == LEARNED.gpus  # while it is awake
@@ -53,7 +53,7 @@ def test_what_was_too_much_is_forgotten_by_and_by() -> None:
 
 
 def test_what_could_not_be_seen_in_the_first_life_is_learned_in_a_later_one() -> None:
-    """The driver was not there, say: that is not to need nothing."""
+    """The driver may have been missing, which does not mean that the model needs no memory."""
     without = UNMEASURED.held_awake(None, 3).rested()
     assert without == Footprint(host=3, lives=1)
     assert without.held_awake([7], 3).rested() == Footprint(gpus=(7,), host=3, lives=2)
@@ -62,7 +62,7 @@ def test_what_could_not_be_seen_in_the_first_life_is_learned_in_a_later_one() ->
 
 
 def test_a_model_that_was_seen_to_use_no_gpu_uses_none_until_it_does() -> None:
-    """That is known, and differs from what nobody could see."""
+    """To use no GPU is knowledge, unlike a figure that nobody could see."""
     cpu = UNMEASURED.held_awake([0], 3).rested()
     assert cpu.gpus == ()
     assert cpu.held_awake([5], 3).gpus == (5,)
@@ -70,13 +70,13 @@ def test_a_model_that_was_seen_to_use_no_gpu_uses_none_until_it_does() -> None:
 
 
 def test_the_end_of_a_life_in_which_nothing_was_seen_teaches_nothing() -> None:
-    """And is no life that counts."""
+    """A life in which nothing was seen does not count."""
     for known in (UNMEASURED, GUESSED, LEARNED):
         assert known.rested() == known
 
 
 def test_the_newest_sleep_counts() -> None:
-    """What one leaves may become less again; growth is never less than none."""
+    """What a sleep leaves may become less again; the growth is never below zero."""
     known = LEARNED.held_asleep([3 * GIB, 0], GIB, growth=5)
     assert (known.gpus_asleep, known.host_asleep, known.growth) == ((3 * GIB,), GIB, 5)
     later = known.held_asleep([GIB], None, growth=-7)
@@ -85,14 +85,14 @@ def test_the_newest_sleep_counts() -> None:
 
 
 def test_gpus_keep_their_order() -> None:
-    """The first of them may hold less than the second, or nothing."""
+    """The first GPU may hold less than the second, or nothing."""
     assert UNMEASURED.held_awake([0, 9], 0).rested().gpus == (0, 9)
     assert UNMEASURED.held_awake([9, 0], 0).rested().gpus == (9,)
     assert LEARNED.held_awake([0, 4], 0).gpus == (8 * GIB, 4)
 
 
 def test_too_little_memory_raises_what_is_known_and_asks_for_all() -> None:
-    """By a quarter, and at least 256 MiB; of a model without a GPU it is the host's."""
+    """What is known rises by a quarter, at least 256 MiB; without a GPU, the host's rises."""
     raised = LEARNED.was_too_little()
     assert (raised.gpus, raised.host) == ((10 * GIB,), GIB)
     assert raised.is_short
@@ -105,7 +105,7 @@ def test_too_little_memory_raises_what_is_known_and_asks_for_all() -> None:
 
 
 def test_a_start_that_was_good_is_short_no_more_and_keeps_what_was_raised() -> None:
-    """Others may come beside it again."""
+    """Other models may run beside it again."""
     good = LEARNED.was_too_little().was_enough()
     assert (good.is_known, good.gpus) == (True, (10 * GIB,))
 
@@ -121,7 +121,7 @@ amounts = st.lists(st.integers(0, 1 << 40), max_size=3)
 def test_no_look_makes_less_of_what_was_learned_and_no_life_much_less(
     looks: list[tuple[list[int] | None, int | None]],
 ) -> None:
-    """In whatever order they come, awake and at rest."""
+    """This is so in whatever order the looks come, awake and at rest."""
     known = attrs.evolve(LEARNED, host=3)
     for gpus, host in looks:
         after = known.held_awake(gpus, host)

@@ -1,4 +1,4 @@
-"""What was learned of a model, as data: whatever is there is read, and nonsense left out."""
+"""What was learned of a model, as data: any data can be read, and nonsense is left out."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ plain = st.recursive(
 
 @pytest.mark.parametrize("learned", [WHOLE, NOTHING_LEARNED])
 def test_what_is_written_is_read_again(learned: Learned) -> None:
-    """Through the text of a file."""
+    """What was learned passes through the text of a file unchanged."""
     assert learned_in(json.loads(json.dumps(learned.as_data()))) == learned
 
 
 def test_a_start_that_lacked_memory_is_forgotten() -> None:
-    """Who ran beside it then does not run any more; what it was taken to need is kept."""
+    """What ran beside it then no longer runs; what the model was assumed to need is kept."""
     short = Learned(Footprint(gpus=(5,), lives=1).was_too_little())
     kept = learned_in(json.loads(json.dumps(short.as_data()))).footprint
     assert not kept.is_short
@@ -62,12 +62,12 @@ def test_a_start_that_lacked_memory_is_forgotten() -> None:
     "nonsense", [None, 3, "x", [], [1], {"footprint": 3, "costs": [], "gaps": 1}]
 )
 def test_nonsense_teaches_nothing(nonsense: object) -> None:
-    """Whatever it is."""
+    """Data that is no record, whatever it is, leaves nothing learned."""
     assert learned_in(nonsense) == NOTHING_LEARNED
 
 
 def test_what_is_wrong_in_a_part_leaves_the_rest() -> None:
-    """Amounts are whole and not negative; seconds are finite."""
+    """Amounts are whole numbers and not negative, and seconds are finite."""
     data = {
         "footprint": {"gpus": [1, -2], "host": 4, "lives": True, "growth": 1.5, "peak_gpus": ["1"]},
         "costs": {"start": nan, "stop": inf, "sleep": -1, "wake": 2, "counts": {"wake": "x"}},
@@ -80,7 +80,7 @@ def test_what_is_wrong_in_a_part_leaves_the_rest() -> None:
 
 
 def test_no_more_is_read_than_would_be_kept() -> None:
-    """A file that somebody made long does not stay in memory."""
+    """An overlong file does not stay in memory."""
     data = {"gaps": list(range(1000)), "footprint": {"gpus": [1] * 1000}}
     found = learned_in(data)
     assert len(found.habits.gaps) == REMEMBERED
@@ -89,6 +89,6 @@ def test_no_more_is_read_than_would_be_kept() -> None:
 
 @given(data=plain)
 def test_any_data_is_read_without_an_error_and_can_be_written(data: object) -> None:
-    """And what is read of it is the same when it is read again."""
+    """What was read of it is the same when it is written and read again."""
     found = learned_in(data)
     assert learned_in(json.loads(json.dumps(found.as_data()))) == found

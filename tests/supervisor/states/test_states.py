@@ -30,7 +30,7 @@ def test_steps_of_the_table_are_taken(state: State, event: Event) -> None:
 
 @pytest.mark.parametrize(("state", "event"), [pair for pair in PAIRS if pair not in TRANSITIONS])
 def test_other_steps_are_refused_by_name(state: State, event: Event) -> None:
-    """What the table does not have is a fault of the program, and says which."""
+    """A step that the table does not have is a fault of the program, and the error names it."""
     with pytest.raises(IllegalStep, match=f"{event.name} cannot happen in state {state.name}"):
         step(state, event)
 
@@ -39,7 +39,7 @@ def test_other_steps_are_refused_by_name(state: State, event: Event) -> None:
     "state", [state for state in State if state in HAS_PROCESS - {State.STOPPING}]
 )
 def test_every_state_with_a_process_can_be_stopped(state: State) -> None:
-    """A stop is never out of place."""
+    """A stop is always allowed."""
     assert step(state, Event.STOP) is State.STOPPING
 
 
@@ -71,6 +71,6 @@ def test_any_walk_keeps_what_the_sets_promise(events: list[Event]) -> None:
 
 
 def test_every_state_can_be_reached_and_left() -> None:
-    """There is no island and no dead end."""
+    """No state is out of reach, and none is a dead end."""
     assert {state for _, state in TRANSITIONS.items()} == set(State)
     assert {state for state, _ in TRANSITIONS} == set(State)

@@ -1,4 +1,4 @@
-"""What was learned of models outlives the daemon, whatever becomes of the file."""
+"""What was learned of models outlives the daemon, whatever happens to the file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def model(cmd: str = "serve --port ${PORT}", name: str = "a", **keys: object) ->
 
 
 def kept(file: Path, **learned: Learned) -> None:
-    """Write what a daemon has learned of models that are started by their names."""
+    """Write what a daemon has learned of the models with these names."""
     knowledge = Knowledge(file)
     for name, one in learned.items():
         knowledge.keep(model(name=name), one)
@@ -50,7 +50,7 @@ def kept(file: Path, **learned: Learned) -> None:
 
 
 def test_the_next_daemon_knows_what_this_one_has_learned(tmp_path: Path) -> None:
-    """Of each model its own."""
+    """Each model has its own values."""
     file = tmp_path / "learned.json"
     other = Learned(habits=Habits((1.0,)))
     kept(file, a=SOME, b=other)
@@ -62,7 +62,7 @@ def test_the_next_daemon_knows_what_this_one_has_learned(tmp_path: Path) -> None
 
 
 def test_a_port_that_has_changed_does_not_matter(tmp_path: Path) -> None:
-    """It is ours to choose, and moves with the models before it in the file."""
+    """llamadoze chooses the port, which moves with the models before it in the file."""
     file = tmp_path / "learned.json"
     kept(file, a=SOME)
     assert Knowledge(file).recall(model(start=7000)) == SOME
@@ -85,7 +85,7 @@ def test_a_port_that_has_changed_does_not_matter(tmp_path: Path) -> None:
 def test_a_model_that_is_started_in_another_way_is_measured_anew(
     tmp_path: Path, changed: dict[str, Any]
 ) -> None:
-    """And known again when its old way is back."""
+    """When the old way is back, the model is known again."""
     file = tmp_path / "learned.json"
     kept(file, a=SOME)
     knowledge = Knowledge(file)
@@ -96,7 +96,7 @@ def test_a_model_that_is_started_in_another_way_is_measured_anew(
 
 @pytest.mark.parametrize("key", ["ttl", "memory", "keep", "description"])
 def test_what_does_not_change_its_start_is_no_other_model(tmp_path: Path, key: str) -> None:
-    """A guess, say, that was corrected."""
+    """For example, only the guess of its memory may have been corrected."""
     file = tmp_path / "learned.json"
     kept(file, a=SOME)
     values: dict[str, Any] = {"ttl": 5, "memory": {"gpu": 3}, "keep": True, "description": "x"}
@@ -139,7 +139,7 @@ def test_a_broken_file_is_no_reason_not_to_start(
 def test_a_file_that_cannot_be_read_is_no_reason_not_to_start(
     tmp_path: Path, log_lines: LogLines
 ) -> None:
-    """A folder in its place, a pipe without a writer, one that is too large, a loop of links."""
+    """The path may be a folder, a pipe without a writer, too large a file, or a loop of links."""
     folder, pipe, large, loop = (tmp_path / name for name in ("folder", "pipe", "large", "loop"))
     folder.mkdir()
     os.mkfifo(pipe)
@@ -154,7 +154,7 @@ def test_a_file_that_cannot_be_read_is_no_reason_not_to_start(
 
 
 def test_no_file_yet_is_nothing_to_speak_of(tmp_path: Path, log_lines: LogLines) -> None:
-    """It is the first daemon's."""
+    """The first daemon has no file, so nothing is logged."""
     Knowledge(tmp_path / "learned.json")
     Knowledge(tmp_path / "no/such/folder/learned.json")
     assert events(log_lines) == []
@@ -163,7 +163,7 @@ def test_no_file_yet_is_nothing_to_speak_of(tmp_path: Path, log_lines: LogLines)
 def test_a_write_that_fails_is_told_once_and_ends_nothing(
     tmp_path: Path, log_lines: LogLines
 ) -> None:
-    """What is learned lasts until the daemon ends; it is written when that can be done again."""
+    """What is learned lasts until the daemon ends, and is written as soon as that works again."""
     file = tmp_path / "gone/learned.json"
     knowledge = Knowledge(file)
     for gap in (1.0, 2.0, 3.0):
@@ -180,7 +180,7 @@ def test_a_write_that_fails_is_told_once_and_ends_nothing(
 def test_the_models_of_longest_ago_are_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file does not grow for ever."""
+    """Only a limited number of models is kept, so the file does not grow forever."""
     monkeypatch.setattr(module, "MOST_KEPT", 2)
     file = tmp_path / "learned.json"
     knowledge = Knowledge(file)
@@ -196,7 +196,7 @@ def test_the_models_of_longest_ago_are_forgotten(
 async def test_what_is_learned_is_written_within_seconds_and_not_more_often(
     autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A daemon that is killed loses no more than that."""
+    """A daemon that is killed loses no more than those seconds."""
     file, times = tmp_path / "learned.json", []
     original = write_anew
 
@@ -231,7 +231,7 @@ def models_of(room: FakeRoom, names: str = "ab") -> dict[str, object]:
 async def test_a_first_life_that_the_daemon_s_end_cuts_off_is_learned_from(
     autojump_clock: MockClock, room: FakeRoom, tmp_path: Path
 ) -> None:
-    """The next daemon has both side by side at once."""
+    """The next daemon runs both models side by side at once."""
     text = written(models_of(room), {})
     async with opened(room, text, records=Records(tmp_path)) as supervisor:
         await use(supervisor, "a", 3)
@@ -247,7 +247,7 @@ async def test_a_first_life_that_the_daemon_s_end_cuts_off_is_learned_from(
 async def test_a_daemon_that_is_killed_has_written_what_it_saw_seconds_ago(
     autojump_clock: MockClock, room: FakeRoom, tmp_path: Path
 ) -> None:
-    """Also of a model whose state has not changed since."""
+    """This includes a model whose state has not changed since."""
     text = written(models_of(room), {})
     async with opened(room, text, records=Records(tmp_path)) as supervisor:
         await use(supervisor, "a", 3)

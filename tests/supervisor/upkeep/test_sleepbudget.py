@@ -1,4 +1,4 @@
-"""How many may sleep, and who is stopped when there are too many."""
+"""How many models may sleep, and which are stopped when there are too many."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SLOW, QUICK = Costs(start=100, wake=1), Costs(start=2, wake=1)
 def test_the_least_valuable_is_stopped_first(
     sleepers: list[Sleeper], budget: Budget, stopped: list[str]
 ) -> None:
-    """What saves little time, was not used for long, and holds much memory."""
+    """Little time saved, long disuse and much memory make a sleeper less valuable."""
     assert too_many(sleepers, budget) == stopped
 
 
@@ -75,7 +75,7 @@ async def use_in_turn(supervisor: Supervisor, names: str) -> None:
 async def test_at_most_so_many_models_sleep(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """The one that was used longest ago is stopped."""
+    """If more fall asleep, the model that was used longest ago is stopped."""
     config = parse(configuration(maxSleepers=2)).config
     async with open_supervisor(config, Contact(probe=FakeProbe(), call=FakeCalls())) as supervisor:
         await use_in_turn(supervisor, "abcd")
@@ -90,7 +90,7 @@ async def test_at_most_so_many_models_sleep(
 async def test_sleepers_hold_no_more_memory_than_they_may(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """As it is measured for each when one has fallen asleep."""
+    """The memory of each sleeper is measured when a model has fallen asleep."""
     config = parse(configuration(maxSleepMemory=4)).config
 
     async def measure(pid: int) -> int:
@@ -111,7 +111,7 @@ async def test_sleepers_hold_no_more_memory_than_they_may(
 async def test_a_sleeper_that_is_wanted_meanwhile_is_left_alone(
     autojump_clock: MockClock, programs: FakePrograms
 ) -> None:
-    """Measuring takes time; who was called by then is no sleeper any more."""
+    """Measuring takes time, and a model that was called by then is no sleeper any more."""
     config = parse(configuration(maxSleepMemory=1)).config
 
     async def measure(_: int) -> int:
@@ -130,7 +130,7 @@ async def test_a_sleeper_that_is_wanted_meanwhile_is_left_alone(
 
 
 async def test_the_memory_of_a_process_and_all_it_has_started_is_measured() -> None:
-    """On the real machine: two processes hold 64 MiB each, a third has nothing."""
+    """On the real machine, two processes hold 64 MiB each, and a third holds nothing."""
     holder = "import sys; data = bytearray(64 << 20); print('up', flush=True); sys.stdin.read()"
     script = f"""
 import subprocess, sys
@@ -152,7 +152,7 @@ child = subprocess.Popen([sys.executable, "-c", {holder!r}], stdin=subprocess.PI
 
 
 def test_a_process_that_cannot_be_measured_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has ended, or nobody may look: the rest is counted all the same."""
+    """A process that has ended or may not be read counts as nothing; the rest still counts."""
 
     class Gone(psutil.Process):
         def memory_full_info(self) -> None:  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""Idle models sleep while others need the GPUs, and come back when that is over."""
+"""Idle models sleep while other programs need the GPUs, and come back when that is over."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ GAME = Sight(programs=("game",))
     ],
 )
 def test_who_yields_is_awake_idle_and_not_pinned(keys: dict[str, Any], yields: bool) -> None:
-    """For some seconds, so that who asks again and again does not wait again and again."""
+    """A few idle seconds are required, so that a steady client does not wait each time."""
     one = Snapshot(model="a", **{**READY, **keys})
     assert who_yields([one], GAME, now=100.0) == (["a"] if yields else [])
 
 
 def test_those_yield_to_strangers_that_are_on_their_gpu() -> None:
-    """All yield to a program: nobody knows what it needs."""
+    """All models yield to a program, because nobody knows what it needs."""
     both = [Snapshot(model=name, **READY) for name in "ab"]
     taken = GpuUse(title="0", whole=10, strangers=2 * GIB, models={"b": 9})
     free = GpuUse(title="1", whole=4 * GIB, strangers=2 * GIB, models={"a": 9})
@@ -71,10 +71,10 @@ def test_those_yield_to_strangers_that_are_on_their_gpu() -> None:
     [
         (4, 1, 20, False, False),  # there is room for all
         (5, 1, 20, False, True),
-        (5, 1, 0, False, False),  # nobody is there who could yield
+        (5, 1, 0, False, False),  # no model is there that could yield
         (5, 4.5, 20, False, False),  # a desktop that has hardly grown
         (5, 4.6, 20, True, False),
-        (5, 4.3, 20, True, True),  # more than half a GiB yet
+        (5, 4.3, 20, True, True),  # still more than half a GiB
         (4, 1, 20, True, True),  # a little room is not enough
         (3.5, 1, 20, True, False),
     ],
@@ -82,7 +82,7 @@ def test_those_yield_to_strangers_that_are_on_their_gpu() -> None:
 def test_a_gpu_is_taken_and_given_back_by_half_a_gib(
     strangers: float, least: float, models: float, was_theirs: bool, is_theirs: bool
 ) -> None:
-    """So that it does not go back and forth."""
+    """The margin keeps the GPU from going back and forth."""
     held = {"a": int(models * GIB)} if models else {}
     use = GpuUse(
         title="0",
@@ -103,7 +103,7 @@ def beside(a: str, b: str = "serve b", rest: str = "") -> str:
 
 @attrs.define(eq=False)
 class FakeProcesses:
-    """The programs that run, and how often that was asked."""
+    """The programs that run, and how often they were looked for."""
 
     running: set[str] = attrs.field(factory=set)
     looks: int = 0
@@ -137,7 +137,7 @@ async def test_idle_models_rest_while_a_program_runs(
     processes: FakeProcesses,
     log_lines: LogLines,
 ) -> None:
-    """Asleep, or stopped; what was awake comes back, and the log says why."""
+    """Idle models sleep or stop; what was awake comes back, and the log says why."""
     async with supervise(beside("serve a", rest="yieldTo: [game]")) as supervisor:
         for name in "ab":
             await supervisor.load(name)
@@ -163,7 +163,7 @@ async def test_idle_models_rest_while_a_program_runs(
 async def test_a_model_in_use_goes_on_and_rests_when_it_is_idle(
     autojump_clock: MockClock, programs: FakePrograms, processes: FakeProcesses
 ) -> None:
-    """Also one that a request wakes meanwhile; a pinned one stays."""
+    """A model that a request wakes meanwhile rests again, too; a pinned model stays."""
     async with supervise(beside("serve a", rest="yieldTo: [game]")) as supervisor:
         await supervisor.load("a")
         await supervisor.keep_for("b", 1000, "ci")
@@ -187,7 +187,7 @@ async def test_nobody_leaves_for_a_model_that_comes_back(
     processes: FakeProcesses,
     log_lines: LogLines,
 ) -> None:
-    """If another was loaded meanwhile, those that slept wait for a request."""
+    """If another model was loaded meanwhile, the sleepers wait for a request."""
     async with supervise(beside("serve a", rest="yieldTo: [game]")) as supervisor:
         await supervisor.load("a")
         processes.running = {"game"}
@@ -204,7 +204,7 @@ async def test_nobody_leaves_for_a_model_that_comes_back(
 async def test_what_an_operator_has_unloaded_meanwhile_stays_so(
     autojump_clock: MockClock, programs: FakePrograms, processes: FakeProcesses
 ) -> None:
-    """And what was not awake before does not come up."""
+    """A model that was not awake before does not start either."""
     async with supervise(beside("serve a", rest="yieldTo: [game]")) as supervisor:
         await supervisor.load("a")
         processes.running = {"game"}
@@ -221,7 +221,7 @@ async def test_what_an_operator_has_unloaded_meanwhile_stays_so(
 async def test_nobody_looks_while_nothing_is_awake(
     autojump_clock: MockClock, programs: FakePrograms, processes: FakeProcesses
 ) -> None:
-    """Nor where nothing is to be yielded to; a reload may change that."""
+    """Without something to yield to, there is no look either; a reload may change that."""
     async with supervise(beside("serve a")) as supervisor:
         await supervisor.load("a")
         processes.running = {"game"}
@@ -243,7 +243,7 @@ async def test_nobody_looks_while_nothing_is_awake(
 async def test_idle_models_sleep_while_strangers_take_their_memory(
     autojump_clock: MockClock, programs: FakePrograms, log_lines: LogLines, rule: str
 ) -> None:
-    """Whoever says who runs beside whom; a desktop that was there before counts for nothing."""
+    """Models yield under each rule; what a desktop held before does not count."""
     text = beside("serve a", rest="yield: true")
     if rule == "memory":
         text = text.replace("{cmd", "{memory: {gpu: 10}, cmd")
@@ -271,7 +271,7 @@ async def test_idle_models_sleep_while_strangers_take_their_memory(
 
 
 async def test_a_moment_is_not_enough(autojump_clock: MockClock, programs: FakePrograms) -> None:
-    """What a process leaves behind as it ends, or a driver that tells nothing, moves nobody."""
+    """What an ending process leaves for a moment moves no model, and a silent driver moves none."""
     async with supervise(beside("serve a", rest="yield: true")) as supervisor:
         gpu = FakeGpu(supervisor, {"a": 20}, strangers=1)
         gpu.install()
@@ -289,7 +289,7 @@ async def test_a_moment_is_not_enough(autojump_clock: MockClock, programs: FakeP
 
 
 def test_the_least_that_strangers_held_is_theirs_for_good() -> None:
-    """What they held at the first look, if they never held less."""
+    """If strangers never held less, the least is what they held at the first look."""
     strangers = Strangers()
     least = []
     for used in (6, 3, 9):
@@ -319,7 +319,7 @@ def stub(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("name", ["a-game-with-a-long-name", "train-stub.py", "Deep Game.exe"])
 async def test_programs_are_known_by_their_names(tmp_path: Path, stub: str, name: str) -> None:
-    """By the kernel's, which is cut, by the command's, and by the script's."""
+    """The name may be the kernel's, which is cut, the command's, or the script's."""
     script = tmp_path / "train-stub.py"
     script.write_text("import time\ntime.sleep(60)")
     assert await programs_now([name]) == ()
@@ -333,7 +333,7 @@ async def test_programs_are_known_by_their_names(tmp_path: Path, stub: str, name
 
 
 async def test_what_the_daemon_has_started_is_no_program(stub: str) -> None:
-    """It carries the token of its life."""
+    """A process with the token of a life does not count as a program."""
     with running(stub, "60", env={TOKEN: "owner.1"}) as process:
         with trio.fail_after(5):
             while name_of(process.pid) != Path(stub).name[:15]:
@@ -351,7 +351,7 @@ async def awake(text: str) -> AsyncIterator[Supervisor]:
 async def test_a_real_program_is_yielded_to(
     monkeypatch: pytest.MonkeyPatch, stub: str, tmp_path: Path
 ) -> None:
-    """And what has slept for it comes back."""
+    """The model that slept for the program comes back when the program has ended."""
     for name, seconds in (("LOOKS_EVERY", 0.1), ("CALM_FOR", 0.3)):
         monkeypatch.setattr(f"supervisor.upkeep.yielding.{name}", seconds)
     monkeypatch.setattr("supervisor.upkeep.yielding.IDLE_FOR", 0.1)
