@@ -99,7 +99,7 @@ def test_half_of_what_is_needed_is_an_error(folder: Path) -> None:
     file = write(folder, models={"a": stub()})
     cert = str(folder / "cert.pem")
     found = run("--config", file, "--tls-cert-file", cert)
-    assert (found.returncode, "both" in found.stderr) == (1, True)
+    assert (found.returncode, "both" in found.stderr) == (2, True)
     found = run("--config", file, "--tls-cert-file", cert, "--tls-key-file", cert)
     assert (found.returncode, "cannot use" in found.stderr) == (1, True)
 
