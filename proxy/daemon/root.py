@@ -126,13 +126,16 @@ async def _run(config: Config, setup: Setup, listeners: list[trio.SocketListener
         metrics, journals = Metrics(), Journals()
         journals.all = (metrics, book)
         if not told.stop.is_set():  # else there are no models yet, and nothing to record
-            async with open_supervisor(
-                config,
-                CONTACT,
-                records=records,
-                inherited=inherited,
-                journal=journals,
-            ) as supervisor:
+            async with (
+                trio.open_nursery() as last,  # it goes on while the models stop
+                open_supervisor(
+                    config,
+                    CONTACT,
+                    records=records,
+                    inherited=inherited,
+                    journal=journals,
+                ) as supervisor,
+            ):
                 reloader = Reloader(setup.files, supervisor, setup.certificate)
                 root.start_soon(reloader.follow, told.hangups)
                 beside: list[Task] = [reloader.watch] if setup.watch else []
@@ -161,7 +164,7 @@ async def _run(config: Config, setup: Setup, listeners: list[trio.SocketListener
                         files=list(setup.named),
                     )
                     await _serve(root, app, url, serve, told, beside)
-                    root.start_soon(app.send_last_spans, told.hurry)  # while the models stop
+                    last.start_soon(app.send_last_spans, told.hurry)
                 setup.systemd.tell(STOPPING)
                 left = supervisor.let_go() if told.lets_go else 0
                 others = f"; {left} of them live on for the next llamadoze (adopt)" if left else ""

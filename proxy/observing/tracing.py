@@ -150,8 +150,7 @@ class Tracing:
             hurry: set when the daemon must end at once.
         """
         send = partial(trio.to_thread.run_sync, self._provider.shutdown, abandon_on_cancel=True)
-        # The daemon cancels its tasks once the models have stopped, which may be sooner.
-        with trio.move_on_after(LAST_SPANS, shield=True):
+        with trio.move_on_after(LAST_SPANS):
             try:
                 await race(send, hurry.wait)
             except* RuntimeError:  # there is no thread left, and no reason to fail

@@ -172,7 +172,14 @@ class Daemon:
         """Return how to verify the daemon: by its own certificate, or as usual."""
         if not self.certificate:
             return ssl.create_default_context()
-        context = ssl.create_default_context(cafile=self.certificate)
+        try:
+            context = ssl.create_default_context(cafile=self.certificate)
+        except (OSError, ssl.SSLError) as error:  # it is gone, or another user may not read it
+            raise NotThere(
+                f"{self.url}: cannot read the daemon's certificate {self.certificate}: "
+                f"{error.strerror or error}. Give the address with --url, and set SSL_CERT_FILE to "
+                "the file of a certificate to trust"
+            ) from None
         context.check_hostname = False  # the request goes to an address of this machine
         # A certificate signed by an authority counts without the authority's own certificate.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -133,3 +133,19 @@ def test_a_renewed_certificate_is_taken_at_sighup(tmp_path: Path) -> None:
         assert run("status", "--url", f"https://localhost:{daemon.port}", env=trusting).stdout
         plain = run("status", "--url", f"http://127.0.0.1:{daemon.port}")
         assert plain.stderr.endswith("closes the connection; try https:// instead\n")
+
+
+def test_a_command_says_that_the_daemons_certificate_cannot_be_read(tmp_path: Path) -> None:
+    """The file may be gone, or another user's."""
+    make_certificate(tmp_path)
+    certificate = tmp_path / "cert.pem"
+    file = write(tmp_path, models={"a": stub()})
+    options = ["--tls-cert-file", str(certificate), "--tls-key-file", str(tmp_path / "key.pem")]
+    state = ["--state-dir", str(tmp_path / "state")]
+    with started("--config", file, *options, *state):
+        assert run("ps", *state).returncode == 0
+        certificate.unlink()
+        asked = run("ps", *state)
+    assert asked.returncode == 3
+    assert "Traceback" not in asked.stderr
+    assert f"cannot read the daemon's certificate {certificate}: No such file" in asked.stderr
