@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -287,3 +289,10 @@ def test_every_command_is_in_the_documentation() -> None:
     )
     listed = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     assert sorted(listed) == sorted(llamadoze.commands)
+
+
+def test_every_page_is_in_the_sites_navigation() -> None:
+    """A page that is missing there is found only by search."""
+    site = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
+    named = set(re.findall(r"[\w/-]+\.md", json.dumps(site["nav"])))
+    assert named == {str(page.relative_to(ROOT / "docs")) for page in PAGES[1:]}
