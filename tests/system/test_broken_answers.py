@@ -83,6 +83,9 @@ def answering(*answers: bytes) -> Iterator[str]:
                 with closing(connection):
                     connection.recv(65536)
                     connection.sendall(left.pop(0) if len(left) > 1 else left[0])
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(65536):  # a close with unread bytes would be a reset
+                        pass
 
         threading.Thread(target=serve, daemon=True).start()
         yield f"127.0.0.1:{listener.getsockname()[1]}"
