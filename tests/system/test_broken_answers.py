@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import processes_with
 from tests.proxy.daemon import stub
 from tests.system.daemon import LLAMADOZE, Process, run, started, wait_for, write
 from tests.system.test_commands import home
@@ -22,10 +23,16 @@ ENDED = "the daemon there has probably ended"
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Process]:
-    """A daemon with one model that takes long to start."""
-    models = {"slow": stub("--ready-after", "60"), "code": stub("--talk", "0.3")}
+    """A daemon with one model that takes long to start. A killed daemon leaves its models."""
+    mark = f"broken-{os.getpid()}"
+    models = {
+        "slow": stub("--ready-after", "60", "--name", mark),
+        "code": stub("--talk", "0.3", "--name", mark),
+    }
     with started("--config", write(tmp_path, models=models), env=home(tmp_path)) as process:
         yield process
+    for left in processes_with(mark):
+        os.kill(int(left.split()[0]), signal.SIGKILL)
 
 
 @contextmanager
@@ -76,6 +83,9 @@ def answering(*answers: bytes) -> Iterator[str]:
                 with closing(connection):
                     connection.recv(65536)
                     connection.sendall(left.pop(0) if len(left) > 1 else left[0])
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(65536):  # a close with unread bytes would be a reset
+                        pass
 
         threading.Thread(target=serve, daemon=True).start()
         yield f"127.0.0.1:{listener.getsockname()[1]}"
