@@ -114,7 +114,7 @@ def test_refusals_are_the_exceptions_that_clients_know(daemon: Process) -> None:
     """Examples are an unknown model and a wrong key."""
     with (
         openai.OpenAI(base_url=f"{url(daemon)}/v1", api_key="wrong", max_retries=0) as client,
-        pytest.raises(openai.AuthenticationError, match="not known"),
+        pytest.raises(openai.AuthenticationError, match="unknown"),
     ):
         client.models.list()
     with anthropic.Anthropic(base_url=url(daemon), api_key="sk-test", max_retries=0) as claude:

@@ -267,11 +267,11 @@ async def test_a_model_servers_own_rules_do_not_count() -> None:
     [
         ("hosts: ['a:80']", "without port"),
         ("hosts: ['http://a']", "without port"),
-        ("cors: {allowedOrigins: []}", "one origin at least"),
+        ("cors: {allowedOrigins: []}", "at least one origin"),
         ("cors: {allowedOrigins: [x.example]}", "expected * or scheme"),
         ("cors: {allowedOrigins: ['https://x.example/']}", "without a path"),
         ("cors: {allowedOrigins: ['null']}", "expected * or scheme"),
-        ("cors: {allowCredentials: true}", "name the origins"),
+        ("cors: {allowCredentials: true}", "list the origins"),
         ("cors: {allowedMethods: ['GET POST']}", "expected one word"),
         ("cors: {allowedHeaders: ['a: b']}", "expected one word"),
         ("cors: {exposedHeaders: ['']}", "expected one word"),
