@@ -280,9 +280,10 @@ def lines() -> list[Line]:
         line
         for module in modules
         for function in _functions(module)
+        for place in (_place(module, function, shared, answers),)
         for call in ast.walk(function)
         if isinstance(call, ast.Call)
-        for line in _lines(_place(module, function, shared, answers), call)
+        for line in _lines(place, call)
         if re.search("[a-z]", line.words) or getattr(function, "name", "") not in HELPERS
     }
     return sorted(found, key=lambda line: (line.words.lstrip(f"<> {OPEN}").casefold(), line))

@@ -259,7 +259,10 @@ async def test_what_caches_do_with_a_models_answer_is_its_servers_business() -> 
         ("[{name: x}]", "apiKeys.0: the key is empty"),
         ("['sk one']", "apiKeys.0: a key cannot contain spaces"),
         ("[{name: 'a b', key: sk}]", "apiKeys.0.name: a name is"),
-        ("[{name: x, key: sk-1}, {name: x, key: sk-2}]", "apiKeys.1.name: another key has the name 'x' already"),
+        (
+            "[{name: x, key: sk-1}, {name: x, key: sk-2}]",
+            "apiKeys.1.name: another key has the name 'x' already",
+        ),
         ("[{key: sk-1, inFlight: 2}]", "apiKeys.0: a key with limits or a share needs a name"),
         ("[{key: sk-1, share: 2}]", "apiKeys.0: a key with limits or a share needs a name"),
         (
