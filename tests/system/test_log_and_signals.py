@@ -23,6 +23,7 @@ from tests.ports import free_port
 from tests.proxy.daemon import stub
 from tests.system.daemon import LLAMADOZE, STATE, Process, run, started, wait_for, write
 
+LAST_LINES = 4  # of a daemon that is told to end
 PIPE = 64 * 1024  # bytes of a pipe
 SLOW = 30  # seconds within which everything here must finish
 
@@ -131,7 +132,8 @@ def test_what_was_dropped_is_counted_and_said(tmp_path: Path) -> None:
     ]
     counts = [int(one[1]) for one in found if one]
     assert sum(counts) > 1000
-    assert sum("/v1/completions 404" in one for one in events) + sum(counts) == 6200
+    told = sum("/v1/completions 404" in one for one in events) + sum(counts)
+    assert 0 <= told - 6200 <= LAST_LINES  # of which some may be dropped, too
     assert events[-1] == "Stopped"
 
 
