@@ -16,7 +16,7 @@ MOST = 4.0  # a machine that is slower is no machine for tests
 
 
 def slowness() -> float:
-    """Return by what factor this machine is slower now than the machine of the limits, at least 1."""
+    """Return how much slower this machine is now than the machine of the limits, at least 1."""
     return min(MOST, max(1.0, min(_took() for _ in range(5)) / USUAL))
 
 
