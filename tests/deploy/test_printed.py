@@ -42,7 +42,7 @@ models:
 STAND_IN = f"""\
 #!/bin/sh
 while [ $# -gt 0 ]; do [ "$1" = --port ] && port=$2; shift; done
-exec {sys.executable} -I -S {STUB} --port "$port"
+exec {sys.executable} -I -S {STUB} --port "$port" --talk 0
 """
 REFUSED = {"curl -s http://127.0.0.1:8080/api/tags"}
 """What the page says gets an error."""
