@@ -43,11 +43,11 @@ def test_a_queue_of_five_is_told_with_its_reasons(serve: Serve, opened: Open) ->
 
 def test_who_is_served_waits_no_longer(serve: Serve, opened: Open) -> None:
     """A page that was opened during the wait also shows when the wait ends."""
-    daemon = serve({"chat": model("--ready-after", "1.5")})
+    daemon = serve({"chat": model("--ready-after", "6")})  # a browser may take seconds to open
     with streams(daemon, "chat"):
         page = opened(daemon).page
         expect(page.get_by_role("list", name="Waiting models")).to_contain_text("chat")
-        expect(page.get_by_text("Nothing waits")).to_be_visible()
+        expect(page.get_by_text("Nothing waits")).to_be_visible(timeout=20_000)
 
 
 def test_a_failing_model_is_told_of_with_a_way_out(serve: Serve, opened: Open) -> None:
