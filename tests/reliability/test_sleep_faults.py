@@ -36,6 +36,7 @@ class Row:
         same: whether the same process serves the next request.
         says: what the log says.
         deadline: seconds until llamadoze notices the fault.
+        limits: the limits of the model.
     """
 
     path: str
@@ -44,6 +45,7 @@ class Row:
     same: bool
     says: str
     deadline: float
+    limits: Limits = LIMITS
 
 
 def asleep(says: str, deadline: float = 0.0, **fault: Any) -> Row:
@@ -98,11 +100,12 @@ ROWS = {
     "wake ends the process": awake("exited with status 3 while waking", exit=3),
     "wake takes half its time": Row(
         path="/wake_up",
-        fault={"delay": 0.3},
+        fault={"delay": 1.5},
         state="asleep",
         same=True,
         says="Model wake completed in ",
-        deadline=0.3,
+        deadline=1.5,
+        limits=attrs.evolve(LIMITS, wake=3, wake_call=3, canary=3),
     ),
     "wake is good and the model talks garbage": awake(
         f"after the wake the model said '!!!!', before the sleep 'four'{AGAIN}", garbage="!!!!"
@@ -142,7 +145,7 @@ async def break_it(port: int, faults: dict[str, Any]) -> None:
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
 async def test_whatever_sleep_does_both_models_are_served(row: Row, log_lines: Lines) -> None:
     """The model reaches its documented state within the fault's deadline and a second."""
-    async with daemon({"a": sleeper(), "b": stub()}, limits={"a": LIMITS}) as running:
+    async with daemon({"a": sleeper(), "b": stub()}, limits={"a": row.limits}) as running:
         first = (await chat(running.port, "a")).json()["pid"]
         port = running.supervisor.config.models["a"].port or 0
         if row.path == "/sleep" or row.path == "/wake_up":
