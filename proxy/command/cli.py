@@ -158,7 +158,7 @@ def _say_usage(error: click.UsageError, words: Sequence[str]) -> int:
         name = next((one for one in words if _is(error.option_name, one)), error.option_name)
         name = name.partition("=")[0]
         text = f"{name}: unknown option{_option_meant(name, error)}"
-    elif "unexpected extra argument" in text and (file := _file_among(words)):
+    elif "unexpected extra argument" in text and (file := _file_among(words, text)):
         text = f"{file}: an argument too many; did you mean --config {file}?"
     where = error.ctx.command_path if error.ctx else "llamadoze"
     first = text[:1] if text[:2].isupper() else text[:1].lower()  # HTTPS stays so
@@ -166,9 +166,9 @@ def _say_usage(error: click.UsageError, words: Sequence[str]) -> int:
     return WRONG
 
 
-def _file_among(words: Iterable[str]) -> str:
-    """Return a configuration's name that was given without its option; nothing without one."""
-    return next((word for word in words if word.endswith((".yaml", ".yml"))), "")
+def _file_among(words: Iterable[str], text: str) -> str:
+    """Return the configuration that a complaint is about; nothing if it is about another word."""
+    return next((w for w in words if w.endswith((".yaml", ".yml")) and w in text), "")
 
 
 def _is(option: str, word: str) -> bool:

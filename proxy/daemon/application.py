@@ -180,7 +180,7 @@ def _tracing(history: History) -> Tracing | None:
 
         tracing = open_tracing(history.timeline)
     except Exception as error:  # models are served without traces, too
-        text = f"OpenTelemetry does not begin: {error}. Look at the OTEL_ variables"
+        text = f"OpenTelemetry cannot start: {error}. Check the daemon's OTEL_ variables"
         log.warning(f"Requests are not traced: {text}", reason=str(error))
         return None
     log.info(f"Requests are traced; spans go to {endpoint}", endpoint=endpoint)

@@ -36,14 +36,15 @@ def collector_in(environ: Mapping[str, str]) -> str:
     protocol = next((environ[name] for name in PROTOCOLS if environ.get(name)), SPOKEN)
     if protocol != SPOKEN:
         log.warning(
-            f"Requests are not traced: llamadoze sends spans by {SPOKEN}, and {protocol} is asked "
-            f"for. Set OTEL_EXPORTER_OTLP_PROTOCOL={SPOKEN}, and an endpoint that takes it"
+            f"Requests are not traced: llamadoze sends spans by {SPOKEN}, and the environment "
+            f"requires {protocol}. Set OTEL_EXPORTER_OTLP_PROTOCOL={SPOKEN}, and an endpoint for it"
         )
         return ""
     if not _is_installed():
         log.warning(
-            "Requests are not traced: a collector is named, and the extra 'otel' is not "
-            "installed. Install llamadoze[otel], or unset OTEL_EXPORTER_OTLP_ENDPOINT"
+            "Requests are not traced: the environment names a collector, but the extra 'otel' is "
+            "not installed. In a clone: uv tool install --reinstall '.[gpu,otel]'. Or unset "
+            "OTEL_EXPORTER_OTLP_ENDPOINT"
         )
         return ""
     return SECRET.sub("", endpoint)

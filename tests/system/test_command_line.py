@@ -329,6 +329,7 @@ def test_who_listens_wide_without_keys_is_warned(
     [
         (("serve", "models.yaml"), "did you mean --config models.yaml?"),
         (("serve", "--listen", ":1", "a.yml"), "did you mean --config a.yml?"),
+        (("serve", "--config", "a.yml", "b.yml"), "did you mean --config b.yml?"),
         (("pull", "gemma3"), "model servers download models"),
     ],
 )

@@ -297,4 +297,4 @@ def test_settings_that_the_sdk_refuses_end_no_daemon(tmp_path: Path) -> None:
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_BSP_SCHEDULE_DELAY": "0"}
     with started("--config", write(tmp_path, models={"a": stub()}), env=env) as daemon:
         assert daemon.chat("a")[0] == 200
-    assert daemon.said("Requests are not traced: OpenTelemetry does not begin: schedule_delay")
+    assert daemon.said("Requests are not traced: OpenTelemetry cannot start: schedule_delay")

@@ -13,6 +13,7 @@ from proxy.forwarding.inflight import Call
 from proxy.forwarding.tokens import UNKNOWN
 from proxy.history.spans import Timeline
 from proxy.http.origin import Origin
+from proxy.lifecycle import telemetry
 from proxy.lifecycle.telemetry import collector_in
 from proxy.observing.tracing import Tracing
 
@@ -62,3 +63,12 @@ def test_a_fault_of_the_history_leaves_no_span_open(monkeypatch: pytest.MonkeyPa
 def test_where_spans_go_is_told_without_secrets(environ: dict[str, str], collector: str) -> None:
     """An empty variable is one that is not set, as OpenTelemetry has it."""
     assert collector_in(environ) == collector
+
+
+@pytest.mark.parametrize(("needed", "found"), [(telemetry.NEEDED, "http://c:1"), ("no.such", "")])
+def test_without_the_extra_requests_are_served_without_traces(
+    monkeypatch: pytest.MonkeyPatch, needed: str, found: str
+) -> None:
+    """A collector that the environment names is no reason to end the daemon."""
+    monkeypatch.setattr(telemetry, "NEEDED", needed)
+    assert telemetry.collector_in({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:1"}) == found
