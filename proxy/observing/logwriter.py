@@ -90,6 +90,9 @@ class LogWriter:
         if self._queued - self._written + len(data) > MOST_UNWRITTEN:
             self._dropped += 1
             return
+        self._put_in_line(data)
+
+    def _put_in_line(self, data: bytes) -> None:
         if self._dropped:
             data, self._dropped = self.notice(self._dropped) + data, 0
         self._unwritten.append(data)
@@ -119,7 +122,7 @@ class LogWriter:
     def flush(self) -> None:
         """Wait up to `LAST_WORDS` until the rest is written."""
         if self._dropped:
-            self._queue(b"")
+            self._put_in_line(b"")
         end = time.monotonic() + LAST_WORDS
         while self._unwritten and (left := end - time.monotonic()) > 0:
             self._has_written.clear()

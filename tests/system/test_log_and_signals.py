@@ -124,8 +124,10 @@ def test_what_was_dropped_is_counted_and_said(tmp_path: Path) -> None:
         assert daemon.process.stdout
         first = daemon.process.stdout.read(PIPE // 2)
         say_much(daemon, 200)
+        second = daemon.process.stdout.read(PIPE // 2)
+        wait_for(lambda: is_full(daemon))  # so there is room for the last lines
         daemon.process.send_signal(signal.SIGTERM)
-        events = said(first + daemon.process.stdout.read())
+        events = said(first + second + daemon.process.stdout.read())
     found = [
         re.fullmatch(r"(\d+) lines dropped: the reader of the log is too slow", one)
         for one in events

@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,3 +125,25 @@ def test_the_last_lines_are_waited_for_and_what_is_missing_is_said() -> None:
         assert not writer._unwritten
         assert not writer._dropped
     reader.join()
+
+
+def test_the_last_count_is_said_though_there_is_no_room_for_it() -> None:
+    """A notice stands before the line that just fits, so that the queue is above its limit."""
+    with pipe() as (reading, writer):
+        while not writer._dropped:
+            writer.write(LINE)
+        writer.write(LINE)
+        said = os.read(reading, 1 << 15)
+        written = -1
+        while written != writer._written:  # the thread fills the pipe again
+            written = writer._written
+            time.sleep(0.1)
+        room = MOST_UNWRITTEN - sum(map(len, writer._unwritten))
+        writer.write(b"y" * (room - 1) + b"\n")
+        writer.write(LINE)
+        reader = threading.Thread(target=writer.flush)
+        reader.start()
+        said += all_of(reading, writer)
+        reader.join()
+    assert re.findall(rb"([0-9]+) lines dropped", said) == [b"2", b"1"]
+    assert said.endswith(b"1 lines dropped: the reader of the log is too slow\n")
