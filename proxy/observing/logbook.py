@@ -34,11 +34,15 @@ class Reader:
         """Take logged bytes, if they belong to the log that is followed."""
         if self._source is not None and not f"{source}/".startswith(f"{self._source}/"):
             return
-        notice = b"\n[%d bytes dropped: this reader is too slow]\n" % self._lost
-        if self._unread.put(notice + data if self._lost else data):
+        if self._unread.put(self._notice() + data):
             self._lost = 0
-        else:
+        elif not self._unread.is_closed:
             self._lost += len(data)
+
+    def _notice(self) -> bytes:
+        if not self._lost:
+            return b""
+        return b"\n[%d bytes dropped: this reader is too slow]\n" % self._lost
 
     def close(self) -> None:
         """Take no more bytes."""
@@ -50,7 +54,10 @@ class Reader:
         Raises:
             trio.EndOfChannel: no more bytes will come.
         """
-        return b"".join(await self._unread.take())
+        taken = await self._unread.take()
+        taken.append(self._notice())
+        self._lost = 0
+        return b"".join(taken)
 
 
 @attrs.define(eq=False)

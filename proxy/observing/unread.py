@@ -17,17 +17,18 @@ class Unread:
 
     Attributes:
         most: bytes that may wait at once.
+        is_closed: whether no more messages are accepted.
     """
 
     most: int
     _waiting: deque[bytes] = attrs.field(factory=deque, init=False)
     _size: int = attrs.field(default=0, init=False)
-    _is_closed: bool = attrs.field(default=False, init=False)
+    is_closed: bool = attrs.field(default=False, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def put(self, message: bytes) -> bool:
         """Add a message; return whether there was room for it."""
-        if self._is_closed or self._size + len(message) > self.most:
+        if self.is_closed or self._size + len(message) > self.most:
             return False
         self._waiting.append(message)
         self._size += len(message)
@@ -36,7 +37,7 @@ class Unread:
 
     def close(self) -> None:
         """Accept no more messages. The reader still gets those that wait."""
-        self._is_closed = True
+        self.is_closed = True
         self._changed.set()
 
     async def take(self) -> list[bytes]:
@@ -46,7 +47,7 @@ class Unread:
             trio.EndOfChannel: no more messages will come.
         """
         while not self._waiting:
-            if self._is_closed:
+            if self.is_closed:
                 raise trio.EndOfChannel
             self._changed = trio.Event()
             await self._changed.wait()

@@ -96,15 +96,29 @@ async def test_one_that_is_always_ready_lets_others_in() -> None:
 
 
 async def test_a_reader_of_the_log_that_is_too_slow_is_told_what_it_missed() -> None:
-    """The reader gets the number of dropped bytes once."""
+    """The reader gets the number once, and does not have to wait for the next line."""
     book = LogBook()
     with book.followed("proxy") as reader:
         for _ in range(MOST_UNREAD // 1024 + 3):
             book.keep(b"x" * 1023 + b"\n")
-        assert len(await reader.read()) == MOST_UNREAD
-        book.keep(b"again\n")
         text = await reader.read()
-    assert text == b"\n[3072 bytes dropped: this reader is too slow]\nagain\n"
+        assert text[MOST_UNREAD:] == b"\n[3072 bytes dropped: this reader is too slow]\n"
+        book.keep(b"again\n")
+        assert await reader.read() == b"again\n"
+
+
+async def test_what_was_missed_is_said_where_it_is_missing() -> None:
+    """A short line may have room where a long one had none; at the end, nothing is counted."""
+    book = LogBook()
+    with book.followed("proxy") as reader:
+        book.keep(b"x" * (MOST_UNREAD - 100))
+        book.keep(b"y" * 200)
+        book.keep(b"short\n")
+        book.close()
+        book.keep(b"z" * 200)
+        text = await reader.read()
+    notice = b"\n[200 bytes dropped: this reader is too slow]\n"
+    assert text[MOST_UNREAD - 100 :] == notice + b"short\n"
 
 
 @pytest.mark.parametrize(
