@@ -1,7 +1,7 @@
 """Makes spans and decisions from the supervisor's journal.
 
-Owns what is noted about each change of state: its cause, its steps, and what was proved. `spans`
-owns what is kept, and for how long.
+Owns what is noted about each change of state: its cause, its steps, and what was proved.
+`decisionrows` owns what a decision tells. `spans` owns what is kept, and for how long.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import structlog
 import trio
 
 from proxy.forwarding.inflight import Call
+from proxy.history.decisionrows import note_leaving, row_of, rule_again
 from proxy.history.spans import Row, Timeline
 from supervisor import State, Supervisor
 from supervisor.model.server import ModelServer
 from supervisor.sleep.proof import History
 from supervisor.states.causes import Cause, Ruling, Why
 from supervisor.states.journal import Journal
-from supervisor.states.table import Event, Wish
+from supervisor.states.table import IN_MOTION, Event, Wish
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
@@ -70,6 +71,7 @@ class Recorder(Journal):
     _asked: dict[str, tuple[Wish, Cause]] = attrs.field(factory=dict, init=False)
     _rulings: dict[int, Row] = attrs.field(factory=dict, init=False)
     _failures: dict[str, str] = attrs.field(factory=dict, init=False)
+    _broken_off: dict[str, Row] = attrs.field(factory=dict, init=False)
     _askers: dict[str, Row] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -99,14 +101,12 @@ class Recorder(Journal):
             "request": asker.request,
         } | asker.facts
         if decision is None:
-            decision = self.timeline.add("decisions", {"at": time.time(), **_ruled(ruling)})
+            decision = self.timeline.add("decisions", {"at": time.time(), **row_of(ruling)})
             self._rulings[ruling.number] = decision
             while len(self._rulings) > MOST_OPEN:  # for some, nobody waited until their end
                 self._rulings.pop(next(iter(self._rulings)))
             return
-        known = {one["model"]: one for one in decision["victims"] if "took" in one}
-        decision |= _ruled(ruling)
-        decision["victims"] = [known.get(one["model"], one) for one in decision["victims"]]
+        rule_again(decision, ruling)
         self.timeline.changed("decisions", decision)
 
     @harmless
@@ -121,6 +121,8 @@ class Recorder(Journal):
             if state is State.FAILED and not before["cause"].get("text"):
                 before["cause"]["text"] = cause.get("text", "")
             self._end(server, before, event, took)
+        if state is State.FAILED:
+            self._note_failure(server)
         if state is not State.STOPPED:
             self._begin(server, state, cause, now)
         self._failures.pop(model, None)
@@ -129,18 +131,27 @@ class Recorder(Journal):
         """Return the cause of a step: its wish, a failure, or the cause of the step before."""
         failure = self._failures.get(server.model.id)
         if state is State.FAILED:
-            return self._told(Cause(why=Why.FAILURE, text=server.at.failure or failure or ""))
+            return self._failure(server.model.id, server.at.failure or failure or "")
         if event in BY_WISH:
             wish, cause = self._asked.get(server.model.id, (None, OF_ITSELF))
             if failure is None and wish in BY_WISH[event]:
                 return self._told(cause)
-            return self._told(Cause(why=Why.FAILURE, text=failure or ""))
+            return self._failure(server.model.id, failure or "")
         return dict(before["cause"]) if before else self._told(OF_ITSELF)
+
+    def _failure(self, model: str, reason: str) -> Row:
+        """Return the cause of a failure, with the decision that the model followed."""
+        _, asked = self._asked.get(model, (None, OF_ITSELF))
+        return self._told(Cause(why=Why.FAILURE, text=reason, ruling=asked.ruling))
 
     def _told(self, cause: Cause) -> Row:
         row: Row = {"why": cause.why.value}
         row |= {name: getattr(cause, name) for name in TOLD if getattr(cause, name)}
-        if decision := self._rulings.get(cause.ruling):
+        ruling = cause.ruling
+        if cause.why is Why.ROOM and not ruling:  # the second try of a start, by its first decision
+            _, asked = self._asked.get(cause.model, (None, OF_ITSELF))
+            ruling = asked.ruling
+        if decision := self._rulings.get(ruling):
             row["decision"] = decision["id"]
         return row
 
@@ -166,9 +177,21 @@ class Recorder(Journal):
             span["saved"] = round(max(0.0, (server.at.costs.start or 0.0) - took), 3)
         if reason := self._failures.get(server.model.id):
             span["failure"] = reason
+        if event is Event.STOP:
+            self._broken_off[server.model.id] = span
         self.timeline.changed("spans", span)
         self.timeline.keep("spans", span)
-        self._note_outcome(server.model.id, span, event, took)
+        if not (event is Event.GAVE_UP and server.at.left):  # such a model still holds its place
+            self._note_outcome(server.model.id, span, event, took)
+
+    def _note_failure(self, server: ModelServer) -> None:
+        """Note why a start or wake has failed: this is known when the process is gone."""
+        span = self._broken_off.get(server.model.id)
+        if span is None or State(span["state"]) not in IN_MOTION or "failure" in span:
+            return
+        span["failure"] = server.at.failure or ""
+        self.timeline.changed("spans", span)
+        self.timeline.keep("spans", span)
 
     def _note_outcome(self, model: str, span: Row, event: Event, took: float) -> None:
         """Note the outcome of a step in the decision that caused it."""
@@ -178,12 +201,12 @@ class Recorder(Journal):
         if decision is None:
             return
         outcome = {"took": round(took, 3), "proved": span.get("proof")}
-        for victim in decision["victims"]:
-            if victim["model"] == model and event in (Event.SLEPT, Event.ENDED):
-                victim |= outcome
-        if decision["model"] == model and event in OVER:
+        if decision["model"] != model:
+            note_leaving(decision, span, event, outcome)
+        elif event in OVER:
             decision |= {**outcome, "ready": None if event is Event.STOP else span["end"]}
-            self._rulings.pop(number)
+            if event is not Event.STOP:  # else a second try may follow
+                self._rulings.pop(number)
             self.timeline.keep("decisions", decision)
         self.timeline.changed("decisions", decision)
 
@@ -227,21 +250,6 @@ THERE_ALREADY = "it already ran when the daemon started"
 
 def _calendar(then: float) -> float:
     return time.time() - (trio.current_time() - then)
-
-
-def _ruled(ruling: Ruling) -> Row:
-    return {
-        "model": ruling.model,
-        "why": ruling.asker.why.value,
-        "request": ruling.asker.request,
-        "client": ruling.asker.client,
-        "key": ruling.asker.key,
-        "waited": round(ruling.waited, 3),
-        "waiting": ruling.waiting,
-        "rule": ruling.rule,
-        "victims": [attrs.asdict(victim) for victim in ruling.victims],
-        "gpus": list(ruling.gpus),
-    }
 
 
 def _proof_of_sleep(server: ModelServer) -> Row:

@@ -69,7 +69,7 @@ export function readyIn(one, now) {
 export function cause(why, cause, decision) {
   if (why === "room") return `it made room for ${cause.model}`;
   /** @type {{client?: string, key?: string}} */
-  const asker = why === "room" ? {} : decision ?? cause;
+  const asker = why === "failure" ? {} : decision ?? cause;
   const by = [asker.client && `from ${asker.client}`, asker.key && `key ${asker.key}`].filter(Boolean).join(", ");
   return `${WHY[why] ?? why}${by ? ` (${by})` : ""}`;
 }

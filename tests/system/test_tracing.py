@@ -205,6 +205,9 @@ def test_a_failure_and_a_client_that_leaves_are_told(tmp_path: Path) -> None:
     assert (said(failed)["error.type"], collector.inside(failed)) == ("502", ["wait"])
     assert failed.status.code == Status.STATUS_CODE_ERROR
     assert "model 'bad'" in failed.status.message
+    (start,) = collector.named("start bad")
+    assert start.status.code == Status.STATUS_CODE_ERROR
+    assert "status 3" in start.status.message
     assert said(left)["llamadoze.ended_early"]
     assert collector.inside(left) == ["wait"]
     assert not collector.named("upstream")

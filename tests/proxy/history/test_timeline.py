@@ -127,10 +127,69 @@ async def test_a_failure_is_a_cause(way: str) -> None:
     if way == "start":
         assert states(told, "a")[-1] == ("failed", "failure")
         assert "status 3" in spans[-1]["cause"]["text"]
+        assert [one.get("failure") for one in spans if one["state"] == "starting"] == [
+            spans[-1]["cause"]["text"]
+        ]
     else:
         assert states(told, "a")[-2:] == [("sleepPending", "room"), ("stopping", "failure")]
         assert "cmdSleep" in spans[-2]["failure"]
         assert spans[-2]["failure"] == spans[-1]["cause"]["text"]
+        assert_left_by_a_stop(told)
+
+
+def assert_left_by_a_stop(told: dict[str, Any]) -> None:
+    """Assert that the last decision says that its only victim was stopped."""
+    decision = told["decisions"][-1]
+    (victim,) = decision["victims"]
+    own = [one for one in told["spans"] if one["model"] == victim["model"]]
+    last = [one for one in own if one["state"] == "stopping"][-1]
+    assert last["cause"]["decision"] == decision["id"]
+    assert victim["proved"] is None
+    assert victim["took"] >= round(last["end"] - last["begin"], 3)
+    assert victim["because"]
+
+
+async def test_a_failed_sleep_counts_to_the_time_that_making_room_took() -> None:
+    """The time of making room begins with the sleep, not with the stop that follows it."""
+    slow = stub(cmdSleep="sh -c 'sleep 0.3; exit 1'", cmdWake="true")
+    async with daemon({"a": slow, "b": stub()}) as running:
+        await chat(running.port, "a")
+        await chat(running.port, "b")
+        told = await timeline(running)
+    assert_left_by_a_stop(told)
+    assert told["decisions"][-1]["victims"][0]["took"] > 0.3
+
+
+async def test_a_crash_while_it_falls_asleep_makes_room() -> None:
+    """The decision is not left open."""
+    slow = stub(cmdSleep="sleep 60", cmdWake="true")
+    async with daemon({"a": slow, "b": stub()}) as running:
+        await chat(running.port, "a")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(chat, running.port, "b")
+            while running.state("a") != "sleepPending":
+                await trio.sleep(0.01)
+            os.kill(running.pid("a") or 0, signal.SIGKILL)
+        assert_left_by_a_stop(await timeline(running))
+
+
+async def test_sleepers_that_are_stopped_for_a_second_try_made_room() -> None:
+    """The decision is that of the first try. Sleepers of earlier decisions are also named."""
+    models = {"a": stub(**SLEEPS), "c": stub(**SLEEPS), "b": stub("--exit", "3")}
+    async with daemon(models) as running:
+        for name in models:
+            await chat(running.port, name)
+        told = await timeline(running)
+    decision = told["decisions"][-1]
+    assert decision["ready"] is None
+    assert [(one["model"], one["proved"]) for one in decision["victims"]] == [
+        ("c", None),
+        ("a", None),
+    ]
+    tries = [one for one in told["spans"] if one["model"] == "b" and one["state"] == "starting"]
+    assert [one["cause"]["decision"] for one in tries] == [decision["id"]] * 2
+    stops = [one for one in told["spans"] if one["state"] == "stopping" and one["model"] != "b"]
+    assert [one["cause"]["decision"] for one in stops] == [decision["id"]] * 2
 
 
 async def test_the_asker_is_who_waits_when_the_first_has_left() -> None:
