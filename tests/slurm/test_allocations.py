@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.slurm.cluster import Cluster, until
-from tests.slurm.conftest import Daemon, stub
+from tests.slurm.conftest import STUB, Daemon, stub
 from tests.system.daemon import Process, wait_for
 
 pytestmark = pytest.mark.slurm
@@ -140,15 +142,24 @@ def test_the_next_allocation_is_asked_for_before_the_first_ends(
         until(lambda: first not in cluster.jobs())
 
 
-def test_a_preempted_model_leaves_in_order_and_comes_back(daemon: Daemon, cluster: Cluster) -> None:
-    """The model ends its requests within Slurm's grace time, and is queued again."""
-    with daemon({"a": stub()}) as process:
+@pytest.mark.parametrize(("program", "status"), [("stub.py", 502), ("stubborn.py 6", 200)])
+def test_a_preempted_model_leaves_in_order_and_comes_back(
+    daemon: Daemon, cluster: Cluster, program: str, status: int
+) -> None:
+    """Slurm sends SIGTERM to the server, too; one that lives on ends its requests in the grace."""
+    command = f"{sys.executable} -I -S {STUB.parent}/{program} --port ${{PORT}}"
+    with daemon({"a": stub(cmd=command)}) as process, ThreadPoolExecutor(1) as clients:
         assert process.chat("a")[0] == 200
+        (job,) = cluster.jobs()
+        answer = clients.submit(process.chat, "a", delay=5)
+        wait_for(lambda: process.running()["a"]["in_flight"] == 1)
         cluster.run(
             *("sbatch", "-p", "urgent", "-N3", "--exclusive", "-o", "/dev/null"),
             *("--wrap", "sleep 3"),
         )
+        assert answer.result()[0] == status
         wait_for(lambda: process.running().get("a", {}).get("state") != "ready", 20)
+        until(lambda: job not in cluster.jobs())
         assert process.chat("a")[0] == 200
         assert process.running()["a"]["failures"] == 0
 
