@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -53,19 +53,22 @@ def begun(folder: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
         process.communicate()
 
 
-@pytest.mark.parametrize("words", ["load slow", "pin slow", "run slow hello"])
+WAITING = ("load slow", "pin slow", "run slow hello")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_the_end_of_the_daemon_is_told_to_a_command_that_waits(
-    daemon: Process, tmp_path: Path, words: str, number: signal.Signals
+def test_the_end_of_the_daemon_is_told_to_commands_that_wait(
+    daemon: Process, tmp_path: Path, number: signal.Signals
 ) -> None:
     """The advice to use HTTPS would mislead."""
-    with begun(tmp_path, *words.split()) as command:
-        wait_for(lambda: daemon.running().get("slow", {}).get("waiting", 0) > 0)
+    with ExitStack() as stack:
+        commands = [stack.enter_context(begun(tmp_path, *one.split())) for one in WAITING]
+        wait_for(lambda: daemon.running().get("slow", {}).get("waiting") == len(WAITING))
         daemon.end(number)
-        said = command.communicate(timeout=20)
+        said = [(*one.communicate(timeout=20), one.returncode) for one in commands]
     url = f"http://127.0.0.1:{daemon.port}"
     line = f"llamadoze: {url} closed the connection before it answered; {ENDED}\n"
-    assert (command.returncode, *said) == (3, b"", line.encode())
+    assert said == [(b"", line.encode(), 3)] * len(WAITING)
 
 
 @contextmanager
