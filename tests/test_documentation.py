@@ -199,7 +199,7 @@ async def test_every_route_is_in_its_table() -> None:
 async def test_every_metric_is_in_its_table() -> None:
     """The table has no other metrics of llamadoze."""
     async with open_supervisor(parse("models: {}").config, CONTACT) as supervisor:
-        text = exposed(Metrics(), supervisor, InFlight()).decode()
+        text = exposed(Metrics(), Reloader(None, supervisor), InFlight()).decode()
     told = set(re.findall(r"^# TYPE (llamadoze_\w+)", text, re.MULTILINE))
     cells = first_cells((ROOT / "docs/reference/metrics.md").read_text())
     assert {name for cell in cells for name in re.findall(r"`(llamadoze_\w+)`", cell)} == told

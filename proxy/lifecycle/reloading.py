@@ -6,6 +6,7 @@ supervisor decides what a change does to the models.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -75,12 +76,16 @@ class Reloader:
         supervisor: the supervisor of the models.
         certificate: the certificate for clients, which is reloaded, too.
         on_reload: called when a new configuration is in effect.
+        is_in_effect: whether the last reload put the files into effect.
+        since: when files last took effect, in seconds since 1970.
     """
 
     files: Files | None
     supervisor: Supervisor
     certificate: Certificate | None = None
     on_reload: Callable[[], None] = lambda: None
+    is_in_effect: bool = attrs.field(default=True, init=False)
+    since: float = attrs.field(factory=time.time, init=False)
     _one: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1), init=False)
 
     async def reload(self) -> Changes:
@@ -103,6 +108,7 @@ class Reloader:
             tell_warnings(loaded)
             self.files.apply(loaded.config)
             found = self.supervisor.reload(loaded.config)
+            self.is_in_effect, self.since = True, time.time()
             self.on_reload()
         log.info(
             f"Configuration reloaded: {found}",
@@ -144,6 +150,7 @@ class Reloader:
         return {name: model.port for name, model in models.items() if model.port}
 
     def _refused(self, error: Exception) -> BadRequest:
+        self.is_in_effect = False
         problems = error.problems if isinstance(error, ConfigError) else (error,)
         for problem in problems:
             at = (

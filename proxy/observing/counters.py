@@ -80,6 +80,7 @@ class _OfModel:
     """The counters of one model's requests, in one place, because each request adds to all."""
 
     statuses: Counter[int] = attrs.field(factory=Counter, init=False)
+    codes: Counter[str] = attrs.field(factory=Counter, init=False)
     durations: Distribution = attrs.field(factory=Distribution, init=False)
     first_bytes: Distribution = attrs.field(factory=Distribution, init=False)
     waits: Distribution = attrs.field(factory=Distribution, init=False)
@@ -115,6 +116,8 @@ class Metrics(Journal):
             counted.first_bytes.add(call.first_byte - call.began)
         if call.waited is not None:
             counted.waits.add(call.waited)
+        if answer.problem is not None and answer.problem.given is None:
+            counted.codes[str(answer.problem.error()["code"])] += 1
         counted.prompt += tokens.prompt or 0
         counted.generated += tokens.generated or 0
         counted.cached += tokens.cached or 0
@@ -125,6 +128,14 @@ class Metrics(Journal):
             (name, str(status)): count
             for name, one in self._models.items()
             for status, count in one.statuses.items()
+        }
+
+    def errors(self) -> dict[Labels, int]:
+        """Return the number of llamadoze's own errors, by model and code."""
+        return {
+            (name, code): count
+            for name, one in self._models.items()
+            for code, count in one.codes.items()
         }
 
     def tokens(self) -> dict[Labels, int]:

@@ -27,17 +27,24 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from proxy.forwarding.inflight import InFlight
+from proxy.lifecycle.reloading import Reloader
 from proxy.observing.counters import Distributions, Labels, Metrics
 from supervisor import State, Supervisor
 
 MOST_LOOKED_AT = 1000  # of those who wait, the oldest first
 
 
-def exposed(metrics: Metrics, supervisor: Supervisor, in_flight: InFlight) -> bytes:
-    """Return all metrics in Prometheus' text format, version 0.0.4."""
+def exposed(metrics: Metrics, reloader: Reloader, in_flight: InFlight) -> bytes:
+    """Return all metrics in Prometheus' text format, version 0.0.4.
+
+    Args:
+        metrics: the counters.
+        reloader: the models and their configuration.
+        in_flight: the requests that have not ended.
+    """
     registry = CollectorRegistry()
     registry.register(_Counted(metrics))
-    registry.register(_Standings(supervisor, in_flight))
+    registry.register(_Standings(reloader, in_flight))
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     return generate_latest(registry)
@@ -54,6 +61,8 @@ class _Counted(Collector):
         yield _counter(
             "requests", "Requests that have ended, by status.", counted.requests(), "status"
         )
+        text = "Requests that llamadoze answered with an error of its own, by the error's code."
+        yield _counter("errors", text, counted.errors(), "code")
         yield _by_key("requests", "Requests with an API key that has a name.", counted.by_key)
         text = "Requests refused because of the limits of their API key."
         yield _by_key("refused", text, counted.refused_by_key)
@@ -81,10 +90,11 @@ class _Counted(Collector):
 class _Standings(Collector):
     """The gauges: how models and requests stand now."""
 
-    supervisor: Supervisor
+    reloader: Reloader
     in_flight: InFlight
 
     def collect(self) -> Iterator[Metric]:
+        supervisor = self.reloader.supervisor
         states = _gauge(
             "model_state",
             "1 for the present state of the model, 0 for the others.",
@@ -93,25 +103,26 @@ class _Standings(Collector):
         )
         running = _gauge("requests_in_flight", "Requests in flight.", "model")
         waiting = _gauge("requests_waiting", "Requests that wait for the model.", "model")
-        for name, server in sorted(self.supervisor.servers.items()):
+        for name, server in sorted(supervisor.servers.items()):
             for state in State:
                 states.add_metric([name, state.value], state is server.at.state)
             running.add_metric([name], server.usage.in_flight)
             waiting.add_metric([name], server.usage.waiting)
-        yield from _sleep(self.supervisor)
+        yield from _sleep(supervisor)
+        yield from _files(self.reloader)
         text = "1 while something of the model could not be ended."
         left = _gauge("leftovers", text, "model")
-        for name, server in sorted(self.supervisor.servers.items()):
+        for name, server in sorted(supervisor.servers.items()):
             left.add_metric([name], bool(server.at.left))
         yield left
         forwarded = _gauge("requests_open", "Requests that have not ended.")
         forwarded.add_metric([], len(list(self.in_flight)))
-        yield _oldest(self.supervisor)
+        yield _oldest(supervisor)
         about = _gauge("build_info", "1, with the versions as labels.", "version", "python")
         about.add_metric([version("llamadoze"), platform.python_version()], 1)
         yield about
         paused = _gauge("paused", "1 during a pause.")
-        paused.add_metric([], self.supervisor.is_paused)
+        paused.add_metric([], supervisor.is_paused)
         tasks = _gauge("tasks", "Tasks of the daemon.")
         tasks.add_metric([], trio.lowlevel.current_statistics().tasks_living)
         yield from (states, running, waiting, forwarded, paused, tasks)
@@ -143,6 +154,17 @@ def _sleep(supervisor: Supervisor) -> Iterator[Metric]:
         for kind, history in server.sleeping.histories.items():
             trend.add_metric([name, kind.lower()], history.trend)
     yield from (trusted, failed, freed, left, trend, crashes)
+
+
+def _files(reloader: Reloader) -> Iterator[Metric]:
+    """Yield whether the files are in effect, by Prometheus' own names for this."""
+    text = "1 if the last reload put the configuration files into effect, 0 if it was refused."
+    good = _gauge("config_last_reload_successful", text)
+    good.add_metric([], reloader.is_in_effect)
+    text = "When the configuration files last took effect, in seconds since 1970."
+    since = _gauge("config_last_reload_success_timestamp_seconds", text)
+    since.add_metric([], reloader.since)
+    yield from (good, since)
 
 
 def _oldest(supervisor: Supervisor) -> Metric:

@@ -94,7 +94,7 @@ def _add_metrics(views: Blueprint, subjects: Subjects) -> None:
     async def read_metrics() -> Response:
         from proxy.observing.prometheus import exposed
 
-        text = exposed(subjects.metrics, subjects.resolver.supervisor, subjects.in_flight)
+        text = exposed(subjects.metrics, subjects.reloader, subjects.in_flight)
         return Response(text, content_type=PROMETHEUS)
 
 

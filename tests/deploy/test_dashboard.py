@@ -13,6 +13,7 @@ import yaml
 from configschema import parse
 from proxy.forwarding.inflight import InFlight
 from proxy.forwarding.modelcalls import CONTACT
+from proxy.lifecycle.reloading import Reloader
 from proxy.observing.counters import Metrics
 from proxy.observing.prometheus import exposed
 from supervisor import open_supervisor
@@ -37,7 +38,7 @@ def alerts() -> list[dict[str, Any]]:
 async def told() -> set[str]:
     """Return the names of all metrics that a daemon exposes."""
     async with open_supervisor(parse("models: {}").config, CONTACT) as supervisor:
-        text = exposed(Metrics(), supervisor, InFlight()).decode()
+        text = exposed(Metrics(), Reloader(None, supervisor), InFlight()).decode()
     return set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
 
 

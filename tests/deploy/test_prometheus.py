@@ -28,7 +28,11 @@ pytestmark = [
     pytest.mark.skipif(not which("promtool"), reason="Prometheus is not installed"),
 ]
 VARIABLES = {"$job": ".*", "$instance": ".*", "$model": ".*", "$__rate_interval": "10s"}
-MAY_BE_EMPTY = {"Failures per minute", "Requests per minute, by API key"}
+MAY_BE_EMPTY = {
+    "Failures per minute",
+    "Errors per minute, by code",
+    "Requests per minute, by API key",
+}
 NEEDS_GPU = {
     "Memory that the last sleep freed",
     "Memory that the last sleep left",

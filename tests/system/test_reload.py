@@ -15,6 +15,7 @@ from tests.peers.client import ask, chat
 from tests.ports import free_port
 from tests.proxy.daemon import stub
 from tests.system.daemon import Process, started, wait_for
+from tests.system.test_log_and_signals import read_from
 
 
 def put(folder: Path, port: int, **whole: Any) -> str:
@@ -50,6 +51,8 @@ def test_a_file_with_faults_changes_nothing(tmp_path: Path) -> None:
     file = put(tmp_path, port, models={"a": stub()})
     with started("--config", file) as daemon:
         pid = daemon.chat("a")[1]["pid"]
+        good, since = in_effect(daemon)
+        assert good == 1
         put(tmp_path, port, models={"a": {**stub(), "ttl": "long"}, "b": stub()})
         status, answer = daemon.ask("POST", "/api/reload")
         assert status == 422
@@ -58,11 +61,24 @@ def test_a_file_with_faults_changes_nothing(tmp_path: Path) -> None:
         wait_for(lambda: daemon.said("Configuration not reloaded"))
         assert daemon.chat("a")[1]["pid"] == pid
         assert daemon.chat("b")[0] == 404
+        assert in_effect(daemon) == (0, since)
         Path(file).unlink()
         assert daemon.ask("POST", "/api/reload")[0] == 422
         put(tmp_path, port, models={"a": stub(), "b": stub()})
         status, answer = daemon.ask("POST", "/api/reload")
         assert (status, answer["kept"], answer["added"]) == (200, ["a"], ["b"])
+        good, later = in_effect(daemon)
+        assert good == 1
+        assert later > since
+
+
+def in_effect(daemon: Process) -> tuple[float, float]:
+    """Return what the metrics tell: whether the files are in effect, and since when."""
+    text = read_from(daemon.port, "/metrics")
+    start = "llamadoze_config_last_reload_success"
+    found = [line.split()[1] for line in text.splitlines() if line.startswith(start)]
+    good, since = map(float, found)
+    return good, since
 
 
 def test_changed_files_are_noticed_where_that_is_wanted(tmp_path: Path) -> None:

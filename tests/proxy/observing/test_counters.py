@@ -8,6 +8,7 @@ import trio
 
 from proxy.forwarding.inflight import Call
 from proxy.forwarding.tokens import UNKNOWN, Tokens
+from proxy.http.errors import Problem
 from proxy.observing.counters import BUCKETS, NOBODY, Metrics
 from supervisor.states.causes import Asker, Ruling, Why
 from tests.peers.client import ask, chat
@@ -20,6 +21,7 @@ class Said:
 
     outcome: int = 200
     found: Tokens = UNKNOWN
+    problem: Problem | None = None
 
     def tokens(self) -> Tokens:
         return self.found
@@ -54,6 +56,21 @@ def test_requests_are_counted_by_model_and_status() -> None:
         ("left", "0"): 1,
         ("cancelled", "499"): 1,
         (NOBODY, "404"): 2,
+    }
+
+
+def test_errors_of_our_own_are_counted_by_code() -> None:
+    """An error without a code has that of its status. A model server's own error is not ours."""
+    metrics = Metrics()
+    for _ in range(2):
+        count(metrics, "a", Said(503, problem=Problem(503, "full", "queue_full")))
+    count(metrics, "a", Said(502, problem=Problem(502, "broken off")))
+    count(metrics, "a", Said(500, problem=Problem(500, "theirs", given={"code": "theirs"})))
+    count(metrics, "x", Said(404, problem=Problem(404, "no such model")), known=False)
+    assert metrics.errors() == {
+        ("a", "queue_full"): 2,
+        ("a", "bad_gateway"): 1,
+        (NOBODY, "not_found"): 1,
     }
 
 
