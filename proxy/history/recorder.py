@@ -213,8 +213,9 @@ class Recorder(Journal):
     def brought_up_for(self, model: str) -> Row | None:
         """Return who asked for the model that is awake, starts or wakes; None if nobody did."""
         span = self._open.get(model)
-        made = span["cause"].get("decision") if span else None
-        return self._askers.get(model) if made else None
+        if span is None or State(span["state"]) not in IN_MOTION | {State.READY}:
+            return None
+        return self._askers.get(model) if span["cause"].get("decision") else None
 
     def end_forgotten(self) -> None:
         """End the spans of removed models: a failed one takes no more steps."""

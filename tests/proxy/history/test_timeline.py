@@ -123,6 +123,7 @@ async def test_a_failure_is_a_cause(way: str) -> None:
         await chat(running.port, "a")
         await chat(running.port, "b")
         told = await timeline(running)
+        assert running.history.recorder.brought_up_for("a") is None
     spans = [one for one in told["spans"] if one["model"] == "a"]
     if way == "start":
         assert states(told, "a")[-1] == ("failed", "failure")
