@@ -142,16 +142,18 @@ def test_the_next_allocation_is_asked_for_before_the_first_ends(
         until(lambda: first not in cluster.jobs())
 
 
-@pytest.mark.parametrize(("program", "status"), [("stub.py", 502), ("stubborn.py 6", 200)])
+@pytest.mark.parametrize(
+    ("program", "delay", "status"), [("stub.py", 30, 502), ("stubborn.py 6", 5, 200)]
+)
 def test_a_preempted_model_leaves_in_order_and_comes_back(
-    daemon: Daemon, cluster: Cluster, program: str, status: int
+    daemon: Daemon, cluster: Cluster, program: str, delay: int, status: int
 ) -> None:
     """Slurm sends SIGTERM to the server, too; one that lives on ends its requests in the grace."""
     command = f"{sys.executable} -I -S {STUB.parent}/{program} --port ${{PORT}}"
     with daemon({"a": stub(cmd=command)}) as process, ThreadPoolExecutor(1) as clients:
         assert process.chat("a")[0] == 200
         (job,) = cluster.jobs()
-        answer = clients.submit(process.chat, "a", delay=5)
+        answer = clients.submit(process.chat, "a", delay=delay)
         wait_for(lambda: process.running()["a"]["in_flight"] == 1)
         cluster.run(
             *("sbatch", "-p", "urgent", "-N3", "--exclusive", "-o", "/dev/null"),
