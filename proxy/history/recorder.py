@@ -71,7 +71,7 @@ class Recorder(Journal):
     _asked: dict[str, tuple[Wish, Cause]] = attrs.field(factory=dict, init=False)
     _rulings: dict[int, Row] = attrs.field(factory=dict, init=False)
     _failures: dict[str, str] = attrs.field(factory=dict, init=False)
-    _broken_off: dict[str, Row] = attrs.field(factory=dict, init=False)
+    _stopped_in: dict[str, Row] = attrs.field(factory=dict, init=False)
     _askers: dict[str, Row] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -141,19 +141,20 @@ class Recorder(Journal):
 
     def _failure(self, model: str, reason: str) -> Row:
         """Return the cause of a failure, with the decision that the model followed."""
-        _, asked = self._asked.get(model, (None, OF_ITSELF))
-        return self._told(Cause(why=Why.FAILURE, text=reason, ruling=asked.ruling))
+        return self._told(Cause(why=Why.FAILURE, text=reason, ruling=self._last_ruling(model)))
 
     def _told(self, cause: Cause) -> Row:
         row: Row = {"why": cause.why.value}
         row |= {name: getattr(cause, name) for name in TOLD if getattr(cause, name)}
-        ruling = cause.ruling
-        if cause.why is Why.ROOM and not ruling:  # the second try of a start, by its first decision
-            _, asked = self._asked.get(cause.model, (None, OF_ITSELF))
-            ruling = asked.ruling
+        # Without a ruling of its own, it makes room for the second try of a start.
+        ruling = cause.ruling or self._last_ruling(cause.model)
         if decision := self._rulings.get(ruling):
             row["decision"] = decision["id"]
         return row
+
+    def _last_ruling(self, model: str) -> int:
+        _, asked = self._asked.get(model, (None, OF_ITSELF))
+        return asked.ruling
 
     def _begin(self, server: ModelServer, state: State, cause: Row, now: float) -> None:
         span = {
@@ -178,15 +179,14 @@ class Recorder(Journal):
         if reason := self._failures.get(server.model.id):
             span["failure"] = reason
         if event is Event.STOP:
-            self._broken_off[server.model.id] = span
+            self._stopped_in[server.model.id] = span
         self.timeline.changed("spans", span)
         self.timeline.keep("spans", span)
-        if not (event is Event.GAVE_UP and server.at.left):  # such a model still holds its place
-            self._note_outcome(server.model.id, span, event, took)
+        self._note_outcome(server.model.id, span, event, took)
 
     def _note_failure(self, server: ModelServer) -> None:
         """Note why a start or wake has failed: this is known when the process is gone."""
-        span = self._broken_off.get(server.model.id)
+        span = self._stopped_in.get(server.model.id)
         if span is None or State(span["state"]) not in IN_MOTION or "failure" in span:
             return
         span["failure"] = server.at.failure or ""

@@ -77,7 +77,7 @@ class Reloader:
         certificate: the certificate for clients, which is reloaded, too.
         on_reload: called when a new configuration is in effect.
         is_in_effect: whether the last reload put the files into effect.
-        since: when files last took effect, in seconds since 1970.
+        in_effect_since: when files last took effect, in seconds since 1970.
     """
 
     files: Files | None
@@ -85,7 +85,7 @@ class Reloader:
     certificate: Certificate | None = None
     on_reload: Callable[[], None] = lambda: None
     is_in_effect: bool = attrs.field(default=True, init=False)
-    since: float = attrs.field(factory=time.time, init=False)
+    in_effect_since: float = attrs.field(factory=time.time, init=False)
     _one: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1), init=False)
 
     async def reload(self) -> Changes:
@@ -108,7 +108,7 @@ class Reloader:
             tell_warnings(loaded)
             self.files.apply(loaded.config)
             found = self.supervisor.reload(loaded.config)
-            self.is_in_effect, self.since = True, time.time()
+            self.is_in_effect, self.in_effect_since = True, time.time()
             self.on_reload()
         log.info(
             f"Configuration reloaded: {found}",

@@ -21,10 +21,11 @@ SECRET = re.compile(r"(?<=//)[^/?#]*@|[?#].*", re.DOTALL)  # what may be one in 
 
 
 def collector_in(environ: Mapping[str, str]) -> str:
-    """Return where spans are to be sent, for the log; nothing if none are. The log says why not.
+    """Return the collector's address for the log; nothing if no spans are sent.
 
-    A user, a password and a query are left out of it. See the OpenTelemetry specification, "SDK
-    configuration" and "OTLP exporter configuration".
+    The address comes without user, password and query. If the environment names a collector that
+    cannot be used, the log says why. See the OpenTelemetry specification, "SDK configuration" and
+    "OTLP exporter configuration".
 
     Args:
         environ: the daemon's environment.

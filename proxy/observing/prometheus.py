@@ -163,7 +163,7 @@ def _files(reloader: Reloader) -> Iterator[Metric]:
     good.add_metric([], reloader.is_in_effect)
     text = "When the configuration files last took effect, in seconds since 1970."
     since = _gauge("config_last_reload_success_timestamp_seconds", text)
-    since.add_metric([], reloader.since)
+    since.add_metric([], reloader.in_effect_since)
     yield from (good, since)
 
 

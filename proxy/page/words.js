@@ -65,11 +65,14 @@ export function readyIn(one, now) {
   return `${isOpen ? "in at least" : "≈"} ${counting(ready)}${one.readyInMeasured ? "" : " (not measured yet)"}`;
 }
 
+/** Causes that are no client's doing. */
+const OF_NOBODY = ["failure", "drainTimeout", "itself"];
+
 /** @param {string} why @param {Decision|undefined} decision @param {import("./timeline/past.js").Cause} cause */
 export function cause(why, cause, decision) {
   if (why === "room") return `it made room for ${cause.model}`;
   /** @type {{client?: string, key?: string}} */
-  const asker = why === "failure" ? {} : decision ?? cause;
+  const asker = OF_NOBODY.includes(why) ? {} : decision ?? cause;
   const by = [asker.client && `from ${asker.client}`, asker.key && `key ${asker.key}`].filter(Boolean).join(", ");
   return `${WHY[why] ?? why}${by ? ` (${by})` : ""}`;
 }

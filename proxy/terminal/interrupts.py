@@ -24,8 +24,8 @@ class Terminated(BaseException):
 def tidied() -> Iterator[None]:
     """Let the block clean up after Ctrl-C or SIGTERM; then end the process by that signal.
 
-    In the block, Ctrl-C is a KeyboardInterrupt. A shell learns of the signal only if it ends the
-    process: a script goes on after a command that returns 130.
+    In the block, Ctrl-C is a KeyboardInterrupt. A shell script ends with the command only if the
+    signal ends the command. After a command that returns 130, the script goes on.
     """
     listen()
     try:

@@ -79,23 +79,31 @@ class Rulings:
             return Cause(why=Why.ROOM, model=wanted)
         if wish is Wish.SERVE:
             return self._comes(name, server.known.gpus, rule)
-        if name in decision.cut or not wanted:
-            text = f"its requests delayed others for {seconds(server.limits.drain)} (drainTimeout)"
-            return Cause(why=Why.DRAIN, text=text, model=wanted)
-        return self._leaves(name, wanted, rule)
+        if not wanted:
+            return self._moves(name, rule)
+        victim = self._victim(server.snapshot())
+        if name not in decision.cut:
+            return self._leaves(victim, Why.ROOM, wanted, rule)
+        text = f"its requests delayed others for {seconds(server.limits.drain)} (drainTimeout)"
+        return self._leaves(attrs.evolve(victim, because=text), Why.DRAIN, wanted, rule)
 
-    def _leaves(self, name: str, wanted: str, rule: str) -> Cause:
-        ruling = self._open.get(wanted) or self._new(wanted, rule)
-        victim = self._victim(self.servers[name].snapshot())
+    def _leaves(self, victim: Victim, why: Why, wanted: str, rule: str) -> Cause:
+        ruling, name = self._open.get(wanted) or self._new(wanted, rule), victim.model
         self._closed.pop(name, None)
         others = tuple(one for one in ruling.victims if one.model != name)
         self._tell(attrs.evolve(ruling, victims=(*others, victim)))
-        return Cause(why=Why.ROOM, text=victim.because, model=wanted, ruling=ruling.number)
+        return Cause(why=why, text=victim.because, model=wanted, ruling=ruling.number)
 
     def _comes(self, name: str, gpus: tuple[str, ...], rule: str) -> Cause:
         ruling = attrs.evolve(self._open.get(name) or self._new(name, rule), gpus=gpus)
         self._tell(ruling)
         return Cause(why=ruling.asker.why, text=ruling.asker.request, ruling=ruling.number)
+
+    def _moves(self, name: str, rule: str) -> Cause:
+        ruling = self._open.get(name) or self._new(name, rule)
+        self._tell(ruling)
+        text = "it cannot wake where it is, and starts elsewhere"
+        return Cause(why=Why.ITSELF, text=text, ruling=ruling.number)
 
     def _new(self, name: str, rule: str) -> Ruling:
         first = self.waiting.first(name)

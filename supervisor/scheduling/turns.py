@@ -197,14 +197,15 @@ class _Table:
             return True
         self.closed.add(rival.model)
         if rival.drain_limit and rival.serving:
-            self._bound_drain(rival, closing + rival.drain_limit)
+            self._bound_drain(demand, rival, closing + rival.drain_limit)
         return False
 
-    def _bound_drain(self, rival: Snapshot, end: float) -> None:
+    def _bound_drain(self, demand: Demand, rival: Snapshot, end: float) -> None:
         self._look_again(end)
         if end <= self.now:
             self.cut.add(rival.model)
             self.wishes[rival.model] = Wish.STOP
+            self.causes[rival.model] = demand.model
 
     def _closing_time(self, demand: Demand, rival: Snapshot) -> float:
         """Return when a rival may be closed for newcomers: minus infinity means at once."""

@@ -148,7 +148,7 @@ def test_the_next_allocation_is_asked_for_before_the_first_ends(
 def test_a_preempted_model_leaves_in_order_and_comes_back(
     daemon: Daemon, cluster: Cluster, program: str, delay: int, status: int
 ) -> None:
-    """Slurm sends SIGTERM to the server, too; one that lives on ends its requests in the grace."""
+    """Slurm sends SIGTERM to the server, too. Only a server that lives on ends its requests."""
     command = f"{sys.executable} -I -S {STUB.parent}/{program} --port ${{PORT}}"
     with daemon({"a": stub(cmd=command)}) as process, ThreadPoolExecutor(1) as clients:
         assert process.chat("a")[0] == 200

@@ -11,6 +11,7 @@ from supervisor import Supervisor, open_supervisor
 from supervisor.sleep.contact import Contact
 from supervisor.sleep.readiness import Probe
 from supervisor.sleep.steps import Caller
+from supervisor.states.journal import SILENT, Journal
 from tests.fakes import FakeCalls, FakeProbe
 
 
@@ -19,10 +20,11 @@ def supervise(
     probe: Probe | None = None,
     calls: Caller | None = None,
     limits: dict[str, Limits] | None = None,
+    journal: Journal = SILENT,
 ) -> AbstractAsyncContextManager[Supervisor]:
     """Open a supervisor for a configuration given as text."""
     contact = Contact(probe=probe or FakeProbe(), call=calls or FakeCalls())
-    return open_supervisor(parse(text).config, contact, limits)
+    return open_supervisor(parse(text).config, contact, limits, journal=journal)
 
 
 def model(cmd: str, **keys: object) -> str:

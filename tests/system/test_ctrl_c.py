@@ -57,7 +57,7 @@ class Terminal:
             self.seen += os.read(self.screen, 65536)
 
     def until_it_waits(self) -> None:
-        """Wait until the command does: a signal just before a wait for a key is noticed late."""
+        """Wait until the command waits for a key; it would notice an earlier signal late."""
         stat = Path(f"/proc/{self.process.pid}/stat")
         wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S")
 
